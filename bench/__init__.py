@@ -1,0 +1,1 @@
+"""The harness: suite file in, comparison table out."""

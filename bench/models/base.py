@@ -1,0 +1,31 @@
+"""What every network is: logits from `forward`, and all that a method may read from `features`."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from bench.types import Features
+
+
+class Network(nn.Module):
+    """A classifier whose stages, pre-activations and embedding can be read.
+
+    `features` is the one place where a network computes; `forward` is its logits.
+    """
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return the features of a batch.
+
+        Args:
+            x: (B, C, H, W), normalised images, H and W from 32.
+            preactivations: whether to fill `Features.preactivations`; the other fields do not depend on it.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W)."""
+        return self.features(x).logits
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the modules that precede the last stage's output (stem and groups): what AB and FSP pre-train."""
+        raise NotImplementedError
