@@ -5,7 +5,8 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,3 +101,11 @@ class InitialStage:
 
 class RequestError(Exception):
     """The request is wrong: the message says where, what was found, what is allowed and how to mend it (exit 2)."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest known name, if one is near, and all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
+    nearest = next((k for k in known if near and k.lower() == near[0]), None)
+    return (f"Did you mean {nearest!r}? " if nearest else "") + f"Known: {', '.join(known)}"

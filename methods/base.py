@@ -74,4 +74,5 @@ def same_stages(student: Shapes, teacher: Shapes) -> str | None:
     """Return why the two networks' stages cannot be paired one to one, or None if they can."""
     if len(student.stages) == len(teacher.stages):
         return None
-    return f"{student.network} has {len(student.stages)} stages, {teacher.network} {len(teacher.stages)}; they pair up one to one"
+    counts = f"{student.network} has {len(student.stages)} stages, {teacher.network} {len(teacher.stages)}"
+    return f"{counts}; they pair up one to one"

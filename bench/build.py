@@ -1,0 +1,88 @@
+"""From specifications to objects: networks, teachers, lanes; and whether a method can serve a pair at all."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+
+from bench.lane import Lane, Teacher, Term
+from bench.models import build, shapes
+from bench.models.base import Network
+from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
+from bench.types import DataInfo, RequestError, Shapes
+from methods.catalog import Method
+
+
+def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
+    """Return a network for a data set, with initial weights that depend on (seed, network) alone."""
+    torch.manual_seed(seed_from("init", seed, canonical(spec)))
+    return _build(spec, data.classes, data.channels)
+
+
+def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
+    """Return the shapes of a network's features on a data set; no weights are made."""
+    return _shapes(spec, data.classes, data.channels, data.size)
+
+
+@cache
+def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
+    with torch.device("meta"):
+        return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+
+
+def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
+    return build(
+        spec.network, num_classes=classes, in_channels=channels, stages=spec.stages, classifier=spec.classifier
+    )
+
+
+def inapplicable(run: RunSpec, teachers: Mapping[str, RunSpec], methods: Mapping[str, Method]) -> str | None:
+    """Return why a run's methods cannot serve its pair, or None if they can.
+
+    Args:
+        run: any run.
+        teachers: the specifications of the runs that give its teachers, by id.
+        methods: by name.
+
+    Raises:
+        RequestError: a parameter has a value that cannot work with the pair, such as a layer that is not there.
+    """
+    student = network_shapes(run.student, run.data)
+    for teacher_id in run.teachers:
+        teacher = network_shapes(teachers[teacher_id].student, teachers[teacher_id].data)
+        for term in run.terms:
+            cls = methods[term.method].load()
+            if reason := cls.inapplicable(student, teacher):
+                return reason
+            labels = torch.arange(2 * run.data.classes) % run.data.classes  # stands in for data that is not read yet
+            try:
+                cls(student, teacher, DataInfo(len(labels), run.data.classes, labels), **term.parameters)
+            except ValueError as error:
+                names = f"{teacher.network}->{student.network}"
+                raise RequestError(f"method {term.method} on {names}: {error}") from None
+    return None
+
+
+def build_lane(
+    spec: RunSpec, teachers: Mapping[str, Teacher], data: DataInfo, methods: Mapping[str, Method], device: torch.device
+) -> Lane:
+    """Return a run's lane at its start: the student from (seed, network), each adapter from (seed, method).
+
+    Args:
+        spec: the run; its schedule is not None.
+        teachers: by run id, all that the run names.
+        data: the training set, as methods see it.
+        methods: by name.
+        device: where everything lives.
+    """
+    assert spec.schedule is not None  # a checkpoint does not train
+    student = build_network(spec.student, spec.data, spec.seed).to(device).to(memory_format=torch.channels_last)
+    share = 1 / len(spec.teachers) if spec.combine == "mean" and spec.teachers else 1.0
+    terms = []
+    for place, teacher in enumerate(spec.teachers):
+        for term in spec.terms:
+            cls = methods[term.method].load()
+            torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
+            distiller = cls(network_shapes(spec.student, spec.data), teachers[teacher].shapes, data, **term.parameters)
+            terms.append(Term(term.method, term.weight * share, distiller.to(device), teacher))
+    return Lane(spec, student, tuple(terms), spec.schedule)

@@ -1,0 +1,280 @@
+"""The command line. What needs torch imports it where it is used, so that `--help` answers at once."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.types import RequestError
+
+if TYPE_CHECKING:
+    from bench.launch import Launcher
+    from bench.plan import Plan
+    from bench.report import Outcome
+    from bench.spec import RunSpec
+    from bench.store import Store
+    from methods.catalog import Method
+
+P = ParamSpec("P")
+OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train and compare knowledge-distillation methods: one suite file in, the comparison table out.",
+)
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Kind(StrEnum):
+    """What `list` lists."""
+
+    methods = "methods"
+    models = "models"
+    datasets = "datasets"
+    suites = "suites"
+
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs and tables are kept.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where data sets lie or are downloaded to.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Number of seeds instead of the suite's.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, such as training.epochs=2."),
+]
+Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file kept elsewhere.")]
+
+
+def answers(command: Callable[P, int]) -> Callable[P, None]:
+    """Turn a command's result into the exit status, and its errors into one message each."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        try:
+            status = command(*args, **kwargs)
+        except RequestError as error:
+            typer.echo(str(error), err=True)
+            status = WRONG_REQUEST
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on from the last checkpoints.", err=True)
+            status = INTERRUPTED
+        except BrokenPipeError:  # the reader of our output has left, as `| head` does
+            sys.stderr.close()
+            status = OK
+        raise typer.Exit(status)
+
+    return run
+
+
+@app.command("run", help="Train what a suite still lacks, and write its tables. The word `run` may be left out.")
+@answers
+def run_command(
+    suite: SuiteFile,
+    only: Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label or method matches.")] = "*",
+    pairs: Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")] = "*",
+    seeds: Seeds = None,
+    changes: Set = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    results: Results = Path("results"),
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed or diverged.")] = False,
+    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
+) -> int:
+    """Train what a suite still lacks."""
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    wanted = _wanted(plan, only, pairs)
+    retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
+    if dry_run:
+        return _dry_run(plan, store, wanted, methods, retried)
+    lacking = [run for run in wanted if run.id in retried or store.state(run.id) in ("waiting", "running")]
+    if lacking:
+        from bench.launch import Launcher, Settings, choose_device
+
+        threads, workers = plan.suite.threads, plan.suite.workers
+        settings = Settings(choose_device(device.value), data, threads, workers, keep_checkpoints)
+        _train(Launcher(plan, store, methods, settings), plan, store, wanted, retried)
+    return _answer(plan, store, wanted)
+
+
+@app.command("status", help="Show what is done, running, failed (with reasons) and waiting.")
+@answers
+def status(
+    suite: SuiteFile,
+    seeds: Seeds = None,
+    changes: Set = None,
+    results: Results = Path("results"),
+    plugin: Plugin = None,
+) -> int:
+    """Show where a suite stands."""
+    from bench.status import cells_table, changed_methods
+
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    Console().print(cells_table(plan, store))
+    for warning in changed_methods(plan, store, methods):
+        typer.echo(warning, err=True)
+    return OK
+
+
+@app.command("report", help="Write a suite's tables again, from the store alone.")
+@answers
+def report(
+    suite: SuiteFile,
+    seeds: Seeds = None,
+    changes: Set = None,
+    results: Results = Path("results"),
+    plugin: Plugin = None,
+) -> int:
+    """Write the tables."""
+    plan, store, _ = _plan(suite, seeds, changes, results, plugin)
+    return _answer(plan, store, list(plan.runs.values()))
+
+
+@app.command("list", help="List methods, models, datasets or suites; with a name, all about one.")
+@answers
+def list_command(
+    kind: Kind,
+    name: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    plugin: Plugin = None,
+) -> int:
+    """List what there is."""
+    from bench.listing import listing
+
+    for part in listing(kind.value, name, plugin or ()):
+        Console().print(part, highlight=False)
+    return OK
+
+
+@app.command("show", help="Show one run: specification, curve, where its numbers come from, how to repeat it.")
+@answers
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its beginning.", show_default=False)],
+    results: Results = Path("results"),
+) -> int:
+    """Show one run."""
+    from bench.status import describe
+    from bench.store import Store
+
+    for part in describe(Store(results), run):
+        Console().print(part, highlight=False)
+    return OK
+
+
+def _plan(
+    suite: Path, seeds: int | None, changes: Sequence[str] | None, results: Path, plugin: Sequence[Path] | None
+) -> "tuple[Plan, Store, dict[str, Method]]":
+    from bench import plan
+    from bench.store import Store
+    from bench.suite import load
+    from methods.catalog import catalog
+
+    methods = catalog(plugin or ())
+    overrides = [*(changes or ()), *(() if seeds is None else [f"seeds={seeds}"])]
+    return plan.build(load(suite, methods, overrides), suite, methods), Store(results), methods
+
+
+def _wanted(plan: "Plan", only: str, pairs: str) -> "list[RunSpec]":
+    """Return the runs of the matching cells and all that they need, in the plan's order.
+
+    Raises:
+        RequestError: nothing matches.
+    """
+
+    def matches(text: str, pattern: str) -> bool:
+        return fnmatchcase(text.lower(), pattern.lower())
+
+    cells = [
+        cell
+        for cell in plan.cells
+        if matches(cell.pair, pairs) and (matches(cell.label, only) or matches(cell.method, only))
+    ]
+    if not cells:
+        labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
+        names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
+        raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
+    chosen = {run.id for cell in cells for run in cell.runs}
+    chosen |= {needed for cell in cells for run in cell.runs for needed in run.needs}
+    return [run for run in plan.runs.values() if run.id in chosen]
+
+
+def _train(launcher: "Launcher", plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", retried: set[str]) -> None:
+    from bench import report
+    from bench.display import Progress
+
+    titles = {}
+    for cell in reversed(plan.cells):  # a run that serves several cells is shown under the first
+        for run in cell.runs:
+            titles[run.id] = (cell.pair, cell.label if cell.method != "teacher" else f"teacher {cell.teacher}")
+    for cell in plan.cells:
+        for run in cell.runs:
+            if cell.method == "teacher" and run.checkpoint is None and store.state(run.id) == "waiting":
+                logging.info("%s: no checkpoint is given, so it is trained here (seed %d)", cell.teacher, run.seed)
+    with Progress(titles, Console(stderr=True)) as progress:
+        launcher.run(wanted, progress, lambda: report.write(plan, store) and None, retried)
+
+
+def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
+    """Write and print the tables; return the exit status."""
+    from bench import report
+
+    found = report.write(plan, store)
+    Console().print(_table(plan, found))
+    typer.echo(
+        f"Tables: {', '.join(str(store.suite_folder(plan.name) / f'table.{kind}') for kind in ('csv', 'md', 'tex'))}"
+    )
+    failed = any(report.run_status(run, plan, store)[0] == "failed" for run in wanted)
+    return RUN_FAILED if failed else OK
+
+
+def _table(plan: "Plan", found: "Sequence[Outcome]") -> Table:
+    from bench.report import TERMINAL, layout
+
+    texts = layout(plan, found, TERMINAL)
+    table = Table(title=plan.suite.title, caption="\n".join([texts.protocol, *texts.notes]), caption_justify="left")
+    table.add_column("method")
+    for pair in texts.pairs:
+        table.add_column(pair, justify="right")
+    for label, row in texts.rows:
+        table.add_row(label, *row)
+    return table
+
+
+def _dry_run(
+    plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
+) -> int:
+    from bench.launch import unserved
+    from bench.status import plan_tables
+
+    reasons = unserved(plan, store, wanted, methods, retried)
+    for part in plan_tables(plan, store, wanted, reasons, retried):
+        Console().print(part, highlight=False)
+    return OK
+
+
+def main() -> None:
+    """Run the command line; `run_suite.py SUITE.yaml` stands for `run_suite.py run SUITE.yaml`."""
+    arguments = sys.argv[1:]
+    named = {command.name for command in app.registered_commands} | {"--help"}
+    if arguments and arguments[0] not in named:
+        arguments = ["run", *arguments]
+    app(arguments, prog_name="run_suite.py")

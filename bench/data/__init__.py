@@ -1,0 +1,254 @@
+"""Which data sets there are, and how a suite's choice becomes a `DataSpec`. Imports no torch.
+
+Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders, CIFAR-10's, MNIST's and
+Fashion-MNIST's are their training sets' means and deviations as commonly published, digits' were computed on its
+training split at 32x32.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from pydantic import PositiveInt
+
+from bench.spec import Augment, DataSpec, Strict
+from bench.types import RequestError, suggest
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
+SMALLEST = 32  # pixels: height and width that every network takes
+TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A data set known by its name.
+
+    Attributes:
+        summary: what it is, for `list datasets`.
+        classes: number of classes.
+        size: (height, width) of its images in pixels.
+        mean: per channel, of training images in [0, 1]; a grey image's one value stands for three channels.
+        std: likewise.
+        augment: what the field trains with; no flips where a mirrored image is another sign.
+        train: number of training images.
+        test: number of test images.
+        fewest: training images of the smallest class.
+        folder: torchvision's folder below the data root, None for data that comes with a package.
+    """
+
+    summary: str
+    classes: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augment
+    train: int
+    test: int
+    fewest: int
+    folder: str | None
+
+
+DATASETS: dict[str, NamedData] = {
+    "digits": NamedData(
+        summary="8x8 scans of handwritten digits that scikit-learn ships: 90 of each class to train, 897 to test",
+        classes=10,
+        size=(8, 8),
+        mean=(0.3053,) * 3,
+        std=(0.3235,) * 3,
+        augment="crop",
+        train=900,
+        test=897,
+        fewest=90,
+        folder=None,
+    ),
+    "mnist": NamedData(
+        summary="28x28 handwritten digits",
+        classes=10,
+        size=(28, 28),
+        mean=(0.1307,) * 3,
+        std=(0.3081,) * 3,
+        augment="crop",
+        train=60000,
+        test=10000,
+        fewest=5421,
+        folder="MNIST",
+    ),
+    "fashion_mnist": NamedData(
+        summary="28x28 grey photographs of clothes",
+        classes=10,
+        size=(28, 28),
+        mean=(0.2860,) * 3,
+        std=(0.3530,) * 3,
+        augment="crop_flip",
+        train=60000,
+        test=10000,
+        fewest=6000,
+        folder="FashionMNIST",
+    ),
+    "cifar10": NamedData(
+        summary="32x32 colour photographs of ten kinds of things",
+        classes=10,
+        size=(32, 32),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        augment="crop_flip",
+        train=50000,
+        test=10000,
+        fewest=5000,
+        folder="cifar-10-batches-py",
+    ),
+    "cifar100": NamedData(
+        summary="32x32 colour photographs of a hundred kinds of things",
+        classes=100,
+        size=(32, 32),
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+        augment="crop_flip",
+        train=50000,
+        test=10000,
+        fewest=500,
+        folder="cifar-100-python",
+    ),
+}
+IMAGEFOLDER = "imagefolder"
+IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...) and DIR/test/ or DIR/val/ alike; any image size"
+
+
+class DataChoice(Strict):
+    """What a suite file says of its data; a bare name stands for `{name: NAME}`.
+
+    Attributes:
+        name: a name of `run_suite.py list datasets`.
+        resize: height and width in pixels that images are scaled to (bilinear, antialiased).
+        train_per_class: training images kept of each class, always the same ones.
+        train_fraction: share of each class's training images kept, always the same ones.
+        augment: instead of the data set's own.
+        path: an image folder's place.
+        mean: an image folder's channel means, of images in [0, 1].
+        std: an image folder's channel deviations.
+    """
+
+    name: str
+    resize: Annotated[int, Ge(SMALLEST)] | None = None
+    train_per_class: PositiveInt | None = None
+    train_fraction: Annotated[float, Gt(0), Le(1)] | None = None
+    augment: Augment | None = None
+    path: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the choice, judged without looking at any file."""
+        if self.name == IMAGEFOLDER:
+            missing = [key for key in ("path", "mean", "std", "augment") if getattr(self, key) is None]
+            found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in missing]
+        elif self.name in DATASETS:
+            foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
+            found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
+            if (self.train_per_class or 0) > DATASETS[self.name].fewest:
+                fewest = DATASETS[self.name].fewest
+                found.append(f"train_per_class is {self.train_per_class}, but {self.name} has {fewest} images a class")
+        else:
+            found = [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
+        if self.name in DATASETS and self.resize is None and min(DATASETS[self.name].size) < SMALLEST:
+            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {SMALLEST}")
+        if self.train_per_class is not None and self.train_fraction is not None:
+            found.append("give train_per_class or train_fraction, not both")
+        return found
+
+
+def resolve(choice: DataChoice) -> DataSpec:
+    """Return the specification of a choice without problems; an image folder's listing is read.
+
+    Raises:
+        RequestError: an image folder lacks what it needs, or has fewer images a class than asked for.
+    """
+    if choice.name == IMAGEFOLDER:
+        return _resolve_folder(choice)
+    named = DATASETS[choice.name]
+    return DataSpec(
+        name=choice.name,
+        classes=named.classes,
+        size=(choice.resize, choice.resize) if choice.resize else named.size,
+        mean=named.mean,
+        std=named.std,
+        augment=choice.augment or named.augment,
+        train_per_class=choice.train_per_class,
+        train_fraction=choice.train_fraction,
+    )
+
+
+def _resolve_folder(choice: DataChoice) -> DataSpec:
+    assert choice.path is not None  # see `problems`, for all four
+    assert choice.mean is not None
+    assert choice.std is not None
+    assert choice.augment is not None
+    folder = Path(choice.path).expanduser().resolve()
+    listing = list_split(folder, "train")
+    fewest = min(len(files) for files in listing.values())
+    if (choice.train_per_class or 0) > fewest:
+        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
+    return DataSpec(
+        name=choice.name,
+        classes=len(listing),
+        size=(choice.resize, choice.resize) if choice.resize else _first_size(listing),
+        mean=choice.mean,
+        std=choice.std,
+        augment=choice.augment,
+        train_per_class=choice.train_per_class,
+        train_fraction=choice.train_fraction,
+        fingerprint=_fingerprint(folder),
+        path=folder,
+    )
+
+
+def list_split(folder: Path, split: str) -> dict[str, list[Path]]:
+    """Return an image folder's files by class, both in alphabetical order.
+
+    Args:
+        folder: holds `train/` and `test/` or `val/`.
+        split: "train" or "test".
+
+    Raises:
+        RequestError: a folder is missing or empty.
+    """
+    candidates = ("train",) if split == "train" else TEST_FOLDERS
+    root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
+    if root is None:
+        wanted = " or ".join(f"{folder / name}" for name in candidates)
+        raise RequestError(f"looked for the folder {wanted}, one folder of images a class, and found none")
+    listing = {}
+    for entry in sorted(os.scandir(root), key=lambda e: e.name):
+        if entry.is_dir():
+            names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
+            listing[entry.name] = [Path(entry.path, name) for name in names]
+    if len(listing) < 2 or not all(listing.values()):
+        empty = [name for name, files in listing.items() if not files]
+        what = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
+        raise RequestError(f"{root}: found {what}; needs at least two folders, each with images ({IMAGE_ENDINGS})")
+    return listing
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        for name, files in list_split(folder, split).items():
+            for file in files:
+                digest.update(f"{split}/{name}/{file.name}\t{file.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _first_size(listing: dict[str, list[Path]]) -> tuple[int, int]:
+    """Return (height, width) of the first image."""
+    from PIL import Image
+
+    first = next(iter(listing.values()))[0]
+    try:
+        with Image.open(first) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise RequestError(f"{first}: cannot be read as an image: {error}") from error

@@ -1,0 +1,134 @@
+"""From images to batches: the order, the augmentation and the normalisation, in batch on the device.
+
+Everything random is drawn for a whole epoch from (seed, data, stage, epoch), by place in the order: a batch is the same
+for every cohort, device and number of workers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.data.images import Split
+from bench.spec import DataSpec, seed_from
+from bench.types import Batch, DataInfo
+
+PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
+
+
+@dataclass(frozen=True)
+class Draws:
+    """An epoch's random choices, one row a place in its order.
+
+    Attributes:
+        order: (n,) int64, which sample comes when.
+        offsets: (n, 2) int64 in [0, 2 * PADDING], top and left edge of the crop in the padded image.
+        flips: (n,) bool, whether the crop is mirrored.
+    """
+
+    order: Tensor
+    offsets: Tensor
+    flips: Tensor
+
+
+class Normaliser:
+    """Maps uint8 images to (x / 255 - mean) / std."""
+
+    def __init__(self, spec: DataSpec, device: torch.device) -> None:
+        self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return float32 images (B, C, H, W), channels last in memory, of uint8 ones."""
+        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A cohort's training set.
+
+    Attributes:
+        spec: what it is.
+        split: images and labels.
+        device: where batches live.
+        teacher_spec: what the teacher was trained on, whose mean and deviation its view has.
+    """
+
+    spec: DataSpec
+    split: Split
+    device: torch.device
+    teacher_spec: DataSpec
+
+    @property
+    def info(self) -> DataInfo:
+        """Return what methods are told of the training set."""
+        return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets)
+
+    def epoch(self, seed: int, stage: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+        """Yield an epoch's batches, the last partial one included.
+
+        Args:
+            seed: the cohort's.
+            stage: 0 for the initial stage, 1 for the main one: each has orders of its own.
+            epoch: counts from 1.
+            batch_size: images a batch.
+        """
+        draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
+        sizes = batch_sizes(len(self.split), batch_size)
+        normalise, teachers_normalise = Normaliser(self.spec, self.device), Normaliser(self.teacher_spec, self.device)
+        same_view = (self.spec.mean, self.spec.std) == (self.teacher_spec.mean, self.teacher_spec.std)
+        targets = self.split.targets[draws.order].to(self.device, non_blocking=True).split(sizes)
+        indices = draws.order.to(self.device, non_blocking=True).split(sizes)
+        offsets = draws.offsets.to(self.device, non_blocking=True).split(sizes)
+        flips = draws.flips.to(self.device, non_blocking=True).split(sizes)
+        fetched = self.split.images.batches(draws.order.split(sizes))
+        for images, *drawn, labels, places in zip(fetched, offsets, flips, targets, indices, strict=True):
+            if self.spec.augment != "none":
+                images = crop(images, drawn[0], drawn[1] if self.spec.augment == "crop_flip" else None)
+            view = normalise(images)
+            yield Batch(view, view if same_view else teachers_normalise(images), labels, places)
+
+
+def draw(n: int, seed: int) -> Draws:
+    """Return an epoch's random choices for n samples."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(n, generator=generator)
+    offsets = torch.randint(0, 2 * PADDING + 1, (n, 2), generator=generator)
+    flips = torch.rand(n, generator=generator) < 0.5
+    return Draws(order, offsets, flips)
+
+
+def batch_sizes(n: int, batch_size: int) -> list[int]:
+    """Return the sizes of an epoch's batches: the last may be partial, but one of a single sample joins its neighbour.
+
+    CC and RKD compare the samples of a batch and are not defined for one.
+    """
+    sizes = [batch_size] * (n // batch_size)
+    rest = n % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+def crop(images: Tensor, offsets: Tensor, flips: Tensor | None) -> Tensor:
+    """Return each image padded with zeros, cropped to its size at its own offset and mirrored if its flip says so.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        offsets: (B, 2), top and left edge in the padded image, from 0 to 2 * PADDING.
+        flips: (B,) bool, or None for no flips.
+    """
+    B, C, H, W = images.shape
+    padded = F.pad(images, (PADDING,) * 4)
+    rows = offsets[:, :1] + torch.arange(H, device=images.device)
+    columns = torch.arange(W, device=images.device).expand(B, W)
+    if flips is not None:
+        columns = torch.where(flips[:, None], columns.flip(1), columns)
+    columns = offsets[:, 1:] + columns
+    sample = torch.arange(B, device=images.device).view(B, 1, 1, 1)
+    channel = torch.arange(C, device=images.device).view(1, C, 1, 1)
+    return padded[sample, channel, rows.view(B, 1, H, 1), columns.view(B, 1, 1, W)]

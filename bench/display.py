@@ -1,0 +1,118 @@
+"""Progress of a cohort: a live table on a terminal, a line an epoch elsewhere."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bench.lane import Clock, Lane
+
+logger = logging.getLogger(__name__)
+
+REFRESH_S = 0.25  # how often a step redraws the live table
+
+
+class Progress:
+    """An observer that shows epoch, rate, time left, and loss and top-1 by lane."""
+
+    def __init__(self, titles: Mapping[str, tuple[str, str]], console: Console) -> None:
+        """Show on a console.
+
+        Args:
+            titles: (what trains together, lane) by run id, such as ("resnet20->resnet8", "KD").
+            console: bars and tables only where it is a terminal.
+        """
+        self.titles = titles
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self.lanes: Sequence[Lane] = ()
+        self.clock: Clock | None = None
+        self.rate = 0.0  # steps a second, of all lanes together
+        self.lane_epoch_s = 0.0  # seconds that one lane's epoch takes
+        self.redrawn = 0.0
+        self.progress = ""
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def cohort(self, lanes: "Sequence[Lane]") -> None:
+        """Start a cohort's table."""
+        self.lanes, self.clock, self.rate, self.lane_epoch_s, self.progress = lanes, None, 0.0, 0.0, ""
+        logger.info("%s: training %d together: %s", self._what(), len(lanes), ", ".join(map(self._title, lanes)))
+
+    def step(self, lanes: "Sequence[Lane]", step: int, steps: int) -> None:
+        """Show the step, a few times a second."""
+        if self.live and time.monotonic() - self.redrawn > REFRESH_S:
+            self.progress, self.clock = f"step {step}/{steps}", lanes[0].clock
+            self._redraw()
+
+    def epoch(self, lanes: "Sequence[Lane]", clock: "Clock", seconds: float, steps: int) -> None:
+        """Show an epoch's end."""
+        self.clock, self.rate, self.lane_epoch_s = clock, steps / seconds, seconds / len(lanes)
+        if self.live:
+            self._redraw()
+            return
+        sound = [lane for lane in lanes if lane.failure is None]
+        top1 = ", ".join(
+            f"{self._title(lane)} {lane.rows[-1]['top1']:.1f}" for lane in sound if "top1" in lane.rows[-1]
+        )
+        loss = ", ".join(f"{self._title(lane)} {lane.rows[-1]['loss']:.3g}" for lane in sound)
+        parts = [
+            f"{self._what()} | {self._epoch(lanes[0])}",
+            f"{self.rate:.1f} steps/s | {seconds:.1f} s | {self._left()}",
+        ]
+        logger.info("%s | %s", " | ".join(parts), f"top1 %: {top1}" if top1 else f"loss: {loss}")
+        for lane in lanes:
+            if lane.failure is not None:
+                logger.warning(
+                    "%s | %s %s: %s", self._what(), self._title(lane), lane.failure.status, lane.failure.reason
+                )
+
+    def _redraw(self) -> None:
+        assert self.live is not None  # callers have looked
+        running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
+        caption = f"{self._epoch(running)}  {self.progress}  {self.rate:.1f} steps/s  {self._left()}"
+        table = Table(title=self._what(), caption=caption)
+        for name in ("lane", "epoch", "loss", "top1 %", "best %"):
+            table.add_column(name, justify="left" if name == "lane" else "right")
+        for lane in self.lanes:
+            if lane.failure is not None:
+                table.add_row(self._title(lane), lane.failure.status, lane.failure.reason, "", "")
+                continue
+            scores = [row["top1"] for row in lane.rows if "top1" in row]
+            loss = f"{lane.rows[-1]['loss']:.3f}" if lane.rows else ""
+            last, best = (f"{scores[-1]:.2f}", f"{max(scores):.2f}") if scores else ("", "")
+            table.add_row(self._title(lane), str(lane.clock.epoch - 1), loss, last, best)
+        self.live.update(table, refresh=True)
+        self.redrawn = time.monotonic()
+
+    def _what(self) -> str:
+        together = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)
+        return f"{' and '.join(together)} seed {self.lanes[0].spec.seed}"
+
+    def _title(self, lane: "Lane") -> str:
+        return self.titles[lane.spec.id][1]
+
+    def _epoch(self, lane: "Lane") -> str:
+        if self.clock is None:
+            return ""
+        epochs = lane.schedule.epochs if self.clock.stage else lane.schedule.initial_epochs
+        return f"{'epoch' if self.clock.stage else 'initial epoch'} {self.clock.epoch}/{epochs}"
+
+    def _left(self) -> str:
+        epochs = sum(lane.epochs_left for lane in self.lanes if lane.failure is None and not lane.done)
+        seconds = epochs * self.lane_epoch_s
+        return f"left {seconds / 60:.0f} min" if seconds > 120 else f"left {seconds:.0f} s"

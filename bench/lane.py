@@ -1,0 +1,275 @@
+"""A lane: one run inside a cohort, with its student, terms, optimizer, clock and rows."""
+
+import io
+import math
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.models.base import Network
+from bench.spec import RunSpec, Schedule, seed_from
+from bench.store import Failure
+from bench.types import Batch, Features, InitialStage, Shapes
+from methods.base import Distiller
+
+INITIAL, MAIN = 0, 1  # stages, in the order in which they run
+
+
+class Clock(NamedTuple):
+    """Where a lane stands: the stage and the epoch (from 1) that it trains next."""
+
+    stage: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in eval mode, its parameters frozen."""
+
+    network: Network
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
+class Term:
+    """One distiller's share of the loss.
+
+    Attributes:
+        name: the method's.
+        weight: factor in the total loss.
+        distiller: the method with its adapters.
+        teacher: the run id of the teacher it listens to.
+    """
+
+    name: str
+    weight: float
+    distiller: Distiller
+    teacher: str
+
+
+class Meter:
+    """Sums over an epoch's samples, kept on the device; reading them is the epoch's one synchronisation."""
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.names, self.samples = names, 0
+        self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+
+    def add(self, values: Sequence[Tensor], samples: int) -> None:
+        """Add a batch's means, in the order of the names."""
+        self.sums += torch.stack([value.detach().double() for value in values]) * samples
+        self.samples += samples
+
+    def read(self) -> dict[str, float]:
+        """Return the means over all samples."""
+        return dict(zip(self.names, (self.sums / max(self.samples, 1)).tolist(), strict=True))
+
+
+@dataclass
+class Lane:
+    """One run inside a cohort.
+
+    Attributes:
+        spec: what the run is.
+        student: the network that trains.
+        terms: the methods' terms.
+        schedule: the specification's.
+        clock: the epoch that comes next.
+        rows: one mapping an epoch, as `epochs.jsonl` holds them.
+        failure: why the lane left, or None.
+    """
+
+    spec: RunSpec
+    student: Network
+    terms: tuple[Term, ...]
+    schedule: Schedule
+    clock: Clock = field(default_factory=lambda: Clock(MAIN, 1))
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        self.device = next(self.student.parameters()).device
+        stages = [(term, term.distiller.initial_stage()) for term in self.terms]
+        self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
+        if self.initial and self.schedule.initial_epochs:
+            self.clock = Clock(INITIAL, 1)
+        self.needs_preactivations = any(term.distiller.needs_preactivations for term in self.terms)
+        self._enter_stage()
+
+    # the clock
+
+    @property
+    def done(self) -> bool:
+        """Return whether every epoch has been trained."""
+        return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs
+
+    @property
+    def epochs_left(self) -> int:
+        """Return how many epochs of both stages are to come."""
+        main = self.schedule.epochs + 1 - self.clock.epoch
+        return (
+            main
+            if self.clock.stage == MAIN
+            else self.schedule.epochs + self.schedule.initial_epochs + 1 - self.clock.epoch
+        )
+
+    @property
+    def teachers(self) -> set[str]:
+        """Return the teachers whose features the lane's present stage reads."""
+        terms = [term for term, _ in self.initial] if self.clock.stage == INITIAL else self.terms
+        return {term.teacher for term in terms}
+
+    def advance(self) -> None:
+        """Move the clock one epoch on."""
+        stage, epoch = self.clock
+        if stage == INITIAL and epoch == self.schedule.initial_epochs:
+            self.clock = Clock(MAIN, 1)
+            self._enter_stage()
+        else:
+            self.clock = Clock(stage, epoch + 1)
+
+    def _enter_stage(self) -> None:
+        """Start the stage's optimizer afresh; the main stage freezes what the initial one trained."""
+        if self.clock.stage == INITIAL:
+            groups = [
+                {
+                    "params": [p for module in stage.modules for p in module.parameters()],
+                    "lr": stage.lr or self.schedule.lr,
+                }
+                for _, stage in self.initial
+                if stage.modules
+            ]
+            if self._trains_trunk:
+                trunk = [p for module in self.student.trunk() for p in module.parameters()]
+                groups.append({"params": trunk, "lr": self.schedule.lr})
+        else:
+            for _, stage in self.initial:
+                for module in stage.modules:
+                    module.requires_grad_(False)
+            modules: list[nn.Module] = [self.student, *(term.distiller for term in self.terms)]
+            trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+            groups = [{"params": trained, "lr": self.schedule.lr}]
+        momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
+        self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+
+    @property
+    def _trains_trunk(self) -> bool:
+        return any(stage.trains_student for _, stage in self.initial)
+
+    # an epoch
+
+    def begin_epoch(self) -> None:
+        """Set every module's mode, the learning rate, and the meter to zero."""
+        initial = self.clock.stage == INITIAL
+        self.student.train(not initial)
+        for term in self.terms:
+            term.distiller.train(not initial)
+        for _, stage in self.initial:
+            for module in stage.modules:
+                module.train(initial)
+        if initial:
+            if self._trains_trunk:
+                for module in self.student.trunk():
+                    module.train()
+            names = ["loss"]
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.schedule, self.clock.epoch)
+            names = ["loss", "ce", *(f"term{i}_{term.name}" for i, term in enumerate(self.terms)), "train_top1"]
+        self.meter = Meter(names, self.device)
+
+    def step(self, batch: Batch, teachers: Mapping[str, Features], number: int) -> None:
+        """Train on one batch: forward, loss, backward, optimizer, and the distillers' own state.
+
+        Args:
+            batch: of B samples.
+            teachers: features by teacher run id.
+            number: the step within the epoch, from 0; the methods' draws depend on it, not on what ran before.
+        """
+        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number))
+        loss, parts = self._losses(batch, teachers)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.clock.stage == MAIN:
+            for term in self.terms:
+                term.distiller.after_step(lambda rows: rows)
+        self.meter.add([loss, *parts], len(batch.images))
+
+    def _losses(self, batch: Batch, teachers: Mapping[str, Features]) -> tuple[Tensor, list[Tensor]]:
+        """Return the total loss and the meter's other values."""
+        if self.clock.stage == INITIAL:
+            features = self.student.features(batch.images, self.needs_preactivations) if self._trains_trunk else None
+            losses = [stage.loss(features, teachers[term.teacher], batch) for term, stage in self.initial]
+            return torch.stack(losses).sum(), []
+        features = self.student.features(batch.images, self.needs_preactivations)
+        assert batch.targets is not None  # every task so far has labels
+        ce = F.cross_entropy(features.logits, batch.targets)
+        total = self.spec.task_weight * ce
+        values = []
+        for term in self.terms:
+            value = term.distiller.loss(features, teachers[term.teacher], batch)
+            if value is not None:
+                total = total + term.weight * value
+            values.append(torch.zeros_like(ce) if value is None else value)
+        top1 = 100 * (features.logits.argmax(dim=1) == batch.targets).double().mean()
+        return total, [ce, *values, top1]
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Turn an exception inside into the lane's failure, so that the other lanes go on."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = failure_of(error, self._where())
+
+    def check_finite(self) -> None:
+        """Let the lane leave as diverged if its loss or a parameter is not finite."""
+        weights = torch.stack([p.detach().isfinite().all() for p in self.student.parameters()]).all()
+        if not (math.isfinite(self.meter.read()["loss"]) and bool(weights)):
+            self.failure = Failure("diverged", f"the loss is not finite {self._where()}")
+
+    def _where(self) -> str:
+        return f"in {'initial ' if self.clock.stage == INITIAL else ''}epoch {self.clock.epoch}"
+
+    # checkpoints
+
+    def checkpoint(self) -> bytes:
+        """Return all that the run needs to go on bitwise from its clock."""
+        state = {
+            "student": self.student.state_dict(),
+            "distillers": [term.distiller.state_dict() for term in self.terms],
+            "optimizer": self.optimizer.state_dict(),
+            "clock": list(self.clock),
+            "rows": self.rows,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Go back to a checkpoint."""
+        state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
+        self.student.load_state_dict(state["student"])
+        for term, saved in zip(self.terms, state["distillers"], strict=True):
+            term.distiller.load_state_dict(saved)
+        self.clock = Clock(*state["clock"])
+        self._enter_stage()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rows = state["rows"]
+
+
+def learning_rate(schedule: Schedule, epoch: int) -> float:
+    """Return the main stage's rate in an epoch (from 1): the first lower rate is epoch milestone + 1's."""
+    return schedule.lr * schedule.lr_decay ** sum(epoch > milestone for milestone in schedule.milestones)
+
+
+def failure_of(error: Exception, where: str) -> Failure:
+    """Return an exception as a run's failure: one line of reason, the traceback as details."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Failure("failed", f"{reason} ({where})", "".join(traceback.format_exception(error)))

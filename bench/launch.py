@@ -1,0 +1,240 @@
+"""The launcher on this machine: takes a plan's cohorts in order, claims their runs and trains them."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from bench.build import build_lane, build_network, inapplicable, network_shapes
+from bench.data.batches import TrainingData
+from bench.data.images import Split, load
+from bench.lane import Lane, Teacher, failure_of
+from bench.models.weights import load_weights
+from bench.plan import Checkpoint, Plan, cohorts
+from bench.provenance import provenance, sha256_of
+from bench.spec import DataSpec, RunSpec
+from bench.store import WEIGHTS, Failure, Store, write_whole
+from bench.train import Cohort, Observer, evaluate, fit
+from bench.types import RequestError
+from methods.catalog import Method
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 0.1  # percentage points by which a checkpoint may miss its stated accuracy
+POLL_S = 2.0  # how often runs that another process trains are looked at
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, none of which changes a result beyond rounding.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        data: where torchvision's data sets lie.
+        threads: CPU threads of the arithmetic.
+        workers: processes that decode images which do not fit into memory.
+        keep_checkpoints: whether checkpoints stay when a record stands.
+    """
+
+    device: torch.device
+    data: Path
+    threads: int
+    workers: int
+    keep_checkpoints: bool = False
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU where there is one.
+
+    Raises:
+        RequestError: "cuda" without one.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: torch sees no CUDA device here. Use --device cpu, or auto")
+    return torch.device(name)
+
+
+def is_open(run: RunSpec, store: Store, retried: Collection[str] = ()) -> bool:
+    """Return whether a run is still to be trained: not ended, or failed and to be tried again."""
+    return run.id in retried or store.state(run.id) in ("waiting", "running")
+
+
+def unserved(
+    plan: Plan, store: Store, wanted: Sequence[RunSpec], methods: Mapping[str, Method], retried: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the reason for each open run, by id, whose method cannot serve its pair."""
+    reasons = {}
+    for run in wanted:
+        if run.terms and is_open(run, store, retried):
+            reason = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
+            if reason is not None:
+                reasons[run.id] = reason
+    return reasons
+
+
+class Launcher:
+    """Trains what a plan still lacks."""
+
+    def __init__(self, plan: Plan, store: Store, methods: Mapping[str, Method], settings: Settings) -> None:
+        self.plan, self.store, self.methods, self.settings = plan, store, methods, settings
+        self._loaded: dict[str, tuple[Split, Split]] = {}
+
+    def run(
+        self,
+        wanted: Sequence[RunSpec],
+        observer: Observer,
+        cohort_ended: Callable[[], None],
+        retried: Collection[str] = (),
+    ) -> None:
+        """Train the wanted runs and what they need, each once, whoever else works on the same store.
+
+        All that can be wrong with the request is found before anything is written.
+
+        Args:
+            wanted: runs of the plan, needs included, in its order.
+            observer: is told of steps and epochs.
+            cohort_ended: is called when the store has something new for the tables.
+            retried: ids of runs whose failure is forgotten.
+
+        Raises:
+            RequestError: data is missing, or a checkpoint does not fit or reach its accuracy.
+        """
+        torch.set_num_threads(self.settings.threads)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+        open_runs = [run for run in wanted if is_open(run, self.store, retried)]
+        reasons = unserved(self.plan, self.store, open_runs, self.methods, retried)
+        open_runs = [run for run in open_runs if run.id not in reasons]
+        for run in open_runs:
+            self._data(run.data)
+        evaluated = self._evaluate_checkpoints(wanted)
+        for run_id in retried:
+            self.store.forget_failure(run_id)
+        for run in wanted:
+            if run.id in reasons:
+                self.store.begin(run)
+                self.store.fail(run.id, Failure("inapplicable", reasons[run.id]))
+        for run_id, (network, metrics) in evaluated.items():
+            self._import(self.plan.runs[run_id], network, metrics)
+        while self._next_cohort(open_runs, observer):
+            cohort_ended()
+
+    def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
+        """Train one cohort that is ready, or wait for one; return False when nothing is left to do."""
+        states = {run.id: self.store.state(run.id) for run in self.plan.runs.values()}
+        pending = [
+            run
+            for run in wanted
+            if is_open(run, self.store) and all(states[need] in ("waiting", "running", "done") for need in run.needs)
+        ]
+        for cohort in cohorts(pending):
+            if any(states[need] != "done" for need in cohort.needs):
+                continue
+            held = [run for run in cohort.runs if self.store.claim(run.id)]
+            try:
+                # another process may have ended a run between the look at its state and the claim
+                held_open = [run for run in held if is_open(run, self.store)]
+                if held_open:
+                    self._train(held_open, observer)
+                    return True
+            finally:
+                for run in held:
+                    self.store.release(run.id)
+        if pending:
+            time.sleep(POLL_S)  # what is left is being trained by another process
+        return bool(pending)
+
+    def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:
+        device = self.settings.device
+        names = list(dict.fromkeys(name for run in runs for name in run.teachers))
+        teachers = {name: self._teacher(self.plan.runs[name]) for name in names}
+        hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in names}
+        data = runs[0].data
+        train, test = self._data(data)
+        teacher_data = self.plan.runs[names[0]].data if names else data
+        training = TrainingData(data, train, device, teacher_data)
+        lanes = []
+        for run in runs:
+            self.store.begin(run)
+            try:
+                lanes.append(build_lane(run, teachers, training.info, self.methods, device))
+            except Exception as error:  # a method's own mistake costs its run, not the cohort
+                self.store.fail(run.id, failure_of(error, "while it was built"))
+        facts = provenance(device, self.settings.threads)
+
+        def record(lane: Lane) -> dict[str, Any]:
+            files = {term.method: self.methods[term.method].sha256 for term in lane.spec.terms}
+            used = {name: hashes[name] for name in lane.spec.teachers}
+            return facts | {"teachers_sha256": used, "methods_sha256": files}
+
+        keep = self.settings.keep_checkpoints
+        try:
+            fit(Cohort(lanes, teachers, training, test, runs[0].seed, record, keep), self.store, observer)
+        except Exception as error:  # what all lanes share broke: the data, a teacher, the device
+            for run in runs:
+                if self.store.state(run.id) == "running":
+                    self.store.fail(run.id, failure_of(error, "in what its cohort shares"))
+
+    def _data(self, spec: DataSpec) -> tuple[Split, Split]:
+        if spec.key not in self._loaded:
+            self._loaded[spec.key] = load(spec, self.settings.data, self.settings.device, self.settings.workers)
+        return self._loaded[spec.key]
+
+    def _teacher(self, run: RunSpec) -> Teacher:
+        network = build_network(run.student, run.data)
+        network.load_state_dict(load_file(self.store.folder(run.id) / WEIGHTS))
+        network.to(self.settings.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return Teacher(network, network_shapes(run.student, run.data))
+
+    # checkpoints of teachers
+
+    def _evaluate_checkpoints(self, wanted: Sequence[RunSpec]) -> dict[str, tuple[Any, dict[str, float]]]:
+        """Return network and metrics of each checkpoint that the store does not hold yet, all accuracies checked."""
+        found = {}
+        for run in wanted:
+            if run.checkpoint is None:
+                continue
+            checkpoint = self.plan.checkpoints[run.id]
+            if (record := self.store.record(run.id)) is not None:
+                metrics = record["metrics"]
+            else:
+                network = build_network(run.student, run.data)
+                load_weights(network, checkpoint.path)
+                network.to(self.settings.device).to(memory_format=torch.channels_last)
+                _, test = self._data(run.data)
+                metrics = evaluate([network], test, run.data, self.settings.device)[0]
+                found[run.id] = (network, metrics)
+            check_accuracy(checkpoint, metrics["top1"])
+        return found
+
+    def _import(self, run: RunSpec, network: torch.nn.Module, metrics: Mapping[str, float]) -> None:
+        """Put a checkpoint's weights into the store, as the run that evaluated them."""
+        if not self.store.claim(run.id):
+            return  # another process is doing the same
+        try:
+            self.store.begin(run)
+            weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+            write_whole(self.store.folder(run.id) / WEIGHTS, save(weights))
+            numbers = {"metrics": dict(metrics), "best": None, "epochs": 0, "wall_s": 0.0}
+            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
+        finally:
+            self.store.release(run.id)
+
+
+def check_accuracy(checkpoint: Checkpoint, top1: float) -> None:
+    """Check a checkpoint's top-1 accuracy, in percent, against the one that the suite states.
+
+    Raises:
+        RequestError: they differ by more than 0.1 points.
+    """
+    if checkpoint.accuracy is not None and abs(top1 - checkpoint.accuracy) > TOLERANCE:
+        raise RequestError(
+            f"{checkpoint.where}.accuracy: {checkpoint.path} reaches {top1:.2f} % on the test split, but the suite "
+            f"says {checkpoint.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
+        )

@@ -1,0 +1,99 @@
+"""What `list` prints: methods, networks, data sets and suites. Imports no torch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
+from bench.models import NETWORKS
+from bench.types import RequestError, suggest
+from methods.catalog import Method, catalog
+
+SUITES = Path("suites")
+
+
+def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
+    """Yield tables and texts about all of a kind, or about one of them.
+
+    Args:
+        kind: methods, models, datasets or suites.
+        name: one of them, or None for all.
+        plugins: further method files.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
+    summaries, detail = _kinds(plugins)[kind]()
+    if name is None:
+        table = Table(title=kind)
+        table.add_column("name")
+        table.add_column("what it is")
+        for known, summary in summaries.items():
+            table.add_row(escape(known), escape(summary))
+        yield table
+    elif name in summaries:
+        yield from detail(name)
+    else:
+        raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, summaries)}")
+
+
+Kind = tuple[dict[str, str], Callable[[str], Iterator[Any]]]
+
+
+def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
+    def methods() -> Kind:
+        known = catalog(plugins)
+        return {name: _first_line(method.summary) for name, method in known.items()}, lambda n: _method(known[n])
+
+    def models() -> Kind:
+        known = {name: entry.summary for name, entry in NETWORKS.items()}
+        return known, lambda n: iter([escape(f"{n}: {known[n]}")])
+
+    def datasets() -> Kind:
+        known = {name: data.summary for name, data in DATASETS.items()} | {IMAGEFOLDER: IMAGEFOLDER_SUMMARY}
+        return known, _dataset
+
+    def suites() -> Kind:
+        paths = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
+        return {n: _title(path) for n, path in paths.items()}, lambda n: iter([escape(paths[n].read_text("utf-8"))])
+
+    return {"methods": methods, "models": models, "datasets": datasets, "suites": suites}
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
+
+
+def _title(path: Path) -> str:
+    try:
+        return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("title", ""))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        return "cannot be read as a suite"
+
+
+def _method(method: Method) -> Iterator[Any]:
+    yield escape(method.summary)
+    yield f"\nweight {method.weight:g}, cross-entropy beside it {method.task_weight:g}, version {method.version}"
+    table = Table("parameter", "type", "default")
+    for name, parameter in method.parameters.items():
+        table.add_row(name, escape(parameter.annotation), escape(repr(parameter.default)))
+    yield table if method.parameters else "no parameters"
+
+
+def _dataset(name: str) -> Iterator[Any]:
+    if name == IMAGEFOLDER:
+        yield escape(f"{name}: {IMAGEFOLDER_SUMMARY}")
+        yield escape(
+            "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
+        )
+        return
+    data = DATASETS[name]
+    height, width = data.size
+    yield f"{name}: {data.summary}"
+    yield f"{data.train} training and {data.test} test images, {data.classes} classes, {height}x{width} pixels"
+    yield escape(f"mean {list(data.mean)}, std {list(data.std)}, augmentation {data.augment}")
+    yield f"looked for in DATA/{data.folder}" if data.folder else "comes with a package: nothing to download"

@@ -1,0 +1,162 @@
+"""The networks: what there is, by name, and how to build one. Importing this package imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bench.types import RequestError, Shapes, suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.models.base import Network
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One registered network.
+
+    Attributes:
+        summary: one line for `list models`; its parameter count is for 100 classes and 3 input channels.
+        file: the module of this package that holds it, imported when it is built.
+        factory: the class in that module.
+        settings: the class's keyword arguments beside `num_classes` and `in_channels`.
+    """
+
+    summary: str
+    file: str
+    factory: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _resnet(summary: str, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> NetworkEntry:
+    return NetworkEntry(summary, "resnet", "ResNet", {"depth": depth, "widths": widths})
+
+
+def _wrn(summary: str, depth: int, widen: int) -> NetworkEntry:
+    return NetworkEntry(summary, "wrn", "WideResNet", {"depth": depth, "widen": widen})
+
+
+def _vgg(summary: str, *convolutions: int) -> NetworkEntry:
+    return NetworkEntry(summary, "vgg", "VGG", {"convolutions": convolutions})
+
+
+NETWORKS: dict[str, NetworkEntry] = {
+    "resnet8": _resnet("CIFAR ResNet, 8 layers, widths 16/32/64; 0.08 M parameters", 8),
+    "resnet14": _resnet("CIFAR ResNet, 14 layers, widths 16/32/64; 0.18 M parameters", 14),
+    "resnet20": _resnet("CIFAR ResNet, 20 layers, widths 16/32/64; 0.28 M parameters", 20),
+    "resnet32": _resnet("CIFAR ResNet, 32 layers, widths 16/32/64; 0.47 M parameters", 32),
+    "resnet44": _resnet("CIFAR ResNet, 44 layers, widths 16/32/64; 0.67 M parameters", 44),
+    "resnet56": _resnet("CIFAR ResNet, 56 layers, widths 16/32/64; 0.86 M parameters", 56),
+    "resnet110": _resnet("CIFAR ResNet, 110 layers, widths 16/32/64; 1.74 M parameters", 110),
+    "resnet8x4": _resnet("CIFAR ResNet, 8 layers, widths 64/128/256; 1.23 M parameters", 8, (32, 64, 128, 256)),
+    "resnet32x4": _resnet("CIFAR ResNet, 32 layers, widths 64/128/256; 7.43 M parameters", 32, (32, 64, 128, 256)),
+    "ResNet50": NetworkEntry(
+        "Bottleneck ResNet, 50 layers, 3x3 stem without max pool; 23.71 M parameters",
+        "bottleneck",
+        "BottleneckResNet",
+        {"blocks": (3, 4, 6, 3)},
+    ),
+    "wrn_16_1": _wrn("Wide ResNet, 16 layers, widths 16/32/64; 0.18 M parameters", 16, 1),
+    "wrn_16_2": _wrn("Wide ResNet, 16 layers, widths 32/64/128; 0.70 M parameters", 16, 2),
+    "wrn_40_1": _wrn("Wide ResNet, 40 layers, widths 16/32/64; 0.57 M parameters", 40, 1),
+    "wrn_40_2": _wrn("Wide ResNet, 40 layers, widths 32/64/128; 2.26 M parameters", 40, 2),
+    "vgg8": _vgg("VGG with batch norm, 5 convolutions, 1 linear layer; 3.97 M parameters", 1, 1, 1, 1, 1),
+    "vgg11": _vgg("VGG with batch norm, 8 convolutions, 1 linear layer; 9.28 M parameters", 1, 1, 2, 2, 2),
+    "vgg13": _vgg("VGG with batch norm, 10 convolutions, 1 linear layer; 9.46 M parameters", 2, 2, 2, 2, 2),
+    "vgg16": _vgg("VGG with batch norm, 13 convolutions, 1 linear layer; 14.77 M parameters", 2, 2, 3, 3, 3),
+    "vgg19": _vgg("VGG with batch norm, 16 convolutions, 1 linear layer; 20.09 M parameters", 2, 2, 4, 4, 4),
+    "MobileNetV2": NetworkEntry(
+        "MobileNetV2, half width, expansion 6; 0.81 M parameters", "mobilenetv2", "MobileNetV2", {"width": 0.5}
+    ),
+    "ShuffleV1": NetworkEntry(
+        "ShuffleNet, 3 groups, widths 240/480/960; 0.95 M parameters", "shufflenetv1", "ShuffleNetV1"
+    ),
+    "ShuffleV2": NetworkEntry("ShuffleNetV2, widths 116/232/464; 1.36 M parameters", "shufflenetv2", "ShuffleNetV2"),
+}
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    stages: Sequence[str] | None = None,
+    classifier: str | None = None,
+    preactivations: Sequence[str] | None = None,
+) -> Network:
+    """Return a new network with weights drawn from torch's default generator.
+
+    Args:
+        name: one of `NETWORKS`, or `torchvision.NAME` for one of torchvision's classifiers.
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+        stages: paths of the modules whose outputs are the stages, stem first; for torchvision's only, which need it.
+        classifier: path of the module whose input is the embedding; for torchvision's only.
+        preactivations: paths of the modules whose outputs are the pre-activations; for torchvision's only.
+
+    Raises:
+        RequestError: for an unknown name or module, or stages named where they are fixed.
+    """
+    if name.startswith("torchvision."):
+        from bench.models.hooked import torchvision_network
+
+        return torchvision_network(
+            name.removeprefix("torchvision."),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stages=stages or (),
+            classifier=classifier,
+            preactivations=preactivations or (),
+        )
+    if name not in NETWORKS:
+        raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+    if stages or classifier or preactivations:
+        raise RequestError(
+            f"network {name!r}: its stages, classifier and pre-activations are fixed; "
+            "leave them out, they are named for torchvision.NAME only"
+        )
+    entry = NETWORKS[name]
+    factory = getattr(importlib.import_module(f"bench.models.{entry.file}"), entry.factory)
+    return factory(num_classes, in_channels, **entry.settings)
+
+
+def shapes(network: Network, name: str, in_channels: int, height: int, width: int) -> Shapes:
+    """Return the shapes of a network's features for one image size, from one eval-mode forward pass.
+
+    The network is left as it was, modes and statistics included; one built on the meta device computes nothing.
+
+    Args:
+        network: any network, on any device.
+        name: its registered name, for messages.
+        in_channels: channels of the images.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+    """
+    import torch
+
+    weight = next(network.parameters())
+    image = torch.zeros(1, in_channels, height, width, device=weight.device, dtype=weight.dtype)
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            features = network.features(image, preactivations=True)
+    finally:
+        for module in training:
+            module.training = True
+    return Shapes(
+        network=name,
+        stages=tuple(_without_batch(stage) for stage in features.stages),
+        preactivations=tuple(_without_batch(stage) for stage in features.preactivations),
+        embedding=features.embedding.shape[1],
+        classes=features.logits.shape[1],
+    )
+
+
+def _without_batch(stage: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = stage.shape
+    return channels, height, width

@@ -1,0 +1,85 @@
+"""ResNet50 for small images.
+
+Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, table 1.
+Stages: the stem after its ReLU, then each of four groups.
+Where it differs: a 3x3 stem without stride or max pool, and the stride in a block's 3x3 convolution.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.models.parts import ReluGroup, draw_convolutions, pooled
+from bench.types import Features
+
+EXPANSION = 4  # a block's output has 4 times the channels of its 3x3 convolution
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        channels = EXPANSION * width
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()  # the identity
+        if stride != 1 or in_channels != channels:
+            self.shortcut.append(nn.Conv2d(in_channels, channels, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output before its last ReLU: (B, 4 * width, H / stride, W / stride) of (B, C, H, W)."""
+        hidden = F.relu(self.bn1(self.conv1(x)))
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        return self.bn3(self.conv3(hidden)) + self.shortcut(x)
+
+
+def group(in_channels: int, width: int, blocks: int, stride: int) -> ReluGroup:
+    """Return `blocks` bottlenecks, the first of which changes width and size."""
+    first = Bottleneck(in_channels, width, stride)
+    return ReluGroup(first, *(Bottleneck(EXPANSION * width, width, 1) for _ in range(blocks - 1)))
+
+
+class BottleneckResNet(Network):
+    """A residual network of four groups of bottlenecks.
+
+    Args:
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+        blocks: bottlenecks in each of the four groups.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, *, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = group(64, 64, blocks[0], stride=1)
+        self.layer2 = group(256, 128, blocks[1], stride=2)
+        self.layer3 = group(512, 256, blocks[2], stride=2)
+        self.layer4 = group(1024, 512, blocks[3], stride=2)
+        self.linear = nn.Linear(2048, num_classes)
+        draw_convolutions(self)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return five stages of images (B, C, H, W); at 32x32 they are 32, 32, 16, 8 and 4 wide."""
+        stem = F.relu(self.bn1(self.conv1(x)))
+        stage1, before1 = self.layer1(stem)
+        stage2, before2 = self.layer2(stage1)
+        stage3, before3 = self.layer3(stage2)
+        stage4, before4 = self.layer4(stage3)
+        embedding = pooled(stage4)
+        return Features(
+            stages=(stem, stage1, stage2, stage3, stage4),
+            preactivations=(stem, before1, before2, before3, before4) if preactivations else (),
+            embedding=embedding,
+            logits=self.linear(embedding),
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem and the four groups."""
+        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4

@@ -1,0 +1,182 @@
+"""Any classifier as a network of this benchmark: its stage modules are named, forward hooks read their outputs.
+
+    build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
+
+Modules are named by their path, as in `named_modules()`. The state dict keeps the wrapped network's own names.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.types import Features, RequestError, suggest
+
+WRAPPED = "network."  # what torch puts before the wrapped network's names
+
+
+class HookedNetwork(Network):
+    """A wrapped classifier whose features are read by hooks that live for one forward pass.
+
+    Args:
+        network: gives logits (B, K) of images (B, C, H, W).
+        stages: paths of the modules whose outputs (B, C, H, W) are the stages, stem first.
+        classifier: path of the module whose input (B, D) is the embedding; the last `nn.Linear` if not given.
+        preactivations: paths of the modules whose outputs are the pre-activations, one a stage; if none are given,
+            the stages stand in for them.
+
+    Raises:
+        RequestError: for a path that names no module, no stages, or pre-activations that do not match them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Sequence[str],
+        classifier: str | None = None,
+        preactivations: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.stage_paths = tuple(stages)
+        self.preactivation_paths = tuple(preactivations) or self.stage_paths
+        self.classifier_path = classifier or _last_linear(network)
+        self._check_paths()
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    def _check_paths(self) -> None:
+        modules = dict(self.network.named_modules())
+        if not self.stage_paths:
+            children = ", ".join(name for name, _ in self.network.named_children())
+            raise RequestError(f"stages: name the modules whose outputs are the stages, stem first, of: {children}")
+        for path in (*self.stage_paths, *self.preactivation_paths, self.classifier_path):
+            if not path or path not in modules:
+                raise RequestError(f"the network has no module {path!r}. {suggest(path, _siblings(path, modules))}")
+        if len(self.preactivation_paths) != len(self.stage_paths):
+            raise RequestError(
+                f"preactivations: {len(self.preactivation_paths)} modules for {len(self.stage_paths)} stages; "
+                "name one for each stage, or none"
+            )
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return what the named modules give for images (B, C, H, W).
+
+        Raises:
+            RequestError: where a named module gives no maps, has no flat input or takes no part.
+        """
+        preactivation_paths = self.preactivation_paths if preactivations else ()
+        paths = {*self.stage_paths, *preactivation_paths}
+        outputs: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
+        with ExitStack() as hooks:  # takes them out again, also when the forward pass fails
+            for path in paths:
+                keep = _output_keeper(path, outputs)
+                hooks.enter_context(self.network.get_submodule(path).register_forward_hook(keep))
+            classifier = self.network.get_submodule(self.classifier_path)
+            hooks.enter_context(classifier.register_forward_pre_hook(_input_keeper(self.classifier_path, inputs)))
+            logits = self.network(x)
+        if unused := sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())):
+            raise RequestError(f"modules that take no part in the forward pass: {', '.join(unused)}; name others")
+        if not isinstance(logits, Tensor):
+            raise RequestError(f"the network gives {_describe(logits)}; logits are one tensor (B, K)")
+        return Features(
+            stages=tuple(outputs[path] for path in self.stage_paths),
+            preactivations=tuple(outputs[path] for path in preactivation_paths),
+            embedding=inputs[self.classifier_path],
+            logits=logits,
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the wrapped network's children, in order, up to the one that holds the last stage."""
+        children = dict(self.network.named_children())
+        last = self.stage_paths[-1].split(".")[0]
+        return list(children.values())[: list(children).index(last) + 1]
+
+
+def _output_keeper(path: str, outputs: dict[str, Tensor]) -> Callable[..., Tensor]:
+    """Return a forward hook that stores a module's output and lets the network go on with a copy."""
+
+    def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise RequestError(f"module '{path}' gives {_describe(output)}; a stage is maps (B, C, H, W)")
+        outputs[path] = output
+        return output.clone()  # what follows may change it in place, as torchvision's ReLUs do
+
+    return hook
+
+
+def _input_keeper(path: str, inputs: dict[str, Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """Return a forward hook that stores a module's first input and gives the module a copy."""
+
+    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first, *others = arguments
+        if first.ndim != 2:
+            raise RequestError(f"the classifier '{path}' gets {_describe(first)}; an embedding is (B, D)")
+        inputs[path] = first
+        return first.clone(), *others  # a classifier's own dropout may change it in place
+
+    return hook
+
+
+def _last_linear(network: nn.Module) -> str:
+    paths = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not paths:
+        raise RequestError("classifier: the network has no nn.Linear; name the module whose input is the embedding")
+    return paths[-1]
+
+
+def _siblings(path: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return the paths that exist where a wrong one leaves the network: the children of its last module that does."""
+    parent = path.rpartition(".")[0]
+    while parent not in modules:
+        parent = parent.rpartition(".")[0]
+    return [f"{parent}.{name}" if parent else name for name, _ in modules[parent].named_children()]
+
+
+def _describe(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    for name in [name for name in state if name.startswith(prefix + WRAPPED)]:
+        state[prefix + name.removeprefix(prefix + WRAPPED)] = state.pop(name)
+
+
+def _add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)
+
+
+def torchvision_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    stages: Sequence[str],
+    classifier: str | None,
+    preactivations: Sequence[str],
+) -> HookedNetwork:
+    """Return one of torchvision's classifiers, untrained; the arguments are those of `bench.models.build`."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
+    network = torchvision.models.get_model(name, num_classes=num_classes, weights=None)
+    if in_channels != 3:
+        _widen_first_convolution(network, in_channels)
+    try:
+        return HookedNetwork(network, stages, classifier, preactivations)
+    except RequestError as error:
+        raise RequestError(f"network 'torchvision.{name}': {error}") from None
+
+
+def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Let the first convolution read `in_channels` channels; its weights are drawn anew, as PyTorch does."""
+    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
+    convolution.in_channels = in_channels
+    convolution.weight = nn.Parameter(convolution.weight.new_empty(shape))
+    convolution.reset_parameters()

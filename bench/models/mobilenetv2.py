@@ -1,0 +1,97 @@
+"""MobileNetV2 at half width, for small images.
+
+Paper:  Sandler, Howard, Zhu, Zhmoginov and Chen, MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018.
+Stages: the stem after its ReLU, then block groups 1, 2, 4 and 6, linear outputs that are their own pre-activations.
+Where it differs: ReLU instead of ReLU6, stride 1 in group 1, and the first block keeps its 1x1 convolution though
+it expands nothing, as in the published checkpoints.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.models.parts import draw_convolutions, draw_linear, pooled
+from bench.types import Features
+
+GROUPS = (  # expansion, channels at full width, repeats, stride of the first block
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+EMBEDDING = 1280  # at any width up to 1
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, in_channels: int, channels: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.residual = stride == 1 and in_channels == channels
+        self.conv = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, channels, H / stride, W / stride) of (B, C, H, W), of either sign: no ReLU follows."""
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class MobileNetV2(Network):
+    """Seven groups of inverted residuals.
+
+    Args:
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+        width: factor of every width but the last convolution's.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, *, width: float) -> None:
+        super().__init__()
+        channels = int(32 * width)
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+        )
+        self.blocks = nn.ModuleList()
+        for expansion, full_width, repeats, stride in GROUPS:
+            out = int(full_width * width)
+            first = InvertedResidual(channels, out, expansion, stride)
+            rest = (InvertedResidual(out, out, expansion, stride=1) for _ in range(repeats - 1))
+            self.blocks.append(nn.Sequential(first, *rest))
+            channels = out
+        self.conv2 = nn.Sequential(nn.Conv2d(channels, EMBEDDING, 1, bias=False), nn.BatchNorm2d(EMBEDDING), nn.ReLU())
+        linear = nn.Linear(EMBEDDING, num_classes)
+        self.classifier = nn.Sequential(linear)
+        draw_convolutions(self)
+        draw_linear(linear)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return five stages of images (B, C, H, W); at 32x32 they are 16, 16, 8, 4 and 2 wide."""
+        stem = self.conv1(x)
+        outputs = []
+        out = stem
+        for group in self.blocks:
+            out = group(out)
+            outputs.append(out)
+        stages = (stem, outputs[1], outputs[2], outputs[4], outputs[6])
+        embedding = pooled(self.conv2(out))
+        return Features(
+            stages=stages,
+            preactivations=stages if preactivations else (),
+            embedding=embedding,
+            logits=self.classifier(embedding),
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem and all seven groups; the last 1x1 convolution comes after the last stage."""
+        return self.conv1, self.blocks

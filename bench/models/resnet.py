@@ -1,0 +1,79 @@
+"""CIFAR ResNets of 6n + 2 layers, and the wider `x4` ones of the distillation tables.
+
+Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
+Stages: the stem after its ReLU, then each of three groups.
+Where it differs: 1x1 convolution shortcuts where shapes change, not zero-padding, as in the published checkpoints.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.models.parts import ReluGroup, draw_convolutions, pooled
+from bench.types import Features
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = nn.Sequential()  # the identity
+        if stride != 1 or in_channels != channels:
+            self.downsample.append(nn.Conv2d(in_channels, channels, 1, stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output before its last ReLU: (B, channels, H / stride, W / stride) of (B, C, H, W)."""
+        hidden = F.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(hidden)) + self.downsample(x)
+
+
+def group(in_channels: int, channels: int, blocks: int, stride: int) -> ReluGroup:
+    """Return `blocks` basic blocks, the first of which changes width and size."""
+    first = BasicBlock(in_channels, channels, stride)
+    return ReluGroup(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+class ResNet(Network):
+    """A residual network of three groups.
+
+    Args:
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+        depth: 6n + 2 layers, n blocks a group.
+        widths: channels of the stem and of the three groups.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, *, depth: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = group(widths[0], widths[1], blocks, stride=1)
+        self.layer2 = group(widths[1], widths[2], blocks, stride=2)
+        self.layer3 = group(widths[2], widths[3], blocks, stride=2)
+        self.fc = nn.Linear(widths[3], num_classes)
+        draw_convolutions(self)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 32, 16 and 8 wide."""
+        stem = F.relu(self.bn1(self.conv1(x)))
+        stage1, before1 = self.layer1(stem)
+        stage2, before2 = self.layer2(stage1)
+        stage3, before3 = self.layer3(stage2)
+        embedding = pooled(stage3)
+        return Features(
+            stages=(stem, stage1, stage2, stage3),
+            preactivations=(stem, before1, before2, before3) if preactivations else (),
+            embedding=embedding,
+            logits=self.fc(embedding),
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem and the three groups."""
+        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3

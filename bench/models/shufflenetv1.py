@@ -1,0 +1,89 @@
+"""ShuffleNet for small images: a 1x1 stem without stride.
+
+Paper:  Zhang, Zhou, Lin and Sun, ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
+        Devices, CVPR 2018, table 1 with 3 groups.
+Stages: the stem after its ReLU, then each of three groups of units.
+Where it differs: a ReLU after the depthwise norm too, and hidden channels from what the unit's own convolutions
+give, (out - in) / 4 where the input is concatenated, as in the published checkpoints.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.models.parts import ReluGroup, pooled, shuffle
+from bench.types import Features
+
+STEM = 24
+GROUPS = 3
+WIDTHS = (240, 480, 960)
+UNITS = (4, 8, 4)
+
+
+class Unit(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        own = channels if stride == 1 else channels - in_channels  # the rest is the pooled input
+        hidden = own // 4
+        self.groups = 1 if in_channels == STEM else GROUPS  # the stem is too narrow to be grouped
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1, groups=self.groups, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, own, 1, groups=GROUPS, bias=False)
+        self.bn3 = nn.BatchNorm2d(own)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the unit's output before its last ReLU: (B, channels, H / stride, W / stride) of (B, C, H, W)."""
+        hidden = shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        own = self.bn3(self.conv3(hidden))
+        if self.stride == 1:
+            return own + x
+        return torch.cat([own, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
+
+
+def group(in_channels: int, channels: int, units: int) -> ReluGroup:
+    """Return `units` units, the first of which halves the size."""
+    first = Unit(in_channels, channels, stride=2)
+    return ReluGroup(first, *(Unit(channels, channels, stride=1) for _ in range(units - 1)))
+
+
+class ShuffleNetV1(Network):
+    """Three groups of units with grouped 1x1 convolutions.
+
+    Args:
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.layer1 = group(STEM, WIDTHS[0], UNITS[0])
+        self.layer2 = group(WIDTHS[0], WIDTHS[1], UNITS[1])
+        self.layer3 = group(WIDTHS[1], WIDTHS[2], UNITS[2])
+        self.linear = nn.Linear(WIDTHS[2], num_classes)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 16, 8 and 4 wide."""
+        stem = F.relu(self.bn1(self.conv1(x)))
+        stage1, before1 = self.layer1(stem)
+        stage2, before2 = self.layer2(stage1)
+        stage3, before3 = self.layer3(stage2)
+        embedding = pooled(stage3)
+        return Features(
+            stages=(stem, stage1, stage2, stage3),
+            preactivations=(stem, before1, before2, before3) if preactivations else (),
+            embedding=embedding,
+            logits=self.linear(embedding),
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem and the three groups."""
+        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3

@@ -1,0 +1,122 @@
+"""Published checkpoints: their weights, read without running anything the file may hold."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from bench.types import RequestError
+
+SHOWN = 3  # names that a message lists of each kind
+PARALLEL = "module."  # what nn.DataParallel puts before every name
+
+
+def load_weights(network: nn.Module, path: Path | str) -> None:
+    """Copy a checkpoint's weights into a network: all of them, or none and an error.
+
+    Args:
+        network: on any device.
+        path: a `.safetensors` file, or one of `torch.save` with a state dict, alone or under "model" or "state_dict".
+
+    Raises:
+        RequestError: the file is missing, is no checkpoint, or does not fit the network.
+    """
+    found = read_weights(path)
+    problems = _misfits(wanted=network.state_dict(), found=found)
+    if problems:
+        raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
+    network.load_state_dict(found)
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by name, on the CPU, without DataParallel's prefix.
+
+    Raises:
+        RequestError: the file is missing or is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network")
+    try:
+        content = _read_file(path)
+    except Exception as error:  # torch raises a dozen kinds for a file that is broken or not its own
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason}); "
+            "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
+        ) from error
+    state = _state_dict(content)
+    if state is None:
+        raise RequestError(
+            f"{path}: no weights found, but {_describe(content)}; wanted is a state dict (names and tensors), "
+            "alone or under the key 'model' or 'state_dict'"
+        )
+    if all(name.startswith(PARALLEL) for name in state):
+        return {name.removeprefix(PARALLEL): tensor for name, tensor in state.items()}
+    return state
+
+
+def _read_file(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path, device="cpu")
+    with torch.serialization.safe_globals(
+        [argparse.Namespace]
+    ):  # published files hold their options beside the weights
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state_dict(content: object) -> dict[str, Tensor] | None:
+    """Return the state dict that a file's content is or holds, or None if there is none."""
+    if not isinstance(content, Mapping):
+        return None
+    nested = [content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)]
+    state: Mapping[object, object] = nested[0] if nested else content
+    weights = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return weights if weights and len(weights) == len(state) else None
+
+
+def _describe(content: object) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    return f"the keys {_some(str(key) for key in content)}" if content else "an empty dict"
+
+
+def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return what keeps `found` from fitting, each with its first names; empty if it fits."""
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    misshaped = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} names missing ({_some(missing)})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} names unexpected ({_some(unexpected)})")
+    if misshaped:
+        shown = (f"{name} is {_shape(found[name])}, wanted {_shape(wanted[name])}" for name in misshaped)
+        problems.append(f"{len(misshaped)} of another shape ({_some(shown)})")
+    if problems:
+        problems.append(_remedy(wanted, found, misshaped))
+    return problems
+
+
+def _remedy(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], misshaped: list[str]) -> str:
+    classifier = [name for name, tensor in wanted.items() if tensor.ndim == 2][-1:]  # the last linear layer's weight
+    if classifier and classifier[0] in misshaped and found[classifier[0]].shape[1:] == wanted[classifier[0]].shape[1:]:
+        classes, data_classes = len(found[classifier[0]]), len(wanted[classifier[0]])
+        return (
+            f"the checkpoint has {classes} classes, the data {data_classes}: give a checkpoint trained on this data, "
+            "or leave it out to train the network here"
+        )
+    return "give a checkpoint of this very network, or name the network that the checkpoint belongs to"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"

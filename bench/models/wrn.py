@@ -1,0 +1,90 @@
+"""Wide residual networks, wrn_d_k: d layers, k times the width.
+
+Paper:  Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016.
+Stages: the stem's convolution, then each of three groups; raw sums, without norm or ReLU.
+Pre-activations: each group's output through the norm that follows it, the next group's first or the final one.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.models.parts import draw_convolutions, pooled
+from bench.types import Features
+
+
+class WideBlock(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        if in_channels != channels:
+            self.convShortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)  # the checkpoints' spelling
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output (B, channels, H / stride, W / stride), and its input (B, C, H, W) normalised."""
+        normed = self.bn1(x)
+        active = F.relu(normed)
+        residual = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        shortcut = self.convShortcut(active) if hasattr(self, "convShortcut") else x
+        return residual + shortcut, normed
+
+
+class WideGroup(nn.Module):
+    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int) -> None:
+        super().__init__()
+        first = WideBlock(in_channels, channels, stride)
+        self.layer = nn.ModuleList([first, *(WideBlock(channels, channels, 1) for _ in range(blocks - 1))])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the group's output (B, channels, H / stride, W / stride), and its input (B, C, H, W) normalised."""
+        x, normed_input = self.layer[0](x)
+        for block in self.layer[1:]:
+            x, _ = block(x)
+        return x, normed_input
+
+
+class WideResNet(Network):
+    """A wide residual network of three groups.
+
+    Args:
+        num_classes: K, the number of logits.
+        in_channels: channels of the images.
+        depth: 6n + 4 layers, n blocks a group.
+        widen: the groups have 16, 32 and 64 times as many channels.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, *, depth: int, widen: int) -> None:
+        super().__init__()
+        blocks = (depth - 4) // 6
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.block1 = WideGroup(16, 16 * widen, blocks, stride=1)
+        self.block2 = WideGroup(16 * widen, 32 * widen, blocks, stride=2)
+        self.block3 = WideGroup(32 * widen, 64 * widen, blocks, stride=2)
+        self.bn1 = nn.BatchNorm2d(64 * widen)
+        self.fc = nn.Linear(64 * widen, num_classes)
+        draw_convolutions(self)
+        nn.init.zeros_(self.fc.bias)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 32, 16 and 8 wide."""
+        stem = self.conv1(x)
+        stage1, _ = self.block1(stem)
+        stage2, normed1 = self.block2(stage1)
+        stage3, normed2 = self.block3(stage2)
+        normed3 = self.bn1(stage3)
+        embedding = pooled(F.relu(normed3))
+        return Features(
+            stages=(stem, stage1, stage2, stage3),
+            preactivations=(stem, normed1, normed2, normed3) if preactivations else (),
+            embedding=embedding,
+            logits=self.fc(embedding),
+        )
+
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem and the three groups; the final norm comes after the last stage."""
+        return self.conv1, self.block1, self.block2, self.block3

@@ -1,0 +1,226 @@
+"""From a suite to its cells, their runs and the cohorts in which they train. Imports no torch.
+
+The plan is a graph: a run lists the runs it needs (its teachers), and a cohort starts when all of them are done.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data import resolve
+from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
+from bench.suite import NONE, TEACHER, Pair, Row, Suite, Teacher, rows
+from bench.types import RequestError
+from methods.catalog import Method
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that differ only in their seed: one cell of the table.
+
+    Attributes:
+        pair: `<teacher>-><student>`.
+        teacher: the teacher network's name.
+        student: the student network's name.
+        method: registered name(s), `teacher` or `none`.
+        label: the row's name.
+        overrides: what differs from the method's defaults.
+        runs: one a seed.
+    """
+
+    pair: str
+    teacher: str
+    student: str
+    method: str
+    label: str
+    overrides: str
+    runs: tuple[RunSpec, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of teacher weights.
+
+    Attributes:
+        path: the file.
+        accuracy: top-1 in percent that it must reach within 0.1 points, or None.
+        where: the place in the suite that names it.
+    """
+
+    path: Path
+    accuracy: float | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a suite asks for.
+
+    Attributes:
+        suite: the settings.
+        name: the suite's name, a folder of the results.
+        cells: in the table's order: by pair, then row.
+        runs: every run by id, teachers before their students.
+        checkpoints: by the id of the run that evaluates them.
+    """
+
+    suite: Suite
+    name: str
+    cells: tuple[Cell, ...]
+    runs: dict[str, RunSpec]
+    checkpoints: dict[str, Checkpoint]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Runs with the same data, schedule, seed and teachers: they train in lockstep."""
+
+    runs: tuple[RunSpec, ...]
+
+    @property
+    def needs(self) -> set[str]:
+        """Return the ids of the runs that must be done first."""
+        return {needed for run in self.runs for needed in run.needs}
+
+
+def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
+    """Return the plan of a suite read from `path`.
+
+    Raises:
+        RequestError: a data folder or a checkpoint is missing, or teacher and student data do not fit together.
+    """
+    data = _resolve(suite.data, path)
+    teacher_data = _resolve(suite.teacher_data, path) if suite.teacher_data else data
+    if teacher_data.size != data.size:
+        raise RequestError(
+            f"{path}: teacher_data: images of {teacher_data.size} pixels, but data has {data.size}: "
+            "teacher and student see the same image. Set the same resize for both"
+        )
+    cells: list[Cell] = []
+    runs: dict[str, RunSpec] = {}
+    checkpoints: dict[str, Checkpoint] = {}
+    for index, pair in enumerate(suite.pairs):
+        where = f"{path}: pairs[{index}].teacher"
+        teachers = {
+            seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where)
+            for seed in _teacher_seeds(suite)
+        }
+        for run, checkpoint in teachers.values():
+            runs.setdefault(run.id, run)
+            if checkpoint:
+                checkpoints[run.id] = checkpoint
+        taught_by = {seed: teachers.get(seed, next(iter(teachers.values())))[0].id for seed in suite.seed_list}
+        student = NetworkSpec.model_validate(pair.student.model_dump())
+        plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
+        pair_cells = [
+            _cell(pair, TEACHER, TEACHER, "", [run for run, _ in teachers.values()]),
+            _cell(pair, NONE, NONE, "", plain),
+        ]
+        for row in rows(suite, methods):
+            distilled = [
+                _distil(run, row, taught_by[run.seed], suite.training.initial_epochs, methods) for run in plain
+            ]
+            pair_cells.append(_cell(pair, row.method, row.label, row.overrides, distilled))
+        cells += pair_cells
+        runs |= {run.id: run for cell in pair_cells for run in cell.runs if run.id not in runs}
+    return Plan(suite, path.stem, tuple(cells), runs, checkpoints)
+
+
+def cohorts(runs: Iterable[RunSpec]) -> list[Cohort]:
+    """Return runs grouped into cohorts, in the order of their first runs.
+
+    A run without a teacher joins the first cohort that sees the same batches, so that a suite's undistilled
+    students cost no pass over the data of their own.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
+    alone: dict[str, list[RunSpec]] = {}
+    for run in runs:
+        if run.schedule is not None:
+            key = _batches(run)
+            if run.teachers:
+                groups.setdefault((key, run.teachers), []).append(run)
+            else:
+                alone.setdefault(key, []).append(run)
+    for key, members in alone.items():
+        joined = next((group for group in groups if group[0] == key), (key, ()))
+        groups[joined] = [*members, *groups.get(joined, [])]
+    order = {run.id: position for position, run in enumerate(runs)}
+    found = [Cohort(tuple(members)) for members in groups.values()]
+    return sorted(found, key=lambda cohort: min(order[run.id] for run in cohort.runs))
+
+
+def _resolve(choice: object, path: Path) -> DataSpec:
+    """Return the resolved data; an image folder's relative path counts from the suite file."""
+    from bench.suite import Data
+
+    assert isinstance(choice, Data)
+    if choice.path is not None:
+        choice = choice.model_copy(update={"path": str(path.parent / Path(choice.path).expanduser())})
+    return resolve(choice)
+
+
+def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
+    return (0,) if suite.teacher_seeds == "fixed" else suite.seed_list
+
+
+def _teacher(
+    suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str
+) -> tuple[RunSpec, Checkpoint | None]:
+    if teacher.checkpoint is None:
+        return _plain(suite, teacher.spec, seed, data, suite.teacher_schedule), None
+    path = folder / Path(teacher.checkpoint).expanduser()
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RequestError(
+            f"{where}.checkpoint: {path}: {error.strerror}. Put the file there, or leave 'checkpoint' out: "
+            "the teacher is then trained"
+        ) from None
+    run = RunSpec(student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=digest)
+    return run, Checkpoint(path, teacher.accuracy, where)
+
+
+def _plain(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule) -> RunSpec:
+    """Return the run that trains a network on labels alone."""
+    lr = suite.lr_by_network.get(network.network, schedule.lr)
+    schedule = schedule.model_copy(update={"lr": lr, "initial_epochs": 0})
+    return RunSpec(task=suite.task, student=network, data=data, schedule=schedule, seed=seed)
+
+
+def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods: Mapping[str, Method]) -> RunSpec:
+    """Return the run that adds a row's terms to an undistilled one."""
+    terms = []
+    for name, weight, given in row.terms:
+        method = methods[name]
+        settings = {
+            key: parameter.adapter.validate_json(json.dumps(given.get(key, parameter.default)))
+            for key, parameter in method.parameters.items()
+        }
+        used = method.weight if weight is None else weight
+        terms.append(TermSpec(method=name, version=method.version, weight=used, parameters=settings))
+    first = methods[row.terms[0][0]]
+    task_weight = first.task_weight if row.task_weight is None else row.task_weight
+    assert plain.schedule is not None  # a student trains
+    has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
+    update: dict[str, object] = {
+        "schedule": plain.schedule.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
+        "terms": tuple(terms),
+        "task_weight": task_weight,
+        "teachers": (teacher,),
+        "combine": row.combine,
+    }
+    return plain.model_copy(update=update)
+
+
+def _cell(pair: Pair, method: str, label: str, overrides: str, runs: Iterable[RunSpec]) -> Cell:
+    names = (pair.name, pair.teacher.network, pair.student.network)
+    return Cell(*names, method=method, label=label, overrides=overrides, runs=tuple(runs))
+
+
+def _batches(run: RunSpec) -> str:
+    """Return what decides the batches a run sees, and when: its data, seed and schedule, learning rate apart."""
+    assert run.schedule is not None
+    common = run.schedule.model_copy(update={"lr": 1.0, "initial_epochs": 0})
+    return f"{run.task} {run.seed} {canonical(common)} {run.data.key}"

@@ -1,0 +1,58 @@
+"""Where a number comes from: machine, package versions, and the state of the code."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy")
+
+
+def provenance(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return what a record says of how its run was made.
+
+    Args:
+        device: what it trained on.
+        threads: CPU threads of the arithmetic.
+    """
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else (_processor() or platform.machine()),
+        "threads": threads,
+        "host": platform.node(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        **git_state(Path(__file__).parent.parent),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Return {commit, dirty} of a checkout, both None where there is no git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's hash."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

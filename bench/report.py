@@ -1,0 +1,314 @@
+"""From the store to the tables: table.csv, table.md and table.tex. Imports no torch and never trains."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import mean, stdev
+from typing import Any
+
+import jinja2
+import rich.markup
+
+from bench.plan import Cell, Plan
+from bench.spec import RunSpec
+from bench.store import Store, write_whole
+from bench.suite import NONE, TEACHER
+
+METRICS = ("top1", "top5")
+COLUMNS = (
+    *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean"),
+    *("published", "status", "reason"),
+)
+PUBLISHED_NAMES = {"ShuffleV1": "ShuffleNetV1", "ShuffleV2": "ShuffleNetV2"}  # wrn_16_2 is wrn-16-2 there
+MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the store says of a cell.
+
+    Attributes:
+        cell: which one.
+        status: done, partial, running, waiting, diverged, failed or inapplicable.
+        reason: why it is not done, or "".
+        values: the last epochs' metrics in percent, one a finished seed, by metric.
+        best: the best epochs', likewise.
+    """
+
+    cell: Cell
+    status: str
+    reason: str
+    values: Mapping[str, Sequence[float]]
+    best: Mapping[str, Sequence[float]]
+
+
+def outcomes(plan: Plan, store: Store) -> list[Outcome]:
+    """Return the outcome of every cell, in the plan's order."""
+    return [_outcome(cell, plan, store) for cell in plan.cells]
+
+
+def run_status(run: RunSpec, plan: Plan, store: Store) -> tuple[str, str]:
+    """Return (status, reason) of a run; one whose teacher failed can never start and has failed too."""
+    state = store.state(run.id)
+    if state == "done":
+        return state, ""
+    if (failure := store.failure(run.id)) is not None:
+        return state, failure.reason
+    for needed in run.needs:
+        status, reason = run_status(plan.runs[needed], plan, store)
+        if status in ("failed", "diverged"):
+            return "failed", f"its teacher {plan.runs[needed].student.network} {status}: {reason}"
+    return state, "another process trains it" if state == "running" else ""
+
+
+def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
+    found = [run_status(run, plan, store) for run in cell.runs]
+    records = [record for run in cell.runs if (record := store.record(run.id)) is not None]
+    values = {name: [record["metrics"][name] for record in records] for name in METRICS}
+    best = {name: [record["best"][name] for record in records if record["best"]] for name in METRICS}
+    statuses = [status for status, _ in found]
+    if len(records) == len(cell.runs):
+        return Outcome(cell, "done", "", values, best)
+    order = ("failed", "diverged", "inapplicable", "running", "waiting")
+    worst = next(status for status in order if status in statuses)
+    at = statuses.index(worst)
+    reason = found[at][1]
+    if records:
+        reason = f"seed {cell.runs[at].seed} {worst}" + (f": {reason}" if reason else "")
+        return Outcome(cell, "partial", reason, values, best)
+    return Outcome(cell, worst, reason, values, best)
+
+
+def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Return table.csv's rows: one a cell and metric, numbers in percent, "" where there is none."""
+    known = published(plan)
+    table = []
+    for outcome in found:
+        cell = outcome.cell
+        for metric in METRICS:
+            values, best = outcome.values[metric], outcome.best[metric]
+            table.append(
+                {
+                    **{"pair": cell.pair, "teacher": cell.teacher, "student": cell.student},
+                    **{"method": cell.method, "label": cell.label, "metric": metric, "n": len(values)},
+                    "mean": round(mean(values), 4) if values else "",
+                    "std": round(stdev(values), 4) if len(values) > 1 else "",
+                    "best_mean": round(mean(best), 4) if best else "",
+                    "published": known.get((cell.teacher, cell.student, cell.label), "") if metric == "top1" else "",
+                    **{"status": outcome.status, "reason": outcome.reason},
+                }
+            )
+    return table
+
+
+def published(plan: Plan) -> dict[tuple[str, str, str], float]:
+    """Return the published top-1 accuracies in percent of the suite's table, by (teacher, student, label)."""
+    if plan.suite.published is None:
+        return {}
+    ours = {_published_name(name): name for cell in plan.cells for name in (cell.teacher, cell.student)}
+    labels = {"student": NONE}
+    with (files("bench") / "published.csv").open(encoding="utf-8") as file:
+        return {
+            (ours[row["teacher"]], ours[row["student"]], labels.get(row["method"], row["method"])): float(row["value"])
+            for row in csv.DictReader(file)
+            if row["table"] == str(plan.suite.published.table)
+            and row["metric"] == "top1_acc"
+            and row["teacher"] in ours
+            and row["student"] in ours
+        }
+
+
+def _published_name(network: str) -> str:
+    return PUBLISHED_NAMES.get(network, network.replace("_", "-"))
+
+
+def write(plan: Plan, store: Store) -> list[Outcome]:
+    """Write the suite's tables from what the store holds now; return the outcomes."""
+    found = outcomes(plan, store)
+    folder = store.suite_folder(plan.name)
+    write_whole(folder / "table.csv", to_csv(rows(plan, found)))
+    write_whole(folder / "table.md", to_markdown(plan, found))
+    write_whole(folder / "table.tex", to_latex(plan, found))
+    return found
+
+
+def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as comma-separated values with a heading."""
+    import io
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+# the table as people read it: methods by row, pairs by column
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table's texts.
+
+    Attributes:
+        pairs: the columns.
+        rows: (label, one text a pair).
+        notes: what the marks in the texts mean.
+        protocol: how the numbers were made.
+    """
+
+    pairs: list[str]
+    rows: list[tuple[str, list[str]]]
+    notes: list[str]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a format writes a number, the best, the second, a mark and plain text."""
+
+    number: Callable[[float, float | None, int], str]
+    best: Callable[[str], str]
+    second: Callable[[str], str]
+    mark: Callable[[str], str]
+    text: Callable[[str], str]
+    dash: str
+
+
+def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
+    """Return the table's texts: top-1 of the last epoch, the best method of each pair and the second set off."""
+    pairs = list(dict.fromkeys(outcome.cell.pair for outcome in found))
+    labels = list(dict.fromkeys(outcome.cell.label for outcome in found))
+    by_place = {(outcome.cell.pair, outcome.cell.label): outcome for outcome in found}
+    notes: dict[str, str] = {}
+    body = []
+    for label in labels:
+        texts = []
+        for pair in pairs:
+            outcome = by_place[pair, label]
+            values = outcome.values["top1"]
+            text = style.dash
+            if values:
+                text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+                rank = _rank(outcome, [by_place[pair, other] for other in labels])
+                text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
+            if outcome.status != "done":
+                sign = "†" if outcome.status == "partial" else ""
+                reason = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
+                text += style.mark(sign or notes.setdefault(reason, _letter(len(notes))))
+            texts.append(text)
+        body.append((style.text(label), texts))
+    explained = [f"{style.mark(letter)} {style.text(reason)}" for reason, letter in notes.items()]
+    if any(outcome.status == "partial" for outcome in found):
+        explained.append(f"{style.mark('†')} {style.text('not all seeds are there; see n')}")
+    return Layout([style.text(pair) for pair in pairs], body, explained, style.text(protocol(plan)))
+
+
+def protocol(plan: Plan) -> str:
+    """Return how the numbers were made, with what differs from the methods' defaults."""
+    suite = plan.suite
+    training = suite.training
+    overrides = {
+        f"{cell.label} ({cell.overrides})" for cell in plan.cells if cell.overrides and cell.overrides not in cell.label
+    }
+    overrides |= {cell.label for cell in plan.cells if cell.overrides and cell.overrides in cell.label}
+    said = f" Not the methods' defaults: {', '.join(sorted(overrides))}." if overrides else ""
+    return (
+        f"Top-1 accuracy in percent on the test split after the last of {training.epochs} epochs, never the best one; "
+        f"mean ± standard deviation (n - 1) over seeds, their number in parentheses; {len(suite.seed_list)} asked for; "
+        f"{training.precision}.{said}"
+    )
+
+
+def _rank(outcome: Outcome, column: Sequence[Outcome]) -> int:
+    """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells."""
+    ranked = [o for o in column if o.status == "done" and o.cell.method not in (TEACHER, NONE)]
+    if outcome not in ranked or len(ranked) < 2:
+        return 0
+    return 1 + sum(mean(o.values["top1"]) > mean(outcome.values["top1"]) for o in ranked)
+
+
+def _letter(index: int) -> str:
+    return (_letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def number(value: float, deviation: float | None, n: int) -> str:
+    """Return `75.48 ± 0.21 (3)`, or `75.48 (1)` where there is no deviation."""
+    spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.2f}"
+    return f"{value:.2f}{spread} ({n})"
+
+
+MARKDOWN = Style(
+    number=number,
+    best=lambda text: f"**{text}**",
+    second=lambda text: f"<u>{text}</u>",
+    mark=lambda sign: f"<sup>{sign}</sup>",
+    text=lambda text: "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~" else c for c in text),
+    dash=MISSING,
+)
+TERMINAL = Style(
+    number=number,
+    best=lambda text: f"[bold]{text}[/bold]",
+    second=lambda text: f"[underline]{text}[/underline]",
+    mark=lambda sign: f" {sign}",
+    text=rich.markup.escape,
+    dash=MISSING,
+)
+TEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def escape_tex(text: str) -> str:
+    """Return plain text as LaTeX prints it."""
+    return "".join(TEX.get(character, character) for character in text.replace("->", "→"))
+
+
+LATEX = Style(
+    number=lambda value, deviation, n: escape_tex(number(value, deviation, n)),
+    best=lambda text: rf"\textbf{{{text}}}",
+    second=lambda text: rf"\underline{{{text}}}",
+    mark=lambda sign: rf"\textsuperscript{{{escape_tex(sign)}}}",
+    text=escape_tex,
+    dash="---",
+)
+
+
+def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
+    """Return the table as Markdown."""
+    table = layout(plan, found, MARKDOWN)
+    heading = f"| method | {' | '.join(table.pairs)} |"
+    lines = [
+        f"# {MARKDOWN.text(plan.suite.title)}",
+        "",
+        table.protocol,
+        "",
+        heading,
+        "|---" * (len(table.pairs) + 1) + "|",
+        *(f"| {label} | {' | '.join(texts)} |" for label, texts in table.rows),
+    ]
+    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
+    """Return the table as a LaTeX float; the document needs the package booktabs."""
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+    )
+    template = environment.from_string((files("bench") / "table.tex.j2").read_text(encoding="utf-8"))
+    table = layout(plan, found, LATEX)
+    return template.render(table=table, title=escape_tex(plan.suite.title), name=plan.name)

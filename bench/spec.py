@@ -1,0 +1,166 @@
+"""What a run is: the frozen specifications whose hash is a run's identity. Imports no torch.
+
+A specification holds what can change a run's result beyond rounding and nothing else: no path, device, launcher,
+thread or worker count. Every default is resolved before it gets here, so a changed default gives a new identity.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Augment = Literal["none", "crop", "crop_flip"]
+Scalar = bool | int | float | str | None
+ID_LENGTH = 16  # hex digits of a run's id
+
+
+class Strict(BaseModel):
+    """A frozen record in which a misspelt key or a number written as text is an error, never a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Schedule(Strict):
+    """How a network trains; the defaults are the paper's for CIFAR-100.
+
+    Attributes:
+        epochs: epochs of the main stage.
+        batch_size: images a step; from 2, since CC and RKD compare samples of a batch.
+        lr: SGD's learning rate at the start.
+        lr_decay: factor at each milestone.
+        milestones: the lower rate starts in epoch milestone + 1.
+        momentum: SGD's momentum (no Nesterov).
+        weight_decay: on every trained parameter, norms and biases included.
+        precision: arithmetic of the forward and backward passes.
+        initial_epochs: epochs of the stage that ab, fsp and ft train first; 0 leaves it out.
+        evaluate_every: epochs between two evaluations; the last epoch always has one.
+    """
+
+    epochs: PositiveInt = 240
+    batch_size: Annotated[int, Ge(2)] = 64
+    lr: PositiveFloat = 0.05
+    lr_decay: PositiveFloat = 0.1
+    milestones: tuple[PositiveInt, ...] = (150, 180, 210)
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    precision: Literal["fp32"] = "fp32"
+    initial_epochs: NonNegativeInt = 30
+    evaluate_every: PositiveInt = 1
+
+
+class NetworkSpec(Strict):
+    """A network by name; the module paths are for networks that are read through hooks (`torchvision.NAME`).
+
+    Attributes:
+        network: a name of `run_suite.py list models`, or `torchvision.NAME`.
+        stages: paths of the modules whose outputs are the stages, stem first.
+        classifier: path of the module whose input is the embedding; the last linear layer if not given.
+    """
+
+    network: str
+    stages: tuple[str, ...] | None = None
+    classifier: str | None = None
+
+
+class DataSpec(Strict):
+    """A data set as a run sees it, every default resolved.
+
+    Attributes:
+        name: a name of `run_suite.py list datasets`.
+        classes: number of classes.
+        channels: channels of an image, grey ones being repeated to three.
+        size: (height, width) in pixels after `resize`.
+        mean: per channel, of images in [0, 1].
+        std: per channel, of images in [0, 1].
+        augment: `crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides.
+        train_per_class: training images kept of each class, or None for all.
+        train_fraction: share of each class's training images kept, or None for all.
+        fingerprint: hash of an image folder's listing (names and sizes), None for named data sets.
+        path: where an image folder lies; no part of the identity.
+    """
+
+    name: str
+    classes: int
+    channels: int = 3
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augment
+    train_per_class: int | None = None
+    train_fraction: float | None = None
+    fingerprint: str | None = None
+    path: Path | None = Field(default=None, exclude=True)
+
+    @property
+    def key(self) -> str:
+        """Return the canonical text of what decides the order and the augmentation of batches."""
+        return canonical(self)
+
+
+class TermSpec(Strict):
+    """One method's term of a run's loss.
+
+    Attributes:
+        method: the registered name.
+        version: the method's hand-kept version.
+        weight: factor of the term in the total loss.
+        parameters: the constructor's keyword parameters, defaults included.
+    """
+
+    method: str
+    version: int
+    weight: float
+    parameters: dict[str, Scalar]
+
+
+class RunSpec(Strict):
+    """One student's training; an undistilled network and a teacher are runs without terms.
+
+    Attributes:
+        task: what the views and the evaluation are.
+        student: the network that trains.
+        data: what it trains on and is evaluated on.
+        schedule: how; None for a checkpoint, which is only evaluated.
+        seed: of initialisation, batch order, augmentation and the methods' draws.
+        teachers: ids of the runs that give the teachers.
+        terms: the methods' terms, each with every teacher.
+        task_weight: weight of the cross-entropy with the labels.
+        combine: whether the terms of several teachers are summed or averaged.
+        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here.
+    """
+
+    task: Literal["compression"] = "compression"
+    student: NetworkSpec
+    data: DataSpec
+    schedule: Schedule | None
+    seed: NonNegativeInt
+    teachers: tuple[str, ...] = ()
+    terms: tuple[TermSpec, ...] = ()
+    task_weight: float = 1.0
+    combine: Literal["sum", "mean"] = "sum"
+    checkpoint: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Return the run's identity: 16 hex digits."""
+        return hashlib.sha256(canonical(self).encode()).hexdigest()[:ID_LENGTH]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the ids of the runs that must be done before this one starts."""
+        return self.teachers
+
+
+def canonical(model: BaseModel) -> str:
+    """Return the one text of a specification: keys sorted, absent values left out, no white space."""
+    document = model.model_dump(mode="json", exclude_none=True)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def seed_from(*parts: object) -> int:
+    """Return a 63-bit seed that depends on every part and on their order."""
+    text = "\x1f".join(str(part) for part in parts)  # a separator no part holds, so ("a", "bc") is not ("ab", "c")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

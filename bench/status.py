@@ -1,0 +1,187 @@
+"""What the store and a plan say, as tables for a terminal. Imports no torch."""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from bench.plan import Cohort, Plan, cohorts
+from bench.report import MISSING, outcomes, run_status
+from bench.spec import ID_LENGTH, RunSpec, Schedule
+from bench.store import Store
+from bench.suite import NONE
+from bench.types import RequestError
+from methods.catalog import Method
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60  # characters
+
+
+def cells_table(plan: Plan, store: Store) -> Table:
+    """Return a row a cell: its status, seeds done, the epoch of what runs, the reason of what does not."""
+    table = Table(title=f"{plan.name}: {plan.suite.title}")
+    for name in ("pair", "row", "status", "seeds", "top1 %", "epochs", "reason"):
+        table.add_column(name, justify="right" if name in ("seeds", "top1 %") else "left")
+    for outcome in outcomes(plan, store):
+        cell, values = outcome.cell, outcome.values["top1"]
+        done = f"{len(values)}/{len(cell.runs)}"
+        mean = f"{sum(values) / len(values):.2f}" if values else MISSING
+        begun = [progress for run in cell.runs if (progress := _progress(run, store))]
+        texts = [cell.pair, cell.label, outcome.status, done, mean, ", ".join(begun), outcome.reason]
+        table.add_row(*map(escape, texts))
+    return table
+
+
+def _progress(run: RunSpec, store: Store) -> str:
+    """Return the epoch an unfinished run has reached."""
+    if run.schedule is None or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
+        return ""
+    last = rows[-1]
+    total = run.schedule.epochs if last["stage"] == "main" else run.schedule.initial_epochs
+    return f"seed {run.seed}: {'' if last['stage'] == 'main' else 'initial '}{last['epoch']}/{total}"
+
+
+def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Iterator[str]:
+    """Yield a warning for each method whose file is not the one that finished runs were made with."""
+    made: dict[str, list[str]] = {}
+    for run in plan.runs.values():
+        for name, digest in ((store.record(run.id) or {}).get("methods_sha256") or {}).items():
+            if name in methods and methods[name].sha256 != digest:
+                made.setdefault(name, []).append(run.id)
+    for name, runs in sorted(made.items()):
+        yield (
+            f"warning: {methods[name].path.name} has changed since {len(runs)} finished run(s) were made with it "
+            f"({runs[0]}, ...). If its numbers moved, raise version= in its @register: the runs are then made anew"
+        )
+
+
+def plan_tables(
+    plan: Plan, store: Store, wanted: Sequence[RunSpec], reasons: Mapping[str, str], retried: Collection[str]
+) -> Iterator[Any]:
+    """Yield what `--dry-run` prints: the cohorts to train in order, what cannot be, and the counts."""
+    labels = {run.id: f"{cell.pair} {cell.label}" for cell in reversed(plan.cells) for run in cell.runs}
+    states = {run.id: run_status(run, plan, store)[0] for run in wanted}
+    to_train = [
+        run
+        for run in wanted
+        if run.id not in reasons and (run.id in retried or states[run.id] in ("waiting", "running"))
+    ]
+    table = Table(title=f"{plan.name}: would train")
+    for name in ("cohort", "seed", "epochs", "run", "what", "needs"):
+        table.add_column(name)
+    evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
+    for number, cohort in enumerate([*evaluations, *cohorts(to_train)], start=1):
+        for run in cohort.runs:
+            epochs = _epochs(run.schedule) if run.schedule else "evaluate"
+            needs = ", ".join(needed for needed in run.needs if states.get(needed) != "done")
+            table.add_row(str(number), str(run.seed), epochs, run.id, escape(labels[run.id]), needs)
+    yield table
+    for reason in dict.fromkeys(reasons.values()):
+        rows = dict.fromkeys(labels[run_id] for run_id, why in reasons.items() if why == reason)
+        yield f"inapplicable: {escape(', '.join(rows))}: {escape(reason)}"
+    ended = [status for run_id, status in states.items() if run_id not in {run.id for run in to_train} | set(reasons)]
+    counts = ", ".join(f"{ended.count(status)} {status}" for status in dict.fromkeys(ended))
+    yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable" + (f"; {counts}" if counts else "")
+
+
+def _epochs(schedule: Schedule) -> str:
+    return f"{schedule.initial_epochs} + {schedule.epochs}" if schedule.initial_epochs else str(schedule.epochs)
+
+
+def describe(store: Store, run: str) -> Iterator[Any]:
+    """Yield all about one run: state, specification, curve, record or failure, and how to repeat it.
+
+    Raises:
+        RequestError: no run, or more than one, has an id that begins so.
+    """
+    run_id = _complete(store, run)
+    spec = store.spec(run_id)
+    if spec is None:
+        raise RequestError(f"run {run_id} has no specification: it was never begun")
+    yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
+    yield escape(json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1))
+    yield from _curve(store, run_id)
+    if (record := store.record(run_id)) is not None:
+        yield escape(json.dumps(record, indent=1))
+    if (failure := store.failure(run_id)) is not None:
+        yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
+    yield "[bold]To repeat it[/bold]"
+    yield escape(repetition(store, spec))
+
+
+def _complete(store: Store, beginning: str) -> str:
+    if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
+        store.folder(beginning)  # says what an id is
+    folder = store.root / "runs"
+    found = sorted(path.name for path in folder.glob(f"{beginning}*") if len(path.name) == ID_LENGTH)
+    if len(found) != 1:
+        what = f"{len(found)} runs begin so: {', '.join(found[:5])}" if found else "no such run"
+        raise RequestError(f"run {beginning!r} in {folder}: {what}. `status` and `--dry-run` print the ids")
+    return found[0]
+
+
+def _curve(store: Store, run_id: str) -> Iterator[str]:
+    rows = store.epochs(run_id)
+    for name in ("loss", "top1"):
+        values = [row[name] for row in rows if row["stage"] == "main" and name in row]
+        if values:
+            picked = values[:: max(1, -(-len(values) // CURVE_WIDTH))]
+            low, high = min(picked), max(picked)
+            bars = "".join(BARS[round((value - low) / ((high - low) or 1) * (len(BARS) - 1))] for value in picked)
+            yield f"{name:>5} {bars}  first {values[0]:.4g}, last {values[-1]:.4g}"
+
+
+def repetition(store: Store, spec: RunSpec) -> str:
+    """Return a suite file that holds this one run, and the command that trains it again elsewhere."""
+    if spec.schedule is None:
+        return f"A checkpoint's evaluation: name the file with sha256 {spec.checkpoint} as a pair's teacher"
+    student = _network(spec)
+    teacher = store.spec(spec.teachers[0]) if spec.teachers else None
+    document: dict[str, Any] = {"title": f"run {spec.id}", "data": _data(spec), "seeds": [spec.seed]}
+    row: Any = NONE
+    only = NONE
+    pair: dict[str, Any] = {"teacher": student, "student": student}
+    document["training"] = spec.schedule.model_dump(mode="json")
+    if teacher is not None:
+        terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in spec.terms]
+        label = "+".join(term.method for term in spec.terms)
+        row = {"terms": terms, "task_weight": spec.task_weight, "combine": spec.combine, "label": label}
+        only = label
+        pair["teacher"] = _network(teacher)
+        if teacher.checkpoint:
+            pair["teacher"] = {
+                "network": teacher.student.network,
+                "checkpoint": f"FILE with sha256 {teacher.checkpoint}",
+            }
+        if teacher.schedule is not None:
+            document["teacher_training"] = teacher.schedule.model_dump(mode="json", exclude={"initial_epochs"})
+        if teacher.data != spec.data:
+            document["teacher_data"] = _data(teacher)
+        if teacher.seed != 0:
+            document["teacher_seeds"] = "paired"
+    document |= {"pairs": [pair], "methods": [row]}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return f"{text}\npython run_suite.py THAT_FILE.yaml --only '{only}' --results ANOTHER_FOLDER"
+
+
+def _network(spec: RunSpec) -> str | dict[str, Any]:
+    document = spec.student.model_dump(mode="json", exclude_none=True)
+    return document["network"] if len(document) == 1 else document
+
+
+def _data(spec: RunSpec) -> dict[str, Any]:
+    """Return what a suite file says to get a run's data."""
+    from bench.data import DATASETS, IMAGEFOLDER
+
+    data = spec.data
+    said: dict[str, Any] = {"name": data.name, "augment": data.augment}
+    if data.name == IMAGEFOLDER:
+        said |= {"path": f"FOLDER with fingerprint {data.fingerprint}", "mean": list(data.mean), "std": list(data.std)}
+    if data.name not in DATASETS or data.size != DATASETS[data.name].size:
+        said["resize"] = data.size[0]
+    optional = {"train_per_class": data.train_per_class, "train_fraction": data.train_fraction}
+    return said | {key: value for key, value in optional.items() if value is not None}

@@ -1,0 +1,203 @@
+"""The trainer: a cohort's lanes in lockstep, from their clocks to their records. It knows no method and no suite."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.data.batches import Normaliser, TrainingData, batch_sizes
+from bench.data.images import Split
+from bench.lane import MAIN, Clock, Lane, Teacher
+from bench.models.base import Network
+from bench.spec import DataSpec
+from bench.store import CHECKPOINT, WEIGHTS, Store, write_whole
+from bench.types import Batch, Features
+
+CHECKPOINT_S = 30.0  # at the end of an epoch, lanes are saved if the last time is that long ago
+EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
+
+
+class Observer(Protocol):
+    """Who is told how a cohort comes along."""
+
+    def cohort(self, lanes: Sequence[Lane]) -> None:
+        """A cohort of these lanes starts or goes on."""
+
+    def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:
+        """A step was trained, counted from 1, of so many in the epoch."""
+
+    def epoch(self, lanes: Sequence[Lane], clock: Clock, seconds: float, steps: int) -> None:
+        """An epoch has ended for these lanes; their last rows say how."""
+
+
+@dataclass
+class Cohort:
+    """Lanes that see the same batches.
+
+    Attributes:
+        lanes: one a run.
+        teachers: by run id.
+        train: the training set.
+        test: the split for evaluation.
+        seed: of order and augmentation.
+        record: returns what a lane's record holds beside its metrics.
+        keep_checkpoints: whether checkpoints stay when a record stands.
+    """
+
+    lanes: list[Lane]
+    teachers: Mapping[str, Teacher]
+    train: TrainingData
+    test: Split
+    seed: int
+    record: Callable[[Lane], dict[str, Any]]
+    keep_checkpoints: bool = False
+    saved: float = field(default_factory=time.monotonic)
+
+
+def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
+    """Train every lane to its end; each leaves a record or a failure in the store.
+
+    An epoch runs the lanes whose clock stands at it: a lane that was killed later than the others waits for them.
+    """
+    for lane in cohort.lanes:
+        with lane.isolated():
+            _resume(lane, store)
+        _leave(cohort, lane, store)
+    observer.cohort(cohort.lanes)
+    while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
+        clock = min(lane.clock for lane in running)
+        lanes = [lane for lane in running if lane.clock == clock]
+        started = time.monotonic()
+        steps = _train(cohort, lanes, clock, observer)
+        _evaluate_if_due(cohort, lanes, clock)
+        seconds = time.monotonic() - started
+        for lane in lanes:
+            _end_epoch(lane, store, seconds)
+        observer.epoch(lanes, clock, seconds, steps)
+        if time.monotonic() - cohort.saved >= CHECKPOINT_S:
+            for lane in running:
+                if not lane.done and lane.failure is None:
+                    write_whole(store.folder(lane.spec.id) / CHECKPOINT, lane.checkpoint())
+            cohort.saved = time.monotonic()
+        for lane in lanes:
+            _leave(cohort, lane, store)
+
+
+def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
+    """Train every lane on an epoch's batches, with one forward pass of each teacher a batch; yield each step's number.
+
+    Args:
+        teachers: by run id, in eval mode.
+        lanes: with equal clocks; one that raises is left out from then on, the others go on unchanged.
+        batches: on the lanes' device.
+    """
+    for lane in lanes:
+        lane.begin_epoch()
+    for step, batch in enumerate(batches):
+        lanes = [lane for lane in lanes if lane.failure is None]
+        features = teacher_features(teachers, lanes, batch.teacher_images)
+        for lane in lanes:
+            with lane.isolated():
+                lane.step(batch, features, step)
+        yield step
+
+
+def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], images: Tensor) -> dict[str, Features]:
+    """Return the features of the teachers that some lane listens to in its present stage, by run id."""
+    preactivations = any(lane.needs_preactivations for lane in lanes)
+    needed = sorted({name for lane in lanes for name in lane.teachers})
+    with torch.no_grad():  # not inference_mode: a distiller may save these tensors for its backward
+        return {name: teachers[name].network.features(images, preactivations) for name in needed}
+
+
+@torch.no_grad()
+def evaluate(networks: Sequence[Network], split: Split, data: DataSpec, device: torch.device) -> list[dict[str, float]]:
+    """Return each network's top-1 and top-5 accuracy in percent; each batch is loaded once for all of them.
+
+    Args:
+        networks: put into eval mode.
+        split: the test images.
+        data: whose normalisation the networks were trained with.
+        device: where the networks live.
+    """
+    for network in networks:
+        network.eval()
+    hits = torch.zeros(len(networks), 2, dtype=torch.float64, device=device)
+    sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
+    targets = split.targets.to(device).split(sizes)
+    normalise = Normaliser(data, device)
+    for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
+        view = normalise(images)
+        for row, network in enumerate(networks):
+            logits = network(view)
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            hits[row] += torch.stack([best[:, 0].sum(), best.sum()])
+    return [{"top1": top1, "top5": top5} for top1, top5 in (100 * hits / len(split)).tolist()]
+
+
+def _train(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, observer: Observer) -> int:
+    batch_size = lanes[0].schedule.batch_size  # the cohort's: runs with another are in another cohort
+    steps = len(batch_sizes(len(cohort.train.split), batch_size))
+    batches = cohort.train.epoch(cohort.seed, *clock, batch_size)
+    for step in train_epoch(cohort.teachers, lanes, batches):
+        observer.step(lanes, step + 1, steps)
+    return steps
+
+
+def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
+    """Judge each lane's numbers, write its row, and evaluate the students where the schedule says so."""
+    for lane in lanes:
+        if lane.failure is None:
+            lane.check_finite()
+            lane.rows.append({"stage": ("initial", "main")[clock.stage], "epoch": clock.epoch, **lane.meter.read()})
+    sound = [lane for lane in lanes if lane.failure is None]
+    schedule = lanes[0].schedule
+    due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
+    if clock.stage == MAIN and due and sound:
+        metrics = evaluate([lane.student for lane in sound], cohort.test, cohort.train.spec, cohort.train.device)
+        for lane, values in zip(sound, metrics, strict=True):
+            lane.rows[-1] |= values
+
+
+def _end_epoch(lane: Lane, store: Store, seconds: float) -> None:
+    """Move a sound lane's clock on, and its row into the store."""
+    if lane.failure is None:
+        lane.rows[-1]["wall_s"] = round(seconds, 3)
+        store.append_epoch(lane.spec.id, lane.rows[-1])
+        lane.advance()
+
+
+def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
+    """Write a lane's failure, or its weights and record, if it has come to an end."""
+    from safetensors.torch import save
+
+    run_id = lane.spec.id
+    if lane.failure is not None:
+        store.fail(run_id, lane.failure)
+    elif lane.done:
+        weights = {name: value.contiguous() for name, value in lane.student.state_dict().items()}
+        write_whole(store.folder(run_id) / WEIGHTS, save(weights))
+        store.finish(run_id, cohort.record(lane) | summary(lane.rows), cohort.keep_checkpoints)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside."""
+    evaluated = [row for row in rows if "top1" in row]
+    best = max(evaluated, key=lambda row: row["top1"])
+    return {
+        "metrics": {name: rows[-1][name] for name in ("top1", "top5")},
+        "best": {"epoch": best["epoch"], "top1": best["top1"], "top5": max(row["top5"] for row in evaluated)},
+        "epochs": sum(row["stage"] == "main" for row in rows),
+        "wall_s": round(sum(row["wall_s"] for row in rows), 3),
+    }
+
+
+def _resume(lane: Lane, store: Store) -> None:
+    """Go on from the run's checkpoint, if it has one, and let its epochs file say what the checkpoint says."""
+    path = store.folder(lane.spec.id) / CHECKPOINT
+    if path.exists():
+        lane.restore(path.read_bytes())
+    store.write_epochs(lane.spec.id, lane.rows)

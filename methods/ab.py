@@ -1,0 +1,72 @@
+"""AB: transfer of activation boundaries.
+
+Paper:   Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019.
+Formula: c = connector(s);  loss = 3/1000 / B * sum over layers i = 1..n of 2^(i-n) * sum of (1 + c)^2 where
+         t <= 0 and c > -1, and of (1 - c)^2 where t > 0 and c <= 1.
+Reads:   pre-activations of all stages but the stem. Owns a connector per stage, trained in the initial stage.
+Weight:  1 in the initial stage, which trains the student's trunk too; the main stage is cross-entropy alone, as in
+         the CRD tables.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
+from methods.adapters import regressor, unmappable
+from methods.base import Distiller, register, same_stages
+
+SCALE = 3 / 1000  # brings the sum over entries near cross-entropy's size; from the published tables' code
+
+
+def boundary_violation(connected: Tensor, teacher: Tensor) -> Tensor:
+    """Return how far a map lies on the wrong side of the teacher's activation boundary, with a margin of 1.
+
+    Args:
+        connected: (B, C, H, W), the student's pre-activations after the connector.
+        teacher: (B, C, H, W), the teacher's pre-activations; only their signs matter.
+
+    Returns:
+        Sum over all entries of the squared violation: scalar.
+    """
+    return F.relu(1 + torch.where(teacher > 0, -connected, connected)).square().sum()
+
+
+@register("ab", weight=1.0)
+class AB(Distiller):
+    needs_preactivations = True
+
+    def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
+        super().__init__(student, teacher, data)
+        if reason := self.inapplicable(student, teacher):
+            raise ValueError(reason)
+        pairs = zip(student.preactivations[1:], teacher.preactivations[1:], strict=True)
+        self.connectors = nn.ModuleList(nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in pairs)
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> None:
+        """Return None: the main stage is cross-entropy alone."""
+
+    def initial_stage(self) -> InitialStage:
+        """Return the stage that trains the connectors and the student's trunk."""
+        return InitialStage(modules=(self.connectors,), trains_student=True, loss=self.initial_loss)
+
+    def initial_loss(self, student: Features | None, teacher: Features, batch: Batch) -> Tensor:
+        """Return the term of the pre-activations: scalar, sum over entries and layers, mean over the batch."""
+        assert student is not None  # the stage trains the student
+        layers = zip(self.connectors, student.preactivations[1:], teacher.preactivations[1:], strict=True)
+        losses = [boundary_violation(connector(s), t) for connector, s, t in layers]
+        deepest_first = [2.0**-depth * loss for depth, loss in enumerate(reversed(losses))]
+        return SCALE * torch.stack(deepest_first).sum() / len(batch.indices)
+
+    @classmethod
+    def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
+        """Return a reason where stages do not pair up, pre-activations are missing or no connector fits."""
+        if reason := same_stages(student, teacher):
+            return reason
+        for network in (student, teacher):
+            if len(network.preactivations) != len(network.stages):
+                return f"{network.network} gives no pre-activations, which AB reads"
+        for i, (s, t) in enumerate(zip(student.preactivations, teacher.preactivations, strict=True)):
+            if i > 0 and (reason := unmappable(s, t)):
+                return f"stage {i}: {reason}"
+        return None

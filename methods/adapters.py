@@ -1,0 +1,100 @@
+"""Pieces that several methods share: pooling to a common size, attention maps, and small networks between features."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.1  # slope of the leaky ReLUs in FT's two networks
+
+
+def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both maps, the higher one average-pooled adaptively to the other's height and width.
+
+    Args:
+        student: (B, C_s, H_s, W_s).
+        teacher: (B, C_t, H_t, W_t); its channels need not be the student's.
+
+    Returns:
+        (B, C_s, H, W) and (B, C_t, H, W).
+    """
+    (h_s, w_s), (h_t, w_t) = student.shape[2:], teacher.shape[2:]
+    if (h_s, w_s) > (h_t, w_t):  # by height; by width where heights are equal
+        return F.adaptive_avg_pool2d(student, (h_t, w_t)), teacher
+    if (h_s, w_s) < (h_t, w_t):
+        return student, F.adaptive_avg_pool2d(teacher, (h_s, w_s))
+    return student, teacher
+
+
+def attention(features: Tensor) -> Tensor:
+    """Return where each sample's energy lies: (B, H*W) of unit length, the channels' mean square at each position.
+
+    Args:
+        features: (B, C, H, W), any scale.
+    """
+    return F.normalize(features.square().mean(dim=1).flatten(1))
+
+
+def unmappable(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> str | None:
+    """Return why `regressor` cannot map the one (C, H, W) to the other, or None if it can."""
+    (_, height, width), (_, t_height, t_width) = student, teacher
+    if (2 * height, 2 * width) == (t_height, t_width) or (height >= t_height and width >= t_width):
+        return None
+    return f"no regressor maps {height}x{width} to {t_height}x{t_width}: it halves, doubles or trims a map"
+
+
+def regressor(student: tuple[int, int, int], teacher: tuple[int, int, int], relu: bool = True) -> nn.Sequential:
+    """Return one convolution with batch norm that maps a student's (C, H, W) to a teacher's.
+
+    Args:
+        student: shape of the maps that come in.
+        teacher: shape of the maps that go out.
+        relu: whether a ReLU follows the norm (FitNet) or not (AB, whose targets have both signs).
+
+    Raises:
+        ValueError: the sizes cannot be mapped; see `unmappable`.
+    """
+    if reason := unmappable(student, teacher):
+        raise ValueError(reason)
+    (channels, height, width), (t_channels, t_height, t_width) = student, teacher
+    layers: list[nn.Module]
+    if (height, width) == (2 * t_height, 2 * t_width):
+        layers = [nn.Conv2d(channels, t_channels, 3, stride=2, padding=1)]
+    elif (2 * height, 2 * width) == (t_height, t_width):
+        layers = [nn.ConvTranspose2d(channels, t_channels, 4, stride=2, padding=1)]
+    else:
+        layers = [nn.Conv2d(channels, t_channels, (1 + height - t_height, 1 + width - t_width))]
+    layers.append(nn.BatchNorm2d(t_channels))
+    if relu:
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class Paraphraser(nn.Module):
+    """FT's teacher side: an autoencoder with half as many channels in the middle. All maps keep their size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
+            *(nn.Conv2d(channels, half, 3, padding=1), nn.LeakyReLU(LEAK)),
+            *(nn.Conv2d(half, half, 3, padding=1), nn.LeakyReLU(LEAK)),
+        )
+        self.decoder = nn.Sequential(
+            *(nn.ConvTranspose2d(half, half, 3, padding=1), nn.LeakyReLU(LEAK)),
+            *(nn.ConvTranspose2d(half, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
+            *(nn.ConvTranspose2d(channels, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the reconstruction (B, C, H, W) of maps (B, C, H, W)."""
+        return self.decoder(self.encoder(features))
+
+
+def translator(student_channels: int, teacher_channels: int) -> nn.Sequential:
+    """Return FT's student side: maps (B, C_s, H, W) to (B, C_t / 2, H, W), as many channels as the encoder gives."""
+    half = teacher_channels // 2
+    widths = [(student_channels, student_channels), (student_channels, half), (half, half)]
+    layers: list[nn.Module] = []
+    for before, after in widths:
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(LEAK)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,33 @@
+"""AT: attention transfer.
+
+Paper:   Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017.
+Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = sum over stages of mean_{B,HW} (a(s) - a(t))^2.
+Reads:   all stages but the stem, the larger map pooled to the smaller one. Owns no parameters.
+Weight:  1000 (a mean over B*H*W entries of unit vectors is small), as in the CRD tables.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.types import Batch, Features, Shapes
+from methods.adapters import attention, match
+from methods.base import Distiller, register, same_stages
+
+
+def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of the attention of maps (B, C_s, H, W) and (B, C_t, H, W): scalar."""
+    return F.mse_loss(attention(student), attention(teacher))
+
+
+@register("at", weight=1000.0)
+class AT(Distiller):
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        """Return the unweighted term: per stage a mean over batch and positions, summed over the stages."""
+        pairs = zip(student.stages[1:], teacher.stages[1:], strict=True)
+        return torch.stack([attention_distance(*match(s, t)) for s, t in pairs]).sum()
+
+    @classmethod
+    def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
+        """Return a reason where the stages do not pair up."""
+        return same_stages(student, teacher)

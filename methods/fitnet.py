@@ -1,0 +1,38 @@
+"""FitNet: hints for thin deep nets.
+
+Paper:   Romero, Ballas, Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015.
+Formula: loss = mean (r(s) - t)^2, r = ReLU(norm(convolution)), s and t the feature maps of one stage.
+Reads:   stage 2 (the stem is 0) of both networks, or the one that `layer` names. Owns the regressor r, trained.
+Weight:  100, as in the CRD tables. There the term runs beside cross-entropy; the paper pre-trains with it instead.
+"""
+
+import torch.nn.functional as F
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from bench.types import Batch, DataInfo, Features, Shapes
+from methods.adapters import regressor, unmappable
+from methods.base import Distiller, register
+
+
+@register("fitnet", weight=100.0)
+class FitNet(Distiller):
+    def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, layer: NonNegativeInt = 2) -> None:
+        super().__init__(student, teacher, data)
+        if reason := self.inapplicable(student, teacher, layer):
+            raise ValueError(f"layer={layer}: {reason}")
+        self.layer = layer
+        self.regressor = regressor(student.stages[layer], teacher.stages[layer])
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        """Return the unweighted term of one stage, (B, C_s, H_s, W_s) and (B, C_t, H_t, W_t): mean over all entries."""
+        return F.mse_loss(self.regressor(student.stages[self.layer]), teacher.stages[self.layer])
+
+    @classmethod
+    def inapplicable(cls, student: Shapes, teacher: Shapes, layer: int = 2) -> str | None:
+        """Return a reason where a network lacks the stage, or where no regressor fits between the two maps."""
+        for network in (student, teacher):
+            if layer >= len(network.stages):
+                return f"{network.network} has stages 0 to {len(network.stages) - 1}, FitNet reads stage {layer}"
+        reason = unmappable(student.stages[layer], teacher.stages[layer])
+        return f"stage {layer}: {reason}" if reason else None

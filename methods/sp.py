@@ -1,0 +1,31 @@
+"""SP: similarity-preserving distillation.
+
+Paper:   Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
+Formula: G = F F^T of flattened maps F (B, C*H*W), each row then L2-normalised;  loss = ||G_t - G_s||^2 / B^2.
+         The paper's earlier text normalises before the product; the published tables' code, and this, after it.
+Reads:   last stage of both networks. Owns no parameters.
+Weight:  3000 (a mean over B*B entries of unit rows is small), as in the CRD tables.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.types import Batch, Features
+from methods.base import Distiller, register
+
+
+def similarities(features: Tensor) -> Tensor:
+    """Return how much each sample (row) is like each other one (column): (B, B), rows of unit length.
+
+    Args:
+        features: (B, C, H, W), any scale.
+    """
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T)
+
+
+@register("sp", weight=3000.0)
+class SP(Distiller):
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        """Return the unweighted term of the last stages: scalar, mean over B*B entries."""
+        return F.mse_loss(similarities(student.stages[-1]), similarities(teacher.stages[-1]))

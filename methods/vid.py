@@ -1,0 +1,61 @@
+"""VID: variational information distillation.
+
+Paper:   Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019.
+Formula: loss = sum over stages of mean ((m(s) - t)^2 / v + log v) / 2,  v = softplus(r) + 1e-5 per teacher channel.
+Reads:   all stages but the stem, the larger map pooled to the smaller one. Owns, per stage, m (three 1x1
+         convolutions) and r, both trained; r starts where v = 5.
+Weight:  1, as in the CRD tables.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.types import Batch, DataInfo, Features, Shapes
+from methods.adapters import match
+from methods.base import Distiller, register, same_stages
+
+EPS = 1e-5  # smallest variance
+START = 5.0  # variance before training
+
+
+class Gaussian(nn.Module):
+    """A guess of the teacher's map from the student's: a mean at every position, a variance per channel."""
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+        )
+        self.rho = nn.Parameter(torch.full((teacher_channels,), math.log(math.exp(START - EPS) - 1)))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the negative log-likelihood of maps (B, C_t, H, W) given (B, C_s, H, W), less its constant: mean."""
+        variance = (F.softplus(self.rho) + EPS)[:, None, None]
+        return ((self.mean(student) - teacher).square() / variance + variance.log()).mean() / 2
+
+
+@register("vid", weight=1.0)
+class VID(Distiller):
+    def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
+        super().__init__(student, teacher, data)
+        if reason := self.inapplicable(student, teacher):
+            raise ValueError(reason)
+        pairs = zip(student.stages[1:], teacher.stages[1:], strict=True)
+        self.gaussians = nn.ModuleList(Gaussian(s[0], t[0]) for s, t in pairs)
+
+    def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        """Return the unweighted term: per stage a mean over the entries of the teacher's map, summed over stages."""
+        stages = zip(self.gaussians, student.stages[1:], teacher.stages[1:], strict=True)
+        return torch.stack([gaussian(*match(s, t)) for gaussian, s, t in stages]).sum()
+
+    @classmethod
+    def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
+        """Return a reason where the stages do not pair up."""
+        return same_stages(student, teacher)

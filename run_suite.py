@@ -1,0 +1,6 @@
+"""Run a suite: `python run_suite.py suites/quickstart.yaml`; `--help` lists the rest."""
+
+from bench.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Small networks' shapes, their features, and methods built for them, all in float64."""
+
+import torch
+from torch import Tensor
+
+from bench.types import Batch, DataInfo, Features, Shapes
+from methods.base import Distiller
+from methods.catalog import catalog
+
+METHODS = catalog()
+CLASSES = 5
+DATA = DataInfo(n=40, classes=CLASSES, targets=torch.arange(40) % CLASSES)
+
+
+def shapes(network: str, stages: list[tuple[int, int]], embedding: int, classes: int = CLASSES) -> Shapes:
+    """Return the shapes of a network whose stages are square, each given as (channels, height)."""
+    maps = tuple((channels, height, height) for channels, height in stages)
+    return Shapes(network, maps, maps, embedding, classes)
+
+
+STUDENT = shapes("resnet8", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)
+TEACHER = shapes("resnet14", [(4, 8), (6, 8), (7, 4), (8, 2)], embedding=9)
+TWIN = shapes("resnet20", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)  # a teacher of the student's own shape
+
+
+def features(of: Shapes, seed: int, b: int = 6, trains: bool = False, device: str = "cpu") -> Features:
+    """Return random features of b images; leaves that collect gradients if the network trains."""
+    torch.manual_seed(seed)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(b, *size, dtype=torch.float64).to(device).requires_grad_(trains)
+
+    return Features(
+        stages=tuple(draw(*size) for size in of.stages),
+        preactivations=tuple(draw(*size) for size in of.preactivations),
+        embedding=draw(of.embedding),
+        logits=draw(of.classes),
+    )
+
+
+def tensors(of: Features) -> list[Tensor]:
+    return [*of.stages, *of.preactivations, of.embedding, of.logits]
+
+
+def batch(indices: list[int], device: str = "cpu") -> Batch:
+    """Return a batch of these samples; no method reads the images."""
+    images = torch.zeros(len(indices), 3, 8, 8, device=device)
+    picked = torch.tensor(indices)
+    return Batch(images, images, DATA.targets[picked].to(device), picked.to(device))
+
+
+def build(
+    name: str,
+    student: Shapes = STUDENT,
+    teacher: Shapes = TEACHER,
+    data: DataInfo = DATA,
+    seed: int = 0,
+    **parameters: object,
+) -> Distiller:
+    """Return a method's distiller in float64, built under a seed."""
+    torch.manual_seed(seed)
+    return METHODS[name].load()(student, teacher, data, **parameters).double()

@@ -1,0 +1,120 @@
+"""What every method must keep to, whoever wrote it: this folder's methods and those of installed packages."""
+
+import inspect
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.types import Features
+from methods.base import Distiller
+from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, shapes, tensors
+
+INDICES = [3, 14, 15, 9, 26, 5]
+OTHERS = [  # teachers that differ from the student in one way each
+    TEACHER,
+    shapes("fewer_stages", [(3, 8), (4, 8), (5, 4)], embedding=7),
+    shapes("one_stage", [(3, 8)], embedding=7),
+    shapes("more_classes", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7, classes=11),
+    shapes("odd_sizes", [(3, 11), (4, 11), (5, 7), (6, 3)], embedding=7),
+    shapes("smaller_maps", [(3, 4), (4, 4), (5, 2), (6, 1)], embedding=7),
+]
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(name):
+    """Return shapes of a student and of a teacher that the method can serve."""
+    cls = METHODS[name].load()
+    return next((STUDENT, other) for other in (TEACHER, TWIN) if cls.inapplicable(STUDENT, other) is None)
+
+
+def losses(distiller: Distiller, student: Features, teacher: Features, device: str = "cpu") -> list[Tensor]:
+    """Return the losses of all stages that have one: the initial and the main."""
+    torch.manual_seed(7)
+    found = []
+    if stage := distiller.initial_stage():
+        found.append(stage.loss(student if stage.trains_student else None, teacher, batch(INDICES, device)))
+    main = distiller.loss(student, teacher, batch(INDICES, device))
+    return found if main is None else [*found, main]
+
+
+def test_a_method_gives_a_finite_scalar(name, pair):
+    found = losses(build(name, *pair), features(pair[0], seed=1), features(pair[1], seed=2))
+    assert found
+    assert all(loss.shape == () and loss.dtype == torch.float64 and loss.isfinite() for loss in found)
+
+
+def test_a_method_draws_the_student_and_leaves_the_teacher_alone(name, pair):
+    student, teacher = features(pair[0], seed=1, trains=True), features(pair[1], seed=2)
+    before = [tensor.clone() for tensor in tensors(teacher)]
+    distiller = build(name, *pair)
+    sum(losses(distiller, student, teacher)).backward()
+    distiller.after_step(lambda rows: rows)
+    gradients = [tensor.grad for tensor in tensors(student) if tensor.grad is not None]
+    assert any(gradient.count_nonzero() for gradient in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(tensor.grad is None for tensor in tensors(teacher))
+    assert all(map(torch.equal, tensors(teacher), before))
+
+
+def test_a_method_goes_on_bitwise_from_its_state_dict(name, pair):
+    student, teacher = features(pair[0], seed=1, trains=True), features(pair[1], seed=2)
+    distiller = build(name, *pair)
+    sum(losses(distiller, student, teacher)).backward()
+    distiller.after_step(lambda rows: rows)
+    resumed = build(name, *pair, seed=99)
+    resumed.load_state_dict(distiller.state_dict())
+    assert all(map(torch.equal, losses(distiller, student, teacher), losses(resumed, student, teacher)))
+
+
+def test_a_method_is_built_alike_under_the_same_seed(name, pair):
+    first, second = build(name, *pair).state_dict(), build(name, *pair).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_a_method_never_waits_for_its_device(name, pair):
+    """Meta tensors hold no values, so a loss that reads one on the host (item, branch, boolean index) raises."""
+    distiller = build(name, *pair).to("meta")
+    student = features(pair[0], seed=1, trains=True, device="meta")
+    sum(losses(distiller, student, features(pair[1], seed=2, device="meta"), device="meta")).backward()
+    distiller.after_step(lambda rows: rows)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.network)
+def test_a_method_serves_a_pair_or_says_in_a_line_why_not(name, other):
+    for pair in ((STUDENT, other), (other, STUDENT)):
+        reason = METHODS[name].load().inapplicable(*pair)
+        if reason is None:
+            student, teacher = features(pair[0], seed=1), features(pair[1], seed=2)
+            assert all(loss.isfinite() for loss in losses(build(name, *pair), student, teacher))
+        else:
+            assert isinstance(reason, str)
+            assert len(reason) > 10
+            assert "\n" not in reason
+
+
+def test_a_methods_parameters_can_be_read_from_its_source(name):
+    method = METHODS[name]
+    signature = inspect.signature(method.load()).parameters
+    assert list(signature)[:3] == ["student", "teacher", "data"]
+    keywords = {key: value for key, value in signature.items() if value.kind is value.KEYWORD_ONLY}
+    assert {key: value.default for key, value in keywords.items()} == {
+        key: parameter.default for key, parameter in method.parameters.items()
+    }
+    assert all(isinstance(value.default, int | float | bool | str | None) for value in keywords.values())
+    assert all(
+        parameter.adapter.validate_python(parameter.default) == parameter.default
+        for parameter in method.parameters.values()
+    )
+
+
+def test_a_methods_head_states_paper_formula_reads_and_weight(name):
+    summary = METHODS[name].summary
+    assert summary.startswith(f"{METHODS[name].title}: ")
+    assert all(f"\n{word}" in summary for word in ("Paper:", "Formula:", "Reads:", "Weight:"))

@@ -1,0 +1,253 @@
+"""Networks from elsewhere, read through hooks on modules that are named."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from bench.models import build, shapes
+from bench.models.hooked import HookedNetwork
+from bench.models.weights import load_weights
+from bench.types import RequestError
+
+STAGES = ["relu", "layer1", "layer2", "layer3", "layer4"]
+
+
+@pytest.fixture
+def plain():
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(num_classes=10)
+
+
+@pytest.fixture
+def hooked(plain):
+    return HookedNetwork(copy.deepcopy(plain), STAGES)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+class Small(nn.Module):
+    """A network that changes its maps in place, drops its embedding in place and has parts that take no part."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Linear(4, 5))
+        self.idle = nn.Conv2d(1, 1, 1)
+        self.tokens = nn.Flatten(2)
+
+    def forward(self, x):
+        x = self.relu(self.conv(x))
+        self.tokens(x)
+        return self.head(self.pool(x).flatten(1))
+
+
+def registered_hooks(network):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hooked_network_gives_the_logits_of_the_plain_one(training, plain, hooked, images):
+    assert torch.equal(hooked.train(training)(images), plain.train(training)(images))
+
+
+def test_a_hooked_network_built_by_name_gives_the_logits_of_the_plain_one(plain, images):
+    torch.manual_seed(0)
+    network = build("torchvision.resnet18", num_classes=10, stages=STAGES)
+    assert torch.equal(network.eval()(images), plain.eval()(images))
+
+
+def test_the_stages_are_the_outputs_of_the_named_modules(plain, hooked, images):
+    stem = plain.eval().relu(plain.bn1(plain.conv1(images)))
+    first = plain.layer1(plain.maxpool(stem))
+    features = hooked.eval().features(images)
+    assert torch.equal(features.stages[0], stem)
+    assert torch.equal(features.stages[1], first)
+
+
+def test_shapes_of_a_hooked_network(hooked):
+    found = shapes(hooked, "torchvision.resnet18", 3, 64, 96)
+    assert found.stages == ((64, 32, 48), (64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3))
+    assert found.preactivations == found.stages
+    assert (found.embedding, found.classes) == (512, 10)
+
+
+def test_shapes_of_a_hooked_network_without_memory():
+    with torch.device("meta"):
+        network = build("torchvision.mobilenet_v2", num_classes=7, stages=["features.0", "features.3", "features.18"])
+    found = shapes(network, "torchvision.mobilenet_v2", 3, 32, 32)
+    assert found.stages == ((32, 16, 16), (24, 8, 8), (1280, 1, 1))
+
+
+def test_the_embedding_is_the_input_of_the_classifier_found(hooked, images):
+    features = hooked.eval().features(images)
+    assert torch.equal(hooked.network.fc(features.embedding), features.logits)
+
+
+def test_the_stages_stand_in_for_preactivations_that_are_not_named(hooked, images):
+    features = hooked.eval().features(images, preactivations=True)
+    assert all(one is other for one, other in zip(features.stages, features.preactivations, strict=True))
+
+
+def test_named_preactivations_are_read_before_a_relu_in_place(images):
+    torch.manual_seed(0)
+    network = HookedNetwork(Small(), ["relu"], preactivations=["conv"])
+    features = network.features(images, preactivations=True)
+    assert features.preactivations[0].min() < 0
+    assert torch.equal(features.preactivations[0].relu(), features.stages[0])
+
+
+def test_asking_for_preactivations_changes_no_other_bit(plain, images):
+    before = ["bn1", "layer1.1.bn2", "layer2.1.bn2", "layer3.1.bn2", "layer4.1.bn2"]
+    one, other = (HookedNetwork(copy.deepcopy(plain), STAGES, preactivations=before) for _ in range(2))
+    without, with_them = one.features(images), other.features(images, preactivations=True)
+    assert all(torch.equal(a, b) for a, b in zip(without.stages, with_them.stages, strict=True))
+    assert torch.equal(without.logits, with_them.logits)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_the_embedding_is_read_before_a_dropout_in_place(images):
+    torch.manual_seed(0)
+    features = HookedNetwork(Small(), ["relu"], classifier="head").features(images)
+    assert torch.equal(features.embedding, features.stages[0].mean((2, 3), keepdim=True).flatten(1))
+
+
+def test_gradients_flow_through_a_stage_and_past_it(hooked, images):
+    features = hooked.features(images)
+    features.stages[1].square().sum().backward(retain_graph=True)
+    assert hooked.network.conv1.weight.grad is not None
+    assert hooked.network.layer2[0].conv1.weight.grad is None
+    features.logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in hooked.parameters())
+
+
+def test_the_last_stage_depends_on_every_trunk_parameter_and_on_no_other(hooked, images):
+    hooked.features(images).stages[-1].square().sum().backward()
+    reached = {parameter for parameter in hooked.parameters() if parameter.grad is not None}
+    assert reached == {parameter for module in hooked.trunk() for parameter in module.parameters()}
+
+
+def test_the_trunk_ends_with_the_child_that_holds_the_last_stage(plain):
+    network = HookedNetwork(plain, ["relu", "layer1", "layer2.0"])
+    assert network.trunk() == [plain.conv1, plain.bn1, plain.relu, plain.maxpool, plain.layer1, plain.layer2]
+
+
+def test_no_hook_and_no_tensor_is_left_after_a_call(hooked, images):
+    names = set(vars(hooked))
+    hooked.features(images)
+    assert registered_hooks(hooked) == 0
+    assert set(vars(hooked)) == names
+
+
+def test_no_hook_is_left_after_a_failed_call(hooked):
+    with pytest.raises(RuntimeError):
+        hooked.features(torch.zeros(2, 5, 64, 64))
+    assert registered_hooks(hooked) == 0
+
+
+def test_the_state_dict_has_the_names_of_the_wrapped_network(plain, hooked):
+    assert list(hooked.state_dict()) == list(plain.state_dict())
+
+
+def test_a_state_dict_goes_from_the_plain_network_to_the_hooked_and_back(plain, hooked):
+    torch.manual_seed(3)
+    other = torchvision.models.resnet18(num_classes=10)
+    hooked.load_state_dict(other.state_dict())
+    plain.load_state_dict(hooked.state_dict())
+    assert all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in other.state_dict().items())
+
+
+def test_a_hooked_network_inside_another_module_saves_and_loads(hooked):
+    pair = nn.ModuleDict({"teacher": nn.Linear(2, 2), "student": hooked})
+    twin = copy.deepcopy(pair)
+    nn.init.zeros_(twin["student"].network.fc.weight)
+    twin.load_state_dict(pair.state_dict())
+    assert "student.fc.weight" in pair.state_dict()
+    assert torch.equal(twin["student"].network.fc.weight, hooked.network.fc.weight)
+
+
+def test_a_published_checkpoint_is_loaded_into_a_hooked_network(plain, tmp_path):
+    torch.save(plain.state_dict(), tmp_path / "resnet18.pth")
+    network = build("torchvision.resnet18", num_classes=10, stages=STAGES)
+    load_weights(network, tmp_path / "resnet18.pth")
+    assert torch.equal(network.network.fc.weight, plain.fc.weight)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_shares_nothing_and_computes_the_same(copied, hooked, images):
+    twin = copied(hooked.eval())
+    assert torch.equal(twin(images), hooked(images))
+    nn.init.zeros_(twin.network.fc.weight)
+    assert hooked.network.fc.weight.any()
+    assert list(twin.state_dict()) == list(hooked.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+def test_images_may_have_any_number_of_channels(name):
+    stages = {"resnet18": ["layer4"]}.get(name, ["features"])
+    network = build(f"torchvision.{name}", num_classes=3, in_channels=1, stages=stages).eval()
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+
+
+def test_an_unknown_torchvision_network_is_refused_with_the_nearest_one():
+    with pytest.raises(RequestError, match=r"'torchvision.resnet19'\. Did you mean 'resnet1\d+'\? Known: alexnet"):
+        build("torchvision.resnet19", num_classes=10, stages=STAGES)
+
+
+def test_a_torchvision_network_without_stages_says_what_can_be_named():
+    with pytest.raises(RequestError, match=r"network 'torchvision.resnet18': stages: name .* of: conv1, bn1, relu, "):
+        build("torchvision.resnet18", num_classes=10)
+
+
+def test_an_unknown_module_is_refused_with_the_nearest_one():
+    with pytest.raises(
+        RequestError, match=r"'torchvision.resnet18': the network has no module 'layer5'\. Did you mean"
+    ):
+        build("torchvision.resnet18", num_classes=10, stages=["layer1", "layer5"])
+
+
+def test_an_unknown_part_of_a_module_is_refused_with_the_parts_there_are():
+    with pytest.raises(RequestError, match=r"no module 'layer1\.2'\. .*Known: layer1\.0, layer1\.1$"):
+        build("torchvision.resnet18", num_classes=10, stages=["layer1.2"])
+
+
+def test_preactivations_that_do_not_match_the_stages_are_refused():
+    with pytest.raises(RequestError, match="preactivations: 2 modules for 1 stages; name one for each stage, or none"):
+        HookedNetwork(Small(), ["relu"], preactivations=["conv", "relu"])
+
+
+def test_a_network_without_a_linear_layer_must_name_its_classifier():
+    with pytest.raises(RequestError, match=r"classifier: the network has no nn\.Linear"):
+        HookedNetwork(nn.Sequential(nn.Conv2d(3, 4, 3)), ["0"])
+
+
+def test_a_module_that_takes_no_part_is_named(images):
+    with pytest.raises(RequestError, match="modules that take no part in the forward pass: idle"):
+        HookedNetwork(Small(), ["conv", "idle"]).features(images)
+
+
+def test_a_stage_that_is_no_map_is_refused(images):
+    with pytest.raises(RequestError, match=r"module 'tokens' gives \(2, 4, 3844\); a stage is maps"):
+        HookedNetwork(Small(), ["tokens"]).features(images)
+
+
+def test_a_classifier_whose_input_is_a_map_is_refused(images):
+    with pytest.raises(RequestError, match=r"the classifier 'pool' gets \(2, 4, 62, 62\); an embedding is"):
+        HookedNetwork(Small(), ["relu"], classifier="pool").features(images)
+
+
+def test_a_network_that_gives_more_than_logits_is_refused(images):
+    class Two(Small):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(RequestError, match="the network gives tuple; logits are one tensor"):
+        HookedNetwork(Two(), ["relu"]).features(images)
