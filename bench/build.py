@@ -1,5 +1,6 @@
 """From specifications to objects: networks, teachers, lanes; and whether a method can serve a pair at all."""
 
+import logging
 from collections.abc import Mapping
 from functools import cache
 
@@ -11,6 +12,8 @@ from bench.models.base import Network
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.types import DataInfo, RequestError, Shapes
 from methods.catalog import Method
+
+logger = logging.getLogger(__name__)
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
@@ -60,6 +63,8 @@ def inapplicable(run: RunSpec, teachers: Mapping[str, RunSpec], methods: Mapping
             except ValueError as error:
                 names = f"{teacher.network}->{student.network}"
                 raise RequestError(f"method {term.method} on {names}: {error}") from None
+            except Exception:
+                logger.debug("%s cannot be built; its run will say so", term.method, exc_info=True)
     return None
 
 

@@ -1,8 +1,10 @@
 """The command line. What needs torch imports it where it is used, so that `--help` answers at once."""
 
+import itertools
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import wraps
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.markup import escape, render
 from rich.table import Table
 
 from bench.types import RequestError
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-
+UNBOUNDED = 10_000  # characters, wider than any table
 
 app = typer.Typer(
     add_completion=False,
@@ -55,12 +59,22 @@ class Kind(StrEnum):
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs and tables are kept.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where data sets lie or are downloaded to.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Number of seeds instead of the suite's.")]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", min=1, help="Number of seeds instead of the suite's.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, such as training.epochs=2."),
 ]
 Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file kept elsewhere.")]
+
+
+class Answer(Console):
+    """Standard output; when its reader leaves early, as `| head` does, the exit status stays what it is."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answers(command: Callable[P, int]) -> Callable[P, None]:
@@ -77,9 +91,6 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
         except KeyboardInterrupt:
             typer.echo("Interrupted. The same command goes on from the last checkpoints.", err=True)
             status = INTERRUPTED
-        except BrokenPipeError:  # the reader of our output has left, as `| head` does
-            sys.stderr.close()
-            status = OK
         raise typer.Exit(status)
 
     return run
@@ -130,7 +141,7 @@ def status(
     from bench.status import cells_table, changed_methods
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
-    Console().print(cells_table(plan, store))
+    _say([cells_table(plan, store)])
     for warning in changed_methods(plan, store, methods):
         typer.echo(warning, err=True)
     return OK
@@ -160,8 +171,7 @@ def list_command(
     """List what there is."""
     from bench.listing import listing
 
-    for part in listing(kind.value, name, plugin or ()):
-        Console().print(part, highlight=False)
+    _say(listing(kind.value, name, plugin or ()))
     return OK
 
 
@@ -173,24 +183,46 @@ def show(
 ) -> int:
     """Show one run."""
     from bench.status import describe
-    from bench.store import Store
 
-    for part in describe(Store(results), run):
-        Console().print(part, highlight=False)
+    _say(describe(_store(results), run))
     return OK
+
+
+def _width() -> int:
+    """Return how many characters wide the output can be."""
+    return Console().width if sys.stdout.isatty() else UNBOUNDED
+
+
+def _say(parts: Iterable[RenderableType]) -> None:
+    """Print tables and texts; where no terminal sets the width, every table is as wide as what it holds."""
+    console = Answer(width=_width(), emoji=False, highlight=False)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))  # a line stays one, to be copied or piped on
 
 
 def _plan(
     suite: Path, seeds: int | None, changes: Sequence[str] | None, results: Path, plugin: Sequence[Path] | None
 ) -> "tuple[Plan, Store, dict[str, Method]]":
     from bench import plan
-    from bench.store import Store
     from bench.suite import load
     from methods.catalog import catalog
 
     methods = catalog(plugin or ())
     overrides = [*(changes or ()), *(() if seeds is None else [f"seeds={seeds}"])]
-    return plan.build(load(suite, methods, overrides), suite, methods), Store(results), methods
+    return plan.build(load(suite, methods, overrides), suite, methods), _store(results), methods
+
+
+def _store(results: Path) -> "Store":
+    """Return the store in a folder.
+
+    Raises:
+        RequestError: there is a file in the folder's place.
+    """
+    from bench.store import Store
+
+    if file := next((path for path in (results, *results.parents) if path.is_file()), None):
+        raise RequestError(f"--results {results}: {file} is a file. Name a folder; it is made if it is not there")
+    return Store(results)
 
 
 def _wanted(plan: "Plan", only: str, pairs: str) -> "list[RunSpec]":
@@ -230,7 +262,7 @@ def _train(launcher: "Launcher", plan: "Plan", store: "Store", wanted: "Sequence
             if cell.method == "teacher" and run.checkpoint is None and store.state(run.id) == "waiting":
                 logging.info("%s: no checkpoint is given, so it is trained here (seed %d)", cell.teacher, run.seed)
     with Progress(titles, Console(stderr=True)) as progress:
-        launcher.run(wanted, progress, lambda: report.write(plan, store) and None, retried)
+        launcher.run(wanted, progress, lambda: report.write(plan, store), retried)
 
 
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
@@ -238,25 +270,32 @@ def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
     from bench import report
 
     found = report.write(plan, store)
-    Console().print(_table(plan, found))
-    typer.echo(
-        f"Tables: {', '.join(str(store.suite_folder(plan.name) / f'table.{kind}') for kind in ('csv', 'md', 'tex'))}"
-    )
+    _say(_table(plan, found))
+    written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
+    _say([f"Tables: {escape(', '.join(map(str, written)))}"])
     failed = any(report.run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 
 
-def _table(plan: "Plan", found: "Sequence[Outcome]") -> Table:
+def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]:
     from bench.report import TERMINAL, layout
 
     texts = layout(plan, found, TERMINAL)
-    table = Table(title=plan.suite.title, caption="\n".join([texts.protocol, *texts.notes]), caption_justify="left")
-    table.add_column("method")
-    for pair in texts.pairs:
-        table.add_column(pair, justify="right")
-    for label, row in texts.rows:
-        table.add_row(label, *row)
-    return table
+    first = ("method", *(label for label, _ in texts.rows))
+    columns = list(zip(texts.pairs, *(row for _, row in texts.rows), strict=True))
+    yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
+    while columns:  # as many pairs side by side as the width takes, the others below
+        widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
+        fitting = max(1, sum(total < _width() for total in itertools.accumulate(widths)) - 1)
+        table = Table()
+        table.add_column(first[0], overflow="fold")
+        for column in columns[:fitting]:
+            table.add_column(column[0], overflow="fold", justify="right")
+        for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
+            table.add_row(*row)
+        yield table
+        columns = columns[fitting:]
+    yield from [*texts.notes, texts.protocol]
 
 
 def _dry_run(
@@ -266,13 +305,14 @@ def _dry_run(
     from bench.status import plan_tables
 
     reasons = unserved(plan, store, wanted, methods, retried)
-    for part in plan_tables(plan, store, wanted, reasons, retried):
-        Console().print(part, highlight=False)
+    _say(plan_tables(plan, store, wanted, reasons, retried))
     return OK
 
 
 def main() -> None:
     """Run the command line; `run_suite.py SUITE.yaml` stands for `run_suite.py run SUITE.yaml`."""
+    # threads that wait for each other soon sleep: as fast on a machine of one's own, ten times as fast on a shared one
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}
     if arguments and arguments[0] not in named:

@@ -84,7 +84,8 @@ class Progress:
     def _redraw(self) -> None:
         assert self.live is not None  # callers have looked
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
-        caption = f"{self._epoch(running)}  {self.progress}  {self.rate:.1f} steps/s  {self._left()}"
+        pace = f"{self.rate:.1f} steps/s  {self._left()}" if self.rate else ""  # known after an epoch
+        caption = f"{self._epoch(running)}  {self.progress}  {pace}"
         table = Table(title=self._what(), caption=caption)
         for name in ("lane", "epoch", "loss", "top1 %", "best %"):
             table.add_column(name, justify="left" if name == "lane" else "right")

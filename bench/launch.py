@@ -70,11 +70,14 @@ def unserved(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], methods: Mapping[str, Method], retried: Collection[str] = ()
 ) -> dict[str, str]:
     """Return the reason for each open run, by id, whose method cannot serve its pair."""
+    answers: dict[str, str | None] = {}
     reasons = {}
     for run in wanted:
-        if run.terms and is_open(run, store, retried):
-            reason = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
-            if reason is not None:
+        if is_open(run, store, retried):
+            of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
+            if of_all_seeds not in answers:
+                answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
+            if reason := answers[of_all_seeds]:
                 reasons[run.id] = reason
     return reasons
 
@@ -90,7 +93,7 @@ class Launcher:
         self,
         wanted: Sequence[RunSpec],
         observer: Observer,
-        cohort_ended: Callable[[], None],
+        cohort_ended: Callable[[], object],
         retried: Collection[str] = (),
     ) -> None:
         """Train the wanted runs and what they need, each once, whoever else works on the same store.
@@ -136,8 +139,9 @@ class Launcher:
         for cohort in cohorts(pending):
             if any(states[need] != "done" for need in cohort.needs):
                 continue
-            held = [run for run in cohort.runs if self.store.claim(run.id)]
+            held: list[RunSpec] = []
             try:
+                held += (run for run in cohort.runs if self.store.claim(run.id))
                 # another process may have ended a run between the look at its state and the claim
                 held_open = [run for run in held if is_open(run, self.store)]
                 if held_open:
@@ -176,7 +180,9 @@ class Launcher:
         keep = self.settings.keep_checkpoints
         try:
             fit(Cohort(lanes, teachers, training, test, runs[0].seed, record, keep), self.store, observer)
-        except Exception as error:  # what all lanes share broke: the data, a teacher, the device
+        except RequestError:  # the store cannot be written, or an image cannot be read: no run's own failure
+            raise
+        except Exception as error:  # what all lanes share broke: a teacher, the device
             for run in runs:
                 if self.store.state(run.id) == "running":
                     self.store.fail(run.id, failure_of(error, "in what its cohort shares"))

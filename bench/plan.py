@@ -4,14 +4,14 @@ The plan is a graph: a run lists the runs it needs (its teachers), and a cohort 
 """
 
 import hashlib
-import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data import resolve
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
-from bench.suite import NONE, TEACHER, Pair, Row, Suite, Teacher, rows
+from bench.suite import NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
@@ -91,8 +91,8 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
     Raises:
         RequestError: a data folder or a checkpoint is missing, or teacher and student data do not fit together.
     """
-    data = _resolve(suite.data, path)
-    teacher_data = _resolve(suite.teacher_data, path) if suite.teacher_data else data
+    data = _resolve(suite.data, path, "data")
+    teacher_data = _resolve(suite.teacher_data, path, "teacher_data") if suite.teacher_data else data
     if teacher_data.size != data.size:
         raise RequestError(
             f"{path}: teacher_data: images of {teacher_data.size} pixels, but data has {data.size}: "
@@ -101,21 +101,26 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
     cells: list[Cell] = []
     runs: dict[str, RunSpec] = {}
     checkpoints: dict[str, Checkpoint] = {}
+    missing: list[str] = []
     for index, pair in enumerate(suite.pairs):
         where = f"{path}: pairs[{index}].teacher"
-        teachers = {
-            seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where)
-            for seed in _teacher_seeds(suite)
-        }
+        try:
+            teachers = {
+                seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where)
+                for seed in _teacher_seeds(suite)
+            }
+        except RequestError as error:
+            missing.append(str(error))
+            continue
         for run, checkpoint in teachers.values():
             runs.setdefault(run.id, run)
-            if checkpoint:
+            if checkpoint and (run.id not in checkpoints or checkpoints[run.id].accuracy is None):
                 checkpoints[run.id] = checkpoint
         taught_by = {seed: teachers.get(seed, next(iter(teachers.values())))[0].id for seed in suite.seed_list}
         student = NetworkSpec.model_validate(pair.student.model_dump())
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
         pair_cells = [
-            _cell(pair, TEACHER, TEACHER, "", [run for run, _ in teachers.values()]),
+            _cell(pair, TEACHER, TEACHER, "", {run.id: run for run, _ in teachers.values()}.values()),
             _cell(pair, NONE, NONE, "", plain),
         ]
         for row in rows(suite, methods):
@@ -125,6 +130,8 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
             pair_cells.append(_cell(pair, row.method, row.label, row.overrides, distilled))
         cells += pair_cells
         runs |= {run.id: run for cell in pair_cells for run in cell.runs if run.id not in runs}
+    if missing:
+        raise RequestError("\n".join(missing))
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints)
 
 
@@ -151,14 +158,14 @@ def cohorts(runs: Iterable[RunSpec]) -> list[Cohort]:
     return sorted(found, key=lambda cohort: min(order[run.id] for run in cohort.runs))
 
 
-def _resolve(choice: object, path: Path) -> DataSpec:
+def _resolve(choice: Data, path: Path, key: str) -> DataSpec:
     """Return the resolved data; an image folder's relative path counts from the suite file."""
-    from bench.suite import Data
-
-    assert isinstance(choice, Data)
     if choice.path is not None:
-        choice = choice.model_copy(update={"path": str(path.parent / Path(choice.path).expanduser())})
-    return resolve(choice)
+        choice = choice.model_copy(update={"path": str(path.parent.resolve() / os.path.expanduser(choice.path))})
+    try:
+        return resolve(choice)
+    except RequestError as error:
+        raise RequestError(f"{path}: {key}: {error}") from None
 
 
 def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
@@ -170,7 +177,7 @@ def _teacher(
 ) -> tuple[RunSpec, Checkpoint | None]:
     if teacher.checkpoint is None:
         return _plain(suite, teacher.spec, seed, data, suite.teacher_schedule), None
-    path = folder / Path(teacher.checkpoint).expanduser()
+    path = folder / os.path.expanduser(teacher.checkpoint)  # leaves an unknown user's home as it is written
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -195,7 +202,7 @@ def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods
     for name, weight, given in row.terms:
         method = methods[name]
         settings = {
-            key: parameter.adapter.validate_json(json.dumps(given.get(key, parameter.default)))
+            key: parameter.adapter.validate_python(given.get(key, parameter.default))
             for key, parameter in method.parameters.items()
         }
         used = method.weight if weight is None else weight
@@ -204,14 +211,13 @@ def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods
     task_weight = first.task_weight if row.task_weight is None else row.task_weight
     assert plain.schedule is not None  # a student trains
     has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
-    update: dict[str, object] = {
-        "schedule": plain.schedule.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
-        "terms": tuple(terms),
-        "task_weight": task_weight,
-        "teachers": (teacher,),
-        "combine": row.combine,
-    }
-    return plain.model_copy(update=update)
+    return plain.but(
+        schedule=plain.schedule.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
+        terms=tuple(terms),
+        task_weight=task_weight,
+        teachers=(teacher,),
+        combine=row.combine,
+    )
 
 
 def _cell(pair: Pair, method: str, label: str, overrides: str, runs: Iterable[RunSpec]) -> Cell:

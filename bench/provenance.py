@@ -30,8 +30,9 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return {commit, dirty} of a checkout, both None where there is no git."""
+    """Return {commit, dirty} of a checkout, both None where there is no git, or another project's around the code."""
     try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
@@ -46,7 +47,7 @@ def sha256_of(path: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ["git", "--no-optional-locks", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 

@@ -154,12 +154,14 @@ class Layout:
 
     Attributes:
         pairs: the columns.
+        networks: (teacher, student) of each column.
         rows: (label, one text a pair).
         notes: what the marks in the texts mean.
         protocol: how the numbers were made.
     """
 
     pairs: list[str]
+    networks: list[tuple[str, str]]
     rows: list[tuple[str, list[str]]]
     notes: list[str]
     protocol: str
@@ -196,14 +198,17 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
                 text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
             if outcome.status != "done":
                 sign = "†" if outcome.status == "partial" else ""
-                reason = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
+                said = " ".join(outcome.reason.split())
+                reason = f"{outcome.status}: {said}" if said else outcome.status
                 text += style.mark(sign or notes.setdefault(reason, _letter(len(notes))))
             texts.append(text)
         body.append((style.text(label), texts))
     explained = [f"{style.mark(letter)} {style.text(reason)}" for reason, letter in notes.items()]
     if any(outcome.status == "partial" for outcome in found):
         explained.append(f"{style.mark('†')} {style.text('not all seeds are there; see n')}")
-    return Layout([style.text(pair) for pair in pairs], body, explained, style.text(protocol(plan)))
+    networks = {outcome.cell.pair: (outcome.cell.teacher, outcome.cell.student) for outcome in found}
+    heads = [(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair in pairs]
+    return Layout([style.text(pair) for pair in pairs], heads, body, explained, style.text(protocol(plan)))
 
 
 def protocol(plan: Plan) -> str:
@@ -245,7 +250,7 @@ MARKDOWN = Style(
     best=lambda text: f"**{text}**",
     second=lambda text: f"<u>{text}</u>",
     mark=lambda sign: f"<sup>{sign}</sup>",
-    text=lambda text: "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~" else c for c in text),
+    text=lambda text: "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~&$" else c for c in text),
     dash=MISSING,
 )
 TERMINAL = Style(
@@ -258,6 +263,12 @@ TERMINAL = Style(
 )
 TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
+    **{
+        "[": "{[}",
+        "]": "{]}",
+        "*": "{*}",
+        "|": r"\textbar{}",
+    },  # a bracket or star after a row's end is an option of it
     **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
@@ -306,6 +317,7 @@ def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
         comment_end_string="#>",
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
         autoescape=False,
     )

@@ -6,6 +6,7 @@ thread or worker count. Every default is resolved before it gets here, so a chan
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -143,10 +144,14 @@ class RunSpec(Strict):
     combine: Literal["sum", "mean"] = "sum"
     checkpoint: str | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Return the run's identity: 16 hex digits."""
         return hashlib.sha256(canonical(self).encode()).hexdigest()[:ID_LENGTH]
+
+    def but(self, **changes: object) -> "RunSpec":
+        """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
+        return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
 
     @property
     def needs(self) -> tuple[str, ...]:

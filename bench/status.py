@@ -1,9 +1,8 @@
 """What the store and a plan say, as tables for a terminal. Imports no torch."""
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.markup import escape
@@ -23,16 +22,21 @@ CURVE_WIDTH = 60  # characters
 
 def cells_table(plan: Plan, store: Store) -> Table:
     """Return a row a cell: its status, seeds done, the epoch of what runs, the reason of what does not."""
-    table = Table(title=f"{plan.name}: {plan.suite.title}")
-    for name in ("pair", "row", "status", "seeds", "top1 %", "epochs", "reason"):
-        table.add_column(name, justify="right" if name in ("seeds", "top1 %") else "left")
+    heads = ("pair", "row", "status", "seeds", "top1 %", "epochs", "reason")
+    rows = []
     for outcome in outcomes(plan, store):
         cell, values = outcome.cell, outcome.values["top1"]
         done = f"{len(values)}/{len(cell.runs)}"
         mean = f"{sum(values) / len(values):.2f}" if values else MISSING
         begun = [progress for run in cell.runs if (progress := _progress(run, store))]
-        texts = [cell.pair, cell.label, outcome.status, done, mean, ", ".join(begun), outcome.reason]
-        table.add_row(*map(escape, texts))
+        rows.append((cell.pair, cell.label, outcome.status, done, mean, ", ".join(begun), outcome.reason))
+    told = [index for index in range(len(heads)) if any(row[index] for row in rows)]
+    table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
+    for index in told:
+        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", "top1 %") else "left"
+        table.add_column(heads[index], overflow="fold", justify=justify, no_wrap=heads[index] != "reason")
+    for row in rows:
+        table.add_row(*(escape(row[index]) for index in told))
     return table
 
 
@@ -62,34 +66,42 @@ def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> 
 def plan_tables(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], reasons: Mapping[str, str], retried: Collection[str]
 ) -> Iterator[Any]:
-    """Yield what `--dry-run` prints: the cohorts to train in order, what cannot be, and the counts."""
-    labels = {run.id: f"{cell.pair} {cell.label}" for cell in reversed(plan.cells) for run in cell.runs}
+    """Yield what `--dry-run` prints: the cohorts in the order of training, what cannot be trained, and the counts."""
+    cells = {run.id: cell for cell in reversed(plan.cells) for run in cell.runs}
     states = {run.id: run_status(run, plan, store)[0] for run in wanted}
     to_train = [
         run
         for run in wanted
         if run.id not in reasons and (run.id in retried or states[run.id] in ("waiting", "running"))
     ]
-    table = Table(title=f"{plan.name}: would train")
-    for name in ("cohort", "seed", "epochs", "run", "what", "needs"):
-        table.add_column(name)
     evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
     for number, cohort in enumerate([*evaluations, *cohorts(to_train)], start=1):
+        needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
+        yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}" + (
+            f", after {', '.join(needs)}" if needs else ""
+        )
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
         for run in cohort.runs:
-            epochs = _epochs(run.schedule) if run.schedule else "evaluate"
-            needs = ", ".join(needed for needed in run.needs if states.get(needed) != "done")
-            table.add_row(str(number), str(run.seed), epochs, run.id, escape(labels[run.id]), needs)
-    yield table
+            cell = cells[run.id]
+            table.add_row(f"  {run.id}", _epochs(run.schedule), escape(cell.pair), escape(cell.label))
+        yield table
     for reason in dict.fromkeys(reasons.values()):
-        rows = dict.fromkeys(labels[run_id] for run_id, why in reasons.items() if why == reason)
+        rows = dict.fromkeys(
+            f"{cells[run_id].pair} {cells[run_id].label}" for run_id, why in reasons.items() if why == reason
+        )
         yield f"inapplicable: {escape(', '.join(rows))}: {escape(reason)}"
-    ended = [status for run_id, status in states.items() if run_id not in {run.id for run in to_train} | set(reasons)]
+    shown = {run.id for run in to_train} | set(reasons)
+    ended = [status for run_id, status in states.items() if run_id not in shown]
     counts = ", ".join(f"{ended.count(status)} {status}" for status in dict.fromkeys(ended))
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable" + (f"; {counts}" if counts else "")
 
 
-def _epochs(schedule: Schedule) -> str:
-    return f"{schedule.initial_epochs} + {schedule.epochs}" if schedule.initial_epochs else str(schedule.epochs)
+def _epochs(schedule: Schedule | None) -> str:
+    if schedule is None:
+        return "evaluate"
+    initial = f"{schedule.initial_epochs} + " if schedule.initial_epochs else ""
+    return f"{initial}{schedule.epochs} epochs"
 
 
 def describe(store: Store, run: str) -> Iterator[Any]:
@@ -103,10 +115,10 @@ def describe(store: Store, run: str) -> Iterator[Any]:
     if spec is None:
         raise RequestError(f"run {run_id} has no specification: it was never begun")
     yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
-    yield escape(json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1))
+    yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
     yield from _curve(store, run_id)
     if (record := store.record(run_id)) is not None:
-        yield escape(json.dumps(record, indent=1))
+        yield escape(_yaml(record))
     if (failure := store.failure(run_id)) is not None:
         yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
     yield "[bold]To repeat it[/bold]"
@@ -139,6 +151,7 @@ def repetition(store: Store, spec: RunSpec) -> str:
     """Return a suite file that holds this one run, and the command that trains it again elsewhere."""
     if spec.schedule is None:
         return f"A checkpoint's evaluation: name the file with sha256 {spec.checkpoint} as a pair's teacher"
+    record = store.record(spec.id) or {}
     student = _network(spec)
     teacher = store.spec(spec.teachers[0]) if spec.teachers else None
     document: dict[str, Any] = {"title": f"run {spec.id}", "data": _data(spec), "seeds": [spec.seed]}
@@ -146,6 +159,8 @@ def repetition(store: Store, spec: RunSpec) -> str:
     only = NONE
     pair: dict[str, Any] = {"teacher": student, "student": student}
     document["training"] = spec.schedule.model_dump(mode="json")
+    if "threads" in record:
+        document["threads"] = record["threads"]  # two counts round differently
     if teacher is not None:
         terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in spec.terms]
         label = "+".join(term.method for term in spec.terms)
@@ -164,8 +179,11 @@ def repetition(store: Store, spec: RunSpec) -> str:
         if teacher.seed != 0:
             document["teacher_seeds"] = "paired"
     document |= {"pairs": [pair], "methods": [row]}
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    return f"{text}\npython run_suite.py THAT_FILE.yaml --only '{only}' --results ANOTHER_FOLDER"
+    return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}' --results ANOTHER_FOLDER"
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 def _network(spec: RunSpec) -> str | dict[str, Any]:
@@ -181,7 +199,8 @@ def _data(spec: RunSpec) -> dict[str, Any]:
     said: dict[str, Any] = {"name": data.name, "augment": data.augment}
     if data.name == IMAGEFOLDER:
         said |= {"path": f"FOLDER with fingerprint {data.fingerprint}", "mean": list(data.mean), "std": list(data.std)}
-    if data.name not in DATASETS or data.size != DATASETS[data.name].size:
+    square = data.size[0] == data.size[1]  # a folder's images keep their own size if that is not square
+    if square and (data.name not in DATASETS or data.size != DATASETS[data.name].size):
         said["resize"] = data.size[0]
     optional = {"train_per_class": data.train_per_class, "train_fraction": data.train_fraction}
     return said | {key: value for key, value in optional.items() if value is not None}

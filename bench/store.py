@@ -29,6 +29,9 @@ HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
+TEMPORARY = ".{}.tmp"  # names of files on their way; no reader looks at them
+
+_ONE_THREAD = threading.Lock()  # beside the file lock, which keeps processes apart but not a process's threads
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Claim:
     """Who writes a run.
 
     Attributes:
-        machine: host name and process-id namespace.
+        machine: host name, its boot's id and the process-id namespace: clones share a name, containers a machine.
         process: process id there.
-        started: when that process started, in clock ticks since the machine's start: ids are used again.
+        started: when that process started, in clock ticks since the boot, because ids are used again; 0 if unknown.
         job: the cluster's job id, or "".
         token: unique to the claim.
     """
@@ -71,7 +74,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._held: dict[str, Claim] = {}
-        self._stop = threading.Event()
+        self._stop = threading.Event()  # ends the thread that renews the claims
 
     def folder(self, run_id: str) -> Path:
         """Return a run's folder.
@@ -99,7 +102,7 @@ class Store:
         if (failure := self.failure(run_id)) is not None:
             return failure.status
         claim = _read_claim(folder / CLAIM)
-        return "running" if claim is not None and _alive(claim, folder / CLAIM) else "waiting"
+        return "running" if claim is not None and _alive(claim, folder / CLAIM, time.time()) else "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
         """Return what a finished run recorded, or None."""
@@ -112,8 +115,12 @@ class Store:
 
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
-        document = _read_json(self.folder(run_id) / SPEC)
-        return None if document is None else RunSpec.model_validate_json(json.dumps(document))
+        path = self.folder(run_id) / SPEC
+        document = _read_json(path)
+        try:
+            return None if document is None else RunSpec.model_validate_json(json.dumps(document))
+        except ValueError as error:
+            raise RequestError(f"{path}: was written by another version of this project: {error}") from error
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's epochs, one mapping each; a torn last line is read past."""
@@ -140,7 +147,8 @@ class Store:
 
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:
         """Add an epoch's row."""
-        with (self.folder(run_id) / EPOCHS).open("a", encoding="utf-8") as file:
+        path = self.folder(run_id) / EPOCHS
+        with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:
@@ -160,33 +168,39 @@ class Store:
     # one writer
 
     def claim(self, run_id: str) -> bool:
-        """Return whether this process now holds the run's claim; a dead process's claim is taken over."""
+        """Return whether the run's claim was free, or a dead process's, and is now held by this object.
+
+        Raises:
+            RequestError: the store cannot be written.
+        """
         folder = self.folder(run_id)
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / CLAIM
-        with self._claims_locked():
+        with self._claims_locked() as now:
             held = _read_claim(path)
-            if held is not None and _alive(held, path):
+            if held is not None and _alive(held, path, now):
                 return False
             mine = Claim(
                 _machine(), os.getpid(), _started(os.getpid()), os.environ.get("SLURM_JOB_ID", ""), uuid.uuid4().hex
             )
             write_whole(path, json.dumps(asdict(mine)) + "\n")
-        if not self._held:
-            self._stop.clear()
-            threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
+            for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
+                leftover.unlink(missing_ok=True)
         self._held[run_id] = mine
+        if len(self._held) == 1:
+            self._stop = threading.Event()
+            threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
         return True
 
     def release(self, run_id: str) -> None:
-        """Give a claim back."""
+        """Give a claim back; one that this object does not hold is left alone."""
         mine = self._held.pop(run_id, None)
-        path = self.folder(run_id) / CLAIM
-        with self._claims_locked():
-            if mine is not None and _read_claim(path) == mine:
-                path.unlink()
+        if mine is None:
+            return
         if not self._held:
             self._stop.set()
+        with self._claims_locked():
+            if self.holder(run_id) == mine:
+                (self.folder(run_id) / CLAIM).unlink()
 
     def holder(self, run_id: str) -> Claim | None:
         """Return the claim under which a run is held, or None."""
@@ -194,35 +208,60 @@ class Store:
 
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(HEARTBEAT_S):
-            for run_id in list(self._held):
-                with contextlib.suppress(FileNotFoundError):
-                    os.utime(self.folder(run_id) / CLAIM)
+            for run_id, mine in list(self._held.items()):
+                with contextlib.suppress(OSError, RequestError):  # a file server's hiccup must not end the heartbeat
+                    if self.holder(run_id) == mine:  # not another's, who took it over while this machine slept
+                        os.utime(self.folder(run_id) / CLAIM)
 
     @contextlib.contextmanager
-    def _claims_locked(self) -> Iterator[None]:
-        """Hold the store's lock while a claim is judged and written, so that two processes never take over the same."""
-        with (self.root / "runs" / ".lock").open("a") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
-            yield
+    def _claims_locked(self) -> Iterator[float]:
+        """Hold the store's lock while a claim is judged and written, so that two never take over the same.
+
+        Yields:
+            The time in seconds, by the clock that stamps the store's files: a file server has its own.
+        """
+        path = self.root / "runs" / ".lock"
+        with _ONE_THREAD, _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
+                os.utime(path)
+                yield path.stat().st_mtime
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    """Write a file so that it appears whole or not at all, also after a power cut.
+
+    Raises:
+        RequestError: it cannot be written.
+    """
+    temporary = path.with_name(TEMPORARY.format(f"{path.name}.{uuid.uuid4().hex}"))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the rename itself
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be written into one clear message."""
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"{path}: cannot be written: {error.strerror or error}. Mend that, or name another folder with --results"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -239,25 +278,25 @@ def _read_claim(path: Path) -> Claim | None:
     return None if document is None else Claim(**document)
 
 
-def _alive(claim: Claim, path: Path) -> bool:
-    if claim.machine == _machine():
+def _alive(claim: Claim, path: Path, now: float) -> bool:
+    if claim.machine == _machine() and claim.started:
         return _started(claim.process) == claim.started
     try:
-        return time.time() - path.stat().st_mtime < DEAD_AFTER_S
+        return now - path.stat().st_mtime < DEAD_AFTER_S
     except FileNotFoundError:
         return False
 
 
 def _machine() -> str:
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")  # two containers of one host name count processes apart
-    except OSError:
-        namespace = ""
-    return f"{socket.gethostname()} {namespace}".strip()
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def _started(process: int) -> int:
-    """Return when a process started, or 0 if there is none."""
+    """Return when a process started, or 0 if there is none or the system does not say."""
     try:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:

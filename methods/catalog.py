@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import annotated_types
 import pydantic
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from bench.types import RequestError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from methods.base import Distiller
 
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
+GIVEN = ["student", "teacher", "data"]  # what every constructor is given, by position
 NOT_METHODS = {"__init__", "base", "catalog", "adapters"}  # files of this folder that hold no method
 ANNOTATIONS: dict[str, Any] = {  # what a parameter's annotation may be made of
     **{
@@ -36,6 +37,16 @@ ANNOTATIONS: dict[str, Any] = {  # what a parameter's annotation may be made of
     **{name: getattr(annotated_types, name) for name in ("Gt", "Ge", "Lt", "Le")},
     **{"int": int, "float": float, "bool": bool, "str": str, "Literal": Literal, "Annotated": Annotated},
 }
+
+
+class Registration(BaseModel):
+    """What `@register` states beside the name; `methods.base.register` says what it means."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    weight: float
+    task_weight: float = 1.0
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Method:
         has_initial_stage: whether something trains before the main stage.
         summary: the file's docstring.
         path: the file.
+        module: the name it is imported by; None for a file that is imported by its path.
     """
 
     name: str
@@ -77,6 +89,7 @@ class Method:
     has_initial_stage: bool
     summary: str
     path: Path
+    module: str | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -88,7 +101,7 @@ class Method:
         from methods.base import REGISTERED
 
         if self.name not in REGISTERED:
-            import_file(self.path)
+            import_file(self.path, self.module)
         return REGISTERED[self.name]
 
 
@@ -103,22 +116,43 @@ def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
     Raises:
         RequestError: a plugin is no file, defines no method, or takes a name that is taken.
     """
-    installed = [_entry_point_file(point.module) for point in entry_points(group=ENTRY_POINTS)]
+    own = [(path, f"methods.{path.stem}") for path in own_files()]
+    modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
+    installed = [(_entry_point_file(module), module) for module in modules]
     found: dict[str, Method] = {}
-    for path in [*own_files(), *installed, *plugins]:
-        method = read(path)
+    for path, module in [*own, *installed, *((path, None) for path in plugins)]:
+        method = read(path, module)
         if method.name in found and found[method.name].path.resolve() != path.resolve():
             raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")
-        found[method.name] = method
+        found.setdefault(method.name, method)
     return dict(sorted(found.items()))
 
 
-def read(path: Path) -> Method:
+def read(path: Path, module: str | None = None) -> Method:
     """Return what a method file says of itself.
 
+    Args:
+        path: the file.
+        module: the name it is imported by; None to import it by its path.
+
     Raises:
-        RequestError: the file is missing, is no Python, or registers no method under its own name.
+        RequestError: the file is missing, is no Python, registers no method under its own name, or one whose
+            parameters no suite file could set.
     """
+    method = _read(path, module)
+    for name, parameter in method.parameters.items():
+        try:
+            if not isinstance(parameter.default, bool | int | float | str | None):
+                raise TypeError("a suite file has only numbers, text, true, false and null for it")
+            parameter.adapter.validate_python(parameter.default)
+        except (TypeError, PydanticUserError, ValidationError) as error:
+            said = f"{name}: {parameter.annotation} = {parameter.default!r}"
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise RequestError(f"{path}: parameter {said}: {reason}") from None
+    return method
+
+
+def _read(path: Path, module: str | None) -> Method:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -129,49 +163,58 @@ def read(path: Path) -> Method:
     else:
         raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
     try:
-        name, options = ast.literal_eval(call.args[0]), {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        name, options = ast.literal_eval(call.args[0]), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
         parameters = _parameters(node)
     except (ValueError, IndexError, NameError, TypeError):
-        return _imported(path, ast.get_docstring(tree) or "")
+        return _imported(path, module, ast.get_docstring(tree) or "")
     if name != path.stem:
         raise RequestError(f"{path}: registers {name!r}; a method's name is its file's, {path.stem!r}")
-    if "weight" not in options:
-        raise RequestError(f"{path}: @register({name!r}) states no weight")
     return Method(
         name=name,
         title=node.name,
-        weight=float(options["weight"]),
-        task_weight=float(options.get("task_weight", 1.0)),
-        version=options.get("version", 1),
+        **_registered(path, options),
         parameters=parameters,
         has_initial_stage=any(isinstance(item, ast.FunctionDef) and item.name == "initial_stage" for item in node.body),
         summary=ast.get_docstring(tree) or "",
         path=path,
+        module=module,
     )
 
 
-def import_file(path: Path) -> None:
-    """Import a method file: this folder's as `methods.NAME`, any other by its path.
+def _registered(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `@register` states beside the name."""
+    try:
+        return Registration.model_validate(options).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"{path}: @register(..., {first['loc'][0]}=): {first['msg']}") from None
+
+
+def import_file(path: Path, module: str | None = None) -> None:
+    """Import a method file by its module's name, or by its path where it has none.
 
     Raises:
         RequestError: the file raises while it is imported.
     """
     try:
-        if path.parent.resolve() == Path(__file__).parent.resolve():
-            importlib.import_module(f"methods.{path.stem}")
+        if module is not None:
+            importlib.import_module(module)
             return
         spec = importlib.util.spec_from_file_location(f"methods_plugin_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise ImportError("its name does not end in .py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # pickling and dataclasses look a class's module up there
-        spec.loader.exec_module(module)
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded  # pickling and dataclasses look a class's module up there
+        spec.loader.exec_module(loaded)
     except Exception as error:
         raise RequestError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _entry_point_file(module: str) -> Path:
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:  # of a package that the module is said to be in
+        spec = None
     if spec is None or spec.origin is None:
         raise RequestError(f"entry point {module!r} of group {ENTRY_POINTS!r}: there is no such module")
     return Path(spec.origin)
@@ -191,41 +234,54 @@ def _parameters(node: ast.ClassDef) -> dict[str, Parameter]:
     Raises:
         ValueError, NameError: they cannot be told from this class's source alone.
     """
+    if [getattr(base, "id", "") for base in node.bases] != ["Distiller"]:
+        raise ValueError("constructor and initial stage may be inherited")
     constructor = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
     if constructor is None:
-        if [getattr(base, "id", "") for base in node.bases] != ["Distiller"]:
-            raise ValueError("the constructor may be inherited")
         return {}
+    if [argument.arg for argument in constructor.args.args][1:] != GIVEN:
+        raise ValueError("a constructor of another shape")
     parameters = {}
     for argument, default in zip(constructor.args.kwonlyargs, constructor.args.kw_defaults, strict=True):
         if default is None or argument.annotation is None:
             raise ValueError("a parameter without default or annotation")
         text = ast.unparse(argument.annotation)
         meaning = eval(text, {"__builtins__": {}}, ANNOTATIONS)  # the text is code that is imported later anyway
+        if isinstance(meaning, str):
+            raise ValueError("an annotation in quotes")
         parameters[argument.arg] = Parameter(text, meaning, ast.literal_eval(default))
     return parameters
 
 
-def _imported(path: Path, summary: str) -> Method:
+def _imported(path: Path, module: str | None, summary: str) -> Method:
     """Return what `read` returns, from the class itself."""
     from methods.base import REGISTERED, Distiller
 
-    import_file(path)
+    import_file(path, module)
     if path.stem not in REGISTERED:
         raise RequestError(f"{path}: registers no method under its file's name, {path.stem!r}")
     cls = REGISTERED[path.stem]
-    signature = inspect.signature(cls)
-    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if missing := [p.name for p in own if p.default is p.empty]:
-        raise RequestError(f"{path}: parameter {missing[0]!r} has no default")
+    try:
+        parameters = inspect.signature(cls, eval_str=True).parameters.values()
+    except Exception as error:  # an annotation can be any expression
+        raise RequestError(f"{path}: the constructor's annotations cannot be read: {error}") from error
+    own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if [p.name for p in parameters if p not in own] != GIVEN:
+        raise RequestError(f"{path}: a constructor takes ({', '.join(GIVEN)}, *, its own parameters by keyword)")
+    if missing := [p.name for p in own if p.default is p.empty or p.annotation is p.empty]:
+        raise RequestError(f"{path}: parameter {missing[0]!r} needs an annotation and a default")
     return Method(
         name=path.stem,
         title=cls.__name__,
-        weight=cls.weight,
-        task_weight=cls.task_weight,
-        version=cls.version,
-        parameters={p.name: Parameter(str(p.annotation), p.annotation, p.default) for p in own},
+        **_registered(path, {"weight": cls.weight, "task_weight": cls.task_weight, "version": cls.version}),
+        parameters={p.name: Parameter(_written(p.annotation), p.annotation, p.default) for p in own},
         has_initial_stage=cls.initial_stage is not Distiller.initial_stage,
         summary=summary,
         path=path,
+        module=module,
     )
+
+
+def _written(annotation: object) -> str:
+    """Return an annotation much as its author wrote it."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

@@ -1,6 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
 
 OWN_GOLDENS = Path(__file__).parent / "golden"
 

@@ -7,6 +7,7 @@ training split at 32x32.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,7 @@ DATASETS: dict[str, NamedData] = {
         summary="8x8 scans of handwritten digits that scikit-learn ships: 90 of each class to train, 897 to test",
         classes=10,
         size=(8, 8),
-        mean=(0.3053,) * 3,
+        mean=(0.3048,) * 3,
         std=(0.3235,) * 3,
         augment="crop",
         train=900,
@@ -187,68 +188,87 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     assert choice.std is not None
     assert choice.augment is not None
     folder = Path(choice.path).expanduser().resolve()
-    listing = list_split(folder, "train")
-    fewest = min(len(files) for files in listing.values())
+    listing = list_folder(folder)
+    train = listing["train"]
+    fewest = min(len(files) for files in train.values())
     if (choice.train_per_class or 0) > fewest:
         raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
+    size = (choice.resize, choice.resize) if choice.resize else _size_of(next(iter(train.values()))[0])
+    if min(size) < SMALLEST:
+        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {SMALLEST}")
     return DataSpec(
         name=choice.name,
-        classes=len(listing),
-        size=(choice.resize, choice.resize) if choice.resize else _first_size(listing),
+        classes=len(train),
+        size=size,
         mean=choice.mean,
         std=choice.std,
         augment=choice.augment,
         train_per_class=choice.train_per_class,
         train_fraction=choice.train_fraction,
-        fingerprint=_fingerprint(folder),
+        fingerprint=_fingerprint(listing),
         path=folder,
     )
 
 
-def list_split(folder: Path, split: str) -> dict[str, list[Path]]:
-    """Return an image folder's files by class, both in alphabetical order.
+def list_folder(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
 
     Args:
         folder: holds `train/` and `test/` or `val/`.
-        split: "train" or "test".
 
     Raises:
-        RequestError: a folder is missing or empty.
+        RequestError: a folder is missing, empty or not readable, or the test split has a class of its own.
     """
-    candidates = ("train",) if split == "train" else TEST_FOLDERS
+    listing = {"train": _list_split(folder, ("train",)), "test": _list_split(folder, TEST_FOLDERS)}
+    if unknown := sorted(listing["test"].keys() - listing["train"].keys()):
+        raise RequestError(f"{folder}: the test split has classes that the training split lacks: {', '.join(unknown)}")
+    return listing
+
+
+def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]:
     root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
     if root is None:
         wanted = " or ".join(f"{folder / name}" for name in candidates)
         raise RequestError(f"looked for the folder {wanted}, one folder of images a class, and found none")
     listing = {}
-    for entry in sorted(os.scandir(root), key=lambda e: e.name):
-        if entry.is_dir():
-            names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
-            listing[entry.name] = [Path(entry.path, name) for name in names]
+    try:
+        for entry in sorted(os.scandir(root), key=lambda e: e.name):
+            if entry.is_dir():
+                names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
+                listing[entry.name] = [
+                    f"{entry.path}/{name}" for name in names
+                ]  # a Path each costs minutes in millions
+    except OSError as error:
+        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if len(listing) < 2 or not all(listing.values()):
         empty = [name for name, files in listing.items() if not files]
         what = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
-        raise RequestError(f"{root}: found {what}; needs at least two folders, each with images ({IMAGE_ENDINGS})")
+        raise RequestError(
+            f"{root}: found {what}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
+        )
     return listing
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(listing: dict[str, dict[str, list[str]]]) -> str:
     """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
     digest = hashlib.sha256()
-    for split in ("train", "test"):
-        for name, files in list_split(folder, split).items():
-            for file in files:
-                digest.update(f"{split}/{name}/{file.name}\t{file.stat().st_size}\n".encode())
+    try:
+        for split, classes in listing.items():
+            for name, files in classes.items():
+                for file in files:
+                    line = f"{split}/{name}/{os.path.basename(file)}\t{os.stat(file).st_size}\n"
+                    digest.update(os.fsencode(line))
+    except OSError as error:
+        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()[:16]
 
 
-def _first_size(listing: dict[str, list[Path]]) -> tuple[int, int]:
-    """Return (height, width) of the first image."""
+def _size_of(file: str) -> tuple[int, int]:
+    """Return an image's (height, width)."""
     from PIL import Image
 
-    first = next(iter(listing.values()))[0]
     try:
-        with Image.open(first) as image:
+        with Image.open(file) as image:
             return image.height, image.width
-    except OSError as error:
-        raise RequestError(f"{first}: cannot be read as an image: {error}") from error
+    except Exception as error:  # a decoder raises whatever it likes
+        raise RequestError(f"{file}: cannot be read as an image: {error}") from error

@@ -1,0 +1,24 @@
+# Everything from a fresh clone: the virtual environment in .venv, the installation, then the job.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test test-slow lint
+
+quickstart: .venv/installed
+	$(BIN)/python run_suite.py suites/quickstart.yaml
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not cuda"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m "slow or cuda"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

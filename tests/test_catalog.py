@@ -1,0 +1,282 @@
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from bench.suite import load
+from bench.types import RequestError
+from methods.base import REGISTERED
+from methods.catalog import Method, catalog, import_file, own_files, read
+from tests.stores import write_suite
+
+METHODS = catalog()
+PLUGIN = '''"""Mine: says nothing."""
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import PositiveFloat
+
+from methods.base import Distiller, register
+
+
+@register("mine", weight=3, task_weight=0.5, version=7)
+class Mine(Distiller):
+    def __init__(
+        self, student, teacher, data, *, sharpness: PositiveFloat = 2.0, power: Annotated[int, Ge(1)] = 2,
+        side: Literal["left", "right"] = "left", on: bool = False,
+    ) -> None:
+        super().__init__(student, teacher, data)
+
+    def loss(self, student, teacher, batch):
+        return student.logits.sum() * 0
+'''
+INHERITED = """from methods.at import AT
+from methods.base import register
+
+
+@register("nearly", weight=5.0)
+class Nearly(AT):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forgets_plugins():
+    yield
+    for name in REGISTERED.keys() - METHODS.keys():
+        del REGISTERED[name]
+
+
+def plugin(folder: Path, name: str, text: str) -> Path:
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    return path
+
+
+def python(code: str, *arguments: str) -> str:
+    """Return what a fresh interpreter prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# this folder's methods
+
+
+def test_the_thirteen_methods_are_found_by_their_files():
+    names = {"kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst", "crd"}
+    assert names <= METHODS.keys()
+    assert list(METHODS) == sorted(METHODS)
+    assert [path.stem for path in own_files()] == list(METHODS)
+
+
+def test_reading_the_methods_imports_neither_torch_nor_any_of_them():
+    code = (
+        "import sys; from methods.catalog import catalog; found = catalog(); "
+        "print([name for name in sys.modules if name == 'torch' or name.removeprefix('methods.') in found])"
+    )
+    assert python(code) == "[]"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_source_says_what_its_constructor_says(name):
+    method, cls = METHODS[name], METHODS[name].load()
+    signature = inspect.signature(cls).parameters.values()
+    own = [parameter for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY]
+    assert [(key, value.type, value.default) for key, value in method.parameters.items()] == [
+        (parameter.name, parameter.annotation, parameter.default) for parameter in own
+    ]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_source_says_what_it_registers(name):
+    method, cls = METHODS[name], METHODS[name].load()
+    assert (method.weight, method.task_weight, method.version) == (cls.weight, cls.task_weight, cls.version)
+    assert (method.title, method.name) == (cls.__name__, name)
+    assert method.summary == ast.get_docstring(ast.parse(method.path.read_text()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_source_says_whether_it_has_an_initial_stage(name):
+    assert METHODS[name].has_initial_stage == ("initial_stage" in vars(METHODS[name].load()))
+
+
+# plugins
+
+
+def test_a_plugin_is_read_like_a_method_of_this_folder(tmp_path):
+    method = catalog([plugin(tmp_path, "mine", PLUGIN)])["mine"]
+    assert (method.title, method.weight, method.task_weight, method.version) == ("Mine", 3.0, 0.5, 7)
+    assert {name: parameter.default for name, parameter in method.parameters.items()} == {
+        **{"sharpness": 2.0, "power": 2, "side": "left", "on": False}
+    }
+    assert method.summary == "Mine: says nothing."
+
+
+def test_a_plugins_parameters_are_checked_like_any(tmp_path):
+    methods = catalog([plugin(tmp_path, "mine", PLUGIN)])
+    wrong = {"sharpness": -1.0, "power": 0, "side": "up", "on": 1, "sharpnes": 1.0}
+    with pytest.raises(RequestError) as caught:
+        load(write_suite(tmp_path, methods=[{"method": "mine", **wrong}]), methods)
+    for said in (
+        "'sharpness' of mine: found -1.0: must be greater than 0;",
+        "'power' of mine: found 0: must be greater than or equal to 1;",
+        "'side' of mine: found \"up\": must be 'left' or 'right';",
+        "'on' of mine: found 1: must be true or false;",
+        "mine has no parameter 'sharpnes'. Did you mean 'sharpness'?",
+    ):
+        assert said in str(caught.value)
+
+
+def test_a_plugin_is_imported_when_it_is_needed(tmp_path):
+    path = plugin(tmp_path, "later", PLUGIN.replace('"mine"', '"later"'))
+    assert catalog([path])["later"].load().__name__ == "Mine"
+
+
+def test_the_same_plugin_twice_is_one(tmp_path):
+    path = plugin(tmp_path, "mine", PLUGIN)
+    assert catalog([path, tmp_path / "." / "mine.py"])["mine"].path.resolve() == path.resolve()
+
+
+def test_a_method_of_this_folder_given_as_a_plugin_stays_what_it_is():
+    assert catalog([METHODS["kd"].path]) == METHODS
+
+
+def test_a_method_that_inherits_its_constructor_is_read_by_importing_it(tmp_path):
+    method = read(plugin(tmp_path, "nearly", INHERITED))
+    parent = METHODS["at"]
+    assert (method.title, method.weight, method.task_weight, method.version) == ("Nearly", 5.0, 1.0, 1)
+    assert {name: (p.type, p.default) for name, p in method.parameters.items()} == {
+        name: (p.type, p.default) for name, p in parent.parameters.items()
+    }
+
+
+@pytest.mark.parametrize("body", ["pass", "def __init__(self, student, teacher, data):\n        pass"])
+def test_a_method_inherits_its_initial_stage(body, tmp_path):
+    text = INHERITED.replace("methods.at import AT", "methods.ab import AB").replace("(AT)", "(AB)")
+    assert read(plugin(tmp_path, "nearly", text.replace("pass", body))).has_initial_stage
+
+
+def test_a_method_whose_registration_is_computed_is_read_by_importing_it(tmp_path):
+    text = INHERITED.replace("weight=5.0", "weight=10 * 0.5")
+    assert read(plugin(tmp_path, "nearly", text)).weight == 5.0
+
+
+NAMED = PLUGIN.replace("mine", "bad")
+REFUSED = {
+    "missing": (None, "cannot be read as a method file: [Errno 2] No such file"),
+    "broken": ("def", "cannot be read as a method file: invalid syntax"),
+    "binary": ("\0", "cannot be read as a method file: source code string cannot contain null bytes"),
+    "without a class": ("x = 1\n", "no class is decorated with @register('bad', weight=...)"),
+    "undecorated": ("class Bad: pass\n", "no class is decorated with @register('bad', weight=...)"),
+    "under another name": (PLUGIN, "registers 'mine'; a method's name is its file's, 'bad'"),
+    "without a weight": (NAMED.replace("weight=3, task_weight=0.5, ", ""), "@register(..., weight=): Field required"),
+    "with a weight in words": (NAMED.replace("weight=3", "weight='3'"), "weight=): Input should be a valid number"),
+    "with half a version": (NAMED.replace("version=7", "version=1.5"), "version=): Input should be a valid integer"),
+    "with an option too many": (NAMED.replace("version", "verson"), "verson=): Extra inputs are not permitted"),
+    "without a default": (NAMED.replace("on: bool = False", "on: bool"), "parameter 'on' needs an annotation and a"),
+    "without an annotation": (NAMED.replace("on: bool", "on"), "parameter 'on' needs an annotation and a default"),
+    "with a parameter by position": (
+        NAMED.replace("*, sharpness", "sharpness").replace(", power", ", *, power"),
+        "a constructor takes (student, teacher, data, *, its own parameters by keyword)",
+    ),
+    "with a default out of range": (
+        NAMED.replace("= 2.0", "= 0.0"),
+        "parameter sharpness: PositiveFloat = 0.0: Input should be greater than 0",
+    ),
+    "with a default no file can hold": (
+        NAMED.replace("on: bool = False", "on: tuple = (1, 2)"),
+        "parameter on: tuple = (1, 2): a suite file has only numbers, text, true, false and null for it",
+    ),
+    "with an annotation that is none": (
+        NAMED.replace("on: bool = False", "on: 'Nowhere' = False"),
+        "the constructor's annotations cannot be read: name 'Nowhere' is not defined",
+    ),
+    "that fails when it is imported": (
+        INHERITED.replace("nearly", "bad").replace("pass", "x = nowhere"),
+        "cannot be imported: NameError: name 'nowhere' is not defined",
+    ),
+    "that registers something else when it is imported": (
+        INHERITED.replace('"nearly"', '"ne" + "arly"'),
+        "registers no method under its file's name, 'bad'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_plugin_is_refused_in_one_line_with_its_path_and_the_reason(case, tmp_path):
+    text, said = REFUSED[case]
+    path = tmp_path / "bad.py" if text is None else plugin(tmp_path, "bad", text)
+    with pytest.raises(RequestError) as caught:
+        catalog([path])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_annotations_of_the_plugins_own_are_read_by_importing_it(tmp_path):
+    text = "from __future__ import annotations\n" + PLUGIN.replace("on: bool = False", "on: Power = 3")
+    text = text.replace("@register", "Power = Annotated[int, Ge(2)]\n\n\n@register")
+    parameter = read(plugin(tmp_path, "mine", text)).parameters["on"]
+    assert parameter.default == 3
+    with pytest.raises(ValidationError):
+        parameter.adapter.validate_python(1)
+
+
+def test_a_plugin_that_takes_the_name_of_a_method_is_refused(tmp_path):
+    path = plugin(tmp_path, "kd", PLUGIN.replace('"mine"', '"kd"'))
+    with pytest.raises(RequestError, match=rf"kd\.py: the method name 'kd' is taken by {METHODS['kd'].path}"):
+        catalog([path])
+
+
+def test_a_plugin_that_is_no_module_is_refused_when_it_is_imported(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(PLUGIN)
+    with pytest.raises(RequestError, match=r"its name does not end in \.py"):
+        import_file(path)
+
+
+def test_a_methods_hash_is_its_files(tmp_path):
+    path = plugin(tmp_path, "mine", PLUGIN)
+    before: Method = read(path)
+    assert before.sha256 == read(path).sha256
+    path.write_text(PLUGIN + "# changed\n")
+    assert read(path).sha256 != before.sha256
+
+
+# installed packages
+
+FIND = "from methods.catalog import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
+
+
+def installed(folder: Path, entry_point: str, text: str = PLUGIN) -> str:
+    """Return a fresh interpreter's program that finds a package in a folder, as pip would have left it there."""
+    (folder / "distillers").mkdir()
+    (folder / "distillers/__init__.py").touch()
+    (folder / "distillers/parts.py").write_text("POWER = 2\n")
+    plugin(folder / "distillers", "mine", text)
+    info = folder / "distillers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: distillers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[distillation_bench.methods]\nmine = {entry_point}\n")
+    return f"import sys; sys.path.append({str(folder)!r}); {FIND}"
+
+
+def test_an_installed_packages_method_is_found_by_its_entry_point(tmp_path):
+    code = installed(tmp_path, "distillers.mine:Mine")
+    assert python(code) == f"{tmp_path / 'distillers/mine.py'} distillers.mine"
+
+
+def test_an_installed_method_may_import_from_its_own_package(tmp_path):
+    text = PLUGIN.replace("from typing", "from .parts import POWER\nfrom typing").replace("= 2,", "= POWER,")
+    assert python(installed(tmp_path, "distillers.mine:Mine", text)).endswith("distillers.mine")
+
+
+@pytest.mark.parametrize("module", ["nowhere", "nowhere.mine", "distillers.nowhere"])
+def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        python(installed(tmp_path, f"{module}:Mine"))
+    assert f"RequestError: entry point '{module}' of group 'distillation_bench.methods'" in caught.value.stderr

@@ -1,0 +1,647 @@
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.plan import Plan, build
+from bench.store import Store
+from bench.suite import load
+from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
+
+ROOT = Path(__file__).parent.parent
+RUN_ID = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Return a function that gives the command line's exit status, standard output and standard error."""
+
+    def answer(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["run_suite.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        written = capsys.readouterr()
+        return int(end.value.code or 0), written.out, written.err
+
+    return answer
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def store(results):
+    return Store(results)
+
+
+def run_suite(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, str(ROOT / "run_suite.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return every file's bytes and time of change."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def statuses(results: Path, name: str = "table") -> dict[str, str]:
+    """Return each row's status as table.csv tells it."""
+    with (results / name / "table.csv").open(encoding="utf-8") as file:
+        return {row["label"]: row["status"] for row in csv.DictReader(file)}
+
+
+# wrong requests
+
+WRONG = {
+    "a key": (
+        ["--set", "training.epocs=2"],
+        "--set training.epocs=2: training.epocs: unknown key 'epocs'. Did you mean",
+    ),
+    "a value": (
+        ["--set", "training.epochs=-1"],
+        "--set training.epochs=-1: training.epochs: found -1: must be greater",
+    ),
+    "a method": (
+        ["--set", "methods=[ptk]"],
+        "--set methods=[ptk]: methods[0]: unknown method 'ptk'. Did you mean 'pkt'?",
+    ),
+    "no key": (["--set", "epochs"], "--set epochs: write it as KEY=VALUE, for example --set training.epochs=2"),
+    "a row that is not there": (
+        ["--only", "ptk"],
+        "--only 'ptk' --pairs '*': no cell matches. Rows: teacher, none, KD.",
+    ),
+    "a pair that is not there": (
+        ["--pairs", "vgg*"],
+        "no cell matches. Rows: teacher, none, KD. Pairs: resnet14->resnet8",
+    ),
+    "a plugin that is not there": (["--plugin", "nowhere.py"], "nowhere.py: cannot be read as a method file"),
+    "a plugin that is a folder": (["--plugin", "."], ".: cannot be read as a method file: [Errno 21] Is a directory"),
+    "a plugin that is no method": (["--plugin", "setup.py"], "setup.py: cannot be read as a method file"),
+    "a checkpoint that is not there": (
+        ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
+        "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",
+    ),
+    "a layer that is not there": (
+        ["--set", "methods=[{method: fitnet, layer: 9}]"],
+        "method fitnet on resnet14->resnet8: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "dry run", "status", "report"])
+def test_a_wrong_suite_file_is_one_message_and_exit_2_and_nothing_is_written(command, cli, tmp_path, results):
+    path = write_suite(tmp_path, methods=["ptk"])
+    words = {"run": [path], "dry run": [path, "--dry-run"]}.get(command, [command, path])
+    code, out, err = cli(*words, "--results", results)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{path}:10: methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab,")
+    assert len(err.splitlines()) == 1
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_option_is_one_message_and_exit_2_and_nothing_is_written(case, cli, tmp_path, results):
+    arguments, said = WRONG[case]
+    code, out, err = cli(write_suite(tmp_path), "--results", results, *arguments)
+    assert (code, out) == (2, "")
+    assert said.format(folder=tmp_path) in err
+    assert len(err.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.yaml"]
+
+
+def test_all_errors_of_a_file_and_of_options_are_told_at_once(cli, tmp_path, results):
+    path = write_suite(tmp_path, methods=["ptk"], seeds=0)
+    code, _, err = cli(path, "--results", results, "--set", "training.lr=.nan")
+    assert code == 2
+    assert [line.split(": ")[0] for line in err.splitlines()] == [f"{path}:10", f"{path}:13", "--set training.lr=.nan"]
+
+
+@pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--seeds", "0"], ["--seeds", "x"], ["--set"], ["--bogus"]])
+def test_a_malformed_option_is_exit_2_and_nothing_is_written(arguments, cli, tmp_path, results):
+    code, out, err = cli(write_suite(tmp_path), "--results", results, *arguments)
+    assert (code, out) == (2, "")
+    assert arguments[0].strip("-") in err
+    assert not results.exists()
+
+
+def test_a_gpu_that_is_not_there_is_exit_2_and_nothing_is_written(cli, tmp_path, results):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, _, err = cli(write_suite(tmp_path), "--results", results, "--device", "cuda")
+    assert (code, err) == (2, "--device cuda: torch sees no CUDA device here. Use --device cpu, or auto\n")
+    assert not results.exists()
+
+
+def test_a_missing_suite_is_told_with_the_nearest_name(cli, tmp_path, results):
+    write_suite(tmp_path)
+    code, _, err = cli(tmp_path / "tabel.yaml", "--results", results)
+    assert code == 2
+    assert err == f"{tmp_path / 'tabel.yaml'}: there is no such file. Did you mean 'table.yaml'? Known: table.yaml\n"
+
+
+@pytest.mark.parametrize("place", ["file", "file/results"])
+def test_results_in_the_place_of_a_file_are_refused(place, cli, tmp_path):
+    (tmp_path / "file").touch()
+    for words in ([write_suite(tmp_path)], ["status", write_suite(tmp_path)], ["show", "0" * 16]):
+        code, _, err = cli(*words, "--results", tmp_path / place)
+        assert code == 2
+        assert err.startswith(f"--results {tmp_path / place}: {tmp_path / 'file'} is a file. Name a folder;")
+
+
+@pytest.mark.parametrize("run", ["0123456789abcdef", "0", "x", "..", "../..", "0123456789abcdef0"])
+def test_a_run_that_is_not_there_is_exit_2(run, cli, results, store, tmp_path):
+    finish(store, cell_of(plan_of(tmp_path), "KD"), [70.0])
+    code, out, err = cli("show", run, "--results", results)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["methods", "models", "datasets", "suites"])
+def test_a_name_that_is_not_in_a_list_is_exit_2(kind, cli):
+    code, _, err = cli("list", kind, "nothing")
+    assert code == 2
+    assert err.startswith(f"list {kind} nothing: there is no such name. ")
+
+
+# what would run
+
+
+def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, results):
+    plan = plan_of(tmp_path, methods=["kd", "ab"], seeds=2)
+    code, out, err = cli(tmp_path / "table.yaml", "--results", results, "--dry-run")
+    teacher = cell_of(plan, "teacher").runs[0].id
+    assert (code, err) == (0, "")
+    assert [line.rstrip() for line in out.splitlines()] == [
+        "cohort 1, seed 0",
+        f"  {teacher}  1 epochs  resnet14->resnet8  teacher",
+        *(
+            line
+            for number, seed in enumerate((1, 2))
+            for line in (
+                f"cohort {number + 2}, seed {seed}, after {teacher}",
+                f"  {cell_of(plan, 'none').runs[number].id}  1 epochs       resnet14->resnet8  none",
+                f"  {cell_of(plan, 'KD').runs[number].id}  1 epochs       resnet14->resnet8  KD",
+                f"  {cell_of(plan, 'AB').runs[number].id}  30 + 1 epochs  resnet14->resnet8  AB",
+            )
+        ),
+        "7 run(s) to train, 0 inapplicable",
+    ]
+    assert not results.exists()
+
+
+def test_a_dry_run_leaves_out_what_is_done_and_tells_what_cannot_be(cli, tmp_path, results, store):
+    pairs = [{"teacher": "resnet8x4", "student": "resnet8"}]
+    plan = plan_of(tmp_path, pairs=pairs, methods=["kd", "fsp", "at"])
+    finish(store, cell_of(plan, "teacher"), [90.0])
+    fail(store, cell_of(plan, "AT"), "diverged", "nan")
+    before = contents(results)
+    code, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run")
+    assert code == 0
+    assert RUN_ID.findall(out) == [cell_of(plan, label).runs[0].id for label in ("none", "KD")]
+    assert "\ninapplicable: resnet8x4->resnet8 FSP: " in out
+    assert out.splitlines()[-1] == "2 run(s) to train, 1 inapplicable; 1 done, 1 diverged"
+    assert contents(results) == before
+
+
+def test_a_dry_run_lists_what_retry_failed_would_train_again(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": []})
+    fail(store, cell_of(plan, "KD"), "failed", "disk full")
+    table = tmp_path / "table.yaml"
+    assert RUN_ID.findall(cli(table, "--results", results, "--dry-run")[1]) == []
+    retried = cli(table, "--results", results, "--dry-run", "--retry-failed")[1]
+    assert RUN_ID.findall(retried) == [cell_of(plan, "KD").runs[0].id]
+
+
+def planned(cli, plan: Plan, path: Path, *arguments: str) -> set[tuple[str, str, int]]:
+    """Return pair, row and seed of what a dry run lists."""
+    _, out, _ = cli(path, "--results", path.parent / "results", "--dry-run", *arguments)
+    listed = set(re.findall(r"^  ([0-9a-f]{16})", out, flags=re.MULTILINE))
+    return {(cell.pair, cell.label, run.seed) for cell in plan.cells for run in cell.runs if run.id in listed}
+
+
+PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "vgg8"}]
+A, B = "resnet14->resnet8", "resnet20->vgg8"
+
+
+@pytest.mark.parametrize("pattern", ["kd", "KD", "[kK]?", "Hinton*", "hinton'S"])
+def test_only_takes_rows_whose_label_or_method_matches_and_their_teachers(pattern, cli, tmp_path):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["at", {"method": "kd", "label": "Hinton's"}])
+    found = planned(cli, plan, tmp_path / "table.yaml", "--only", pattern)
+    assert found == {(A, "teacher", 0), (B, "teacher", 0), (A, "Hinton's", 1), (B, "Hinton's", 1)}
+
+
+def test_only_none_needs_no_teacher(cli, tmp_path):
+    plan = plan_of(tmp_path)
+    assert planned(cli, plan, tmp_path / "table.yaml", "--only", "none") == {(A, "none", 1)}
+
+
+def test_pairs_takes_the_pairs_that_match(cli, tmp_path):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    found = planned(cli, plan, tmp_path / "table.yaml", "--pairs", "*->vgg*")
+    assert found == {(B, "teacher", 0), (B, "none", 1), (B, "KD", 1)}
+
+
+def test_only_and_pairs_take_what_matches_both(cli, tmp_path):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    found = planned(cli, plan, tmp_path / "table.yaml", "--pairs", "*vgg8", "--only", "kd")
+    assert found == {(B, "teacher", 0), (B, "KD", 1)}
+
+
+def test_seeds_and_set_stand_in_for_the_files(cli, tmp_path):
+    plan = plan_of(tmp_path, "seeds=2", "training.epochs=5", "methods=[at]")
+    table = write_suite(tmp_path)
+    arguments = ["--seeds", "2", "--set", "training.epochs=5", "--set", "methods=[at]"]
+    assert planned(cli, plan, table, *arguments) == {
+        (A, "teacher", 0),
+        *((A, label, seed) for label in ("none", "AT") for seed in (1, 2)),
+    }
+
+
+# status, show, list
+
+
+def test_status_tells_each_cells_state_seeds_accuracy_and_reason(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=2)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0, 86.0], "AT": []})
+    fail(store, cell_of(plan, "AT"), "diverged", "the loss was nan")
+    code, out, _ = cli("status", tmp_path / "table.yaml", "--results", results)
+    cells = [[cell.strip() for cell in line.strip("│\n").split("│")] for line in out.splitlines() if line[0] == "│"]
+    assert code == 0
+    assert cells == [
+        ["resnet14->resnet8", "teacher", "done", "1/1", "90.00", ""],
+        ["resnet14->resnet8", "none", "partial", "1/2", "80.00", "seed 2 waiting"],
+        ["resnet14->resnet8", "KD", "done", "2/2", "85.50", ""],
+        ["resnet14->resnet8", "AT", "diverged", "0/2", "—", "the loss was nan"],
+    ]
+
+
+def test_status_tells_the_epoch_that_an_unfinished_run_has_reached(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, training={"epochs": 9})
+    run = cell_of(plan, "KD").runs[0]
+    store.begin(run)
+    store.append_epoch(run.id, {"stage": "main", "epoch": 4, "loss": 1.0})
+    assert "seed 1: 4/9" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
+
+
+def test_status_of_a_suite_that_was_never_run_writes_nothing(cli, tmp_path, results):
+    code, out, _ = cli("status", write_suite(tmp_path), "--results", results)
+    assert (code, out.count("waiting")) == (0, 3)
+    assert not results.exists()
+
+
+def test_status_warns_of_a_method_that_has_changed_since_its_runs_were_made(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path)
+    run = cell_of(plan, "KD").runs[0]
+    for digest, warns in ((METHODS["kd"].sha256, False), ("0" * 64, True)):
+        store.begin(run)
+        record = {"metrics": {"top1": 1.0, "top5": 2.0}, "best": None, "methods_sha256": {"kd": digest}}
+        store.finish(run.id, record)
+        err = cli("status", tmp_path / "table.yaml", "--results", results)[2]
+        assert err.startswith("warning: kd.py has changed since 1 finished run(s)") == warns
+
+
+def test_show_prints_specification_curve_record_and_how_to_repeat_the_run(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, methods=[{"method": "kd", "temperature": 3.0}])
+    run = cell_of(plan, "KD temperature=3").runs[0]
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD temperature=3": [85.25]})
+    store.append_epoch(run.id, {"stage": "main", "epoch": 1, "loss": 2.5, "top1": 85.25})
+    code, out, _ = cli("show", run.id, "--results", results)
+    assert code == 0
+    assert out.splitlines()[0] == f"run {run.id}  done  {results / 'runs' / run.id}"
+    for said in (
+        "student: {network: resnet8}",
+        "temperature: 3.0",
+        "first 2.5, last 2.5",
+        "metrics: {top1: 85.25",
+        "To repeat it",
+    ):
+        assert said in out
+
+
+def test_show_takes_the_beginning_of_an_id(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [70.0])
+    run = cell_of(plan, "KD").runs[0].id
+    assert cli("show", run[:6], "--results", results)[1] == cli("show", run, "--results", results)[1]
+
+
+def test_show_gives_a_failures_reason_and_traceback(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path)
+    fail(store, cell_of(plan, "KD"), "failed", "[bold]disk[/bold] full")
+    assert "failed: [bold]disk[/bold] full" in cli("show", cell_of(plan, "KD").runs[0].id, "--results", results)[1]
+
+
+REPEATED = {
+    "none": {},
+    "teacher": {"teacher_training": {"epochs": 3, "lr": 0.2}},
+    "KD": {"teacher_training": {"epochs": 3, "weight_decay": 1e-5}, "training": {"lr": 0.3, "milestones": []}},
+    "CRD+KD": {"methods": [{"method": "crd", "kd": 1.0, "n_negatives": 8, "label": "CRD+KD"}], "seeds": [7]},
+    "AB": {"methods": ["ab"], "training": {"initial_epochs": 4}},
+    "AT+SP weight=10, combine=mean": {
+        "methods": [{"terms": ["at", {"method": "sp", "weight": 10.0}], "combine": "mean"}]
+    },
+    "RKD": {"methods": ["rkd"], "seeds": [3], "teacher_seeds": "paired"},
+    "PKT": {"methods": ["pkt"], "lr_by_network": {"resnet8": 0.01, "resnet14": 0.02}},
+    "VID": {
+        "methods": ["vid"],
+        "data": {"name": "digits", "resize": 40, "train_fraction": 0.5, "augment": "none"},
+        "teacher_data": {"name": "digits", "resize": 40},
+    },
+    "SP": {
+        "methods": ["sp"],
+        "pairs": [
+            {
+                "teacher": {"network": "torchvision.resnet18", "stages": ["relu", "layer1"], "classifier": "fc"},
+                "student": "resnet8",
+            }
+        ],
+    },
+    "CC": {"methods": ["cc"], "data": "cifar10"},
+}
+
+
+@pytest.mark.parametrize("label", REPEATED)
+def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, **REPEATED[label])
+    for cell in plan.cells:
+        finish(store, cell, [80.0])
+    run = cell_of(plan, label).runs[0].id
+    _, out, _ = cli("show", run, "--results", results)
+    text, _, command = out.partition("To repeat it\n")[2].partition("\npython run_suite.py ")
+    path = write_suite(tmp_path, "again", text)
+    again = build(load(path, METHODS), path, METHODS)
+    assert run in again.runs
+    assert again.suite.threads == 2
+    only = re.search(r"--only '(.*)' --results ANOTHER_FOLDER", command)
+    assert only
+    assert run in RUN_ID.findall(cli(path, "--only", only[1], "--results", tmp_path / "other", "--dry-run")[1])
+
+
+def test_list_names_all_of_a_kind(cli):
+    for kind, names in {
+        "methods": METHODS,
+        "models": ("wrn_16_2", "ShuffleV2"),
+        "datasets": ("digits", "imagefolder"),
+    }.items():
+        code, out, _ = cli("list", kind)
+        assert code == 0
+        assert all(re.search(rf"│ {name} ", out) for name in names)
+
+
+def test_list_tells_a_methods_head_weights_and_parameters(cli):
+    _, out, _ = cli("list", "methods", "crd")
+    assert METHODS["crd"].summary in out
+    assert "weight 0.8, cross-entropy beside it 1, version 1" in out
+    assert re.search(r"│ n_negatives +│ PositiveInt +│ 16384 +│", out)
+
+
+def test_list_tells_a_data_sets_facts(cli):
+    assert "60000 training and 10000 test images, 10 classes, 28x28 pixels" in cli("list", "datasets", "mnist")[1]
+
+
+def test_list_suites_names_the_suites_of_this_folder_and_prints_one(cli, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert re.search(r"│ quickstart +│ Handwritten digits", cli("list", "suites")[1])
+    assert cli("list", "suites", "quickstart")[1].strip() == (ROOT / "suites/quickstart.yaml").read_text().strip()
+
+
+# how it looks
+
+
+def test_ids_and_reasons_are_whole_when_output_is_piped(cli, tmp_path, results, store, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    plan = plan_of(tmp_path, methods=["kd", {"method": "crd", "temperature": 0.05, "n_negatives": 8}])
+    fail(store, cell_of(plan, "KD"), "failed", "a long reason " * 20)
+    out = cli("status", tmp_path / "table.yaml", "--results", results)[1]
+    assert "a long reason " * 20 in out
+    assert "CRD temperature=0.05, n_negatives=8" in out
+
+
+def test_labels_are_printed_as_they_are_written(cli, tmp_path, results):
+    plan_of(tmp_path, title="[red]:smile:", methods=[{"method": "kd", "label": "[bold]x[/] :smile:"}])
+    for words in (["status"], ["report"]):
+        out = cli(*words, tmp_path / "table.yaml", "--results", results)[1]
+        assert "[red]:smile:" in out
+        assert "│ [bold]x[/] :smile:" in out
+    assert "[bold]x[/] :smile:" in cli(tmp_path / "table.yaml", "--results", results, "--dry-run")[1]
+
+
+def on_a_terminal(columns: int, *arguments: str | Path) -> list[str]:
+    """Return what is printed on a terminal of a width, without colours."""
+    pexpect = pytest.importorskip("pexpect")
+    command = [str(ROOT / "run_suite.py"), *map(str, arguments)]
+    child = pexpect.spawn(
+        sys.executable, command, dimensions=(50, columns), encoding="utf-8", timeout=60, cwd=str(ROOT)
+    )
+    text = child.read()
+    child.close()
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+
+
+def test_a_narrow_terminal_gets_the_table_in_pieces_and_loses_nothing(tmp_path, results, store):
+    path = ROOT / "suites/cifar100_similar_arch.yaml"
+    plan = build(load(path, METHODS, ["methods=[kd, at]", "seeds=2"]), path, METHODS)
+    for cell in plan.cells:
+        finish(store, cell, [70.0, 71.0])
+    arguments = ["--results", results, "--seeds", "2", "--set", "methods=[kd, at]"]
+    lines = on_a_terminal(80, "report", path, *arguments)
+    table = [line for line in lines if line[:1] in "┏┃┡│└"]
+    assert all(len(line) <= 80 for line in table)
+    assert not any("…" in line for line in table)
+    assert all(any(cell.pair in line for line in table) for cell in plan.cells)
+    assert sum(line.count("70.50 ± 0.71 (2)") for line in table) == 7 * 3  # all rows but the teacher's
+
+
+def test_a_narrow_terminal_shows_whole_ids(tmp_path, results):
+    plan = plan_of(tmp_path)
+    lines = on_a_terminal(60, tmp_path / "table.yaml", "--results", results, "--dry-run")
+    assert set(RUN_ID.findall("\n".join(lines))) == set(plan.runs)
+
+
+def test_a_reader_that_leaves_early_changes_no_exit_status():
+    command = f"{sys.executable} run_suite.py list methods | true; exit ${{PIPESTATUS[0]}}"
+    answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+# from a suite to its tables: these train
+
+PROBE = """import shutil
+import time
+from pathlib import Path
+
+from methods.base import Distiller, register
+
+FOLDER = Path({folder!r})
+
+
+@register("probe", weight=1.0)
+class Probe(Distiller):
+    def __init__(self, student, teacher, data, *, does: str = "nothing") -> None:
+        super().__init__(student, teacher, data)
+        self.does = does
+
+    def loss(self, student, teacher, batch):
+        if self.does == "copy the table":
+            shutil.copy(FOLDER / "results/table/table.csv", FOLDER / f"seen-{{time.time_ns()}}.csv")
+        if self.does == "raise" and not (FOLDER / "mended").exists():
+            raise RuntimeError("out of luck")
+        if self.does == "wait":
+            (FOLDER / "waits").touch()
+            time.sleep(60)
+        return student.logits.square().mean() * (float("nan") if self.does == "diverge" else 0.0)
+"""
+PICKY = """from methods.base import Distiller, register
+
+
+@register("picky", weight=1.0)
+class Picky(Distiller):
+    @classmethod
+    def inapplicable(cls, student, teacher):
+        return f"{teacher.network} is not to its taste"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with plugins and a suite of two seeds with a row of each kind that ends well."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "probe.py").write_text(PROBE.format(folder=str(folder)))
+    (folder / "picky.py").write_text(PICKY)
+    copies = {"method": "probe", "does": "copy the table", "label": "copies"}
+    diverges = {"method": "probe", "does": "diverge", "label": "diverges"}
+    write_suite(folder, methods=["kd", "picky", copies, diverges], seeds=2, threads=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(folder):
+    return [
+        folder / "table.yaml",
+        "--results",
+        folder / "results",
+        "--plugin",
+        folder / "probe.py",
+        "--plugin",
+        folder / "picky.py",
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(arguments):
+    return run_suite(*arguments)
+
+
+def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
+    assert first.returncode == 0, first.stderr
+    assert statuses(folder / "results") == {
+        **{"teacher": "done", "none": "done", "KD": "done", "copies": "done"},
+        **{"Picky": "inapplicable", "diverges": "diverged"},
+    }
+    assert sorted(path.name for path in (folder / "results/table").iterdir()) == ["table.csv", "table.md", "table.tex"]
+    assert "│ KD " in first.stdout
+    assert "resnet14: no checkpoint is given, so it is trained here (seed 0)" in first.stderr
+
+
+def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(first):
+    lines = [line for line in first.stderr.splitlines() if "epoch 1/1" in line]
+    assert len(lines) == 3  # teacher, seed 1, seed 2
+    assert re.fullmatch(
+        r"resnet14->resnet8 seed 1 \| epoch 1/1 \| [\d.]+ steps/s \| [\d.]+ s \| left 0 s "
+        r"\| top1 %: none [\d.]+, KD [\d.]+, copies [\d.]+",
+        lines[1],
+    )
+
+
+def test_the_table_is_written_after_each_cohort(first, folder):
+    assert first.returncode == 0
+    seen = []
+    for path in sorted(folder.glob("seen-*.csv")):
+        with path.open(encoding="utf-8") as file:
+            found = {row["label"]: (row["status"], row["n"]) for row in csv.DictReader(file)}
+        if not seen or seen[-1] != found:
+            seen.append(found)
+    assert [(table["teacher"], table["none"], table["diverges"]) for table in seen] == [
+        (("done", "1"), ("waiting", "0"), ("waiting", "0")),  # while seed 1 trains
+        (("done", "1"), ("partial", "1"), ("diverged", "0")),  # while seed 2 does
+    ]
+
+
+def test_a_second_run_trains_nothing_touches_no_run_and_ends_within_3_seconds(first, folder, arguments):
+    assert first.returncode == 0
+    before = contents(folder / "results/runs")
+    started = time.perf_counter()
+    second = run_suite(*arguments)
+    assert time.perf_counter() - started < 3
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout == first.stdout
+    assert contents(folder / "results/runs") == before
+
+
+def test_a_suite_in_another_file_trains_only_what_is_new(first, folder, arguments, cli):
+    assert first.returncode == 0
+    other = write_suite(folder, "other", (folder / "table.yaml").read_text().replace("methods:\n", "methods:\n- at\n"))
+    _, out, _ = cli(other, *arguments[1:], "--dry-run")
+    assert [line.split()[-1] for line in out.splitlines() if RUN_ID.search(line) and "->" in line] == ["AT", "AT"]
+
+
+def test_a_run_that_fails_gives_1_and_the_others_go_on(first, folder, arguments, cli):
+    """Then it stays failed until it is retried, and is done once it is mended."""
+    assert first.returncode == 0
+    path = write_suite(folder, "bad", threads=1, methods=[{"method": "probe", "does": "raise"}, "at"])
+    bad = run_suite(path, *arguments[1:])
+    label = "Probe does=raise"
+    assert bad.returncode == 1
+    assert statuses(folder / "results", "bad") == {"teacher": "done", "none": "done", label: "failed", "AT": "done"}
+    assert "failed: RuntimeError: out of luck" in (folder / "results/bad/table.md").read_text()
+    (folder / "mended").touch()
+    assert cli(path, *arguments[1:])[0] == 1
+    retried = run_suite(path, *arguments[1:], "--retry-failed")
+    assert retried.returncode == 0
+    assert statuses(folder / "results", "bad")[label] == "done"
+
+
+def test_a_run_outside_the_choice_that_failed_does_not_count(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0], "AT": []})
+    fail(store, cell_of(plan, "AT"), "failed", "disk full")
+    assert cli(tmp_path / "table.yaml", "--results", results)[0] == 1
+    assert cli(tmp_path / "table.yaml", "--results", results, "--only", "kd")[0] == 0
+    assert cli("report", tmp_path / "table.yaml", "--results", results)[0] == 1
+
+
+def test_an_interruption_gives_130_and_says_how_to_go_on(first, folder, arguments):
+    assert first.returncode == 0
+    path = write_suite(folder, "slow", methods=[{"method": "probe", "does": "wait"}])
+    command = [sys.executable, str(ROOT / "run_suite.py"), str(path), *map(str, arguments[1:])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "waits").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "Interrupted. The same command goes on from the last checkpoints."
+
+
+def test_the_word_run_may_be_left_out(cli, tmp_path, results):
+    path = write_suite(tmp_path)
+    assert cli("run", path, "--results", results, "--dry-run") == cli(path, "--results", results, "--dry-run")
+    assert cli("--dry-run", "--results", results, path)[0] == 0
+
+
+def test_the_example_suite_of_these_tests_is_what_they_take_it_for():
+    assert list(SUITE) == ["title", "data", "pairs", "methods", "training"]

@@ -1,0 +1,130 @@
+"""Imports point one way, and what needs no torch imports none."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.store import Store
+from tests.stores import finish_all, plan_of
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ["torch", "torchvision", "numpy", "pandas", "matplotlib", "scipy", "sklearn", "safetensors"]
+LEAF = {"types", "spec"}
+BEFORE_TRAINING = {"data", "models", "methods", *LEAF}
+# who may import whom: a part points at parts above it only, so that there is no way back
+ARROWS: dict[str, set[str]] = {
+    "types": set(),
+    "spec": set(),
+    "provenance": set(),
+    "models": LEAF,
+    "methods": {"types"},
+    "data": LEAF,
+    "store": LEAF,
+    "lane": {"models", "methods", "store", *LEAF},
+    "train": {"lane", "models", "methods", "data", "store", *LEAF},
+    "build": {"lane", "models", "methods", *LEAF},
+    "display": {"lane"},
+    "suite": BEFORE_TRAINING,
+    "plan": {"suite", *BEFORE_TRAINING},
+    "report": {"plan", "suite", "store", *LEAF},
+    "listing": BEFORE_TRAINING,
+    "status": {"report", "plan", "suite", "store", *BEFORE_TRAINING},
+    "launch": {"train", "lane", "build", "provenance", "plan", "store", *BEFORE_TRAINING},
+    "cli": {"launch", "report", "status", "listing", "display", "plan", "suite", "store", "methods", *LEAF},
+    "run_suite": {"cli"},
+}
+
+
+def part(module: str) -> str:
+    """Return the part of the design that a module belongs to."""
+    names = module.split(".")
+    return names[1] if names[0] == "bench" else names[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the parts that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            within = [f"bench.{alias.name}" for alias in node.names] if node.module == "bench" else [node.module]
+            found |= set(within)
+    return {part(name) for name in found if name and name.split(".")[0] in ("bench", "methods")}
+
+
+def files() -> dict[Path, str]:
+    """Return every source file with its part."""
+    paths = [ROOT / "run_suite.py", *(ROOT / "bench").rglob("*.py"), *(ROOT / "methods").rglob("*.py")]
+    modules = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    return {path: part(name) for path, name in modules.items() if name != "bench.__init__"}
+
+
+def test_the_allowed_arrows_have_no_way_back():
+    above: set[str] = set()
+    for name, targets in ARROWS.items():
+        assert targets <= above, f"{name} points down or sideways"
+        above.add(name)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_what_its_part_may(path):
+    name = files()[path]
+    assert imported(path) - {name} <= ARROWS[name]
+
+
+def loaded(*arguments: str) -> list[str]:
+    """Return the heavy packages that a command has imported by its end, and check that it succeeds."""
+    code = (
+        "import sys\n"
+        f"sys.argv = {['run_suite.py', *arguments]!r}\n"
+        "from bench.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        f"    heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "    print(end.code, heavy, file=sys.stderr)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    code_text, _, names = answer.stderr.splitlines()[-1].partition(" ")
+    assert code_text in ("0", "None")
+    return ast.literal_eval(names)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Return the arguments that name a finished suite and its store."""
+    plan = plan_of(tmp_path)
+    finish_all(Store(tmp_path / "results"), plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    return [str(tmp_path / "table.yaml"), "--results", str(tmp_path / "results")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list", "methods"], ["list", "methods", "crd"], ["list", "models"]], ids=" ".join
+)
+def test_help_and_list_import_nothing_heavy(arguments):
+    assert loaded(*arguments) == []
+
+
+@pytest.mark.parametrize("command", ["status", "report", "run"])
+def test_status_report_and_a_run_with_nothing_to_do_import_nothing_heavy(command, finished):
+    assert loaded(command, *finished) == []
+
+
+def test_show_imports_nothing_heavy(finished, tmp_path):
+    run = next(iter(plan_of(tmp_path).runs))
+    assert loaded("show", run, *finished[1:]) == []
+
+
+def test_help_answers_in_under_a_second():
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, ROOT / "run_suite.py", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) < 1

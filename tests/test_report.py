@@ -1,0 +1,443 @@
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import report
+from bench.plan import Plan, build
+from bench.store import Store
+from bench.suite import load
+from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
+
+SUITES = Path(__file__).parent.parent / "suites"
+COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason"
+PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def table(plan: Plan, store: Store, metric: str = "top1") -> dict[str, dict[str, str]]:
+    """Write the tables and return table.csv's rows of one metric, by label; of the first pair, where there are more."""
+    report.write(plan, store)
+    with (store.suite_folder(plan.name) / "table.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
+    return {row["label"]: row for row in reversed(rows)}
+
+
+def written(plan: Plan, store: Store, kind: str) -> str:
+    """Write the tables and return one as text."""
+    report.write(plan, store)
+    return (store.suite_folder(plan.name) / f"table.{kind}").read_text(encoding="utf-8")
+
+
+def markdown_cells(plan: Plan, store: Store) -> dict[str, list[str]]:
+    """Return table.md's cells by label."""
+    lines = [line for line in written(plan, store, "md").splitlines() if line.startswith("| ")]
+    return {label: cells for label, *cells in (line.strip("| ").split(" | ") for line in lines)}
+
+
+# table.csv
+
+
+def test_the_columns_are_the_fixed_ones(tmp_path, store):
+    assert written(plan_of(tmp_path), store, "csv").splitlines()[0] == COLUMNS
+
+
+def test_every_cell_has_a_row_a_metric_in_the_plans_order(tmp_path, store):
+    rows = csv.DictReader(written(plan_of(tmp_path, pairs=PAIRS), store, "csv").splitlines())
+    assert [
+        (row["pair"], row["teacher"], row["student"], row["method"], row["label"], row["metric"]) for row in rows
+    ] == [
+        (f"{teacher}->resnet8", teacher, "resnet8", method, label, metric)
+        for teacher in ("resnet14", "resnet20")
+        for method, label in (("teacher", "teacher"), ("none", "none"), ("kd", "KD"))
+        for metric in ("top1", "top5")
+    ]
+
+
+def test_methods_stand_by_their_registered_names(tmp_path, store):
+    methods = [
+        {"method": "crd", "kd": 1.0},
+        {"terms": ["at", "sp"], "label": "both"},
+        {"method": "kd", "label": "Hinton"},
+    ]
+    rows = table(plan_of(tmp_path, methods=methods), store)
+    assert {label: row["method"] for label, row in rows.items()} == {
+        **{"teacher": "teacher", "none": "none", "CRD+KD": "crd", "both": "at+sp", "Hinton": "kd"}
+    }
+
+
+def test_mean_and_deviation_are_of_the_last_epochs_over_seeds(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish(store, cell_of(plan, "KD"), [70.0, 71.0, 75.0])
+    row = table(plan, store)["KD"]
+    assert (row["n"], row["mean"], row["std"]) == ("3", "72.0", "2.6458")  # sqrt(((-2)^2 + (-1)^2 + 3^2) / 2)
+    assert (row["best_mean"], row["status"], row["reason"]) == ("73.0", "done", "")
+
+
+def test_the_deviation_is_empty_at_one_seed(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [70.0])
+    row = table(plan, store)["KD"]
+    assert (row["n"], row["mean"], row["std"]) == ("1", "70.0", "")
+
+
+def test_top5_has_numbers_of_its_own(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [70.0])
+    row = table(plan, store, "top5")["KD"]
+    assert (row["mean"], row["best_mean"]) == ("99.0", "99.5")
+
+
+def test_a_checkpoint_has_no_best_epoch(tmp_path, store):
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    pair = {"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}
+    plan = plan_of(tmp_path, pairs=[pair])
+    run = cell_of(plan, "teacher").runs[0]
+    store.begin(run)
+    store.finish(run.id, {"metrics": {"top1": 70.0, "top5": 90.0}, "best": None})
+    row = table(plan, store)["teacher"]
+    assert (row["mean"], row["best_mean"], row["status"]) == ("70.0", "", "done")
+
+
+PUBLISHED = {
+    "cifar100_similar_arch": {
+        ("wrn_40_2->wrn_16_2", "teacher"): 75.61,
+        ("wrn_40_2->wrn_16_2", "none"): 73.26,
+        ("wrn_40_2->wrn_16_2", "KD"): 74.92,
+        ("wrn_40_2->wrn_16_2", "FitNet"): 73.58,
+        ("wrn_40_2->wrn_16_2", "CRD"): 75.48,
+        ("wrn_40_2->wrn_16_2", "CRD+KD"): 75.64,
+        ("resnet32x4->resnet8x4", "SP"): 72.94,
+    },
+    "cifar100_different_arch": {
+        ("vgg13->MobileNetV2", "none"): 64.60,
+        ("ResNet50->MobileNetV2", "teacher"): 79.34,
+        ("resnet32x4->ShuffleV1", "KD"): 74.07,
+        ("wrn_40_2->ShuffleV1", "CRD+KD"): 76.27,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers_stand_beside_our_names_for_networks_and_rows(name, store):
+    path = SUITES / f"{name}.yaml"
+    rows = list(csv.DictReader(written(build(load(path, METHODS), path, METHODS), store, "csv").splitlines()))
+    found = {(row["pair"], row["label"]): row["published"] for row in rows if row["metric"] == "top1"}
+    assert {place: found[place] for place in PUBLISHED[name]} == {
+        place: str(value) for place, value in PUBLISHED[name].items()
+    }
+    without = {label for (_, label), value in found.items() if not value}
+    assert without <= {"FSP"}  # it serves no pair of different architecture
+    assert not any(row["published"] for row in rows if row["metric"] == "top5")
+
+
+def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path, store):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    methods = ["kd", {"method": "kd", "temperature": 2.0}]
+    published = {"source": "x", "table": 1}
+    rows = table(plan_of(tmp_path, pairs=[pair], methods=methods, published=published), store)
+    assert (rows["KD"]["published"], rows["KD temperature=2"]["published"]) == ("74.92", "")
+
+
+def test_a_suite_without_a_published_table_has_no_published_number(tmp_path, store):
+    rows = table(plan_of(tmp_path, pairs=[{"teacher": "wrn_40_2", "student": "wrn_16_2"}]), store)
+    assert {row["published"] for row in rows.values()} == {""}
+
+
+# status and reason
+
+
+def status(plan: Plan, store: Store, label: str = "KD") -> tuple[str, str]:
+    row = table(plan, store)[label]
+    return row["status"], row["reason"]
+
+
+def test_a_cell_without_runs_waits(tmp_path, store):
+    plan = plan_of(tmp_path)
+    row = table(plan, store)["KD"]
+    assert [row[key] for key in ("n", "mean", "std", "best_mean", "status", "reason")] == [
+        "0",
+        "",
+        "",
+        "",
+        "waiting",
+        "",
+    ]
+
+
+def test_a_cell_with_some_of_its_seeds_is_partial_and_says_what_is_missing(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish(store, cell_of(plan, "KD"), [70.0, 71.0])
+    assert table(plan, store)["KD"]["n"] == "2"
+    assert status(plan, store) == ("partial", "seed 3 waiting")
+
+
+def test_a_partial_cell_gives_the_failures_reason(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    fail(store, cell_of(plan, "KD"), "diverged", "the loss was nan in epoch 1")
+    store.forget_failure(cell_of(plan, "KD").runs[0].id)
+    finish(store, cell_of(plan, "KD"), [70.0])
+    assert status(plan, store) == ("partial", "seed 2 diverged: the loss was nan in epoch 1")
+
+
+@pytest.mark.parametrize("state", ["failed", "diverged", "inapplicable"])
+def test_a_cell_that_ended_without_a_number_says_why(state, tmp_path, store):
+    plan = plan_of(tmp_path)
+    fail(store, cell_of(plan, "KD"), state, "for a reason")
+    assert status(plan, store) == (state, "for a reason")
+
+
+def test_a_cell_that_another_process_trains_is_running(tmp_path, store):
+    plan = plan_of(tmp_path)
+    run = cell_of(plan, "KD").runs[0]
+    code = (
+        "import sys; from pathlib import Path; from bench.store import Store\n"
+        f"print(Store(Path({str(store.root)!r})).claim({run.id!r}), flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        assert status(plan, store) == ("running", "another process trains it")
+        other.stdin.close()
+    assert status(plan, store) == ("waiting", "")
+
+
+@pytest.mark.parametrize("state", ["failed", "diverged"])
+def test_students_of_a_teacher_that_failed_have_failed_with_its_reason(state, tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    fail(store, cell_of(plan, "teacher"), state, "disk full")
+    assert status(plan, store, "teacher") == (state, "disk full")
+    assert status(plan, store) == ("failed", f"its teacher resnet14 {state}: disk full")
+    assert status(plan, store, "none") == ("waiting", "")
+
+
+def test_a_finished_student_of_a_lost_teacher_keeps_its_number(tmp_path, store):
+    plan = plan_of(tmp_path)
+    fail(store, cell_of(plan, "teacher"), "failed", "disk full")
+    finish(store, cell_of(plan, "KD"), [70.0])
+    assert status(plan, store) == ("done", "")
+
+
+# table.md and table.tex
+
+
+def test_the_best_is_bold_and_the_second_underlined_among_methods_alone(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
+    finish_all(store, plan, {"teacher": [99.0], "none": [98.0], "KD": [71.0], "AT": [72.0], "SP": [70.0]})
+    cells = markdown_cells(plan, store)
+    assert {label: text for label, (text,) in cells.items() if label != "method"} == {
+        "teacher": "99.00 (1)",
+        "none": "98.00 (1)",
+        "KD": "<u>71.00 (1)</u>",
+        "AT": "**72.00 (1)**",
+        "SP": "70.00 (1)",
+    }
+    tex = written(plan, store, "tex")
+    assert r"AT & \textbf{72.00 (1)} \\" in tex
+    assert r"KD & \underline{71.00 (1)} \\" in tex
+
+
+def test_two_that_tie_for_the_best_are_both_bold_and_none_is_second(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [72.0], "AT": [72.0], "SP": [70.0]})
+    cells = markdown_cells(plan, store)
+    assert [cells[label] for label in ("KD", "AT", "SP")] == [["**72.00 (1)**"], ["**72.00 (1)**"], ["70.00 (1)"]]
+
+
+def test_two_that_tie_for_the_second_are_both_underlined(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0], "AT": [72.0], "SP": [70.0]})
+    cells = markdown_cells(plan, store)
+    assert [cells[label] for label in ("KD", "AT", "SP")] == [
+        ["<u>70.00 (1)</u>"],
+        ["**72.00 (1)**"],
+        ["<u>70.00 (1)</u>"],
+    ]
+
+
+def test_a_method_alone_is_not_the_best(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
+    assert markdown_cells(plan, store)["KD"] == ["70.00 (1)"]
+
+
+def test_each_pair_has_a_best_of_its_own(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for (pair, label), value in {
+        ("resnet14->resnet8", "KD"): 71.0,
+        ("resnet14->resnet8", "AT"): 70.0,
+        ("resnet20->resnet8", "KD"): 70.0,
+        ("resnet20->resnet8", "AT"): 71.0,
+    }.items():
+        finish(store, cell_of(plan, label, pair), [value])
+    cells = markdown_cells(plan, store)
+    assert cells["KD"] == ["**71.00 (1)**", "<u>70.00 (1)</u>"]
+    assert cells["AT"] == ["<u>70.00 (1)</u>", "**71.00 (1)**"]
+
+
+def test_several_seeds_are_printed_as_mean_deviation_and_their_number(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish(store, cell_of(plan, "KD"), [70.0, 71.0, 75.0])
+    assert markdown_cells(plan, store)["KD"] == ["72.00 ± 2.65 (3)"]
+    assert r"KD & 72.00 $\pm$ 2.65 (3) \\" in written(plan, store, "tex")
+
+
+def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], seeds=2)
+    finish(store, cell_of(plan, "KD"), [99.0])
+    finish(store, cell_of(plan, "AT"), [70.0, 70.0])
+    finish(store, cell_of(plan, "SP"), [71.0, 71.0])
+    cells = markdown_cells(plan, store)
+    assert cells["KD"] == ["99.00 (1)<sup>†</sup>"]
+    assert cells["SP"] == ["**71.00 ± 0.00 (2)**"]
+    assert "- <sup>†</sup> not all seeds are there; see n" in written(plan, store, "md")
+    tex = written(plan, store, "tex")
+    assert r"KD & 99.00 (1)\textsuperscript{$\dagger$} \\" in tex
+    assert r"\textsuperscript{$\dagger$} not all seeds are there; see n" in tex
+
+
+def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "fsp", "at"])
+    for pair in ("resnet14->resnet8", "resnet20->resnet8"):
+        fail(store, cell_of(plan, "FSP", pair), "inapplicable", "stage 2 has 32 channels, teacher 64")
+    fail(store, cell_of(plan, "AT"), "diverged", "the loss\n was  nan")
+    cells = markdown_cells(plan, store)
+    assert cells["FSP"] == ["—<sup>b</sup>", "—<sup>b</sup>"]
+    assert cells["AT"] == ["—<sup>c</sup>", "—<sup>a</sup>"]
+    assert written(plan, store, "md").splitlines()[-3:] == [
+        "- <sup>a</sup> waiting",
+        "- <sup>b</sup> inapplicable: stage 2 has 32 channels, teacher 64",
+        "- <sup>c</sup> diverged: the loss was nan",
+    ]
+    tex = written(plan, store, "tex")
+    assert r"FSP & ---\textsuperscript{b} & ---\textsuperscript{b} \\" in tex
+    assert r"\textsuperscript{c} diverged: the loss was nan" in tex
+
+
+def test_a_finished_table_has_no_notes(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
+    assert written(plan, store, "md").splitlines()[-1] == "| KD | 70.00 (1) |"
+    assert r"\medskip" not in written(plan, store, "tex")
+
+
+def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path, store):
+    methods = [
+        "at",
+        {"method": "kd", "temperature": 4.0, "weight": 0.5},
+        {"method": "crd", "kd": 1.0, "n_negatives": 8, "label": "CRD+KD"},
+    ]
+    plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
+    said = written(plan, store, "md")
+    assert "after the last of 7 epochs, never the best one;" in said
+    assert "2 asked for; fp32. Not the methods' defaults: CRD+KD (n\\_negatives=8), KD weight=0.5.\n" in said
+
+
+def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
+    assert written(plan, store, "tex").splitlines()[-11:] == [
+        r"\toprule",
+        r"teacher & resnet14 \\",
+        r"student & resnet8 \\",
+        r"\midrule",
+        r"teacher & 9.00 (1) \\",
+        r"none & 8.00 (1) \\",
+        r"\midrule",
+        r"KD & 70.00 (1) \\",
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ]
+
+
+# hostile labels
+
+HOSTILE = r"""50% & $x_1^2$ #~{}\ <b> [1] * | `a` "q" -> — é"""
+
+
+def test_markdown_shows_a_hostile_label_as_it_is_written(tmp_path, store):
+    plan = plan_of(tmp_path, methods=[{"method": "kd", "label": HOSTILE}])
+    row = written(plan, store, "md").splitlines()[-3]
+    assert row.startswith(r'| 50% \& \$x\_1^2\$ \#\~\{\}\\ \<b\> \[1\] \* \| \`a\` "q" -\> — é | —<sup>a</sup> |')
+
+
+def test_csv_gives_a_hostile_label_back(tmp_path, store):
+    assert HOSTILE in table(plan_of(tmp_path, methods=[{"method": "kd", "label": HOSTILE}]), store)
+
+
+def plain_tex(text: str) -> str:
+    """Return what LaTeX prints of an escaped text, and check that no special character is left raw."""
+    named = {**{r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}}
+    named |= {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"$\pm$": "±", r"$\to$": "→"}
+    named |= {r"$\dagger$": "†", r"$\tau$": "τ", "---": "—", "{[}": "[", "{]}": "]", "{*}": "*"}
+    named |= {f"\\{character}": character for character in "&%$#_{}"}
+    pieces = re.split("|".join(map(re.escape, named)), text)
+    assert not any(character in piece for piece in pieces for character in "\\&%$#_{}~^<>|[]*")
+    return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
+
+
+@given(st.text(st.characters(exclude_categories=["C"]) | st.sampled_from("\\&%$#_{}~^<>|[]*±→—†τ-"), max_size=30))
+def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
+    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("---", "—")
+
+
+labels = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60).map(lambda t: " ".join(t.split()))
+
+
+@given(labels.filter(bool), labels.filter(bool))
+@settings(max_examples=50, deadline=None)
+def test_latex_braces_balance_whatever_the_texts(tmp_path_factory, label, reason):
+    folder = tmp_path_factory.mktemp("tex")
+    store = Store(folder / "results")
+    plan = plan_of(folder, title=label, methods=[{"method": "kd", "label": f"x{label}"[:60].strip()}])
+    fail(store, plan.cells[2], "failed", reason)
+    depth = 0
+    for character in re.sub(r"\\[\\&%$#_{}]", "", written(plan, store, "tex")):
+        depth += (character == "{") - (character == "}")
+        assert depth >= 0
+    assert depth == 0
+
+
+def compiled(folder: Path, text: str, packages: str = "booktabs") -> str:
+    """Compile a table in an article and return what LaTeX logs."""
+    (folder / "table.tex").write_text(text, encoding="utf-8")
+    (folder / "paper.tex").write_text(
+        rf"\documentclass{{article}}\usepackage{{{packages}}}\begin{{document}}\input{{table}}\end{{document}}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    assert (folder / "paper.pdf").exists(), (folder / "paper.log").read_text(errors="replace")[-2000:]
+    return (folder / "paper.log").read_text(errors="replace")
+
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+@needs_latex
+def test_a_table_of_hostile_labels_compiles(tmp_path, store):
+    methods = [{"method": "kd", "label": HOSTILE}, {"method": "at", "label": "[x]"}, {"method": "sp", "label": "*"}]
+    plan = plan_of(tmp_path, title=HOSTILE, methods=methods)
+    fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
+    compiled(tmp_path, written(plan, store, "tex"))
+
+
+@needs_latex
+@pytest.mark.parametrize("packages", ["booktabs", "booktabs,graphicx"])
+def test_the_table_of_seven_pairs_and_all_methods_compiles_and_fits_the_line_with_graphicx(packages, tmp_path, store):
+    path = SUITES / "cifar100_similar_arch.yaml"
+    plan = build(load(path, METHODS, ["seeds=2"]), path, METHODS)
+    for cell in plan.cells:
+        finish(store, cell, [70.25, 71.5])
+    log = compiled(tmp_path, written(plan, store, "tex"), packages)
+    assert ("Overfull \\hbox" in log) == (packages == "booktabs")

@@ -1,0 +1,111 @@
+"""Killed at any moment and started again, a suite ends with the same bits as one that nobody disturbed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from bench.plan import build
+from bench.store import Store
+from bench.suite import load
+from methods.catalog import catalog
+from tests.train.conftest import document, rows, weights
+
+ROOT = Path(__file__).parents[2]
+METHODS = ["ab", "ft", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "vid"]
+# the product's own command line, but with a checkpoint after every epoch rather than every 30 s
+EAGER = "import bench.train; bench.train.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
+
+
+def suite(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(document(methods=METHODS, **changes)))
+    return path
+
+
+def start(path: Path, results: Path, code: str = EAGER) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", code, str(path), "--results", str(results)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def assert_equal_stores(path: Path, one: Store, other: Store) -> None:
+    methods = catalog()
+    for run_id in build(load(path, methods), path, methods).runs:
+        assert weights(one, run_id) == weights(other, run_id)
+        assert rows(one, run_id) == rows(other, run_id)
+        assert one.record(run_id)["metrics"] == other.record(run_id)["metrics"]
+
+
+def epochs_written(results: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in results.glob("runs/*/epochs.jsonl"))
+
+
+def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(tmp_path):
+    path = suite(tmp_path, training={"epochs": 6, "batch_size": 16, "milestones": [3], "initial_epochs": 2})
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start(path, undisturbed).wait() == 0
+
+    chance = random.Random(0)
+    for kill in range(4):
+        process = start(path, killed)
+        seen = epochs_written(killed)
+        further = chance.randint(1, 4)
+        while abs(epochs_written(killed) - seen) < further:  # a resume may shorten the files first
+            assert process.poll() is None, f"ended before kill {kill}"
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+    assert start(path, killed).wait() == 0
+    assert_equal_stores(path, Store(undisturbed), Store(killed))
+
+
+def test_a_lane_that_is_ahead_waits_for_the_others(tmp_path, bench):
+    """As when a process dies between two lanes' checkpoints."""
+    made = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    plan, store, _ = made.run("whole")
+    ids = [run.id for run in plan.runs.values() if run.terms]
+
+    code = EAGER.replace("main()", "") + "import os, bench.train as t; w = t.write_whole; n = []\n"
+    code += "def torn(path, content):\n    w(path, content)\n    n.append(path)\n    len(n) == 5 and os._exit(1)\n"
+    code += "t.write_whole = torn\nmain()"  # dies after the fifth checkpoint: none and KD saved, PKT behind
+    for _ in range(2):
+        process = start(made.path, tmp_path / "torn", code)
+        process.wait()
+    clocks = {path.parent.name for path in (tmp_path / "torn" / "runs").glob("*/checkpoint.pt")}
+    assert clocks
+    assert start(made.path, tmp_path / "torn").wait() == 0
+    for run_id in ids:
+        assert weights(store, run_id) == weights(Store(tmp_path / "torn"), run_id)
+        assert rows(store, run_id) == rows(Store(tmp_path / "torn"), run_id)
+
+
+def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
+    path = suite(tmp_path, training={"epochs": 60, "batch_size": 16, "milestones": [40], "initial_epochs": 1})
+    process = start(path, tmp_path / "results")
+    while not list((tmp_path / "results").glob("runs/*/checkpoint.pt")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"goes on" in errors
+    assert b"Traceback" not in errors
+    assert not list((tmp_path / "results").glob("runs/*/claim.json"))
+
+
+def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
+    path = suite(tmp_path, seeds=2)
+    pair = [start(path, tmp_path / "results") for _ in range(2)]
+    logs = [process.communicate(timeout=120)[1].decode() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    trained = [line for log in logs for line in log.splitlines() if ": training " in line]
+    assert len(trained) == len(set(trained)) == 3  # the teacher, and a cohort for each seed
+    for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):
+        epochs = [(row["stage"], row["epoch"]) for row in map(json.loads, record.read_text().splitlines())]
+        assert len(epochs) == len(set(epochs))

@@ -1,0 +1,95 @@
+"""A run does not notice the company it keeps: alone, in a cohort, beside lanes that break, it ends the same."""
+
+import pytest
+
+from bench.spec import seed_from
+from tests.train.conftest import ALL, cell, rows, weights
+
+BREAKS = """
+import torch
+from methods.base import Distiller, register
+
+
+@register("breaks", weight=1.0)
+class Breaks(Distiller):
+    def __init__(self, student, teacher, data, *, how: str = "raise"):
+        super().__init__(student, teacher, data)
+        self.how, self.steps = how, 0
+        if how == "build":
+            raise RuntimeError("broken from the start")
+
+    def loss(self, student, teacher, batch):
+        self.steps += 1
+        torch.rand(())  # draws of its own must not shift another lane's
+        if self.steps == 3 and self.how == "raise":
+            raise RuntimeError("broken on purpose\\nin two lines")
+        return student.logits.sum() * (float("nan") if self.steps == 3 and self.how == "nan" else 0.0)
+"""
+
+
+@pytest.fixture
+def breaks(tmp_path):
+    path = tmp_path / "breaks.py"
+    path.write_text(BREAKS)
+    return path
+
+
+def test_a_run_alone_and_in_a_cohort_of_fourteen_ends_with_the_same_bits(bench):
+    suite = bench(methods=ALL)
+    plan, together, observer = suite.run("together")
+    assert max(map(len, observer.cohorts)) == 14
+    for one in plan.cells:
+        if one.label != "teacher":
+            _, alone, _ = suite.run(f"alone-{one.method}", only=[one.label])
+            assert weights(alone, one.runs[0].id) == weights(together, one.runs[0].id), one.label
+            assert rows(alone, one.runs[0].id) == rows(together, one.runs[0].id), one.label
+
+
+@pytest.mark.parametrize("how", ["raise", "nan", "build"])
+def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, how):
+    methods = ["kd", {"method": "breaks", "how": how, "label": "broken"}, {"method": "crd", "n_negatives": 16}]
+    suite = bench(methods=methods, plugins=[breaks])
+    plan, store, _ = suite.run("beside")
+    _, alone, _ = suite.run("alone", only=["none", "KD", "CRD n_negatives=16"])
+
+    failure = store.failure(cell(plan, "broken").runs[0].id)
+    assert failure is not None
+    assert failure.status == ("diverged" if how == "nan" else "failed")
+    assert {"raise": "broken on purpose", "nan": "not finite", "build": "broken from the start"}[how] in failure.reason
+    assert "\n" not in failure.reason
+    for label in ("none", "KD", "CRD n_negatives=16"):
+        run_id = cell(plan, label).runs[0].id
+        assert weights(store, run_id) == weights(alone, run_id), label
+
+
+def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(bench):
+    suite = bench(methods=[{"method": "kd", "weight": 0.0, "task_weight": 1.0}, {"method": "pkt", "weight": 0.0}])
+    plan, store, _ = suite.run()
+    ids = [one.runs[0].id for one in plan.cells if one.label != "teacher"]
+    assert len(set(ids)) == 3
+    assert len({weights(store, run_id) for run_id in ids}) == 1  # with weight 0, a method is no method
+
+
+def test_seeds_differ_in_initialisation_and_batches(bench):
+    plan, store, _ = bench(methods=["none"], seeds=2).run()
+    first, second = (rows(store, run.id)[0]["loss"] for run in cell(plan, "none").runs)
+    assert first != second
+
+
+def test_a_teacher_is_trained_once_for_all_seeds_and_pairs(bench):
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet14"}]
+    plan, _, observer = bench(pairs=pairs, seeds=2).run()
+    teachers = {run.id for one in plan.cells if one.label == "teacher" for run in one.runs}
+    assert len(teachers) == 1
+    assert observer.epochs[teachers.pop()] == 2
+
+
+def test_several_terms_of_one_lane_draw_from_adapters_of_their_own(bench):
+    terms = [{"terms": ["cc", {"method": "crd", "n_negatives": 16}], "label": "CC+CRD"}]
+    plan, store, _ = bench(methods=terms).run()
+    last = rows(store, cell(plan, "CC+CRD").runs[0].id)[-1]
+    assert {"term0_cc", "term1_crd"} <= last.keys()
+
+
+def test_seeds_are_told_apart_by_every_part_and_their_order():
+    assert len({seed_from("a", "bc"), seed_from("ab", "c"), seed_from("bc", "a"), seed_from("a", "b", "c")}) == 4

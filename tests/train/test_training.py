@@ -1,0 +1,163 @@
+"""One lane: its rate, its stages, its evaluation, what it records; and that an epoch never waits for the device."""
+
+import pytest
+import torch
+from sklearn.metrics import top_k_accuracy_score
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.build import build_lane, build_network, network_shapes
+from bench.data.batches import Normaliser, TrainingData
+from bench.data.images import load
+from bench.lane import INITIAL, MAIN, Clock, Lane, Teacher, learning_rate
+from bench.spec import Schedule
+from bench.train import evaluate, summary, train_epoch
+from tests.train.conftest import ALL, cell, rows
+
+
+@pytest.fixture
+def cohort(bench):
+    """Return a cohort's lanes, one a method, with its training data, teachers and test split."""
+    suite = bench(methods=ALL)
+    plan = suite.plan()
+    run = cell(plan, "teacher").runs[0]
+    network = build_network(run.student, run.data).eval().requires_grad_(False)
+    teachers = {run.id: Teacher(network, network_shapes(run.student, run.data))}
+    device = torch.device("cpu")
+    train, test = load(run.data, suite.folder, device, workers=0)
+    data = TrainingData(run.data, train, device, run.data)
+    runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
+    lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
+    return lanes, data, teachers, test
+
+
+def epoch(lanes: list[Lane], data: TrainingData, teachers: dict) -> None:
+    """Train one epoch and move the clocks on."""
+    clock, batch_size = lanes[0].clock, lanes[0].schedule.batch_size
+    for _ in train_epoch(teachers, lanes, data.epoch(1, *clock, batch_size)):
+        pass
+    for lane in lanes:
+        lane.advance()
+
+
+def test_the_first_lower_rate_is_that_of_the_epoch_after_the_milestone():
+    schedule = Schedule(epochs=240, lr=0.05, milestones=(150, 180, 210))
+    rates = {number: learning_rate(schedule, number) for number in (1, 150, 151, 180, 181, 211, 240)}
+    wanted = {1: 0.05, 150: 0.05, 151: 0.005, 180: 0.005, 181: 5e-4, 211: 5e-5, 240: 5e-5}
+    assert rates == pytest.approx(wanted)
+
+
+def test_the_optimizer_follows_the_schedule(cohort):
+    lanes, data, teachers, _ = cohort
+    lane = lanes["none"]
+    seen = []
+    while not lane.done:
+        epoch([lane], data, teachers)
+        seen.append(lane.optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.05, 0.005])
+
+
+@pytest.mark.parametrize("label", ["AB", "FSP"])
+def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_alone(cohort, label):
+    lanes, data, teachers, _ = cohort
+    lane = lanes[label]
+    trunk = {id(p) for module in lane.student.trunk() for p in module.parameters()}
+    before = {name: p.detach().clone() for name, p in lane.student.named_parameters()}
+    assert lane.clock == Clock(INITIAL, 1)
+    epoch([lane], data, teachers)
+    for name, p in lane.student.named_parameters():
+        assert torch.equal(p, before[name]) == (id(p) not in trunk), name
+
+
+def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
+    lanes, data, teachers, _ = cohort
+    lane = lanes["FT"]
+    before = {name: value.clone() for name, value in lane.student.state_dict().items()}
+    distiller = lane.terms[0].distiller
+    paraphraser = [p.detach().clone() for p in distiller.initial_stage().modules[0].parameters()]
+    epoch([lane], data, teachers)
+    assert all(torch.equal(value, before[name]) for name, value in lane.student.state_dict().items())
+    trained = distiller.initial_stage().modules[0].parameters()
+    assert not any(torch.equal(p, was) for p, was in zip(trained, paraphraser, strict=True))
+
+
+@pytest.mark.parametrize("label", ["AB", "FT"])
+def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
+    lanes, data, teachers, _ = cohort
+    lane = lanes[label]
+    epoch([lane], data, teachers)
+    assert lane.clock == Clock(MAIN, 1)
+    modules = lane.terms[0].distiller.initial_stage().modules
+    before = [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
+    epoch([lane], data, teachers)
+    for module, was in zip(modules, before, strict=True):
+        assert not module.training
+        assert all(torch.equal(value, was[name]) for name, value in module.state_dict().items())
+
+
+def test_the_main_stage_starts_with_momentum_from_zero(cohort):
+    lanes, data, teachers, _ = cohort
+    lane = lanes["AB"]
+    epoch([lane], data, teachers)
+    assert not lane.optimizer.state
+
+
+def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
+    plan, store, observer = bench(methods=["ab", "kd"]).run()
+    assert observer.epochs[cell(plan, "AB").runs[0].id] == 3
+    assert observer.epochs[cell(plan, "KD").runs[0].id] == 2
+    assert [row["stage"] for row in rows(store, cell(plan, "AB").runs[0].id)] == ["initial", "main", "main"]
+
+
+def test_accuracy_is_what_scikit_learn_says(cohort):
+    lanes, data, _, test = cohort
+    network = lanes["none"].student
+    found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
+    with torch.no_grad():
+        images = next(test.images.batches([torch.arange(len(test))]))
+        logits = network.eval()(Normaliser(data.spec, torch.device("cpu"))(images))
+    for k in (1, 5):
+        wanted = 100 * top_k_accuracy_score(test.targets, logits, k=k, labels=range(10))
+        assert found[f"top{k}"] == pytest.approx(wanted, abs=0.12)  # one of 897 images may stand on the edge
+
+
+def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
+    said = [("main", 1, 50.0), ("main", 2, 90.0), ("main", 3, 80.0)]
+    history = [{"stage": s, "epoch": e, "top1": t, "top5": t + 5, "wall_s": 1.0} for s, e, t in said]
+    found = summary(history)
+    assert found["metrics"] == {"top1": 80.0, "top5": 85.0}
+    assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 95.0}
+
+
+def test_a_record_says_where_its_numbers_come_from(bench):
+    plan, store, _ = bench(methods=["kd"]).run()
+    record = store.record(cell(plan, "KD").runs[0].id)
+    assert {"device", "threads", "versions", "commit", "dirty", "epochs", "wall_s", "metrics", "best"} <= record.keys()
+    assert list(record["teachers_sha256"]) == [cell(plan, "teacher").runs[0].id]
+    assert list(record["methods_sha256"]) == ["kd"]
+
+
+class NoReading(TorchDispatchMode):
+    """Raises where a value is read from a tensor, for which a GPU's host would have to wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+            raise AssertionError(f"{func} inside an epoch")
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
+    lanes, data, teachers, _ = cohort
+    trained = [lane for label, lane in lanes.items() if label != "teacher"]
+    for lane in trained:
+        while lane.clock.stage == INITIAL:
+            epoch([lane], data, teachers)
+    batches = list(data.epoch(1, MAIN, 1, 16))
+    for lane in trained:
+        lane.begin_epoch()
+    with NoReading():
+        for number, batch in enumerate(batches):
+            features = {name: teacher.network.features(batch.images) for name, teacher in teachers.items()}
+            for lane in trained:
+                if lane.terms and lane.terms[0].name == "crd":
+                    continue  # on a CPU it draws its negatives from host copies of the indices
+                lane.step(batch, features, number)
