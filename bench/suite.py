@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Ge, Le, Len
 from pydantic import (
     BaseModel,
@@ -27,9 +26,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from bench.data import DATASETS, IMAGEFOLDER, DataChoice
+from bench.document import Place, frozen, override, read_yaml
+from bench.messages import messages, reason_of
 from bench.models import NETWORKS
 from bench.spec import NetworkSpec, Schedule, Strict
 from bench.types import RequestError, suggest
@@ -37,14 +37,10 @@ from methods.catalog import Method, own_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a suite's name is a folder below the results
 RESERVED = {"runs"}  # the results folder holds the runs beside the suites
-LARGEST_FILE = 1_000_000  # bytes
-LARGEST_DOCUMENT = 100_000  # values, aliases followed: a few lines of YAML can expand to billions
 MOST_ROWS = 1_000  # of a table: a few lists can span a grid of billions
 MOST_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
-
-Place = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
 
 
 class Network(NetworkSpec):
@@ -164,7 +160,7 @@ class Term(BaseModel):
                 try:
                     method.parameters[name].adapter.validate_python(one)
                 except ValidationError as error:
-                    yield f"parameter {name!r} of {self.method}: {_reason(error.errors())}"
+                    yield f"parameter {name!r} of {self.method}: {reason_of(error.errors())}"
         for name, value in self.settings.items():
             if value == ():
                 yield f"{name!r} of {self.method} is an empty list: a grid needs a value"
@@ -480,12 +476,12 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
     """
     check_name(path)
     document, places = read_yaml(path)
-    for override in overrides:
-        _override(document, places, override)
+    for change in overrides:
+        override(document, places, change)
     try:
-        return Suite.model_validate(_frozen(document), context={"methods": methods})
+        return Suite.model_validate(frozen(document), context={"methods": methods})
     except ValidationError as error:
-        raise RequestError("\n".join(_messages(error, places))) from None
+        raise RequestError("\n".join(messages(error, places, _allowed_keys))) from None
 
 
 def check_name(path: Path) -> None:
@@ -501,210 +497,16 @@ def check_name(path: Path) -> None:
         )
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
-    """Return a YAML file's mapping, and where each key and item stands: `FILE:LINE`, lines counted from 1.
-
-    Raises:
-        RequestError: the file is missing, broken, too large, holds a key twice, or anything but plain data.
-    """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise RequestError(f"{path}: larger than {LARGEST_FILE} bytes; a suite file is a page of text")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        near = suggest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise RequestError(f"{path}: there is no such file. {near}".strip()) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read: {error}") from None
-    places: dict[Place, str] = {}
-    document = _parse(text, str(path), (), places, numbered=True)
-    if not isinstance(document, dict):
-        found = "an empty file" if document is None else f"one {type(document).__name__}"
-        raise RequestError(f"{path}: found {found}, not a mapping of keys to values; see the README's example")
-    return document, places
-
-
-def _parse(text: str, where: str, at: Place, places: dict[Place, str], numbered: bool = False) -> object:
-    """Return the plain data of a YAML text, and add where its keys and items stand.
-
-    Args:
-        text: the text.
-        where: what to call it in messages.
-        at: the place of the whole.
-        places: is filled.
-        numbered: whether lines are worth naming.
-
-    Raises:
-        RequestError: it is broken, too large, holds a key twice, or anything but plain data.
-    """
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is None:
-            return None
-        _note_places(root, where, at, places, numbered)  # before the data is made: that would follow every alias
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{where}: is no YAML of plain data: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise RequestError(f"{where}: is nested too deeply") from None
-    except (ValueError, AttributeError, TypeError, KeyError) as error:  # a tag at odds with its value: `!!int x`
-        raise RequestError(f"{where}: a value is not what its tag says: {error}") from None
-
-
-def _note_places(node: yaml.Node, where: str, at: Place, places: dict[Place, str], numbered: bool) -> None:
-    here = f"{where}:{node.start_mark.line + 1}" if numbered else where
-    places.setdefault(at, here)
-    if len(places) > LARGEST_DOCUMENT:
-        raise RequestError(f"{where}: expands to more than {LARGEST_DOCUMENT} values")
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*at, str(key.value))
-            place = f"{where}:{key.start_mark.line + 1}" if numbered else where
-            _check_printable(str(key.value), place)
-            if inner in places:
-                raise RequestError(f"{place}: {dotted(inner)}: the same key twice, first at {places[inner]}")
-            places[inner] = place
-            _note_places(key, where, inner, places, numbered)
-            _note_places(value, where, inner, places, numbered)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _note_places(item, where, (*at, index), places, numbered)
-    else:
-        _check_printable("".join(node.value.split()), here)
-
-
-def _check_printable(text: str, where: str) -> None:
-    if not text.isprintable():
-        raise RequestError(f"{where}: found {json.dumps(text)[:60]}: control characters have no place here")
-
-
-def _override(document: dict[str, Any], places: dict[Place, str], override: str) -> None:
-    key, equals, text = override.partition("=")
-    where = f"--set {override if len(override) <= 100 else override[:97] + '...'}"
-    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise RequestError(f"{where}: write it as KEY=VALUE, for example --set training.epochs=2")
-    *parents, last = at = tuple(key.split("."))
-    for place in [place for place in places if place[: len(at)] == at]:
-        del places[place]
-    value = _parse(text, where, at, places)
-    for depth, parent in enumerate(parents, start=1):
-        document = document.setdefault(parent, {})
-        if not isinstance(document, dict):
-            raise RequestError(f"{where}: {parent!r} is no mapping in the suite file")
-        places.setdefault(at[:depth], where)
-    places.setdefault(at, where)
-    document[last] = value
-
-
-def _frozen(value: object) -> object:
-    """Return plain data with tuples for lists and text for keys, as the strict types take them."""
-    if isinstance(value, dict):
-        return {str(key): _frozen(item) for key, item in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def dotted(at: Place) -> str:
-    """Return a key's place as text: `methods[2].weight`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
-
-
-def _messages(error: ValidationError, places: Mapping[Place, str]) -> Iterator[str]:
-    """Yield a message a wrong place, in pydantic's order."""
-    found: dict[Place, list[ErrorDetails]] = {}
-    for item in error.errors():
-        at = _place(item["loc"], places)
-        if item["type"] == "extra_forbidden" and at[-1:] != item["loc"][-1:]:
-            at = (*at, item["loc"][-1])  # a key that is no word is a key all the same
-        found.setdefault(at, []).append(item)
-    for at, items in found.items():
-        # a union complains once a branch: a list is judged as a list, all else as the other branch
-        if any(place[: len(at)] == at and place != at for place in found) and _judged_as_list(items):
-            continue  # its items say what is wrong
-        if reason := _reason(items):
-            known = at
-            while known and known not in places:
-                known = known[:-1]
-            yield f"{places[known]}: {dotted(at) + ': ' if at else ''}{reason}"
-
-
-def _judged_as_list(items: Sequence[ErrorDetails]) -> bool:
-    return all(
-        isinstance(item["input"], tuple) and item["type"] in (*WANTED, "too_short", "too_long") for item in items
-    )
-
-
-def _place(loc: Place, places: Mapping[Place, str]) -> Place:
-    """Return a place of pydantic's without the names of the union's branches."""
-    at: Place = ()
-    for part in loc:
-        if (*at, part) in places or _is_key(part):
-            at = (*at, part)
-    return at
-
-
-def _is_key(part: str | int) -> bool:
-    """Return whether a part of pydantic's place can be a key, rather than a union's branch such as `tuple[...]`."""
-    return isinstance(part, int) or (
-        re.fullmatch(r"[a-z_]\w*", part) is not None and part not in {"int", "str", "float"}
-    )
-
-
-WANTED = {  # what pydantic's errors of type ask for
-    **{"int_type": "a whole number", "float_type": "a number", "string_type": "text", "bool_type": "true or false"},
-    **{"model_type": "a mapping of keys to values", "dict_type": "a mapping of keys to values"},
-    **{"tuple_type": "a list", "finite_number": "a finite number"},
-}
-
-
-def _reason(items: Sequence[ErrorDetails]) -> str:
-    """Return what is wrong with a value, what is allowed, and how to mend YAML's traps.
-
-    Args:
-        items: pydantic's errors at one place; several where the value may be of several types.
-    """
-    items = [item for item in items if item["type"] not in WANTED] or items  # of a type, but out of range, comes first
-    kind, found, message = items[0]["type"], items[0]["input"], items[0]["msg"].removeprefix("Value error, ")
-    if kind == "value_error":
-        return message
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        return f"unknown key {items[0]['loc'][-1]!r}. {suggest(str(items[0]['loc'][-1]), _fields(items[0]['loc']))}"
-    shown = json.dumps(found, default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    if isinstance(found, str) and kind in ("int_type", "float_type") and (number := _number(found)) is not None:
-        return f"{shown} is text to YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
-    if isinstance(found, bool) and kind == "string_type":
-        return f"{shown} is a truth value to YAML (as are yes, no, on, off): put the word in quotes"
-    if kind in ("too_short", "too_long") and isinstance(found, tuple):
-        bound, length = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
-        return f"found {shown}: must hold at {bound} {items[0]['ctx'][length]} item(s)"
-    wanted = " or ".join(dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED))
-    allowed = f"must be {wanted}" if wanted else message.replace("Input should be", "must be")
-    return f"found {shown}: {allowed[0].lower()}{allowed[1:]}"
-
-
-def _number(text: str) -> float | None:
-    """Return the number that a text was meant to be, a whole one as an integer, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() else value
-
-
 INSIDE: dict[str, type[BaseModel]] = {  # the keys that hold a mapping
     **{"data": Data, "teacher_data": Data, "pairs": Pair, "teacher": Teacher, "student": Network},
     **{"training": Schedule, "teacher_training": Schedule, "published": Published, "slurm": Slurm},
 }
 
 
-def _fields(loc: Sequence[str | int]) -> list[str]:
+def _allowed_keys(at: Place) -> list[str]:
     """Return the keys allowed where an unknown one was found."""
     model: type[BaseModel] = Suite
-    for part in loc[:-1]:
+    for part in at[:-1]:
         model = INSIDE.get(str(part), model)
     return list(model.model_fields)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import plan
-from bench.suite import LARGEST_FILE, json_schema, load, rows
+from bench.document import LARGEST_FILE
+from bench.suite import json_schema, load, rows
 from bench.types import RequestError
 from tests.stores import METHODS, SUITE, write_suite
 
