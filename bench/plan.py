@@ -5,7 +5,7 @@ The plan is a graph: a run lists the runs it needs (its teachers), and a cohort 
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,27 +135,25 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints)
 
 
-def cohorts(runs: Iterable[RunSpec]) -> list[Cohort]:
+def cohorts(runs: Sequence[RunSpec]) -> list[Cohort]:
     """Return runs grouped into cohorts, in the order of their first runs.
 
-    A run without a teacher joins the first cohort that sees the same batches, so that a suite's undistilled
-    students cost no pass over the data of their own.
+    A run without a teacher that is nobody's teacher joins the first cohort that sees the same batches, so that a
+    suite's undistilled students cost no pass over the data of their own. A teacher never joins those who wait for it.
     """
+    trained = [run for run in runs if run.schedule is not None]
+    awaited = {needed for run in trained for needed in run.needs}
+    guests = {run.id for run in trained if not run.teachers and run.id not in awaited}
     groups: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
-    alone: dict[str, list[RunSpec]] = {}
-    for run in runs:
-        if run.schedule is not None:
-            key = _batches(run)
-            if run.teachers:
-                groups.setdefault((key, run.teachers), []).append(run)
-            else:
-                alone.setdefault(key, []).append(run)
-    for key, members in alone.items():
-        joined = next((group for group in groups if group[0] == key), (key, ()))
-        groups[joined] = [*members, *groups.get(joined, [])]
-    order = {run.id: position for position, run in enumerate(runs)}
-    found = [Cohort(tuple(members)) for members in groups.values()]
-    return sorted(found, key=lambda cohort: min(order[run.id] for run in cohort.runs))
+    for run in trained:
+        if run.id not in guests:
+            groups.setdefault((_batches(run), run.teachers), []).append(run)
+    for run in (run for run in trained if run.id in guests):
+        same_batches = (group for group in groups if group[0] == _batches(run))
+        groups.setdefault(next(same_batches, (_batches(run), ())), []).append(run)
+    order = {run.id: position for position, run in enumerate(trained)}
+    found = [Cohort(tuple(sorted(members, key=lambda run: order[run.id]))) for members in groups.values()]
+    return sorted(found, key=lambda cohort: order[cohort.runs[0].id])
 
 
 def _resolve(choice: Data, path: Path, key: str) -> DataSpec:

@@ -361,13 +361,13 @@ def test_students_of_different_teachers_train_apart(tmp_path):
 
 def test_different_students_of_one_teacher_train_together(tmp_path):
     pairs = [{"teacher": "resnet14", "student": name} for name in ("resnet8", "vgg8")]
-    assert grouped(plan_of(tmp_path, pairs=pairs)) == [["teacher 0"], ["none 1", "none 1", "KD 1", "KD 1"]]
+    assert grouped(plan_of(tmp_path, pairs=pairs)) == [["teacher 0"], ["none 1", "KD 1", "none 1", "KD 1"]]
 
 
 def test_rates_and_initial_stages_keep_no_one_apart(tmp_path):
     pairs = [{"teacher": "resnet14", "student": name} for name in ("resnet8", "vgg8")]
     found = plan_of(tmp_path, pairs=pairs, methods=["ab"], lr_by_network={"vgg8": 0.01})
-    assert grouped(found) == [["teacher 0"], ["none 1", "none 1", "AB 1", "AB 1"]]
+    assert grouped(found) == [["teacher 0"], ["none 1", "AB 1", "none 1", "AB 1"]]
 
 
 def test_a_subset_of_the_runs_is_grouped_alike(tmp_path):
@@ -386,3 +386,18 @@ def test_no_run_is_lost_or_doubled_in_cohorts(tmp_path):
     found = plan_of(tmp_path, pairs=pairs, methods=sorted(METHODS), seeds=3, teacher_seeds="paired")
     members = [run.id for cohort in cohorts(found.runs.values()) for run in cohort.runs]
     assert sorted(members) == sorted(found.runs)
+
+
+@pytest.mark.parametrize("changes", [{"teacher_seeds": "paired", "seeds": 2}, {"seeds": [0, 1]}, {}])
+@pytest.mark.parametrize("student", ["resnet8", "resnet14"])
+def test_every_cohort_can_start_once_those_before_it_are_done(tmp_path, changes, student):
+    pairs = [{"teacher": "resnet14", "student": student}, {"teacher": "resnet8", "student": "vgg8"}]
+    plan = plan_of(tmp_path, pairs=pairs, **changes)
+    done: set[str] = set()
+    left = cohorts(list(plan.runs.values()))
+    while left:
+        ready = [cohort for cohort in left if cohort.needs <= done]
+        assert ready, "cohorts that wait for one another"
+        done |= {run.id for run in ready[0].runs}
+        left.remove(ready[0])
+    assert done == set(plan.runs)

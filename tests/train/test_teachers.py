@@ -1,0 +1,107 @@
+"""Teachers: trained here, read from a checkpoint, of other architecture and data; and what follows when one fails."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench.build import build_network
+from bench.report import outcomes
+from bench.store import WEIGHTS
+from bench.types import RequestError
+from tests.train.conftest import cell, rows, weights
+
+HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
+
+
+@pytest.fixture
+def trained(bench):
+    """Return (suite factory, store, id of a teacher that was trained here)."""
+    plan, store, _ = bench(methods=["kd"]).run("trained")
+    return bench, store, cell(plan, "teacher").runs[0].id
+
+
+def published(store, run_id: str, path) -> None:
+    """Write a run's weights as published checkpoints hold them."""
+    state = load_file(store.folder(run_id) / WEIGHTS)
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}, "epoch": 240}, path)
+
+
+def teacher(**settings: object) -> list[dict]:
+    return [{"teacher": {"network": "resnet14", **settings}, "student": "resnet8"}]
+
+
+def test_a_checkpoint_teaches_what_the_run_that_made_it_teaches(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    accuracy = round(store.record(run_id)["metrics"]["top1"], 1)
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=accuracy))
+    plan, again, observer = suite.run("read")
+    read = cell(plan, "teacher").runs[0]
+    assert again.record(read.id)["metrics"] == store.record(run_id)["metrics"]
+    assert read.id not in observer.epochs  # evaluated, not trained
+    one = {run.id for run in cell(plan, "KD").runs}
+    other = {run.id for run in cell(bench(methods=["kd"]).plan(), "KD").runs}
+    assert weights(again, one.pop()) == weights(store, other.pop())
+
+
+def test_a_checkpoint_that_misses_its_accuracy_is_refused_before_anything_is_written(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    wrong = store.record(run_id)["metrics"]["top1"] + 0.2
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=wrong))
+    with pytest.raises(RequestError, match=r"pairs\[0\].teacher.accuracy: .*teacher.pth reaches"):
+        suite.run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoint_already_evaluated_is_not_evaluated_again(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth"))
+    plan, again, _ = suite.run("read")
+    record = again.folder(cell(plan, "teacher").runs[0].id) / "record.json"
+    before = record.stat().st_mtime_ns
+    suite.run("read")
+    assert record.stat().st_mtime_ns == before
+
+
+def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench):
+    pairs = [{"teacher": HOOKED, "student": HOOKED}]
+    training = {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}
+    plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, training=training).run()
+    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    run = cell(plan, "AT").runs[0]
+    assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
+
+
+def test_a_method_that_cannot_serve_a_pair_gets_a_reason_and_no_training(bench):
+    plan, store, observer = bench(methods=["fsp", "kd"], pairs=[{"teacher": "wrn_16_2", "student": "wrn_16_1"}]).run()
+    outcome = next(one for one in outcomes(plan, store) if one.cell.label == "FSP")
+    assert (outcome.status, "FSP needs equal ones" in outcome.reason) == ("inapplicable", True)
+    assert outcome.cell.runs[0].id not in observer.epochs
+
+
+def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
+    hot = {"epochs": 2, "batch_size": 16, "milestones": [1], "lr": 1e30}
+    plan, store, _ = bench(methods=["kd", "pkt"], teacher_training=hot).run()
+    found = {one.cell.label: one for one in outcomes(plan, store)}
+    assert found["teacher"].status == "diverged"
+    assert found["none"].status == "done"
+    for label in ("KD", "PKT"):
+        assert found[label].status == "failed"
+        assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
+
+
+def test_teacher_data_trains_the_teacher_alone(bench):
+    more = {"name": "digits", "resize": 32, "train_per_class": 20}
+    plan, store, _ = bench(methods=["kd"], teacher_data=more).run()
+    other, plain, _ = bench(methods=["kd"]).run("plain")
+    assert cell(plan, "teacher").runs[0].id != cell(other, "teacher").runs[0].id
+    assert rows(store, cell(plan, "none").runs[0].id) == rows(plain, cell(other, "none").runs[0].id)
+
+
+def test_paired_teacher_seeds_give_every_seed_its_own_teacher(bench):
+    plan, store, _ = bench(methods=["kd"], seeds=2, teacher_seeds="paired").run()
+    first, second = cell(plan, "teacher").runs
+    assert weights(store, first.id) != weights(store, second.id)
+    assert [run.teachers for run in cell(plan, "KD").runs] == [(first.id,), (second.id,)]
