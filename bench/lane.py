@@ -111,12 +111,8 @@ class Lane:
     @property
     def epochs_left(self) -> int:
         """Return how many epochs of both stages are to come."""
-        main = self.schedule.epochs + 1 - self.clock.epoch
-        return (
-            main
-            if self.clock.stage == MAIN
-            else self.schedule.epochs + self.schedule.initial_epochs + 1 - self.clock.epoch
-        )
+        left = self.schedule.epochs + 1 - self.clock.epoch
+        return left if self.clock.stage == MAIN else left + self.schedule.initial_epochs
 
     @property
     def teachers(self) -> set[str]:
