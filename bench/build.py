@@ -29,13 +29,21 @@ def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
 
 @cache
 def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
-    with torch.device("meta"):
-        return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+    try:
+        with torch.device("meta"):
+            return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
     return build(
-        spec.network, num_classes=classes, in_channels=channels, stages=spec.stages, classifier=spec.classifier
+        spec.network,
+        num_classes=classes,
+        in_channels=channels,
+        stages=spec.stages,
+        classifier=spec.classifier,
+        preactivations=spec.preactivations,
     )
 
 
@@ -87,6 +95,8 @@ def build_lane(
     for place, teacher in enumerate(spec.teachers):
         for term in spec.terms:
             cls = methods[term.method].load()
+            if cls.needs_targets and data.targets is None:
+                raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
             distiller = cls(network_shapes(spec.student, spec.data), teachers[teacher].shapes, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), teacher))

@@ -100,7 +100,7 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
 @answers
 def run_command(
     suite: SuiteFile,
-    only: Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label or method matches.")] = "*",
+    only: Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label, or else method, matches.")] = "*",
     pairs: Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")] = "*",
     seeds: Seeds = None,
     changes: Set = None,
@@ -113,13 +113,18 @@ def run_command(
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
 ) -> int:
     """Train what a suite still lacks."""
+    from bench.report import run_status
+
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
     wanted = _wanted(plan, only, pairs)
+    for run_id, checkpoint in plan.checkpoints.items():
+        if (record := store.record(run_id)) is not None:
+            checkpoint.check(record["metrics"]["top1"])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
         return _dry_run(plan, store, wanted, methods, retried)
-    lacking = [run for run in wanted if run.id in retried or store.state(run.id) in ("waiting", "running")]
-    if lacking:
+    lacking = (run.id in retried or run_status(run, plan, store)[0] in ("waiting", "running") for run in wanted)
+    if any(lacking):
         from bench.launch import Launcher, Settings, choose_device
 
         threads, workers = plan.suite.threads, plan.suite.workers
@@ -235,11 +240,9 @@ def _wanted(plan: "Plan", only: str, pairs: str) -> "list[RunSpec]":
     def matches(text: str, pattern: str) -> bool:
         return fnmatchcase(text.lower(), pattern.lower())
 
-    cells = [
-        cell
-        for cell in plan.cells
-        if matches(cell.pair, pairs) and (matches(cell.label, only) or matches(cell.method, only))
-    ]
+    in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
+    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD besides
+    cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
     if not cells:
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
         names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
@@ -257,10 +260,6 @@ def _train(launcher: "Launcher", plan: "Plan", store: "Store", wanted: "Sequence
     for cell in reversed(plan.cells):  # a run that serves several cells is shown under the first
         for run in cell.runs:
             titles[run.id] = (cell.pair, cell.label if cell.method != "teacher" else f"teacher {cell.teacher}")
-    for cell in plan.cells:
-        for run in cell.runs:
-            if cell.method == "teacher" and run.checkpoint is None and store.state(run.id) == "waiting":
-                logging.info("%s: no checkpoint is given, so it is trained here (seed %d)", cell.teacher, run.seed)
     with Progress(titles, Console(stderr=True)) as progress:
         launcher.run(wanted, progress, lambda: report.write(plan, store), retried)
 

@@ -15,6 +15,8 @@ from bench.suite import NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
+TOLERANCE = 0.1 + 1e-9  # percentage points by which a checkpoint may miss its stated accuracy, and rounding
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -52,6 +54,18 @@ class Checkpoint:
     path: Path
     accuracy: float | None
     where: str
+
+    def check(self, top1: float) -> None:
+        """Check the accuracy that the file reaches, in percent, against the one that the suite states.
+
+        Raises:
+            RequestError: they differ by more than 0.1 points.
+        """
+        if self.accuracy is not None and abs(top1 - self.accuracy) > TOLERANCE:
+            raise RequestError(
+                f"{self.where}.accuracy: {self.path} reaches {top1:.2f} % on the test split, but the suite says "
+                f"{self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
     cells: list[Cell] = []
     runs: dict[str, RunSpec] = {}
     checkpoints: dict[str, Checkpoint] = {}
-    missing: list[str] = []
+    problems: list[str] = []
     for index, pair in enumerate(suite.pairs):
         where = f"{path}: pairs[{index}].teacher"
         try:
@@ -110,12 +124,16 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
                 for seed in _teacher_seeds(suite)
             }
         except RequestError as error:
-            missing.append(str(error))
+            problems.append(str(error))
             continue
         for run, checkpoint in teachers.values():
             runs.setdefault(run.id, run)
-            if checkpoint and (run.id not in checkpoints or checkpoints[run.id].accuracy is None):
-                checkpoints[run.id] = checkpoint
+            if checkpoint is not None:
+                known = checkpoints.setdefault(run.id, checkpoint)
+                if None in (known.accuracy, checkpoint.accuracy):
+                    checkpoints[run.id] = known if checkpoint.accuracy is None else checkpoint
+                elif known.accuracy != checkpoint.accuracy:
+                    problems.append(f"{where}.accuracy: {checkpoint.accuracy}, but {known.where} says {known.accuracy}")
         taught_by = {seed: teachers.get(seed, next(iter(teachers.values())))[0].id for seed in suite.seed_list}
         student = NetworkSpec.model_validate(pair.student.model_dump())
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
@@ -130,8 +148,8 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
             pair_cells.append(_cell(pair, row.method, row.label, row.overrides, distilled))
         cells += pair_cells
         runs |= {run.id: run for cell in pair_cells for run in cell.runs if run.id not in runs}
-    if missing:
-        raise RequestError("\n".join(missing))
+    if problems:
+        raise RequestError("\n".join(problems))
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints)
 
 

@@ -50,7 +50,7 @@ def outcomes(plan: Plan, store: Store) -> list[Outcome]:
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store) -> tuple[str, str]:
-    """Return (status, reason) of a run; one whose teacher failed can never start and has failed too."""
+    """Return (status, reason) of a run; one whose teacher failed or diverged can never start: so did it."""
     state = store.state(run.id)
     if state == "done":
         return state, ""
@@ -59,7 +59,7 @@ def run_status(run: RunSpec, plan: Plan, store: Store) -> tuple[str, str]:
     for needed in run.needs:
         status, reason = run_status(plan.runs[needed], plan, store)
         if status in ("failed", "diverged"):
-            return "failed", f"its teacher {plan.runs[needed].student.network} {status}: {reason}"
+            return status, f"its teacher {plan.runs[needed].student.network} {status}: {reason}"
     return state, "another process trains it" if state == "running" else ""
 
 

@@ -37,7 +37,8 @@ class Schedule(Strict):
         weight_decay: on every trained parameter, norms and biases included.
         precision: arithmetic of the forward and backward passes.
         initial_epochs: epochs of the stage that ab, fsp and ft train first; 0 leaves it out.
-        evaluate_every: epochs between two evaluations; the last epoch always has one.
+        evaluate_every: epochs between two evaluations; the last epoch always has one. Part of a run's identity, since
+            the best epoch, printed beside the last, is sought among the evaluated ones.
     """
 
     epochs: PositiveInt = 240
@@ -59,11 +60,13 @@ class NetworkSpec(Strict):
         network: a name of `run_suite.py list models`, or `torchvision.NAME`.
         stages: paths of the modules whose outputs are the stages, stem first.
         classifier: path of the module whose input is the embedding; the last linear layer if not given.
+        preactivations: paths of the modules whose outputs are the pre-activations; the stages if not given.
     """
 
     network: str
     stages: tuple[str, ...] | None = None
     classifier: str | None = None
+    preactivations: tuple[str, ...] | None = None
 
 
 class DataSpec(Strict):
@@ -136,7 +139,7 @@ class RunSpec(Strict):
     task: Literal["compression"] = "compression"
     student: NetworkSpec
     data: DataSpec
-    schedule: Schedule | None
+    schedule: Schedule | None = None
     seed: NonNegativeInt
     teachers: tuple[str, ...] = ()
     terms: tuple[TermSpec, ...] = ()

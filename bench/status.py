@@ -14,7 +14,7 @@ from bench.spec import ID_LENGTH, RunSpec, Schedule
 from bench.store import Store
 from bench.suite import NONE
 from bench.types import RequestError
-from methods.catalog import Method
+from methods.catalog import Method, own_files
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60  # characters
@@ -179,7 +179,9 @@ def repetition(store: Store, spec: RunSpec) -> str:
         if teacher.seed != 0:
             document["teacher_seeds"] = "paired"
     document |= {"pairs": [pair], "methods": [row]}
-    return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}' --results ANOTHER_FOLDER"
+    elsewhere = sorted({term.method for term in spec.terms} - {path.stem for path in own_files()})
+    plugins = "".join(f" --plugin {name}.py" for name in elsewhere)
+    return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}'{plugins} --results ANOTHER_FOLDER"
 
 
 def _yaml(document: Mapping[str, Any]) -> str:

@@ -63,8 +63,10 @@ class Network(NetworkSpec):
         hooked = self.network.startswith("torchvision.")
         if hooked and not self.stages:
             raise ValueError(f"{self.network} needs 'stages': the paths of the modules whose outputs are its stages")
-        if not hooked and (self.stages or self.classifier):
-            raise ValueError(f"'stages' and 'classifier' are for torchvision.NAME; {self.network} has its own")
+        if not hooked and (self.stages or self.classifier or self.preactivations):
+            raise ValueError(
+                f"'stages', 'classifier' and 'preactivations' are for torchvision.NAME; {self.network} has its own"
+            )
         return self
 
 
@@ -88,7 +90,7 @@ class Teacher(Network):
     @property
     def spec(self) -> NetworkSpec:
         """Return the network alone."""
-        return NetworkSpec(network=self.network, stages=self.stages, classifier=self.classifier)
+        return NetworkSpec.model_validate({name: getattr(self, name) for name in NetworkSpec.model_fields})
 
 
 class Pair(Strict):
@@ -254,7 +256,7 @@ class Published(Strict):
 
 
 class Slurm(BaseModel):
-    """The resources of a job; further keys are passed on as `slurm_*`."""
+    """The resources of a job on a cluster: checked, but not read by anything yet."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -291,16 +293,16 @@ class Suite(Strict):
     Attributes:
         title: what the table shows.
         task: what the views and the evaluation are.
-        data: what students train on and all are evaluated on.
-        teacher_data: what teachers train on, where it is other data of the same classes.
+        data: what students train and are evaluated on, and teachers unless `teacher_data` says otherwise.
+        teacher_data: what teachers train and are evaluated on, where it is other data.
         pairs: teachers and students, a column each.
         methods: the rows; `teacher` and `none` are always there.
         seeds: their number (1 to n), or a list of them.
         teacher_seeds: `fixed`: one teacher with seed 0 serves all students; `paired`: each seed has its own.
         training: how students train, and teachers unless said otherwise.
         teacher_training: what differs for teachers.
-        lr_by_network: learning rates of single networks.
-        published: published numbers to print beside.
+        lr_by_network: learning rates of single networks, as teachers too, before any other rate.
+        published: published numbers for table.csv's column of that name.
         threads: CPU threads of the arithmetic; two counts round differently.
         workers: processes that decode images which do not fit into memory.
         slurm: resources of a job on a cluster.

@@ -16,7 +16,7 @@ from bench.spec import DataSpec
 from bench.store import CHECKPOINT, WEIGHTS, Store, write_whole
 from bench.types import Batch, Features
 
-CHECKPOINT_S = 30.0  # at the end of an epoch, lanes are saved if the last time is that long ago
+CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
@@ -77,13 +77,23 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         for lane in lanes:
             _end_epoch(lane, store, seconds)
         observer.epoch(lanes, clock, seconds, steps)
-        if time.monotonic() - cohort.saved >= CHECKPOINT_S:
+        if checkpoint_due(time.monotonic() - cohort.saved, seconds):
             for lane in running:
                 if not lane.done and lane.failure is None:
                     write_whole(store.folder(lane.spec.id) / CHECKPOINT, lane.checkpoint())
             cohort.saved = time.monotonic()
         for lane in lanes:
             _leave(cohort, lane, store)
+
+
+def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
+    """Return whether to save now, so that what is at risk is never more than `CHECKPOINT_S` or one epoch.
+
+    Args:
+        unsaved_s: seconds of work since the last checkpoint.
+        epoch_s: what the last epoch took; the next may take as long.
+    """
+    return unsaved_s + epoch_s > CHECKPOINT_S
 
 
 def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
@@ -93,15 +103,22 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
         teachers: by run id, in eval mode.
         lanes: with equal clocks; one that raises is left out from then on, the others go on unchanged.
         batches: on the lanes' device.
+
+    Raises:
+        RuntimeError: a lane writes into what all share; the others' numbers would no longer be theirs.
     """
     for lane in lanes:
-        lane.begin_epoch()
+        with lane.isolated():
+            lane.begin_epoch()
     for step, batch in enumerate(batches):
         lanes = [lane for lane in lanes if lane.failure is None]
         features = teacher_features(teachers, lanes, batch.teacher_images)
+        untouched = versions(batch, features)
         for lane in lanes:
             with lane.isolated():
                 lane.step(batch, features, step)
+            if versions(batch, features) != untouched:
+                raise RuntimeError(f"run {lane.spec.id} writes into its batch or teacher, which all lanes share")
         yield step
 
 
@@ -111,6 +128,14 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
     needed = sorted({name for lane in lanes for name in lane.teachers})
     with torch.no_grad():  # not inference_mode: a distiller may save these tensors for its backward
         return {name: teachers[name].network.features(images, preactivations) for name in needed}
+
+
+def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
+    """Return how often each shared tensor was written into, which the host knows without asking the device."""
+    shared = [batch.images, batch.teacher_images, batch.indices]
+    for one in features.values():
+        shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
+    return [tensor._version for tensor in shared]
 
 
 @torch.no_grad()
@@ -178,9 +203,13 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     if lane.failure is not None:
         store.fail(run_id, lane.failure)
     elif lane.done:
-        weights = {name: value.contiguous() for name, value in lane.student.state_dict().items()}
+        weights = {
+            name: value.contiguous().clone() for name, value in lane.student.state_dict().items()
+        }  # tied ones too
         write_whole(store.folder(run_id) / WEIGHTS, save(weights))
-        store.finish(run_id, cohort.record(lane) | summary(lane.rows), cohort.keep_checkpoints)
+        store.finish(
+            run_id, cohort.record(lane) | summary(lane.rows) | {"lanes": len(cohort.lanes)}, cohort.keep_checkpoints
+        )
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -189,7 +218,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     best = max(evaluated, key=lambda row: row["top1"])
     return {
         "metrics": {name: rows[-1][name] for name in ("top1", "top5")},
-        "best": {"epoch": best["epoch"], "top1": best["top1"], "top5": max(row["top5"] for row in evaluated)},
+        "best": {"epoch": best["epoch"], "top1": best["top1"], "top5": best["top5"]},
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
     }

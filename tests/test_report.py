@@ -213,11 +213,11 @@ def test_a_cell_that_another_process_trains_is_running(tmp_path, store):
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_students_of_a_teacher_that_failed_have_failed_with_its_reason(state, tmp_path, store):
+def test_students_of_a_teacher_that_failed_or_diverged_share_its_fate_and_reason(state, tmp_path, store):
     plan = plan_of(tmp_path, seeds=2)
     fail(store, cell_of(plan, "teacher"), state, "disk full")
     assert status(plan, store, "teacher") == (state, "disk full")
-    assert status(plan, store) == ("failed", f"its teacher resnet14 {state}: disk full")
+    assert status(plan, store) == (state, f"its teacher resnet14 {state}: disk full")
     assert status(plan, store, "none") == ("waiting", "")
 
 

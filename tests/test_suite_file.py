@@ -275,7 +275,7 @@ WRONG = {
     ),
     "stages of a network that has its own": (
         {"pairs": [PAIR | {"teacher": {"network": "resnet14", "stages": ["layer1"]}}]},
-        "pairs[0].teacher: 'stages' and 'classifier' are for torchvision.NAME; resnet14 has its own",
+        "pairs[0].teacher: 'stages', 'classifier' and 'preactivations' are for torchvision.NAME; resnet14 has its own",
     ),
     "the same pair twice": ({"pairs": [PAIR, PAIR]}, "pairs: the same pair twice: resnet14->resnet8"),
     "the same method twice": (

@@ -62,6 +62,16 @@ def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, how):
         assert weights(store, run_id) == weights(alone, run_id), label
 
 
+def test_a_method_that_writes_into_what_all_share_is_found_out(bench, tmp_path):
+    (tmp_path / "writes.py").write_text(
+        BREAKS.replace("breaks", "writes").replace("self.steps += 1", "teacher.logits.mul_(0)")
+    )
+    plan, store, _ = bench(methods=["writes", "kd"], plugins=[tmp_path / "writes.py"]).run()
+    failure = store.failure(cell(plan, "KD").runs[0].id)  # its numbers would not be its own
+    assert failure is not None
+    assert f"run {cell(plan, 'Breaks').runs[0].id} writes into its batch or teacher" in failure.reason
+
+
 def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(bench):
     suite = bench(methods=[{"method": "kd", "weight": 0.0, "task_weight": 1.0}, {"method": "pkt", "weight": 0.0}])
     plan, store, _ = suite.run()

@@ -1,15 +1,22 @@
 """Teachers: trained here, read from a checkpoint, of other architecture and data; and what follows when one fails."""
 
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from bench.build import build_network
 from bench.report import outcomes
-from bench.store import WEIGHTS
+from bench.status import describe
+from bench.store import WEIGHTS, Store
 from bench.types import RequestError
 from tests.train.conftest import cell, rows, weights
 
+ROOT = Path(__file__).parents[2]
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
 
 
@@ -54,6 +61,53 @@ def test_a_checkpoint_that_misses_its_accuracy_is_refused_before_anything_is_wri
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_checkpoints_run_and_its_students_can_be_shown(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    plan, again, _ = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("read")
+    for label, wanted in (("teacher", "checkpoint's evaluation"), ("KD", "FILE with sha256")):
+        assert wanted in " ".join(map(str, describe(again, cell(plan, label).runs[0].id)))
+
+
+def test_two_accuracies_of_one_checkpoint_are_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    pairs = teacher(checkpoint="teacher.pth", accuracy=50.0) + teacher(checkpoint="teacher.pth", accuracy=60.0)
+    pairs[1]["student"] = "resnet14"
+    with pytest.raises(RequestError, match=r"pairs\[1\].teacher.accuracy: 60.0, but .*pairs\[0\].teacher says 50.0"):
+        bench(pairs=pairs).plan()
+
+
+def test_an_accuracy_is_checked_on_a_finished_suite_too(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("read")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=99.9))
+    command = [sys.executable, str(ROOT / "run_suite.py"), str(suite.path), "--results", str(tmp_path / "read")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the suite says 99.9 %" in done.stderr
+
+
+def test_an_import_whose_process_died_is_taken_over(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth"))
+    importing = cell(suite.plan(), "teacher").runs[0].id
+    other = Store(tmp_path / "read")
+    assert other.claim(importing)
+    threading.Timer(3.0, other.release, [importing]).start()
+    plan, again, _ = suite.run("read")
+    assert {again.state(run) for run in plan.runs} == {"done"}
+
+
+def test_a_torchvision_network_that_cannot_take_the_images_is_refused(bench, tmp_path):
+    small = {"network": "torchvision.alexnet", "stages": ["features.0", "features.3"]}
+    with pytest.raises(RequestError, match=r"torchvision\.alexnet cannot take images of 32x32"):
+        bench(pairs=[{"teacher": "resnet14", "student": small}]).run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_a_checkpoint_already_evaluated_is_not_evaluated_again(trained, tmp_path):
     bench, store, run_id = trained
     published(store, run_id, tmp_path / "teacher.pth")
@@ -88,7 +142,7 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
     assert found["teacher"].status == "diverged"
     assert found["none"].status == "done"
     for label in ("KD", "PKT"):
-        assert found[label].status == "failed"
+        assert found[label].status == "diverged"
         assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
 
 

@@ -10,7 +10,7 @@ from bench.data.batches import Normaliser, TrainingData
 from bench.data.images import load
 from bench.lane import INITIAL, MAIN, Clock, Lane, Teacher, learning_rate
 from bench.spec import Schedule
-from bench.train import evaluate, summary, train_epoch
+from bench.train import checkpoint_due, evaluate, summary, train_epoch
 from tests.train.conftest import ALL, cell, rows
 
 
@@ -121,11 +121,22 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
 
 
 def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
-    said = [("main", 1, 50.0), ("main", 2, 90.0), ("main", 3, 80.0)]
-    history = [{"stage": s, "epoch": e, "top1": t, "top5": t + 5, "wall_s": 1.0} for s, e, t in said]
+    said = [(1, 50.0, 60.0), (2, 90.0, 91.0), (3, 80.0, 95.0)]
+    history = [{"stage": "main", "epoch": e, "top1": one, "top5": five, "wall_s": 1.0} for e, one, five in said]
     found = summary(history)
-    assert found["metrics"] == {"top1": 80.0, "top5": 85.0}
-    assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 95.0}
+    assert found["metrics"] == {"top1": 80.0, "top5": 95.0}
+    assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 91.0}
+
+
+@pytest.mark.parametrize("epoch_s", [0.4, 7, 16, 29, 31, 400])
+def test_never_more_than_half_a_minute_or_an_epoch_is_at_risk(epoch_s):
+    unsaved, worst = 0.0, 0.0
+    for _ in range(200):
+        unsaved += epoch_s
+        worst = max(worst, unsaved)
+        if checkpoint_due(unsaved, epoch_s):
+            unsaved = 0.0
+    assert worst <= max(30, epoch_s)
 
 
 def test_a_record_says_where_its_numbers_come_from(bench):
