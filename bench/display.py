@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -86,17 +87,17 @@ class Progress:
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
         pace = f"{self.rate:.1f} steps/s  {self._left()}" if self.rate else ""  # known after an epoch
         caption = f"{self._epoch(running)}  {self.progress}  {pace}"
-        table = Table(title=self._what(), caption=caption)
+        table = Table(title=escape(self._what()), caption=escape(caption))
         for name in ("lane", "epoch", "loss", "top1 %", "best %"):
             table.add_column(name, justify="left" if name == "lane" else "right")
         for lane in self.lanes:
             if lane.failure is not None:
-                table.add_row(self._title(lane), lane.failure.status, lane.failure.reason, "", "")
+                table.add_row(escape(self._title(lane)), lane.failure.status, escape(lane.failure.reason), "", "")
                 continue
             scores = [row["top1"] for row in lane.rows if "top1" in row]
             loss = f"{lane.rows[-1]['loss']:.3f}" if lane.rows else ""
             last, best = (f"{scores[-1]:.2f}", f"{max(scores):.2f}") if scores else ("", "")
-            table.add_row(self._title(lane), str(lane.clock.epoch - 1), loss, last, best)
+            table.add_row(escape(self._title(lane)), str(lane.clock.epoch - 1), loss, last, best)
         self.live.update(table, refresh=True)
         self.redrawn = time.monotonic()
 

@@ -133,6 +133,8 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
 def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
     """Return how often each shared tensor was written into, which the host knows without asking the device."""
     shared = [batch.images, batch.teacher_images, batch.indices]
+    if batch.targets is not None:
+        shared.append(batch.targets)
     for one in features.values():
         shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
     return [tensor._version for tensor in shared]

@@ -63,8 +63,8 @@ class TrainingData:
 
     @property
     def info(self) -> DataInfo:
-        """Return what methods are told of the training set."""
-        return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets)
+        """Return what methods are told of the training set, with labels of their own: the split's serve all lanes."""
+        return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets.clone())
 
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield an epoch's batches, the last partial one included.
