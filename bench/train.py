@@ -205,9 +205,8 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     if lane.failure is not None:
         store.fail(run_id, lane.failure)
     elif lane.done:
-        weights = {
-            name: value.contiguous().clone() for name, value in lane.student.state_dict().items()
-        }  # tied ones too
+        state = lane.student.state_dict()
+        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors takes no tied ones
         write_whole(store.folder(run_id) / WEIGHTS, save(weights))
         store.finish(
             run_id, cohort.record(lane) | summary(lane.rows) | {"lanes": len(cohort.lanes)}, cohort.keep_checkpoints
