@@ -341,7 +341,7 @@ class NaiveRun:
         The teacher runs forward for every method but `none`, even where nothing reads it (`ab`, `fsp`).
         """
         self._enter("main")
-        batch = NaiveBatch(*(tensor.to(self.device) for tensor in batch))
+        batch = self._received(batch)
         teacher = self._listen(batch.images)
         student = self.student.features(batch.images)
         loss = F.cross_entropy(student.logits, batch.targets)
@@ -357,13 +357,17 @@ class NaiveRun:
     def initial_step(self, batch: NaiveBatch) -> float:
         """Train on one batch of the stage that `ab`, `fsp` and `ft` have first and return its loss."""
         self._enter("initial")
-        batch = NaiveBatch(*(tensor.to(self.device) for tensor in batch))
+        batch = self._received(batch)
         preactivations, trains_student = self.method == "ab", self.method != "ft"
         teacher = self._listen(batch.images, preactivations)
         student = self.student.features(batch.images, preactivations) if trains_student else None
         loss = INITIAL[self.method](self.adapters, student, teacher, batch)
         self._descend(loss)
         return loss.item()
+
+    def _received(self, batch: NaiveBatch) -> NaiveBatch:
+        # images that lie channels last would make every layer's output lie so
+        return NaiveBatch(*(tensor.to(self.device).contiguous() for tensor in batch))
 
     @torch.no_grad()
     def _listen(self, images: Tensor, preactivations: bool = False) -> Features | None:

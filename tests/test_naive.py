@@ -157,6 +157,16 @@ def test_a_naive_run_trains_its_initial_stage_where_the_lane_has_left_its_own(na
     assert last < first
 
 
+def test_a_naive_run_computes_on_contiguous_tensors_whatever_it_is_given(teachers):
+    lane, layouts = lane_of("kd", teachers), []
+    run = naive.NaiveRun("kd", lane.student, teachers["teacher"].network, lane.terms[0].distiller, lane.schedule)
+    for network in (run.student, run.teacher):
+        network.conv1.register_forward_hook(lambda module, given, output: layouts.append(output.is_contiguous()))
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    run.step(naive.NaiveBatch(images, DATA.targets[:4], torch.arange(4), NEGATIVES[:4, :0]))
+    assert layouts == [True, True]
+
+
 def test_a_naive_run_leaves_the_lanes_networks_as_they_are(teachers):
     lane = lane_of("kd", teachers)
     before = [value.clone() for value in lane.student.state_dict().values()]
