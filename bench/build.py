@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from functools import cache
+from inspect import signature
 
 import torch
 
@@ -63,7 +64,9 @@ def inapplicable(run: RunSpec, teachers: Mapping[str, RunSpec], methods: Mapping
         teacher = network_shapes(teachers[teacher_id].student, teachers[teacher_id].data)
         for term in run.terms:
             cls = methods[term.method].load()
-            if reason := cls.inapplicable(student, teacher):
+            # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
+            named = term.parameters.keys() & signature(cls.inapplicable).parameters
+            if reason := cls.inapplicable(student, teacher, **{name: term.parameters[name] for name in named}):
                 return reason
             labels = torch.arange(2 * run.data.classes) % run.data.classes  # stands in for data that is not read yet
             try:

@@ -109,13 +109,13 @@ def run_command(
     data: Data = Path("data"),
     plugin: Plugin = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed or diverged.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what has no result.")] = False,
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
 ) -> int:
     """Train what a suite still lacks."""
-    from bench.report import run_status
+    from bench.standing import is_open
 
-    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = _wanted(plan, only, pairs)
     for run_id, checkpoint in plan.checkpoints.items():
         if (record := store.record(run_id)) is not None:
@@ -123,8 +123,7 @@ def run_command(
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
         return _dry_run(plan, store, wanted, methods, retried)
-    lacking = (run.id in retried or run_status(run, plan, store)[0] in ("waiting", "running") for run in wanted)
-    if any(lacking):
+    if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch import Launcher, Settings, choose_device
 
         threads, workers = plan.suite.threads, plan.suite.workers
@@ -206,15 +205,22 @@ def _say(parts: Iterable[RenderableType]) -> None:
 
 
 def _plan(
-    suite: Path, seeds: int | None, changes: Sequence[str] | None, results: Path, plugin: Sequence[Path] | None
+    suite: Path,
+    seeds: int | None,
+    changes: Sequence[str] | None,
+    results: Path,
+    plugin: Sequence[Path] | None,
+    trains: bool = False,
 ) -> "tuple[Plan, Store, dict[str, Method]]":
+    """Return a suite's plan and store, and the methods; without training, a file that is gone is no error."""
     from bench import plan
     from bench.suite import load
     from methods.catalog import catalog
 
     methods = catalog(plugin or ())
     overrides = [*(changes or ()), *(() if seeds is None else [f"seeds={seeds}"])]
-    return plan.build(load(suite, methods, overrides), suite, methods), _store(results), methods
+    read, store = load(suite, methods, overrides), _store(results)
+    return plan.build(read, suite, methods, {} if trains else store.sources(suite.stem), overrides), store, methods
 
 
 def _store(results: Path) -> "Store":
@@ -267,12 +273,13 @@ def _train(launcher: "Launcher", plan: "Plan", store: "Store", wanted: "Sequence
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
     """Write and print the tables; return the exit status."""
     from bench import report
+    from bench.standing import run_status
 
     found = report.write(plan, store)
     _say(_table(plan, found))
     written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
     _say([f"Tables: {escape(', '.join(map(str, written)))}"])
-    failed = any(report.run_status(run, plan, store)[0] == "failed" for run in wanted)
+    failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 
 

@@ -20,6 +20,7 @@ from bench.models.weights import load_weights
 from bench.plan import Plan, cohorts
 from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
+from bench.standing import is_open
 from bench.store import WEIGHTS, Failure, Store, write_whole
 from bench.train import Cohort, Observer, evaluate, fit
 from bench.types import RequestError
@@ -62,11 +63,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def is_open(run: RunSpec, store: Store, retried: Collection[str] = ()) -> bool:
-    """Return whether a run is still to be trained: not ended, or failed and to be tried again."""
-    return run.id in retried or store.state(run.id) in ("waiting", "running")
-
-
 def unserved(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], methods: Mapping[str, Method], retried: Collection[str] = ()
 ) -> dict[str, str]:
@@ -74,7 +70,7 @@ def unserved(
     answers: dict[str, str | None] = {}
     reasons = {}
     for run in wanted:
-        if is_open(run, store, retried):
+        if is_open(run, plan, store, retried):
             of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
             if of_all_seeds not in answers:
                 answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
@@ -109,15 +105,19 @@ class Launcher:
             retried: ids of runs whose failure is forgotten.
 
         Raises:
-            RequestError: data is missing, or a checkpoint does not fit or reach its accuracy.
+            RequestError: data is missing, a checkpoint does not fit or reach its accuracy, or the weights of a teacher
+                that is done cannot be read.
         """
         torch.set_num_threads(self.settings.threads)
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-        open_runs = [run for run in wanted if is_open(run, self.store, retried)]
+        open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
         reasons = unserved(self.plan, self.store, open_runs, self.methods, retried)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in open_runs:
             self._data(run.data)
+        for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
+            if self.store.state(name) == "done":
+                self._teacher(self.plan.runs[name])
         self._evaluated = self._evaluate_checkpoints(wanted)
         for run_id in retried:
             self.store.forget_failure(run_id)
@@ -135,23 +135,18 @@ class Launcher:
 
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False when nothing is left to do."""
-        states = {run.id: self.store.state(run.id) for run in self.plan.runs.values()}
-        pending = [
-            run
-            for run in wanted
-            if is_open(run, self.store) and all(states[need] in ("waiting", "running", "done") for need in run.needs)
-        ]
+        pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
             if run.checkpoint is not None and self._import(run):
                 return True
         for cohort in cohorts(pending):
-            if any(states[need] != "done" for need in cohort.needs):
+            if any(self.store.state(need) != "done" for need in cohort.needs):
                 continue
             held: list[RunSpec] = []
             try:
                 held += (run for run in cohort.runs if self.store.claim(run.id))
                 # another process may have ended a run between the look at its state and the claim
-                held_open = [run for run in held if is_open(run, self.store)]
+                held_open = [run for run in held if is_open(run, self.plan, self.store)]
                 if held_open:
                     self._train(held_open, observer)
                     return True
@@ -163,17 +158,30 @@ class Launcher:
         return bool(pending)
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:
+        for run in runs:
+            self.store.begin(run)
+        try:
+            cohort = self._cohort(runs)
+            if cohort.lanes:
+                fit(cohort, self.store, observer)
+        except RequestError:  # the store cannot be written, or an image cannot be read: no run's own failure
+            raise
+        except Exception as error:  # what all lanes share broke: a teacher, the device
+            for run in runs:
+                if self.store.state(run.id) == "running":
+                    self.store.fail(run.id, failure_of(error, "in what its cohort shares"))
+
+    def _cohort(self, runs: Sequence[RunSpec]) -> Cohort:
+        """Return runs with their teachers and data, ready to train; one that cannot be built has failed."""
         device = self.settings.device
         names = list(dict.fromkeys(name for run in runs for name in run.teachers))
         teachers = {name: self._teacher(self.plan.runs[name]) for name in names}
         hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in names}
         data = runs[0].data
         train, test = self._data(data)
-        teacher_data = self.plan.runs[names[0]].data if names else data
-        training = TrainingData(data, train, device, teacher_data)
+        training = TrainingData(data, train, device, self.plan.runs[names[0]].data if names else data)
         lanes = []
         for run in runs:
-            self.store.begin(run)
             try:
                 lanes.append(build_lane(run, teachers, training.info, self.methods, device))
             except Exception as error:  # a method's own mistake costs its run, not the cohort
@@ -185,17 +193,7 @@ class Launcher:
             used = {name: hashes[name] for name in lane.spec.teachers}
             return facts | {"teachers_sha256": used, "methods_sha256": files}
 
-        if not lanes:
-            return
-        keep = self.settings.keep_checkpoints
-        try:
-            fit(Cohort(lanes, teachers, training, test, runs[0].seed, record, keep), self.store, observer)
-        except RequestError:  # the store cannot be written, or an image cannot be read: no run's own failure
-            raise
-        except Exception as error:  # what all lanes share broke: a teacher, the device
-            for run in runs:
-                if self.store.state(run.id) == "running":
-                    self.store.fail(run.id, failure_of(error, "in what its cohort shares"))
+        return Cohort(lanes, teachers, training, test, runs[0].seed, record, self.settings.keep_checkpoints)
 
     def _data(self, spec: DataSpec) -> tuple[Split, Split]:
         if spec.key not in self._loaded:

@@ -4,10 +4,12 @@ The plan is a graph: a run lists the runs it needs (its teachers), and a cohort 
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.data import resolve
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
@@ -29,6 +31,7 @@ class Cell:
         method: registered name(s), `teacher` or `none`.
         label: the row's name.
         overrides: what differs from the method's defaults.
+        standard: the name that published tables give the row; "" if it has settings of its own.
         runs: one a seed.
     """
 
@@ -38,6 +41,7 @@ class Cell:
     method: str
     label: str
     overrides: str
+    standard: str
     runs: tuple[RunSpec, ...]
 
 
@@ -78,6 +82,8 @@ class Plan:
         cells: in the table's order: by pair, then row.
         runs: every run by id, teachers before their students.
         checkpoints: by the id of the run that evaluates them.
+        sources: what the suite's image folders and checkpoints are; see `Sources`.
+        changes: what the command line set instead of the suite file, as `KEY=VALUE`.
     """
 
     suite: Suite
@@ -85,6 +91,33 @@ class Plan:
     cells: tuple[Cell, ...]
     runs: dict[str, RunSpec]
     checkpoints: dict[str, Checkpoint]
+    sources: Mapping[str, Any]
+    changes: tuple[str, ...] = ()
+
+
+@dataclass
+class Sources:
+    """What the files outside the suite are: an image folder's specification, a checkpoint's hash.
+
+    With them a suite's tables can be made again from the store alone, when the files are gone or elsewhere.
+
+    Attributes:
+        remembered: from an earlier time, by what the suite says of the file; {} to insist on the files.
+        found: likewise, now.
+    """
+
+    remembered: Mapping[str, Any]
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, key: str, look: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Return what a file is: what `look` finds or, where it raises a `RequestError`, what is remembered."""
+        try:
+            self.found[key] = look()
+        except RequestError:
+            if key not in self.remembered:
+                raise
+            self.found[key] = self.remembered[key]
+        return self.found[key]
 
 
 @dataclass(frozen=True)
@@ -99,14 +132,28 @@ class Cohort:
         return {needed for run in self.runs for needed in run.needs}
 
 
-def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
-    """Return the plan of a suite read from `path`.
+def build(
+    suite: Suite,
+    path: Path,
+    methods: Mapping[str, Method],
+    remembered: Mapping[str, Any] | None = None,
+    changes: Sequence[str] = (),
+) -> Plan:
+    """Return the plan of a suite.
+
+    Args:
+        suite: what was read.
+        path: from where.
+        methods: by name.
+        remembered: an earlier plan's `sources`, for files that are not there any more.
+        changes: what the command line set, for captions.
 
     Raises:
         RequestError: a data folder or a checkpoint is missing, or teacher and student data do not fit together.
     """
-    data = _resolve(suite.data, path, "data")
-    teacher_data = _resolve(suite.teacher_data, path, "teacher_data") if suite.teacher_data else data
+    sources = Sources(remembered or {})
+    data = _resolve(suite.data, path, "data", sources)
+    teacher_data = _resolve(suite.teacher_data, path, "teacher_data", sources) if suite.teacher_data else data
     if teacher_data.size != data.size:
         raise RequestError(
             f"{path}: teacher_data: images of {teacher_data.size} pixels, but data has {data.size}: "
@@ -120,7 +167,7 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
         where = f"{path}: pairs[{index}].teacher"
         try:
             teachers = {
-                seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where)
+                seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where, sources)
                 for seed in _teacher_seeds(suite)
             }
         except RequestError as error:
@@ -138,19 +185,19 @@ def build(suite: Suite, path: Path, methods: Mapping[str, Method]) -> Plan:
         student = NetworkSpec.model_validate(pair.student.model_dump())
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
         pair_cells = [
-            _cell(pair, TEACHER, TEACHER, "", {run.id: run for run, _ in teachers.values()}.values()),
-            _cell(pair, NONE, NONE, "", plain),
+            _cell(pair, TEACHER, TEACHER, "", TEACHER, {run.id: run for run, _ in teachers.values()}.values()),
+            _cell(pair, NONE, NONE, "", NONE, plain),
         ]
         for row in rows(suite, methods):
             distilled = [
                 _distil(run, row, taught_by[run.seed], suite.training.initial_epochs, methods) for run in plain
             ]
-            pair_cells.append(_cell(pair, row.method, row.label, row.overrides, distilled))
+            pair_cells.append(_cell(pair, row.method, row.label, row.overrides, row.standard, distilled))
         cells += pair_cells
         runs |= {run.id: run for cell in pair_cells for run in cell.runs if run.id not in runs}
     if problems:
         raise RequestError("\n".join(problems))
-    return Plan(suite, path.stem, tuple(cells), runs, checkpoints)
+    return Plan(suite, path.stem, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
 
 
 def cohorts(runs: Sequence[RunSpec]) -> list[Cohort]:
@@ -174,14 +221,21 @@ def cohorts(runs: Sequence[RunSpec]) -> list[Cohort]:
     return sorted(found, key=lambda cohort: order[cohort.runs[0].id])
 
 
-def _resolve(choice: Data, path: Path, key: str) -> DataSpec:
+def _resolve(choice: Data, path: Path, key: str, sources: Sources) -> DataSpec:
     """Return the resolved data; an image folder's relative path counts from the suite file."""
-    if choice.path is not None:
-        choice = choice.model_copy(update={"path": str(path.parent.resolve() / os.path.expanduser(choice.path))})
-    try:
+    if choice.path is None:
         return resolve(choice)
-    except RequestError as error:
-        raise RequestError(f"{path}: {key}: {error}") from None
+
+    def look() -> dict[str, Any]:
+        folder = path.parent.resolve() / os.path.expanduser(str(choice.path))
+        try:
+            spec = resolve(choice.model_copy(update={"path": str(folder)}))
+        except RequestError as error:
+            raise RequestError(f"{path}: {key}: {error}") from None
+        return {**spec.model_dump(mode="json"), "path": str(spec.path)}
+
+    found = sources.take(f"data {canonical(choice)}", look)
+    return DataSpec.model_validate_json(json.dumps(found))
 
 
 def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
@@ -189,18 +243,22 @@ def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
 
 
 def _teacher(
-    suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str
+    suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     if teacher.checkpoint is None:
         return _plain(suite, teacher.spec, seed, data, suite.teacher_schedule), None
     path = folder / os.path.expanduser(teacher.checkpoint)  # leaves an unknown user's home as it is written
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RequestError(
-            f"{where}.checkpoint: {path}: {error.strerror}. Put the file there, or leave 'checkpoint' out: "
-            "the teacher is then trained"
-        ) from None
+
+    def look() -> str:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise RequestError(
+                f"{where}.checkpoint: {path}: {error.strerror}. Put the file there, or leave 'checkpoint' out: "
+                "the teacher is then trained"
+            ) from None
+
+    digest = sources.take(f"checkpoint {teacher.checkpoint}", look)
     run = RunSpec(student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=digest)
     return run, Checkpoint(path, teacher.accuracy, where)
 
@@ -232,13 +290,13 @@ def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=(teacher,),
-        combine=row.combine,
+        combine="sum",  # of one teacher's terms, sum and mean are the same run
     )
 
 
-def _cell(pair: Pair, method: str, label: str, overrides: str, runs: Iterable[RunSpec]) -> Cell:
+def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
     names = (pair.name, pair.teacher.network, pair.student.network)
-    return Cell(*names, method=method, label=label, overrides=overrides, runs=tuple(runs))
+    return Cell(*names, method=method, label=label, overrides=overrides, standard=standard, runs=tuple(runs))
 
 
 def _batches(run: RunSpec) -> str:

@@ -1,8 +1,9 @@
 """From the store to the tables: table.csv, table.md and table.tex. Imports no torch and never trains."""
 
 import csv
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from statistics import mean, stdev
@@ -12,8 +13,9 @@ import jinja2
 import rich.markup
 
 from bench.plan import Cell, Plan
-from bench.spec import RunSpec
-from bench.store import Store, write_whole
+from bench.spec import DataSpec
+from bench.standing import run_status
+from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, TEACHER
 
 METRICS = ("top1", "top5")
@@ -22,6 +24,7 @@ COLUMNS = (
     *("published", "status", "reason"),
 )
 PUBLISHED_NAMES = {"ShuffleV1": "ShuffleNetV1", "ShuffleV2": "ShuffleNetV2"}  # wrn_16_2 is wrn-16-2 there
+PUBLISHED_DATA = {"cifar100": "CIFAR-100"}
 MISSING = "—"
 
 
@@ -47,20 +50,6 @@ class Outcome:
 def outcomes(plan: Plan, store: Store) -> list[Outcome]:
     """Return the outcome of every cell, in the plan's order."""
     return [_outcome(cell, plan, store) for cell in plan.cells]
-
-
-def run_status(run: RunSpec, plan: Plan, store: Store) -> tuple[str, str]:
-    """Return (status, reason) of a run; one whose teacher failed or diverged can never start: so did it."""
-    state = store.state(run.id)
-    if state == "done":
-        return state, ""
-    if (failure := store.failure(run.id)) is not None:
-        return state, failure.reason
-    for needed in run.needs:
-        status, reason = run_status(plan.runs[needed], plan, store)
-        if status in ("failed", "diverged"):
-            return status, f"its teacher {plan.runs[needed].student.network} {status}: {reason}"
-    return state, "another process trains it" if state == "running" else ""
 
 
 def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
@@ -96,7 +85,7 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
                     "mean": round(mean(values), 4) if values else "",
                     "std": round(stdev(values), 4) if len(values) > 1 else "",
                     "best_mean": round(mean(best), 4) if best else "",
-                    "published": known.get((cell.teacher, cell.student, cell.label), "") if metric == "top1" else "",
+                    "published": known.get((cell.teacher, cell.student, cell.standard), "") if metric == "top1" else "",
                     **{"status": outcome.status, "reason": outcome.reason},
                 }
             )
@@ -104,20 +93,28 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
 
 
 def published(plan: Plan) -> dict[tuple[str, str, str], float]:
-    """Return the published top-1 accuracies in percent of the suite's table, by (teacher, student, label)."""
+    """Return the published top-1 accuracies in percent of the suite's table, by (teacher, student, standard name)."""
     if plan.suite.published is None:
         return {}
     ours = {_published_name(name): name for cell in plan.cells for name in (cell.teacher, cell.student)}
-    labels = {"student": NONE}
+    names = {"student": NONE}
     with (files("bench") / "published.csv").open(encoding="utf-8") as file:
         return {
-            (ours[row["teacher"]], ours[row["student"]], labels.get(row["method"], row["method"])): float(row["value"])
+            (ours[row["teacher"]], ours[row["student"]], names.get(row["method"], row["method"])): float(row["value"])
             for row in csv.DictReader(file)
             if row["table"] == str(plan.suite.published.table)
             and row["metric"] == "top1_acc"
+            and row["dataset"] == _published_data(plan)
             and row["teacher"] in ours
             and row["student"] in ours
         }
+
+
+def _published_data(plan: Plan) -> str | None:
+    """Return the name that published tables give the suite's data, or None for a part of it or other sizes."""
+    data = plan.cells[0].runs[0].data
+    whole = (data.train_per_class, data.train_fraction, data.size) == (None, None, (32, 32))
+    return PUBLISHED_DATA.get(data.name) if whole else None
 
 
 def _published_name(network: str) -> str:
@@ -131,6 +128,8 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
     write_whole(folder / "table.csv", to_csv(rows(plan, found)))
     write_whole(folder / "table.md", to_markdown(plan, found))
     write_whole(folder / "table.tex", to_latex(plan, found))
+    if plan.sources:
+        write_whole(folder / SOURCES, json.dumps(plan.sources, indent=1) + "\n")
     return found
 
 
@@ -212,19 +211,56 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
 
 
 def protocol(plan: Plan) -> str:
-    """Return how the numbers were made, with what differs from the methods' defaults."""
-    suite = plan.suite
-    training = suite.training
-    overrides = {
-        f"{cell.label} ({cell.overrides})" for cell in plan.cells if cell.overrides and cell.overrides not in cell.label
-    }
-    overrides |= {cell.label for cell in plan.cells if cell.overrides and cell.overrides in cell.label}
-    said = f" Not the methods' defaults: {', '.join(sorted(overrides))}." if overrides else ""
-    return (
-        f"Top-1 accuracy in percent on the test split after the last of {training.epochs} epochs, never the best one; "
-        f"mean ± standard deviation (n - 1) over seeds, their number in parentheses; {len(suite.seed_list)} asked for; "
-        f"{training.precision}.{said}"
+    """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
+    training, seeds = plan.suite.training, len(plan.suite.seed_list)
+    overrides = dict.fromkeys(
+        cell.label if cell.overrides in cell.label else f"{cell.label} ({cell.overrides})"
+        for cell in plan.cells
+        if cell.overrides
     )
+    sentences = [
+        f"Top-1 accuracy in percent on the test split after the last of {training.epochs} epochs, never the best one; "
+        f"mean ± standard deviation (n - 1) over seeds, their number in parentheses; {seeds} asked for; "
+        f"{training.precision}.",
+        *_teachers(plan),
+        f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
+        f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _teachers(plan: Plan) -> Iterator[str]:
+    """Yield a sentence for each way in which teachers are not made as students are."""
+    student = next(cell for cell in plan.cells if cell.method == NONE).runs[0]
+    made: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        if cell.method == TEACHER:
+            run = cell.runs[0]
+            if run.schedule is None:
+                how = "read from a checkpoint"
+            else:
+                assert student.schedule is not None  # a student trains
+                same_epochs = run.schedule.epochs == student.schedule.epochs
+                differing = [
+                    "" if same_epochs else f"after {run.schedule.epochs} epochs",
+                    ""
+                    if run.data == student.data
+                    else f"on {described(run.data)}; students on {described(student.data)}",
+                ]
+                how = " ".join(filter(None, differing))
+            if how:
+                made.setdefault(how, []).append(cell.teacher)
+    for how, networks in made.items():
+        yield f"Teacher {', '.join(dict.fromkeys(networks))} {how}."
+
+
+def described(data: DataSpec) -> str:
+    """Return a data set and how much of its training split is used, in words."""
+    if data.train_per_class is not None:
+        return f"{data.name} ({data.train_per_class} training images a class)"
+    if data.train_fraction is not None:
+        return f"{data.name} ({100 * data.train_fraction:g} % of the training images)"
+    return f"{data.name} (all training images)"
 
 
 def _rank(outcome: Outcome, column: Sequence[Outcome]) -> int:
@@ -261,14 +297,10 @@ TERMINAL = Style(
     text=rich.markup.escape,
     dash=MISSING,
 )
+# a bracket or a star after a row's end would be an option of that end
 TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
-    **{
-        "[": "{[}",
-        "]": "{]}",
-        "*": "{*}",
-        "|": r"\textbar{}",
-    },  # a bracket or star after a row's end is an option of it
+    **{"[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }

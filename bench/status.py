@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.plan import Cohort, Plan, cohorts
-from bench.report import MISSING, outcomes, run_status
+from bench.report import MISSING, outcomes
 from bench.spec import ID_LENGTH, RunSpec, Schedule
+from bench.standing import OPEN, run_status
 from bench.store import Store
 from bench.suite import NONE
 from bench.types import RequestError
@@ -68,12 +69,8 @@ def plan_tables(
 ) -> Iterator[Any]:
     """Yield what `--dry-run` prints: the cohorts in the order of training, what cannot be trained, and the counts."""
     cells = {run.id: cell for cell in reversed(plan.cells) for run in cell.runs}
-    states = {run.id: run_status(run, plan, store)[0] for run in wanted}
-    to_train = [
-        run
-        for run in wanted
-        if run.id not in reasons and (run.id in retried or states[run.id] in ("waiting", "running"))
-    ]
+    states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
+    to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
     evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
     for number, cohort in enumerate([*evaluations, *cohorts(to_train)], start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")

@@ -1,7 +1,7 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  record.json | failure.json
-    <root>/<suite name>/    table.csv  table.md  table.tex
+    <root>/<suite name>/    table.csv  table.md  table.tex  sources.json
 
 Every file appears whole or not at all. One process writes a run: it holds the run's claim, which is taken over when
 that process is dead. Stores are merged by copying run folders.
@@ -19,16 +19,18 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bench.spec import ID_LENGTH, RunSpec
 from bench.types import RequestError
 
+R = TypeVar("R")
 State = Literal["done", "failed", "diverged", "inapplicable", "running", "waiting"]
 HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
+SOURCES = "sources.json"  # beside a suite's tables
 TEMPORARY = ".{}.tmp"  # names of files on their way; no reader looks at them
 
 _ONE_THREAD = threading.Lock()  # beside the file lock, which keeps processes apart but not a process's threads
@@ -92,6 +94,10 @@ class Store:
         """Return a suite's folder, for a name that `bench.suite.check_name` has passed."""
         return self.root / name
 
+    def sources(self, suite: str) -> dict[str, Any]:
+        """Return what a suite's image folders and checkpoints were when it last ran; see `bench.plan.Sources`."""
+        return _read_json(self.suite_folder(suite) / SOURCES) or {}
+
     # reading
 
     def state(self, run_id: str) -> State:
@@ -105,13 +111,20 @@ class Store:
         return "running" if claim is not None and _alive(claim, folder / CLAIM, time.time()) else "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """Return what a finished run recorded, or None."""
-        return _read_json(self.folder(run_id) / RECORD)
+        """Return what a finished run recorded, or None.
+
+        Raises:
+            RequestError: the file is no record; so do the other readers with theirs.
+        """
+        path = self.folder(run_id) / RECORD
+        document = _read_json(path)
+        if document is not None and "metrics" not in document:
+            raise _foreign(path, "it has no metrics")
+        return document
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
-        document = _read_json(self.folder(run_id) / FAILURE)
-        return None if document is None else Failure(**document)
+        return _read_as(Failure, self.folder(run_id) / FAILURE)
 
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
@@ -120,14 +133,17 @@ class Store:
         try:
             return None if document is None else RunSpec.model_validate_json(json.dumps(document))
         except ValueError as error:
-            raise RequestError(f"{path}: was written by another version of this project: {error}") from error
+            raise _foreign(path, error) from error
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's epochs, one mapping each; a torn last line is read past."""
+        path = self.folder(run_id) / EPOCHS
         try:
-            text = (self.folder(run_id) / EPOCHS).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
         rows = []
         for line in text.splitlines():
             with contextlib.suppress(json.JSONDecodeError):
@@ -266,16 +282,32 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: is no JSON ({error}); the store never writes such a file. Remove it") from None
+    if not isinstance(document, dict):
+        raise _foreign(path, f"it holds a {type(document).__name__}")
+    return document
+
+
+def _read_as(kind: type[R], path: Path) -> R | None:
+    document = _read_json(path)
+    try:
+        return None if document is None else kind(**document)
+    except TypeError as error:
+        raise _foreign(path, error) from error
+
+
+def _foreign(path: Path, reason: object) -> RequestError:
+    return RequestError(f"{path}: was written by another version of this project, or by hand: {reason}. Remove it")
 
 
 def _read_claim(path: Path) -> Claim | None:
-    document = _read_json(path)
-    return None if document is None else Claim(**document)
+    return _read_as(Claim, path)
 
 
 def _alive(claim: Claim, path: Path, now: float) -> bool:

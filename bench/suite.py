@@ -256,7 +256,10 @@ class Published(Strict):
 
 
 class Slurm(BaseModel):
-    """The resources of a job on a cluster: checked, but not read by anything yet."""
+    """The resources of a job on a cluster: checked, but not read by anything yet.
+
+    Any other option of sbatch stands under its name with `slurm_` before it, as `slurm_account: mine`.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -266,6 +269,15 @@ class Slurm(BaseModel):
     mem_gb: PositiveFloat | None = None
     timeout_min: PositiveInt | None = None
     max_parallel: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _others_are_sbatchs(self) -> "Slurm":
+        for name in self.model_extra or ():
+            if not name.startswith("slurm_"):
+                raise ValueError(
+                    f"unknown key {name!r}. {suggest(name, Slurm.model_fields)}, or slurm_NAME for sbatch's own"
+                )
+        return self
 
 
 class Data(DataChoice):
@@ -391,6 +403,7 @@ class Row:
         task_weight: weight of the cross-entropy, or None for the method's own.
         combine: of several teachers' terms.
         overrides: what the row sets that is not the default, for captions.
+        standard: the name that published tables give the row, such as CRD+KD; "" if it has settings of its own.
     """
 
     label: str
@@ -399,6 +412,7 @@ class Row:
     task_weight: float | None
     combine: Literal["sum", "mean"]
     overrides: str
+    standard: str
 
 
 def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
@@ -437,6 +451,7 @@ def _spread(entry: Entry, methods: Mapping[str, Method]) -> Iterator[Row]:
             task_weight=entry.task_weight if entry.task_weight is not None else (1.0 if entry.terms else None),
             combine=entry.combine,
             overrides=overrides,
+            standard="" if overrides else plain,
         )
 
 

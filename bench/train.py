@@ -207,6 +207,8 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     elif lane.done:
         state = lane.student.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors takes no tied ones
+        if cohort.keep_checkpoints:
+            write_whole(store.folder(run_id) / CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
         write_whole(store.folder(run_id) / WEIGHTS, save(weights))
         store.finish(
             run_id, cohort.record(lane) | summary(lane.rows) | {"lanes": len(cohort.lanes)}, cohort.keep_checkpoints
@@ -226,8 +228,20 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _resume(lane: Lane, store: Store) -> None:
-    """Go on from the run's checkpoint, if it has one, and let its epochs file say what the checkpoint says."""
+    """Go on from the run's checkpoint, if it has one, and let its epochs file say what the checkpoint says.
+
+    Raises:
+        ValueError: it cannot be restored; it is set aside, so that the run can be trained from its start.
+    """
     path = store.folder(lane.spec.id) / CHECKPOINT
     if path.exists():
-        lane.restore(path.read_bytes())
+        try:
+            lane.restore(path.read_bytes())
+        except Exception as error:  # torch raises a dozen kinds for a file that is damaged or of other code
+            aside = path.replace(path.with_suffix(".broken"))
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{path.name} cannot be restored ({reason}) and is now {aside.name}; "
+                "--retry-failed trains the run from its start"
+            ) from error
     store.write_epochs(lane.spec.id, lane.rows)

@@ -60,6 +60,47 @@ def statuses(results: Path, name: str = "table") -> dict[str, str]:
         return {row["label"]: row["status"] for row in csv.DictReader(file)}
 
 
+# from the store alone
+
+
+def test_report_and_status_need_no_checkpoint_file(cli, tmp_path, results, store):
+    file = tmp_path / "teacher.pth"
+    file.write_bytes(b"weights")
+    pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
+    plan = plan_of(tmp_path, pairs=pairs)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    path = write_suite(tmp_path, pairs=pairs)
+    assert cli(path, "--results", results)[0] == 0
+    file.unlink()
+    before = contents(results)
+    assert cli("report", path, "--results", results)[0] == 0
+    assert {name: content for name, (content, _) in contents(results).items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+    code, out, _ = cli("status", path, "--results", results)
+    assert (code, "85.00" in out) == (0, True)
+    assert cli(path, "--results", results)[0] == 2  # to train, the file is needed
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("record.json", "{}", "it has no metrics"),
+        ("record.json", "[]", "it holds a list"),
+        ("failure.json", '{"state": "failed"}', "unexpected keyword argument 'state'"),
+        ("claim.json", '{"host": "here"}', "unexpected keyword argument 'host'"),
+    ],
+)
+def test_a_file_that_the_store_did_not_write_is_named(cli, tmp_path, results, store, file, content, said):
+    run = cell_of(plan_of(tmp_path), "KD").runs[0]
+    store.begin(run)
+    (store.folder(run.id) / file).write_text(content)
+    code, _, err = cli("status", write_suite(tmp_path), "--results", results)
+    assert code == 2
+    assert f"{store.folder(run.id) / file}: was written by another version" in err
+    assert said in err
+
+
 # wrong requests
 
 WRONG = {
@@ -91,9 +132,9 @@ WRONG = {
         ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
         "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",
     ),
-    "a layer that is not there": (
-        ["--set", "methods=[{method: fitnet, layer: 9}]"],
-        "method fitnet on resnet14->resnet8: ",
+    "a value that a method refuses": (
+        ["--set", "methods=[{method: crd, bank_momentum: 2.0}]"],
+        "method crd on resnet14->resnet8: bank_momentum=2.0 must lie between 0 and 1",
     ),
 }
 
@@ -213,6 +254,16 @@ def test_a_dry_run_leaves_out_what_is_done_and_tells_what_cannot_be(cli, tmp_pat
     assert "\ninapplicable: resnet8x4->resnet8 FSP: " in out
     assert out.splitlines()[-1] == "2 run(s) to train, 1 inapplicable; 1 done, 1 diverged"
     assert contents(results) == before
+
+
+def test_a_dry_run_lists_the_students_of_a_teacher_that_retry_failed_would_train_again(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path)
+    fail(store, cell_of(plan, "teacher"), "failed", "no memory")
+    table = write_suite(tmp_path)
+    assert "1 run(s) to train" in cli(table, "--results", results, "--dry-run")[1]  # none
+    retried = cli(table, "--results", results, "--dry-run", "--retry-failed")[1]
+    assert {run.id for run in plan.runs.values()} <= set(RUN_ID.findall(retried))
+    assert "3 run(s) to train" in retried
 
 
 def test_a_dry_run_lists_what_retry_failed_would_train_again(cli, tmp_path, results, store):

@@ -32,11 +32,12 @@ ARROWS: dict[str, set[str]] = {
     "messages": {"document", "types"},
     "suite": {"document", "messages", *BEFORE_TRAINING},
     "plan": {"suite", *BEFORE_TRAINING},
-    "report": {"plan", "suite", "store", *LEAF},
+    "standing": {"plan", "store", *LEAF},
+    "report": {"standing", "plan", "suite", "store", *LEAF},
     "listing": BEFORE_TRAINING,
-    "status": {"report", "plan", "suite", "store", *BEFORE_TRAINING},
-    "launch": {"train", "lane", "build", "provenance", "plan", "store", *BEFORE_TRAINING},
-    "cli": {"launch", "report", "status", "listing", "display", "plan", "suite", "store", "methods", *LEAF},
+    "status": {"report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},
+    "launch": {"train", "lane", "build", "provenance", "standing", "plan", "store", *BEFORE_TRAINING},
+    "cli": {"launch", "report", "standing", "status", "listing", "display", "plan", "suite", "store", "methods", *LEAF},
     "run_suite": {"cli"},
 }
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from bench import report
 from bench.plan import Plan, build
+from bench.report import protocol
 from bench.store import Store
 from bench.suite import load
-from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
+from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of, write_suite
 
 SUITES = Path(__file__).parent.parent / "suites"
 COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason"
@@ -145,8 +146,26 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path, store)
     pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
     methods = ["kd", {"method": "kd", "temperature": 2.0}]
     published = {"source": "x", "table": 1}
-    rows = table(plan_of(tmp_path, pairs=[pair], methods=methods, published=published), store)
+    plan = plan_of(tmp_path, pairs=[pair], methods=methods, published=published, data="cifar100")
+    rows = table(plan, store)
     assert (rows["KD"]["published"], rows["KD temperature=2"]["published"]) == ("74.92", "")
+
+
+def test_a_label_of_ones_own_does_not_hide_or_borrow_a_published_number(tmp_path, store):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    methods = [{"method": "kd", "label": "Hinton"}, {"method": "at", "weight": 1.0, "label": "AT"}]
+    published = {"source": "x", "table": 1}
+    rows = table(plan_of(tmp_path, pairs=[pair], methods=methods, published=published, data="cifar100"), store)
+    assert (rows["Hinton"]["published"], rows["AT"]["published"]) == ("74.92", "")
+
+
+@pytest.mark.parametrize(
+    "data", ["cifar10", {"name": "cifar100", "train_fraction": 0.5}, {"name": "cifar100", "resize": 64}], ids=str
+)
+def test_other_data_than_the_published_has_no_published_number(tmp_path, store, data):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    rows = table(plan_of(tmp_path, pairs=[pair], published={"source": "x", "table": 1}, data=data), store)
+    assert {row["published"] for row in rows.values()} == {""}
 
 
 def test_a_suite_without_a_published_table_has_no_published_number(tmp_path, store):
@@ -340,7 +359,27 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path, s
     plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
     said = written(plan, store, "md")
     assert "after the last of 7 epochs, never the best one;" in said
-    assert "2 asked for; fp32. Not the methods' defaults: CRD+KD (n\\_negatives=8), KD weight=0.5.\n" in said
+    assert "2 asked for; fp32. Not the methods' defaults: KD weight=0.5, CRD+KD (n\\_negatives=8).\n" in said
+
+
+def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path, store):
+    changes = {"teacher_training": {"epochs": 5}, "teacher_data": {"name": "digits", "resize": 32}}
+    said = protocol(plan_of(tmp_path, **changes))
+    assert said.endswith(
+        " fp32. Teacher resnet14 after 5 epochs on digits (all training images); "
+        "students on digits (4 training images a class)."
+    )
+    (tmp_path / "teacher.pth").write_bytes(b"weights")
+    pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
+    assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32. Teacher resnet14 read from a checkpoint.")
+    assert protocol(plan_of(tmp_path)).endswith(" fp32.")
+
+
+def test_the_protocol_names_what_the_command_line_changed(tmp_path):
+    path = write_suite(tmp_path)
+    changes = ["training.epochs=2"]
+    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
+    assert protocol(plan).endswith(" fp32. Changed on the command line: training.epochs=2.")
 
 
 def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store):

@@ -238,6 +238,10 @@ WRONG = {
         {"published": {"source": "x", "table": 1.5}},
         "published.table: found 1.5: must be a whole number or text",
     ),
+    "misspelt resource": (
+        {"slurm": "{partitoin: gpu}"},
+        "slurm: unknown key 'partitoin'. Did you mean 'partition'? Known: cpus_per_task,",
+    ),
     "partition that is off": ({"slurm": "{partition: off}"}, "slurm.partition: false is a truth value to YAML"),
     "date": ({"seeds": "2020-01-01"}, 'seeds: found "2020-01-01": must be a whole number or a list'),
     "more images a class than there are": (
@@ -621,7 +625,7 @@ FULL = SUITE | {
     "teacher_training": {"epochs": 2},
     "lr_by_network": {"resnet8": 0.01},
     "published": {"source": "x", "table": 1},
-    "slurm": {"partition": "gpu", "mem_gb": 3.0, "other": "x"},
+    "slurm": {"partition": "gpu", "mem_gb": 3.0, "slurm_account": "x"},
 }
 
 

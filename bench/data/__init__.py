@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
@@ -170,6 +170,7 @@ def resolve(choice: DataChoice) -> DataSpec:
     if choice.name == IMAGEFOLDER:
         return _resolve_folder(choice)
     named = DATASETS[choice.name]
+    everything = named.fewest if named.fewest * named.classes == named.train else None
     return DataSpec(
         name=choice.name,
         classes=named.classes,
@@ -177,9 +178,20 @@ def resolve(choice: DataChoice) -> DataSpec:
         mean=named.mean,
         std=named.std,
         augment=choice.augment or named.augment,
-        train_per_class=choice.train_per_class,
-        train_fraction=choice.train_fraction,
+        **_subset(choice, everything),
     )
+
+
+def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
+    """Return what is kept of the training set, nothing said where that is all of it: one choice has one identity.
+
+    Args:
+        choice: what the suite says.
+        everything: the images of each class, where all classes have as many.
+    """
+    per_class = None if choice.train_per_class == everything else choice.train_per_class
+    fraction = None if choice.train_fraction == 1 else choice.train_fraction
+    return {"train_per_class": per_class, "train_fraction": fraction}
 
 
 def _resolve_folder(choice: DataChoice) -> DataSpec:
@@ -190,7 +202,8 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     folder = Path(choice.path).expanduser().resolve()
     listing = list_folder(folder)
     train = listing["train"]
-    fewest = min(len(files) for files in train.values())
+    sizes = {len(files) for files in train.values()}
+    fewest = min(sizes)
     if (choice.train_per_class or 0) > fewest:
         raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
     size = (choice.resize, choice.resize) if choice.resize else _size_of(next(iter(train.values()))[0])
@@ -203,9 +216,8 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
         mean=choice.mean,
         std=choice.std,
         augment=choice.augment,
-        train_per_class=choice.train_per_class,
-        train_fraction=choice.train_fraction,
-        fingerprint=_fingerprint(listing),
+        **_subset(choice, fewest if len(sizes) == 1 else None),
+        fingerprint=fingerprint(listing),
         path=folder,
     )
 
@@ -235,9 +247,8 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
         for entry in sorted(os.scandir(root), key=lambda e: e.name):
             if entry.is_dir():
                 names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
-                listing[entry.name] = [
-                    f"{entry.path}/{name}" for name in names
-                ]  # a Path each costs minutes in millions
+                # text, since a Path each costs minutes in millions
+                listing[entry.name] = [f"{entry.path}/{name}" for name in names]
     except OSError as error:
         raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if len(listing) < 2 or not all(listing.values()):
@@ -249,7 +260,7 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
     return listing
 
 
-def _fingerprint(listing: dict[str, dict[str, list[str]]]) -> str:
+def fingerprint(listing: dict[str, dict[str, list[str]]]) -> str:
     """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
     digest = hashlib.sha256()
     try:

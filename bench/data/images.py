@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bench.data import DATASETS, IMAGEFOLDER, list_folder
+from bench.data import DATASETS, IMAGEFOLDER, fingerprint, list_folder
 from bench.spec import DataSpec, seed_from
 from bench.types import RequestError
 
@@ -308,6 +308,8 @@ def _uint8(images: Tensor | np.ndarray) -> Tensor:
 def _image_folder(spec: DataSpec, device: torch.device, workers: int) -> tuple[Split, Split]:
     assert spec.path is not None  # only a specification made from a suite file is loaded
     listing = list_folder(spec.path)
+    if fingerprint(listing) != spec.fingerprint:
+        raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
     labels = {name: label for label, name in enumerate(listing["train"])}
 
     def split(name: str) -> Split:

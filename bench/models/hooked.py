@@ -164,7 +164,10 @@ def torchvision_network(
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
-    network = torchvision.models.get_model(name, num_classes=num_classes, weights=None)
+    settings: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if "inception" in name or name == "googlenet":
+        settings |= {"aux_logits": False, "init_weights": True}  # with its extra heads it gives three outputs to train
+    network = torchvision.models.get_model(name, **settings)
     if in_channels != 3:
         _widen_first_convolution(network, in_channels)
     try:

@@ -22,12 +22,15 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
         path: a `.safetensors` file, or one of `torch.save` with a state dict, alone or under "model" or "state_dict".
 
     Raises:
-        RequestError: the file is missing, is no checkpoint, or does not fit the network.
+        RequestError: the file is missing, is no checkpoint, does not fit the network, or holds NaN or infinity.
     """
     found = read_weights(path)
     problems = _misfits(wanted=network.state_dict(), found=found)
     if problems:
         raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
+    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
+    if broken:
+        raise RequestError(f"{path}: weights that are not finite: {_some(broken)}. The training that made it diverged")
     network.load_state_dict(found)
 
 
@@ -62,9 +65,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def _read_file(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path, device="cpu")
-    with torch.serialization.safe_globals(
-        [argparse.Namespace]
-    ):  # published files hold their options beside the weights
+    with torch.serialization.safe_globals([argparse.Namespace]):  # published files hold their options, too
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -197,6 +197,11 @@ def test_images_may_have_any_number_of_channels(name):
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
 
 
+def test_a_network_with_auxiliary_heads_trains_without_them():
+    network = build("torchvision.googlenet", num_classes=10, stages=["conv1", "inception3b", "inception5b"]).train()
+    assert network.features(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 10)
+
+
 def test_an_unknown_torchvision_network_is_refused_with_the_nearest_one():
     with pytest.raises(RequestError, match=r"'torchvision.resnet19'\. Did you mean 'resnet1\d+'\? Known: alexnet"):
         build("torchvision.resnet19", num_classes=10, stages=STAGES)

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
 from bench.plan import build
-from bench.store import Store
+from bench.store import CHECKPOINT, Store
 from bench.suite import load
 from methods.catalog import catalog
 from tests.train.conftest import document, rows, weights
@@ -24,12 +26,12 @@ EAGER = "import bench.train; bench.train.CHECKPOINT_S = 0.0; from bench.cli impo
 
 def suite(folder: Path, **changes: object) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(document(methods=METHODS, **changes)))
+    path.write_text(yaml.safe_dump(document(**{"methods": METHODS, **changes})))
     return path
 
 
-def start(path: Path, results: Path, code: str = EAGER) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", code, str(path), "--results", str(results)]
+def start(path: Path, results: Path, code: str = EAGER, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", code, str(path), "--results", str(results), *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -83,6 +85,35 @@ def test_a_lane_that_is_ahead_waits_for_the_others(tmp_path, bench):
     for run_id in ids:
         assert weights(store, run_id) == weights(Store(tmp_path / "torn"), run_id)
         assert rows(store, run_id) == rows(Store(tmp_path / "torn"), run_id)
+
+
+def test_a_checkpoint_that_cannot_be_restored_is_set_aside_and_the_run_starts_anew_on_demand(bench):
+    suite = bench(methods=["kd"])
+    plan, whole, _ = suite.run("whole")
+    _, store, _ = suite.run("broken", only=["teacher"])
+    run = next(run for run in plan.runs.values() if run.terms)
+    store.begin(run)
+    (store.folder(run.id) / CHECKPOINT).write_bytes(b"not a checkpoint")
+    suite.run("broken")
+    failure = store.failure(run.id)
+    assert failure is not None
+    assert "checkpoint.pt cannot be restored" in failure.reason
+    assert "is now checkpoint.broken; --retry-failed trains the run from its start" in failure.reason
+    store.forget_failure(run.id)
+    suite.run("broken")
+    assert weights(store, run.id) == weights(whole, run.id)
+
+
+def test_a_kept_checkpoint_is_the_last_epochs(tmp_path):
+    path = suite(tmp_path, methods=["kd"])
+    process = start(path, tmp_path / "results", "from bench.cli import main; main()", ["--keep-checkpoints"])
+    assert process.wait() == 0
+    store = Store(tmp_path / "results")
+    runs = [folder.name for folder in (tmp_path / "results" / "runs").iterdir() if folder.is_dir()]
+    assert len(runs) == 3
+    for run_id in runs:
+        state = torch.load(store.folder(run_id) / CHECKPOINT, weights_only=True)
+        assert state["rows"] == store.epochs(run_id)
 
 
 def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):

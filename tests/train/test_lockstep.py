@@ -62,14 +62,27 @@ def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, how):
         assert weights(store, run_id) == weights(alone, run_id), label
 
 
-def test_a_method_that_writes_into_what_all_share_is_found_out(bench, tmp_path):
+@pytest.mark.parametrize(
+    "shared", ["teacher.logits", "teacher.stages[1]", "batch.images", "batch.targets", "batch.indices"]
+)
+def test_a_method_that_writes_into_what_all_share_is_found_out(bench, tmp_path, shared):
     (tmp_path / "writes.py").write_text(
-        BREAKS.replace("breaks", "writes").replace("self.steps += 1", "teacher.logits.mul_(0)")
+        BREAKS.replace("breaks", "writes").replace("self.steps += 1", f"{shared}.mul_(0)")
     )
     plan, store, _ = bench(methods=["writes", "kd"], plugins=[tmp_path / "writes.py"]).run()
     failure = store.failure(cell(plan, "KD").runs[0].id)  # its numbers would not be its own
     assert failure is not None
     assert f"run {cell(plan, 'Breaks').runs[0].id} writes into its batch or teacher" in failure.reason
+
+
+def test_the_labels_that_a_method_is_told_of_are_its_own(bench, tmp_path):
+    code = BREAKS.replace("breaks", "relabels").replace("self.steps += 1", "self.targets.zero_()")
+    code = code.replace("self.steps = 0", "self.steps, self.targets = 0, data.targets")
+    (tmp_path / "relabels.py").write_text(code)
+    plan, store, _ = bench(methods=["relabels", "kd"], plugins=[tmp_path / "relabels.py"]).run("beside")
+    _, alone, _ = bench(methods=["kd"]).run("alone")
+    run_id = cell(plan, "KD").runs[0].id
+    assert weights(store, run_id) == weights(alone, run_id)
 
 
 def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(bench):

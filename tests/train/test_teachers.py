@@ -119,6 +119,38 @@ def test_a_checkpoint_already_evaluated_is_not_evaluated_again(trained, tmp_path
     assert record.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("loss", ["gone", "cut short"])
+def test_a_teacher_whose_weights_cannot_be_read_is_found_before_anything_is_written(bench, loss):
+    suite = bench(methods=["kd"])
+    plan, store, _ = suite.run(only=["teacher"])
+    path = store.folder(cell(plan, "teacher").runs[0].id) / WEIGHTS
+    content = path.read_bytes()
+    path.unlink()
+    if loss == "cut short":
+        path.write_bytes(content[:-7])
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(RequestError, match="the teacher's weights cannot be read"):
+        suite.run()
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_checkpoint_with_nan_in_it_is_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    state = load_file(store.folder(run_id) / WEIGHTS)
+    state["conv1.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "teacher.pth")
+    with pytest.raises(RequestError, match=r"weights that are not finite: conv1\.weight"):
+        bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "vgg8", "student": "resnet8"}]
+    plan, store, _ = bench(methods=[{"method": "fitnet", "layer": 4, "label": "deep"}], pairs=pairs).run()
+    found = {outcome.cell.label: outcome for outcome in outcomes(plan, store)}["deep"]
+    assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
+
+
 def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench):
     pairs = [{"teacher": HOOKED, "student": HOOKED}]
     training = {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}
