@@ -1,4 +1,4 @@
-"""Pieces that several methods share: pooling to a common size, attention maps, and small networks between features."""
+"""Pieces that several methods share: pooling to a common size, and small networks between features."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,15 +22,6 @@ def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if (h_s, w_s) < (h_t, w_t):
         return student, F.adaptive_avg_pool2d(teacher, (h_s, w_s))
     return student, teacher
-
-
-def attention(features: Tensor) -> Tensor:
-    """Return where each sample's energy lies: (B, H*W) of unit length, the channels' mean square at each position.
-
-    Args:
-        features: (B, C, H, W), any scale.
-    """
-    return F.normalize(features.square().mean(dim=1).flatten(1))
 
 
 def unmappable(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.adapters import match
 from methods.base import Distiller, register, same_stages
+from methods.maps import gram
 
 
 def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
@@ -24,7 +25,7 @@ def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
     grams = []
     for earlier, later in pairwise(stages):
         a, b = (f.flatten(2) for f in match(earlier, later))
-        grams.append(b @ a.transpose(1, 2) / a.shape[2])
+        grams.append(gram(b, a) / a.shape[2])
     return grams
 
 

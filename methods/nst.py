@@ -8,12 +8,12 @@ Weight:  50, as in the CRD tables.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.types import Batch, Features, Shapes
 from methods.adapters import match
 from methods.base import Distiller, register, same_stages
+from methods.maps import EPS, gram
 
 
 def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
@@ -26,14 +26,40 @@ def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, C_s, H, W), any scale.
         teacher: (B, C_t, H, W), any scale.
     """
-    x_s, x_t = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
-    (_, c_s, positions), c_t = x_s.shape, x_t.shape[1]
+    s, t = student.flatten(2), teacher.flatten(2)
+    (_, c_s, positions), c_t = s.shape, t.shape[1]
     if positions * (c_s + c_t) < c_s * c_s + c_t * c_t + c_s * c_t:
-        gram_s, gram_t = x_s.transpose(1, 2) @ x_s / c_s, x_t.transpose(1, 2) @ x_t / c_t
-        return (gram_s - gram_t).square().sum() / len(x_s)
-    pairs = ((x_t, x_t), (x_s, x_s), (x_s, x_t))
-    within_t, within_s, across = ((x @ y.transpose(1, 2)).square().mean() for x, y in pairs)
-    return within_t + within_s - 2 * across
+        return (by_positions(s) - by_positions(t)).square().sum() / len(s)
+    return by_channels(s, t)
+
+
+def by_positions(channels: Tensor) -> Tensor:
+    """Return the mean over unit channels x, of (B, C, P), of x x^T: (B, P, P)."""
+    positions = (channels * inverse(channels.square().sum(dim=2, keepdim=True)) / channels.shape[1] ** 0.5).mT
+    return gram(positions, positions)
+
+
+def by_channels(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the discrepancy of channels (B, C_s, P) and (B, C_t, P).
+
+    The products' own diagonals hold the squared norms, so no map is normalised.
+    """
+    within_s, within_t, across = gram(student, student), gram(teacher, teacher), gram(student, teacher)
+    inverse_s, inverse_t = (inverse(within.diagonal(dim1=1, dim2=2)) for within in (within_s, within_t))
+
+    def mean_square(products: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return (products * first[:, :, None] * second[:, None, :]).square().mean()
+
+    return (
+        mean_square(within_t, inverse_t, inverse_t)
+        + mean_square(within_s, inverse_s, inverse_s)
+        - 2 * mean_square(across, inverse_s, inverse_t)
+    )
+
+
+def inverse(squared_norms: Tensor) -> Tensor:
+    """Return 1 over the norms; a channel of zeros stays one, and has gradient 0."""
+    return squared_norms.clamp(min=EPS**2).rsqrt()
 
 
 @register("nst", weight=50.0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.adapters import Paraphraser, attention, match, regressor, translator, unmappable
+from methods.adapters import Paraphraser, match, regressor, translator, unmappable
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,6 @@ def test_match_returns_maps_of_equal_size_as_they_are():
     a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)
     assert match(a, b)[0] is a
     assert match(a, b)[1] is b
-
-
-def test_attention_is_the_normalised_energy_of_each_position():
-    features = torch.randn(2, 3, 4, 4)
-    for sample, found in zip(features, attention(features), strict=True):
-        energy = torch.stack([(sample[:, y, x] ** 2).mean() for y in range(4) for x in range(4)])
-        assert_close(found, energy / energy.norm())
 
 
 def test_paraphraser_and_translator_meet_at_half_the_teachers_channels():

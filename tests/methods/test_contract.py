@@ -1,10 +1,12 @@
 """What every method must keep to, whoever wrote it: this folder's methods and those of installed packages."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from bench.types import Features
 from methods.base import Distiller
@@ -31,6 +33,14 @@ def pair(name):
     """Return shapes of a student and of a teacher that the method can serve."""
     cls = METHODS[name].load()
     return next((STUDENT, other) for other in (TEACHER, TWIN) if cls.inapplicable(STUDENT, other) is None)
+
+
+def in_layout(side: Features, layout: torch.memory_format) -> dict[str, tuple[Tensor, ...]]:
+    """Return the maps of a network's features in a memory layout."""
+    return {
+        field: tuple(maps.contiguous(memory_format=layout) for maps in getattr(side, field))
+        for field in ("stages", "preactivations")
+    }
 
 
 def losses(distiller: Distiller, student: Features, teacher: Features, device: str = "cpu") -> list[Tensor]:
@@ -60,6 +70,17 @@ def test_a_method_draws_the_student_and_leaves_the_teacher_alone(name, pair):
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert all(tensor.grad is None for tensor in tensors(teacher))
     assert all(map(torch.equal, tensors(teacher), before))
+
+
+def test_a_method_gives_the_same_whichever_way_maps_lie_in_memory(name, pair):
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        student, teacher = features(pair[0], seed=1, trains=True), features(pair[1], seed=2)
+        of_layout = [replace(side, **in_layout(side, layout)) for side in (student, teacher)]
+        total = sum(losses(build(name, *pair), *of_layout))
+        total.backward()
+        found.append([total, *(tensor.grad for tensor in tensors(student) if tensor.grad is not None)])
+    assert_close(found[0], found[1])
 
 
 def test_a_method_goes_on_bitwise_from_its_state_dict(name, pair):

@@ -1,0 +1,100 @@
+"""Sums of products over feature maps, with the backward passes that autograd's own graph would spend memory traffic on.
+
+Every gradient comes back in the memory layout of the map it belongs to: a channels_last map's in channels_last, so
+that adding it to the network's own gradient is one pass over memory. None is differentiable twice.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+EPS = 1e-12  # smallest norm, as in `torch.nn.functional.normalize`
+
+
+def attention(features: Tensor) -> Tensor:
+    """Return where each sample's energy lies: (B, H*W) of unit length, the channels' mean square at each position.
+
+    Args:
+        features: (B, C, H, W), any scale.
+    """
+    return Attention.apply(features)
+
+
+def gram(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the inner products of each sample's rows (B, I, P) with its others (B, J, P): (B, I, J).
+
+    Of a map, `map.flatten(2)` are the channels as rows; in channels_last as well as contiguous memory that is a view.
+    Given one tensor twice, it takes one product instead of two to go back.
+    """
+    return Gram.apply(rows, others)
+
+
+def squared_error(features: Tensor, wanted: Tensor) -> Tensor:
+    """Return each channel's sum of squared differences of maps (B, C, H, W), the second without gradient: (C,)."""
+    return SquaredError.apply(features, wanted)
+
+
+class Attention(torch.autograd.Function):
+    """With E = mean_C f^2 and a = E / ||E||: dE = (da - a <a, da>) / ||E|| and df = 2 f dE / C."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:  # noqa: ANN401, D102
+        if features.stride(1) == 1:  # the norm of adjacent entries is quick, of any others it is scalar code
+            energy = torch.linalg.vector_norm(features, dim=1).square_()
+        else:
+            energy = features.square().sum(dim=1)
+        energy = energy.flatten(1).div_(features.shape[1])
+        norm = torch.linalg.vector_norm(energy, dim=1, keepdim=True).clamp_(min=EPS)
+        attention = energy.div_(norm)
+        ctx.save_for_backward(features, attention, norm)
+        return attention
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401, D102
+        features, attention, norm = ctx.saved_tensors
+        along = (grad * attention).sum(dim=1, keepdim=True)
+        energy_grad = (grad - attention * along).div_(norm * features.shape[1] / 2)
+        return features * energy_grad.view(features[:, :1].shape)
+
+
+class SquaredError(torch.autograd.Function):
+    """E = sum_BHW (f - w)^2, so df = 2 (f - w) dE."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, wanted: Tensor) -> Tensor:  # noqa: ANN401, D102
+        difference = features - wanted
+        ctx.save_for_backward(difference)
+        return difference.square().sum(dim=(0, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401, D102
+        (difference,) = ctx.saved_tensors
+        return difference * (2 * grad)[:, None, None], None
+
+
+class Gram(torch.autograd.Function):
+    """G = X Y^T, so dX = dG Y and dY = dG^T X; of one tensor on both sides, dX = (dG + dG^T) X."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, others: Tensor) -> Tensor:  # noqa: ANN401, D102
+        ctx.symmetric = rows is others
+        ctx.save_for_backward(rows, others)
+        return rows @ others.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401, D102
+        rows, others = ctx.saved_tensors
+        if ctx.symmetric:
+            return _product(grad + grad.mT, rows), None
+        first, second = ctx.needs_input_grad
+        return _product(grad, others) if first else None, _product(grad.mT, rows) if second else None
+
+
+def _product(weights: Tensor, rows: Tensor) -> Tensor:
+    """Return (B, I, J) @ (B, J, P), laid out in memory as the rows are."""
+    return (rows.mT @ weights.mT).mT if rows.mT.is_contiguous() else weights @ rows
