@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.types import Batch, DataInfo, Features, Shapes
 from methods.adapters import match
 from methods.base import Distiller, register, same_stages
+from methods.maps import squared_error
 
 EPS = 1e-5  # smallest variance
 START = 5.0  # variance before training
@@ -28,17 +29,18 @@ class Gaussian(nn.Module):
         super().__init__()
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
         )
         self.rho = nn.Parameter(torch.full((teacher_channels,), math.log(math.exp(START - EPS) - 1)))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the negative log-likelihood of maps (B, C_t, H, W) given (B, C_s, H, W), less its constant: mean."""
-        variance = (F.softplus(self.rho) + EPS)[:, None, None]
-        return ((self.mean(student) - teacher).square() / variance + variance.log()).mean() / 2
+        variance = F.softplus(self.rho) + EPS
+        error = squared_error(self.mean(student), teacher) / (teacher.numel() / teacher.shape[1])
+        return (error / variance + variance.log()).mean() / 2
 
 
 @register("vid", weight=1.0)
