@@ -8,9 +8,11 @@ Weight:  1 in the initial stage, which trains the student's trunk too; the main 
          the CRD tables.
 """
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
 from methods.adapters import regressor, unmappable
@@ -29,7 +31,24 @@ def boundary_violation(connected: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Sum over all entries of the squared violation: scalar.
     """
-    return F.relu(1 + torch.where(teacher > 0, -connected, connected)).square().sum()
+    return Violation.apply(connected, teacher)
+
+
+class Violation(torch.autograd.Function):
+    """With y = 1 where t > 0 and -1 elsewhere, v = max(0, 1 - y c) and loss = sum v^2, so dc = -2 y v."""
+
+    @staticmethod
+    def forward(ctx: Any, connected: Tensor, teacher: Tensor) -> Tensor:  # noqa: ANN401, D102
+        side = teacher.sign().sub_(0.5).sign_()  # arithmetic, for torch.where and masks are scalar code on CPUs
+        violation = (side * connected).sub_(1).clamp_(max=0)  # v below zero
+        ctx.save_for_backward(side.mul_(violation))
+        return torch.linalg.vector_norm(violation).square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401, D102
+        (pull,) = ctx.saved_tensors
+        return 2 * grad * pull, None
 
 
 @register("ab", weight=1.0)
