@@ -20,8 +20,9 @@ from rich.table import Table
 from bench.types import RequestError
 
 if TYPE_CHECKING:
+    from bench.cost import Cost
     from bench.launch import Launcher
-    from bench.plan import Plan
+    from bench.plan import Cell, Plan
     from bench.report import Outcome
     from bench.spec import RunSpec
     from bench.store import Store
@@ -59,6 +60,9 @@ class Kind(StrEnum):
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs and tables are kept.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where data sets lie or are downloaded to.")]
+Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label, or else method, matches.")]
+Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")]
+Where = Annotated[Device, typer.Option("--device", help="Where to train.")]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", min=1, help="Number of seeds instead of the suite's.")
 ]
@@ -100,11 +104,11 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
 @answers
 def run_command(
     suite: SuiteFile,
-    only: Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label, or else method, matches.")] = "*",
-    pairs: Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")] = "*",
+    only: Only = "*",
+    pairs: Pairs = "*",
     seeds: Seeds = None,
     changes: Set = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    device: Where = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
@@ -116,7 +120,7 @@ def run_command(
     from bench.standing import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
-    wanted = _wanted(plan, only, pairs)
+    wanted = _wanted(plan, _matching(plan, only, pairs))
     for run_id, checkpoint in plan.checkpoints.items():
         if (record := store.record(run_id)) is not None:
             checkpoint.check(record["metrics"]["top1"])
@@ -163,6 +167,37 @@ def report(
     """Write the tables."""
     plan, store, _ = _plan(suite, seeds, changes, results, plugin)
     return _answer(plan, store, list(plan.runs.values()))
+
+
+@app.command("cost", help="Measure what each row's training step costs; write cost.csv and a chart.")
+@answers
+def cost(
+    suite: SuiteFile,
+    only: Only = "*",
+    pairs: Pairs = "*",
+    changes: Set = None,
+    device: Where = Device.auto,
+    results: Results = Path("results"),
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that count; times are their medians.")] = 7,
+) -> int:
+    """Measure what the rows of a suite cost."""
+    plan, store, methods = _plan(suite, None, changes, results, plugin, trains=True)
+    cells = _matching(plan, only, pairs)
+    # read as torch starts: its profiler's log is not for those who ask what a method costs
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from bench.cost import costs, write
+    from bench.launch import Settings, choose_device
+
+    settings = Settings(choose_device(device.value), data, plan.suite.threads, plan.suite.workers)
+    found = []
+    for of_pair in costs(plan, cells, methods, settings, steps):
+        _say(_cost_table(of_pair))
+        found += of_pair
+    _say([f"Written: {escape(', '.join(write(plan, store, found)))}"])
+    return OK
 
 
 @app.command("list", help="List methods, models, datasets or suites; with a name, all about one.")
@@ -236,8 +271,8 @@ def _store(results: Path) -> "Store":
     return Store(results)
 
 
-def _wanted(plan: "Plan", only: str, pairs: str) -> "list[RunSpec]":
-    """Return the runs of the matching cells and all that they need, in the plan's order.
+def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
+    """Return the cells whose label, or else method, and whose pair match, in the plan's order.
 
     Raises:
         RequestError: nothing matches.
@@ -253,6 +288,11 @@ def _wanted(plan: "Plan", only: str, pairs: str) -> "list[RunSpec]":
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
         names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
         raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
+    return cells
+
+
+def _wanted(plan: "Plan", cells: "Sequence[Cell]") -> "list[RunSpec]":
+    """Return the runs of some cells and all that they need, in the plan's order."""
     chosen = {run.id for cell in cells for run in cell.runs}
     chosen |= {needed for cell in cells for run in cell.runs for needed in run.needs}
     return [run for run in plan.runs.values() if run.id in chosen]
@@ -302,6 +342,21 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
         yield table
         columns = columns[fitting:]
     yield from [*texts.notes, texts.protocol]
+
+
+def _cost_table(found: "Sequence[Cost]") -> Iterator[RenderableType]:
+    first = found[0]
+    yield f"[bold]{escape(first.pair)}[/bold]: teacher {first.teacher_ms:.1f} ms, data {first.data_ms:.2f} ms a step"
+    table = Table()
+    heads = ("row", "step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "row" else "right")
+    for one in found:
+        phases = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
+        label = one.label if one.stage == "main" else f"{one.label} (initial)"
+        rest = (f"{one.peak_mb:.0f}", f"{one.extra_parameters:,}", f"{one.step_gflop:.1f}")
+        table.add_row(escape(label), *(f"{value:.1f}" for value in phases), *rest)
+    yield table
 
 
 def _dry_run(

@@ -3,7 +3,7 @@
 import io
 import math
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import Network
+from bench.precision import arithmetic, seen_by_a_term
 from bench.spec import RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.types import Batch, Features, InitialStage, Shapes
@@ -140,7 +141,7 @@ class Lane:
                 for _, stage in self.initial
                 if stage.modules
             ]
-            if self._trains_trunk:
+            if self.trains_student:
                 trunk = [p for module in self.student.trunk() for p in module.parameters()]
                 groups.append({"params": trunk, "lr": self.schedule.lr})
         else:
@@ -154,8 +155,14 @@ class Lane:
         self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
     @property
-    def _trains_trunk(self) -> bool:
-        return any(stage.trains_student for _, stage in self.initial)
+    def stage(self) -> str:
+        """Return the present stage's name: initial or main."""
+        return ("initial", "main")[self.clock.stage]
+
+    @property
+    def trains_student(self) -> bool:
+        """Return whether the student takes part in the present stage."""
+        return self.clock.stage == MAIN or any(stage.trains_student for _, stage in self.initial)
 
     # an epoch
 
@@ -169,7 +176,7 @@ class Lane:
             for module in stage.modules:
                 module.train(initial)
         if initial:
-            if self._trains_trunk:
+            if self.trains_student:
                 for module in self.student.trunk():
                     module.train()
             names = ["loss"]
@@ -179,37 +186,61 @@ class Lane:
             names = ["loss", "ce", *(f"term{i}_{term.name}" for i, term in enumerate(self.terms)), "train_top1"]
         self.meter = Meter(names, self.device)
 
-    def step(self, batch: Batch, teachers: Mapping[str, Features], number: int) -> None:
+    def step(
+        self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = str
+    ) -> None:
         """Train on one batch: forward, loss, backward, optimizer, and the distillers' own state.
 
         Args:
             batch: of B samples.
             teachers: features by teacher run id.
             number: the step within the epoch, from 0; the methods' draws depend on it, not on what ran before.
+            mark: is told the name of each phase that has ended, by who measures them.
         """
         torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number))
-        loss, parts = self._losses(batch, teachers)
+        features = self._student_features(batch)
+        mark("student")
+        loss, parts = self._losses(features, batch, teachers)
+        mark("term")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        mark("backward")
         self.optimizer.step()
         if self.clock.stage == MAIN:
             for term in self.terms:
                 term.distiller.after_step(lambda rows: rows)
         self.meter.add([loss, *parts], len(batch.images))
+        mark("optimizer")
 
-    def _losses(self, batch: Batch, teachers: Mapping[str, Features]) -> tuple[Tensor, list[Tensor]]:
+    def _student_features(self, batch: Batch) -> Features | None:
+        """Return the student's features, or None in an initial stage that leaves it alone."""
+        if not self.trains_student:
+            return None
+        with arithmetic(self.schedule.precision, self.device):
+            return self.student.features(batch.images, self.needs_preactivations)
+
+    def _losses(
+        self, features: Features | None, batch: Batch, teachers: Mapping[str, Features]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the total loss and the meter's other values."""
         if self.clock.stage == INITIAL:
-            features = self.student.features(batch.images, self.needs_preactivations) if self._trains_trunk else None
-            losses = [stage.loss(features, teachers[term.teacher], batch) for term, stage in self.initial]
+            losses = []
+            for term, stage in self.initial:
+                own = term.distiller.autocast
+                student = None if features is None else seen_by_a_term(features, own)
+                with arithmetic(self.schedule.precision, self.device, own):
+                    losses.append(stage.loss(student, seen_by_a_term(teachers[term.teacher], own), batch))
             return torch.stack(losses).sum(), []
-        features = self.student.features(batch.images, self.needs_preactivations)
+        assert features is not None  # the main stage trains the student
         assert batch.targets is not None  # every task so far has labels
-        ce = F.cross_entropy(features.logits, batch.targets)
+        ce = F.cross_entropy(features.logits.float(), batch.targets)
         total = self.spec.task_weight * ce
         values = []
         for term in self.terms:
-            value = term.distiller.loss(features, teachers[term.teacher], batch)
+            own = term.distiller.autocast
+            views = seen_by_a_term(features, own), seen_by_a_term(teachers[term.teacher], own)
+            with arithmetic(self.schedule.precision, self.device, own):
+                value = term.distiller.loss(*views, batch)
             if value is not None:
                 total = total + term.weight * value
             values.append(torch.zeros_like(ce) if value is None else value)

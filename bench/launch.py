@@ -18,6 +18,7 @@ from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.weights import load_weights
 from bench.plan import Plan, cohorts
+from bench.precision import set_products
 from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
 from bench.standing import is_open
@@ -109,7 +110,7 @@ class Launcher:
                 that is done cannot be read.
         """
         torch.set_num_threads(self.settings.threads)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+        set_products("fp32")  # until a cohort says otherwise
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
         reasons = unserved(self.plan, self.store, open_runs, self.methods, retried)
         open_runs = [run for run in open_runs if run.id not in reasons]

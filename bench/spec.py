@@ -35,7 +35,9 @@ class Schedule(Strict):
         milestones: the lower rate starts in epoch milestone + 1.
         momentum: SGD's momentum (no Nesterov).
         weight_decay: on every trained parameter, norms and biases included.
-        precision: arithmetic of the forward and backward passes.
+        precision: arithmetic of the networks' forward and backward passes: `fp32`; `tf32`, products with 10 bits of
+            fraction on GPUs that have them (elsewhere as fp32); `bf16`, maps and products in bfloat16, the weights,
+            their steps and the losses' sums in fp32.
         initial_epochs: epochs of the stage that ab, fsp and ft train first; 0 leaves it out.
         evaluate_every: epochs between two evaluations; the last epoch always has one. Part of a run's identity, since
             the best epoch, printed beside the last, is sought among the evaluated ones.
@@ -48,7 +50,7 @@ class Schedule(Strict):
     milestones: tuple[PositiveInt, ...] = (150, 180, 210)
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     weight_decay: NonNegativeFloat = 5e-4
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     initial_epochs: NonNegativeInt = 30
     evaluate_every: PositiveInt = 1
 

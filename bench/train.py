@@ -12,6 +12,7 @@ from bench.data.batches import Normaliser, TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
+from bench.precision import Precision, arithmetic, set_products
 from bench.spec import DataSpec
 from bench.store import CHECKPOINT, WEIGHTS, Store, write_whole
 from bench.types import Batch, Features
@@ -62,6 +63,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
 
     An epoch runs the lanes whose clock stands at it: a lane that was killed later than the others waits for them.
     """
+    set_products(cohort.lanes[0].schedule.precision)
     for lane in cohort.lanes:
         with lane.isolated():
             _resume(lane, store)
@@ -126,7 +128,10 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
     """Return the features of the teachers that some lane listens to in its present stage, by run id."""
     preactivations = any(lane.needs_preactivations for lane in lanes)
     needed = sorted({name for lane in lanes for name in lane.teachers})
-    with torch.no_grad():  # not inference_mode: a distiller may save these tensors for its backward
+    if not needed:
+        return {}
+    # no_grad, not inference_mode: a distiller may save these tensors for its backward
+    with torch.no_grad(), arithmetic(lanes[0].schedule.precision, images.device):
         return {name: teachers[name].network.features(images, preactivations) for name in needed}
 
 
@@ -141,7 +146,9 @@ def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
 
 
 @torch.no_grad()
-def evaluate(networks: Sequence[Network], split: Split, data: DataSpec, device: torch.device) -> list[dict[str, float]]:
+def evaluate(
+    networks: Sequence[Network], split: Split, data: DataSpec, device: torch.device, precision: Precision = "fp32"
+) -> list[dict[str, float]]:
     """Return each network's top-1 and top-5 accuracy in percent; each batch is loaded once for all of them.
 
     Args:
@@ -149,6 +156,7 @@ def evaluate(networks: Sequence[Network], split: Split, data: DataSpec, device: 
         split: the test images.
         data: whose normalisation the networks were trained with.
         device: where the networks live.
+        precision: of the forward passes; a run is evaluated as it was trained.
     """
     for network in networks:
         network.eval()
@@ -159,7 +167,8 @@ def evaluate(networks: Sequence[Network], split: Split, data: DataSpec, device: 
     for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
         view = normalise(images)
         for row, network in enumerate(networks):
-            logits = network(view)
+            with arithmetic(precision, device):
+                logits = network(view)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             hits[row] += torch.stack([best[:, 0].sum(), best.sum()])
     return [{"top1": top1, "top5": top5} for top1, top5 in (100 * hits / len(split)).tolist()]
@@ -179,12 +188,13 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     for lane in lanes:
         if lane.failure is None:
             lane.check_finite()
-            lane.rows.append({"stage": ("initial", "main")[clock.stage], "epoch": clock.epoch, **lane.meter.read()})
+            lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.meter.read()})
     sound = [lane for lane in lanes if lane.failure is None]
     schedule = lanes[0].schedule
     due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
     if clock.stage == MAIN and due and sound:
-        metrics = evaluate([lane.student for lane in sound], cohort.test, cohort.train.spec, cohort.train.device)
+        students, train = [lane.student for lane in sound], cohort.train
+        metrics = evaluate(students, cohort.test, train.spec, train.device, schedule.precision)
         for lane, values in zip(sound, metrics, strict=True):
             lane.rows[-1] |= values
 

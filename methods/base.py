@@ -22,6 +22,7 @@ class Distiller(nn.Module):
 
     needs_preactivations: ClassVar[bool] = False  # whether `Features.preactivations` must be filled
     needs_targets: ClassVar[bool] = False  # whether `Batch.targets` must be there
+    autocast: ClassVar[bool] = False  # whether the term takes maps as a bf16 network gives them, instead of in float32
     weight: ClassVar[float]  # the term's weight unless the suite says otherwise; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's weight beside it; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity

@@ -5,6 +5,10 @@ import pytest
 import torch
 import yaml
 
+from bench.build import build_lane, build_network, network_shapes
+from bench.data import images
+from bench.data.batches import TrainingData
+from bench.lane import Teacher
 from bench.launch import Launcher, Settings
 from bench.plan import Plan, build
 from bench.store import Store
@@ -71,6 +75,26 @@ def document(**changes: object) -> dict:
 def bench(tmp_path):
     """Return a way to make a suite: `bench(methods=["kd"], seeds=2)`."""
     return lambda plugins=(), **changes: Bench(tmp_path, document(**changes), plugins)
+
+
+@pytest.fixture
+def cohort(bench):
+    """Return a way to make a cohort at its start: its lanes by method, training data, teachers and test split."""
+
+    def make(**changes: object):
+        suite = bench(**{"methods": ALL, **changes})
+        plan = suite.plan()
+        run = cell(plan, "teacher").runs[0]
+        network = build_network(run.student, run.data).to(memory_format=torch.channels_last)
+        teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
+        device = torch.device("cpu")
+        train, test = images.load(run.data, suite.folder, device, workers=0)
+        data = TrainingData(run.data, train, device, run.data)
+        runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
+        lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
+        return lanes, data, teachers, test
+
+    return make
 
 
 def cell(plan: Plan, label: str):

@@ -5,29 +5,11 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.build import build_lane, build_network, network_shapes
 from bench.data.batches import Normaliser, TrainingData
-from bench.data.images import load
-from bench.lane import INITIAL, MAIN, Clock, Lane, Teacher, learning_rate
+from bench.lane import INITIAL, MAIN, Clock, Lane, learning_rate
 from bench.spec import Schedule
 from bench.train import checkpoint_due, evaluate, summary, train_epoch
-from tests.train.conftest import ALL, cell, rows
-
-
-@pytest.fixture
-def cohort(bench):
-    """Return a cohort's lanes, one a method, with its training data, teachers and test split."""
-    suite = bench(methods=ALL)
-    plan = suite.plan()
-    run = cell(plan, "teacher").runs[0]
-    network = build_network(run.student, run.data).eval().requires_grad_(False)
-    teachers = {run.id: Teacher(network, network_shapes(run.student, run.data))}
-    device = torch.device("cpu")
-    train, test = load(run.data, suite.folder, device, workers=0)
-    data = TrainingData(run.data, train, device, run.data)
-    runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
-    lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
-    return lanes, data, teachers, test
+from tests.train.conftest import cell, rows
 
 
 def epoch(lanes: list[Lane], data: TrainingData, teachers: dict) -> None:
@@ -47,7 +29,7 @@ def test_the_first_lower_rate_is_that_of_the_epoch_after_the_milestone():
 
 
 def test_the_optimizer_follows_the_schedule(cohort):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     lane = lanes["none"]
     seen = []
     while not lane.done:
@@ -58,7 +40,7 @@ def test_the_optimizer_follows_the_schedule(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FSP"])
 def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_alone(cohort, label):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     lane = lanes[label]
     trunk = {id(p) for module in lane.student.trunk() for p in module.parameters()}
     before = {name: p.detach().clone() for name, p in lane.student.named_parameters()}
@@ -69,7 +51,7 @@ def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_al
 
 
 def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     lane = lanes["FT"]
     before = {name: value.clone() for name, value in lane.student.state_dict().items()}
     distiller = lane.terms[0].distiller
@@ -82,7 +64,7 @@ def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FT"])
 def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     lane = lanes[label]
     epoch([lane], data, teachers)
     assert lane.clock == Clock(MAIN, 1)
@@ -95,7 +77,7 @@ def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
 
 
 def test_the_main_stage_starts_with_momentum_from_zero(cohort):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     lane = lanes["AB"]
     epoch([lane], data, teachers)
     assert not lane.optimizer.state
@@ -109,7 +91,7 @@ def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
 
 
 def test_accuracy_is_what_scikit_learn_says(cohort):
-    lanes, data, _, test = cohort
+    lanes, data, _, test = cohort()
     network = lanes["none"].student
     found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
     with torch.no_grad():
@@ -157,7 +139,7 @@ class NoReading(TorchDispatchMode):
 
 
 def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
-    lanes, data, teachers, _ = cohort
+    lanes, data, teachers, _ = cohort()
     trained = [lane for label, lane in lanes.items() if label != "teacher"]
     for lane in trained:
         while lane.clock.stage == INITIAL:

@@ -1,0 +1,300 @@
+"""What each method costs: milliseconds a step by phase, memory, parameters and arithmetic, all lanes side by side.
+
+The lanes are those that a suite trains, on its data; the teacher's weights are random, on which no cost depends.
+"""
+
+import csv
+import io
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.build import build_lane, build_network, inapplicable, network_shapes
+from bench.data.batches import TrainingData
+from bench.data.images import load
+from bench.lane import INITIAL, Lane, Teacher
+from bench.launch import Settings
+from bench.plan import Cell, Plan
+from bench.precision import set_products
+from bench.spec import NetworkSpec, RunSpec
+from bench.store import Store, write_whole
+from bench.suite import NONE, TEACHER
+from bench.train import teacher_features
+from bench.types import Batch, Features
+from methods.catalog import Method
+
+WARM_UP = 2  # steps before the first that counts
+PHASES = ("data", "teacher", "student", "term", "backward", "optimizer")
+TEACHER_SEED = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one row's step costs; times are medians in milliseconds.
+
+    Attributes:
+        pair: as in the tables.
+        label: the row.
+        stage: main, or initial for what AB, FSP and FT train first.
+        data_ms: loading, augmenting and normalising a batch; paid once for all rows of a pair.
+        teacher_ms: the teacher's forward pass; paid once for all rows of a pair.
+        student_ms: the student's forward pass.
+        term_ms: cross-entropy and the method's term, forward.
+        backward_ms: the backward pass through both.
+        optimizer_ms: the optimizer's step, the method's own state and the meter.
+        step_ms: the last four together.
+        own_percent: what the step takes beyond the undistilled student's, in percent of the latter; all of it, where
+            the student has no part in the stage.
+        peak_mb: most memory that the step holds beyond what it began with, in 10^6 bytes.
+        extra_parameters: the method's own trained parameters.
+        step_gflop: multiplications and additions of products and convolutions in the step, in 10^9.
+    """
+
+    pair: str
+    label: str
+    stage: str
+    data_ms: float
+    teacher_ms: float
+    student_ms: float
+    term_ms: float
+    backward_ms: float
+    optimizer_ms: float
+    step_ms: float
+    own_percent: float
+    peak_mb: float
+    extra_parameters: int
+    step_gflop: float
+
+
+class Stopwatch:
+    """Milliseconds by phase; on a GPU, each phase is waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.times = device, defaultdict[str, list[float]](list)
+        self.start()
+
+    def start(self) -> None:
+        """Start the next phase now."""
+        self.last = self._now()
+
+    def mark(self, phase: str) -> None:
+        """End a phase, and start the next."""
+        now = self._now()
+        self.times[phase].append((now - self.last) * 1e3)
+        self.last = now
+
+    def read(self) -> dict[str, float]:
+        """Return each phase's median, the warm-up left out."""
+        return {phase: median(times[WARM_UP:]) for phase, times in self.times.items()}
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def costs(
+    plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], settings: Settings, steps: int
+) -> Iterator[list[Cost]]:
+    """Yield the costs of each pair's rows, in their order; what cannot serve a pair is left out.
+
+    Args:
+        plan: the suite's.
+        cells: those to measure, each with its first seed; the undistilled student is measured with them.
+        methods: by name.
+        settings: device, data and threads.
+        steps: how many count.
+
+    Raises:
+        RequestError: data is missing, or a parameter does not fit a pair.
+    """
+    torch.set_num_threads(settings.threads)
+    for pair in dict.fromkeys(cell.pair for cell in cells):
+        chosen = [
+            cell
+            for cell in plan.cells
+            if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
+        ]
+        yield _of_pair(plan, chosen, methods, settings, steps)
+
+
+def _of_pair(
+    plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], settings: Settings, steps: int
+) -> list[Cost]:
+    data = cells[0].runs[0].data
+    train, _ = load(data, settings.data, settings.device, settings.workers)
+    specs = {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
+    teacher_data = next((spec.data for spec in specs.values()), data)
+    training = TrainingData(data, train, settings.device, teacher_data)
+    teachers = {name: stand_in(spec.student, training) for name, spec in specs.items()}
+    served = [cell for cell in cells if not inapplicable(cell.runs[0], specs, methods)]
+    rows = [(cell, run) for cell in served for run in _stages(cell.runs[0], methods)]
+    lanes = [build_lane(run, teachers, training.info, methods, settings.device) for _, run in rows]
+    measured = measure(lanes, teachers, training, steps)
+    plain = measured[[cell.method for cell, _ in rows].index(NONE)]["step_ms"]
+    return [
+        Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=_own(lane, numbers["step_ms"], plain))
+        for (cell, _), lane, numbers in zip(rows, lanes, measured, strict=True)
+    ]
+
+
+def _stages(run: RunSpec, methods: Mapping[str, Method]) -> Iterator[RunSpec]:
+    """Yield the run as it begins in its main stage and, if it has one, in its initial stage."""
+    assert run.schedule is not None  # a student trains
+    yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 0}))
+    if any(methods[term.method].has_initial_stage for term in run.terms):
+        yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 1}))
+
+
+def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
+    """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
+    data, device = training.teacher_spec, training.device
+    built = build_network(network, data, TEACHER_SEED).to(device).to(memory_format=torch.channels_last).train()
+    norms = [module for module in built.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = None  # one pass sets the statistics
+    with torch.no_grad():
+        built.features(next(iter(training.epoch(TEACHER_SEED, 0, 1, 64))).teacher_images)
+    return Teacher(built.eval().requires_grad_(False), network_shapes(network, data))
+
+
+def measure(
+    lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
+) -> list[dict[str, Any]]:
+    """Return each lane's numbers of `Cost`, from steps that the lanes take in turn.
+
+    Args:
+        lanes: at their start, of one seed and schedule.
+        teachers: by run id.
+        training: the data.
+        steps: how many count.
+    """
+    schedule, seed, device = lanes[0].schedule, lanes[0].spec.seed, training.device
+    set_products(schedule.precision)
+    for lane in lanes:
+        lane.begin_epoch()
+    shared, timed = Stopwatch(device), [(lane, Stopwatch(device)) for lane in lanes]
+    for number, batch in enumerate(_batches(training, seed, schedule.batch_size, WARM_UP + steps, shared)):
+        features = teacher_features(teachers, lanes, batch.teacher_images)
+        shared.mark("teacher")
+        first = number % len(lanes)  # who comes first after the teacher finds cold caches
+        for lane, watch in (*timed[first:], *timed[:first]):
+            watch.start()
+            lane.step(batch, features, number, watch.mark)
+        shared.start()
+    once = {f"{phase}_ms": value for phase, value in shared.read().items()}
+    found = []
+    for lane, watch in timed:
+        phases = {f"{phase}_ms": value for phase, value in watch.read().items()}
+        with FlopCounterMode(display=False) as counter:
+            lane.step(batch, features, number)
+        extra = sum(p.numel() for term in lane.terms for p in term.distiller.parameters() if p.requires_grad)
+        rest = {
+            "step_ms": sum(phases.values()),
+            "peak_mb": peak_bytes(lane, batch, features) / 1e6,
+            "extra_parameters": extra,
+            "step_gflop": counter.get_total_flops() / 1e9,
+        }
+        found.append(once | phases | rest)
+    return found
+
+
+def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
+    """Yield n batches of as many epochs as they take, each one's loading marked as `data`."""
+
+    def endless() -> Iterator[Batch]:
+        epoch = 1
+        while True:
+            yield from training.epoch(seed, INITIAL, epoch, batch_size)
+            epoch += 1
+
+    for batch in islice(endless(), n):
+        watch.mark("data")
+        yield batch
+
+
+def peak_bytes(lane: Lane, batch: Batch, features: Mapping[str, Features]) -> int:
+    """Return the most memory that a lane's step holds at a time beyond what it began with."""
+    if lane.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(lane.device)
+        before = torch.cuda.memory_allocated(lane.device)
+        lane.step(batch, features, 0)
+        return torch.cuda.max_memory_allocated(lane.device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        lane.step(batch, features, 0)
+    held = peak = 0
+    assert profiler.profiler is not None  # it has run
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def _own(lane: Lane, step_ms: float, plain_ms: float) -> float:
+    return 100 * (step_ms - (plain_ms if lane.trains_student else 0)) / plain_ms
+
+
+def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
+    """Write cost.csv and the bar chart into the suite's results; return their paths."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Cost)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _rounded(value) for name, value in asdict(cost).items()} for cost in found)
+    folder = store.suite_folder(plan.name)
+    files: dict[str, str | bytes] = {"cost.csv": text.getvalue(), **_charts(plan.suite.title, found)}
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    return [str(folder / name) for name in files]
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _charts(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
+    """Return a bar a row, its phases end to end, one chart a pair; as PDF and PNG by file name."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    pairs = list(dict.fromkeys(cost.pair for cost in found))
+    rows = max(sum(cost.pair == pair for cost in found) for pair in pairs)
+    figure, axes = plt.subplots(
+        len(pairs), 1, figsize=(7, (0.24 * rows + 1.2) * len(pairs)), squeeze=False, layout="constrained"
+    )
+    colours = sns.color_palette("colorblind", len(PHASES) - 2)
+    for axis, pair in zip(axes[:, 0], pairs, strict=True):
+        costs = [cost for cost in found if cost.pair == pair]
+        labels = [cost.label if cost.stage == "main" else f"{cost.label} (initial)" for cost in costs]
+        left = [0.0] * len(costs)
+        for phase, colour in zip(PHASES[2:], colours, strict=True):
+            widths = [getattr(cost, f"{phase}_ms") for cost in costs]
+            axis.barh(labels, widths, left=left, color=colour, label=phase)
+            left = [total + width for total, width in zip(left, widths, strict=True)]
+        axis.invert_yaxis()
+        axis.set_title(
+            f"{pair}; teacher {costs[0].teacher_ms:.0f} ms, data {costs[0].data_ms:.1f} ms once for all rows"
+        )
+        axis.set_xlabel("ms a step")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle(title)
+    charts = {}
+    for kind in ("pdf", "png"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150)
+        charts[f"figures/cost.{kind}"] = buffer.getvalue()
+    plt.close(figure)
+    return charts
