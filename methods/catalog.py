@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
 GIVEN = ["student", "teacher", "data"]  # what every constructor is given, by position
-NOT_METHODS = {"__init__", "base", "catalog", "adapters", "maps"}  # files of this folder that hold no method
+NOT_METHODS = {"__init__", "base", "catalog", "adapters", "maps", "banks"}  # files of this folder that hold no method
 ANNOTATIONS: dict[str, Any] = {  # what a parameter's annotation may be made of
     **{
         name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")

@@ -12,21 +12,21 @@ Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published c
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from bench.types import Batch, DataInfo, Features, Shapes
+from methods.banks import Banks, Pieces, drawn_pieces, log_sum, log_sum_value, masked_pieces, softplus_sum
 from methods.base import Distiller, register
 
 EPS = 1e-7  # added to N/M in the denominators, as in the published code
-GATHERED_ROW_COST = 16  # a bank row read at random for one anchor costs as much as this many in one whole product
-KEYS_AT_ONCE = 2**26  # random keys that a draw on an accelerator holds at a time: 256 MB
+KEYS_AT_ONCE = 2**23  # random keys that a draw on an accelerator holds at a time: 32 MB
 
 
 @register("crd", weight=0.8)
@@ -34,6 +34,7 @@ class CRD(Distiller):
     student_bank: Tensor  # (M, D), unit rows once visited
     teacher_bank: Tensor  # (M, D)
     log_z: Tensor  # (2,), of student anchors and of teacher anchors; infinite until the first batch
+    pools: Tensor  # (classes,), how many samples may be negatives of each class
     kept: Tensor | None  # (classes, M), which samples may be negatives of each class, where not all others are
 
     def __init__(
@@ -92,6 +93,8 @@ class CRD(Distiller):
         )
         self.same_class = Groups(data.targets) if positives == "same_class" and data.targets is not None else None
         self.register_buffer("kept", self.alike.cut(negatives_fraction) if negatives_fraction < 1 else None)
+        pools = data.n - self.alike.sizes if self.kept is None else self.kept.sum(dim=1)
+        self.register_buffer("pools", pools, persistent=False)
         self.visited: tuple[Tensor, Tensor, Tensor] | None = None
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
@@ -100,36 +103,48 @@ class CRD(Distiller):
         z_t = F.normalize(self.teacher_head(teacher.embedding))
         self.visited = (batch.indices, z_s.detach(), z_t.detach())
         positives = batch.indices if self.same_class is None else self.same_class.draw_member(batch.indices)
-        negatives = self.candidates(batch.indices) if self.score_all else self.draw_negatives(batch.indices)
-        from_student = self.contrast(z_s, self.teacher_bank, positives, negatives, self.log_z[0])
-        from_teacher = self.contrast(z_t, self.student_bank, positives, negatives, self.log_z[1])
-        return from_student + from_teacher
+        anchors = torch.stack((z_s, z_t)) / self.temperature
+        banks = (self.teacher_bank, self.student_bank)
+        positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
+        pieces, counts = self.negatives(batch.indices)
+        if self.objective == "infonce":
+            return infonce(positive, log_sum(anchors, banks, pieces))
+        # on an accelerator the question would wait for it, so Z is summed there each time
+        if self.log_z.device.type != "cpu" or self.log_z.isinf().any():
+            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
+            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
+            self.log_z.copy_(torch.where(self.log_z.isinf(), math.log(self.n_samples) + log_mean, self.log_z))
+        return self.noise_contrast(positive, counts, anchors, banks, pieces)
 
-    def contrast(self, anchors: Tensor, bank: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor) -> Tensor:
-        """Return one direction's loss: scalar, mean over the batch.
+    def noise_contrast(self, positive: Tensor, counts: Tensor, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
+        """Return the paper's objective: scalar, mean over the batch, both directions summed.
+
+        With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
+        -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
 
         Args:
-            anchors: (B, D), unit rows, with gradient.
-            bank: (M, D), the other side's.
-            positives: (B,), rows of the bank.
-            negatives: (B, N), rows of the bank, or (B, M) booleans that say which rows are negatives.
-            log_z: view of the direction's constant, set here if it is still infinite.
+            positive: (2, B), scores of student anchors and of teacher anchors.
+            counts: (B,), N for each anchor.
+            anchors: (2, B, D), over the temperature.
+            banks: what the anchors are scored against.
+            pieces: the negatives.
         """
-        anchors = anchors / self.temperature
-        positive = (anchors * bank[positives]).sum(dim=1)
-        if negatives.dtype == torch.bool:
-            counts = negatives.sum(dim=1)
-            negative = (anchors @ bank.T).masked_fill(~negatives, -math.inf)
-        else:
-            counts = torch.full_like(positives, negatives.shape[1])
-            negative = bank_scores(anchors, bank, negatives)
-        if self.objective == "infonce":
-            return infonce(positive, negative)
-        with torch.no_grad():
-            log_sum = torch.logaddexp(positive.logsumexp(dim=0), negative.logsumexp(dim=(0, 1)))
-            log_mean = log_sum - (counts + 1).sum().to(log_sum).log()
-            log_z.copy_(torch.where(log_z.isinf(), math.log(self.n_samples) + log_mean, log_z))
-        return noise_contrast(positive, negative, counts, self.n_samples, log_z)
+        share = counts.to(positive) / self.n_samples
+        shift = self.log_z[:, None] + (share + EPS).log()
+        attract = F.softplus(shift - positive, threshold=40.0)
+        repel = softplus_sum(anchors, banks, pieces, shift) + counts * (EPS / share).log1p()
+        return (attract + repel).mean(dim=1).sum()
+
+    def negatives(self, indices: Tensor) -> tuple[Pieces, Tensor]:
+        """Return the anchors' negatives, in pieces of the banks, and how many each has: (B,) for indices (B,)."""
+        if self.score_all:
+
+            def mask(columns: slice) -> Tensor:
+                return self.candidates(indices, columns).to(self.student_bank)
+
+            return partial(masked_pieces, mask, len(indices), self.n_samples), self.pools[self.alike.labels[indices]]
+        drawn = self.draw_negatives(indices)
+        return partial(drawn_pieces, drawn, *self.student_bank.shape), torch.full_like(indices, drawn.shape[1])
 
     @torch.no_grad()
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
@@ -143,11 +158,11 @@ class CRD(Distiller):
         self.log_z.copy_(gather(self.log_z[None])[0])
         self.visited = None
 
-    def candidates(self, indices: Tensor) -> Tensor:
-        """Return which samples may be a negative of each anchor: (B, M) booleans for indices (B,)."""
+    def candidates(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Return which samples, or columns of them, may be a negative of each anchor: (B, M) booleans for (B,)."""
         labels = self.alike.labels[indices]
-        others = self.alike.labels != labels[:, None]
-        return others if self.kept is None else others & self.kept[labels]
+        others = self.alike.labels[columns] != labels[:, None]
+        return others if self.kept is None else others & self.kept[labels, columns]
 
     def draw_negatives(self, indices: Tensor) -> Tensor:
         """Return N negatives for each anchor: (B, N) int64 positions in the training set for indices (B,).
@@ -161,7 +176,7 @@ class CRD(Distiller):
         generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
         if self.kept is None:
             return self.alike.draw_others(indices, self.n_negatives, generator)
-        pools = [np.flatnonzero(row) for row in self.candidates(indices).numpy()]
+        pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one at a time in memory
         return torch.from_numpy(np.stack([pool[draw_ranks(len(pool), self.n_negatives, generator)] for pool in pools]))
 
 
@@ -208,9 +223,8 @@ class Groups(nn.Module):
         starts, sizes = self.starts[groups, None], self.sizes[groups, None]
         pools = (len(self.labels) - sizes)[:, 0].tolist()
         ranks = torch.from_numpy(np.stack([draw_ranks(pool, n, generator) for pool in pools]))
-        return self.order[
-            torch.where(ranks < starts, ranks, ranks + sizes)
-        ]  # a group is a run in `order`: step over it
+        ranks += sizes * (ranks >= starts)  # a group is a run in `order`: step over it
+        return self.order.take(ranks)
 
 
 def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
@@ -235,67 +249,11 @@ def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
     return shuffled.gather(1, torch.where(pools < n, again, torch.arange(n, device=keys.device)))
 
 
-def noise_contrast(positive: Tensor, negatives: Tensor, counts: Tensor, n_samples: int, log_z: Tensor) -> Tensor:
-    """Return the paper's objective for one direction: scalar, mean over the batch.
-
-    With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
-    -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c). Scores of -inf add nothing.
-
-    Args:
-        positive: (B,), scores before exp.
-        negatives: (B, N), scores before exp, -inf where a column does not count.
-        counts: (B,), N for each anchor.
-        n_samples: M.
-        log_z: scalar.
-    """
-    share = counts.to(positive) / n_samples
-    shift = log_z + (share + EPS).log()
-    attract = softplus(shift - positive)
-    repel = softplus(negatives - shift[:, None]).sum(dim=1) + counts * (EPS / share).log1p()
-    return (attract + repel).mean()
-
-
 def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives, scores (B,) and (B, N): scalar, mean over B."""
-    return (torch.logaddexp(positive, negatives.logsumexp(dim=1)) - positive).mean()
-
-
-def softplus(x: Tensor) -> Tensor:
-    """Return log(1 + exp(x)), exact to float64 and safe from overflow: above 40 it is x itself."""
-    return F.softplus(x, threshold=40.0)
-
-
-def bank_scores(anchors: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """Return the product of each anchor with its own rows of a bank: (B, N), with gradient for the anchors.
+    """Return the cross-entropy of the positive among the negatives: scalar, mean over B, both directions summed.
 
     Args:
-        anchors: (B, D).
-        bank: (M, D).
-        rows: (B, N), rows of the bank.
+        positive: (2, B), scores.
+        negatives: (2, B), log of the sum over the negatives' exp(score).
     """
-    return BankScores.apply(anchors, bank, rows, len(bank) <= GATHERED_ROW_COST * rows.shape[1])
-
-
-class BankScores(torch.autograd.Function):
-    """`bank_scores`, both ways; no (B, N, D) tensor is ever made and none is kept for the backward pass.
-
-    whole: one product of the anchors with the whole bank, of which the rows' scores are picked; backward the same
-    way round. Otherwise each anchor's rows are gathered in turn, (N, D) at a time, and gathered again for backward.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchors: Tensor, bank: Tensor, rows: Tensor, whole: bool) -> Tensor:  # noqa: ANN401, D102
-        ctx.save_for_backward(bank, rows)
-        ctx.whole = whole
-        if whole:
-            return (anchors @ bank.T).gather(1, rows)
-        return torch.stack([bank.index_select(0, own) @ anchor for anchor, own in zip(anchors, rows, strict=True)])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
-        bank, rows = ctx.saved_tensors
-        if ctx.whole:
-            weights = grad.new_zeros(len(rows), len(bank)).scatter_add_(1, rows, grad)
-            return weights @ bank, None, None, None
-        return F.embedding_bag(rows, bank, per_sample_weights=grad.contiguous(), mode="sum"), None, None, None
+    return (torch.logaddexp(positive, negatives) - positive).mean(dim=1).sum()

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from bench.types import DataInfo
-from methods.crd import BankScores, bank_scores, draw_by_keys
+from methods.crd import draw_by_keys
 from tests.methods.samples import CLASSES, DATA, STUDENT, build, features
 
 LABELS = DATA.targets
@@ -218,41 +218,6 @@ def test_extreme_scores_do_not_overflow_in_float32(student, teacher, batch, obje
     loss.backward()
     assert loss.isfinite()
     assert low_s.embedding.grad.isfinite().all()
-
-
-# scores
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_scores_and_their_gradient_are_those_of_each_anchor_with_its_rows(whole):
-    torch.manual_seed(0)
-    anchors = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    bank, rows = torch.randn(30, 5, dtype=torch.float64), torch.randint(30, (4, 6))
-    assert_close(BankScores.apply(anchors, bank, rows, whole), (anchors[:, None] * bank[rows]).sum(dim=2))
-    assert torch.autograd.gradcheck(lambda a: BankScores.apply(a, bank, rows, whole), anchors)
-
-
-def test_the_whole_banks_product_and_gathered_rows_agree():
-    torch.manual_seed(0)
-    bank, rows, weights = torch.randn(300, 8).double(), torch.randint(300, (4, 40)), torch.randn(4, 40).double()
-    found = []
-    for whole in (True, False):
-        anchors = torch.ones(4, 8, dtype=torch.float64, requires_grad=True)
-        scores = BankScores.apply(anchors, bank, rows, whole)
-        (scores * weights).sum().backward()
-        found.append((scores, anchors.grad))
-    assert_close(found[0], found[1])
-
-
-@pytest.mark.parametrize("m", [100, 5000])  # on either side of the cost rule
-def test_no_tensor_of_all_rows_is_kept_for_the_backward_pass(m):
-    b, n, d = 3, 50, 64
-    sizes = []
-    anchors = torch.randn(b, d, requires_grad=True)
-    bank, rows = torch.randn(m, d), torch.randint(m, (b, n))
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-        bank_scores(anchors, bank, rows)
-    assert sizes == [bank.numel(), rows.numel()]
 
 
 # the banks

@@ -1,0 +1,197 @@
+"""Sums over the scores of anchors with the rows of two banks, a piece of the scores at a time.
+
+Two sides are scored at once, each against its own bank: anchors (2, B, D), banks two (M, D), score = <anchor, row>.
+A sum's gradient for the anchors is made beside it and kept for the backward pass; no score outlives its piece, so
+`ENTRIES_AT_ONCE` bounds memory, not the banks' size. Nothing here is differentiable twice.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ENTRIES_AT_ONCE = 2**22  # of the largest tensor made, 16 MB in float32; another number changes rounding only
+GATHERED_ROW_COST = 8  # a bank row read at random for one anchor costs as much as this many in one whole product
+FAR = 1e30  # from any score, but finite
+
+Banks = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some scores of b of the anchors: (b, K), how they are made and what becomes of them.
+
+    Attributes:
+        anchors: which.
+    """
+
+    anchors: slice
+
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
+        """Return the scores of the piece's anchors (b, D)."""
+        raise NotImplementedError
+
+    def counted(self, values: Tensor) -> Tensor:
+        """Return values, one a score, with those of no account set to 0, in place."""
+        return values
+
+    def log_sum(self, scores: Tensor) -> Tensor:
+        """Return log sum exp(score) of each anchor, (b,); overwrites the scores."""
+        top = scores.amax(dim=1, keepdim=True)
+        return top[:, 0] + self.counted(_exp(scores.sub_(top))).sum(dim=1).log()
+
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
+        """Return the sum of each anchor's scored rows times weights, one a score: (b, D); overwrites the weights."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Picked(Piece):
+    """Each anchor's own rows (b, N), which may repeat, from products with the whole bank."""
+
+    rows: Tensor
+
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return (anchors @ bank.T).gather(1, self.rows)
+
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return weights.new_zeros(len(weights), len(bank)).scatter_add_(1, self.rows, weights) @ bank
+
+
+@dataclass(frozen=True)
+class Gathered(Piece):
+    """Each anchor's own rows (b, N), which may repeat, gathered for one anchor after the other."""
+
+    rows: Tensor
+
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return torch.stack([bank.index_select(0, own) @ anchor for anchor, own in zip(anchors, self.rows, strict=True)])
+
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return F.embedding_bag(self.rows, bank, per_sample_weights=weights, mode="sum")
+
+
+@dataclass(frozen=True)
+class Masked(Piece):
+    """A run of rows for all anchors; the mask (b, K) is 1 where a score counts, else 0."""
+
+    rows: slice
+    mask: Tensor
+
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return anchors @ bank[self.rows].T
+
+    def counted(self, values: Tensor) -> Tensor:  # noqa: D102
+        return values.mul_(self.mask)
+
+    def log_sum(self, scores: Tensor) -> Tensor:  # noqa: D102
+        return super().log_sum(scores.add_((self.mask - 1).mul_(FAR)))  # finite, so that none counting gives -inf
+
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return self.counted(weights) @ bank[self.rows]
+
+
+Pieces = Callable[[], Iterator[Piece]]
+
+
+def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
+    """Yield the scores of each anchor with its own rows (B, N) of banks (M, D), which may repeat."""
+    if n_samples <= GATHERED_ROW_COST * rows.shape[1]:
+        for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // n_samples):
+            yield Picked(anchors, rows[anchors])
+    else:
+        for part in rows.split(max(1, ENTRIES_AT_ONCE // dim), dim=1):
+            for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // part.shape[1]):
+                yield Gathered(anchors, part[anchors])
+
+
+def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
+    """Yield the scores of b anchors with the rows of banks (M, D) that a mask picks.
+
+    Args:
+        mask: gives the columns of a (B, M) mask that it is asked for.
+        b: B.
+        n_samples: M.
+    """
+    for rows in _blocks(n_samples, ENTRIES_AT_ONCE // (2 * b)):  # scores, and the mask beside them
+        yield Masked(slice(None), rows, mask(rows))
+
+
+def _blocks(n: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def softplus_sum(anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:
+    """Return sum log(1 + exp(score - shift)) of each anchor, shift (2, B) without gradient: (2, B)."""
+    return SoftplusSum.apply(anchors, banks, pieces, shift)
+
+
+def log_sum(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
+    """Return log sum exp(score) of each anchor: (2, B)."""
+    return LogSum.apply(anchors, banks, pieces)
+
+
+@torch.no_grad()
+def log_sum_value(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
+    """Return what `log_sum` returns, without a way back."""
+    total = torch.full_like(anchors[..., 0], -torch.inf)
+    for side, piece, _, scores in _scored(anchors, banks, pieces):
+        here = total[side, piece.anchors]
+        here.copy_(torch.logaddexp(here, piece.log_sum(scores)))
+    return total
+
+
+class SoftplusSum(torch.autograd.Function):
+    """The gradient for an anchor is the sum of sigmoid(score - shift) * row."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401, D102
+        total, slope = torch.zeros_like(shift), torch.zeros_like(anchors)
+        for side, piece, bank, scores in _scored(anchors, banks, pieces):
+            x = scores.sub_(shift[side, piece.anchors, None])
+            total[side, piece.anchors] += piece.counted(F.softplus(x, threshold=40.0)).sum(dim=1)  # above, it is x
+            slope[side, piece.anchors] += piece.weighted_rows(x.sigmoid_(), bank)
+        ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
+        (slope,) = ctx.saved_tensors
+        return grad[..., None] * slope, None, None, None
+
+
+class LogSum(torch.autograd.Function):
+    """The gradient for an anchor is the sum of exp(score - log sum) * row."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401, D102
+        total, slope = log_sum_value(anchors, banks, pieces), torch.zeros_like(anchors)
+        for side, piece, bank, scores in _scored(anchors, banks, pieces):
+            weights = _exp(scores.sub_(total[side, piece.anchors, None]))
+            slope[side, piece.anchors] += piece.weighted_rows(weights, bank)
+        ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401, D102
+        (slope,) = ctx.saved_tensors
+        return grad[..., None] * slope, None, None
+
+
+def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int, Piece, Tensor, Tensor]]:
+    """Yield side, piece, bank and scores, for every piece and both sides."""
+    for piece in pieces():
+        for side, bank in enumerate(banks):
+            yield side, piece, bank, piece.scores(anchors[side, piece.anchors], bank)
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Return exp(x) of x <= 0 in place, no less than e^-80: nearer to 0 a CPU takes twenty times as long."""
+    return x.clamp_(min=-80, max=0).exp_()
