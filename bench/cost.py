@@ -7,8 +7,9 @@ import csv
 import io
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.build import build_lane, build_network, inapplicable, network_shapes
 from bench.data.batches import TrainingData
-from bench.data.images import load
+from bench.data.images import Split, load
 from bench.lane import INITIAL, Lane, Teacher
 from bench.launch import Settings
 from bench.plan import Cell, Plan
@@ -29,7 +30,7 @@ from bench.spec import NetworkSpec, RunSpec
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
 from bench.train import teacher_features
-from bench.types import Batch, Features
+from bench.types import Batch
 from methods.catalog import Method
 
 WARM_UP = 2  # steps before the first that counts
@@ -124,21 +125,35 @@ def costs(
             for cell in plan.cells
             if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
         ]
-        yield _of_pair(plan, chosen, methods, settings, steps)
+        data = chosen[0].runs[0].data
+        train, _ = load(data, settings.data, settings.device, settings.workers)
+        yield of_pair(plan, chosen, methods, train, settings.device, steps)
 
 
-def _of_pair(
-    plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], settings: Settings, steps: int
+def of_pair(
+    plan: Plan,
+    cells: Sequence[Cell],
+    methods: Mapping[str, Method],
+    train: Split,
+    device: torch.device,
+    steps: int,
 ) -> list[Cost]:
-    data = cells[0].runs[0].data
-    train, _ = load(data, settings.data, settings.device, settings.workers)
+    """Return the costs of one pair's rows, the undistilled student's among them.
+
+    Args:
+        plan: the suite's.
+        cells: of the pair, without its teacher's.
+        methods: by name.
+        train: the training images.
+        device: where they are.
+        steps: how many count.
+    """
     specs = {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
-    teacher_data = next((spec.data for spec in specs.values()), data)
-    training = TrainingData(data, train, settings.device, teacher_data)
+    training = training_data(cells, plan, train, device)
     teachers = {name: stand_in(spec.student, training) for name, spec in specs.items()}
     served = [cell for cell in cells if not inapplicable(cell.runs[0], specs, methods)]
-    rows = [(cell, run) for cell in served for run in _stages(cell.runs[0], methods)]
-    lanes = [build_lane(run, teachers, training.info, methods, settings.device) for _, run in rows]
+    rows = [(cell, run) for cell in served for run in stages(cell.runs[0], methods)]
+    lanes = [build_lane(run, teachers, training.info, methods, device) for _, run in rows]
     measured = measure(lanes, teachers, training, steps)
     plain = measured[[cell.method for cell, _ in rows].index(NONE)]["step_ms"]
     return [
@@ -147,7 +162,14 @@ def _of_pair(
     ]
 
 
-def _stages(run: RunSpec, methods: Mapping[str, Method]) -> Iterator[RunSpec]:
+def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
+    """Return a pair's training set, with the view that its teacher has of it."""
+    data = cells[0].runs[0].data
+    teachers = (plan.runs[name].data for cell in cells for name in cell.runs[0].teachers)
+    return TrainingData(data, train, device, next(teachers, data))
+
+
+def stages(run: RunSpec, methods: Mapping[str, Method]) -> Iterator[RunSpec]:
     """Yield the run as it begins in its main stage and, if it has one, in its initial stage."""
     assert run.schedule is not None  # a student trains
     yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 0}))
@@ -200,7 +222,7 @@ def measure(
         extra = sum(p.numel() for term in lane.terms for p in term.distiller.parameters() if p.requires_grad)
         rest = {
             "step_ms": sum(phases.values()),
-            "peak_mb": peak_bytes(lane, batch, features) / 1e6,
+            "peak_mb": peak_bytes(partial(lane.step, batch, features, number), device) / 1e6,
             "extra_parameters": extra,
             "step_gflop": counter.get_total_flops() / 1e9,
         }
@@ -222,15 +244,15 @@ def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: 
         yield batch
 
 
-def peak_bytes(lane: Lane, batch: Batch, features: Mapping[str, Features]) -> int:
-    """Return the most memory that a lane's step holds at a time beyond what it began with."""
-    if lane.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(lane.device)
-        before = torch.cuda.memory_allocated(lane.device)
-        lane.step(batch, features, 0)
-        return torch.cuda.max_memory_allocated(lane.device) - before
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the most memory that a step holds at a time beyond what it began with."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        lane.step(batch, features, 0)
+        step()
     held = peak = 0
     assert profiler.profiler is not None  # it has run
     for event in profiler.profiler.kineto_results.events():

@@ -42,7 +42,10 @@ ARROWS: dict[str, set[str]] = {
         *("launch", "train", "lane", "build", "precision", "plan", "suite", "store"),
         *BEFORE_TRAINING,
     },
-    "cli": {"launch", "cost", "report", "standing", "status", "listing", "display", "plan", "suite", "store", "methods", *LEAF},
+    "cli": {
+        *("launch", "cost", "report", "standing", "status", "listing", "display", "plan", "suite", "store", "methods"),
+        *LEAF,
+    },
     "run_suite": {"cli"},
 }
 

@@ -1,0 +1,231 @@
+"""Every ratio that the project promises of its speed, measured on this machine: `python -m benchmarks`.
+
+Ratios come from medians of repeats in turn, so that a machine that slows down slows both sides. The images are noise of
+CIFAR-100's size: no cost depends on what they show.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.build import build_lane
+from bench.cost import of_pair, peak_bytes, stages, stand_in, training_data
+from bench.data.batches import batch_sizes
+from bench.data.images import ResidentImages, Split
+from bench.lane import MAIN
+from bench.plan import build
+from bench.provenance import provenance
+from bench.suite import NONE, TEACHER, load
+from bench.train import evaluate, train_epoch
+from bench.types import Batch, DataInfo, Features, Shapes
+from benchmarks import naive, startup
+from methods.catalog import catalog
+from methods.crd import CRD
+
+logger = logging.getLogger(__name__)
+
+SUITE = Path(__file__).parent / "speed.yaml"
+METHODS = catalog()
+DEVICE = torch.device("cpu")
+TRAIN, TEST, CLASSES = 50_000, 10_000, 100  # CIFAR-100's
+EVALUATED = 1_000  # test images whose time stands for all
+N_NEGATIVES = 16_384  # CRD's
+LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
+WANTED = {  # a term's own share of a plain student's step
+    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
+    **{"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One promise: what it is of, what was measured, and at most what was wanted; None for what cannot be measured."""
+
+    what: str
+    measured: float | None
+    wanted: float
+    unit: str = ""
+
+
+class Cohort:
+    """The suite's lanes at their main stage with a teacher of random weights, and a clock for their steps."""
+
+    def __init__(self, train: Split, precision: str) -> None:
+        self.plan = build(load(SUITE, METHODS, [f"training.precision={precision}"]), SUITE, METHODS)
+        self.cells = [cell for cell in self.plan.cells if cell.method != TEACHER]
+        self.data = training_data(self.cells, self.plan, train, DEVICE)
+        specs = {name: self.plan.runs[name] for cell in self.cells for name in cell.runs[0].teachers}
+        self.teachers = {name: stand_in(spec.student, self.data) for name, spec in specs.items()}
+        runs = {cell.label: next(stages(cell.runs[0], METHODS)) for cell in self.cells if cell.label != "CRD all"}
+        self.lanes = {
+            label: build_lane(run, self.teachers, self.data.info, METHODS, DEVICE) for label, run in runs.items()
+        }
+
+    def seconds(self, left_out: str = "") -> Iterator[float]:
+        """Yield what each of the trainer's steps takes, data and teacher included."""
+        lanes = [lane for label, lane in self.lanes.items() if label != left_out]
+        steps = iter(train_epoch(self.teachers, lanes, self.data.epoch(1, MAIN, 1, lanes[0].schedule.batch_size)))
+        while True:
+            started = time.perf_counter()
+            next(steps)
+            yield time.perf_counter() - started
+
+
+def split(n: int) -> Split:
+    """Return n images of noise, of CIFAR-100's size, with labels in turn."""
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Split(ResidentImages(images, DEVICE), torch.arange(n) % CLASSES)
+
+
+def naive_seconds(cohort: Cohort, label: str) -> Iterator[float]:
+    """Yield what each step of one row takes in the yardstick's loop."""
+    lane, (teacher,) = cohort.lanes[label], cohort.teachers.values()
+    term = lane.terms[0] if lane.terms else None
+    name = term.name if term else NONE
+    run = naive.NaiveRun(
+        name, lane.student, teacher.network if term else None, term.distiller if term else None, lane.schedule
+    )
+    images, targets = cohort.data.split.images, cohort.data.split.targets.numpy()
+    assert isinstance(images, ResidentImages)
+    pixels, negatives = images.images.permute(0, 2, 3, 1).numpy(), N_NEGATIVES if name == "crd" else 0
+    mean, std, size = lane.spec.data.mean, lane.spec.data.std, lane.schedule.batch_size
+    batches = iter(naive.loader(pixels, targets, mean, std, size, 0, negatives))  # workers would take the step's cores
+    while True:
+        started = time.perf_counter()
+        run.step(next(batches))
+        yield time.perf_counter() - started
+
+
+def against_naive(train: Split, repeats: int) -> Iterator[Row]:
+    """Yield the cohort's step against the yardstick's, in fp32 and bf16, with and without NST."""
+    cohorts = {precision: Cohort(train, precision) for precision in ("fp32", "bf16")}
+    clocks: dict[str, Iterator[float]] = {}
+    for precision, cohort in cohorts.items():
+        clocks |= {precision: cohort.seconds(), f"{precision}, no NST": cohort.seconds("NST")}
+    labels = list(cohorts["fp32"].lanes)
+    clocks |= {label: naive_seconds(cohorts["fp32"], label) for label in labels}
+    times: dict[str, list[float]] = {name: [] for name in clocks}
+    for repeat in range(repeats + 1):
+        for name, clock in clocks.items():
+            times[name].append(next(clock))
+        logger.info("cohort against yardstick: %d of %d repeats", repeat, repeats)
+    middle = {name: median(spent[1:]) for name, spent in times.items()}  # the first warms up
+    logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * spent:.0f}" for name, spent in middle.items()))
+    whole = sum(middle[label] for label in labels)
+    for precision, wanted, wanted_rest in (("fp32", 1 / 6, 1 / 3), ("bf16", 1 / 9, 1 / 5)):
+        yield Row(f"step of a cohort of 14, {precision}, against the naive loop", middle[precision] / whole, wanted)
+        rest = middle[f"{precision}, no NST"] / (whole - middle["NST"])
+        yield Row("the same with NST left out of both", rest, wanted_rest)
+
+
+def of_terms(train: Split, steps: int) -> Iterator[Row]:
+    """Yield each term's own share of a plain student's step, and the data's of a cohort's."""
+    cohort = Cohort(train, "fp32")
+    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps)
+    for cost in found:
+        name = cost.label if cost.stage == "main" else f"{cost.label} (initial)"
+        if name in WANTED:
+            yield Row(f"own term of {name}, share of a student's step", cost.own_percent / 100, WANTED[name])
+    main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
+    data, teacher = found[0].data_ms, found[0].teacher_ms
+    yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
+
+
+def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
+    """Yield the evaluation's share of a cohort's epoch on CIFAR-100."""
+    cohort, test = Cohort(train, "fp32"), split(EVALUATED)
+    students, clock = [lane.student for lane in cohort.lanes.values()], cohort.seconds()
+    steps, evaluations = [], []
+    for _ in range(repeats + 1):
+        steps.append(next(clock))
+        started = time.perf_counter()
+        evaluate(students, test, cohort.data.spec, DEVICE)
+        evaluations.append(time.perf_counter() - started)
+        for student in students:
+            student.train()
+    training = len(batch_sizes(TRAIN, 64)) * median(steps[1:])
+    evaluation = median(evaluations[1:]) * TEST / EVALUATED
+    yield Row("evaluation, share of an epoch", evaluation / (training + evaluation), 0.1)
+
+
+def of_memory() -> Iterator[Row]:
+    """Yield the most memory that CRD's term holds beyond networks and banks."""
+    bound = 100.0
+    for n, what in ((TRAIN, "a bank of 50,000"), (LARGE_BANK, "a bank of 1,300,000")):
+        shapes = Shapes("any", ((64, 8, 8),), (), 256, CLASSES)
+        for negatives in ("other_class", "all"):
+            distiller = CRD(shapes, shapes, DataInfo(n, CLASSES, torch.arange(n) % CLASSES), negatives=negatives)
+            embeddings = [torch.randn(64, 256, requires_grad=own) for own in (True, False)]
+            student, teacher = (Features((), (), embedding, embedding[:, :CLASSES]) for embedding in embeddings)
+            batch = Batch(embeddings[0], embeddings[0], None, torch.arange(64))
+
+            step = partial(_step_alone, distiller, student, teacher, batch)
+            step()  # heads' gradients are there from then on
+            kind = "" if negatives == "other_class" else ", negatives: all"
+            yield Row(f"peak memory of CRD on {what}{kind}", peak_bytes(step, DEVICE) / 1e6, bound, "MB")
+
+
+def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:
+    distiller.loss(student, teacher, batch).backward()
+    distiller.after_step(lambda rows: rows)
+
+
+def of_startup(repeats: int) -> Iterator[Row]:
+    """Yield how long the command line takes for a suite of 10,000 finished runs."""
+    bounds = {"--help": 1.0, "status": 5.0, "report": 30.0, "a run with nothing to do": 5.0}
+    for name, seconds in startup.measured(repeats).items():
+        yield Row(f"start-up: {name}", seconds, bounds[name], "s")
+
+
+def of_gpu() -> Iterator[Row]:
+    """Yield what only a GPU can show; the benchmark measures CPUs so far."""
+    yield Row("on a GPU: one run at a time, hours against the cohort's", None, 0.1)
+
+
+def main(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats in turn; ratios are of their medians.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the arithmetic.")] = 2,
+    only: Annotated[str, typer.Option(help="Parts, by comma: naive, terms, evaluation, memory, startup, gpu.")] = "",
+) -> None:
+    """Measure every promise of the project's speed, and print measured and wanted side by side."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(threads)
+    train = split(TRAIN)
+    parts: dict[str, Callable[[], Iterator[Row]]] = {
+        "naive": lambda: against_naive(train, repeats),
+        "terms": lambda: of_terms(train, 3 * repeats),
+        "evaluation": lambda: of_evaluation(train, repeats),
+        "memory": of_memory,
+        "startup": lambda: of_startup(repeats),
+        "gpu": of_gpu,
+    }
+    chosen = [part for name, part in parts.items() if not only or name in only.split(",")]
+    facts = provenance(DEVICE, threads)
+    console = Console(width=110)
+    table = Table(title=f"{facts['device']}, {threads} threads, torch {facts['versions']['torch']}")
+    for head in ("what", "measured", "wanted", ""):
+        table.add_column(head, justify="left" if head in ("what", "") else "right")
+    for part in chosen:
+        for row in part():
+            unit = f" {row.unit}" if row.unit else ""
+            measured = "unmeasured" if row.measured is None else f"{row.measured:.3g}{unit}"
+            verdict = "" if row.measured is None else "reached" if row.measured <= row.wanted else "not reached"
+            table.add_row(row.what, measured, f"<= {row.wanted:.3g}{unit}", verdict)
+            logger.info("%s: %s, wanted <= %.3g%s", row.what, measured, row.wanted, unit)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's log
+    typer.run(main)
