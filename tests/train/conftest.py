@@ -19,6 +19,9 @@ ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", 
 ALL.append({"method": "crd", "n_negatives": 64})
 
 
+CPU = torch.device("cpu")
+
+
 class Silent:
     """An observer that only counts the epochs that each run trained."""
 
@@ -48,13 +51,15 @@ class Bench:
     def plan(self) -> Plan:
         return build(load(self.path, self.methods), self.path, self.methods)
 
-    def run(self, results: str = "results", only: Sequence[str] | None = None) -> tuple[Plan, Store, Silent]:
+    def run(
+        self, results: str = "results", only: Sequence[str] | None = None, device: torch.device = CPU
+    ) -> tuple[Plan, Store, Silent]:
         """Train all runs of the plan, or those with the given labels and what they need."""
         plan, store, observer = self.plan(), Store(self.folder / results), Silent()
         cells = [cell for cell in plan.cells if only is None or cell.label in only]
         chosen = {i for cell in cells for run in cell.runs for i in (run.id, *run.needs)}
         wanted = [run for run in plan.runs.values() if run.id in chosen]
-        settings = Settings(torch.device("cpu"), self.folder / "data", plan.suite.threads, workers=0)
+        settings = Settings(device, self.folder / "data", plan.suite.threads, workers=0)
         Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
         return plan, store, observer
 
@@ -81,13 +86,12 @@ def bench(tmp_path):
 def cohort(bench):
     """Return a way to make a cohort at its start: its lanes by method, training data, teachers and test split."""
 
-    def make(**changes: object):
+    def make(device: torch.device = CPU, **changes: object):
         suite = bench(**{"methods": ALL, **changes})
         plan = suite.plan()
         run = cell(plan, "teacher").runs[0]
-        network = build_network(run.student, run.data).to(memory_format=torch.channels_last)
+        network = build_network(run.student, run.data).to(device).to(memory_format=torch.channels_last)
         teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
-        device = torch.device("cpu")
         train, test = images.load(run.data, suite.folder, device, workers=0)
         data = TrainingData(run.data, train, device, run.data)
         runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
