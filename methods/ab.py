@@ -42,7 +42,7 @@ class Violation(torch.autograd.Function):
         side = teacher.sign().sub_(0.5).sign_()  # arithmetic, for torch.where and masks are scalar code on CPUs
         violation = (side * connected).sub_(1).clamp_(max=0)  # v below zero
         ctx.save_for_backward(side.mul_(violation))
-        return torch.linalg.vector_norm(violation).square()
+        return torch.linalg.vector_norm(violation, dtype=torch.promote_types(violation.dtype, torch.float32)).square()
 
     @staticmethod
     @once_differentiable
@@ -54,6 +54,7 @@ class Violation(torch.autograd.Function):
 @register("ab", weight=1.0)
 class AB(Distiller):
     needs_preactivations = True
+    autocast = True
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__(student, teacher, data)

@@ -23,6 +23,8 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 @register("at", weight=1000.0)
 class AT(Distiller):
+    autocast = True
+
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term: per stage a mean over batch and positions, summed over the stages."""
         pairs = zip(student.stages[1:], teacher.stages[1:], strict=True)

@@ -17,6 +17,8 @@ from methods.base import Distiller, register
 
 @register("fitnet", weight=100.0)
 class FitNet(Distiller):
+    autocast = True
+
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, layer: NonNegativeInt = 2) -> None:
         super().__init__(student, teacher, data)
         if reason := self.inapplicable(student, teacher, layer):

@@ -22,6 +22,8 @@ SLOW_FAMILIES = ("resnet", "wrn")  # students whose paraphraser trains at 0.01, 
 
 @register("ft", weight=500.0)
 class FT(Distiller):
+    autocast = True
+
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__(student, teacher, data)
         self.paraphraser = Paraphraser(teacher.stages[-1][0])

@@ -41,10 +41,11 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:  # noqa: ANN401, D102
+        wide = features.to(_wide(features))
         if features.stride(1) == 1:  # the norm of adjacent entries is quick, of any others it is scalar code
-            energy = torch.linalg.vector_norm(features, dim=1).square_()
+            energy = torch.linalg.vector_norm(wide, dim=1).square_()
         else:
-            energy = features.square().sum(dim=1)
+            energy = wide.square().sum(dim=1)
         energy = energy.flatten(1).div_(features.shape[1])
         norm = torch.linalg.vector_norm(energy, dim=1, keepdim=True).clamp_(min=EPS)
         attention = energy.div_(norm)
@@ -57,7 +58,7 @@ class Attention(torch.autograd.Function):
         features, attention, norm = ctx.saved_tensors
         along = (grad * attention).sum(dim=1, keepdim=True)
         energy_grad = (grad - attention * along).div_(norm * features.shape[1] / 2)
-        return features * energy_grad.view(features[:, :1].shape)
+        return features * energy_grad.view(features[:, :1].shape).to(features.dtype)
 
 
 class SquaredError(torch.autograd.Function):
@@ -67,13 +68,13 @@ class SquaredError(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, wanted: Tensor) -> Tensor:  # noqa: ANN401, D102
         difference = features - wanted
         ctx.save_for_backward(difference)
-        return difference.square().sum(dim=(0, 2, 3))
+        return difference.square().sum(dim=(0, 2, 3), dtype=_wide(features))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401, D102
         (difference,) = ctx.saved_tensors
-        return difference * (2 * grad)[:, None, None], None
+        return difference * (2 * grad)[:, None, None].to(difference.dtype), None
 
 
 class Gram(torch.autograd.Function):
@@ -93,6 +94,11 @@ class Gram(torch.autograd.Function):
             return _product(grad + grad.mT, rows), None
         first, second = ctx.needs_input_grad
         return _product(grad, others) if first else None, _product(grad.mT, rows) if second else None
+
+
+def _wide(features: Tensor) -> torch.dtype:
+    """Return what sums over maps are made in: float32, or float64 for maps in it."""
+    return torch.promote_types(features.dtype, torch.float32)
 
 
 def _product(weights: Tensor, rows: Tensor) -> Tensor:

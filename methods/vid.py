@@ -45,6 +45,8 @@ class Gaussian(nn.Module):
 
 @register("vid", weight=1.0)
 class VID(Distiller):
+    autocast = True
+
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__(student, teacher, data)
         if reason := self.inapplicable(student, teacher):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
 from bench.types import Features
@@ -41,6 +42,15 @@ def in_layout(side: Features, layout: torch.memory_format) -> dict[str, tuple[Te
         field: tuple(maps.contiguous(memory_format=layout) for maps in getattr(side, field))
         for field in ("stages", "preactivations")
     }
+
+
+def in_precision(side: Features, precision: torch.dtype) -> Features:
+    """Return a network's features with maps rounded to bfloat16 and held in a precision, the rest in float32."""
+    maps = {
+        field: tuple(map.bfloat16().to(precision) for map in getattr(side, field))
+        for field in ("stages", "preactivations")
+    }
+    return replace(side, embedding=side.embedding.float(), logits=side.logits.float(), **maps)
 
 
 def losses(distiller: Distiller, student: Features, teacher: Features, device: str = "cpu") -> list[Tensor]:
@@ -81,6 +91,24 @@ def test_a_method_gives_the_same_whichever_way_maps_lie_in_memory(name, pair):
         total.backward()
         found.append([total, *(tensor.grad for tensor in tensors(student) if tensor.grad is not None)])
     assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].load().autocast])
+def test_a_method_in_bfloat16_agrees_with_float32_on_the_same_maps(name, pair):
+    found = []
+    for precision in (torch.bfloat16, torch.float32):
+        student, teacher = (in_precision(side, precision) for side in (features(pair[0], 1), features(pair[1], 2)))
+        for tensor in tensors(student):
+            tensor.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            of_stages = losses(build(name, *pair).float(), student, teacher)
+        assert all(loss.dtype == torch.float32 for loss in of_stages)
+        sum(of_stages).backward()
+        found.append(([*of_stages], [tensor.grad.float() for tensor in tensors(student) if tensor.grad is not None]))
+    (losses_low, gradients_low), (losses_high, gradients_high) = found
+    assert_close(losses_low, losses_high, rtol=0.02, atol=0)
+    for low, high in zip(gradients_low, gradients_high, strict=True):
+        assert cosine_similarity(low.flatten(), high.flatten(), dim=0) > 0.97  # a ReLU near 0 may fall the other way
 
 
 def test_a_method_goes_on_bitwise_from_its_state_dict(name, pair):

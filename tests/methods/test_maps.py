@@ -92,3 +92,13 @@ def test_attention_agrees_with_autograds_own_graph(layout):
     plain = normalize(features.square().mean(dim=1).flatten(1))
     expected = torch.autograd.grad((plain * weights).sum(), features)
     assert_close(torch.autograd.grad((attention(features) * weights).sum(), features), expected)
+
+
+@pytest.mark.parametrize("term", [attention, lambda f: squared_error(f, torch.ones_like(f))])
+def test_bfloat16_maps_are_summed_in_float32_and_get_gradients_of_their_own_kind(term, layout):
+    features = maps(8, 300, 16, 16, layout=layout).detach().bfloat16().requires_grad_()
+    found = term(features)
+    (gradient,) = torch.autograd.grad(found.sum(), features)
+    assert found.dtype == torch.float32
+    assert gradient.dtype == torch.bfloat16
+    assert_close(found.double(), term(features.double()), rtol=1e-3, atol=0)
