@@ -36,6 +36,11 @@ def squared_error(features: Tensor, wanted: Tensor) -> Tensor:
     return SquaredError.apply(features, wanted)
 
 
+def inverse_root(squared_norms: Tensor) -> Tensor:
+    """Return 1 over the norms: what normalises. A vector of zeros stays one, and has gradient 0."""
+    return squared_norms.clamp(min=EPS**2).rsqrt()
+
+
 class Attention(torch.autograd.Function):
     """With E = mean_C f^2 and a = E / ||E||: dE = (da - a <a, da>) / ||E|| and df = 2 f dE / C."""
 

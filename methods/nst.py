@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.types import Batch, Features, Shapes
 from methods.adapters import match
 from methods.base import Distiller, register, same_stages
-from methods.maps import EPS, gram
+from methods.maps import gram, inverse_root
 
 
 def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
 
 def by_positions(channels: Tensor) -> Tensor:
     """Return the mean over unit channels x, of (B, C, P), of x x^T: (B, P, P)."""
-    positions = (channels * inverse(channels.square().sum(dim=2, keepdim=True)) / channels.shape[1] ** 0.5).mT
+    positions = (channels * inverse_root(channels.square().sum(dim=2, keepdim=True)) / channels.shape[1] ** 0.5).mT
     return gram(positions, positions)
 
 
@@ -45,7 +45,7 @@ def by_channels(student: Tensor, teacher: Tensor) -> Tensor:
     The products' own diagonals hold the squared norms, so no map is normalised.
     """
     within_s, within_t, across = gram(student, student), gram(teacher, teacher), gram(student, teacher)
-    inverse_s, inverse_t = (inverse(within.diagonal(dim1=1, dim2=2)) for within in (within_s, within_t))
+    inverse_s, inverse_t = (inverse_root(within.diagonal(dim1=1, dim2=2)) for within in (within_s, within_t))
 
     def mean_square(products: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return (products * first[:, :, None] * second[:, None, :]).square().mean()
@@ -55,11 +55,6 @@ def by_channels(student: Tensor, teacher: Tensor) -> Tensor:
         + mean_square(within_s, inverse_s, inverse_s)
         - 2 * mean_square(across, inverse_s, inverse_t)
     )
-
-
-def inverse(squared_norms: Tensor) -> Tensor:
-    """Return 1 over the norms; a channel of zeros stays one, and has gradient 0."""
-    return squared_norms.clamp(min=EPS**2).rsqrt()
 
 
 @register("nst", weight=50.0)

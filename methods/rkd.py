@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.types import Batch, Features
 from methods.base import Distiller, register
+from methods.maps import gram, inverse_root
 
 DISTANCE_WEIGHT = 25.0
 ANGLE_WEIGHT = 50.0
@@ -31,11 +32,12 @@ def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(embedding)
     offsets = embedding[None] - embedding[:, None]  # [k, i] = z_i - z_k
-    distances = offsets.square().sum(dim=2).clamp(min=EPS).sqrt()
+    squared = offsets.square().sum(dim=2)
+    distances = squared.clamp(min=EPS).sqrt()
     distances = distances.masked_fill(torch.eye(n, dtype=torch.bool, device=embedding.device), 0.0)
     mean = distances.sum() / (n * (n - 1))  # over the positive ones: all but the diagonal, for they are clamped
-    directions = F.normalize(offsets, dim=2)
-    return distances / mean, directions @ directions.transpose(1, 2)
+    directions = offsets * inverse_root(squared)[:, :, None]
+    return distances / mean, gram(directions, directions)
 
 
 @register("rkd", weight=1.0)
