@@ -1,7 +1,8 @@
 """Sums of products over feature maps, with the backward passes that autograd's own graph would spend memory traffic on.
 
 Every gradient comes back in the memory layout of the map it belongs to: a channels_last map's in channels_last, so
-that adding it to the network's own gradient is one pass over memory. None is differentiable twice.
+that adding it to the network's own gradient is one pass over memory. None is differentiable twice. Of bfloat16 maps,
+attention and errors are summed in float32; `gram` multiplies what it is given as it is.
 """
 
 from typing import Any
