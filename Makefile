@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint
+.PHONY: quickstart test test-slow lint benchmark
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -12,6 +12,9 @@ test: lint
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or cuda"
+
+benchmark: .venv/installed
+	$(BIN)/python -m benchmarks
 
 lint: .venv/installed
 	$(BIN)/ruff check .
