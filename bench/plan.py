@@ -4,6 +4,7 @@ The plan is a graph: a run lists the runs it needs (its teachers), and a cohort 
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -200,11 +201,12 @@ def build(
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
 
 
-def cohorts(runs: Sequence[RunSpec]) -> list[Cohort]:
+def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
     """Return runs grouped into cohorts, in the order of their first runs.
 
     A run without a teacher that is nobody's teacher joins the first cohort that sees the same batches, so that a
     suite's undistilled students cost no pass over the data of their own. A teacher never joins those who wait for it.
+    More than `max_lanes` are split into as few cohorts as that allows, of about the same size.
     """
     trained = [run for run in runs if run.schedule is not None]
     awaited = {needed for run in trained for needed in run.needs}
@@ -217,7 +219,12 @@ def cohorts(runs: Sequence[RunSpec]) -> list[Cohort]:
         same_batches = (group for group in groups if group[0] == _batches(run))
         groups.setdefault(next(same_batches, (_batches(run), ())), []).append(run)
     order = {run.id: position for position, run in enumerate(trained)}
-    found = [Cohort(tuple(sorted(members, key=lambda run: order[run.id]))) for members in groups.values()]
+    found = []
+    for members in groups.values():
+        members.sort(key=lambda run: order[run.id])
+        parts = -(-len(members) // (max_lanes or len(members)))
+        bounds = [len(members) * part // parts for part in range(parts + 1)]
+        found += [Cohort(tuple(members[start:end])) for start, end in itertools.pairwise(bounds)]
     return sorted(found, key=lambda cohort: order[cohort.runs[0].id])
 
 

@@ -256,26 +256,42 @@ class Published(Strict):
 
 
 class Slurm(BaseModel):
-    """The resources of a job on a cluster: checked, but not read by anything yet.
+    """The resources of a job on a cluster, for `--slurm`. No part of a run's identity.
 
-    Any other option of sbatch stands under its name with `slurm_` before it, as `slurm_account: mine`.
+    Any other of submitit's options stands under its name with `slurm_` before it, as `slurm_exclude: node7`.
+
+    Attributes:
+        partition: sbatch's option of that name, as are the next three.
+        qos: quality of service.
+        account: who pays.
+        constraint: features that the node must have.
+        gpus_per_node: GPUs of a job; a cohort trains on one.
+        cpus_per_task: CPUs of a job, for its threads and workers.
+        mem_gb: memory of a job.
+        timeout_min: its time limit; a job that reaches it is queued again and goes on from its last checkpoint.
+        max_parallel: tasks of one array that run at the same time.
+        setup: lines of shell that precede the training, such as `module load cuda`.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     partition: str | None = None
+    qos: str | None = None
+    account: str | None = None
+    constraint: str | None = None
     gpus_per_node: NonNegativeInt | None = None
     cpus_per_task: PositiveInt | None = None
     mem_gb: PositiveFloat | None = None
-    timeout_min: PositiveInt | None = None
+    timeout_min: PositiveInt = 60
     max_parallel: PositiveInt | None = None
+    setup: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _others_are_sbatchs(self) -> "Slurm":
         for name in self.model_extra or ():
             if not name.startswith("slurm_"):
                 raise ValueError(
-                    f"unknown key {name!r}. {suggest(name, Slurm.model_fields)}, or slurm_NAME for sbatch's own"
+                    f"unknown key {name!r}. {suggest(name, Slurm.model_fields)}, or slurm_NAME for submitit's own"
                 )
         return self
 
@@ -317,6 +333,7 @@ class Suite(Strict):
         published: published numbers for table.csv's column of that name.
         threads: CPU threads of the arithmetic; two counts round differently.
         workers: processes that decode images which do not fit into memory.
+        max_lanes: most runs that train together, where memory or time asks for fewer than would share their batches.
         slurm: resources of a job on a cluster.
     """
 
@@ -334,6 +351,7 @@ class Suite(Strict):
     published: Published | None = None
     threads: PositiveInt = 2
     workers: NonNegativeInt = 2
+    max_lanes: PositiveInt | None = None
     slurm: Slurm | None = None
 
     @field_validator("title")

@@ -32,6 +32,7 @@ def ids(plan: Plan, label: str | None = None) -> list[str]:
         {"title": "Another"},
         {"threads": 7},
         {"workers": 0},
+        {"max_lanes": 1},
         {"slurm": {"partition": "gpu", "timeout_min": 5}},
         {"published": {"source": "x", "table": 1}},
         {"methods": [{"method": "kd", "label": "Hinton"}]},
@@ -404,6 +405,15 @@ def test_a_subset_of_the_runs_is_grouped_alike(tmp_path):
     found = plan_of(tmp_path, methods=["kd", "at"], seeds=2)
     wanted = [run for run in found.runs.values() if run.seed == 2]
     assert [len(cohort.runs) for cohort in cohorts(wanted)] == [3]
+
+
+@pytest.mark.parametrize(("max_lanes", "sizes"), [(None, [5]), (5, [5]), (4, [2, 3]), (2, [1, 2, 2]), (1, [1] * 5)])
+def test_a_cohort_with_more_lanes_than_allowed_is_split_evenly(tmp_path, max_lanes, sizes):
+    found = plan_of(tmp_path, methods=["kd", "at", "sp", "pkt"])
+    students = [run for run in found.runs.values() if run.seed == 1]
+    parts = cohorts(students, max_lanes)
+    assert [len(part.runs) for part in parts] == sizes
+    assert [run for part in parts for run in part.runs] == students
 
 
 def test_a_checkpoint_trains_in_no_cohort(tmp_path):

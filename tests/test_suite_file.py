@@ -240,8 +240,10 @@ WRONG = {
     ),
     "misspelt resource": (
         {"slurm": "{partitoin: gpu}"},
-        "slurm: unknown key 'partitoin'. Did you mean 'partition'? Known: cpus_per_task,",
+        "slurm: unknown key 'partitoin'. Did you mean 'partition'? Known: account, constraint, cpus_per_task,",
     ),
+    "no lanes": ({"max_lanes": 0}, "max_lanes: found 0: must be greater than 0"),
+    "time limit with a fraction": ({"slurm": {"timeout_min": 1.5}}, "slurm.timeout_min: found 1.5: must be a whole"),
     "partition that is off": ({"slurm": "{partition: off}"}, "slurm.partition: false is a truth value to YAML"),
     "date": ({"seeds": "2020-01-01"}, 'seeds: found "2020-01-01": must be a whole number or a list'),
     "more images a class than there are": (
@@ -625,7 +627,7 @@ FULL = SUITE | {
     "teacher_training": {"epochs": 2},
     "lr_by_network": {"resnet8": 0.01},
     "published": {"source": "x", "table": 1},
-    "slurm": {"partition": "gpu", "mem_gb": 3.0, "slurm_account": "x"},
+    "slurm": {"partition": "gpu", "mem_gb": 3.0, "setup": ["module load x"], "slurm_account": "x"},
 }
 
 
