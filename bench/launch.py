@@ -22,7 +22,7 @@ from bench.precision import set_products
 from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
 from bench.standing import is_open
-from bench.store import WEIGHTS, Failure, Store, write_whole
+from bench.store import WEIGHTS, ClaimLostError, Failure, Store
 from bench.train import Cohort, Observer, evaluate, fit
 from bench.types import RequestError
 from methods.catalog import Method
@@ -80,6 +80,25 @@ def unserved(
     return reasons
 
 
+def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str]) -> None:
+    """Write down what no training is needed for: runs that cannot be served, by id, and failures to be forgotten."""
+    for run_id in retried:
+        store.forget_failure(run_id)
+    for run_id, reason in reasons.items():
+        store.begin(plan.runs[run_id])
+        store.fail(run_id, Failure("inapplicable", reason))
+
+
+def fetch(runs: Sequence[RunSpec], folder: Path) -> None:
+    """Download the data sets that runs need and the folder lacks, once for all processes that will train them.
+
+    Raises:
+        RequestError: they cannot be had.
+    """
+    for data in {run.data.key: run.data for run in runs if run.data.path is None}.values():
+        load(data, folder, torch.device("cpu"), workers=0)
+
+
 class Launcher:
     """Trains what a plan still lacks."""
 
@@ -120,12 +139,7 @@ class Launcher:
             if self.store.state(name) == "done":
                 self._teacher(self.plan.runs[name])
         self._evaluated = self._evaluate_checkpoints(wanted)
-        for run_id in retried:
-            self.store.forget_failure(run_id)
-        for run in wanted:
-            if run.id in reasons:
-                self.store.begin(run)
-                self.store.fail(run.id, Failure("inapplicable", reasons[run.id]))
+        settle(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
             if run.id in awaited and run.checkpoint is None:
@@ -140,7 +154,7 @@ class Launcher:
         for run in pending:
             if run.checkpoint is not None and self._import(run):
                 return True
-        for cohort in cohorts(pending):
+        for cohort in cohorts(pending, self.plan.suite.max_lanes):
             if any(self.store.state(need) != "done" for need in cohort.needs):
                 continue
             held: list[RunSpec] = []
@@ -159,13 +173,22 @@ class Launcher:
         return bool(pending)
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:
+        try:
+            self._fit(runs, observer)
+        except ClaimLostError as error:  # that run goes on under its new holder, the others from their checkpoints
+            logger.warning("%s", error)
+
+    def _fit(self, runs: Sequence[RunSpec], observer: Observer) -> None:
         for run in runs:
             self.store.begin(run)
         try:
             cohort = self._cohort(runs)
             if cohort.lanes:
                 fit(cohort, self.store, observer)
-        except RequestError:  # the store cannot be written, or an image cannot be read: no run's own failure
+        except (
+            RequestError,
+            ClaimLostError,
+        ):  # the store cannot be written, or an image not read: no run's own failure
             raise
         except Exception as error:  # what all lanes share broke: a teacher, the device
             for run in runs:
@@ -242,7 +265,7 @@ class Launcher:
         try:
             self.store.begin(run)
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-            write_whole(self.store.folder(run.id) / WEIGHTS, save(weights))
+            self.store.write(run.id, WEIGHTS, save(weights))
             numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0}
             self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
         finally:

@@ -70,6 +70,10 @@ class Claim:
     token: str
 
 
+class ClaimLostError(Exception):
+    """Another process has taken a run over: it found this one silent for so long that it looked dead."""
+
+
 class Store:
     """A results folder. Nothing is created before something is written."""
 
@@ -150,32 +154,37 @@ class Store:
                 rows.append(json.loads(line))
         return rows
 
-    # writing
+    # writing: each raises `ClaimLostError` instead where this object held the run's claim, and another holds it now
+
+    def write(self, run_id: str, name: str, content: str | bytes) -> None:
+        """Write one of a run's files."""
+        self._check_claim(run_id)
+        write_whole(self.folder(run_id) / name, content)
 
     def begin(self, spec: RunSpec) -> None:
         """Write a run's specification."""
-        document = spec.model_dump(mode="json", exclude_none=True)
-        write_whole(self.folder(spec.id) / SPEC, json.dumps(document, indent=1) + "\n")
+        self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 
     def write_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
         """Replace a run's epochs by these, as after a resume."""
-        write_whole(self.folder(run_id) / EPOCHS, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write(run_id, EPOCHS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:
         """Add an epoch's row."""
+        self._check_claim(run_id)
         path = self.folder(run_id) / EPOCHS
         with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:
         """Write a run's record, after its weights; from then on it is done."""
-        write_whole(self.folder(run_id) / RECORD, json.dumps(record, indent=1) + "\n")
+        self.write(run_id, RECORD, json.dumps(record, indent=1) + "\n")
         if not keep_checkpoint:
             (self.folder(run_id) / CHECKPOINT).unlink(missing_ok=True)
 
     def fail(self, run_id: str, failure: Failure) -> None:
         """Write why a run ended without a record."""
-        write_whole(self.folder(run_id) / FAILURE, json.dumps(asdict(failure), indent=1) + "\n")
+        self.write(run_id, FAILURE, json.dumps(asdict(failure), indent=1) + "\n")
 
     def forget_failure(self, run_id: str) -> None:
         """Let a run that failed be tried again, from its last checkpoint if it has one."""
@@ -191,7 +200,7 @@ class Store:
         """
         folder = self.folder(run_id)
         path = folder / CLAIM
-        with self._claims_locked() as now:
+        with self.locked() as now:
             held = _read_claim(path)
             if held is not None and _alive(held, path, now):
                 return False
@@ -214,7 +223,7 @@ class Store:
             return
         if not self._held:
             self._stop.set()
-        with self._claims_locked():
+        with self.locked():
             if self.holder(run_id) == mine:
                 (self.folder(run_id) / CLAIM).unlink()
 
@@ -229,20 +238,33 @@ class Store:
                     if self.holder(run_id) == mine:  # not another's, who took it over while this machine slept
                         os.utime(self.folder(run_id) / CLAIM)
 
+    def _check_claim(self, run_id: str) -> None:
+        mine = self._held.get(run_id)
+        if mine is not None and (holder := self.holder(run_id)) != mine:
+            by = f"process {holder.process} on {holder.machine.split()[0]}" if holder else "nobody"
+            raise ClaimLostError(f"run {run_id} is held by {by} now: this process was silent for too long")
+
     @contextlib.contextmanager
-    def _claims_locked(self) -> Iterator[float]:
-        """Hold the store's lock while a claim is judged and written, so that two never take over the same.
+    def locked(self, what: str = "") -> Iterator[float]:
+        """Hold one of the store's locks, which keep apart all threads and processes, on whatever machine.
+
+        Args:
+            what: "" while a claim is judged and written, so that two never take over the same; or another's name.
 
         Yields:
             The time in seconds, by the clock that stamps the store's files: a file server has its own.
         """
-        path = self.root / "runs" / ".lock"
-        with _ONE_THREAD, _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
-                os.utime(path)
-                yield path.stat().st_mtime
+        path = self.root / "runs" / f".lock{what and '-'}{what}"
+        with _ONE_THREAD:
+            with _writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("a")
+            with file:
+                with _writing(path):
+                    fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
+                    os.utime(path)
+                    now = path.stat().st_mtime
+                yield now
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

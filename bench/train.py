@@ -14,7 +14,7 @@ from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
 from bench.precision import Precision, arithmetic, set_products
 from bench.spec import DataSpec
-from bench.store import CHECKPOINT, WEIGHTS, Store, write_whole
+from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -82,7 +82,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         if checkpoint_due(time.monotonic() - cohort.saved, seconds):
             for lane in running:
                 if not lane.done and lane.failure is None:
-                    write_whole(store.folder(lane.spec.id) / CHECKPOINT, lane.checkpoint())
+                    store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
             cohort.saved = time.monotonic()
         for lane in lanes:
             _leave(cohort, lane, store)
@@ -218,8 +218,8 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         state = lane.student.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors takes no tied ones
         if cohort.keep_checkpoints:
-            write_whole(store.folder(run_id) / CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
-        write_whole(store.folder(run_id) / WEIGHTS, save(weights))
+            store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
+        store.write(run_id, WEIGHTS, save(weights))
         store.finish(
             run_id, cohort.record(lane) | summary(lane.rows) | {"lanes": len(cohort.lanes)}, cohort.keep_checkpoints
         )

@@ -17,7 +17,18 @@ import pytest
 
 from bench import store as store_module
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
-from bench.store import CHECKPOINT, CLAIM, DEAD_AFTER_S, EPOCHS, RECORD, Claim, Failure, Store, write_whole
+from bench.store import (
+    CHECKPOINT,
+    CLAIM,
+    DEAD_AFTER_S,
+    EPOCHS,
+    RECORD,
+    Claim,
+    ClaimLostError,
+    Failure,
+    Store,
+    write_whole,
+)
 from bench.types import RequestError
 
 RUN = "0123456789abcdef"
@@ -384,6 +395,26 @@ def test_a_claim_that_was_taken_over_is_not_given_back_by_its_old_holder(own_cla
     write_claim(store, other)
     store.release(RUN)
     assert store.holder(RUN) == other
+
+
+WRITERS = {
+    "begin": lambda store: store.begin(SPEC),
+    "write": lambda store: store.write(SPEC.id, CHECKPOINT, b""),
+    "write_epochs": lambda store: store.write_epochs(SPEC.id, []),
+    "append_epoch": lambda store: store.append_epoch(SPEC.id, {}),
+    "finish": lambda store: store.finish(SPEC.id, {}),
+    "fail": lambda store: store.fail(SPEC.id, Failure("failed", "")),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_process_whose_claim_was_taken_over_writes_nothing_more(own_claim, store, write):
+    store.claim(SPEC.id)
+    taken = replace(own_claim, machine="elsewhere", token="other")
+    write_whole(store.folder(SPEC.id) / CLAIM, json.dumps(asdict(taken)))
+    with pytest.raises(ClaimLostError, match=rf"run {SPEC.id} is held by process \d+ on elsewhere now"):
+        write(store)
+    assert [path.name for path in store.folder(SPEC.id).iterdir()] == [CLAIM]
 
 
 def test_the_heartbeat_renews_what_is_held_also_after_all_was_released_once(store, monkeypatch):

@@ -52,10 +52,14 @@ class Bench:
         return build(load(self.path, self.methods), self.path, self.methods)
 
     def run(
-        self, results: str = "results", only: Sequence[str] | None = None, device: torch.device = CPU
+        self,
+        results: str = "results",
+        only: Sequence[str] | None = None,
+        device: torch.device = CPU,
+        observer: Silent | None = None,
     ) -> tuple[Plan, Store, Silent]:
         """Train all runs of the plan, or those with the given labels and what they need."""
-        plan, store, observer = self.plan(), Store(self.folder / results), Silent()
+        plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
         cells = [cell for cell in plan.cells if only is None or cell.label in only]
         chosen = {i for cell in cells for run in cell.runs for i in (run.id, *run.needs)}
         wanted = [run for run in plan.runs.values() if run.id in chosen]

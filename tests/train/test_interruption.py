@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 import torch
 import yaml
 
+from bench import launch
 from bench.plan import build
-from bench.store import CHECKPOINT, Store
+from bench.store import CHECKPOINT, CLAIM, Store
 from bench.suite import load
 from methods.catalog import catalog
-from tests.train.conftest import document, rows, weights
+from tests.train.conftest import Silent, document, rows, weights
 
 ROOT = Path(__file__).parents[2]
 METHODS = ["ab", "ft", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "vid"]
@@ -73,9 +75,12 @@ def test_a_lane_that_is_ahead_waits_for_the_others(tmp_path, bench):
     plan, store, _ = made.run("whole")
     ids = [run.id for run in plan.runs.values() if run.terms]
 
-    code = EAGER.replace("main()", "") + "import os, bench.train as t; w = t.write_whole; n = []\n"
-    code += "def torn(path, content):\n    w(path, content)\n    n.append(path)\n    len(n) == 5 and os._exit(1)\n"
-    code += "t.write_whole = torn\nmain()"  # dies after the fifth checkpoint: none and KD saved, PKT behind
+    code = EAGER.replace("main()", "") + "import os; from bench.store import Store; w = Store.write; n = []\n"
+    code += "def torn(store, run, name, content):\n    w(store, run, name, content)\n"
+    code += (
+        "    n.extend([name] * (name in ('checkpoint.pt', 'student.safetensors')))\n    len(n) == 5 and os._exit(1)\n"
+    )
+    code += "Store.write = torn\nmain()"  # dies after the fifth checkpoint: none and KD saved, PKT behind
     for _ in range(2):
         process = start(made.path, tmp_path / "torn", code)
         process.wait()
@@ -140,3 +145,28 @@ def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
     for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):
         epochs = [(row["stage"], row["epoch"]) for row in map(json.loads, record.read_text().splitlines())]
         assert len(epochs) == len(set(epochs))
+
+
+def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on(bench, monkeypatch):
+    """As when this machine was suspended for longer than a claim lives."""
+    monkeypatch.setattr(launch, "POLL_S", 0.01)
+    suite = bench(methods=["kd", "at"])
+    plan, whole, _ = suite.run("whole")
+    store, other = Store(suite.folder / "results"), Store(suite.folder / "elsewhere")
+    taken = next(run.id for run in plan.runs.values() if run.terms)
+
+    class Suspended(Silent):
+        def epoch(self, lanes, clock, seconds, steps):
+            super().epoch(lanes, clock, seconds, steps)
+            if taken in self.epochs and not other.folder(taken).exists():
+                other.claim(taken)
+                shutil.copy(other.folder(taken) / CLAIM, store.folder(taken) / CLAIM)
+            elif self.cohorts[-1] and taken not in self.cohorts[-1]:  # the other one has come to its end meanwhile
+                shutil.copytree(whole.folder(taken), store.folder(taken), dirs_exist_ok=True)
+
+    observer = Suspended()
+    suite.run("results", observer=observer)
+    other.release(taken)
+    assert store.epochs(taken) == whole.epochs(taken)
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
