@@ -80,7 +80,9 @@ class Lane:
         student: the network that trains.
         terms: the methods' terms.
         schedule: the specification's.
-        clock: the epoch that comes next.
+        clock: the epoch that comes next, or that has begun.
+        trained: steps of that epoch that are behind it.
+        seconds: what they took.
         rows: one mapping an epoch, as `epochs.jsonl` holds them.
         failure: why the lane left, or None.
     """
@@ -90,6 +92,8 @@ class Lane:
     terms: tuple[Term, ...]
     schedule: Schedule
     clock: Clock = field(default_factory=lambda: Clock(MAIN, 1))
+    trained: int = 0
+    seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     failure: Failure | None = None
 
@@ -110,6 +114,11 @@ class Lane:
         return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs
 
     @property
+    def position(self) -> tuple[Clock, int]:
+        """Return the clock and the steps behind it: lanes at equal positions see the same batch next."""
+        return self.clock, self.trained
+
+    @property
     def epochs_left(self) -> int:
         """Return how many epochs of both stages are to come."""
         left = self.schedule.epochs + 1 - self.clock.epoch
@@ -123,6 +132,7 @@ class Lane:
 
     def advance(self) -> None:
         """Move the clock one epoch on."""
+        self.trained, self.seconds = 0, 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             self.clock = Clock(MAIN, 1)
@@ -167,7 +177,7 @@ class Lane:
     # an epoch
 
     def begin_epoch(self) -> None:
-        """Set every module's mode, the learning rate, and the meter to zero."""
+        """Set every module's mode, the learning rate, and the meter to zero, unless the epoch had begun before."""
         initial = self.clock.stage == INITIAL
         self.student.train(not initial)
         for term in self.terms:
@@ -184,7 +194,8 @@ class Lane:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.schedule, self.clock.epoch)
             names = ["loss", "ce", *(f"term{i}_{term.name}" for i, term in enumerate(self.terms)), "train_top1"]
-        self.meter = Meter(names, self.device)
+        if not self.trained:
+            self.meter = Meter(names, self.device)
 
     def step(
         self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = str
@@ -210,6 +221,7 @@ class Lane:
             for term in self.terms:
                 term.distiller.after_step(lambda rows: rows)
         self.meter.add([loss, *parts], len(batch.images))
+        self.trained = number + 1
         mark("optimizer")
 
     def _student_features(self, batch: Batch) -> Features | None:
@@ -275,6 +287,9 @@ class Lane:
             "clock": list(self.clock),
             "rows": self.rows,
         }
+        if self.trained:
+            meter = {"names": list(self.meter.names), "samples": self.meter.samples, "sums": self.meter.sums}
+            state["begun"] = {"trained": self.trained, "seconds": self.seconds, "meter": meter}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue()
@@ -289,6 +304,10 @@ class Lane:
         self._enter_stage()
         self.optimizer.load_state_dict(state["optimizer"])
         self.rows = state["rows"]
+        if begun := state.get("begun"):
+            self.trained, self.seconds, meter = begun["trained"], begun["seconds"], begun["meter"]
+            self.meter = Meter(meter["names"], self.device)
+            self.meter.sums, self.meter.samples = meter["sums"], meter["samples"]
 
 
 def learning_rate(schedule: Schedule, epoch: int) -> float:

@@ -23,7 +23,7 @@ from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
 from bench.standing import is_open
 from bench.store import WEIGHTS, ClaimLostError, Failure, Store
-from bench.train import Cohort, Observer, evaluate, fit
+from bench.train import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
 from bench.types import RequestError
 from methods.catalog import Method
 
@@ -42,6 +42,7 @@ class Settings:
         threads: CPU threads of the arithmetic.
         workers: processes that decode images which do not fit into memory.
         keep_checkpoints: whether checkpoints stay when a record stands.
+        checkpoint_minutes: the most of an epoch's work that is at risk.
     """
 
     device: torch.device
@@ -49,6 +50,7 @@ class Settings:
     threads: int
     workers: int
     keep_checkpoints: bool = False
+    checkpoint_minutes: float = WITHIN_EPOCH_S / 60
 
 
 def choose_device(name: str) -> torch.device:
@@ -217,7 +219,8 @@ class Launcher:
             used = {name: hashes[name] for name in lane.spec.teachers}
             return facts | {"teachers_sha256": used, "methods_sha256": files}
 
-        return Cohort(lanes, teachers, training, test, runs[0].seed, record, self.settings.keep_checkpoints)
+        keep, within_epoch_s = self.settings.keep_checkpoints, 60 * self.settings.checkpoint_minutes
+        return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s)
 
     def _data(self, spec: DataSpec) -> tuple[Split, Split]:
         if spec.key not in self._loaded:

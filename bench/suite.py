@@ -269,6 +269,7 @@ class Slurm(BaseModel):
         cpus_per_task: CPUs of a job, for its threads and workers.
         mem_gb: memory of a job.
         timeout_min: its time limit; a job that reaches it is queued again and goes on from its last checkpoint.
+        checkpoint_minutes: the most work within a long epoch that is lost when a job ends; here as well as there.
         max_parallel: tasks of one array that run at the same time.
         setup: lines of shell that precede the training, such as `module load cuda`.
     """
@@ -283,6 +284,7 @@ class Slurm(BaseModel):
     cpus_per_task: PositiveInt | None = None
     mem_gb: PositiveFloat | None = None
     timeout_min: PositiveInt = 60
+    checkpoint_minutes: PositiveFloat = 10.0
     max_parallel: PositiveInt | None = None
     setup: tuple[str, ...] = ()
 
@@ -352,7 +354,7 @@ class Suite(Strict):
     threads: PositiveInt = 2
     workers: NonNegativeInt = 2
     max_lanes: PositiveInt | None = None
-    slurm: Slurm | None = None
+    slurm: Slurm = Slurm()
 
     @field_validator("title")
     @classmethod

@@ -1,5 +1,6 @@
 """The trainer: a cohort's lanes in lockstep, from their clocks to their records. It knows no method and no suite."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
+WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
@@ -46,6 +48,7 @@ class Cohort:
         seed: of order and augmentation.
         record: returns what a lane's record holds beside its metrics.
         keep_checkpoints: whether checkpoints stay when a record stands.
+        within_epoch_s: the most seconds of an epoch that are at risk.
     """
 
     lanes: list[Lane]
@@ -55,6 +58,7 @@ class Cohort:
     seed: int
     record: Callable[[Lane], dict[str, Any]]
     keep_checkpoints: bool = False
+    within_epoch_s: float = WITHIN_EPOCH_S
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -70,20 +74,16 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         _leave(cohort, lane, store)
     observer.cohort(cohort.lanes)
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
-        clock = min(lane.clock for lane in running)
-        lanes = [lane for lane in running if lane.clock == clock]
-        started = time.monotonic()
-        steps = _train(cohort, lanes, clock, observer)
-        _evaluate_if_due(cohort, lanes, clock)
-        seconds = time.monotonic() - started
-        for lane in lanes:
-            _end_epoch(lane, store, seconds)
-        observer.epoch(lanes, clock, seconds, steps)
-        if checkpoint_due(time.monotonic() - cohort.saved, seconds):
-            for lane in running:
-                if not lane.done and lane.failure is None:
-                    store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
-            cohort.saved = time.monotonic()
+        clock, start = min(lane.position for lane in running)
+        lanes = [lane for lane in running if lane.position == (clock, start)]
+        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size))
+        stop = min((lane.trained for lane in running if lane.clock == clock and lane.trained > start), default=steps)
+        _train(cohort, lanes, stop, steps, store, observer)
+        if stop == steps:
+            seconds = _end_epoch(cohort, lanes, clock, store)
+            observer.epoch(lanes, clock, seconds, steps)
+            if checkpoint_due(time.monotonic() - cohort.saved, seconds):
+                _save(cohort, running, store)
         for lane in lanes:
             _leave(cohort, lane, store)
 
@@ -103,8 +103,8 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
 
     Args:
         teachers: by run id, in eval mode.
-        lanes: with equal clocks; one that raises is left out from then on, the others go on unchanged.
-        batches: on the lanes' device.
+        lanes: at equal positions; one that raises is left out from then on, the others go on unchanged.
+        batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
 
     Raises:
         RuntimeError: a lane writes into what all share; the others' numbers would no longer be theirs.
@@ -112,7 +112,7 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
     for lane in lanes:
         with lane.isolated():
             lane.begin_epoch()
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(batches, start=lanes[0].trained):
         lanes = [lane for lane in lanes if lane.failure is None]
         features = teacher_features(teachers, lanes, batch.teacher_images)
         untouched = versions(batch, features)
@@ -174,13 +174,33 @@ def evaluate(
     return [{"top1": top1, "top5": top5} for top1, top5 in (100 * hits / len(split)).tolist()]
 
 
-def _train(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, observer: Observer) -> int:
+def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
+    """Train lanes from the step where they stand to another of the same epoch, and save them now and then."""
+    clock, start = lanes[0].position
     batch_size = lanes[0].schedule.batch_size  # the cohort's: runs with another are in another cohort
-    steps = len(batch_sizes(len(cohort.train.split), batch_size))
-    batches = cohort.train.epoch(cohort.seed, *clock, batch_size)
+    batches = itertools.islice(cohort.train.epoch(cohort.seed, *clock, batch_size, start), stop - start)
+    began = time.monotonic()
     for step in train_epoch(cohort.teachers, lanes, batches):
         observer.step(lanes, step + 1, steps)
-    return steps
+        now = time.monotonic()
+        if step + 1 < stop and now - cohort.saved > cohort.within_epoch_s:
+            _add_seconds(lanes, now - began)
+            began = now
+            _save(cohort, lanes, store)
+    _add_seconds(lanes, time.monotonic() - began)
+
+
+def _add_seconds(lanes: Sequence[Lane], seconds: float) -> None:
+    for lane in lanes:
+        lane.seconds += seconds
+
+
+def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
+    """Write the checkpoint of every lane that goes on."""
+    for lane in lanes:
+        if not lane.done and lane.failure is None:
+            store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
+    cohort.saved = time.monotonic()
 
 
 def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
@@ -199,12 +219,18 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
             lane.rows[-1] |= values
 
 
-def _end_epoch(lane: Lane, store: Store, seconds: float) -> None:
-    """Move a sound lane's clock on, and its row into the store."""
-    if lane.failure is None:
-        lane.rows[-1]["wall_s"] = round(seconds, 3)
-        store.append_epoch(lane.spec.id, lane.rows[-1])
-        lane.advance()
+def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
+    """Evaluate the lanes, move the sound ones' clocks on, and their rows into the store; return the epoch's seconds."""
+    began = time.monotonic()
+    _evaluate_if_due(cohort, lanes, clock)
+    _add_seconds(lanes, time.monotonic() - began)
+    seconds = lanes[0].seconds
+    for lane in lanes:
+        if lane.failure is None:
+            lane.rows[-1]["wall_s"] = round(lane.seconds, 3)
+            store.append_epoch(lane.spec.id, lane.rows[-1])
+            lane.advance()
+    return seconds
 
 
 def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:

@@ -66,7 +66,7 @@ class TrainingData:
         """Return what methods are told of the training set, with labels of their own: the split's serve all lanes."""
         return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets.clone())
 
-    def epoch(self, seed: int, stage: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+    def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Yield an epoch's batches, the last partial one included.
 
         Args:
@@ -74,16 +74,17 @@ class TrainingData:
             stage: 0 for the initial stage, 1 for the main one: each has orders of its own.
             epoch: counts from 1.
             batch_size: images a batch.
+            first: the batch to begin with, from 0, when an epoch goes on.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         sizes = batch_sizes(len(self.split), batch_size)
         normalise, teachers_normalise = Normaliser(self.spec, self.device), Normaliser(self.teacher_spec, self.device)
         same_view = (self.spec.mean, self.spec.std) == (self.teacher_spec.mean, self.teacher_spec.std)
-        targets = self.split.targets[draws.order].to(self.device, non_blocking=True).split(sizes)
-        indices = draws.order.to(self.device, non_blocking=True).split(sizes)
-        offsets = draws.offsets.to(self.device, non_blocking=True).split(sizes)
-        flips = draws.flips.to(self.device, non_blocking=True).split(sizes)
-        fetched = self.split.images.batches(draws.order.split(sizes))
+        targets = self.split.targets[draws.order].to(self.device, non_blocking=True).split(sizes)[first:]
+        indices = draws.order.to(self.device, non_blocking=True).split(sizes)[first:]
+        offsets = draws.offsets.to(self.device, non_blocking=True).split(sizes)[first:]
+        flips = draws.flips.to(self.device, non_blocking=True).split(sizes)[first:]
+        fetched = self.split.images.batches(draws.order.split(sizes)[first:])
         for images, *drawn, labels, places in zip(fetched, offsets, flips, targets, indices, strict=True):
             if self.spec.augment != "none":
                 images = crop(images, drawn[0], drawn[1] if self.spec.augment == "crop_flip" else None)

@@ -63,7 +63,13 @@ class Bench:
         cells = [cell for cell in plan.cells if only is None or cell.label in only]
         chosen = {i for cell in cells for run in cell.runs for i in (run.id, *run.needs)}
         wanted = [run for run in plan.runs.values() if run.id in chosen]
-        settings = Settings(device, self.folder / "data", plan.suite.threads, workers=0)
+        settings = Settings(
+            device,
+            self.folder / "data",
+            plan.suite.threads,
+            workers=0,
+            checkpoint_minutes=plan.suite.slurm.checkpoint_minutes,
+        )
         Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
         return plan, store, observer
 

@@ -10,10 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from bench import launch
+from bench.lane import INITIAL, MAIN, Clock
 from bench.plan import build
 from bench.store import CHECKPOINT, CLAIM, Store
 from bench.suite import load
@@ -170,3 +172,41 @@ def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on
     assert store.epochs(taken) == whole.epochs(taken)
     for run_id in plan.runs:
         assert weights(store, run_id) == weights(whole, run_id)
+
+
+@pytest.mark.parametrize("clock", [Clock(INITIAL, 1), Clock(MAIN, 2)], ids=["initial", "main"])
+def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(bench, clock):
+    """Two lanes even from different steps, as when the process dies between their checkpoints."""
+    often = {"slurm": {"checkpoint_minutes": 1e-9}}
+    suite = bench(methods=["ab", "ft", {"method": "crd", "n_negatives": 32}], **often)
+    plan, whole, _ = suite.run("whole")
+    store = Store(suite.folder / "killed")
+    behind = next(run.id for run in plan.runs.values() if run.terms)
+    old = suite.folder / "old.pt"
+
+    class Killer(Silent):
+        def step(self, lanes, step, steps):
+            if lanes[0].clock == clock and behind in self.cohorts[-1]:
+                if step == 3:  # what lies there is of step 2
+                    shutil.copy(store.folder(behind) / CHECKPOINT, old)
+                elif step == 4:
+                    raise KeyboardInterrupt
+
+    class Steps(Silent):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def step(self, lanes, step, steps):
+            self.seen.append((len(lanes), step))
+
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("killed", observer=Killer())
+    old.replace(store.folder(behind) / CHECKPOINT)
+    goes_on = Steps()
+    suite.run("killed", observer=goes_on)
+    together = 2 if clock.stage == INITIAL else 4
+    assert goes_on.seen[:2] == [(1, 3), (together, 4)]
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+        assert rows(store, run_id) == rows(whole, run_id)
