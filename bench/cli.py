@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -21,11 +22,12 @@ from bench.types import RequestError
 
 if TYPE_CHECKING:
     from bench.cost import Cost
-    from bench.launch import Launcher
+    from bench.jobs import Task
     from bench.plan import Cell, Plan
     from bench.report import Outcome
     from bench.spec import RunSpec
     from bench.store import Store
+    from bench.work import Work
     from methods.catalog import Method
 
 P = ParamSpec("P")
@@ -113,6 +115,7 @@ def run_command(
     data: Data = Path("data"),
     plugin: Plugin = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit it as jobs to the cluster, and end.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what has no result.")] = False,
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
 ) -> int:
@@ -128,12 +131,16 @@ def run_command(
     if dry_run:
         return _dry_run(plan, store, wanted, methods, retried)
     if any(is_open(run, plan, store, retried) for run in wanted):
-        from bench.launch import Launcher, Settings, choose_device
+        from bench.pool import devices, train
+        from bench.work import Work
 
-        threads, workers = plan.suite.threads, plan.suite.workers
-        settings = Settings(choose_device(device.value), data, threads, workers, keep_checkpoints)
-        _train(Launcher(plan, store, methods, settings), plan, store, wanted, retried)
-    return _answer(plan, store, wanted)
+        ids = tuple(run.id for run in wanted)
+        work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
+        if slurm:
+            return _submit(work, plan, store, suite, wanted, retried)
+        train(work, devices(device.value), retried)
+    answer = _answer(plan, store, wanted)
+    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
 
 
 @app.command("status", help="Show what is done, running, failed (with reasons) and waiting.")
@@ -146,12 +153,33 @@ def status(
     plugin: Plugin = None,
 ) -> int:
     """Show where a suite stands."""
-    from bench.status import cells_table, changed_methods
+    from bench.jobs import tasks
+    from bench.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
-    _say([cells_table(plan, store)])
+    try:
+        jobs = tasks(store)
+    except RequestError as error:
+        typer.echo(f"warning: {error}. What follows is from the store alone", err=True)
+        jobs = []
+    _say([cells_table(plan, store), *job_lines(plan, store, jobs)])
     for warning in changed_methods(plan, store, methods):
         typer.echo(warning, err=True)
+    return OK
+
+
+@app.command("cancel", help="End a suite's jobs on the cluster, and no others.")
+@answers
+def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
+    """End a suite's jobs."""
+    from bench.jobs import cancel, tasks
+    from bench.suite import check_name
+
+    check_name(suite)
+    left = [task for task in tasks(_store(results), suite.stem) if task.state]
+    if left:
+        cancel(left)
+    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to be cancelled"])
     return OK
 
 
@@ -298,16 +326,29 @@ def _wanted(plan: "Plan", cells: "Sequence[Cell]") -> "list[RunSpec]":
     return [run for run in plan.runs.values() if run.id in chosen]
 
 
-def _train(launcher: "Launcher", plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", retried: set[str]) -> None:
-    from bench import report
-    from bench.display import Progress
+def _submit(
+    work: "Work", plan: "Plan", store: "Store", suite: Path, wanted: "Sequence[RunSpec]", retried: set[str]
+) -> int:
+    """Submit jobs, and say where to look; return the exit status."""
+    from bench.slurm import submit
+    from bench.standing import is_open
 
-    titles = {}
-    for cell in reversed(plan.cells):  # a run that serves several cells is shown under the first
-        for run in cell.runs:
-            titles[run.id] = (cell.pair, cell.label if cell.method != "teacher" else f"teacher {cell.teacher}")
-    with Progress(titles, Console(stderr=True)) as progress:
-        launcher.run(wanted, progress, lambda: report.write(plan, store), retried)
+    found = submit(work, suite, wanted, retried)
+    if not found and not any(is_open(run, plan, store) for run in wanted):
+        return _answer(plan, store, wanted)  # what was open cannot be trained
+    arrays: dict[str, list[Task]] = {}
+    for task in found:
+        arrays.setdefault(task.job.partition("_")[0], []).append(task)
+    for job, members in arrays.items():
+        runs = sum(len(task.runs) for task in members)
+        waits = ", after what they need" if members[0].reason else ""
+        _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
+    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: jobs have it already"])
+    where = [str(suite), "--results", str(work.results)]
+    same = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
+    for command, words in (("status", [*where, *same]), ("cancel", where)):
+        _say([escape(f"{command}: python run_suite.py {command} {shlex.join(words)}")])
+    return OK
 
 
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:

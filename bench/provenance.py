@@ -1,6 +1,7 @@
 """Where a number comes from: machine, package versions, and the state of the code."""
 
 import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+ORIGIN = "origin.json"  # in a copy of the code that jobs run: the state of the checkout that it was made of
 PACKAGES = ("torch", "torchvision", "numpy")
 
 
@@ -31,6 +33,8 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
 
 def git_state(folder: Path) -> dict[str, Any]:
     """Return {commit, dirty} of a checkout, both None where there is no git, or another project's around the code."""
+    if (folder / ORIGIN).exists():
+        return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")

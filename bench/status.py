@@ -8,10 +8,11 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from bench.jobs import Task
 from bench.plan import Cohort, Plan, cohorts
 from bench.report import MISSING, outcomes
 from bench.spec import ID_LENGTH, RunSpec, Schedule
-from bench.standing import OPEN, run_status
+from bench.standing import OPEN, is_open, run_status
 from bench.store import Store
 from bench.suite import NONE
 from bench.types import RequestError
@@ -42,12 +43,34 @@ def cells_table(plan: Plan, store: Store) -> Table:
 
 
 def _progress(run: RunSpec, store: Store) -> str:
-    """Return the epoch an unfinished run has reached."""
+    """Return the epoch an unfinished run has reached, and of one that is being trained its rate and the time left."""
     if run.schedule is None or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
         return ""
-    last = rows[-1]
-    total = run.schedule.epochs if last["stage"] == "main" else run.schedule.initial_epochs
-    return f"seed {run.seed}: {'' if last['stage'] == 'main' else 'initial '}{last['epoch']}/{total}"
+    last, schedule = rows[-1], run.schedule
+    initial = last["stage"] != "main"
+    total = schedule.initial_epochs if initial else schedule.epochs
+    reached = f"seed {run.seed}: {'initial ' if initial else ''}{last['epoch']}/{total}"
+    if store.state(run.id) != "running" or "wall_s" not in last:
+        return reached
+    seconds = (total - last["epoch"] + initial * schedule.epochs) * last["wall_s"]
+    left = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
+    return f"{reached} ({last['wall_s']:.1f} s an epoch, {left} left)"
+
+
+def job_lines(plan: Plan, store: Store, tasks: Sequence[Task]) -> Iterator[str]:
+    """Yield what the cluster says of the runs that are not done: a line a job, and a dead one's last words."""
+    cells = {run.id: cell for cell in reversed(plan.cells) for run in cell.runs}
+    latest = {run_id: task for task in tasks for run_id in task.runs}
+    left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
+    for task in dict.fromkeys(latest[run_id] for run_id in left):
+        runs = [left[run_id] for run_id in task.runs if run_id in left and latest[run_id] == task]
+        labels = dict.fromkeys(f"{cells[run.id].pair} {cells[run.id].label} seed {run.seed}" for run in runs)
+        what = escape(f"job {task.job}: {', '.join(labels)}")
+        if task.state:
+            yield f"{what}: {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
+        elif any(store.state(run.id) == "waiting" for run in runs):
+            yield f"{what}: failed, its log {escape(str(task.log))} ends:"
+            yield from (f"    {escape(line)}" for line in task.last_words or ["(nothing: it never began)"])
 
 
 def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Iterator[str]:
@@ -72,7 +95,7 @@ def plan_tables(
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
     evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
-    for number, cohort in enumerate([*evaluations, *cohorts(to_train)], start=1):
+    for number, cohort in enumerate([*evaluations, *cohorts(to_train, plan.suite.max_lanes)], start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}" + (
             f", after {', '.join(needs)}" if needs else ""

@@ -1,0 +1,232 @@
+"""A suite on a cluster: the same numbers as here, whatever becomes of its jobs."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.slurm.conftest import ROOT
+from tests.stores import cell_of
+from tests.train.conftest import document, weights
+
+pytestmark = pytest.mark.slurm
+
+ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
+HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
+
+
+def long(epochs: int = 12, step_s: float = 0.15, **slurm: object) -> dict[str, object]:
+    """Return changes that make a suite whose cohorts train for long enough to be disturbed."""
+    return {
+        "methods": [{"method": "slow", "step_s": step_s}],
+        "training": {"epochs": epochs, "batch_size": 16, "evaluate_every": epochs},
+        "teacher_training": {"epochs": 1},
+        "seeds": 4,
+        "slurm": slurm,
+    }
+
+
+def table(results: Path) -> list[dict[str, str]]:
+    with (results / "tiny" / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def epochs_said(suite) -> list[str]:
+    """Return which epochs of students ended, by seed, as the logs of all jobs tell it."""
+    return re.findall(r"seed ([1-9]\d* \| epoch \d+)/", suite.logs)
+
+
+def test_a_suite_of_thirteen_cohorts_fills_the_same_table_as_here_with_the_same_bits(submitted, tmp_path):
+    suite = submitted(methods=["kd", "ab"], seeds=12, training=ONE_EPOCH)
+    (tmp_path / "here").mkdir()
+    said = suite.command("run", "--slurm")
+    assert len(suite.tasks) == 13
+    assert re.search(r"job \d+: 1 task\(s\), 1 run\(s\)\njob \d+: 12 task\(s\), 36 run\(s\), after", said)
+    suite.command("run", "--results", str(tmp_path / "here"))
+    suite.wait_for_the_end()
+    assert table(suite.results) == table(tmp_path / "here")
+    here = type(suite.store)(tmp_path / "here")
+    for run_id in suite.plan.runs:
+        assert weights(suite.store, run_id) == weights(here, run_id)
+    assert "Nothing" not in suite.command("run", "--slurm")  # but the table
+    assert len(suite.tasks) == 13
+
+
+def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster):
+    suite = submitted(**long(partition="low", cpus_per_task=2))
+    suite.command("run", "--slurm")
+    suite.wait(lambda: len(set(epochs_said(suite))) >= 8)
+    pushing = cluster.do("sbatch", "--parsable", "--partition=main", "--cpus-per-task=8", "--wrap=sleep 3").strip()
+    suite.wait(lambda: pushing not in cluster.do("squeue", "--noheader", "--format=%i"))
+    suite.wait_for_the_end()
+    assert suite.states == {"done"}
+    suite.assert_each_epoch_once()
+    restarts = suite.logs.count("this job is preempted") + suite.logs.count("this job is timed-out")
+    assert restarts == 4
+    said = epochs_said(suite)
+    assert len(set(said)) == 4 * 12
+    assert len(said) - len(set(said)) <= restarts  # an epoch that ended, but was not saved yet
+
+
+def test_what_died_with_its_job_is_all_that_the_same_command_submits_again(submitted, cluster):
+    suite = submitted(**long(mem_gb=1))
+    suite.command("run", "--slurm")
+    suite.wait(lambda: len(set(epochs_said(suite))) >= 8)
+    first = suite.tasks
+    students = sorted(job for job, runs in first.items() if suite.plan.runs[runs[0]].seed)
+    cluster.do("scancel", "--full", "--signal=KILL", *students[:2])
+    running = {suite.store.holder(first[job][0]) for job in students[2:]}
+    os.kill(min(claim.process for claim in running if claim), signal.SIGKILL)
+    suite.wait(lambda: len([job for job in students if job in suite.jobs]) == 1)
+    said = suite.command("status")
+    assert said.count("failed, its log") == 3
+    assert re.search(r"failed, its log \S+ ends:\n.*\n.*epoch \d+/12", said)
+    assert re.search(r"job \S+: resnet14->resnet8 none seed \d, .* seed \d: running", said)
+    assert re.search(r"seed \d: \d+/12 \(\d+\.\d s an epoch, \d+ s left\)", said)
+
+    suite.command("run", "--slurm")
+    again = {job: runs for job, runs in suite.tasks.items() if job not in first}
+    assert len(again) == 3
+    suite.wait_for_the_end()
+    assert suite.states == {"done"}
+    suite.assert_each_epoch_once()
+    repeated = epochs_said(suite)
+    assert len(repeated) - len(set(repeated)) <= 3
+
+
+def test_a_teacher_that_fails_is_the_reason_in_its_students_cells_and_nothing_waits_for_ever(submitted):
+    suite = submitted(methods=["kd", "at"], training=ONE_EPOCH, teacher_training={"lr": 1e30})
+    suite.command("run", "--slurm")
+    suite.wait_for_the_end(60)
+    states = {row["label"]: (row["status"], row["reason"]) for row in table(suite.results)}
+    reason = "the loss is not finite in epoch 1"
+    assert states["teacher"] == ("diverged", reason)
+    assert states["KD"] == states["AT"] == ("diverged", f"its teacher resnet14 diverged: {reason}")
+    assert len(suite.tasks) == 2
+
+
+def test_jobs_run_the_code_as_it_was_when_they_were_submitted(submitted, tmp_path):
+    suite = submitted(methods=["kd"], training=ONE_EPOCH, slurm=HELD)
+    suite.code = tmp_path / "code"
+    for part in ("bench", "methods"):
+        shutil.copytree(ROOT / part, suite.code / part)
+    shutil.copy(ROOT / "run_suite.py", suite.code)
+    git = ["git", "-C", str(suite.code), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=all"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    (suite.code / "methods" / "kd.py").open("a").write("# not committed\n")
+    assert "changes that are not committed" in suite.command("run", "--slurm")
+
+    for part in ("bench", "methods"):
+        shutil.rmtree(suite.code / part)
+    suite.path.unlink()
+    suite.cluster.do("scontrol", "release", *{job.partition("_")[0] for job in suite.tasks})
+    suite.wait(lambda: not suite.jobs)
+    suite.path.write_text(yaml.safe_dump(document(methods=["kd"], training=ONE_EPOCH)))
+    assert suite.states == {"done"}
+    for run_id in suite.plan.runs:
+        record = suite.store.record(run_id)
+        assert (record["commit"], record["dirty"]) == (commit, True)
+
+
+def test_two_who_submit_at_once_get_each_run_into_one_job(submitted):
+    suite = submitted(methods=["kd"], seeds=3, slurm=HELD)
+    both = [suite.start("run", "--slurm") for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("Nothing to submit" in one for one in said) == [False, True]
+    runs = [run_id for runs in suite.tasks.values() for run_id in runs]
+    assert sorted(runs) == sorted(suite.plan.runs)
+    assert len(suite.jobs) == 4
+
+
+def test_another_suite_waits_for_the_job_that_trains_its_teacher(submitted, cluster):
+    first, second = submitted("first", slurm=HELD), submitted("second", methods=["at"], slurm=HELD)
+    first.command("run", "--slurm")
+    second.command("run", "--slurm")
+    (teacher,) = cell_of(first.plan, "teacher").runs
+    (job,) = (job for job, runs in first.tasks.items() if teacher.id in runs)
+    (new,) = (job for job in second.jobs)
+    assert f"afterok:{job}" in cluster.do("squeue", "--noheader", "--format=%E", f"--jobs={new}")
+
+
+def test_cancel_ends_the_jobs_of_its_suite_alone(submitted):
+    suite, other = submitted("tiny", slurm=HELD), submitted("tiny-2", methods=["at"], slurm=HELD)
+    for one in (suite, other):
+        one.command("run", "--slurm")
+    assert "(JobHeldUser)" in suite.command("status")
+    left = other.jobs
+    assert left
+    assert "Cancelled: " in suite.command("cancel")
+    suite.wait(lambda: not suite.jobs, 20)
+    assert other.jobs == left
+    assert "No job is left" in suite.command("cancel")
+
+
+@pytest.mark.parametrize(
+    ("slurm", "message"),
+    [
+        ({"partition": "huge"}, "sbatch refuses the jobs: .*invalid partition specified: huge"),
+        ({"slurm_exlude": "node7"}, "unknown key 'slurm_exlude'. Did you mean 'slurm_exclude'\\? Known: "),
+        ({"partitoin": "main"}, "unknown key 'partitoin'. Did you mean 'partition'\\?"),
+        ({"slurm_time": 3}, "unknown key 'slurm_time'"),
+    ],
+    ids=["partition", "submitit's key", "key", "key that has another name here"],
+)
+def test_a_request_that_the_cluster_cannot_serve_is_one_message_and_nothing_is_submitted(submitted, slurm, message):
+    suite = submitted(slurm=slurm)
+    said = suite.command("run", "--slurm", code=2)
+    assert re.search(message, said)
+    assert len(said.splitlines()) == 1
+    assert not suite.jobs
+    assert not list(suite.results.glob("*/jobs/*"))
+
+
+def test_what_was_submitted_is_cancelled_when_a_later_part_is_refused(submitted, cluster, tmp_path):
+    """Here an sbatch that takes no dependency."""
+    suite = submitted(slurm=HELD)
+    picky = tmp_path / "bin" / "sbatch"
+    picky.parent.mkdir()
+    picky.write_text(
+        f'#!/bin/sh\nif grep -q dependency "$1"; then echo "sbatch: error: no more" >&2; exit 1; fi\n'
+        f'exec {shutil.which("sbatch")} "$@"\n'
+    )
+    picky.chmod(0o755)
+    suite.env = cluster.env | {"PATH": f"{picky.parent}:{os.environ['PATH']}"}
+    assert suite.command("run", "--slurm", code=2) == "sbatch refuses the jobs: no more\n"
+    suite.wait(lambda: not suite.jobs, 20)
+    assert not list(suite.results.glob("*/jobs/*"))
+
+
+@pytest.mark.slow
+def test_a_time_limit_that_is_shorter_than_the_run_costs_no_epoch(submitted):
+    suite = submitted(**long(epochs=60, step_s=0.5, timeout_min=1) | {"seeds": 1})
+    suite.command("run", "--slurm")
+    suite.wait_for_the_end(600)
+    if suite.states != {"done"}:
+        suite.command("run", "--slurm")
+        suite.wait_for_the_end(600)
+    assert suite.states == {"done"}
+    assert suite.logs.count("this job is timed-out") >= 1
+    suite.assert_each_epoch_once()
+
+
+@pytest.mark.slow
+def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster):
+    suite = submitted(**long())
+    suite.command("run", "--slurm")
+    suite.wait(lambda: len(set(epochs_said(suite))) >= 4)
+    cluster.restart_node()
+    suite.wait_for_the_end(300)
+    if suite.states != {"done"}:
+        suite.command("run", "--slurm")
+        suite.wait_for_the_end(300)
+    assert suite.states == {"done"}
+    suite.assert_each_epoch_once()
