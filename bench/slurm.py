@@ -68,6 +68,7 @@ class CohortJob(Work):
             SystemExit: none of its runs has come to a result, so that what waits for them need not start.
         """
         _let_signals_through()
+        logging.getLogger("submitit").propagate = False  # it writes to the log by itself
         store = Store(self.results)
         with store.locked(LOCK):
             pass  # until the submission is whole
@@ -159,11 +160,12 @@ def _submit(
     plan, store, folder = job.plan, Store(job.results), job.submission
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MOST_TIMEOUTS)  # plain: fits arrays and single jobs alike
     setup, trained_by = _setup(plan.suite.slurm, folder / "code"), dict(jobs)
+    awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
     left = [Cohort((run,)) for run in missing if run.schedule is None] + cohorts(missing, plan.suite.max_lanes)
     while left:
         arrays: dict[str, list[Cohort]] = {}
         for cohort in left:
-            needs = {need for need in cohort.needs if is_open(plan.runs[need], plan, store)}
+            needs = cohort.needs & awaited
             if needs <= trained_by.keys():
                 arrays.setdefault(":".join(sorted({trained_by[need] for need in needs})), []).append(cohort)
         left = [cohort for cohort in left if not any(cohort in array for array in arrays.values())]
