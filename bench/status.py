@@ -64,8 +64,8 @@ def job_lines(plan: Plan, store: Store, tasks: Sequence[Task]) -> Iterator[str]:
     left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
     for task in dict.fromkeys(latest[run_id] for run_id in left):
         runs = [left[run_id] for run_id in task.runs if run_id in left and latest[run_id] == task]
-        labels = dict.fromkeys(f"{cells[run.id].pair} {cells[run.id].label} seed {run.seed}" for run in runs)
-        what = escape(f"job {task.job}: {', '.join(labels)}")
+        pairs, labels = (dict.fromkeys(getattr(cells[run.id], name) for run in runs) for name in ("pair", "label"))
+        what = escape(f"job {task.job}: {', '.join(pairs)} seed {runs[0].seed}, {', '.join(labels)}")
         if task.state:
             yield f"{what}: {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
         elif any(store.state(run.id) == "waiting" for run in runs):

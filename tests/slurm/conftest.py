@@ -17,7 +17,7 @@ from bench.store import Store
 from bench.store import _started as started
 from bench.suite import load
 from methods.catalog import catalog
-from tests.train.conftest import document
+from tests.train.conftest import document, rows, weights
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -55,14 +55,17 @@ class Cluster:
 
 
 class Submitted:
-    """A suite in a folder of its own, and the commands one gives for it."""
+    """A suite in a folder of its own, and the commands one gives for it.
 
-    def __init__(self, cluster: Cluster, folder: Path, name: str, **changes: object) -> None:
+    Its steps with the method `slow` take `step_s` seconds.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, name: str, step_s: float = 0.0, **changes: object) -> None:
         self.cluster, self.folder, self.name = cluster, folder, name
         self.path, self.results = folder / f"{name}.yaml", folder / "results"
         self.store = Store(self.results)
         self.path.write_text(yaml.safe_dump(document(**changes)))
-        self.code, self.env = ROOT, cluster.env
+        self.code, self.env = ROOT, cluster.env | {"SLOW_STEP_S": str(step_s)}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command: `run`, `status`, ..."""
@@ -118,11 +121,12 @@ class Submitted:
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.results.glob("*/jobs/*/logs/*.err")))
 
-    def assert_each_epoch_once(self) -> None:
-        """Check that the store has every epoch of every run, in order."""
-        for run in self.plan.runs.values():
-            epochs = [row["epoch"] for row in self.store.epochs(run.id) if row["stage"] == "main"]
-            assert epochs == list(range(1, run.schedule.epochs + 1))
+    def assert_equals(self, undisturbed: Store) -> None:
+        """Check that every run is done, with the bits and the epochs, each once, of another store's."""
+        assert self.states == {"done"}
+        for run_id in self.plan.runs:
+            assert rows(self.store, run_id) == rows(undisturbed, run_id)
+            assert weights(self.store, run_id) == weights(undisturbed, run_id)
 
 
 @pytest.fixture(scope="session")

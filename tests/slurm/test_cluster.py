@@ -11,25 +11,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slurm.conftest import ROOT
+from bench.store import Store
+from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
-from tests.train.conftest import document, weights
+from tests.train.conftest import document
 
-pytestmark = pytest.mark.slurm
+pytestmark = pytest.mark.slurm  # two minutes, those that are slow besides another ten
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
 HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
 
 
-def long(epochs: int = 12, step_s: float = 0.15, **slurm: object) -> dict[str, object]:
-    """Return changes that make a suite whose cohorts train for long enough to be disturbed."""
-    return {
-        "methods": [{"method": "slow", "step_s": step_s}],
-        "training": {"epochs": epochs, "batch_size": 16, "evaluate_every": epochs},
-        "teacher_training": {"epochs": 1},
-        "seeds": 4,
-        "slurm": slurm,
-    }
+LONG = {  # cohorts that train for long enough to be disturbed
+    "methods": ["slow"],
+    "training": {"epochs": 12, "batch_size": 16, "evaluate_every": 12},
+    "teacher_training": {"epochs": 1},
+    "seeds": 4,
+}
 
 
 def table(results: Path) -> list[dict[str, str]]:
@@ -42,6 +40,14 @@ def epochs_said(suite) -> list[str]:
     return re.findall(r"seed ([1-9]\d* \| epoch \d+)/", suite.logs)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(_started, tmp_path_factory):
+    """Return the store in which `LONG` was trained here, from its beginning to its end."""
+    suite = Submitted(_started, tmp_path_factory.mktemp("here"), "tiny", **LONG)
+    suite.command("run")
+    return suite.store
+
+
 def test_a_suite_of_thirteen_cohorts_fills_the_same_table_as_here_with_the_same_bits(submitted, tmp_path):
     suite = submitted(methods=["kd"], seeds=12, training=ONE_EPOCH)
     (tmp_path / "here").mkdir()
@@ -51,22 +57,20 @@ def test_a_suite_of_thirteen_cohorts_fills_the_same_table_as_here_with_the_same_
     suite.command("run", "--results", str(tmp_path / "here"))
     suite.wait_for_the_end()
     assert table(suite.results) == table(tmp_path / "here")
-    here = type(suite.store)(tmp_path / "here")
-    for run_id in suite.plan.runs:
-        assert weights(suite.store, run_id) == weights(here, run_id)
+    suite.assert_equals(Store(tmp_path / "here"))
     assert "Nothing" not in suite.command("run", "--slurm")  # but the table
     assert len(suite.tasks) == 13
 
 
-def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster):
-    suite = submitted(**long(partition="low", cpus_per_task=2))
+@pytest.mark.slow
+def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster, undisturbed):
+    suite = submitted(step_s=0.15, **LONG, slurm={"partition": "low", "cpus_per_task": 2})
     suite.command("run", "--slurm")
     suite.wait(lambda: len(set(epochs_said(suite))) >= 8)
     pushing = cluster.do("sbatch", "--parsable", "--partition=main", "--cpus-per-task=8", "--wrap=sleep 3").strip()
     suite.wait(lambda: pushing not in cluster.do("squeue", "--noheader", "--format=%i"))
     suite.wait_for_the_end()
-    assert suite.states == {"done"}
-    suite.assert_each_epoch_once()
+    suite.assert_equals(undisturbed)
     restarts = suite.logs.count("this job is preempted")
     assert restarts == 4
     said = epochs_said(suite)
@@ -74,28 +78,28 @@ def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster)
     assert len(said) - len(set(said)) <= restarts  # an epoch that ended, but was not saved yet
 
 
-def test_what_died_with_its_job_is_all_that_the_same_command_submits_again(submitted, cluster):
-    suite = submitted(**long(mem_gb=1))
+@pytest.mark.slow
+def test_what_died_with_its_job_is_all_that_the_same_command_submits_again(submitted, cluster, undisturbed):
+    suite = submitted(step_s=0.15, **LONG, slurm={"mem_gb": 1})
     suite.command("run", "--slurm")
     suite.wait(lambda: len(set(epochs_said(suite))) >= 8)
     first = suite.tasks
     students = sorted(job for job, runs in first.items() if suite.plan.runs[runs[0]].seed)
-    cluster.do("scancel", "--full", "--signal=KILL", *students[:2])
+    cluster.do("scancel", *students[:2])
     running = {suite.store.holder(first[job][0]) for job in students[2:]}
     os.kill(min(claim.process for claim in running if claim), signal.SIGKILL)
     suite.wait(lambda: len([job for job in students if job in suite.jobs]) == 1)
     said = suite.command("status")
     assert said.count("failed, its log") == 3
     assert re.search(r"failed, its log \S+ ends:\n.*\n.*epoch \d+/12", said)
-    assert re.search(r"job \S+: resnet14->resnet8 none seed \d, .* seed \d: running", said)
+    assert re.search(r"job \S+: resnet14->resnet8 seed \d, none, Slow: running", said)
     assert re.search(r"seed \d: \d+/12 \(\d+\.\d s an epoch, \d+ s left\)", said)
 
     suite.command("run", "--slurm")
     again = {job: runs for job, runs in suite.tasks.items() if job not in first}
     assert len(again) == 3
     suite.wait_for_the_end()
-    assert suite.states == {"done"}
-    suite.assert_each_epoch_once()
+    suite.assert_equals(undisturbed)
     repeated = epochs_said(suite)
     assert len(repeated) - len(set(repeated)) <= 3
 
@@ -111,6 +115,7 @@ def test_a_teacher_that_fails_is_the_reason_in_its_students_cells_and_nothing_wa
     assert len(suite.tasks) == 2
 
 
+@pytest.mark.slow
 def test_jobs_run_the_code_as_it_was_when_they_were_submitted(submitted, tmp_path):
     suite = submitted(methods=["kd"], training=ONE_EPOCH, slurm=HELD)
     suite.code = tmp_path / "code"
@@ -147,6 +152,7 @@ def test_two_who_submit_at_once_get_each_run_into_one_job(submitted):
     assert len(suite.jobs) == 4
 
 
+@pytest.mark.slow
 def test_another_suite_waits_for_the_job_that_trains_its_teacher(submitted, cluster):
     first, second = submitted("first", slurm=HELD), submitted("second", methods=["at"], slurm=HELD)
     first.command("run", "--slurm")
@@ -189,6 +195,7 @@ def test_a_request_that_the_cluster_cannot_serve_is_one_message_and_nothing_is_s
     assert not list(suite.results.glob("*/jobs/*"))
 
 
+@pytest.mark.slow
 def test_what_was_submitted_is_cancelled_when_a_later_part_is_refused(submitted, cluster, tmp_path):
     """Here an sbatch that takes no dependency."""
     suite = submitted(slurm=HELD)
@@ -206,8 +213,8 @@ def test_what_was_submitted_is_cancelled_when_a_later_part_is_refused(submitted,
 
 
 @pytest.mark.slow
-def test_a_time_limit_that_is_shorter_than_the_run_costs_no_epoch(submitted):
-    suite = submitted(**long(epochs=60, step_s=0.5, timeout_min=1) | {"seeds": 1})
+def test_a_time_limit_that_is_shorter_than_the_run_costs_no_epoch(submitted, undisturbed):
+    suite = submitted(step_s=1.0, **LONG | {"seeds": 1}, slurm={"timeout_min": 1})
     suite.command("run", "--slurm")
     suite.wait_for_the_end(600)
     if suite.states != {"done"}:
@@ -219,8 +226,8 @@ def test_a_time_limit_that_is_shorter_than_the_run_costs_no_epoch(submitted):
 
 
 @pytest.mark.slow
-def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster):
-    suite = submitted(**long())
+def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster, undisturbed):
+    suite = submitted(step_s=0.15, **LONG)
     suite.command("run", "--slurm")
     suite.wait(lambda: len(set(epochs_said(suite))) >= 4)
     cluster.restart_node()
@@ -228,5 +235,4 @@ def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster):
     if suite.states != {"done"}:
         suite.command("run", "--slurm")
         suite.wait_for_the_end(300)
-    assert suite.states == {"done"}
-    suite.assert_each_epoch_once()
+    suite.assert_equals(undisturbed)
