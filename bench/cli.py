@@ -116,7 +116,9 @@ def run_command(
     plugin: Plugin = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit it as jobs to the cluster, and end.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what has no result.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed, diverged or was refused.")
+    ] = False,
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
 ) -> int:
     """Train what a suite still lacks."""

@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import Network
-from bench.precision import arithmetic, seen_by_a_term
+from bench.precision import arithmetic, as_float32
 from bench.spec import RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
 INITIAL, MAIN = 0, 1  # stages, in the order in which they run
+
+
+def ignore(phase: str) -> None:
+    """Take note of nothing: nobody measures."""
 
 
 class Clock(NamedTuple):
@@ -198,7 +202,7 @@ class Lane:
             self.meter = Meter(names, self.device)
 
     def step(
-        self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = str
+        self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = ignore
     ) -> None:
         """Train on one batch: forward, loss, backward, optimizer, and the distillers' own state.
 
@@ -238,21 +242,21 @@ class Lane:
         if self.clock.stage == INITIAL:
             losses = []
             for term, stage in self.initial:
-                own = term.distiller.autocast
-                student = None if features is None else seen_by_a_term(features, own)
-                with arithmetic(self.schedule.precision, self.device, own):
-                    losses.append(stage.loss(student, seen_by_a_term(teachers[term.teacher], own), batch))
+                mixed = term.distiller.autocast
+                student = None if features is None else as_float32(features, maps=not mixed)
+                with arithmetic(self.schedule.precision, self.device, enabled=mixed):
+                    losses.append(stage.loss(student, as_float32(teachers[term.teacher], maps=not mixed), batch))
             return torch.stack(losses).sum(), []
         assert features is not None  # the main stage trains the student
         assert batch.targets is not None  # every task so far has labels
-        ce = F.cross_entropy(seen_by_a_term(features, True).logits, batch.targets)
+        ce = F.cross_entropy(as_float32(features, maps=False).logits, batch.targets)
         total = self.spec.task_weight * ce
         values = []
         for term in self.terms:
-            own = term.distiller.autocast
-            views = seen_by_a_term(features, own), seen_by_a_term(teachers[term.teacher], own)
-            with arithmetic(self.schedule.precision, self.device, own):
-                value = term.distiller.loss(*views, batch)
+            mixed = term.distiller.autocast
+            student, teacher = (as_float32(one, maps=not mixed) for one in (features, teachers[term.teacher]))
+            with arithmetic(self.schedule.precision, self.device, enabled=mixed):
+                value = term.distiller.loss(student, teacher, batch)
             if value is not None:
                 total = total + term.weight * value
             values.append(torch.zeros_like(ce) if value is None else value)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.data import resolve
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
 from bench.suite import NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
@@ -242,7 +244,10 @@ def _resolve(choice: Data, path: Path, key: str, sources: Sources) -> DataSpec:
         return {**spec.model_dump(mode="json"), "path": str(spec.path)}
 
     found = sources.take(f"data {canonical(choice)}", look)
-    return DataSpec.model_validate_json(json.dumps(found))
+    try:
+        return DataSpec.model_validate_json(json.dumps(found))
+    except ValidationError as error:
+        raise RequestError(f"{path}: {key}: what sources.json remembers of it cannot be read: {error}") from None
 
 
 def _teacher_seeds(suite: Suite) -> tuple[int, ...]:

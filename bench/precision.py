@@ -1,11 +1,9 @@
 """The arithmetic of forward passes, and which of it a method sees."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, cast, overload
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from bench.types import Features
 
@@ -22,32 +20,17 @@ def arithmetic(precision: Precision, device: torch.device, enabled: bool = True)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and precision == "bf16")
 
 
-def seen_by_a_term(features: Features, takes_maps_as_they_are: bool) -> Features:
-    """Return features as a method sees them: embedding and logits in float32, maps too unless it takes them as are."""
+def as_float32(features: Features, maps: bool = True) -> Features:
+    """Return features with embedding, logits and, unless told otherwise, maps in float32; as they are if not bfloat16.
+
+    Args:
+        features: of a network, in whatever precision.
+        maps: whether stages and pre-activations are cast.
+    """
     if features.logits.dtype != torch.bfloat16:
         return features
     stages, preactivations = features.stages, features.preactivations
-    if not takes_maps_as_they_are:
-        # read like tuples, by index and slice; what a method does not read is not cast
-        stages = cast(tuple[Tensor, ...], InFloat32(stages))
-        preactivations = cast(tuple[Tensor, ...], InFloat32(preactivations))
+    if maps:
+        stages = tuple(stage.float() for stage in stages)
+        preactivations = tuple(stage.float() for stage in preactivations)
     return Features(stages, preactivations, features.embedding.float(), features.logits.float())
-
-
-class InFloat32(Sequence[Tensor]):
-    """Maps that are cast to float32 when they are read."""
-
-    def __init__(self, maps: Sequence[Tensor]) -> None:
-        self._maps = maps
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Tensor, ...]: ...
-    def __getitem__(self, place: int | slice) -> Tensor | tuple[Tensor, ...]:
-        """Return one map, or several."""
-        found = self._maps[place]
-        return found.float() if isinstance(found, Tensor) else tuple(one.float() for one in found)

@@ -24,6 +24,7 @@ COLUMNS = (
     *("published", "status", "reason"),
 )
 PUBLISHED_NAMES = {"ShuffleV1": "ShuffleNetV1", "ShuffleV2": "ShuffleNetV2"}  # wrn_16_2 is wrn-16-2 there
+TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # of teachers trained otherwise
 PUBLISHED_DATA = {"cifar100": "CIFAR-100"}
 MISSING = "—"
 
@@ -129,7 +130,8 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
     write_whole(folder / "table.md", to_markdown(plan, found))
     write_whole(folder / "table.tex", to_latex(plan, found))
     if plan.sources:
-        write_whole(folder / SOURCES, json.dumps(plan.sources, indent=1) + "\n")
+        remembered = store.sources(plan.name) | dict(plan.sources)  # what another call left out is not forgotten
+        write_whole(folder / SOURCES, json.dumps(remembered, indent=1) + "\n")
     return found
 
 
@@ -241,8 +243,11 @@ def _teachers(plan: Plan) -> Iterator[str]:
             else:
                 assert student.schedule is not None  # a student trains
                 same_epochs = run.schedule.epochs == student.schedule.epochs
+                ours, theirs = plan.suite.training, plan.suite.teacher_schedule
+                keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
                 differing = [
                     "" if same_epochs else f"after {run.schedule.epochs} epochs",
+                    f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
                     ""
                     if run.data == student.data
                     else f"on {described(run.data)}; students on {described(student.data)}",

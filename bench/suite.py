@@ -471,7 +471,7 @@ def _spread(entry: Entry, methods: Mapping[str, Method]) -> Iterator[Row]:
             task_weight=entry.task_weight if entry.task_weight is not None else (1.0 if entry.terms else None),
             combine=entry.combine,
             overrides=overrides,
-            standard="" if overrides else plain,
+            standard="" if overrides or entry.terms else plain,  # terms listed have their own weights, not the paper's
         )
 
 

@@ -69,7 +69,12 @@ class Gathered(Piece):
     rows: Tensor
 
     def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
-        return torch.stack([bank.index_select(0, own) @ anchor for anchor, own in zip(anchors, self.rows, strict=True)])
+        found = anchors.new_empty(self.rows.shape)
+        gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # one: a new one for each anchor leaves holes
+        for anchor, own, out in zip(anchors, self.rows, found, strict=True):
+            torch.index_select(bank, 0, own, out=gathered)
+            torch.mv(gathered, anchor, out=out)
+        return found
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
         return F.embedding_bag(self.rows, bank, per_sample_weights=weights, mode="sum")

@@ -93,8 +93,11 @@ class Method:
 
     @cached_property
     def sha256(self) -> str:
-        """Return the file's hash, recorded with each run so that changed code can be told."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """Return the hash of the file and of what it imports of this folder, so that a change can be told."""
+        digest = hashlib.sha256()
+        for path in _sources(self.path):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def load(self) -> "type[Distiller]":
         """Import the file and return its class."""
@@ -103,6 +106,17 @@ class Method:
         if self.name not in REGISTERED:
             import_file(self.path, self.module)
         return REGISTERED[self.name]
+
+
+def _sources(path: Path, *seen: Path) -> list[Path]:
+    """Return a method file and the files of this folder that it imports, and they, each once; `base` does no sums."""
+    found = [path]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
+            other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
+            if other.stem != "base" and other not in (*seen, *found):
+                found += [file for file in _sources(other, *seen, *found) if file not in found]
+    return found
 
 
 def own_files() -> list[Path]:

@@ -92,7 +92,9 @@ class CRD(Distiller):
             torch.arange(data.n) if negatives == "other_sample" or data.targets is None else data.targets
         )
         self.same_class = Groups(data.targets) if positives == "same_class" and data.targets is not None else None
-        self.register_buffer("kept", self.alike.cut(negatives_fraction) if negatives_fraction < 1 else None)
+        # drawn here from the run's seed, so a resumed run has it without a checkpoint, where it would be large
+        kept = self.alike.cut(negatives_fraction) if negatives_fraction < 1 else None
+        self.register_buffer("kept", kept, persistent=False)
         pools = data.n - self.alike.sizes if self.kept is None else self.kept.sum(dim=1)
         self.register_buffer("pools", pools, persistent=False)
         self.visited: tuple[Tensor, Tensor, Tensor] | None = None

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import bench
+import methods
 from bench.suite import load
 from bench.types import RequestError
 from methods.base import REGISTERED
@@ -280,3 +283,23 @@ def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         python(installed(tmp_path, f"{module}:Mine"))
     assert f"RequestError: entry point '{module}' of group 'distillation_bench.methods'" in caught.value.stderr
+
+
+def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path):
+    """Else `status` could not tell that finished runs were made with other arithmetic."""
+    folder = Path(shutil.copytree(Path(methods.__file__).parent, tmp_path / "methods"))
+    code = "from methods.catalog import catalog; print({name: method.sha256 for name, method in catalog().items()})"
+
+    def hashes() -> dict[str, str]:
+        answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return ast.literal_eval(answer.stdout)
+
+    (tmp_path / "bench").symlink_to(Path(bench.__file__).parent)
+    before = hashes()
+    with (folder / "banks.py").open("a") as file:
+        file.write("# another sum\n")
+    after = hashes()
+    assert {name for name in before if before[name] != after[name]} == {"crd"}
+    with (folder / "maps.py").open("a") as file:
+        file.write("# another mean\n")
+    assert {"at", "ft", "nst"} <= {name for name, value in hashes().items() if value != after[name]}

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from bench.cli import main
 from bench.plan import Plan, build
+from bench.spec import canonical
 from bench.store import Store
 from bench.suite import load
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
@@ -80,6 +82,18 @@ def test_report_and_status_need_no_checkpoint_file(cli, tmp_path, results, store
     code, out, _ = cli("status", path, "--results", results)
     assert (code, "85.00" in out) == (0, True)
     assert cli(path, "--results", results)[0] == 2  # to train, the file is needed
+    assert cli("report", path, "--results", results, "--set", "pairs=[{teacher: resnet14, student: resnet8}]")[0] == 0
+    assert cli("report", path, "--results", results)[0] == 0  # and is still remembered
+
+
+def test_a_damaged_memory_of_a_suites_files_is_named(cli, tmp_path, results):
+    data = {"name": "imagefolder", "path": "gone", "mean": [0.5] * 3, "std": [0.5] * 3, "augment": "crop"}
+    path = write_suite(tmp_path, data=data)
+    choice = load(path, METHODS).data
+    (results / "table").mkdir(parents=True)
+    (results / "table" / "sources.json").write_text(json.dumps({f"data {canonical(choice)}": {"name": "imagefolder"}}))
+    code, _, err = cli("status", path, "--results", results)
+    assert (code, "what sources.json remembers of it cannot be read" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

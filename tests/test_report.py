@@ -153,10 +153,14 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path, store)
 
 def test_a_label_of_ones_own_does_not_hide_or_borrow_a_published_number(tmp_path, store):
     pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
-    methods = [{"method": "kd", "label": "Hinton"}, {"method": "at", "weight": 1.0, "label": "AT"}]
+    methods = [
+        {"method": "kd", "label": "Hinton"},
+        {"method": "at", "weight": 1.0, "label": "AT"},
+        {"terms": [{"method": "kd"}], "label": "KD"},  # its cross-entropy counts 1, not 0.1
+    ]
     published = {"source": "x", "table": 1}
     rows = table(plan_of(tmp_path, pairs=[pair], methods=methods, published=published, data="cifar100"), store)
-    assert (rows["Hinton"]["published"], rows["AT"]["published"]) == ("74.92", "")
+    assert [rows[label]["published"] for label in ("Hinton", "AT", "KD")] == ["74.92", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +373,8 @@ def test_the_protocol_says_how_teachers_were_made_where_students_were_made_other
         " fp32. Teacher resnet14 after 5 epochs on digits (all training images); "
         "students on digits (4 training images a class)."
     )
+    other = {"teacher_training": {"lr": 0.3, "batch_size": 8}}
+    assert protocol(plan_of(tmp_path, **other)).endswith(" fp32. Teacher resnet14 with batch_size=8, lr=0.3.")
     (tmp_path / "teacher.pth").write_bytes(b"weights")
     pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
     assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32. Teacher resnet14 read from a checkpoint.")

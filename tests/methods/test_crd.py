@@ -274,10 +274,10 @@ def test_gradients_reach_both_heads_and_no_bank(student, teacher, batch):
     assert not any(buffer.requires_grad for buffer in distiller.buffers())
 
 
-def test_a_checkpoint_holds_banks_z_and_the_kept_pools_but_nothing_that_the_data_says():
+def test_a_checkpoint_holds_banks_and_z_but_nothing_that_data_or_seed_say():
     state = build("crd", negatives_fraction=0.5).state_dict()
     heads = {f"{side}_head.{part}" for side in ("student", "teacher") for part in ("weight", "bias")}
-    assert set(state) == heads | {"student_bank", "teacher_bank", "log_z", "kept"}
+    assert set(state) == heads | {"student_bank", "teacher_bank", "log_z"}
 
 
 # what cannot work

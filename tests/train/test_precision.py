@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bench.lane import MAIN
-from bench.precision import InFloat32, set_products
+from bench.precision import as_float32, set_products
 from bench.train import teacher_features, train_epoch
+from bench.types import Features
 from tests.train.conftest import cell, rows
 
 BF16 = {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "precision": "bf16"}
@@ -49,19 +50,15 @@ def test_the_networks_run_in_bfloat16_and_their_weights_stay_float32(cohort):
     assert {p.dtype for p in lane.student.parameters()} == {torch.float32}
 
 
-def test_a_map_is_cast_only_when_it_is_read():
-    class Counts(torch.Tensor):
-        casts = 0
-
-        def float(self):
-            Counts.casts += 1
-            return super().float()
-
-    maps = InFloat32([torch.ones(1, dtype=torch.bfloat16).as_subclass(Counts) for _ in range(4)])
-    assert len(maps) == 4
-    assert Counts.casts == 0
-    assert [one.dtype for one in (maps[-1], *maps[1:3])] == [torch.float32] * 3
-    assert Counts.casts == 3
+def test_features_in_float32_are_tuples_of_what_they_were():
+    maps = tuple(torch.ones(1, 2, 3, 3, dtype=torch.bfloat16) for _ in range(3))
+    given = Features(maps, maps[:1], torch.ones(1, 4, dtype=torch.bfloat16), torch.ones(1, 5, dtype=torch.bfloat16))
+    seen = as_float32(given)
+    assert type(seen.stages + seen.preactivations) is tuple
+    assert {one.dtype for one in (*seen.stages, *seen.preactivations, seen.embedding, seen.logits)} == {torch.float32}
+    assert as_float32(given, maps=False).stages is maps
+    exact = Features((), (), torch.ones(1, 4, dtype=torch.float64), torch.ones(1, 5, dtype=torch.float64))
+    assert as_float32(exact) is exact
 
 
 def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
@@ -80,9 +77,9 @@ def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
 
 
 def test_a_run_in_bfloat16_has_the_same_bits_alone_and_in_company(bench):
-    suite = bench(methods=["vid", "at", "ab"], training=BF16)
+    suite = bench(methods=["vid", "at", "ab", "fitnet", "ft"], training=BF16)
     plan, together, _ = suite.run("together")
-    for label in ("none", "VID", "AT", "AB"):
+    for label in ("none", "VID", "AT", "AB", "FitNet", "FT"):
         _, alone, _ = suite.run(f"alone-{label}", only=[label])
         run_id = cell(plan, label).runs[0].id
         assert rows(alone, run_id) == rows(together, run_id)

@@ -9,6 +9,7 @@ from bench.data.batches import Normaliser, TrainingData
 from bench.lane import INITIAL, MAIN, Clock, Lane, learning_rate
 from bench.spec import Schedule
 from bench.train import checkpoint_due, evaluate, summary, train_epoch
+from methods import banks
 from tests.train.conftest import cell, rows
 
 
@@ -154,3 +155,19 @@ def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
                 if lane.terms and lane.terms[0].name == "crd":
                     continue  # on a CPU it draws its negatives from host copies of the indices
                 lane.step(batch, features, number)
+
+
+def test_sizes_of_pieces_change_rounding_only(cohort, monkeypatch):
+    ends = {}
+    for entries in (banks.ENTRIES_AT_ONCE, 200):
+        monkeypatch.setattr(banks, "ENTRIES_AT_ONCE", entries)
+        methods = [{"method": "crd", "n_negatives": 16}, {"method": "crd", "negatives": "all", "label": "all"}]
+        lanes, data, teachers, _ = cohort(methods=methods)
+        for _ in train_epoch(teachers, list(lanes.values()), [next(iter(data.epoch(1, MAIN, 1, 16)))]):
+            pass
+        for label in ("CRD", "all"):
+            weights = torch.cat([p.detach().flatten() for p in lanes[label].student.parameters()])
+            ends.setdefault(label, []).append(weights)
+    for whole, pieces in ends.values():
+        assert float((whole - pieces).norm() / whole.norm()) < 1e-5
+        assert not whole.equal(ends["CRD" if whole is ends["all"][0] else "all"][0])
