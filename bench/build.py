@@ -59,6 +59,8 @@ def inapplicable(run: RunSpec, teachers: Mapping[str, RunSpec], methods: Mapping
     Raises:
         RequestError: a parameter has a value that cannot work with the pair, such as a layer that is not there.
     """
+    if run.is_ensemble:
+        return None
     student = network_shapes(run.student, run.data)
     for teacher_id in run.teachers:
         teacher = network_shapes(teachers[teacher_id].student, teachers[teacher_id].data)

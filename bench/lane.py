@@ -197,7 +197,9 @@ class Lane:
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.schedule, self.clock.epoch)
-            names = ["loss", "ce", *(f"term{i}_{term.name}" for i, term in enumerate(self.terms)), "train_top1"]
+            titles = [(f"term{i}_{term.name}", term.distiller.observes) for i, term in enumerate(self.terms)]
+            own = [name for title, observes in titles for name in (title, *(f"{title}_{what}" for what in observes))]
+            names = ["loss", "ce", *own, "train_top1"]
         if not self.trained:
             self.meter = Meter(names, self.device)
 
@@ -259,7 +261,7 @@ class Lane:
                 value = term.distiller.loss(student, teacher, batch)
             if value is not None:
                 total = total + term.weight * value
-            values.append(torch.zeros_like(ce) if value is None else value)
+            values += [torch.zeros_like(ce) if value is None else value, *term.distiller.observed()]
         top1 = 100 * (features.logits.argmax(dim=1) == batch.targets).double().mean()
         return total, [ce, *values, top1]
 

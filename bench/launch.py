@@ -16,6 +16,7 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
+from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
@@ -144,7 +145,7 @@ class Launcher:
         settle(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
-            if run.id in awaited and run.checkpoint is None:
+            if run.id in awaited and run.schedule is not None:
                 name = run.student.network
                 logger.info("%s: no checkpoint is given, so it is trained here (seed %d)", name, run.seed)
         while self._next_cohort(open_runs, observer):
@@ -155,6 +156,8 @@ class Launcher:
         pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
             if run.checkpoint is not None and self._import(run):
+                return True
+            if run.is_ensemble and all(self.store.state(need) == "done" for need in run.needs) and self._unite(run):
                 return True
         for cohort in cohorts(pending, self.plan.suite.max_lanes):
             if any(self.store.state(need) != "done" for need in cohort.needs):
@@ -259,6 +262,21 @@ class Launcher:
             checkpoint.check(metrics["top1"])
             found[run.id] = (network, metrics)
         return found
+
+    def _unite(self, run: RunSpec) -> bool:
+        """Evaluate several teachers together; False if another process does so."""
+        if not self.store.claim(run.id):
+            return False
+        try:
+            self.store.begin(run)
+            together = Ensemble([self._teacher(self.plan.runs[name]).network for name in run.teachers])
+            metrics = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
+            used = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
+            numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0, "teachers_sha256": used}
+            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
+        finally:
+            self.store.release(run.id)
+        return True
 
     def _import(self, run: RunSpec) -> bool:
         """Put a checkpoint's weights into the store, as the run that evaluated them; False if another does so."""

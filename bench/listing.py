@@ -58,7 +58,7 @@ def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
         return known, _dataset
 
     def suites() -> Kind:
-        paths = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
+        paths = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
         return {n: _title(path) for n, path in paths.items()}, lambda n: iter([escape(paths[n].read_text("utf-8"))])
 
     return {"methods": methods, "models": models, "datasets": datasets, "suites": suites}

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bench.data import resolve
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
-from bench.suite import NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
+from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
@@ -97,6 +97,17 @@ class Plan:
     sources: Mapping[str, Any]
     changes: tuple[str, ...] = ()
 
+    @property
+    def titles(self) -> dict[str, tuple[str, str]]:
+        """Return (pair, row) of each run; one that serves several cells stands under the first."""
+        found: dict[str, tuple[str, str]] = {}
+        for cell in reversed(self.cells):
+            for run in cell.runs:
+                if cell.method == TEACHER:  # one of several teachers has no cell of its own
+                    found |= {name: (cell.pair, f"{TEACHER} {self.runs[name].student.network}") for name in run.needs}
+                found[run.id] = (cell.pair, cell.label)
+        return found
+
 
 @dataclass
 class Sources:
@@ -170,13 +181,13 @@ def build(
         where = f"{path}: pairs[{index}].teacher"
         try:
             teachers = {
-                seed: _teacher(suite, pair.teacher, seed, teacher_data, path.parent, where, sources)
+                seed: _teachers(suite, pair, seed, teacher_data, path.parent, where, sources)
                 for seed in _teacher_seeds(suite)
             }
         except RequestError as error:
             problems.append(str(error))
             continue
-        for run, checkpoint in teachers.values():
+        for run, checkpoint in itertools.chain(*teachers.values()):
             runs.setdefault(run.id, run)
             if checkpoint is not None:
                 known = checkpoints.setdefault(run.id, checkpoint)
@@ -184,11 +195,13 @@ def build(
                     checkpoints[run.id] = known if checkpoint.accuracy is None else checkpoint
                 elif known.accuracy != checkpoint.accuracy:
                     problems.append(f"{where}.accuracy: {checkpoint.accuracy}, but {known.where} says {known.accuracy}")
-        taught_by = {seed: teachers.get(seed, next(iter(teachers.values())))[0].id for seed in suite.seed_list}
+        ids = {seed: tuple(run.id for run, _ in members) for seed, members in teachers.items()}
+        taught_by = {seed: ids.get(seed, next(iter(ids.values()))) for seed in suite.seed_list}
+        tested = [_tested(pair, members, seed) for seed, members in teachers.items()]
         student = NetworkSpec.model_validate(pair.student.model_dump())
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
         pair_cells = [
-            _cell(pair, TEACHER, TEACHER, "", TEACHER, {run.id: run for run, _ in teachers.values()}.values()),
+            _cell(pair, TEACHER, TEACHER, "", TEACHER, {run.id: run for run in tested}.values()),
             _cell(pair, NONE, NONE, "", NONE, plain),
         ]
         for row in rows(suite, methods):
@@ -254,6 +267,27 @@ def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
     return (0,) if suite.teacher_seeds == "fixed" else suite.seed_list
 
 
+def _teachers(
+    suite: Suite, pair: Pair, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
+) -> list[tuple[RunSpec, Checkpoint | None]]:
+    """Return a pair's teachers for a seed; of equal ones that are trained here, each after the first has the next."""
+    step = 1 if suite.teacher_seeds == "fixed" else MOST_SEEDS
+    found = []
+    for place, teacher in enumerate(pair.members):
+        copy = pair.members[:place].count(teacher)
+        found.append(_teacher(suite, teacher, seed + copy * step, data, folder, where, sources))
+    return found
+
+
+def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], seed: int) -> RunSpec:
+    """Return the run whose accuracy is the pair's teacher row: the teacher's own, or that of all together."""
+    first, *others = (run for run, _ in members)
+    if not others:
+        return first
+    together = NetworkSpec(network=pair.teacher_name)
+    return RunSpec(student=together, data=first.data, seed=seed, teachers=tuple(run.id for run, _ in members))
+
+
 def _teacher(
     suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
@@ -282,7 +316,9 @@ def _plain(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedu
     return RunSpec(task=suite.task, student=network, data=data, schedule=schedule, seed=seed)
 
 
-def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods: Mapping[str, Method]) -> RunSpec:
+def _distil(
+    plain: RunSpec, row: Row, teachers: tuple[str, ...], initial_epochs: int, methods: Mapping[str, Method]
+) -> RunSpec:
     """Return the run that adds a row's terms to an undistilled one."""
     terms = []
     for name, weight, given in row.terms:
@@ -301,13 +337,13 @@ def _distil(plain: RunSpec, row: Row, teacher: str, initial_epochs: int, methods
         schedule=plain.schedule.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
         terms=tuple(terms),
         task_weight=task_weight,
-        teachers=(teacher,),
-        combine="sum",  # of one teacher's terms, sum and mean are the same run
+        teachers=teachers,
+        combine=row.combine if len(teachers) > 1 else "sum",  # of one teacher's terms, both are the same run
     )
 
 
 def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
-    names = (pair.name, pair.teacher.network, pair.student.network)
+    names = (pair.name, pair.teacher_name, pair.student.network)
     return Cell(*names, method=method, label=label, overrides=overrides, standard=standard, runs=tuple(runs))
 
 

@@ -129,7 +129,7 @@ class RunSpec(Strict):
         task: what the views and the evaluation are.
         student: the network that trains.
         data: what it trains on and is evaluated on.
-        schedule: how; None for a checkpoint, which is only evaluated.
+        schedule: how; None for what is only evaluated: a checkpoint, or several teachers together.
         seed: of initialisation, batch order, augmentation and the methods' draws.
         teachers: ids of the runs that give the teachers.
         terms: the methods' terms, each with every teacher.
@@ -157,6 +157,11 @@ class RunSpec(Strict):
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Return whether the run is the evaluation of several teachers together; its student names them all."""
+        return self.schedule is None and self.checkpoint is None
 
     @property
     def needs(self) -> tuple[str, ...]:

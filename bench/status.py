@@ -59,12 +59,12 @@ def _progress(run: RunSpec, store: Store) -> str:
 
 def job_lines(plan: Plan, store: Store, tasks: Sequence[Task]) -> Iterator[str]:
     """Yield what the cluster says of the runs that are not done: a line a job, and a dead one's last words."""
-    cells = {run.id: cell for cell in reversed(plan.cells) for run in cell.runs}
+    titles = plan.titles
     latest = {run_id: task for task in tasks for run_id in task.runs}
     left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
     for task in dict.fromkeys(latest[run_id] for run_id in left):
         runs = [left[run_id] for run_id in task.runs if run_id in left and latest[run_id] == task]
-        pairs, labels = (dict.fromkeys(getattr(cells[run.id], name) for run in runs) for name in ("pair", "label"))
+        pairs, labels = (dict.fromkeys(titles[run.id][part] for run in runs) for part in (0, 1))
         what = escape(f"job {task.job}: {', '.join(pairs)} seed {runs[0].seed}, {', '.join(labels)}")
         if task.state:
             yield f"{what}: {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
@@ -91,7 +91,7 @@ def plan_tables(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], reasons: Mapping[str, str], retried: Collection[str]
 ) -> Iterator[Any]:
     """Yield what `--dry-run` prints: the cohorts in the order of training, what cannot be trained, and the counts."""
-    cells = {run.id: cell for cell in reversed(plan.cells) for run in cell.runs}
+    titles = plan.titles
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
     evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
@@ -103,13 +103,10 @@ def plan_tables(
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
-            cell = cells[run.id]
-            table.add_row(f"  {run.id}", _epochs(run.schedule), escape(cell.pair), escape(cell.label))
+            table.add_row(f"  {run.id}", _epochs(run.schedule), *map(escape, titles[run.id]))
         yield table
     for reason in dict.fromkeys(reasons.values()):
-        rows = dict.fromkeys(
-            f"{cells[run_id].pair} {cells[run_id].label}" for run_id, why in reasons.items() if why == reason
-        )
+        rows = dict.fromkeys(" ".join(titles[run_id]) for run_id, why in reasons.items() if why == reason)
         yield f"inapplicable: {escape(', '.join(rows))}: {escape(reason)}"
     shown = {run.id for run in to_train} | set(reasons)
     ended = [status for run_id, status in states.items() if run_id not in shown]
@@ -169,39 +166,43 @@ def _curve(store: Store, run_id: str) -> Iterator[str]:
 
 def repetition(store: Store, spec: RunSpec) -> str:
     """Return a suite file that holds this one run, and the command that trains it again elsewhere."""
+    if spec.is_ensemble:
+        return f"Teachers evaluated together: repeat each of {', '.join(spec.teachers)}"
     if spec.schedule is None:
         return f"A checkpoint's evaluation: name the file with sha256 {spec.checkpoint} as a pair's teacher"
     record = store.record(spec.id) or {}
-    student = _network(spec)
-    teacher = store.spec(spec.teachers[0]) if spec.teachers else None
+    teachers = [teacher for name in spec.teachers if (teacher := store.spec(name)) is not None]
     document: dict[str, Any] = {"title": f"run {spec.id}", "data": _data(spec), "seeds": [spec.seed]}
     row: Any = NONE
     only = NONE
-    pair: dict[str, Any] = {"teacher": student, "student": student}
+    pair: dict[str, Any] = {"teacher": _network(spec), "student": _network(spec)}
     document["training"] = spec.schedule.model_dump(mode="json")
     if "threads" in record:
         document["threads"] = record["threads"]  # two counts round differently
-    if teacher is not None:
+    if teachers:
         terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in spec.terms]
-        label = "+".join(term.method for term in spec.terms)
-        row = {"terms": terms, "task_weight": spec.task_weight, "combine": spec.combine, "label": label}
-        only = label
-        pair["teacher"] = _network(teacher)
-        if teacher.checkpoint:
-            pair["teacher"] = {
-                "network": teacher.student.network,
-                "checkpoint": f"FILE with sha256 {teacher.checkpoint}",
-            }
-        if teacher.schedule is not None:
-            document["teacher_training"] = teacher.schedule.model_dump(mode="json", exclude={"initial_epochs"})
-        if teacher.data != spec.data:
-            document["teacher_data"] = _data(teacher)
-        if teacher.seed != 0:
+        only = "+".join(term.method for term in spec.terms)
+        row = {"terms": terms, "task_weight": spec.task_weight, "combine": spec.combine, "label": only}
+        taught = [_teacher(teacher) for teacher in teachers]
+        pair = {"teacher": taught[0]} if len(taught) == 1 else {"teachers": taught}
+        pair["student"] = _network(spec)
+        trained = next((teacher for teacher in teachers if teacher.schedule is not None), None)
+        if trained is not None and trained.schedule is not None:
+            document["teacher_training"] = trained.schedule.model_dump(mode="json", exclude={"initial_epochs"})
+        if teachers[0].data != spec.data:
+            document["teacher_data"] = _data(teachers[0])
+        if teachers[0].seed != 0:
             document["teacher_seeds"] = "paired"
     document |= {"pairs": [pair], "methods": [row]}
     elsewhere = sorted({term.method for term in spec.terms} - {path.stem for path in own_files()})
     plugins = "".join(f" --plugin {name}.py" for name in elsewhere)
     return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}'{plugins} --results ANOTHER_FOLDER"
+
+
+def _teacher(spec: RunSpec) -> str | dict[str, Any]:
+    if spec.checkpoint is None:
+        return _network(spec)
+    return {"network": spec.student.network, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
 
 
 def _yaml(document: Mapping[str, Any]) -> str:

@@ -16,11 +16,13 @@ from annotated_types import Ge, Le, Len
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -93,16 +95,66 @@ class Teacher(Network):
         return NetworkSpec.model_validate({name: getattr(self, name) for name in NetworkSpec.model_fields})
 
 
-class Pair(Strict):
-    """A teacher and the student it teaches."""
+class Copies(Network):
+    """Several teachers of one network, each trained from a seed of its own: 0 and on."""
 
-    teacher: Teacher
+    n: Annotated[int, Ge(1), Le(100)]
+
+
+def _kind_of_several(value: object) -> str:
+    """Return which of the two ways to name several teachers a value is, so that only that one's errors are told."""
+    return "List" if isinstance(value, tuple) else "Copies"
+
+
+Several = Annotated[
+    Annotated[Copies, Tag("Copies")] | Annotated[tuple[Teacher, ...], Len(1, 100), Tag("List")],
+    Discriminator(_kind_of_several),
+]
+
+
+class Pair(Strict):
+    """A teacher, or several, and the student taught.
+
+    Attributes:
+        teacher: one.
+        teachers: or several: a list, or copies of one network as `{network: NAME, n: 4}`.
+        student: the network that learns.
+    """
+
+    teacher: Teacher | None = None
+    teachers: Several | None = None
     student: Network
+
+    @model_validator(mode="after")
+    def _taught(self) -> "Pair":
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("a pair names its 'teacher', or several as 'teachers', and not both")
+        files = [teacher.checkpoint for teacher in self.members if teacher.checkpoint]
+        if len(set(files)) < len(files):
+            raise ValueError("the same checkpoint twice among the teachers")
+        return self
+
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """Return the teachers."""
+        if self.teacher is not None:
+            return (self.teacher,)
+        if isinstance(self.teachers, Copies):
+            return (Teacher.model_validate(self.teachers.model_dump(exclude={"n"})),) * self.teachers.n
+        return self.teachers or ()
+
+    @property
+    def teacher_name(self) -> str:
+        """Return the teacher network's name; of several, `resnet110x4` or the names joined by `+`."""
+        names = [teacher.network for teacher in self.members]
+        if isinstance(self.teachers, Copies):
+            return names[0] if len(names) == 1 else f"{names[0]}x{len(names)}"
+        return "+".join(names)
 
     @property
     def name(self) -> str:
         """Return `<teacher>-><student>`."""
-        return f"{self.teacher.network}->{self.student.network}"
+        return f"{self.teacher_name}->{self.student.network}"
 
 
 class Term(BaseModel):
@@ -535,7 +587,7 @@ def check_name(path: Path) -> None:
 
 
 INSIDE: dict[str, type[BaseModel]] = {  # the keys that hold a mapping
-    **{"data": Data, "teacher_data": Data, "pairs": Pair, "teacher": Teacher, "student": Network},
+    **{"data": Data, "teacher_data": Data, "pairs": Pair, "teacher": Teacher, "teachers": Copies, "student": Network},
     **{"training": Schedule, "teacher_training": Schedule, "published": Published, "slurm": Slurm},
 }
 
@@ -553,7 +605,7 @@ def json_schema() -> dict[str, Any]:
     schema = Suite.model_json_schema()
     models = schema["$defs"]
     known = {"network": sorted(NETWORKS), "method": [*sorted(path.stem for path in own_files()), NONE]}
-    for model in ("Network", "Teacher", "Term", "Entry"):
+    for model in ("Network", "Teacher", "Copies", "Term", "Entry"):
         key = "network" if "network" in models[model]["properties"] else "method"
         models[model]["properties"][key]["examples"] = known[key]
         # a bare name may stand wherever a before-validator accepts one, which pydantic cannot see

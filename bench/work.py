@@ -51,17 +51,9 @@ class Work:
         settings = Settings(device, self.data, suite.threads, suite.workers, self.keep_checkpoints, minutes)
         launcher = Launcher(self.plan, store, catalog(self.plugins), settings)
         wanted = [self.plan.runs[run_id] for run_id in self.runs]
-        with Progress(self._titles(), Console(stderr=True, force_terminal=None if self.live else False)) as progress:
+        with Progress(self.plan.titles, Console(stderr=True, force_terminal=None if self.live else False)) as progress:
             launcher.run(wanted, progress, lambda: self._write_tables(store), retried)
 
     def _write_tables(self, store: Store) -> None:
         with store.locked("tables"):  # or another process's, made before the latest records, may be written last
             report.write(self.plan, store)
-
-    def _titles(self) -> dict[str, tuple[str, str]]:
-        """Return what progress calls each run; one that serves several cells is shown under the first."""
-        return {
-            run.id: (cell.pair, cell.label if cell.method != "teacher" else f"teacher {cell.teacher}")
-            for cell in reversed(self.plan.cells)
-            for run in cell.runs
-        }

@@ -4,7 +4,7 @@ A method file defines one class, decorated with `@register(name, weight=...)`, `
 Its constructor's keyword parameters, with their annotations and defaults, are what a suite file may set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class Distiller(nn.Module):
     needs_preactivations: ClassVar[bool] = False  # whether `Features.preactivations` must be filled
     needs_targets: ClassVar[bool] = False  # whether `Batch.targets` must be there
     autocast: ClassVar[bool] = False  # whether the term takes maps as a bf16 network gives them, instead of in float32
+    observes: ClassVar[tuple[str, ...]] = ()  # names of what `observed` gives, columns of a run's epochs
     weight: ClassVar[float]  # the term's weight unless the suite says otherwise; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's weight beside it; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
@@ -40,6 +41,10 @@ class Distiller(nn.Module):
         Args:
             gather: joins a (B, ...) tensor's rows over all processes of the run; the identity for one process.
         """
+
+    def observed(self) -> Sequence[Tensor]:
+        """Return scalars of the last `loss` beside it, in the order of `observes`; a run's epochs hold their means."""
+        return ()
 
     def initial_stage(self) -> InitialStage | None:
         """Return what trains before the main stage, or None."""

@@ -11,7 +11,7 @@ Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published c
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -31,6 +31,7 @@ KEYS_AT_ONCE = 2**23  # random keys that a draw on an accelerator holds at a tim
 
 @register("crd", weight=0.8)
 class CRD(Distiller):
+    observes = ("critic_student", "critic_teacher")
     student_bank: Tensor  # (M, D), unit rows once visited
     teacher_bank: Tensor  # (M, D)
     log_z: Tensor  # (2,), of student anchors and of teacher anchors; infinite until the first batch
@@ -110,16 +111,29 @@ class CRD(Distiller):
         positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
         pieces, counts = self.negatives(batch.indices)
         if self.objective == "infonce":
-            return infonce(positive, log_sum(anchors, banks, pieces))
+            return self._total(infonce(positive, log_sum(anchors, banks, pieces)), counts)
         # on an accelerator the question would wait for it, so Z is summed there each time
         if self.log_z.device.type != "cpu" or self.log_z.isinf().any():
             log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
             log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
             self.log_z.copy_(torch.where(self.log_z.isinf(), math.log(self.n_samples) + log_mean, self.log_z))
-        return self.noise_contrast(positive, counts, anchors, banks, pieces)
+        return self._total(self.noise_contrast(positive, counts, anchors, banks, pieces), counts)
+
+    def _total(self, directions: Tensor, counts: Tensor) -> Tensor:
+        """Return the sum of both directions' losses (2,), and keep their critics' values."""
+        self.critics = counts.to(directions).log().mean() - directions.detach()
+        return directions.sum()
+
+    def observed(self) -> Sequence[Tensor]:
+        """Return log N less the loss, of student anchors and of teacher anchors: the critic's value, in nats.
+
+        A lower bound on the two embeddings' mutual information only where negatives are any other sample
+        (`other_sample`): then they come from the product of the marginals.
+        """
+        return self.critics.unbind()
 
     def noise_contrast(self, positive: Tensor, counts: Tensor, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-        """Return the paper's objective: scalar, mean over the batch, both directions summed.
+        """Return the paper's objective by direction: (2,), mean over the batch.
 
         With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
         -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
@@ -135,7 +149,7 @@ class CRD(Distiller):
         shift = self.log_z[:, None] + (share + EPS).log()
         attract = F.softplus(shift - positive, threshold=40.0)
         repel = softplus_sum(anchors, banks, pieces, shift) + counts * (EPS / share).log1p()
-        return (attract + repel).mean(dim=1).sum()
+        return (attract + repel).mean(dim=1)
 
     def negatives(self, indices: Tensor) -> tuple[Pieces, Tensor]:
         """Return the anchors' negatives, in pieces of the banks, and how many each has: (B,) for indices (B,)."""
@@ -252,10 +266,10 @@ def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
 
 
 def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives: scalar, mean over B, both directions summed.
+    """Return the cross-entropy of the positive among the negatives by direction: (2,), mean over B.
 
     Args:
         positive: (2, B), scores.
         negatives: (2, B), log of the sum over the negatives' exp(score).
     """
-    return (torch.logaddexp(positive, negatives) - positive).mean(dim=1).sum()
+    return (torch.logaddexp(positive, negatives) - positive).mean(dim=1)

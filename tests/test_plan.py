@@ -421,6 +421,56 @@ def test_a_checkpoint_trains_in_no_cohort(tmp_path):
     assert grouped(plan_of(tmp_path, pairs=[checkpoint_pair("a.pth")])) == [["none 1", "KD 1"]]
 
 
+def test_several_teachers_are_trained_from_seeds_of_their_own_and_evaluated_together(tmp_path):
+    plan = plan_of(tmp_path, pairs=[{"teachers": {"network": "resnet14", "n": 3}, "student": "resnet8"}], seeds=2)
+    (together,) = cell_of(plan, "teacher").runs
+    assert cell_of(plan, "KD").pair == "resnet14x3->resnet8"
+    assert [plan.runs[name].seed for name in together.teachers] == [0, 1, 2]
+    assert {run.teachers for run in cell_of(plan, "KD").runs} == {together.teachers}
+    assert [run.schedule for run in (together, *(plan.runs[name] for name in together.teachers))].count(None) == 1
+
+
+def test_one_copy_is_the_pair_with_one_teacher(tmp_path):
+    one = plan_of(tmp_path, pairs=[{"teachers": {"network": "resnet14", "n": 1}, "student": "resnet8"}])
+    assert ids(one) == ids(plan_of(tmp_path))
+    assert cell_of(one, "KD").pair == "resnet14->resnet8"
+
+
+def test_a_list_of_teachers_is_named_by_all_and_equal_ones_differ_in_seed(tmp_path):
+    pairs = [{"teachers": ["resnet14", "resnet20", "resnet14"], "student": "resnet8"}]
+    plan = plan_of(tmp_path, pairs=pairs)
+    (together,) = cell_of(plan, "teacher").runs
+    assert cell_of(plan, "teacher").pair == "resnet14+resnet20+resnet14->resnet8"
+    assert [(plan.runs[n].student.network, plan.runs[n].seed) for n in together.teachers] == [
+        ("resnet14", 0),
+        ("resnet20", 0),
+        ("resnet14", 1),
+    ]
+
+
+def test_how_several_teachers_terms_are_combined_is_part_of_the_identity(tmp_path):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    summed, averaged = (
+        plan_of(tmp_path, pairs=pairs, methods=[{"method": "kd", "combine": combine, "label": "KD"}])
+        for combine in ("sum", "mean")
+    )
+    assert not set(ids(summed, "KD")) & set(ids(averaged, "KD"))
+
+
+def test_paired_seeds_give_every_seed_and_copy_a_teacher_of_its_own(tmp_path):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    plan = plan_of(tmp_path, pairs=pairs, seeds=2, teacher_seeds="paired")
+    seeds = [[plan.runs[name].seed for name in run.teachers] for run in cell_of(plan, "teacher").runs]
+    assert seeds == [[1, 1001], [2, 1002]]
+
+
+def test_every_run_has_a_title(tmp_path):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    plan = plan_of(tmp_path, pairs=pairs)
+    assert plan.titles.keys() == plan.runs.keys()
+    assert ("resnet14x2->resnet8", "teacher resnet14") in plan.titles.values()
+
+
 def test_no_run_is_lost_or_doubled_in_cohorts(tmp_path):
     pairs = [{"teacher": t, "student": s} for t in ("resnet14", "resnet20") for s in ("resnet8", "vgg8")]
     found = plan_of(tmp_path, pairs=pairs, methods=sorted(METHODS), seeds=3, teacher_seeds="paired")

@@ -238,6 +238,15 @@ WRONG = {
         {"published": {"source": "x", "table": 1.5}},
         "published.table: found 1.5: must be a whole number or text",
     ),
+    "a teacher and teachers": (
+        {"pairs": "[{teacher: resnet14, teachers: [resnet20], student: resnet8}]"},
+        "pairs[0]: a pair names its 'teacher', or several as 'teachers', and not both",
+    ),
+    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair names its 'teacher', or several as"),
+    "no copy of a teacher": (
+        {"pairs": "[{teachers: {network: resnet14, n: 0}, student: resnet8}]"},
+        "pairs[0].teachers.n: found 0: must be greater than or equal to 1",
+    ),
     "misspelt resource": (
         {"slurm": "{partitoin: gpu}"},
         "slurm: unknown key 'partitoin'. Did you mean 'partition'? Known: account, checkpoint_minutes,",
@@ -679,10 +688,11 @@ def test_the_committed_schema_is_current():
     assert json.loads((SUITES / "suite.schema.json").read_text(encoding="utf-8")) == json_schema()
 
 
-@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
     text = path.read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "# yaml-language-server: $schema=suite.schema.json"
+    schema = "suite.schema.json" if path.parent == SUITES else "../suite.schema.json"
+    assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
     jsonschema.validate(yaml.safe_load(text), json_schema())
     assert plan.build(load(path, METHODS), path, METHODS).cells
 

@@ -194,6 +194,23 @@ def test_infonce_is_softmax_cross_entropy_of_the_positive(student, teacher, batc
     )
 
 
+@pytest.mark.parametrize("objective", ["crd", "infonce"])
+def test_the_critics_values_are_log_n_less_each_directions_loss(student, teacher, batch, objective):
+    distiller = build("crd", n_negatives=7, objective=objective)
+    loss = distiller.loss(student, teacher, batch)
+    values = torch.stack(tuple(distiller.observed()))
+    assert len(values) == len(distiller.observes) == 2
+    assert_close(2 * math.log(7) - values.sum(), loss.detach())
+    assert not values.requires_grad
+
+
+def test_a_critic_that_knows_nothing_has_the_value_of_chance(student, teacher, batch):
+    """InfoNCE of equal scores: log(N + 1) by loss, so log N less it is a little below 0."""
+    distiller = build("crd", n_negatives=7, objective="infonce", temperature=1e9)
+    distiller.loss(student, teacher, batch)
+    assert_close(torch.stack(tuple(distiller.observed())), torch.full((2,), math.log(7 / 8), dtype=torch.float64))
+
+
 def test_all_equals_a_draw_of_the_whole_pool(student, teacher, batch):
     drawn, everything = build("crd", n_negatives=32), build("crd", negatives="all")
     assert_close(drawn.loss(student, teacher, batch), everything.loss(student, teacher, batch))

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from bench.build import build_network
+from bench.data.batches import Normaliser
+from bench.data.images import load
 from bench.report import outcomes
 from bench.status import describe
 from bench.store import WEIGHTS, Store
@@ -18,6 +20,9 @@ from tests.train.conftest import cell, rows, weights
 
 ROOT = Path(__file__).parents[2]
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
+
+
+ONE_EPOCH = {"epochs": 1, "batch_size": 16, "milestones": [1], "initial_epochs": 1}
 
 
 @pytest.fixture
@@ -176,6 +181,36 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
     for label in ("KD", "PKT"):
         assert found[label].status == "diverged"
         assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
+
+
+def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench, tmp_path):
+    suite = bench(methods=["kd"], pairs=[{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}])
+    plan, store, observer = suite.run()
+    (together,) = cell(plan, "teacher").runs
+    assert set(together.teachers) <= set(observer.epochs)
+    _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
+    images = Normaliser(together.data, torch.device("cpu"))(test.images.images)
+    mean = torch.zeros(len(test), 10)
+    for name in together.teachers:
+        network = build_network(plan.runs[name].student, plan.runs[name].data).eval()
+        network.load_state_dict(load_file(store.folder(name) / WEIGHTS))
+        with torch.no_grad():
+            mean += network(images).softmax(dim=1) / 2
+    wanted = 100 * (mean.argmax(dim=1) == test.targets).double().mean().item()
+    assert store.record(together.id)["metrics"]["top1"] == pytest.approx(wanted, abs=0.12)  # one image may round over
+    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+
+
+def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    methods = [
+        {"method": "kd", "label": "sum"},
+        {"method": "kd", "weight": 0.45, "label": "half"},
+        {"method": "kd", "combine": "mean", "label": "mean"},
+    ]
+    plan, store, _ = bench(methods=methods, pairs=pairs, training=ONE_EPOCH).run()
+    ends = {label: weights(store, cell(plan, label).runs[0].id) for label in ("sum", "half", "mean")}
+    assert ends["mean"] == ends["half"] != ends["sum"]
 
 
 def test_teacher_data_trains_the_teacher_alone(bench):

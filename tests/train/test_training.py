@@ -1,5 +1,7 @@
 """One lane: its rate, its stages, its evaluation, what it records; and that an epoch never waits for the device."""
 
+import math
+
 import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
@@ -120,6 +122,13 @@ def test_never_more_than_half_a_minute_or_an_epoch_is_at_risk(epoch_s):
         if checkpoint_due(unsaved, epoch_s):
             unsaved = 0.0
     assert worst <= max(30, epoch_s)
+
+
+def test_the_critics_values_stand_in_every_epoch_of_crd(bench):
+    plan, store, _ = bench(methods=[{"method": "crd", "n_negatives": 16, "label": "CRD"}]).run()
+    for row in rows(store, cell(plan, "CRD").runs[0].id):
+        values = row["term0_crd_critic_student"] + row["term0_crd_critic_teacher"]
+        assert values == pytest.approx(2 * math.log(16) - row["term0_crd"], abs=1e-5)
 
 
 def test_a_record_says_where_its_numbers_come_from(bench):

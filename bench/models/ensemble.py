@@ -1,0 +1,20 @@
+"""Several networks that answer together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.base import Network
+
+
+class Ensemble(Network):
+    """Networks whose probabilities are averaged; there are no common features."""
+
+    def __init__(self, members: Sequence[Network]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, C, H, W): the logarithm of the members' mean softmax."""
+        return torch.stack([member(x).softmax(dim=1) for member in self.members]).mean(dim=0).log()
