@@ -19,7 +19,7 @@ def block(language: str) -> str:
 def test_the_readmes_suite_file_is_a_suite_file(tmp_path):
     (tmp_path / "example.yaml").write_text(block("yaml"))
     suite = load(tmp_path / "example.yaml", catalog())
-    assert len(suite.pairs) == 2
+    assert len(suite.pairs) == 3
 
 
 def test_the_readmes_method_trains_as_a_plugin(tmp_path):
