@@ -21,7 +21,7 @@ from rich.table import Table
 from bench.types import RequestError
 
 if TYPE_CHECKING:
-    from bench.cost import Cost
+    from bench.cost import PairCosts
     from bench.jobs import Task
     from bench.plan import Cell, Plan
     from bench.report import Outcome
@@ -206,18 +206,16 @@ def cost(
     only: Only = "*",
     pairs: Pairs = "*",
     changes: Set = None,
-    device: Where = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="Where to measure.")] = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that count; times are their medians.")] = 7,
 ) -> int:
     """Measure what the rows of a suite cost."""
-    plan, store, methods = _plan(suite, None, changes, results, plugin, trains=True)
+    plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
-    # read as torch starts: its profiler's log is not for those who ask what a method costs
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # against the profiler's warnings; read as torch starts
     from bench.cost import costs, write
     from bench.launch import Settings, choose_device
 
@@ -225,9 +223,9 @@ def cost(
     found = []
     for of_pair in costs(plan, cells, methods, settings, steps):
         _say(_cost_table(of_pair))
-        found += of_pair
-    _say([f"Written: {escape(', '.join(write(plan, store, found)))}"])
-    return OK
+        found.append(of_pair)
+    _say([f"Written: {escape(', '.join(write(plan, store, [row for one in found for row in one.rows])))}"])
+    return RUN_FAILED if any(one.failed for one in found) else OK
 
 
 @app.command("list", help="List methods, models, datasets or suites; with a name, all about one.")
@@ -387,19 +385,27 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
     yield from [*texts.notes, texts.protocol]
 
 
-def _cost_table(found: "Sequence[Cost]") -> Iterator[RenderableType]:
-    first = found[0]
-    yield f"[bold]{escape(first.pair)}[/bold]: teacher {first.teacher_ms:.1f} ms, data {first.data_ms:.2f} ms a step"
-    table = Table()
-    heads = ("row", "step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP")
-    for head in heads:
-        table.add_column(head, justify="left" if head == "row" else "right")
-    for one in found:
-        phases = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
-        label = one.label if one.stage == "main" else f"{one.label} (initial)"
-        rest = (f"{one.peak_mb:.0f}", f"{one.extra_parameters:,}", f"{one.step_gflop:.1f}")
-        table.add_row(escape(label), *(f"{value:.1f}" for value in phases), *rest)
-    yield table
+def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
+    def shown(value: float | None, digits: int = 1) -> str:
+        return "—" if value is None else f"{value:,.{digits}f}"
+
+    head = f"[bold]{escape(found.pair)}[/bold]"
+    if found.rows:
+        first = found.rows[0]
+        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
+        table = Table()
+        heads = ("row", "step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters")
+        for name in (*heads, "GFLOP"):
+            table.add_column(name, justify="left" if name == "row" else "right")
+        for one in found.rows:
+            phases = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
+            rest = (shown(one.peak_mb, 0), shown(one.extra_parameters, 0), shown(one.step_gflop))
+            table.add_row(escape(one.name), *map(shown, phases), *rest)
+        yield table
+    else:
+        yield head
+    for kind, reasons in (("inapplicable", found.inapplicable), ("failed", found.failed)):
+        yield from (escape(f"{name}: {kind}: {reason}") for name, reason in reasons.items())
 
 
 def _dry_run(

@@ -5,10 +5,12 @@ The lanes are those that a suite trains, on its data; the teacher's weights are 
 
 import csv
 import io
+import logging
+import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import islice
 from statistics import median
@@ -22,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.build import build_lane, build_network, inapplicable, network_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
-from bench.lane import INITIAL, Lane, Teacher
+from bench.lane import INITIAL, Lane, Teacher, failure_of
 from bench.launch import Settings
 from bench.plan import Cell, Plan
 from bench.precision import set_products
@@ -32,6 +34,8 @@ from bench.suite import NONE, TEACHER
 from bench.train import teacher_features
 from bench.types import Batch
 from methods.catalog import Method
+
+logger = logging.getLogger(__name__)
 
 WARM_UP = 2  # steps before the first that counts
 PHASES = ("data", "teacher", "student", "term", "backward", "optimizer")
@@ -47,14 +51,14 @@ class Cost:
         label: the row.
         stage: main, or initial for what AB, FSP and FT train first.
         data_ms: loading, augmenting and normalising a batch; paid once for all rows of a pair.
-        teacher_ms: the teacher's forward pass; paid once for all rows of a pair.
+        teacher_ms: the teacher's forward pass; paid once for all rows of a pair. None where no row listens to one.
         student_ms: the student's forward pass.
         term_ms: cross-entropy and the method's term, forward.
         backward_ms: the backward pass through both.
         optimizer_ms: the optimizer's step, the method's own state and the meter.
         step_ms: the last four together.
         own_percent: what the step takes beyond the undistilled student's, in percent of the latter; all of it, where
-            the student has no part in the stage.
+            the student has no part in the stage. None where the undistilled student could not be measured.
         peak_mb: most memory that the step holds beyond what it began with, in 10^6 bytes.
         extra_parameters: the method's own trained parameters.
         step_gflop: multiplications and additions of products and convolutions in the step, in 10^9.
@@ -64,16 +68,38 @@ class Cost:
     label: str
     stage: str
     data_ms: float
-    teacher_ms: float
+    teacher_ms: float | None
     student_ms: float
     term_ms: float
     backward_ms: float
     optimizer_ms: float
     step_ms: float
-    own_percent: float
+    own_percent: float | None
     peak_mb: float
     extra_parameters: int
     step_gflop: float
+
+    @property
+    def name(self) -> str:
+        """Return the row's label and, unless it is the main one, its stage."""
+        return _name(self.label, self.stage)
+
+
+@dataclass(frozen=True)
+class PairCosts:
+    """What one pair's rows cost, and why the others are not among them.
+
+    Attributes:
+        pair: as in the tables.
+        rows: those that were measured, in the table's order.
+        inapplicable: reasons by label, of rows whose methods cannot serve the pair.
+        failed: reasons by name, of rows that raised.
+    """
+
+    pair: str
+    rows: list[Cost] = field(default_factory=list)
+    inapplicable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -105,8 +131,8 @@ class Stopwatch:
 
 def costs(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], settings: Settings, steps: int
-) -> Iterator[list[Cost]]:
-    """Yield the costs of each pair's rows, in their order; what cannot serve a pair is left out.
+) -> Iterator[PairCosts]:
+    """Yield the costs of each pair; before anything is measured, every pair's networks and methods are checked.
 
     Args:
         plan: the suite's.
@@ -116,18 +142,33 @@ def costs(
         steps: how many count.
 
     Raises:
-        RequestError: data is missing, or a parameter does not fit a pair.
+        RequestError: data is missing, or a network or a parameter does not fit.
     """
     torch.set_num_threads(settings.threads)
-    for pair in dict.fromkeys(cell.pair for cell in cells):
-        chosen = [
+    pairs = {
+        pair: [
             cell
             for cell in plan.cells
             if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
         ]
-        data = chosen[0].runs[0].data
-        train, _ = load(data, settings.data, settings.device, settings.workers)
+        for pair in dict.fromkeys(cell.pair for cell in cells)
+    }
+    for chosen in pairs.values():
+        unserved(plan, chosen, methods)
+    data = next(iter(pairs.values()))[0].runs[0].data  # all pairs' students see the suite's
+    train, _ = load(data, settings.data, settings.device, settings.workers)
+    for chosen in pairs.values():
         yield of_pair(plan, chosen, methods, train, settings.device, steps)
+
+
+def unserved(plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method]) -> dict[str, str]:
+    """Return the reason for each cell, by label, whose methods cannot serve its pair.
+
+    Raises:
+        RequestError: a network or a parameter does not fit.
+    """
+    answers = {cell.label: inapplicable(cell.runs[0], _teacher_runs(plan, [cell]), methods) for cell in cells}
+    return {label: reason for label, reason in answers.items() if reason}
 
 
 def of_pair(
@@ -137,7 +178,7 @@ def of_pair(
     train: Split,
     device: torch.device,
     steps: int,
-) -> list[Cost]:
+) -> PairCosts:
     """Return the costs of one pair's rows, the undistilled student's among them.
 
     Args:
@@ -148,32 +189,46 @@ def of_pair(
         device: where they are.
         steps: how many count.
     """
-    specs = {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
+    found = PairCosts(cells[0].pair, inapplicable=unserved(plan, cells, methods))
     training = training_data(cells, plan, train, device)
-    teachers = {name: stand_in(spec.student, training) for name, spec in specs.items()}
-    served = [cell for cell in cells if not inapplicable(cell.runs[0], specs, methods)]
-    rows = [(cell, run) for cell in served for run in stages(cell.runs[0], methods)]
-    lanes = [build_lane(run, teachers, training.info, methods, device) for _, run in rows]
-    measured = measure(lanes, teachers, training, steps)
-    plain = measured[[cell.method for cell, _ in rows].index(NONE)]["step_ms"]
-    return [
-        Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=_own(lane, numbers["step_ms"], plain))
-        for (cell, _), lane, numbers in zip(rows, lanes, measured, strict=True)
-    ]
+    teachers = {name: stand_in(spec.student, training) for name, spec in _teacher_runs(plan, cells).items()}
+    rows = []
+    served = [cell for cell in cells if cell.label not in found.inapplicable]
+    for cell, run in [(one, stage) for one in served for stage in stages(one)]:
+        try:
+            rows.append((cell, build_lane(run, teachers, training.info, methods, device)))
+        except Exception as error:  # a method's own mistake costs its row, not the others
+            found.failed[cell.label] = _reason(error, "while it was built")
+    measured = measure([lane for _, lane in rows], teachers, training, steps)
+    answers = list(zip(rows, measured, strict=True))
+    plain = next((numbers["step_ms"] for (cell, _), numbers in answers if cell.method == NONE and numbers), None)
+    for (cell, lane), numbers in answers:
+        if numbers is None:
+            assert lane.failure is not None
+            found.failed[_name(cell.label, lane.stage)] = lane.failure.reason
+        else:
+            own = None if plain is None else _own(lane, numbers["step_ms"], plain)
+            found.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own))
+    return found
 
 
 def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
     """Return a pair's training set, with the view that its teacher has of it."""
     data = cells[0].runs[0].data
-    teachers = (plan.runs[name].data for cell in cells for name in cell.runs[0].teachers)
+    teachers = (spec.data for spec in _teacher_runs(plan, cells).values())
     return TrainingData(data, train, device, next(teachers, data))
 
 
-def stages(run: RunSpec, methods: Mapping[str, Method]) -> Iterator[RunSpec]:
-    """Yield the run as it begins in its main stage and, if it has one, in its initial stage."""
+def _teacher_runs(plan: Plan, cells: Iterable[Cell]) -> dict[str, RunSpec]:
+    return {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
+
+
+def stages(cell: Cell) -> Iterator[RunSpec]:
+    """Yield a cell's first run as it begins in its main stage and, if it has one, in its initial stage."""
+    run = cell.runs[0]
     assert run.schedule is not None  # a student trains
     yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 0}))
-    if any(methods[term.method].has_initial_stage for term in run.terms):
+    if run.schedule.initial_epochs:
         yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 1}))
 
 
@@ -191,8 +246,8 @@ def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
 
 def measure(
     lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
-) -> list[dict[str, Any]]:
-    """Return each lane's numbers of `Cost`, from steps that the lanes take in turn.
+) -> list[dict[str, Any] | None]:
+    """Return each lane's numbers of `Cost`, from steps that the lanes take in turn; None for one that fails.
 
     Args:
         lanes: at their start, of one seed and schedule.
@@ -200,34 +255,51 @@ def measure(
         training: the data.
         steps: how many count.
     """
+    if not lanes:
+        return []
     schedule, seed, device = lanes[0].schedule, lanes[0].spec.seed, training.device
     set_products(schedule.precision)
     for lane in lanes:
-        lane.begin_epoch()
+        with lane.isolated():
+            lane.begin_epoch()
     shared, timed = Stopwatch(device), [(lane, Stopwatch(device)) for lane in lanes]
     for number, batch in enumerate(_batches(training, seed, schedule.batch_size, WARM_UP + steps, shared)):
         features = teacher_features(teachers, lanes, batch.teacher_images)
-        shared.mark("teacher")
+        if features:
+            shared.mark("teacher")
         first = number % len(lanes)  # who comes first after the teacher finds cold caches
         for lane, watch in (*timed[first:], *timed[:first]):
-            watch.start()
-            lane.step(batch, features, number, watch.mark)
+            if lane.failure is None:
+                watch.start()
+                with lane.isolated():
+                    lane.step(batch, features, number, watch.mark)
         shared.start()
-    once = {f"{phase}_ms": value for phase, value in shared.read().items()}
-    found = []
+    once = {"teacher_ms": None} | {f"{phase}_ms": value for phase, value in shared.read().items()}
+    found: list[dict[str, Any] | None] = []
     for lane, watch in timed:
-        phases = {f"{phase}_ms": value for phase, value in watch.read().items()}
-        with FlopCounterMode(display=False) as counter:
-            lane.step(batch, features, number)
-        extra = sum(p.numel() for term in lane.terms for p in term.distiller.parameters() if p.requires_grad)
-        rest = {
-            "step_ms": sum(phases.values()),
-            "peak_mb": peak_bytes(partial(lane.step, batch, features, number), device) / 1e6,
-            "extra_parameters": extra,
-            "step_gflop": counter.get_total_flops() / 1e9,
-        }
-        found.append(once | phases | rest)
+        if lane.failure is None:
+            with lane.isolated():
+                found.append(once | _numbers(lane, watch, partial(lane.step, batch, features, number)))
+        if lane.failure is not None:
+            logger.debug("%s", lane.failure.details)
+            found.append(None)
     return found
+
+
+def _numbers(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
+    """Return the numbers of `Cost` that are a lane's own."""
+    phases = {f"{phase}_ms": value for phase, value in watch.read().items()}
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return {
+        **phases,
+        "step_ms": sum(phases.values()),
+        "peak_mb": peak_bytes(step, lane.device) / 1e6,
+        "extra_parameters": sum(
+            p.numel() for term in lane.terms for p in term.distiller.parameters() if p.requires_grad
+        ),
+        "step_gflop": counter.get_total_flops() / 1e9,
+    }
 
 
 def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
@@ -251,6 +323,7 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's log; read when it is first used
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     held = peak = 0
@@ -266,6 +339,16 @@ def _own(lane: Lane, step_ms: float, plain_ms: float) -> float:
     return 100 * (step_ms - (plain_ms if lane.trains_student else 0)) / plain_ms
 
 
+def _name(label: str, stage: str) -> str:
+    return label if stage == "main" else f"{label} ({stage})"
+
+
+def _reason(error: Exception, where: str) -> str:
+    failure = failure_of(error, where)
+    logger.debug("%s", failure.details)
+    return failure.reason
+
+
 def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
     """Write cost.csv and the bar chart into the suite's results; return their paths."""
     text = io.StringIO()
@@ -273,10 +356,11 @@ def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
     writer.writeheader()
     writer.writerows({name: _rounded(value) for name, value in asdict(cost).items()} for cost in found)
     folder = store.suite_folder(plan.name)
-    files: dict[str, str | bytes] = {"cost.csv": text.getvalue(), **_charts(plan.suite.title, found)}
-    for name, content in files.items():
+    write_whole(folder / "cost.csv", text.getvalue())  # before the charts: what was measured must not hang on them
+    charts = _charts(plan.suite.title, found) if found else {}
+    for name, content in charts.items():
         write_whole(folder / name, content)
-    return [str(folder / name) for name in files]
+    return [str(folder / name) for name in ("cost.csv", *charts)]
 
 
 def _rounded(value: object) -> object:
@@ -288,6 +372,11 @@ def _charts(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    with mpl.rc_context({"text.parse_math": False}):  # a label's dollars are dollars
+        return _drawn(title, found)
+
+
+def _drawn(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
     import seaborn as sns
     from matplotlib import pyplot as plt
 
@@ -299,16 +388,16 @@ def _charts(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
     colours = sns.color_palette("colorblind", len(PHASES) - 2)
     for axis, pair in zip(axes[:, 0], pairs, strict=True):
         costs = [cost for cost in found if cost.pair == pair]
-        labels = [cost.label if cost.stage == "main" else f"{cost.label} (initial)" for cost in costs]
-        left = [0.0] * len(costs)
+        places, left = range(len(costs)), [0.0] * len(costs)
         for phase, colour in zip(PHASES[2:], colours, strict=True):
             widths = [getattr(cost, f"{phase}_ms") for cost in costs]
-            axis.barh(labels, widths, left=left, color=colour, label=phase)
+            axis.barh(places, widths, left=left, color=colour, label=phase)
             left = [total + width for total, width in zip(left, widths, strict=True)]
+        axis.set_yticks(places, [cost.name for cost in costs])
         axis.invert_yaxis()
-        axis.set_title(
-            f"{pair}; teacher {costs[0].teacher_ms:.0f} ms, data {costs[0].data_ms:.1f} ms once for all rows"
-        )
+        teacher = costs[0].teacher_ms
+        once = ("" if teacher is None else f"teacher {teacher:.0f} ms, ") + f"data {costs[0].data_ms:.1f} ms"
+        axis.set_title(f"{pair}; {once} once for all rows")
         axis.set_xlabel("ms a step")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)

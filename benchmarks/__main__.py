@@ -6,12 +6,14 @@ CIFAR-100's size: no cost depends on what they show.
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Annotated
 
 import torch
@@ -25,6 +27,7 @@ from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.lane import MAIN
 from bench.plan import build
+from bench.precision import set_products
 from bench.provenance import provenance
 from bench.suite import NONE, TEACHER, load
 from bench.train import evaluate, train_epoch
@@ -42,6 +45,8 @@ TRAIN, TEST, CLASSES = 50_000, 10_000, 100  # CIFAR-100's
 EVALUATED = 1_000  # test images whose time stands for all
 N_NEGATIVES = 16_384  # CRD's
 LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
+GPU_WORKERS = 8  # processes that load for the naive loop
+READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches a worker ready
 WANTED = {  # a term's own share of a plain student's step
     **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
     **{"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04},
@@ -61,15 +66,16 @@ class Row:
 class Cohort:
     """The suite's lanes at their main stage with a teacher of random weights, and a clock for their steps."""
 
-    def __init__(self, train: Split, precision: str) -> None:
+    def __init__(self, train: Split, precision: str, device: torch.device = DEVICE) -> None:
+        self.device = device
         self.plan = build(load(SUITE, METHODS, [f"training.precision={precision}"]), SUITE, METHODS)
         self.cells = [cell for cell in self.plan.cells if cell.method != TEACHER]
-        self.data = training_data(self.cells, self.plan, train, DEVICE)
+        self.data = training_data(self.cells, self.plan, train, device)
         specs = {name: self.plan.runs[name] for cell in self.cells for name in cell.runs[0].teachers}
         self.teachers = {name: stand_in(spec.student, self.data) for name, spec in specs.items()}
-        runs = {cell.label: next(stages(cell.runs[0], METHODS)) for cell in self.cells if cell.label != "CRD all"}
+        runs = {cell.label: next(stages(cell)) for cell in self.cells if cell.label != "CRD all"}
         self.lanes = {
-            label: build_lane(run, self.teachers, self.data.info, METHODS, DEVICE) for label, run in runs.items()
+            label: build_lane(run, self.teachers, self.data.info, METHODS, device) for label, run in runs.items()
         }
 
     def seconds(self, left_out: str = "") -> Iterator[float]:
@@ -79,17 +85,27 @@ class Cohort:
         while True:
             started = time.perf_counter()
             next(steps)
-            yield time.perf_counter() - started
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            spent = time.perf_counter() - started
+            assert not any(lane.failure for lane in lanes), "a lane has left, and costs nothing any more"
+            yield spent
 
 
-def split(n: int) -> Split:
+def split(n: int, device: torch.device = DEVICE) -> Split:
     """Return n images of noise, of CIFAR-100's size, with labels in turn."""
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Split(ResidentImages(images, DEVICE), torch.arange(n) % CLASSES)
+    return Split(ResidentImages(images, device), torch.arange(n) % CLASSES)
 
 
-def naive_seconds(cohort: Cohort, label: str) -> Iterator[float]:
-    """Yield what each step of one row takes in the yardstick's loop."""
+def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[float]:
+    """Yield what each step of one row takes in the yardstick's loop, on the cohort's device.
+
+    Args:
+        cohort: whose networks, adapters and images are used.
+        label: the row.
+        workers: processes that load; on a CPU they would take the step's cores.
+    """
     lane, (teacher,) = cohort.lanes[label], cohort.teachers.values()
     term = lane.terms[0] if lane.terms else None
     name = term.name if term else NONE
@@ -98,9 +114,9 @@ def naive_seconds(cohort: Cohort, label: str) -> Iterator[float]:
     )
     images, targets = cohort.data.split.images, cohort.data.split.targets.numpy()
     assert isinstance(images, ResidentImages)
-    pixels, negatives = images.images.permute(0, 2, 3, 1).numpy(), N_NEGATIVES if name == "crd" else 0
+    pixels, negatives = images.images.permute(0, 2, 3, 1).cpu().numpy(), N_NEGATIVES if name == "crd" else 0
     mean, std, size = lane.spec.data.mean, lane.spec.data.std, lane.schedule.batch_size
-    batches = iter(naive.loader(pixels, targets, mean, std, size, 0, negatives))  # workers would take the step's cores
+    batches = iter(naive.loader(pixels, targets, mean, std, size, workers, negatives))
     while True:
         started = time.perf_counter()
         run.step(next(batches))
@@ -132,13 +148,12 @@ def against_naive(train: Split, repeats: int) -> Iterator[Row]:
 def of_terms(train: Split, steps: int) -> Iterator[Row]:
     """Yield each term's own share of a plain student's step, and the data's of a cohort's."""
     cohort = Cohort(train, "fp32")
-    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps)
+    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps).rows
     for cost in found:
-        name = cost.label if cost.stage == "main" else f"{cost.label} (initial)"
-        if name in WANTED:
-            yield Row(f"own term of {name}, share of a student's step", cost.own_percent / 100, WANTED[name])
+        if cost.name in WANTED and cost.own_percent is not None:
+            yield Row(f"own term of {cost.name}, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
     main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
-    data, teacher = found[0].data_ms, found[0].teacher_ms
+    data, teacher = found[0].data_ms, found[0].teacher_ms or 0.0
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 
@@ -160,7 +175,7 @@ def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
 
 
 def of_memory() -> Iterator[Row]:
-    """Yield the most memory that CRD's term holds beyond networks and banks."""
+    """Yield the most memory that CRD's term takes beyond networks and banks, as torch or as the system counts it."""
     bound = 100.0
     for n, what in ((TRAIN, "a bank of 50,000"), (LARGE_BANK, "a bank of 1,300,000")):
         shapes = Shapes("any", ((64, 8, 8),), (), 256, CLASSES)
@@ -172,8 +187,33 @@ def of_memory() -> Iterator[Row]:
 
             step = partial(_step_alone, distiller, student, teacher, batch)
             step()  # heads' gradients are there from then on
+            peak = max(peak_bytes(step, DEVICE), median(resident_peak(step) for _ in range(3)))
             kind = "" if negatives == "other_class" else ", negatives: all"
-            yield Row(f"peak memory of CRD on {what}{kind}", peak_bytes(step, DEVICE) / 1e6, bound, "MB")
+            yield Row(f"peak memory of CRD on {what}{kind}", peak / 1e6, bound, "MB")
+
+
+def resident_peak(step: Callable[[], object]) -> int:
+    """Return by how many bytes resident memory rises during a step: the allocator does not see holes in its heap."""
+    before = peak = _resident()
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(5e-4):
+            peak = max(peak, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        step()
+        return max(peak, _resident()) - before
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:
@@ -189,8 +229,23 @@ def of_startup(repeats: int) -> Iterator[Row]:
 
 
 def of_gpu() -> Iterator[Row]:
-    """Yield what only a GPU can show; the benchmark measures CPUs so far."""
-    yield Row("on a GPU: one run at a time, hours against the cohort's", None, 0.1)
+    """Yield the cohort's step on a GPU against the naive loop's on the same card, all rows' together."""
+    ratio = None
+    if torch.cuda.is_available():
+        set_products("fp32")
+        device = torch.device("cuda")
+        cohort = Cohort(split(TRAIN, device), "fp32", device)
+        own = _steady(cohort.seconds())
+        naively = {label: _steady(naive_seconds(cohort, label, GPU_WORKERS)) for label in cohort.lanes}
+        spent = {"cohort": own, **naively}
+        logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in spent.items()))
+        ratio = own / sum(naively.values())
+    yield Row("on a GPU: step of a cohort of 14, fp32, against the naive loop", ratio, 0.1)
+
+
+def _steady(clock: Iterator[float]) -> float:
+    """Return a step's mean seconds once what workers have read ahead is used up: their batches come in bursts."""
+    return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
 def main(
@@ -201,7 +256,6 @@ def main(
     """Measure every promise of the project's speed, and print measured and wanted side by side."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
-    train = split(TRAIN)
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "naive": lambda: against_naive(train, repeats),
         "terms": lambda: of_terms(train, 3 * repeats),
@@ -210,7 +264,12 @@ def main(
         "startup": lambda: of_startup(repeats),
         "gpu": of_gpu,
     }
-    chosen = [part for name, part in parts.items() if not only or name in only.split(",")]
+    wanted = only.split(",") if only else list(parts)
+    if unknown := [name for name in wanted if name not in parts]:
+        typer.echo(f"--only {only}: unknown part {', '.join(unknown)}. Known: {', '.join(parts)}", err=True)
+        raise typer.Exit(2)
+    train = split(TRAIN)
+    chosen = [part for name, part in parts.items() if name in wanted]
     facts = provenance(DEVICE, threads)
     console = Console(width=110)
     table = Table(title=f"{facts['device']}, {threads} threads, torch {facts['versions']['torch']}")
@@ -227,5 +286,4 @@ def main(
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's log
     typer.run(main)

@@ -1,33 +1,51 @@
 """What `cost` measures, and what it writes."""
 
 import csv
+import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
 from torch import nn
 
 from bench.cli import main
-from bench.cost import Stopwatch, measure, peak_bytes, stand_in
+from bench.cost import Cost, Stopwatch, measure, peak_bytes, stand_in, write
 from bench.lane import MAIN
+from bench.store import Store
 from bench.train import teacher_features
+from benchmarks.__main__ import main as benchmark
+from benchmarks.__main__ import resident_peak
 from tests.train.conftest import ALL, document
 
 
 @pytest.fixture
-def answered(tmp_path, monkeypatch, capsys):
+def ask(tmp_path, monkeypatch, capsys):
+    """Return a way to measure a small suite: its exit status, the rows of cost.csv and the texts printed."""
+
+    def cost(*arguments, **changes):
+        path, table = tmp_path / "tiny.yaml", tmp_path / "results" / "tiny" / "cost.csv"
+        path.write_text(yaml.safe_dump(document(**changes)))
+        fixed = ["run_suite.py", "cost", str(path), "--results", str(tmp_path / "results"), "--steps", "1"]
+        monkeypatch.setattr(sys, "argv", [*fixed, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        rows = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+        return end.value.code, rows, capsys.readouterr()
+
+    return cost
+
+
+@pytest.fixture
+def answered(ask, tmp_path):
     """Return the rows of cost.csv, the text printed and the results' folder of a small suite."""
-    path, results = tmp_path / "tiny.yaml", tmp_path / "results"
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "wrn_16_2", "student": "resnet8"}]
-    path.write_text(yaml.safe_dump(document(methods=ALL, pairs=pairs)))
-    monkeypatch.setattr(sys, "argv", ["run_suite.py", "cost", str(path), "--results", str(results), "--steps", "1"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
-    with (results / "tiny" / "cost.csv").open() as file:
-        return list(csv.DictReader(file)), capsys.readouterr().out, results
+    code, rows, printed = ask(methods=ALL, pairs=pairs)
+    assert code == 0
+    return rows, printed.out, tmp_path / "results"
 
 
 def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_out(answered):
@@ -38,6 +56,7 @@ def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_ou
     second = {row["label"] for row in rows if row["pair"] == "wrn_16_2->resnet8"}
     assert {label for label, _ in first} - second == {"FSP"}  # unequal channels
     assert "CRD n_negatives=64" in printed
+    assert "\nFSP: inapplicable: " in printed
     assert sorted(path.name for path in (results / "tiny").rglob("*") if path.is_file()) == [
         "cost.csv",
         "cost.pdf",
@@ -104,3 +123,80 @@ def test_a_stopwatch_gives_the_median_after_the_warm_up():
     watch = Stopwatch(torch.device("cpu"))
     watch.times["term"] = [100.0, 100.0, 1.0, 9.0, 2.0]
     assert watch.read() == {"term": 2.0}
+
+
+BROKEN = """
+from methods.base import Distiller, register
+
+@register("broken", weight=1.0)
+class Broken(Distiller):
+    def loss(self, student, teacher, batch):
+        raise ValueError("out of luck")
+"""
+
+
+def test_a_row_that_raises_costs_itself_alone(ask, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    code, rows, printed = ask("--plugin", tmp_path / "broken.py", methods=["broken", "kd"])
+    assert code == 1
+    assert [row["label"] for row in rows] == ["none", "KD"]
+    assert "\nBroken: failed: ValueError: out of luck" in printed.out
+
+
+def test_what_does_not_fit_any_pair_is_found_before_a_step_is_measured(ask):
+    wrong = {"network": "resnet8", "stages": ["layer1"]}
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet14", "student": wrong}]
+    code, rows, printed = ask(pairs=pairs)
+    assert (code, rows, printed.out) == (2, [], "")
+
+
+def test_where_no_teacher_runs_its_time_is_a_dash(ask):
+    code, (row,), printed = ask("--only", "none")
+    assert (code, row["teacher_ms"]) == (0, "")
+    assert "teacher — ms" in printed.out
+
+
+def test_no_checkpoint_is_read(ask, tmp_path):
+    sources = tmp_path / "results" / "tiny" / "sources.json"
+    sources.parent.mkdir(parents=True)
+    sources.write_text(json.dumps({"checkpoint gone.pth": "0" * 64}))
+    code, rows, _ = ask(pairs=[{"teacher": {"network": "resnet14", "checkpoint": "gone.pth"}, "student": "resnet8"}])
+    assert (code, len(rows)) == (0, 2)
+
+
+def test_without_initial_epochs_no_initial_stage_is_measured(ask):
+    _, rows, _ = ask("--set", "training.initial_epochs=0", methods=["ab"])
+    assert [(row["label"], row["stage"]) for row in rows] == [("none", "main"), ("AB", "main")]
+
+
+def test_titles_and_labels_are_drawn_as_they_are_written_each_row_with_a_bar_of_its_own(bench, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    places, barh = set(), Axes.barh
+    monkeypatch.setattr(Axes, "barh", lambda axis, y, *a, **k: places.update(y) or barh(axis, y, *a, **k))
+    rows = [("AB", "main"), ("AB", "initial"), ("AB (initial)", "main"), (r"$\foo$", "main")]
+    found = [Cost("a->b", label, stage, *[1.0] * 9, 0, 1.0) for label, stage in rows]
+    written = write(bench(title=r"$\bar$").plan(), Store(tmp_path), found)
+    assert [Path(file).name for file in written] == ["cost.csv", "cost.pdf", "cost.png"]
+    assert len(places) == 4
+
+
+def test_the_table_stands_even_if_the_chart_cannot_be_drawn(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.cost._charts", lambda title, found: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(bench().plan(), Store(tmp_path), [Cost("a->b", "KD", "main", *[1.0] * 9, 0, 1.0)])
+    assert (tmp_path / "tiny" / "cost.csv").exists()
+
+
+# the benchmark
+
+
+def test_the_benchmark_names_an_unknown_part(capsys):
+    with pytest.raises(typer.Exit) as end:
+        benchmark(only="memory,foo")
+    assert end.value.exit_code == 2
+    assert "unknown part foo. Known: naive, " in capsys.readouterr().err
+
+
+def test_resident_memory_rises_by_what_a_step_touches():
+    assert 60e6 < resident_peak(lambda: torch.ones(16_000_000).sum()) < 120e6
