@@ -12,7 +12,7 @@ import pytest
 from bench.cli import main
 from bench.plan import Plan, build
 from bench.spec import canonical
-from bench.store import Store
+from bench.store import Store, write_whole
 from bench.suite import load
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
@@ -359,6 +359,34 @@ def test_status_tells_the_epoch_that_an_unfinished_run_has_reached(cli, tmp_path
     store.begin(run)
     store.append_epoch(run.id, {"stage": "main", "epoch": 4, "loss": 1.0})
     assert "seed 1: 4/9" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
+
+
+def test_status_tells_the_rate_and_the_time_left_of_a_run_that_is_being_trained(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, training={"epochs": 9})
+    run = cell_of(plan, "KD").runs[0]
+    store.claim(run.id)
+    store.append_epoch(run.id, {"stage": "main", "epoch": 4, "loss": 1.0, "wall_s": 60.0})
+    assert (
+        "seed 1: 4/9 (60.0 s an epoch, 5 min left)" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
+    )
+    store.release(run.id)
+
+
+def test_status_tells_what_the_store_knows_where_no_scheduler_can_be_asked(cli, tmp_path, results, monkeypatch):
+    submission = results / "table" / "jobs" / "20260101-000000-abcdef" / "submission.json"
+    write_whole(submission, json.dumps({"commit": None, "dirty": None, "tasks": {"12_0": ["0" * 16]}}))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = cli("status", write_suite(tmp_path), "--results", results)
+    assert (code, out.count("waiting")) == (0, 3)
+    assert err.startswith("warning: there is no squeue here")
+
+
+def test_slurm_without_a_cluster_is_one_message_and_nothing_is_written(cli, tmp_path, results, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = cli(write_suite(tmp_path), "--slurm", "--results", results)
+    assert (code, out) == (2, "")
+    assert err == "--slurm: there is no sbatch here. Go to a login node of a cluster, or leave it out\n"
+    assert not results.exists()
 
 
 def test_status_of_a_suite_that_was_never_run_writes_nothing(cli, tmp_path, results):

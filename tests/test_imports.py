@@ -12,7 +12,7 @@ from bench.store import Store
 from tests.stores import finish_all, plan_of
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["torch", "torchvision", "numpy", "pandas", "matplotlib", "scipy", "sklearn", "safetensors"]
+HEAVY = ["torch", "torchvision", "numpy", "pandas", "matplotlib", "scipy", "sklearn", "safetensors", "submitit"]
 LEAF = {"types", "spec"}
 BEFORE_TRAINING = {"data", "models", "methods", *LEAF}
 # who may import whom: a part points at parts above it only, so that there is no way back
@@ -130,8 +130,8 @@ def test_help_and_list_import_nothing_heavy(arguments):
     assert loaded(*arguments) == []
 
 
-@pytest.mark.parametrize("command", ["status", "report", "run"])
-def test_status_report_and_a_run_with_nothing_to_do_import_nothing_heavy(command, finished):
+@pytest.mark.parametrize("command", ["status", "report", "run", "cancel"])
+def test_what_only_reads_and_a_run_with_nothing_to_do_import_nothing_heavy(command, finished):
     assert loaded(command, *finished) == []
 
 

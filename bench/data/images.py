@@ -6,7 +6,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import tempfile
 import threading
@@ -123,11 +122,7 @@ def _forkserver() -> BaseContext:
 
 
 def _end_with_parent(worker: int) -> None:
-    """Let a worker end when the process that reads from it is killed: torch watches the server, which outlives it.
-
-    A cluster tells all of a job's processes of its end; a worker that died of it would look like a broken data set.
-    """
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    """Let a worker end when the process that reads from it is killed: torch watches the server, which outlives it."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # only a worker calls this
 
