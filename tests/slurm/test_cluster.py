@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.store import Store
+from bench.store import Failure, Store
 from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
 from tests.train.conftest import document
@@ -210,6 +210,32 @@ def test_what_was_submitted_is_cancelled_when_a_later_part_is_refused(submitted,
     assert suite.command("run", "--slurm", code=2) == "sbatch refuses the jobs: no more\n"
     suite.wait(lambda: not suite.jobs, 20)
     assert not list(suite.results.glob("*/jobs/*"))
+
+
+@pytest.mark.slow
+def test_students_wait_for_a_teacher_that_is_tried_again(submitted, cluster):
+    suite = submitted(slurm=HELD)
+    (teacher,) = cell_of(suite.plan, "teacher").runs
+    suite.store.begin(teacher)
+    suite.store.fail(teacher.id, Failure("failed", "disk full"))
+    suite.command("run", "--slurm", "--retry-failed")
+    assert suite.store.failure(teacher.id) is None
+    (first, second) = suite.tasks
+    assert f"afterok:{first}" in cluster.do("squeue", "--noheader", "--format=%E", f"--jobs={second}")
+
+
+@pytest.mark.slow
+def test_jobs_whose_submission_was_killed_half_way_end_at_once_and_are_submitted_anew(submitted, cluster):
+    suite = submitted(training=ONE_EPOCH, slurm=HELD)
+    suite.command("run", "--slurm")
+    (submission,) = suite.results.glob("*/jobs/*/submission.json")
+    submission.unlink()
+    cluster.do("scontrol", "release", *suite.jobs)
+    suite.wait_for_the_end(60)
+    assert "the command that submitted this job was killed: submit again" in suite.logs
+    assert suite.states == {"waiting"}
+    suite.command("run", "--slurm")
+    assert len(suite.tasks) == 2
 
 
 @pytest.mark.slow
