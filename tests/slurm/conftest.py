@@ -42,7 +42,7 @@ class Cluster:
         time.sleep(3)
         log = (FOLDER / "log" / "slurmd.out").open("a")
         daemon = subprocess.Popen(["slurmd", "-D", "-f", self.env["SLURM_CONF"]], stdout=log, stderr=log, env=self.env)
-        (FOLDER / "run" / "slurmd.pid").write_text(f"{daemon.pid} {started(daemon.pid)}")
+        (FOLDER / "run" / "slurmd.pid").write_text(f"{daemon.pid} {started(daemon.pid)}\n")
 
     def do(self, *words: str) -> str:
         """Return what a command prints."""
