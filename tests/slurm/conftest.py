@@ -34,7 +34,7 @@ class Cluster:
     def control(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Start or stop it."""
         words = ["bash", str(HERE / "start-slurm"), *arguments, str(FOLDER)]
-        return subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=420, check=False)
+        return subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=240, check=False)
 
     def restart_node(self) -> None:
         """Stop and start its slurmd; jobs' own processes go on meanwhile."""
