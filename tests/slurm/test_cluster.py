@@ -67,7 +67,8 @@ def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster,
     suite = submitted(step_s=0.15, **LONG, slurm={"partition": "low", "cpus_per_task": 2})
     suite.command("run", "--slurm")
     suite.wait(lambda: len(set(epochs_said(suite))) >= 8)
-    pushing = cluster.do("sbatch", "--parsable", "--partition=main", "--cpus-per-task=8", "--wrap=sleep 3").strip()
+    words = ["--parsable", "--partition=main", "--cpus-per-task=8", "--output=/dev/null", "--wrap=sleep 3"]
+    pushing = cluster.do("sbatch", *words).strip()
     suite.wait(lambda: pushing not in cluster.do("squeue", "--noheader", "--format=%i"))
     suite.wait_for_the_end()
     suite.assert_equals(undisturbed)
