@@ -412,9 +412,10 @@ def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
     from bench.launch import unserved
+    from bench.standing import is_open
     from bench.status import plan_tables
 
-    reasons = unserved(plan, store, wanted, methods, retried)
+    reasons = unserved(plan, (run for run in wanted if is_open(run, plan, store, retried)), methods)
     _say(plan_tables(plan, store, wanted, reasons, retried))
     return OK
 

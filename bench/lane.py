@@ -242,12 +242,7 @@ class Lane:
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the total loss and the meter's other values."""
         if self.clock.stage == INITIAL:
-            losses = []
-            for term, stage in self.initial:
-                mixed = term.distiller.autocast
-                student = None if features is None else as_float32(features, maps=not mixed)
-                with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-                    losses.append(stage.loss(student, as_float32(teachers[term.teacher], maps=not mixed), batch))
+            losses = [self._value(term, stage.loss, features, teachers, batch) for term, stage in self.initial]
             return torch.stack(losses).sum(), []
         assert features is not None  # the main stage trains the student
         assert batch.targets is not None  # every task so far has labels
@@ -255,15 +250,26 @@ class Lane:
         total = self.spec.task_weight * ce
         values = []
         for term in self.terms:
-            mixed = term.distiller.autocast
-            student, teacher = (as_float32(one, maps=not mixed) for one in (features, teachers[term.teacher]))
-            with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-                value = term.distiller.loss(student, teacher, batch)
+            value = self._value(term, term.distiller.loss, features, teachers, batch)
             if value is not None:
                 total = total + term.weight * value
             values += [torch.zeros_like(ce) if value is None else value, *term.distiller.observed()]
         top1 = 100 * (features.logits.argmax(dim=1) == batch.targets).double().mean()
         return total, [ce, *values, top1]
+
+    def _value(
+        self,
+        term: Term,
+        loss: Callable[[Any, Features, Batch], Any],
+        student: Features | None,
+        teachers: Mapping[str, Features],
+        batch: Batch,
+    ) -> Any:  # noqa: ANN401
+        """Return what one of a term's losses gives for features as its method sees them, in its arithmetic."""
+        mixed = term.distiller.autocast
+        own = None if student is None else as_float32(student, maps=not mixed)
+        with arithmetic(self.schedule.precision, self.device, enabled=mixed):
+            return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

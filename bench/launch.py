@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,19 +68,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def unserved(
-    plan: Plan, store: Store, wanted: Sequence[RunSpec], methods: Mapping[str, Method], retried: Collection[str] = ()
-) -> dict[str, str]:
-    """Return the reason for each open run, by id, whose method cannot serve its pair."""
+def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, str]:
+    """Return the reason for each run, by id, whose method cannot serve its pair.
+
+    Raises:
+        RequestError: a network or a parameter does not fit.
+    """
     answers: dict[str, str | None] = {}
     reasons = {}
-    for run in wanted:
-        if is_open(run, plan, store, retried):
-            of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
-            if of_all_seeds not in answers:
-                answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
-            if reason := answers[of_all_seeds]:
-                reasons[run.id] = reason
+    for run in runs:
+        of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
+        if of_all_seeds not in answers:
+            answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
+        if reason := answers[of_all_seeds]:
+            reasons[run.id] = reason
     return reasons
 
 
@@ -134,7 +136,7 @@ class Launcher:
         torch.set_num_threads(self.settings.threads)
         set_products("fp32")  # until a cohort says otherwise
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
-        reasons = unserved(self.plan, self.store, open_runs, self.methods, retried)
+        reasons = unserved(self.plan, open_runs, self.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in open_runs:
             self._data(run.data)
@@ -190,11 +192,8 @@ class Launcher:
             cohort = self._cohort(runs)
             if cohort.lanes:
                 fit(cohort, self.store, observer)
-        except (
-            RequestError,
-            ClaimLostError,
-        ):  # the store cannot be written, or an image not read: no run's own failure
-            raise
+        except (RequestError, ClaimLostError):
+            raise  # the store cannot be written, or an image not read: no run's own failure
         except Exception as error:  # what all lanes share broke: a teacher, the device
             for run in runs:
                 if self.store.state(run.id) == "running":
@@ -243,7 +242,7 @@ class Launcher:
         network.to(self.settings.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         return Teacher(network, network_shapes(run.student, run.data))
 
-    # checkpoints of teachers
+    # what is only evaluated
 
     def _evaluate_checkpoints(self, wanted: Sequence[RunSpec]) -> dict[str, tuple[Network, dict[str, float]]]:
         """Return network and metrics of each checkpoint that the store does not hold yet, all accuracies checked."""
@@ -263,32 +262,34 @@ class Launcher:
             found[run.id] = (network, metrics)
         return found
 
-    def _unite(self, run: RunSpec) -> bool:
-        """Evaluate several teachers together; False if another process does so."""
-        if not self.store.claim(run.id):
-            return False
-        try:
-            self.store.begin(run)
-            together = Ensemble([self._teacher(self.plan.runs[name]).network for name in run.teachers])
-            metrics = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
-            used = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
-            numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0, "teachers_sha256": used}
-            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
-        finally:
-            self.store.release(run.id)
-        return True
-
     def _import(self, run: RunSpec) -> bool:
         """Put a checkpoint's weights into the store, as the run that evaluated them; False if another does so."""
         if not self.store.claim(run.id):
             return False
         network, metrics = self._evaluated[run.id]
-        try:
-            self.store.begin(run)
+        with self._evaluation(run) as record:
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             self.store.write(run.id, WEIGHTS, save(weights))
-            numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0}
-            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
+            record["metrics"] = metrics
+        return True
+
+    def _unite(self, run: RunSpec) -> bool:
+        """Evaluate several teachers together; False if another process does so."""
+        if not self.store.claim(run.id):
+            return False
+        with self._evaluation(run) as record:
+            together = Ensemble([self._teacher(self.plan.runs[name]).network for name in run.teachers])
+            record["metrics"] = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
+            record["teachers_sha256"] = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
+        return True
+
+    @contextmanager
+    def _evaluation(self, run: RunSpec) -> Iterator[dict[str, Any]]:
+        """Begin a claimed run that is not trained, and finish it with what is put into the record; release it."""
+        record: dict[str, Any] = {"best": None, "epochs": 0, "wall_s": 0.0}
+        try:
+            self.store.begin(run)
+            yield record
+            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | record)
         finally:
             self.store.release(run.id)
-        return True

@@ -216,6 +216,11 @@ def build(
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
 
 
+def portions(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
+    """Return all that is to be done for some runs: what is only evaluated, a run each, and the cohorts."""
+    return [Cohort((run,)) for run in runs if run.schedule is None] + cohorts(runs, max_lanes)
+
+
 def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
     """Return runs grouped into cohorts, in the order of their first runs.
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.jobs import Task
-from bench.plan import Cohort, Plan, cohorts
+from bench.plan import Plan, portions
 from bench.report import MISSING, outcomes
 from bench.spec import ID_LENGTH, RunSpec, Schedule
 from bench.standing import OPEN, is_open, run_status
@@ -94,8 +94,7 @@ def plan_tables(
     titles = plan.titles
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
-    evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
-    for number, cohort in enumerate([*evaluations, *cohorts(to_train, plan.suite.max_lanes)], start=1):
+    for number, cohort in enumerate(portions(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}" + (
             f", after {', '.join(needs)}" if needs else ""
