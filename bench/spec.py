@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 Augment = Literal["none", "crop", "crop_flip"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
+IGNORED = 255  # the label of a pixel that has none
+Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
 
 
 class Strict(BaseModel):
@@ -138,7 +140,7 @@ class RunSpec(Strict):
         checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here.
     """
 
-    task: Literal["compression"] = "compression"
+    task: Task = "compression"
     student: NetworkSpec
     data: DataSpec
     schedule: Schedule | None = None
