@@ -369,7 +369,7 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
 
     texts = layout(plan, found, TERMINAL)
     first = ("method", *(label for label, _ in texts.rows))
-    columns = list(zip(texts.pairs, *(row for _, row in texts.rows), strict=True))
+    columns = list(zip(texts.columns, *(row for _, row in texts.rows), strict=True))
     yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
     while columns:  # as many pairs side by side as the width takes, the others below
         widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.spec import IGNORED
+from bench.spec import IGNORED, METRICS, Task
 
 
 class Score(Protocol):
@@ -23,7 +23,7 @@ class Score(Protocol):
 class Objective(Protocol):
     """How logits are judged by labels."""
 
-    metrics: tuple[str, ...]  # the first is what tables print, and what the best epoch is sought by
+    metrics: tuple[str, ...]  # as in `bench.spec.METRICS`
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""
@@ -38,7 +38,7 @@ class Objective(Protocol):
 class Classification:
     """One label an image: logits (B, K), targets (B,)."""
 
-    metrics: tuple[str, ...] = ("top1", "top5")
+    metrics = METRICS["compression"]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -73,7 +73,7 @@ class TopK:
 class Segmentation:
     """One label a pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` is no label."""
 
-    metrics: tuple[str, ...] = ("miou", "pixel_accuracy")
+    metrics = METRICS["segmentation"]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, a mean over labelled pixels; 0 where there are none."""
@@ -115,8 +115,7 @@ class Overlap:
 
 
 CLASSIFICATION: Objective = Classification()
-OBJECTIVES: Mapping[str, Objective | None] = {
-    **dict.fromkeys(("compression", "mutual", "probe", "finetune"), CLASSIFICATION),
-    "segmentation": Segmentation(),
-    "cross_modal": None,  # what a student learns from its teacher alone has no metric of its own
+OBJECTIVES: Mapping[Task, Objective | None] = {
+    task: {"top1": CLASSIFICATION, "miou": Segmentation()}[metrics[0]] if metrics else None
+    for task, metrics in METRICS.items()
 }

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data import resolve
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
+from bench.spec import METRICS, DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
 from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
@@ -36,6 +36,7 @@ class Cell:
         overrides: what differs from the method's defaults.
         standard: the name that published tables give the row; "" if it has settings of its own.
         runs: one a seed.
+        metrics: the tables' names of what the runs record, and the records'.
     """
 
     pair: str
@@ -46,6 +47,7 @@ class Cell:
     overrides: str
     standard: str
     runs: tuple[RunSpec, ...]
+    metrics: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -348,8 +350,9 @@ def _distil(
 
 
 def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
-    names = (pair.name, pair.teacher_name, pair.student.network)
-    return Cell(*names, method=method, label=label, overrides=overrides, standard=standard, runs=tuple(runs))
+    names, members = (pair.name, pair.teacher_name, pair.student.network), tuple(runs)
+    metrics = {name: name for name in METRICS[members[0].task]}
+    return Cell(*names, method, label, overrides, standard, members, metrics)
 
 
 def _batches(run: RunSpec) -> str:

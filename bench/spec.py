@@ -18,6 +18,14 @@ Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
 IGNORED = 255  # the label of a pixel that has none
 Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
+METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
+    "compression": ("top1", "top5"),
+    "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
+    "mutual": ("top1", "top5"),
+    "probe": ("top1", "top5"),
+    "finetune": ("top1", "top5"),
+    "segmentation": ("miou", "pixel_accuracy"),
+}
 
 
 class Strict(BaseModel):

@@ -23,19 +23,25 @@ CURVE_WIDTH = 60  # characters
 
 
 def cells_table(plan: Plan, store: Store) -> Table:
-    """Return a row a cell: its status, seeds done, the epoch of what runs, the reason of what does not."""
-    heads = ("pair", "row", "status", "seeds", "top1 %", "epochs", "reason")
+    """Return a row a cell: its status, seeds done, first metric, the epoch of what runs, why others do not."""
+    found = outcomes(plan, store)
+    metrics = dict.fromkeys(next(iter(outcome.values)) for outcome in found)
+    number = f"{next(iter(metrics))} %" if len(metrics) == 1 else "%"
+    heads = ("pair", "row", "metric", "status", "seeds", number, "epochs", "reason")
     rows = []
-    for outcome in outcomes(plan, store):
-        cell, values = outcome.cell, outcome.values["top1"]
+    for outcome in found:
+        cell = outcome.cell
+        metric, values = next(iter(outcome.values.items()))
+        told_metric = metric if len(metrics) > 1 else ""
         done = f"{len(values)}/{len(cell.runs)}"
         mean = f"{sum(values) / len(values):.2f}" if values else MISSING
         begun = [progress for run in cell.runs if (progress := _progress(run, store))]
-        rows.append((cell.pair, cell.label, outcome.status, done, mean, ", ".join(begun), outcome.reason))
+        reached = ", ".join(begun)
+        rows.append((cell.pair, cell.label, told_metric, outcome.status, done, mean, reached, outcome.reason))
     told = [index for index in range(len(heads)) if any(row[index] for row in rows)]
     table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
     for index in told:
-        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", "top1 %") else "left"
+        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", number) else "left"
         table.add_column(heads[index], overflow="fold", justify=justify, no_wrap=heads[index] != "reason")
     for row in rows:
         table.add_row(*(escape(row[index]) for index in told))
