@@ -125,7 +125,7 @@ def run_command(
     from bench.standing import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
-    wanted = _wanted(plan, _matching(plan, only, pairs))
+    wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
         if (record := store.record(run_id)) is not None:
             checkpoint.check(record["metrics"]["top1"])
@@ -317,13 +317,6 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
         names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
         raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
     return cells
-
-
-def _wanted(plan: "Plan", cells: "Sequence[Cell]") -> "list[RunSpec]":
-    """Return the runs of some cells and all that they need, in the plan's order."""
-    chosen = {run.id for cell in cells for run in cell.runs}
-    chosen |= {needed for cell in cells for run in cell.runs for needed in run.needs}
-    return [run for run in plan.runs.values() if run.id in chosen]
 
 
 def _submit(

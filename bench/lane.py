@@ -259,6 +259,8 @@ class Lane:
             if value is not None:
                 total = total + term.weight * value
             values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
+        if not total.requires_grad:
+            raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
 
     def _value(

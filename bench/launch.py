@@ -12,12 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from bench.build import build_lane, build_network, inapplicable, network_shapes
+from bench.build import backbone_data, build_lane, build_network, inapplicable, teacher_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
+from bench.models.heads import Frozen
 from bench.models.weights import load_weights
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
@@ -75,14 +76,14 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
         RequestError: a network or a parameter does not fit.
     """
     answers: dict[str, str | None] = {}
-    reasons = {}
-    for run in runs:
+
+    def answer(run: RunSpec) -> str | None:
         of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
         if of_all_seeds not in answers:
-            answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
-        if reason := answers[of_all_seeds]:
-            reasons[run.id] = reason
-    return reasons
+            answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+        return answers[of_all_seeds]
+
+    return {run.id: reason for run in runs if (reason := answer(plan.trained(run)) or answer(run))}
 
 
 def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str]) -> None:
@@ -141,8 +142,8 @@ class Launcher:
         for run in open_runs:
             self._data(run.data)
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
-            if self.store.state(name) == "done":
-                self._teacher(self.plan.runs[name])
+            if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
+                self._network(self.plan.runs[name])
         self._evaluated = self._evaluate_checkpoints(wanted)
         settle(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
@@ -203,15 +204,22 @@ class Launcher:
         """Return runs with their teachers and data, ready to train; one that cannot be built has failed."""
         device = self.settings.device
         names = list(dict.fromkeys(name for run in runs for name in run.teachers))
-        teachers = {name: self._teacher(self.plan.runs[name]) for name in names}
-        hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in names}
         data = runs[0].data
+        teachers = {name: self._teacher(self.plan.runs[name], data) for name in names}
+        needed = {name for run in runs for name in run.needs}
+        hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in needed}
         train, test = self._data(data)
+        if runs[0].task == "cross_modal":
+            train = Split(train.images, None)  # type: ignore[arg-type]  # what its data may know of labels, such a run does not
         training = TrainingData(data, train, device, self.plan.runs[names[0]].data if names else data)
+        frozen: dict[str | None, Frozen] = {}  # probes of one network read it together
         lanes = []
         for run in runs:
             try:
-                lanes.append(build_lane(run, teachers, training.info, self.methods, device))
+                judged: Network | Frozen | None = None if run.head is None else self._judged(run)
+                if isinstance(judged, Network) and run.task == "probe":
+                    judged = frozen.setdefault(run.source, Frozen(judged))
+                lanes.append(build_lane(run, teachers, training.info, self.methods, device, judged))
             except Exception as error:  # a method's own mistake costs its run, not the cohort
                 self.store.fail(run.id, failure_of(error, "while it was built"))
         facts = provenance(device, self.settings.threads)
@@ -219,7 +227,8 @@ class Launcher:
         def record(lane: Lane) -> dict[str, Any]:
             files = {term.method: self.methods[term.method].sha256 for term in lane.spec.terms}
             used = {name: hashes[name] for name in lane.spec.teachers}
-            return facts | {"teachers_sha256": used, "methods_sha256": files}
+            source = {"source_sha256": hashes[lane.spec.source]} if lane.spec.source else {}
+            return facts | source | {"teachers_sha256": used, "methods_sha256": files}
 
         keep, within_epoch_s = self.settings.keep_checkpoints, 60 * self.settings.checkpoint_minutes
         return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s)
@@ -229,18 +238,29 @@ class Launcher:
             self._loaded[spec.key] = load(spec, self.settings.data, self.settings.device, self.settings.workers)
         return self._loaded[spec.key]
 
-    def _teacher(self, run: RunSpec) -> Teacher:
+    def _teacher(self, run: RunSpec, data: DataSpec) -> Teacher:
+        """Return a trained network as the teacher of students that train on some data."""
+        return Teacher(self._network(run).eval().requires_grad_(False), teacher_shapes(run, data))
+
+    def _judged(self, run: RunSpec) -> Network:
+        """Return the network, trained or as a seed draws it, that a run puts a head on."""
+        if run.source is not None:
+            return self._network(self.plan.runs[run.source])
+        network = build_network(run.student, backbone_data(run), run.seed)
+        return network.to(self.settings.device).to(memory_format=torch.channels_last)
+
+    def _network(self, run: RunSpec) -> Network:
+        """Return the network that a run has trained, or taken from a checkpoint."""
         network = build_network(run.student, run.data)
         path = self.store.folder(run.id) / WEIGHTS
         try:
             network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RequestError(
-                f"{path}: the teacher's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
-                "the teacher is then trained anew"
+                f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
+                "the network is then trained anew"
             ) from error
-        network.to(self.settings.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        return Teacher(network, network_shapes(run.student, run.data))
+        return network.to(self.settings.device).to(memory_format=torch.channels_last)
 
     # what is only evaluated
 
@@ -278,7 +298,7 @@ class Launcher:
         if not self.store.claim(run.id):
             return False
         with self._evaluation(run) as record:
-            together = Ensemble([self._teacher(self.plan.runs[name]).network for name in run.teachers])
+            together = Ensemble([self._network(self.plan.runs[name]) for name in run.teachers])
             record["metrics"] = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
             record["teachers_sha256"] = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
         return True

@@ -217,8 +217,9 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
     networks = {outcome.cell.pair: (outcome.cell.teacher, outcome.cell.student) for outcome in found}
     metrics = [metric for _, metric in columns]
     plain = set(metrics) == {"top1"}
+    told = {"pair": len(networks) > 1 or plain, "metric": not plain}
     return Layout(
-        columns=[style.text(pair if plain else f"{pair} {metric}") for pair, metric in columns],
+        columns=[style.text(" ".join([pair] * told["pair"] + [metric] * told["metric"])) for pair, metric in columns],
         networks=[(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair, _ in columns],
         metrics=[] if plain else [style.text(metric) for metric in metrics],
         rows=body,
@@ -229,16 +230,16 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
 
 def protocol(plan: Plan) -> str:
     """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
-    training, seeds = plan.suite.training, len(plan.suite.seed_list)
+    seeds = len(plan.suite.seed_list)
     overrides = dict.fromkeys(
         cell.label if cell.overrides in cell.label else f"{cell.label} ({cell.overrides})"
         for cell in plan.cells
         if cell.overrides
     )
     sentences = [
-        f"Top-1 accuracy in percent on the test split after the last of {training.epochs} epochs, never the best one; "
-        f"mean ± standard deviation (n - 1) over seeds, their number in parentheses; {seeds} asked for; "
-        f"{training.precision}.",
+        f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
+        f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
+        *_evaluations(plan),
         *_teachers(plan),
         f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
@@ -246,22 +247,56 @@ def protocol(plan: Plan) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _measured(plan: Plan) -> str:
+    if plan.suite.evaluations:
+        return "Percent on the test split after the last epoch of each evaluation"
+    return f"Top-1 accuracy in percent on the test split after the last of {plan.suite.training.epochs} epochs"
+
+
+def _evaluations(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on each way in which trained networks are judged, and one on how they were trained."""
+    for cell in dict.fromkeys((tuple(cell.metrics), cell.runs[0].task) for cell in plan.cells):
+        names, task = cell
+        run = next(one for one in plan.cells if tuple(one.metrics) == names).runs[0]
+        if run.head is None or run.schedule is None:
+            continue
+        read = "embedding" if run.head.stage is None else f"stage {run.head.stage}"
+        ways = {
+            "probe": f"a linear classifier of the frozen {read}",
+            "finetune": "all weights and a new linear classifier",
+            "segmentation": "all weights and a new head that scores every pixel",
+        }
+        yield (
+            f"{', '.join(name for name in names if _tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
+            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
+        )
+    if plan.suite.evaluations:
+        student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
+        if student.schedule is not None and student.head is None:
+            yield f"Students trained on {described(student.data)} for {student.schedule.epochs} epochs."
+        if plan.suite.task == "cross_modal":
+            yield "Students learn from their teachers alone; none is a student with its initial weights."
+
+
+def _tabled(shown: str) -> bool:
+    """Return whether the tables that people read show a metric, by its name there."""
+    return shown.endswith(HEADLINES)
+
+
 def _teachers(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each way in which teachers are not made as students are."""
-    student = next(cell for cell in plan.cells if cell.method == NONE).runs[0]
+    student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
     made: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.method == TEACHER:
-            run = cell.runs[0]
+            run = plan.trained(cell.runs[0])
             if run.schedule is None:
                 how = "read from a checkpoint"
             else:
-                assert student.schedule is not None  # a student trains
-                same_epochs = run.schedule.epochs == student.schedule.epochs
                 ours, theirs = plan.suite.training, plan.suite.teacher_schedule
                 keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
                 differing = [
-                    "" if same_epochs else f"after {run.schedule.epochs} epochs",
+                    "" if run.schedule.epochs == ours.epochs else f"after {run.schedule.epochs} epochs",
                     f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
                     ""
                     if run.data == student.data

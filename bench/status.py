@@ -160,7 +160,7 @@ def _complete(store: Store, beginning: str) -> str:
 
 def _curve(store: Store, run_id: str) -> Iterator[str]:
     rows = store.epochs(run_id)
-    for name in ("loss", "top1"):
+    for name in ("loss", "top1", "miou"):
         values = [row[name] for row in rows if row["stage"] == "main" and name in row]
         if values:
             picked = values[:: max(1, -(-len(values) // CURVE_WIDTH))]

@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "lane": {"objective", "precision", "models", "methods", "store", *LEAF},
     "train": {"lane", "objective", "precision", "models", "methods", "data", "store", *LEAF},
     "build": {"lane", "models", "methods", *LEAF},
-    "display": {"lane"},
+    "display": {"lane", *LEAF},
     "document": {"types"},
     "messages": {"document", "types"},
     "suite": {"document", "messages", *BEFORE_TRAINING},
