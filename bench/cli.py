@@ -127,7 +127,7 @@ def run_command(
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
-        if (record := store.record(run_id)) is not None:
+        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             checkpoint.check(record["metrics"]["top1"])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:

@@ -19,7 +19,9 @@ from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.heads import Frozen
+from bench.models.hooked import published_weights
 from bench.models.weights import load_weights
+from bench.objective import OBJECTIVES
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
 from bench.provenance import provenance, sha256_of
@@ -32,6 +34,7 @@ from methods.catalog import Method
 
 logger = logging.getLogger(__name__)
 
+PUBLISHED = "weights"  # below the data folder: what torchvision publishes
 POLL_S = 2.0  # how often runs that another process trains are looked at
 
 
@@ -101,8 +104,13 @@ def fetch(runs: Sequence[RunSpec], folder: Path) -> None:
     Raises:
         RequestError: they cannot be had.
     """
-    for data in {run.data.key: run.data for run in runs if run.data.path is None}.values():
+    for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
         load(data, folder, torch.device("cpu"), workers=0)
+
+
+def needs_data(run: RunSpec) -> bool:
+    """Return whether a run reads its data: one that takes weights as they are, for students to learn from, does not."""
+    return run.schedule is not None or OBJECTIVES[run.task] is not None
 
 
 class Launcher:
@@ -140,7 +148,8 @@ class Launcher:
         reasons = unserved(self.plan, open_runs, self.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in open_runs:
-            self._data(run.data)
+            if needs_data(run):
+                self._data(run.data)
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self._network(self.plan.runs[name])
@@ -274,11 +283,16 @@ class Launcher:
                 continue
             checkpoint = self.plan.checkpoints[run.id]
             network = build_network(run.student, run.data)
-            load_weights(network, checkpoint.path)
+            path = checkpoint.path
+            if path is None:
+                name = run.student.network.removeprefix("torchvision.")
+                path = published_weights(name, run.checkpoint, self.settings.data / PUBLISHED)
+            load_weights(network, path)
             network.to(self.settings.device).to(memory_format=torch.channels_last)
-            _, test = self._data(run.data)
-            metrics = evaluate([network], test, run.data, self.settings.device)[0]
-            checkpoint.check(metrics["top1"])
+            metrics: dict[str, float] = {}
+            if OBJECTIVES[run.task] is not None:
+                metrics = evaluate([network], self._data(run.data)[1], run.data, self.settings.device)[0]
+                checkpoint.check(metrics["top1"])
             found[run.id] = (network, metrics)
         return found
 

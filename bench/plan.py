@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data import resolve
-from bench.spec import METRICS, DataSpec, HeadSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
+from bench.spec import METRICS, DataSpec, HeadSpec, NetworkSpec, RunSpec, Schedule, Task, TermSpec, canonical
 from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
@@ -62,12 +62,12 @@ class Checkpoint:
     """A file of teacher weights.
 
     Attributes:
-        path: the file.
+        path: the file, or None for weights that torchvision publishes under the name that the run's specification has.
         accuracy: top-1 in percent that it must reach within 0.1 points, or None.
         where: the place in the suite that names it.
     """
 
-    path: Path
+    path: Path | None
     accuracy: float | None
     where: str
 
@@ -79,8 +79,8 @@ class Checkpoint:
         """
         if self.accuracy is not None and abs(top1 - self.accuracy) > TOLERANCE:
             raise RequestError(
-                f"{self.where}.accuracy: {self.path} reaches {top1:.2f} % on the test split, but the suite says "
-                f"{self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
+                f"{self.where}.accuracy: {self.path or 'it'} reaches {top1:.2f} % on the test split, but the suite "
+                f"says {self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
             )
 
 
@@ -329,6 +329,11 @@ def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], se
 def _teacher(
     suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
+    # a cross-modal suite has no use for the accuracy of weights that are given, and often not the data that would tell
+    task: Task = "cross_modal" if suite.task == "cross_modal" and teacher.accuracy is None else "compression"
+    given = RunSpec(task=task, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
+    if teacher.weights is not None:
+        return given, Checkpoint(None, teacher.accuracy, where)
     if teacher.checkpoint is None:
         return _plain(suite, teacher.spec, seed, data, suite.teacher_schedule), None
     path = folder / os.path.expanduser(teacher.checkpoint)  # leaves an unknown user's home as it is written
@@ -343,13 +348,12 @@ def _teacher(
             ) from None
 
     digest = sources.take(f"checkpoint {teacher.checkpoint}", look)
-    run = RunSpec(student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=digest)
-    return run, Checkpoint(path, teacher.accuracy, where)
+    return given.but(checkpoint=digest), Checkpoint(path, teacher.accuracy, where)
 
 
 def _learns(run: RunSpec) -> bool:
     """Return whether there is anything to train: a cross-modal student without a teacher keeps its initial weights."""
-    return run.task != "cross_modal" or bool(run.terms)
+    return run.task != "cross_modal" or bool(run.terms) or run.checkpoint is not None
 
 
 def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:

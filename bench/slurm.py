@@ -192,7 +192,7 @@ def _job(work: Work, folder: Path) -> CohortJob:
     """Return a job that does a cohort's share of the work anywhere, from a submission's copy of the code."""
     given = {field.name: getattr(work, field.name) for field in fields(work)}
     checkpoints = {
-        run_id: replace(checkpoint, path=checkpoint.path.absolute())
+        run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
         for run_id, checkpoint in work.plan.checkpoints.items()
     }
     given |= {

@@ -161,7 +161,8 @@ class RunSpec(Strict):
         terms: the methods' terms, each with every teacher.
         task_weight: weight of the cross-entropy with the labels.
         combine: whether the terms of several teachers are summed or averaged.
-        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here.
+        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here; or the name under
+            which torchvision publishes them.
         head: for tasks that judge features; the student is the network that has them, or begins with them.
         source: id of the run that trained that network; its initial weights are judged if None.
     """

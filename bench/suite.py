@@ -101,16 +101,23 @@ class Teacher(Network):
 
     Attributes:
         checkpoint: path of the weights, absolute or relative to the suite file.
-        accuracy: top-1 in percent that the checkpoint must reach on the data's test split, within 0.1 points.
+        weights: instead, torchvision's name of weights that it publishes for the network, such as IMAGENET1K_V1; they
+            are downloaded into the data folder unless their file is there.
+        accuracy: top-1 in percent that the weights must reach on the data's test split, within 0.1 points.
     """
 
     checkpoint: str | None = None
+    weights: Annotated[str, Len(1)] | None = None
     accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
 
     @model_validator(mode="after")
     def _accuracy_of_a_checkpoint(self) -> "Teacher":
-        if self.accuracy is not None and self.checkpoint is None:
+        if self.accuracy is not None and self.checkpoint is None and self.weights is None:
             raise ValueError("'accuracy' is checked against a checkpoint; name one or leave it out")
+        if self.weights is not None and self.checkpoint is not None:
+            raise ValueError("give 'checkpoint', a file, or 'weights', torchvision's, not both")
+        if self.weights is not None and not self.network.startswith("torchvision."):
+            raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
         return self
 
     @property
