@@ -1,0 +1,71 @@
+"""Every small suite runs from its file to its table, cut down to seconds; the code that runs is the whole of it."""
+
+import csv
+import gzip
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.datasets import load_digits
+
+from bench.cli import main
+
+SMALL = Path(__file__).parent.parent / "suites" / "small"
+FEW = {
+    **{name: {"train_per_class": 4} for name in ("digits", "fashion_mnist", "photo_patches")},
+    "stereo_motorcycle": {"train_fraction": 0.05},
+}
+SCHEDULES = ("training", "teacher_training")
+
+
+def shrunk(value: object) -> object:
+    """Return a suite's document with one epoch, few images, one seed and the least batch that a step takes."""
+    if isinstance(value, list):
+        return [shrunk(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: shrunk(item) for key, item in value.items()}
+    for key in SCHEDULES:
+        if key in found:
+            found[key] |= {"epochs": 1, "milestones": [1], "evaluate_every": 1, "batch_size": 16}
+            found[key].pop("initial_epochs", None)
+    if "training" in found and "pairs" in found:
+        found["training"]["initial_epochs"] = 1
+        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:2]}
+    found |= FEW.get(str(found.get("name")), {})
+    return found
+
+
+def write_fashion_mnist(root: Path) -> None:
+    """Write digits as Fashion-MNIST is published: four gzip files of IDX arrays."""
+    digits = load_digits()
+    images = np.kron(digits.images * 15, np.ones((3, 3))).astype(np.uint8)
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    folder = root / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, part in (("train", slice(0, 1500)), ("t10k", slice(1500, None))):
+        for kind, array in (("images-idx3", images[part]), ("labels-idx1", digits.target[part].astype(np.uint8))):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+
+
+@pytest.mark.parametrize("suite", sorted(SMALL.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch):
+    for path in SMALL.glob("*.yaml"):  # all, since one may judge the networks of another
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        (tmp_path / path.name).write_text(yaml.safe_dump(shrunk(document)), encoding="utf-8")
+    write_fashion_mnist(tmp_path / "data")
+    folders = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
+    monkeypatch.setattr(sys, "argv", ["run_suite.py", str(tmp_path / suite.name), "--device", "cpu", *folders])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    with (tmp_path / "results" / suite.stem / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["status"] for row in rows} <= {"done", "inapplicable"}
+    assert all(0 <= float(row["mean"]) <= 100 for row in rows if row["status"] == "done")
+    assert {"teacher", "none"} < {row["method"] for row in rows}
+    shutil.rmtree(tmp_path / "results")
