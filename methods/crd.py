@@ -12,6 +12,7 @@ Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published c
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -85,9 +86,8 @@ class CRD(Distiller):
         self.temperature, self.bank_momentum = temperature, bank_momentum
         self.student_head = nn.Linear(student.embedding, dim)
         self.teacher_head = nn.Linear(teacher.embedding, dim)
-        bound = 1 / math.sqrt(dim / 3)
-        self.register_buffer("student_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
-        self.register_buffer("teacher_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
+        self.register_buffer("student_bank", new_bank(data.n, dim))
+        self.register_buffer("teacher_bank", new_bank(data.n, dim))
         self.register_buffer("log_z", torch.full((2,), math.inf))
         self.alike = Groups(
             torch.arange(data.n) if negatives == "other_sample" or data.targets is None else data.targets
@@ -112,12 +112,7 @@ class CRD(Distiller):
         pieces, counts = self.negatives(batch.indices)
         if self.objective == "infonce":
             return self._total(infonce(positive, log_sum(anchors, banks, pieces)), counts)
-        # on an accelerator the question would wait for it, so Z is summed there each time
-        if self.log_z.device.type != "cpu" or self.log_z.isinf().any():
-            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
-            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
-            self.log_z.copy_(torch.where(self.log_z.isinf(), math.log(self.n_samples) + log_mean, self.log_z))
-        return self._total(self.noise_contrast(positive, counts, anchors, banks, pieces), counts)
+        return self._total(NoiseContrast(positive, counts, anchors, banks, pieces).loss(self.log_z), counts)
 
     def _total(self, directions: Tensor, counts: Tensor) -> Tensor:
         """Return the sum of both directions' losses (2,), and keep their critics' values."""
@@ -131,25 +126,6 @@ class CRD(Distiller):
         (`other_sample`): then they come from the product of the marginals.
         """
         return self.critics.unbind()
-
-    def noise_contrast(self, positive: Tensor, counts: Tensor, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-        """Return the paper's objective by direction: (2,), mean over the batch.
-
-        With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
-        -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
-
-        Args:
-            positive: (2, B), scores of student anchors and of teacher anchors.
-            counts: (B,), N for each anchor.
-            anchors: (2, B, D), over the temperature.
-            banks: what the anchors are scored against.
-            pieces: the negatives.
-        """
-        share = counts.to(positive) / self.n_samples
-        shift = self.log_z[:, None] + (share + EPS).log()
-        attract = F.softplus(shift - positive, threshold=40.0)
-        repel = softplus_sum(anchors, banks, pieces, shift) + counts * (EPS / share).log1p()
-        return (attract + repel).mean(dim=1)
 
     def negatives(self, indices: Tensor) -> tuple[Pieces, Tensor]:
         """Return the anchors' negatives, in pieces of the banks, and how many each has: (B,) for indices (B,)."""
@@ -169,16 +145,14 @@ class CRD(Distiller):
             return
         indices, z_s, z_t = (gather(rows) for rows in self.visited)
         for bank, embedding in ((self.student_bank, z_s), (self.teacher_bank, z_t)):
-            moved = self.bank_momentum * bank[indices] + (1 - self.bank_momentum) * embedding
-            bank[indices] = F.normalize(moved)
+            move_rows(bank, indices, embedding, self.bank_momentum)
         self.log_z.copy_(gather(self.log_z[None])[0])
         self.visited = None
 
     def candidates(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
         """Return which samples, or columns of them, may be a negative of each anchor: (B, M) booleans for (B,)."""
-        labels = self.alike.labels[indices]
-        others = self.alike.labels[columns] != labels[:, None]
-        return others if self.kept is None else others & self.kept[labels, columns]
+        others = self.alike.others(indices, columns)
+        return others if self.kept is None else others & self.kept[self.alike.labels[indices], columns]
 
     def draw_negatives(self, indices: Tensor) -> Tensor:
         """Return N negatives for each anchor: (B, N) int64 positions in the training set for indices (B,).
@@ -186,12 +160,11 @@ class CRD(Distiller):
         Uniform; distinct where an anchor's pool holds N samples, with replacement where it does not. Drawn where the
         indices live, so that no step waits for an accelerator; the CPU's way is several times faster on a CPU.
         """
-        if indices.device.type != "cpu":
-            blocks = indices.split(max(1, KEYS_AT_ONCE // self.n_samples))
-            return torch.cat([draw_by_keys(self.candidates(block), self.n_negatives) for block in blocks])
-        generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
         if self.kept is None:
-            return self.alike.draw_others(indices, self.n_negatives, generator)
+            return self.alike.draw_others(indices, self.n_negatives)
+        if indices.device.type != "cpu":
+            return draw_in_blocks(self.candidates, indices, self.n_samples, self.n_negatives)
+        generator = host_generator()
         pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one at a time in memory
         return torch.from_numpy(np.stack([pool[draw_ranks(len(pool), self.n_negatives, generator)] for pool in pools]))
 
@@ -233,8 +206,15 @@ class Groups(nn.Module):
         ranks = torch.randint(2**62, indices.shape, device=indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
-    def draw_others(self, indices: Tensor, n: int, generator: np.random.Generator) -> Tensor:
-        """Return n samples of other groups for each given one: (B, n) for indices (B,), on the CPU."""
+    def others(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Return which samples, or columns of them, are of another group than each given one: (B, M) booleans."""
+        return self.labels[columns] != self.labels[indices][:, None]
+
+    def draw_others(self, indices: Tensor, n: int) -> Tensor:
+        """Return n samples of other groups for each given one: (B, n) int64 for indices (B,), as `draw_ranks` draws."""
+        if indices.device.type != "cpu":
+            return draw_in_blocks(self.others, indices, len(self.labels), n)
+        generator = host_generator()
         groups = self.labels[indices]
         starts, sizes = self.starts[groups, None], self.sizes[groups, None]
         pools = (len(self.labels) - sizes)[:, 0].tolist()
@@ -243,9 +223,74 @@ class Groups(nn.Module):
         return self.order.take(ranks)
 
 
+@dataclass(frozen=True)
+class NoiseContrast:
+    """The paper's objective of anchors on S sides, each with a bank of its own.
+
+    Attributes:
+        positive: (S, B), each anchor's score with its positive.
+        counts: (B,), N for each anchor.
+        anchors: (S, B, D), over the temperature.
+        banks: S of (M, D), what the anchors are scored against.
+        pieces: the negatives.
+    """
+
+    positive: Tensor
+    counts: Tensor
+    anchors: Tensor
+    banks: Banks
+    pieces: Pieces
+
+    def loss(self, log_z: Tensor) -> Tensor:
+        """Return each side's loss, (S,), mean over the anchors; log Z (S,) is set here where it is infinite.
+
+        With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
+        -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
+        """
+        # on an accelerator the question would wait for it, so Z is summed there each time
+        if log_z.device.type != "cpu" or log_z.isinf().any():
+            log_z.copy_(torch.where(log_z.isinf(), self._log_z(), log_z))
+        share = self.counts.to(self.positive) / len(self.banks[0])
+        shift = log_z[:, None] + (share + EPS).log()
+        attract = F.softplus(shift - self.positive, threshold=40.0)
+        far = softplus_sum(self.anchors, self.banks, self.pieces, shift)
+        repel = far + self.counts * (EPS / share).log1p()
+        return (attract + repel).mean(dim=1)
+
+    def _log_z(self) -> Tensor:
+        """Return the logarithm of M times the mean of exp(score) over all anchors' positives and negatives: (S,)."""
+        negatives = log_sum_value(self.anchors, self.banks, self.pieces)
+        log_sums = torch.logaddexp(self.positive.detach(), negatives).logsumexp(dim=1)
+        log_mean = log_sums - (self.counts + 1).sum().to(log_sums).log()
+        return math.log(len(self.banks[0])) + log_mean
+
+
+def new_bank(n_samples: int, dim: int) -> Tensor:
+    """Return a bank (M, D) of random rows near unit length, from torch's default generator."""
+    bound = 1 / math.sqrt(dim / 3)
+    return torch.empty(n_samples, dim).uniform_(-bound, bound)
+
+
+def move_rows(bank: Tensor, indices: Tensor, embedding: Tensor, momentum: float) -> None:
+    """Move a bank's rows at indices (B,) towards embeddings (B, D), in place; `momentum` is the share that stays."""
+    moved = momentum * bank[indices] + (1 - momentum) * embedding
+    bank[indices] = F.normalize(moved)
+
+
+def host_generator() -> np.random.Generator:
+    """Return a generator seeded from torch's default one."""
+    return np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+
+
 def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
     """Return n numbers below `pool`, uniform, distinct where there are enough: (n,) int64."""
     return generator.choice(pool, n, replace=n > pool, shuffle=False)
+
+
+def draw_in_blocks(candidates: Callable[[Tensor], Tensor], indices: Tensor, n_samples: int, n: int) -> Tensor:
+    """Return n candidates of each of the indices (B,), `KEYS_AT_ONCE` keys at a time: (B, n), as `draw_by_keys`."""
+    blocks = indices.split(max(1, KEYS_AT_ONCE // n_samples))
+    return torch.cat([draw_by_keys(candidates(block), n) for block in blocks])
 
 
 def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
