@@ -125,9 +125,9 @@ def run_command(
     from bench.standing import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
-    wanted = _wanted(plan, _matching(plan, only, pairs))
+    wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
-        if (record := store.record(run_id)) is not None:
+        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             checkpoint.check(record["metrics"]["top1"])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
@@ -319,13 +319,6 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
     return cells
 
 
-def _wanted(plan: "Plan", cells: "Sequence[Cell]") -> "list[RunSpec]":
-    """Return the runs of some cells and all that they need, in the plan's order."""
-    chosen = {run.id for cell in cells for run in cell.runs}
-    chosen |= {needed for cell in cells for run in cell.runs for needed in run.needs}
-    return [run for run in plan.runs.values() if run.id in chosen]
-
-
 def _submit(
     work: "Work", plan: "Plan", store: "Store", suite: Path, wanted: "Sequence[RunSpec]", retried: set[str]
 ) -> int:
@@ -369,7 +362,7 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
 
     texts = layout(plan, found, TERMINAL)
     first = ("method", *(label for label, _ in texts.rows))
-    columns = list(zip(texts.pairs, *(row for _, row in texts.rows), strict=True))
+    columns = list(zip(texts.columns, *(row for _, row in texts.rows), strict=True))
     yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
     while columns:  # as many pairs side by side as the width takes, the others below
         widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
@@ -412,9 +405,10 @@ def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
     from bench.launch import unserved
+    from bench.standing import is_open
     from bench.status import plan_tables
 
-    reasons = unserved(plan, store, wanted, methods, retried)
+    reasons = unserved(plan, (run for run in wanted if is_open(run, plan, store, retried)), methods)
     _say(plan_tables(plan, store, wanted, reasons, retried))
     return OK
 

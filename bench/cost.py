@@ -21,11 +21,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.build import build_lane, build_network, inapplicable, network_shapes
+from bench.build import build_lane, build_network, network_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.lane import INITIAL, Lane, Teacher, failure_of
-from bench.launch import Settings
+from bench.launch import Settings, unserved
 from bench.plan import Cell, Plan
 from bench.precision import set_products
 from bench.spec import NetworkSpec, RunSpec
@@ -153,22 +153,11 @@ def costs(
         ]
         for pair in dict.fromkeys(cell.pair for cell in cells)
     }
-    for chosen in pairs.values():
-        unserved(plan, chosen, methods)
+    unserved(plan, (cell.runs[0] for chosen in pairs.values() for cell in chosen), methods)
     data = next(iter(pairs.values()))[0].runs[0].data  # all pairs' students see the suite's
     train, _ = load(data, settings.data, settings.device, settings.workers)
     for chosen in pairs.values():
         yield of_pair(plan, chosen, methods, train, settings.device, steps)
-
-
-def unserved(plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method]) -> dict[str, str]:
-    """Return the reason for each cell, by label, whose methods cannot serve its pair.
-
-    Raises:
-        RequestError: a network or a parameter does not fit.
-    """
-    answers = {cell.label: inapplicable(cell.runs[0], _teacher_runs(plan, [cell]), methods) for cell in cells}
-    return {label: reason for label, reason in answers.items() if reason}
 
 
 def of_pair(
@@ -189,11 +178,13 @@ def of_pair(
         device: where they are.
         steps: how many count.
     """
-    found = PairCosts(cells[0].pair, inapplicable=unserved(plan, cells, methods))
+    reasons = unserved(plan, (cell.runs[0] for cell in cells), methods)
+    refused = {cell.label: reasons[cell.runs[0].id] for cell in cells if cell.runs[0].id in reasons}
+    found = PairCosts(cells[0].pair, inapplicable=refused)
     training = training_data(cells, plan, train, device)
-    teachers = {name: stand_in(spec.student, training) for name, spec in _teacher_runs(plan, cells).items()}
+    teachers = stand_ins(cells, plan, training)
     rows = []
-    served = [cell for cell in cells if cell.label not in found.inapplicable]
+    served = [cell for cell in cells if cell.label not in refused]
     for cell, run in [(one, stage) for one in served for stage in stages(one)]:
         try:
             rows.append((cell, build_lane(run, teachers, training.info, methods, device)))
@@ -230,6 +221,11 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
     yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 0}))
     if run.schedule.initial_epochs:
         yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 1}))
+
+
+def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
+    """Return a stand-in for each teacher that some cells listen to, by run id."""
+    return {name: stand_in(spec.student, training) for name, spec in _teacher_runs(plan, cells).items()}
 
 
 def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:

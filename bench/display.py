@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from bench.spec import METRICS
+
 if TYPE_CHECKING:
     from bench.lane import Clock, Lane
 
@@ -67,15 +69,14 @@ class Progress:
             self._redraw()
             return
         sound = [lane for lane in lanes if lane.failure is None]
-        top1 = ", ".join(
-            f"{self._title(lane)} {lane.rows[-1]['top1']:.1f}" for lane in sound if "top1" in lane.rows[-1]
-        )
+        name = _metric(lanes[0])
+        scores = ", ".join(f"{self._title(lane)} {lane.rows[-1][name]:.1f}" for lane in sound if name in lane.rows[-1])
         loss = ", ".join(f"{self._title(lane)} {lane.rows[-1]['loss']:.3g}" for lane in sound)
         parts = [
             f"{self._what()} | {self._epoch(lanes[0])}",
             f"{self.rate:.1f} steps/s | {seconds:.1f} s | {self._left()}",
         ]
-        logger.info("%s | %s", " | ".join(parts), f"top1 %: {top1}" if top1 else f"loss: {loss}")
+        logger.info("%s | %s", " | ".join(parts), f"{name} %: {scores}" if scores else f"loss: {loss}")
         for lane in lanes:
             if lane.failure is not None:
                 logger.warning(
@@ -88,13 +89,14 @@ class Progress:
         pace = f"{self.rate:.1f} steps/s  {self._left()}" if self.rate else ""  # known after an epoch
         caption = f"{self._epoch(running)}  {self.progress}  {pace}"
         table = Table(title=escape(self._what()), caption=escape(caption))
-        for name in ("lane", "epoch", "loss", "top1 %", "best %"):
+        metric = _metric(running)
+        for name in ("lane", "epoch", "loss", f"{metric} %", "best %"):
             table.add_column(name, justify="left" if name == "lane" else "right")
         for lane in self.lanes:
             if lane.failure is not None:
                 table.add_row(escape(self._title(lane)), lane.failure.status, escape(lane.failure.reason), "", "")
                 continue
-            scores = [row["top1"] for row in lane.rows if "top1" in row]
+            scores = [row[metric] for row in lane.rows if metric in row]
             loss = f"{lane.rows[-1]['loss']:.3f}" if lane.rows else ""
             last, best = (f"{scores[-1]:.2f}", f"{max(scores):.2f}") if scores else ("", "")
             table.add_row(escape(self._title(lane)), str(lane.clock.epoch - 1), loss, last, best)
@@ -118,3 +120,8 @@ class Progress:
         epochs = sum(lane.epochs_left for lane in self.lanes if lane.failure is None and not lane.done)
         seconds = epochs * self.lane_epoch_s
         return f"left {seconds / 60:.0f} min" if seconds > 120 else f"left {seconds:.0f} s"
+
+
+def _metric(lane: "Lane") -> str:
+    """Return the name of the first of what a lane is evaluated by; "" where it is not."""
+    return next(iter(METRICS[lane.spec.task]), "")

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.models.base import Network
+from bench.objective import OBJECTIVES
 from bench.precision import arithmetic, as_float32
 from bench.spec import RunSpec, Schedule, seed_from
 from bench.store import Failure
@@ -107,6 +107,7 @@ class Lane:
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
         if self.initial and self.schedule.initial_epochs:
             self.clock = Clock(INITIAL, 1)
+        self.objective = OBJECTIVES[self.spec.task]
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in self.terms)
         self._enter_stage()
 
@@ -199,7 +200,8 @@ class Lane:
                 group["lr"] = learning_rate(self.schedule, self.clock.epoch)
             titles = [(f"term{i}_{term.name}", term.distiller.observes) for i, term in enumerate(self.terms)]
             own = [name for title, observes in titles for name in (title, *(f"{title}_{what}" for what in observes))]
-            names = ["loss", "ce", *own, "train_top1"]
+            labels = ["ce", f"train_{self.objective.metrics[0]}"] if self.objective else []
+            names = ["loss", *labels, *own]
         if not self.trained:
             self.meter = Meter(names, self.device)
 
@@ -242,28 +244,38 @@ class Lane:
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the total loss and the meter's other values."""
         if self.clock.stage == INITIAL:
-            losses = []
-            for term, stage in self.initial:
-                mixed = term.distiller.autocast
-                student = None if features is None else as_float32(features, maps=not mixed)
-                with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-                    losses.append(stage.loss(student, as_float32(teachers[term.teacher], maps=not mixed), batch))
+            losses = [self._value(term, stage.loss, features, teachers, batch) for term, stage in self.initial]
             return torch.stack(losses).sum(), []
         assert features is not None  # the main stage trains the student
-        assert batch.targets is not None  # every task so far has labels
-        ce = F.cross_entropy(as_float32(features, maps=False).logits, batch.targets)
-        total = self.spec.task_weight * ce
-        values = []
+        logits = as_float32(features, maps=False).logits
+        total, values = torch.zeros_like(logits[0, 0]), []
+        if self.objective is not None:
+            assert batch.targets is not None  # the task has labels
+            ce = self.objective.loss(logits, batch.targets)
+            total = self.spec.task_weight * ce
+            values += [ce, self.objective.hits(logits, batch.targets)]
         for term in self.terms:
-            mixed = term.distiller.autocast
-            student, teacher = (as_float32(one, maps=not mixed) for one in (features, teachers[term.teacher]))
-            with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-                value = term.distiller.loss(student, teacher, batch)
+            value = self._value(term, term.distiller.loss, features, teachers, batch)
             if value is not None:
                 total = total + term.weight * value
-            values += [torch.zeros_like(ce) if value is None else value, *term.distiller.observed()]
-        top1 = 100 * (features.logits.argmax(dim=1) == batch.targets).double().mean()
-        return total, [ce, *values, top1]
+            values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
+        if not total.requires_grad:
+            raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
+        return total, values
+
+    def _value(
+        self,
+        term: Term,
+        loss: Callable[[Any, Features, Batch], Any],
+        student: Features | None,
+        teachers: Mapping[str, Features],
+        batch: Batch,
+    ) -> Any:  # noqa: ANN401
+        """Return what one of a term's losses gives for features as its method sees them, in its arithmetic."""
+        mixed = term.distiller.autocast
+        own = None if student is None else as_float32(student, maps=not mixed)
+        with arithmetic(self.schedule.precision, self.device, enabled=mixed):
+            return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from bench.build import build_lane, build_network, inapplicable, network_shapes
+from bench.build import backbone_data, build_lane, build_network, inapplicable, teacher_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
+from bench.models.heads import Frozen
+from bench.models.hooked import published_weights
 from bench.models.weights import load_weights
+from bench.objective import OBJECTIVES
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
 from bench.provenance import provenance, sha256_of
@@ -30,6 +34,7 @@ from methods.catalog import Method
 
 logger = logging.getLogger(__name__)
 
+PUBLISHED = "weights"  # below the data folder: what torchvision publishes
 POLL_S = 2.0  # how often runs that another process trains are looked at
 
 
@@ -67,20 +72,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def unserved(
-    plan: Plan, store: Store, wanted: Sequence[RunSpec], methods: Mapping[str, Method], retried: Collection[str] = ()
-) -> dict[str, str]:
-    """Return the reason for each open run, by id, whose method cannot serve its pair."""
+def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, str]:
+    """Return the reason for each run, by id, whose method cannot serve its pair.
+
+    Raises:
+        RequestError: a network or a parameter does not fit.
+    """
     answers: dict[str, str | None] = {}
-    reasons = {}
-    for run in wanted:
-        if is_open(run, plan, store, retried):
-            of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
-            if of_all_seeds not in answers:
-                answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.teachers}, methods)
-            if reason := answers[of_all_seeds]:
-                reasons[run.id] = reason
-    return reasons
+
+    def answer(run: RunSpec) -> str | None:
+        of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
+        if of_all_seeds not in answers:
+            answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+        return answers[of_all_seeds]
+
+    return {run.id: reason for run in runs if (reason := answer(plan.trained(run)) or answer(run))}
 
 
 def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str]) -> None:
@@ -98,8 +104,13 @@ def fetch(runs: Sequence[RunSpec], folder: Path) -> None:
     Raises:
         RequestError: they cannot be had.
     """
-    for data in {run.data.key: run.data for run in runs if run.data.path is None}.values():
+    for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
         load(data, folder, torch.device("cpu"), workers=0)
+
+
+def needs_data(run: RunSpec) -> bool:
+    """Return whether a run reads its data: one that takes weights as they are, for students to learn from, does not."""
+    return run.schedule is not None or OBJECTIVES[run.task] is not None
 
 
 class Launcher:
@@ -134,13 +145,14 @@ class Launcher:
         torch.set_num_threads(self.settings.threads)
         set_products("fp32")  # until a cohort says otherwise
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
-        reasons = unserved(self.plan, self.store, open_runs, self.methods, retried)
+        reasons = unserved(self.plan, open_runs, self.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in open_runs:
-            self._data(run.data)
+            if needs_data(run):
+                self._data(run.data)
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
-            if self.store.state(name) == "done":
-                self._teacher(self.plan.runs[name])
+            if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
+                self._network(self.plan.runs[name])
         self._evaluated = self._evaluate_checkpoints(wanted)
         settle(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
@@ -190,11 +202,8 @@ class Launcher:
             cohort = self._cohort(runs)
             if cohort.lanes:
                 fit(cohort, self.store, observer)
-        except (
-            RequestError,
-            ClaimLostError,
-        ):  # the store cannot be written, or an image not read: no run's own failure
-            raise
+        except (RequestError, ClaimLostError):
+            raise  # the store cannot be written, or an image not read: no run's own failure
         except Exception as error:  # what all lanes share broke: a teacher, the device
             for run in runs:
                 if self.store.state(run.id) == "running":
@@ -204,15 +213,22 @@ class Launcher:
         """Return runs with their teachers and data, ready to train; one that cannot be built has failed."""
         device = self.settings.device
         names = list(dict.fromkeys(name for run in runs for name in run.teachers))
-        teachers = {name: self._teacher(self.plan.runs[name]) for name in names}
-        hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in names}
         data = runs[0].data
+        teachers = {name: self._teacher(self.plan.runs[name], data) for name in names}
+        needed = {name for run in runs for name in run.needs}
+        hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in needed}
         train, test = self._data(data)
+        if runs[0].task == "cross_modal":
+            train = Split(train.images, None)  # type: ignore[arg-type]  # what its data may know of labels, such a run does not
         training = TrainingData(data, train, device, self.plan.runs[names[0]].data if names else data)
+        frozen: dict[str | None, Frozen] = {}  # probes of one network read it together
         lanes = []
         for run in runs:
             try:
-                lanes.append(build_lane(run, teachers, training.info, self.methods, device))
+                judged: Network | Frozen | None = None if run.head is None else self._judged(run)
+                if isinstance(judged, Network) and run.task == "probe":
+                    judged = frozen.setdefault(run.source, Frozen(judged))
+                lanes.append(build_lane(run, teachers, training.info, self.methods, device, judged))
             except Exception as error:  # a method's own mistake costs its run, not the cohort
                 self.store.fail(run.id, failure_of(error, "while it was built"))
         facts = provenance(device, self.settings.threads)
@@ -220,7 +236,8 @@ class Launcher:
         def record(lane: Lane) -> dict[str, Any]:
             files = {term.method: self.methods[term.method].sha256 for term in lane.spec.terms}
             used = {name: hashes[name] for name in lane.spec.teachers}
-            return facts | {"teachers_sha256": used, "methods_sha256": files}
+            source = {"source_sha256": hashes[lane.spec.source]} if lane.spec.source else {}
+            return facts | source | {"teachers_sha256": used, "methods_sha256": files}
 
         keep, within_epoch_s = self.settings.keep_checkpoints, 60 * self.settings.checkpoint_minutes
         return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s)
@@ -230,20 +247,31 @@ class Launcher:
             self._loaded[spec.key] = load(spec, self.settings.data, self.settings.device, self.settings.workers)
         return self._loaded[spec.key]
 
-    def _teacher(self, run: RunSpec) -> Teacher:
+    def _teacher(self, run: RunSpec, data: DataSpec) -> Teacher:
+        """Return a trained network as the teacher of students that train on some data."""
+        return Teacher(self._network(run).eval().requires_grad_(False), teacher_shapes(run, data))
+
+    def _judged(self, run: RunSpec) -> Network:
+        """Return the network, trained or as a seed draws it, that a run puts a head on."""
+        if run.source is not None:
+            return self._network(self.plan.runs[run.source])
+        network = build_network(run.student, backbone_data(run), run.seed)
+        return network.to(self.settings.device).to(memory_format=torch.channels_last)
+
+    def _network(self, run: RunSpec) -> Network:
+        """Return the network that a run has trained, or taken from a checkpoint."""
         network = build_network(run.student, run.data)
         path = self.store.folder(run.id) / WEIGHTS
         try:
             network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RequestError(
-                f"{path}: the teacher's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
-                "the teacher is then trained anew"
+                f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
+                "the network is then trained anew"
             ) from error
-        network.to(self.settings.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        return Teacher(network, network_shapes(run.student, run.data))
+        return network.to(self.settings.device).to(memory_format=torch.channels_last)
 
-    # checkpoints of teachers
+    # what is only evaluated
 
     def _evaluate_checkpoints(self, wanted: Sequence[RunSpec]) -> dict[str, tuple[Network, dict[str, float]]]:
         """Return network and metrics of each checkpoint that the store does not hold yet, all accuracies checked."""
@@ -255,40 +283,47 @@ class Launcher:
                 continue
             checkpoint = self.plan.checkpoints[run.id]
             network = build_network(run.student, run.data)
-            load_weights(network, checkpoint.path)
+            path = checkpoint.path
+            if path is None:
+                name = run.student.network.removeprefix("torchvision.")
+                path = published_weights(name, run.checkpoint, self.settings.data / PUBLISHED)
+            load_weights(network, path)
             network.to(self.settings.device).to(memory_format=torch.channels_last)
-            _, test = self._data(run.data)
-            metrics = evaluate([network], test, run.data, self.settings.device)[0]
-            checkpoint.check(metrics["top1"])
+            metrics: dict[str, float] = {}
+            if OBJECTIVES[run.task] is not None:
+                metrics = evaluate([network], self._data(run.data)[1], run.data, self.settings.device)[0]
+                checkpoint.check(metrics["top1"])
             found[run.id] = (network, metrics)
         return found
-
-    def _unite(self, run: RunSpec) -> bool:
-        """Evaluate several teachers together; False if another process does so."""
-        if not self.store.claim(run.id):
-            return False
-        try:
-            self.store.begin(run)
-            together = Ensemble([self._teacher(self.plan.runs[name]).network for name in run.teachers])
-            metrics = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
-            used = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
-            numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0, "teachers_sha256": used}
-            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
-        finally:
-            self.store.release(run.id)
-        return True
 
     def _import(self, run: RunSpec) -> bool:
         """Put a checkpoint's weights into the store, as the run that evaluated them; False if another does so."""
         if not self.store.claim(run.id):
             return False
         network, metrics = self._evaluated[run.id]
-        try:
-            self.store.begin(run)
+        with self._evaluation(run) as record:
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             self.store.write(run.id, WEIGHTS, save(weights))
-            numbers = {"metrics": metrics, "best": None, "epochs": 0, "wall_s": 0.0}
-            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | numbers)
+            record["metrics"] = metrics
+        return True
+
+    def _unite(self, run: RunSpec) -> bool:
+        """Evaluate several teachers together; False if another process does so."""
+        if not self.store.claim(run.id):
+            return False
+        with self._evaluation(run) as record:
+            together = Ensemble([self._network(self.plan.runs[name]) for name in run.teachers])
+            record["metrics"] = evaluate([together], self._data(run.data)[1], run.data, self.settings.device)[0]
+            record["teachers_sha256"] = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in run.teachers}
+        return True
+
+    @contextmanager
+    def _evaluation(self, run: RunSpec) -> Iterator[dict[str, Any]]:
+        """Begin a claimed run that is not trained, and finish it with what is put into the record; release it."""
+        record: dict[str, Any] = {"best": None, "epochs": 0, "wall_s": 0.0}
+        try:
+            self.store.begin(run)
+            yield record
+            self.store.finish(run.id, provenance(self.settings.device, self.settings.threads) | record)
         finally:
             self.store.release(run.id)
-        return True

@@ -7,19 +7,20 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from bench.data import resolve
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, canonical
+from bench.spec import METRICS, DataSpec, HeadSpec, NetworkSpec, RunSpec, Schedule, Task, TermSpec, canonical
 from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
+MOST_VALUES = 9000  # that a linear probe reads of a stage
 TOLERANCE = 0.1 + 1e-9  # percentage points by which a checkpoint may miss its stated accuracy, and rounding
 
 
@@ -36,6 +37,7 @@ class Cell:
         overrides: what differs from the method's defaults.
         standard: the name that published tables give the row; "" if it has settings of its own.
         runs: one a seed.
+        metrics: the tables' names of what the runs record, and the records'.
     """
 
     pair: str
@@ -46,6 +48,13 @@ class Cell:
     overrides: str
     standard: str
     runs: tuple[RunSpec, ...]
+    metrics: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Return the row's name, and what is evaluated where a row has several evaluations."""
+        shown, name = next(iter(self.metrics.items()))
+        return f"{self.label} {shown.removesuffix(name).strip('_')}".strip()
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,12 @@ class Checkpoint:
     """A file of teacher weights.
 
     Attributes:
-        path: the file.
+        path: the file, or None for weights that torchvision publishes under the name that the run's specification has.
         accuracy: top-1 in percent that it must reach within 0.1 points, or None.
         where: the place in the suite that names it.
     """
 
-    path: Path
+    path: Path | None
     accuracy: float | None
     where: str
 
@@ -70,8 +79,8 @@ class Checkpoint:
         """
         if self.accuracy is not None and abs(top1 - self.accuracy) > TOLERANCE:
             raise RequestError(
-                f"{self.where}.accuracy: {self.path} reaches {top1:.2f} % on the test split, but the suite says "
-                f"{self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
+                f"{self.where}.accuracy: {self.path or 'it'} reaches {top1:.2f} % on the test split, but the suite "
+                f"says {self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
             )
 
 
@@ -103,10 +112,27 @@ class Plan:
         found: dict[str, tuple[str, str]] = {}
         for cell in reversed(self.cells):
             for run in cell.runs:
+                if run.source is not None:
+                    found[run.source] = (cell.pair, cell.label)
+                tested = self.runs[run.source or run.id]
                 if cell.method == TEACHER:  # one of several teachers has no cell of its own
-                    found |= {name: (cell.pair, f"{TEACHER} {self.runs[name].student.network}") for name in run.needs}
-                found[run.id] = (cell.pair, cell.label)
+                    members = [self.runs[name] for name in tested.teachers]
+                    found |= {one.id: (cell.pair, f"{TEACHER} {one.student.network}") for one in members}
+                found[run.id] = (cell.pair, cell.title)
         return found
+
+    def with_needs(self, runs: Iterable[RunSpec]) -> list[RunSpec]:
+        """Return some runs and all that they need, in the plan's order."""
+        chosen: set[str] = set()
+        left = [run.id for run in runs]
+        while left:
+            chosen.update(left)
+            left = [needed for run_id in left for needed in self.runs[run_id].needs if needed not in chosen]
+        return [run for run in self.runs.values() if run.id in chosen]
+
+    def trained(self, run: RunSpec) -> RunSpec:
+        """Return the run that trained the network which a cell's run is about: another, or itself."""
+        return run if run.source is None else self.runs[run.source]
 
 
 @dataclass
@@ -136,7 +162,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Runs with the same data, schedule, seed and teachers: they train in lockstep."""
+    """Runs with the same data, schedule, seed and teachers, or network to be judged: they train in lockstep."""
 
     runs: tuple[RunSpec, ...]
 
@@ -168,7 +194,7 @@ def build(
     sources = Sources(remembered or {})
     data = _resolve(suite.data, path, "data", sources)
     teacher_data = _resolve(suite.teacher_data, path, "teacher_data", sources) if suite.teacher_data else data
-    if teacher_data.size != data.size:
+    if teacher_data.size != data.size and suite.task != "cross_modal":
         raise RequestError(
             f"{path}: teacher_data: images of {teacher_data.size} pixels, but data has {data.size}: "
             "teacher and student see the same image. Set the same resize for both"
@@ -200,6 +226,9 @@ def build(
         tested = [_tested(pair, members, seed) for seed, members in teachers.items()]
         student = NetworkSpec.model_validate(pair.student.model_dump())
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
+        if suite.task == "cross_modal":  # students answer with their teachers' classes, and see no labels
+            taught_data = data.model_copy(update={"classes": teacher_data.classes})
+            plain = tuple(run.but(task=suite.task, data=taught_data, task_weight=0.0) for run in plain)
         pair_cells = [
             _cell(pair, TEACHER, TEACHER, "", TEACHER, {run.id: run for run in tested}.values()),
             _cell(pair, NONE, NONE, "", NONE, plain),
@@ -209,11 +238,20 @@ def build(
                 _distil(run, row, taught_by[run.seed], suite.training.initial_epochs, methods) for run in plain
             ]
             pair_cells.append(_cell(pair, row.method, row.label, row.overrides, row.standard, distilled))
+        found = [run for cell in pair_cells for run in cell.runs if _learns(run)]
+        if suite.evaluations:
+            pair_cells = [judged for cell in pair_cells for judged in _judged(suite, cell, path, sources)]
+            found += [run for cell in pair_cells for run in cell.runs]
         cells += pair_cells
-        runs |= {run.id: run for cell in pair_cells for run in cell.runs if run.id not in runs}
+        runs |= {run.id: run for run in found if run.id not in runs}
     if problems:
         raise RequestError("\n".join(problems))
     return Plan(suite, path.stem, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
+
+
+def portions(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
+    """Return all that is to be done for some runs: what is only evaluated, a run each, and the cohorts."""
+    return [Cohort((run,)) for run in runs if run.schedule is None] + cohorts(runs, max_lanes)
 
 
 def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
@@ -225,11 +263,11 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
     """
     trained = [run for run in runs if run.schedule is not None]
     awaited = {needed for run in trained for needed in run.needs}
-    guests = {run.id for run in trained if not run.teachers and run.id not in awaited}
+    guests = {run.id for run in trained if not run.needs and run.id not in awaited}
     groups: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
     for run in trained:
         if run.id not in guests:
-            groups.setdefault((_batches(run), run.teachers), []).append(run)
+            groups.setdefault((_batches(run), run.needs), []).append(run)
     for run in (run for run in trained if run.id in guests):
         same_batches = (group for group in groups if group[0] == _batches(run))
         groups.setdefault(next(same_batches, (_batches(run), ())), []).append(run)
@@ -291,6 +329,11 @@ def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], se
 def _teacher(
     suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
+    # a cross-modal suite has no use for the accuracy of weights that are given, and often not the data that would tell
+    task: Task = "cross_modal" if suite.task == "cross_modal" and teacher.accuracy is None else "compression"
+    given = RunSpec(task=task, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
+    if teacher.weights is not None:
+        return given, Checkpoint(None, teacher.accuracy, where)
     if teacher.checkpoint is None:
         return _plain(suite, teacher.spec, seed, data, suite.teacher_schedule), None
     path = folder / os.path.expanduser(teacher.checkpoint)  # leaves an unknown user's home as it is written
@@ -305,15 +348,55 @@ def _teacher(
             ) from None
 
     digest = sources.take(f"checkpoint {teacher.checkpoint}", look)
-    run = RunSpec(student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=digest)
-    return run, Checkpoint(path, teacher.accuracy, where)
+    return given.but(checkpoint=digest), Checkpoint(path, teacher.accuracy, where)
+
+
+def _learns(run: RunSpec) -> bool:
+    """Return whether there is anything to train: a cross-modal student without a teacher keeps its initial weights."""
+    return run.task != "cross_modal" or bool(run.terms) or run.checkpoint is not None
+
+
+def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:
+    """Yield the cells that judge the networks which a cell's runs train: one an evaluation, and one a stage.
+
+    Raises:
+        RequestError: data is missing, or two evaluations have the same name.
+    """
+    several = len({evaluation.data.name for evaluation in suite.evaluations}) > 1
+    known: set[str] = set()
+    for index, evaluation in enumerate(suite.evaluations):
+        seen = evaluation.data.model_copy(update={"view": cell.runs[0].data.view})
+        data = _resolve(seen, path, f"evaluations[{index}].data", sources)
+        kind = {"probe": "" if several or evaluation.stages else "embedding", "segmentation": ""}
+        own = [evaluation.data.name if several else "", kind.get(evaluation.kind, evaluation.kind)]
+        name = evaluation.name or ("_".join(filter(None, own)) if len(suite.evaluations) > 1 else "")
+        for stage in evaluation.stages or (None,):
+            most_values = None if stage is None else evaluation.most_values or MOST_VALUES
+            runs = tuple(
+                RunSpec(
+                    task=evaluation.kind,
+                    student=run.student,
+                    data=data,
+                    schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+                    seed=run.seed,
+                    head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
+                    source=run.id if _learns(run) else None,
+                )
+                for run in cell.runs
+            )
+            prefix = "_".join(filter(None, [name, "" if stage is None else f"stage{stage}"]))
+            metrics = {f"{prefix}_{metric}".lstrip("_"): metric for metric in METRICS[evaluation.kind]}
+            if twice := sorted(known & metrics.keys()):
+                raise RequestError(f"{path}: evaluations[{index}]: {twice[0]} twice: give each a 'name' of its own")
+            known |= metrics.keys()
+            yield replace(cell, runs=runs, metrics=metrics)
 
 
 def _plain(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule) -> RunSpec:
     """Return the run that trains a network on labels alone."""
     lr = suite.lr_by_network.get(network.network, schedule.lr)
     schedule = schedule.model_copy(update={"lr": lr, "initial_epochs": 0})
-    return RunSpec(task=suite.task, student=network, data=data, schedule=schedule, seed=seed)
+    return RunSpec(student=network, data=data, schedule=schedule, seed=seed)
 
 
 def _distil(
@@ -343,8 +426,9 @@ def _distil(
 
 
 def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
-    names = (pair.name, pair.teacher_name, pair.student.network)
-    return Cell(*names, method=method, label=label, overrides=overrides, standard=standard, runs=tuple(runs))
+    names, members = (pair.name, pair.teacher_name, pair.student.network), tuple(runs)
+    metrics = {name: name for name in METRICS[members[0].task]}
+    return Cell(*names, method, label, overrides, standard, members, metrics)
 
 
 def _batches(run: RunSpec) -> str:

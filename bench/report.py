@@ -18,7 +18,7 @@ from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, TEACHER
 
-METRICS = ("top1", "top5")
+HEADLINES = ("top1", "miou", "pixel_accuracy")  # metrics that the table shows as people read it
 COLUMNS = (
     *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean"),
     *("published", "status", "reason"),
@@ -56,8 +56,8 @@ def outcomes(plan: Plan, store: Store) -> list[Outcome]:
 def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
     found = [run_status(run, plan, store) for run in cell.runs]
     records = [record for run in cell.runs if (record := store.record(run.id)) is not None]
-    values = {name: [record["metrics"][name] for record in records] for name in METRICS}
-    best = {name: [record["best"][name] for record in records if record["best"]] for name in METRICS}
+    values = {shown: [record["metrics"][name] for record in records] for shown, name in cell.metrics.items()}
+    best = {shown: [r["best"][name] for r in records if r["best"]] for shown, name in cell.metrics.items()}
     statuses = [status for status, _ in found]
     if len(records) == len(cell.runs):
         return Outcome(cell, "done", "", values, best)
@@ -77,7 +77,7 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
     table = []
     for outcome in found:
         cell = outcome.cell
-        for metric in METRICS:
+        for metric in cell.metrics:
             values, best = outcome.values[metric], outcome.best[metric]
             table.append(
                 {
@@ -154,15 +154,17 @@ class Layout:
     """A table's texts.
 
     Attributes:
-        pairs: the columns.
+        columns: a pair each, or a pair and a metric.
         networks: (teacher, student) of each column.
-        rows: (label, one text a pair).
+        metrics: of each column; empty where all are the top-1 accuracy.
+        rows: (label, one text a column).
         notes: what the marks in the texts mean.
         protocol: how the numbers were made.
     """
 
-    pairs: list[str]
+    columns: list[str]
     networks: list[tuple[str, str]]
+    metrics: list[str]
     rows: list[tuple[str, list[str]]]
     notes: list[str]
     protocol: str
@@ -181,21 +183,26 @@ class Style:
 
 
 def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
-    """Return the table's texts: top-1 of the last epoch, the best method of each pair and the second set off."""
-    pairs = list(dict.fromkeys(outcome.cell.pair for outcome in found))
+    """Return the table's texts: the last epoch's numbers, the best method of each column and the second set off."""
+    by_place = {
+        (outcome.cell.pair, shown, outcome.cell.label): outcome
+        for outcome in found
+        for shown, metric in outcome.cell.metrics.items()
+        if metric in HEADLINES
+    }
+    columns = list(dict.fromkeys(place[:2] for place in by_place))
     labels = list(dict.fromkeys(outcome.cell.label for outcome in found))
-    by_place = {(outcome.cell.pair, outcome.cell.label): outcome for outcome in found}
     notes: dict[str, str] = {}
     body = []
     for label in labels:
         texts = []
-        for pair in pairs:
-            outcome = by_place[pair, label]
-            values = outcome.values["top1"]
+        for pair, metric in columns:
+            outcome = by_place[pair, metric, label]
+            values = outcome.values[metric]
             text = style.dash
             if values:
                 text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
-                rank = _rank(outcome, [by_place[pair, other] for other in labels])
+                rank = _rank(outcome, [by_place[pair, metric, other] for other in labels], metric)
                 text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
             if outcome.status != "done":
                 sign = "†" if outcome.status == "partial" else ""
@@ -208,22 +215,31 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
     if any(outcome.status == "partial" for outcome in found):
         explained.append(f"{style.mark('†')} {style.text('not all seeds are there; see n')}")
     networks = {outcome.cell.pair: (outcome.cell.teacher, outcome.cell.student) for outcome in found}
-    heads = [(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair in pairs]
-    return Layout([style.text(pair) for pair in pairs], heads, body, explained, style.text(protocol(plan)))
+    metrics = [metric for _, metric in columns]
+    plain = set(metrics) == {"top1"}
+    told = {"pair": len(networks) > 1 or plain, "metric": not plain}
+    return Layout(
+        columns=[style.text(" ".join([pair] * told["pair"] + [metric] * told["metric"])) for pair, metric in columns],
+        networks=[(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair, _ in columns],
+        metrics=[] if plain else [style.text(metric) for metric in metrics],
+        rows=body,
+        notes=explained,
+        protocol=style.text(protocol(plan)),
+    )
 
 
 def protocol(plan: Plan) -> str:
     """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
-    training, seeds = plan.suite.training, len(plan.suite.seed_list)
+    seeds = len(plan.suite.seed_list)
     overrides = dict.fromkeys(
         cell.label if cell.overrides in cell.label else f"{cell.label} ({cell.overrides})"
         for cell in plan.cells
         if cell.overrides
     )
     sentences = [
-        f"Top-1 accuracy in percent on the test split after the last of {training.epochs} epochs, never the best one; "
-        f"mean ± standard deviation (n - 1) over seeds, their number in parentheses; {seeds} asked for; "
-        f"{training.precision}.",
+        f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
+        f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
+        *_evaluations(plan),
         *_teachers(plan),
         f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
@@ -231,22 +247,56 @@ def protocol(plan: Plan) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _measured(plan: Plan) -> str:
+    if plan.suite.evaluations:
+        return "Percent on the test split after the last epoch of each evaluation"
+    return f"Top-1 accuracy in percent on the test split after the last of {plan.suite.training.epochs} epochs"
+
+
+def _evaluations(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on each way in which trained networks are judged, and one on how they were trained."""
+    for cell in dict.fromkeys((tuple(cell.metrics), cell.runs[0].task) for cell in plan.cells):
+        names, task = cell
+        run = next(one for one in plan.cells if tuple(one.metrics) == names).runs[0]
+        if run.head is None or run.schedule is None:
+            continue
+        read = "embedding" if run.head.stage is None else f"stage {run.head.stage}"
+        ways = {
+            "probe": f"a linear classifier of the frozen {read}",
+            "finetune": "all weights and a new linear classifier",
+            "segmentation": "all weights and a new head that scores every pixel",
+        }
+        yield (
+            f"{', '.join(name for name in names if _tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
+            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
+        )
+    if plan.suite.evaluations:
+        student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
+        if student.schedule is not None and student.head is None:
+            yield f"Students trained on {described(student.data)} for {student.schedule.epochs} epochs."
+        if plan.suite.task == "cross_modal":
+            yield "Students learn from their teachers alone; none is a student with its initial weights."
+
+
+def _tabled(shown: str) -> bool:
+    """Return whether the tables that people read show a metric, by its name there."""
+    return shown.endswith(HEADLINES)
+
+
 def _teachers(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each way in which teachers are not made as students are."""
-    student = next(cell for cell in plan.cells if cell.method == NONE).runs[0]
+    student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
     made: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.method == TEACHER:
-            run = cell.runs[0]
+            run = plan.trained(cell.runs[0])
             if run.schedule is None:
                 how = "read from a checkpoint"
             else:
-                assert student.schedule is not None  # a student trains
-                same_epochs = run.schedule.epochs == student.schedule.epochs
                 ours, theirs = plan.suite.training, plan.suite.teacher_schedule
                 keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
                 differing = [
-                    "" if same_epochs else f"after {run.schedule.epochs} epochs",
+                    "" if run.schedule.epochs == ours.epochs else f"after {run.schedule.epochs} epochs",
                     f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
                     ""
                     if run.data == student.data
@@ -268,12 +318,12 @@ def described(data: DataSpec) -> str:
     return f"{data.name} (all training images)"
 
 
-def _rank(outcome: Outcome, column: Sequence[Outcome]) -> int:
+def _rank(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
     """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells."""
     ranked = [o for o in column if o.status == "done" and o.cell.method not in (TEACHER, NONE)]
     if outcome not in ranked or len(ranked) < 2:
         return 0
-    return 1 + sum(mean(o.values["top1"]) > mean(outcome.values["top1"]) for o in ranked)
+    return 1 + sum(mean(o.values[metric]) > mean(outcome.values[metric]) for o in ranked)
 
 
 def _letter(index: int) -> str:
@@ -329,14 +379,14 @@ LATEX = Style(
 def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
     """Return the table as Markdown."""
     table = layout(plan, found, MARKDOWN)
-    heading = f"| method | {' | '.join(table.pairs)} |"
+    heading = f"| method | {' | '.join(table.columns)} |"
     lines = [
         f"# {MARKDOWN.text(plan.suite.title)}",
         "",
         table.protocol,
         "",
         heading,
-        "|---" * (len(table.pairs) + 1) + "|",
+        "|---" * (len(table.columns) + 1) + "|",
         *(f"| {label} | {' | '.join(texts)} |" for label, texts in table.rows),
     ]
     notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []

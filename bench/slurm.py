@@ -26,7 +26,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from bench.jobs import JOBS, LOCK, SUBMISSION, Task, command, job_name, log_of, tasks
 from bench.launch import fetch, settle, unserved
-from bench.plan import Cohort, cohorts
+from bench.plan import Cohort, portions
 from bench.provenance import ORIGIN, git_state
 from bench.spec import RunSpec
 from bench.standing import is_open, run_status
@@ -123,7 +123,7 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
     plan, store = work.plan, Store(work.results)
     options = _options(plan.suite.slurm, suite)
     open_runs = [run for run in wanted if is_open(run, plan, store, retried)]
-    reasons = unserved(plan, store, open_runs, catalog(work.plugins), retried)
+    reasons = unserved(plan, open_runs, catalog(work.plugins))
     fetch(open_runs, work.data)  # where there is a network
     with store.locked(LOCK):
         jobs = {run_id: task.job for task in tasks(store) if task.state for run_id in task.runs}
@@ -161,7 +161,7 @@ def _submit(
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MOST_TIMEOUTS)  # plain: fits arrays and single jobs alike
     setup, trained_by = _setup(plan.suite.slurm, folder / "code"), dict(jobs)
     awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
-    left = [Cohort((run,)) for run in missing if run.schedule is None] + cohorts(missing, plan.suite.max_lanes)
+    left = portions(missing, plan.suite.max_lanes)
     while left:
         arrays: dict[str, list[Cohort]] = {}
         for cohort in left:
@@ -192,7 +192,7 @@ def _job(work: Work, folder: Path) -> CohortJob:
     """Return a job that does a cohort's share of the work anywhere, from a submission's copy of the code."""
     given = {field.name: getattr(work, field.name) for field in fields(work)}
     checkpoints = {
-        run_id: replace(checkpoint, path=checkpoint.path.absolute())
+        run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
         for run_id, checkpoint in work.plan.checkpoints.items()
     }
     given |= {

@@ -14,8 +14,19 @@ from annotated_types import Ge, Lt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Augment = Literal["none", "crop", "crop_flip"]
+View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
+IGNORED = 255  # the label of a pixel that has none
+Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
+METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
+    "compression": ("top1", "top5"),
+    "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
+    "mutual": ("top1", "top5"),
+    "probe": ("top1", "top5"),
+    "finetune": ("top1", "top5"),
+    "segmentation": ("miou", "pixel_accuracy"),
+}
 
 
 class Strict(BaseModel):
@@ -95,6 +106,7 @@ class DataSpec(Strict):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: Augment
+    view: View | None = None
     train_per_class: int | None = None
     train_fraction: float | None = None
     fingerprint: str | None = None
@@ -122,6 +134,20 @@ class TermSpec(Strict):
     parameters: dict[str, Scalar]
 
 
+class HeadSpec(Strict):
+    """What is read of a network whose features are judged, and what rebuilds that network.
+
+    Attributes:
+        classes: number of logits that the network itself has.
+        stage: which stage's maps a linear probe reads, stem first from 0; the embedding if None.
+        most_values: a probe's maps are averaged over a grid of as many cells as give at most so many values.
+    """
+
+    classes: int
+    stage: int | None = None
+    most_values: int | None = None
+
+
 class RunSpec(Strict):
     """One student's training; an undistilled network and a teacher are runs without terms.
 
@@ -135,10 +161,13 @@ class RunSpec(Strict):
         terms: the methods' terms, each with every teacher.
         task_weight: weight of the cross-entropy with the labels.
         combine: whether the terms of several teachers are summed or averaged.
-        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here.
+        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here; or the name under
+            which torchvision publishes them.
+        head: for tasks that judge features; the student is the network that has them, or begins with them.
+        source: id of the run that trained that network; its initial weights are judged if None.
     """
 
-    task: Literal["compression"] = "compression"
+    task: Task = "compression"
     student: NetworkSpec
     data: DataSpec
     schedule: Schedule | None = None
@@ -148,6 +177,8 @@ class RunSpec(Strict):
     task_weight: float = 1.0
     combine: Literal["sum", "mean"] = "sum"
     checkpoint: str | None = None
+    head: HeadSpec | None = None
+    source: str | None = None
 
     @cached_property
     def id(self) -> str:
@@ -166,7 +197,7 @@ class RunSpec(Strict):
     @property
     def needs(self) -> tuple[str, ...]:
         """Return the ids of the runs that must be done before this one starts."""
-        return self.teachers
+        return self.teachers if self.source is None else (*self.teachers, self.source)
 
 
 def canonical(model: BaseModel) -> str:

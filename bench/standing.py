@@ -10,7 +10,7 @@ OPEN = ("waiting", "running")
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
-    """Return (status, reason) of a run; one whose teacher failed or diverged can never start: so did it.
+    """Return (status, reason) of a run; one that needs a run which failed or diverged can never start: so did it.
 
     Args:
         run: one of the plan's.
@@ -28,7 +28,10 @@ def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] 
     for needed in run.needs:
         status, reason = run_status(plan.runs[needed], plan, store, retried)
         if status in ("failed", "diverged"):
-            return status, f"its teacher {plan.runs[needed].student.network} {status}: {reason}"
+            kind = "training" if needed == run.source else "teacher"
+            return status, f"its {kind} {plan.runs[needed].student.network} {status}: {reason}"
+        if status == "inapplicable":
+            return status, reason
     return state, "another process trains it" if state == "running" else ""
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.jobs import Task
-from bench.plan import Cohort, Plan, cohorts
+from bench.plan import Plan, portions
 from bench.report import MISSING, outcomes
 from bench.spec import ID_LENGTH, RunSpec, Schedule
 from bench.standing import OPEN, is_open, run_status
@@ -23,19 +23,25 @@ CURVE_WIDTH = 60  # characters
 
 
 def cells_table(plan: Plan, store: Store) -> Table:
-    """Return a row a cell: its status, seeds done, the epoch of what runs, the reason of what does not."""
-    heads = ("pair", "row", "status", "seeds", "top1 %", "epochs", "reason")
+    """Return a row a cell: its status, seeds done, first metric, the epoch of what runs, why others do not."""
+    found = outcomes(plan, store)
+    metrics = dict.fromkeys(next(iter(outcome.values)) for outcome in found)
+    number = f"{next(iter(metrics))} %" if len(metrics) == 1 else "%"
+    heads = ("pair", "row", "metric", "status", "seeds", number, "epochs", "reason")
     rows = []
-    for outcome in outcomes(plan, store):
-        cell, values = outcome.cell, outcome.values["top1"]
+    for outcome in found:
+        cell = outcome.cell
+        metric, values = next(iter(outcome.values.items()))
+        told_metric = metric if len(metrics) > 1 else ""
         done = f"{len(values)}/{len(cell.runs)}"
         mean = f"{sum(values) / len(values):.2f}" if values else MISSING
         begun = [progress for run in cell.runs if (progress := _progress(run, store))]
-        rows.append((cell.pair, cell.label, outcome.status, done, mean, ", ".join(begun), outcome.reason))
+        reached = ", ".join(begun)
+        rows.append((cell.pair, cell.label, told_metric, outcome.status, done, mean, reached, outcome.reason))
     told = [index for index in range(len(heads)) if any(row[index] for row in rows)]
     table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
     for index in told:
-        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", "top1 %") else "left"
+        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", number) else "left"
         table.add_column(heads[index], overflow="fold", justify=justify, no_wrap=heads[index] != "reason")
     for row in rows:
         table.add_row(*(escape(row[index]) for index in told))
@@ -94,8 +100,7 @@ def plan_tables(
     titles = plan.titles
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
-    evaluations = [Cohort((run,)) for run in to_train if run.schedule is None]
-    for number, cohort in enumerate([*evaluations, *cohorts(to_train, plan.suite.max_lanes)], start=1):
+    for number, cohort in enumerate(portions(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}" + (
             f", after {', '.join(needs)}" if needs else ""
@@ -155,7 +160,7 @@ def _complete(store: Store, beginning: str) -> str:
 
 def _curve(store: Store, run_id: str) -> Iterator[str]:
     rows = store.epochs(run_id)
-    for name in ("loss", "top1"):
+    for name in ("loss", "top1", "miou"):
         values = [row[name] for row in rows if row["stage"] == "main" and name in row]
         if values:
             picked = values[:: max(1, -(-len(values) // CURVE_WIDTH))]
@@ -169,7 +174,9 @@ def repetition(store: Store, spec: RunSpec) -> str:
     if spec.is_ensemble:
         return f"Teachers evaluated together: repeat each of {', '.join(spec.teachers)}"
     if spec.schedule is None:
-        return f"A checkpoint's evaluation: name the file with sha256 {spec.checkpoint} as a pair's teacher"
+        return f"A checkpoint's evaluation: name it as a pair's teacher\n{_yaml({'teacher': _teacher(spec)})}"
+    if spec.head is not None:
+        return _judging(spec)
     record = store.record(spec.id) or {}
     teachers = [teacher for name in spec.teachers if (teacher := store.spec(name)) is not None]
     document: dict[str, Any] = {"title": f"run {spec.id}", "data": _data(spec), "seeds": [spec.seed]}
@@ -182,7 +189,11 @@ def repetition(store: Store, spec: RunSpec) -> str:
     if teachers:
         terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in spec.terms]
         only = "+".join(term.method for term in spec.terms)
-        row = {"terms": terms, "task_weight": spec.task_weight, "combine": spec.combine, "label": only}
+        row = {"terms": terms, "combine": spec.combine, "label": only}
+        if spec.task == "cross_modal":
+            document |= {"task": spec.task, "evaluations": [{"data": _data(teachers[0], view=False)}]}
+        else:
+            row["task_weight"] = spec.task_weight
         taught = [_teacher(teacher) for teacher in teachers]
         pair = {"teacher": taught[0]} if len(taught) == 1 else {"teachers": taught}
         pair["student"] = _network(spec)
@@ -199,9 +210,30 @@ def repetition(store: Store, spec: RunSpec) -> str:
     return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}'{plugins} --results ANOTHER_FOLDER"
 
 
+def _judging(spec: RunSpec) -> str:
+    """Return what a suite file says to judge a network as a run has done."""
+    assert spec.head is not None
+    assert spec.schedule is not None  # it is judged by training
+    evaluation: dict[str, Any] = {"kind": spec.task, "data": _data(spec, view=False)}
+    if spec.head.stage is not None:
+        evaluation |= {"stages": [spec.head.stage], "most_values": spec.head.most_values}
+    evaluation["training"] = spec.schedule.model_dump(mode="json", exclude={"initial_epochs"})
+    if spec.source is None:
+        what = f"Judges {spec.student.network} with the initial weights of seed {spec.seed}: the row `{NONE}` of"
+        return f"{what} a cross-modal suite with\n{_yaml({'evaluations': [evaluation]})}"
+    document = {"title": f"run {spec.id}", "task": "transfer", "from": {"suite": "THAT", "seeds": [spec.seed]}}
+    return (
+        f"Judges what run {spec.source} has trained: repeat that one first, from a file THAT.yaml; beside it\n"
+        f"{_yaml(document | {'evaluations': [evaluation]})}\n"
+        "or, if THAT.yaml is a cross-modal suite, with these evaluations in it"
+    )
+
+
 def _teacher(spec: RunSpec) -> str | dict[str, Any]:
     if spec.checkpoint is None:
         return _network(spec)
+    if not re.fullmatch("[0-9a-f]{64}", spec.checkpoint):
+        return {"network": spec.student.network, "weights": spec.checkpoint}
     return {"network": spec.student.network, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
 
 
@@ -214,8 +246,8 @@ def _network(spec: RunSpec) -> str | dict[str, Any]:
     return document["network"] if len(document) == 1 else document
 
 
-def _data(spec: RunSpec) -> dict[str, Any]:
-    """Return what a suite file says to get a run's data."""
+def _data(spec: RunSpec, view: bool = True) -> dict[str, Any]:
+    """Return what a suite file says to get a run's data, in the view of it that its network has or without."""
     from bench.data import DATASETS, IMAGEFOLDER
 
     data = spec.data
@@ -225,5 +257,9 @@ def _data(spec: RunSpec) -> dict[str, Any]:
     square = data.size[0] == data.size[1]  # a folder's images keep their own size if that is not square
     if square and (data.name not in DATASETS or data.size != DATASETS[data.name].size):
         said["resize"] = data.size[0]
-    optional = {"train_per_class": data.train_per_class, "train_fraction": data.train_fraction}
+    optional = {
+        "train_per_class": data.train_per_class,
+        "train_fraction": data.train_fraction,
+        "view": data.view if view else None,
+    }
     return said | {key: value for key, value in optional.items() if value is not None}

@@ -8,12 +8,15 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Le, Len
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -23,6 +26,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -43,6 +47,26 @@ MOST_ROWS = 1_000  # of a table: a few lists can span a grid of billions
 MOST_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
+N = TypeVar("N")
+
+
+def _one_line(title: str) -> str:
+    if not (words := title.split()):
+        raise ValueError("a title needs a word")
+    return " ".join(words)
+
+
+def _distinct(seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    if isinstance(seeds, tuple) and len(set(seeds)) < len(seeds):
+        raise ValueError("the same seed twice")
+    return seeds
+
+
+Title = Annotated[str, Len(1), AfterValidator(_one_line)]
+Seeds = Annotated[
+    Annotated[int, Ge(1), Le(MOST_SEEDS)] | Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS)],
+    AfterValidator(_distinct),
+]
 
 
 class Network(NetworkSpec):
@@ -77,16 +101,23 @@ class Teacher(Network):
 
     Attributes:
         checkpoint: path of the weights, absolute or relative to the suite file.
-        accuracy: top-1 in percent that the checkpoint must reach on the data's test split, within 0.1 points.
+        weights: instead, torchvision's name of weights that it publishes for the network, such as IMAGENET1K_V1; they
+            are downloaded into the data folder unless their file is there.
+        accuracy: top-1 in percent that the weights must reach on the data's test split, within 0.1 points.
     """
 
     checkpoint: str | None = None
+    weights: Annotated[str, Len(1)] | None = None
     accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
 
     @model_validator(mode="after")
     def _accuracy_of_a_checkpoint(self) -> "Teacher":
-        if self.accuracy is not None and self.checkpoint is None:
+        if self.accuracy is not None and self.checkpoint is None and self.weights is None:
             raise ValueError("'accuracy' is checked against a checkpoint; name one or leave it out")
+        if self.weights is not None and self.checkpoint is not None:
+            raise ValueError("give 'checkpoint', a file, or 'weights', torchvision's, not both")
+        if self.weights is not None and not self.network.startswith("torchvision."):
+            raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
         return self
 
     @property
@@ -365,6 +396,40 @@ class Data(DataChoice):
         return self
 
 
+class Evaluation(Strict):
+    """How the features of networks that were trained are judged, on data with labels.
+
+    Attributes:
+        kind: `probe` trains a linear classifier of the frozen network's features, `finetune` the whole network with
+            a new classifier, `segmentation` the whole network with a head that scores every pixel.
+        data: what is trained and evaluated on; the network sees it in the view that it was trained with.
+        stages: of probes: which stages' maps are read, a probe each, stem first from 0; the embedding if not given.
+        most_values: a stage's maps are averaged over a grid of as many cells as give at most so many values; 9,000
+            if not given.
+        training: how.
+        name: what precedes a metric's name in the tables; made of data and stage where it is not given.
+    """
+
+    kind: Literal["probe", "finetune", "segmentation"] = "probe"
+    data: Data
+    stages: Annotated[tuple[NonNegativeInt, ...], Len(1)] | None = None
+    most_values: PositiveInt | None = None
+    training: Schedule = Schedule()
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "Evaluation":
+        if self.stages is not None and self.kind != "probe":
+            raise ValueError(f"'stages' is for probes; {self.kind} reads the network's own")
+        if self.stages is not None and len(set(self.stages)) < len(self.stages):
+            raise ValueError("the same stage twice")
+        if self.most_values is not None and self.stages is None:
+            raise ValueError("'most_values' is for probes of 'stages'")
+        if self.data.view is not None:
+            raise ValueError("'view' is left out here: a network sees the data as it was trained to")
+        return self
+
+
 class TeacherTraining(Schedule):
     """What differs for teachers that are trained here; a key that is not given is `training`'s."""
 
@@ -389,15 +454,16 @@ class Suite(Strict):
         workers: processes that decode images which do not fit into memory.
         max_lanes: most runs that train together, where memory or time asks for fewer than would share their batches.
         slurm: resources of a job on a cluster.
+        evaluations: of cross-modal students, how they are judged; the tables' columns.
     """
 
-    title: Annotated[str, Len(1)]
-    task: Literal["compression"] = "compression"
+    title: Title
+    task: Literal["compression", "cross_modal", "mutual", "transfer"] = "compression"
     data: Data
     teacher_data: Data | None = None
     pairs: Annotated[tuple[Pair, ...], Len(1)]
     methods: Annotated[tuple[Entry, ...], Len(1)]
-    seeds: Annotated[int, Ge(1), Le(MOST_SEEDS)] | Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS)] = 1
+    seeds: Seeds = 1
     teacher_seeds: Literal["fixed", "paired"] = "fixed"
     training: Schedule = Schedule()
     teacher_training: TeacherTraining | None = None
@@ -407,13 +473,7 @@ class Suite(Strict):
     workers: NonNegativeInt = 2
     max_lanes: PositiveInt | None = None
     slurm: Slurm = Slurm()
-
-    @field_validator("title")
-    @classmethod
-    def _one_line(cls, title: str) -> str:
-        if not (words := title.split()):
-            raise ValueError("a title needs a word")
-        return " ".join(words)
+    evaluations: tuple[Evaluation, ...] = ()
 
     @field_validator("lr_by_network")
     @classmethod
@@ -431,13 +491,6 @@ class Suite(Strict):
             raise ValueError(f"the same pair twice: {', '.join(twice)}")
         return pairs
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct_seeds(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if isinstance(seeds, tuple) and len(set(seeds)) < len(seeds):
-            raise ValueError("the same seed twice")
-        return seeds
-
     @field_validator("methods")
     @classmethod
     def _distinct_rows(cls, entries: tuple[Entry, ...], info: ValidationInfo) -> tuple[Entry, ...]:
@@ -452,6 +505,16 @@ class Suite(Strict):
             )
         return entries
 
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> "Suite":
+        if (self.task == "cross_modal") != bool(self.evaluations):
+            raise ValueError("'evaluations' judge what cross-modal students learn: give both, or neither")
+        if self.task == "cross_modal" and self.teacher_data is None:
+            raise ValueError("a cross-modal suite needs 'teacher_data': what teachers are trained on, in their view")
+        if self.task == "cross_modal" and any(entry.task_weight is not None for entry in self.methods):
+            raise ValueError("'task_weight' is for students that learn from labels; cross-modal ones learn from none")
+        return self
+
     @property
     def seed_list(self) -> tuple[int, ...]:
         """Return the seeds."""
@@ -462,6 +525,48 @@ class Suite(Strict):
         """Return how teachers train: `training` with what `teacher_training` sets."""
         differs = self.teacher_training.model_dump(exclude_unset=True) if self.teacher_training else {}
         return self.training.model_copy(update=differs)
+
+
+class From(Strict):
+    """Whose networks are judged: those of another suite, trained first where its runs are not done.
+
+    Attributes:
+        suite: the name of a suite file beside this one, without `.yaml`.
+        pairs: names, or patterns such as `wrn_*->*`, of its pairs; all if not given.
+        methods: labels or names, or patterns, of its rows; all if not given.
+        seeds: their number or a list, instead of that suite's.
+    """
+
+    suite: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    pairs: Annotated[tuple[str, ...], Len(1)] | None = None
+    methods: Annotated[tuple[str, ...], Len(1)] | None = None
+    seeds: Seeds | None = None
+
+
+class Transfer(Strict):
+    """A suite that judges the networks of another one on other data.
+
+    Attributes:
+        title: what the table shows.
+        task: `transfer`.
+        source: whose networks; `from` in the file.
+        evaluations: how they are judged; the tables' columns.
+        published: as in any suite, as are the next four.
+        threads: the other suite's, if not given.
+        workers: the other suite's, if not given.
+        max_lanes: the other suite's, if not given.
+        slurm: resources of a job on a cluster.
+    """
+
+    title: Title
+    task: Literal["transfer"]
+    source: From = Field(alias="from")
+    evaluations: Annotated[tuple[Evaluation, ...], Len(1)]
+    published: Published | None = None
+    threads: PositiveInt | None = None
+    workers: NonNegativeInt | None = None
+    max_lanes: PositiveInt | None = None
+    slurm: Slurm = Slurm()
 
 
 @dataclass(frozen=True)
@@ -563,14 +668,58 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
     Raises:
         RequestError: with every error of the file, a line each.
     """
+    found = _read(path, methods, overrides)
+    return found if isinstance(found, Suite) else _with_source(found, path, methods)
+
+
+def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()) -> Suite | Transfer:
+    """Return what a file says, as `load` does, but a suite that judges another's networks as it is."""
     check_name(path)
     document, places = read_yaml(path)
+    kind: type[Suite | Transfer] = Transfer if document.get("task") == "transfer" else Suite
     for change in overrides:
-        override(document, places, change)
+        seeds_of_source = kind is Transfer and change.startswith("seeds=")
+        override(document, places, f"from.{change}" if seeds_of_source else change)
     try:
-        return Suite.model_validate(frozen(document), context={"methods": methods})
+        return kind.model_validate(frozen(document), context={"methods": methods})
     except ValidationError as error:
-        raise RequestError("\n".join(messages(error, places, _allowed_keys))) from None
+        raise RequestError("\n".join(messages(error, places, partial(_allowed_keys, kind)))) from None
+
+
+def _with_source(transfer: Transfer, path: Path, methods: Mapping[str, Method]) -> Suite:
+    """Return the suite whose networks are judged, as far as they are, with what judges them.
+
+    Raises:
+        RequestError: it is wrong, of another task, or has none of the pairs or methods named.
+    """
+    of = path.with_name(f"{transfer.source.suite}.yaml")
+    source = _read(of, methods)
+    if not isinstance(source, Suite) or source.task != "compression":
+        raise RequestError(f"{path}: from.suite: {of} is a suite of task {source.task}; only compression's are judged")
+    pair_names = [(pair, [pair.name]) for pair in source.pairs]
+    row_names = [(entry, [entry.method, *(row.label for row in _rows([entry], methods))]) for entry in source.methods]
+    chosen = {
+        "pairs": _matching(pair_names, transfer.source.pairs, f"{path}: from.pairs: {of}"),
+        "methods": _matching(row_names, transfer.source.methods, f"{path}: from.methods: {of}"),
+    }
+    own = {key: value for key in ("threads", "workers", "max_lanes") if (value := getattr(transfer, key)) is not None}
+    if transfer.source.seeds is not None:
+        own["seeds"] = transfer.source.seeds
+    same = {key: getattr(transfer, key) for key in ("title", "task", "evaluations", "published", "slurm")}
+    return source.model_copy(update=chosen | own | same)
+
+
+def _matching(named: Sequence[tuple[N, list[str]]], patterns: Sequence[str] | None, where: str) -> tuple[N, ...]:
+    """Return what has a name that matches one of some patterns, whatever the case; all, if there are none."""
+
+    def matches(names: Sequence[str], pattern: str) -> bool:
+        return any(fnmatchcase(name.lower(), pattern.lower()) for name in names)
+
+    for pattern in patterns or ():
+        if not any(matches(names, pattern) for _, names in named):
+            known = {name for _, names in named for name in names if name}
+            raise RequestError(f"{where} has no {pattern!r}. {suggest(pattern, known)}")
+    return tuple(one for one, names in named if any(matches(names, pattern) for pattern in patterns or ("*",)))
 
 
 def check_name(path: Path) -> None:
@@ -589,20 +738,21 @@ def check_name(path: Path) -> None:
 INSIDE: dict[str, type[BaseModel]] = {  # the keys that hold a mapping
     **{"data": Data, "teacher_data": Data, "pairs": Pair, "teacher": Teacher, "teachers": Copies, "student": Network},
     **{"training": Schedule, "teacher_training": Schedule, "published": Published, "slurm": Slurm},
+    **{"from": From, "evaluations": Evaluation},
 }
 
 
-def _allowed_keys(at: Place) -> list[str]:
-    """Return the keys allowed where an unknown one was found."""
-    model: type[BaseModel] = Suite
+def _allowed_keys(kind: type[BaseModel], at: Place) -> list[str]:
+    """Return the keys allowed where an unknown one was found, in a file of a kind."""
+    model = kind
     for part in at[:-1]:
         model = INSIDE.get(str(part), model)
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a suite file, for editors; names are offered, those of plugins allowed."""
-    schema = Suite.model_json_schema()
+    schema = TypeAdapter(Suite | Transfer).json_schema()
     models = schema["$defs"]
     known = {"network": sorted(NETWORKS), "method": [*sorted(path.stem for path in own_files()), NONE]}
     for model in ("Network", "Teacher", "Copies", "Term", "Entry"):

@@ -13,6 +13,7 @@ from bench.data.batches import Normaliser, TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
+from bench.objective import CLASSIFICATION, Objective
 from bench.precision import Precision, arithmetic, set_products
 from bench.spec import DataSpec
 from bench.store import CHECKPOINT, WEIGHTS, Store
@@ -147,9 +148,14 @@ def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
 
 @torch.no_grad()
 def evaluate(
-    networks: Sequence[Network], split: Split, data: DataSpec, device: torch.device, precision: Precision = "fp32"
+    networks: Sequence[Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    objective: Objective = CLASSIFICATION,
 ) -> list[dict[str, float]]:
-    """Return each network's top-1 and top-5 accuracy in percent; each batch is loaded once for all of them.
+    """Return each network's metrics in percent; each batch is loaded once for all of them.
 
     Args:
         networks: put into eval mode.
@@ -157,21 +163,21 @@ def evaluate(
         data: whose normalisation the networks were trained with.
         device: where the networks live.
         precision: of the forward passes; a run is evaluated as it was trained.
+        objective: how the split's labels judge them.
     """
     for network in networks:
         network.eval()
-    hits = torch.zeros(len(networks), 2, dtype=torch.float64, device=device)
+    scores = [objective.score(data.classes, device) for _ in networks]
     sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
     targets = split.targets.to(device).split(sizes)
     normalise = Normaliser(data, device)
     for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
         view = normalise(images)
-        for row, network in enumerate(networks):
+        for score, network in zip(scores, networks, strict=True):
             with arithmetic(precision, device):
                 logits = network(view)
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            hits[row] += torch.stack([best[:, 0].sum(), best.sum()])
-    return [{"top1": top1, "top5": top5} for top1, top5 in (100 * hits / len(split)).tolist()]
+            score.update(logits, labels)
+    return [{name: value.item() for name, value in score.compute().items()} for score in scores]
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
@@ -212,9 +218,10 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     sound = [lane for lane in lanes if lane.failure is None]
     schedule = lanes[0].schedule
     due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
-    if clock.stage == MAIN and due and sound:
+    objective = lanes[0].objective  # the cohort's, as its schedule is
+    if clock.stage == MAIN and due and sound and objective is not None:
         students, train = [lane.student for lane in sound], cohort.train
-        metrics = evaluate(students, cohort.test, train.spec, train.device, schedule.precision)
+        metrics = evaluate(students, cohort.test, train.spec, train.device, schedule.precision, objective)
         for lane, values in zip(sound, metrics, strict=True):
             lane.rows[-1] |= values
 
@@ -246,18 +253,24 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         if cohort.keep_checkpoints:
             store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
         store.write(run_id, WEIGHTS, save(weights))
-        store.finish(
-            run_id, cohort.record(lane) | summary(lane.rows) | {"lanes": len(cohort.lanes)}, cohort.keep_checkpoints
-        )
+        metrics = lane.objective.metrics if lane.objective else ()
+        numbers = summary(lane.rows, metrics) | {"lanes": len(cohort.lanes)}
+        store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside."""
-    evaluated = [row for row in rows if "top1" in row]
-    best = max(evaluated, key=lambda row: row["top1"])
+def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside.
+
+    Args:
+        rows: one an epoch, at least one.
+        metrics: names of what the run is evaluated by, the one that the best epoch is sought by first; none where
+            it is not evaluated.
+    """
+    evaluated = [row for row in rows if metrics and metrics[0] in row]
+    best = max(evaluated, key=lambda row: row[metrics[0]], default=None)
     return {
-        "metrics": {name: rows[-1][name] for name in ("top1", "top5")},
-        "best": {"epoch": best["epoch"], "top1": best["top1"], "top5": best["top5"]},
+        "metrics": {name: rows[-1][name] for name in metrics},
+        "best": best and {"epoch": best["epoch"], **{name: best[name] for name in metrics}},
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
     }

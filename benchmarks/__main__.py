@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.build import build_lane
-from bench.cost import of_pair, peak_bytes, stages, stand_in, training_data
+from bench.cost import of_pair, peak_bytes, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.lane import MAIN
@@ -71,8 +71,7 @@ class Cohort:
         self.plan = build(load(SUITE, METHODS, [f"training.precision={precision}"]), SUITE, METHODS)
         self.cells = [cell for cell in self.plan.cells if cell.method != TEACHER]
         self.data = training_data(self.cells, self.plan, train, device)
-        specs = {name: self.plan.runs[name] for cell in self.cells for name in cell.runs[0].teachers}
-        self.teachers = {name: stand_in(spec.student, self.data) for name, spec in specs.items()}
+        self.teachers = stand_ins(self.cells, self.plan, self.data)
         runs = {cell.label: next(stages(cell)) for cell in self.cells if cell.label != "CRD all"}
         self.lanes = {
             label: build_lane(run, self.teachers, self.data.info, METHODS, device) for label, run in runs.items()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
-from bench.spec import Augment, DataSpec, Strict
+from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
@@ -127,6 +127,7 @@ class DataChoice(Strict):
         train_per_class: training images kept of each class, always the same ones.
         train_fraction: share of each class's training images kept, always the same ones.
         augment: instead of the data set's own.
+        view: what the network sees of an image, if not the picture as it is.
         path: an image folder's place.
         mean: an image folder's channel means, of images in [0, 1].
         std: an image folder's channel deviations.
@@ -137,6 +138,7 @@ class DataChoice(Strict):
     train_per_class: PositiveInt | None = None
     train_fraction: Annotated[float, Gt(0), Le(1)] | None = None
     augment: Augment | None = None
+    view: View | None = None
     path: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None

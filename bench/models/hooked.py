@@ -5,15 +5,21 @@
 Modules are named by their path, as in `named_modules()`. The state dict keeps the wrapped network's own names.
 """
 
+import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from bench.models.base import Network
 from bench.types import Features, RequestError, suggest
+
+logger = logging.getLogger(__name__)
 
 WRAPPED = "network."  # what torch puts before the wrapped network's names
 
@@ -183,3 +189,36 @@ def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
     convolution.in_channels = in_channels
     convolution.weight = nn.Parameter(convolution.weight.new_empty(shape))
     convolution.reset_parameters()
+
+
+def published_weights(name: str, weights: str, folder: Path) -> Path:
+    """Return the file of weights that torchvision publishes, downloaded into a folder unless it is there.
+
+    Args:
+        name: torchvision's name of the network.
+        weights: of the weights, such as IMAGENET1K_V1.
+        folder: where the file lies, under its published name, which ends in the first digits of its sha256.
+
+    Raises:
+        RequestError: there are none of that name, they cannot be downloaded, or the file is another.
+    """
+    known = torchvision.models.get_model_weights(name).__members__
+    if weights not in known:
+        raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
+    url = known[weights].url
+    file = folder / url.rpartition("/")[2]
+    if not file.exists():
+        logger.info("downloading %s", file.name)
+        try:
+            torch.hub.load_state_dict_from_url(url, str(folder), check_hash=True, progress=False, weights_only=True)
+        except Exception as error:  # of a network that fails in its own way
+            raise RequestError(
+                f"weights: looked for {file} and did not find it, and {url} cannot be downloaded "
+                f"({' '.join(str(error).split())}). Put the file there, or name another folder with --data DIR"
+            ) from error
+    digits = file.stem.rpartition("-")[2]
+    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(digits):
+        raise RequestError(
+            f"weights: {file} is not what torchvision publishes: its sha256 does not begin with {digits}"
+        )
+    return file

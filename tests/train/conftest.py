@@ -43,8 +43,8 @@ class Silent:
 class Bench:
     """A suite file in a folder of its own, and the ways to run it."""
 
-    def __init__(self, folder: Path, document: dict, plugins: Sequence[Path] = ()) -> None:
-        self.folder, self.path, self.plugins = folder, folder / "tiny.yaml", plugins
+    def __init__(self, folder: Path, document: dict, plugins: Sequence[Path] = (), name: str = "tiny") -> None:
+        self.folder, self.path, self.plugins = folder, folder / f"{name}.yaml", plugins
         self.path.write_text(yaml.safe_dump(document))
         self.methods = catalog(plugins)
 
@@ -61,8 +61,7 @@ class Bench:
         """Train all runs of the plan, or those with the given labels and what they need."""
         plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
         cells = [cell for cell in plan.cells if only is None or cell.label in only]
-        chosen = {i for cell in cells for run in cell.runs for i in (run.id, *run.needs)}
-        wanted = [run for run in plan.runs.values() if run.id in chosen]
+        wanted = plan.with_needs(run for cell in cells for run in cell.runs)
         settings = Settings(
             device,
             self.folder / "data",

@@ -52,5 +52,5 @@ def test_what_stops_every_process_is_said_once(bench):
     plan, store, _ = suite.run(only=["teacher"])
     teacher = next(iter(plan.runs))
     (store.folder(teacher) / WEIGHTS).write_bytes(b"")
-    with pytest.raises(RequestError, match=r"^[^\n]*the teacher's weights cannot be read[^\n]*$"):
+    with pytest.raises(RequestError, match=r"^[^\n]*the network's weights cannot be read[^\n]*$"):
         train(work_of(suite), ["cpu", "cpu"])

@@ -108,7 +108,7 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
 def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
     said = [(1, 50.0, 60.0), (2, 90.0, 91.0), (3, 80.0, 95.0)]
     history = [{"stage": "main", "epoch": e, "top1": one, "top5": five, "wall_s": 1.0} for e, one, five in said]
-    found = summary(history)
+    found = summary(history, ("top1", "top5"))
     assert found["metrics"] == {"top1": 80.0, "top5": 95.0}
     assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 91.0}
 

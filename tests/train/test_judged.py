@@ -1,0 +1,165 @@
+"""Networks that were trained are judged: linear probes, fine-tuning, and suites that ask for them."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+
+from bench import train
+from bench.build import backbone_data, build_network
+from bench.data import images
+from bench.data.batches import Normaliser
+from bench.standing import run_status
+from bench.store import Failure, Store
+from bench.types import RequestError
+from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
+
+DATA = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
+TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1], "evaluate_every": 2}
+
+
+def transfer(**changes: object) -> dict:
+    """Return a suite that judges the networks of `tiny.yaml`."""
+    return {
+        "title": "judged",
+        "task": "transfer",
+        "from": {"suite": "tiny"},
+        "evaluations": [{"data": DATA, "training": TRAINING}],
+    } | changes
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """Return a way to make a transfer suite beside a tiny one: `judge(evaluations=[...])`."""
+
+    def make(source: dict | None = None, **changes: object) -> Bench:
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(**(source or {}))))
+        return Bench(tmp_path, transfer(**changes), name="judged")
+
+    return make
+
+
+def cells(plan, label: str) -> dict:
+    """Return a row's runs by the metric that tables show first."""
+    return {next(iter(cell.metrics)): cell.runs for cell in plan.cells if cell.label == label}
+
+
+def test_a_probe_finds_the_weights_of_scikit_learns_logistic_regression(judge):
+    n, weight_decay = 50, 0.05
+    training = {"epochs": 400, "batch_size": n, "lr": 0.5, "milestones": [300], "evaluate_every": 400}
+    training["weight_decay"] = weight_decay
+    plan, store, _ = judge(evaluations=[{"data": DATA, "training": training}]).run(only=["none"])
+    run = cells(plan, "none")["top1"][0]
+    network = build_network(run.student, backbone_data(run))
+    network.load_state_dict(load_file(store.folder(run.source) / "student.safetensors"))
+    learnt, test = images.load(run.data, store.root, CPU, workers=0)
+    view = Normaliser(run.data, CPU)
+
+    def embedding(split) -> np.ndarray:
+        with torch.no_grad():
+            maps = next(split.images.batches([torch.arange(len(split))]))
+            found = network.eval().features(view(maps)).embedding
+        return np.hstack([found.double().numpy(), np.ones((len(split), 1))])  # the bias, decayed as all else
+
+    theirs = LogisticRegression(C=1 / (weight_decay * n), fit_intercept=False, tol=1e-10, max_iter=10_000)
+    theirs.fit(embedding(learnt), learnt.targets)
+    ours = load_file(store.folder(run.id) / "student.safetensors")
+    found = np.hstack([ours["classifier.weight"], ours["classifier.bias"][:, None]])
+    np.testing.assert_allclose(found, theirs.coef_, atol=2e-3)
+    accuracy = 100 * theirs.score(embedding(test), test.targets)
+    assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=0.4)  # 3 of 897 images at the edge
+
+
+def test_what_is_judged_is_trained_first_and_not_again(judge):
+    suite = judge()
+    plan, store, observer = suite.run(only=["KD"])
+    run = cells(plan, "KD")["top1"][0]
+    order = [members[0] for members in observer.cohorts]
+    assert order.index(run.source) < order.index(run.id)
+    assert store.record(run.id)["source_sha256"]
+    _, _, again = suite.run(only=["KD"])
+    assert again.epochs == {}
+
+
+def test_probes_of_one_network_train_together_as_each_alone(judge):
+    stages = {"data": DATA, "stages": [0, 3], "training": TRAINING}
+    suite = judge(evaluations=[stages, {"data": DATA, "training": TRAINING}])
+    plan, store, observer = suite.run(only=["none"])
+    runs = [runs[0].id for runs in cells(plan, "none").values()]
+    assert sorted(cells(plan, "none")) == ["embedding_top1", "stage0_top1", "stage3_top1"]
+    assert sorted(runs) == sorted(observer.cohorts[-1])
+    alone = judge(evaluations=[stages | {"stages": [3]}])
+    plan, elsewhere, _ = alone.run("elsewhere", only=["none"])
+    run = cells(plan, "none")["stage3_top1"][0].id
+    assert weights(elsewhere, run) == weights(store, run)
+
+
+def test_fine_tuning_begins_with_the_weights_that_were_trained(judge):
+    still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1}
+    plan, store, _ = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": still}]).run(only=["none"])
+    run = cells(plan, "none")["top1"][0]
+    source = load_file(store.folder(run.source) / "student.safetensors")
+    tuned = load_file(store.folder(run.id) / "student.safetensors")
+    assert all(torch.equal(tuned[f"backbone.{name}"], value) for name, value in source.items() if "weight" in name)
+
+
+def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch):
+    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}])
+    plan, store, _ = suite.run(only=["none"])
+    run = cells(plan, "none")["top1"][0]
+
+    class Interrupting(Silent):
+        def step(self, lanes, step, steps):
+            if lanes[0].spec.id == run.id and lanes[0].clock.epoch == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)  # one an epoch: within seconds there is none otherwise
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("again", only=["none"], observer=Interrupting())
+    _, again, observer = suite.run("again", only=["none"])
+    assert observer.epochs == {run.id: 1}
+    assert weights(again, run.id) == weights(store, run.id)
+    assert rows(again, run.id) == rows(store, run.id)
+
+
+def test_a_networks_probe_fails_with_it_and_says_so(judge, tmp_path):
+    plan = judge().plan()
+    run = cells(plan, "KD")["top1"][0]
+    store = Store(tmp_path / "results")
+    store.begin(plan.runs[run.source])
+    store.fail(run.source, Failure("diverged", "the loss is not finite"))
+    assert run_status(run, plan, store) == ("diverged", "its training resnet8 diverged: the loss is not finite")
+
+
+def test_pairs_methods_and_seeds_are_chosen_by_name(judge):
+    source = {"methods": ["kd", "at", "sp"], "seeds": 3, "pairs": [{"teacher": "resnet14", "student": "resnet8"}]}
+    source["pairs"].append({"teacher": "resnet20", "student": "resnet8"})
+    chosen = {"suite": "tiny", "pairs": ["resnet20->*"], "methods": ["kd", "S*"], "seeds": [2, 3]}
+    plan = judge(source, **{"from": chosen}).plan()
+    assert [cell.label for cell in plan.cells] == ["teacher", "none", "KD", "SP"]
+    assert {cell.pair for cell in plan.cells} == {"resnet20->resnet8"}
+    assert [run.seed for run in cells(plan, "KD")["top1"]] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"from": {"suite": "tin"}}, r"tin\.yaml: there is no such file\. Did you mean 'tiny.yaml'"),
+        ({"from": {"suite": "../tiny"}}, r"from\.suite: found \"../tiny\""),
+        (
+            {"from": {"suite": "tiny", "methods": ["kdd"]}},
+            r"from\.methods: .*tiny\.yaml has no 'kdd'\. Did you mean 'KD'",
+        ),
+        ({"from": {"suite": "judged"}}, r"judged\.yaml is a suite of task transfer"),
+        ({"evaluations": [{"data": DATA, "stages": [4]}]}, r"resnet8 has no stage 4: it has 4, counted from 0"),
+        ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
+        ({"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]}, r"'stages' is for probes"),
+        ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
+        ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
+    ],
+)
+def test_a_wrong_transfer_suite_is_refused_with_the_reason(judge, changes, message):
+    with pytest.raises(RequestError, match=message):
+        judge(**changes).run(only=["none"])
