@@ -82,7 +82,7 @@ class Gathered(Piece):
 
 @dataclass(frozen=True)
 class Shared(Piece):
-    """The same rows (K) for all anchors, which may repeat."""
+    """The same rows (K) for all anchors."""
 
     rows: Tensor | slice
 
@@ -95,7 +95,7 @@ class Shared(Piece):
 
 @dataclass(frozen=True)
 class Masked(Shared):
-    """The same rows (K) for all anchors; the mask, (b, K) or one row for all, says how often each score counts."""
+    """The same rows (K) for all anchors; the mask (b, K) says how often a score counts."""
 
     mask: Tensor
 
@@ -124,30 +124,16 @@ def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
                 yield Gathered(anchors, part[anchors])
 
 
-def shared_pieces(rows: Tensor, n_anchors: int, n_samples: int, dim: int) -> Iterator[Piece]:
-    """Yield the scores of each sample's anchors with the rows (B, N) of banks (M, D) that the sample drew.
-
-    Args:
-        rows: one sample's in a row; they may repeat.
-        n_anchors: how many each sample has, A; the anchors (B*A) lie sample by sample.
-        n_samples: M.
-        dim: D.
-    """
+def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
+    """Yield the scores of anchors, `each` of every sample in a row, with the sample's rows (B, N), of D = `dim`."""
     for sample, own in enumerate(rows):
-        anchors = slice(sample * n_anchors, (sample + 1) * n_anchors)
-        if n_samples <= len(own):  # the whole bank is fewer rows than were drawn from it
-            times = torch.zeros(n_samples, device=own.device)
-            times.index_add_(0, own, torch.ones_like(own, dtype=times.dtype))
-            for columns in _blocks(n_samples, ENTRIES_AT_ONCE // n_anchors):
-                yield Masked(anchors, columns, times[None, columns])
-        else:
-            for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
-                for block in _blocks(n_anchors, ENTRIES_AT_ONCE // len(part)):
-                    yield Shared(slice(anchors.start + block.start, anchors.start + block.stop), part)
+        for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
+            for block in _blocks(each, ENTRIES_AT_ONCE // len(part)):
+                yield Shared(slice(sample * each + block.start, sample * each + block.stop), part)
 
 
 def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
-    """Yield the scores of b anchors with the rows of banks (M, D) that a mask picks.
+    """Yield the scores of b anchors with the rows of banks (M, D), each as often as a mask says.
 
     Args:
         mask: gives the columns of a (B, M) mask that it is asked for.

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,29 @@ EPS = 1e-7  # added to N/M in the denominators, as in the published code
 KEYS_AT_ONCE = 2**23  # random keys that a draw on an accelerator holds at a time: 32 MB
 
 
+@dataclass(frozen=True)
+class Partners:
+    """What B samples are scored with.
+
+    Attributes:
+        indices: (B,), the samples themselves.
+        positives: (B,), each one's positive.
+        negatives: (B, N), which may repeat; None for all that may be one.
+        counts: (B,), how many negatives each has.
+    """
+
+    indices: Tensor
+    positives: Tensor
+    negatives: Tensor | None
+    counts: Tensor
+
+
 @register("crd", weight=0.8)
 class CRD(Distiller):
-    observes = ("critic_student", "critic_teacher")
+    observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     student_bank: Tensor  # (M, D), unit rows once visited
     teacher_bank: Tensor  # (M, D)
-    log_z: Tensor  # (2,), of student anchors and of teacher anchors; infinite until the first batch
+    log_z: Tensor  # one for each of `observes`; infinite until the first batch
     pools: Tensor  # (classes,), how many samples may be negatives of each class
     kept: Tensor | None  # (classes, M), which samples may be negatives of each class, where not all others are
 
@@ -86,9 +103,10 @@ class CRD(Distiller):
         self.temperature, self.bank_momentum = temperature, bank_momentum
         self.student_head = nn.Linear(student.embedding, dim)
         self.teacher_head = nn.Linear(teacher.embedding, dim)
-        self.register_buffer("student_bank", new_bank(data.n, dim))
-        self.register_buffer("teacher_bank", new_bank(data.n, dim))
-        self.register_buffer("log_z", torch.full((2,), math.inf))
+        bound = 1 / math.sqrt(dim / 3)
+        self.register_buffer("student_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
+        self.register_buffer("teacher_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
+        self.register_buffer("log_z", torch.full((len(self.observes),), math.inf))
         self.alike = Groups(
             torch.arange(data.n) if negatives == "other_sample" or data.targets is None else data.targets
         )
@@ -102,41 +120,74 @@ class CRD(Distiller):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): mean over the batch, both directions summed."""
-        z_s = F.normalize(self.student_head(student.embedding))
-        z_t = F.normalize(self.teacher_head(teacher.embedding))
-        self.visited = (batch.indices, z_s.detach(), z_t.detach())
-        positives = batch.indices if self.same_class is None else self.same_class.draw_member(batch.indices)
-        anchors = torch.stack((z_s, z_t)) / self.temperature
-        banks = (self.teacher_bank, self.student_bank)
-        positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
-        pieces, counts = self.negatives(batch.indices)
-        if self.objective == "infonce":
-            return self._total(infonce(positive, log_sum(anchors, banks, pieces)), counts)
-        return self._total(NoiseContrast(positive, counts, anchors, banks, pieces).loss(self.log_z), counts)
-
-    def _total(self, directions: Tensor, counts: Tensor) -> Tensor:
-        """Return the sum of both directions' losses (2,), and keep their critics' values."""
-        self.critics = counts.to(directions).log().mean() - directions.detach()
-        return directions.sum()
+        partners = self.partners(batch.indices)
+        sides = self.sides(student, teacher, partners)
+        self.critics = partners.counts.to(sides).log().mean() - sides.detach()
+        return sides.sum()
 
     def observed(self) -> Sequence[Tensor]:
-        """Return log N less the loss, of student anchors and of teacher anchors: the critic's value, in nats.
+        """Return log N less the loss, for each of `observes`: the critic's value, in nats.
 
         A lower bound on the two embeddings' mutual information only where negatives are any other sample
         (`other_sample`): then they come from the product of the marginals.
         """
         return self.critics.unbind()
 
-    def negatives(self, indices: Tensor) -> tuple[Pieces, Tensor]:
-        """Return the anchors' negatives, in pieces of the banks, and how many each has: (B,) for indices (B,)."""
+    def partners(self, indices: Tensor) -> Partners:
+        """Return what the samples at indices (B,) are scored with, drawn anew."""
+        positives = indices if self.same_class is None else self.same_class.draw_member(indices)
         if self.score_all:
-
-            def mask(columns: slice) -> Tensor:
-                return self.candidates(indices, columns).to(self.student_bank)
-
-            return partial(masked_pieces, mask, len(indices), self.n_samples), self.pools[self.alike.labels[indices]]
+            return Partners(indices, positives, None, self.pools[self.alike.labels[indices]])
         drawn = self.draw_negatives(indices)
-        return partial(drawn_pieces, drawn, *self.student_bank.shape), torch.full_like(indices, drawn.shape[1])
+        return Partners(indices, positives, drawn, torch.full_like(indices, drawn.shape[1]))
+
+    def sides(self, student: Features, teacher: Features, partners: Partners) -> Tensor:
+        """Return the losses of student anchors and of teacher anchors: (2,), mean over the batch."""
+        z_s = F.normalize(self.student_head(student.embedding))
+        z_t = F.normalize(self.teacher_head(teacher.embedding))
+        self.visited = (partners.indices, z_s.detach(), z_t.detach())
+        banks = (self.teacher_bank, self.student_bank)
+        return self.contrast(torch.stack((z_s, z_t)), banks, partners, self.pieces(partners), self.log_z[:2])
+
+    def pieces(self, partners: Partners) -> Pieces:
+        """Return the scores of a batch's samples with their negatives, in pieces of the banks."""
+        if partners.negatives is None:
+            return partial(masked_pieces, self.mask(partners.indices), len(partners.indices), self.n_samples)
+        return partial(drawn_pieces, partners.negatives, *self.student_bank.shape)
+
+    def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
+        """Return what gives columns of (B, M), 1 where a sample may be a negative and 0 elsewhere, for indices (B,)."""
+        return lambda columns: self.candidates(indices, columns).to(self.student_bank)
+
+    def contrast(self, anchors: Tensor, banks: Banks, partners: Partners, pieces: Pieces, log_z: Tensor) -> Tensor:
+        """Return the objective by side: (S,), mean over the anchors.
+
+        With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
+        -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
+
+        Args:
+            anchors: (S, B*A, D), unit vectors, each sample's A in a row.
+            banks: what the anchors are scored against, one a side.
+            partners: which rows each sample's anchors are scored with.
+            pieces: the scores with the negatives.
+            log_z: (S,), set here where it is infinite.
+        """
+        anchors = anchors / self.temperature
+        each = anchors.shape[1] // len(partners.counts)
+        positives, counts = (rows.repeat_interleave(each) for rows in (partners.positives, partners.counts))
+        positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
+        if self.objective == "infonce":
+            return infonce(positive, log_sum(anchors, banks, pieces))
+        # on an accelerator the question would wait for it, so Z is summed there each time
+        if log_z.device.type != "cpu" or log_z.isinf().any():
+            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
+            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
+            log_z.copy_(torch.where(log_z.isinf(), math.log(self.n_samples) + log_mean, log_z))
+        share = counts.to(positive) / self.n_samples
+        shift = log_z[:, None] + (share + EPS).log()
+        attract = F.softplus(shift - positive, threshold=40.0)
+        repel = softplus_sum(anchors, banks, pieces, shift) + counts * (EPS / share).log1p()
+        return (attract + repel).mean(dim=1)
 
     @torch.no_grad()
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
@@ -145,14 +196,16 @@ class CRD(Distiller):
             return
         indices, z_s, z_t = (gather(rows) for rows in self.visited)
         for bank, embedding in ((self.student_bank, z_s), (self.teacher_bank, z_t)):
-            move_rows(bank, indices, embedding, self.bank_momentum)
+            moved = self.bank_momentum * bank[indices] + (1 - self.bank_momentum) * embedding
+            bank[indices] = F.normalize(moved)
         self.log_z.copy_(gather(self.log_z[None])[0])
         self.visited = None
 
     def candidates(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
         """Return which samples, or columns of them, may be a negative of each anchor: (B, M) booleans for (B,)."""
-        others = self.alike.others(indices, columns)
-        return others if self.kept is None else others & self.kept[self.alike.labels[indices], columns]
+        labels = self.alike.labels[indices]
+        others = self.alike.labels[columns] != labels[:, None]
+        return others if self.kept is None else others & self.kept[labels, columns]
 
     def draw_negatives(self, indices: Tensor) -> Tensor:
         """Return N negatives for each anchor: (B, N) int64 positions in the training set for indices (B,).
@@ -160,11 +213,12 @@ class CRD(Distiller):
         Uniform; distinct where an anchor's pool holds N samples, with replacement where it does not. Drawn where the
         indices live, so that no step waits for an accelerator; the CPU's way is several times faster on a CPU.
         """
-        if self.kept is None:
-            return self.alike.draw_others(indices, self.n_negatives)
         if indices.device.type != "cpu":
-            return draw_in_blocks(self.candidates, indices, self.n_samples, self.n_negatives)
-        generator = host_generator()
+            blocks = indices.split(max(1, KEYS_AT_ONCE // self.n_samples))
+            return torch.cat([draw_by_keys(self.candidates(block), self.n_negatives) for block in blocks])
+        generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+        if self.kept is None:
+            return self.alike.draw_others(indices, self.n_negatives, generator)
         pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one at a time in memory
         return torch.from_numpy(np.stack([pool[draw_ranks(len(pool), self.n_negatives, generator)] for pool in pools]))
 
@@ -206,15 +260,8 @@ class Groups(nn.Module):
         ranks = torch.randint(2**62, indices.shape, device=indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
-    def others(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
-        """Return which samples, or columns of them, are of another group than each given one: (B, M) booleans."""
-        return self.labels[columns] != self.labels[indices][:, None]
-
-    def draw_others(self, indices: Tensor, n: int) -> Tensor:
-        """Return n samples of other groups for each given one: (B, n) int64 for indices (B,), as `draw_ranks` draws."""
-        if indices.device.type != "cpu":
-            return draw_in_blocks(self.others, indices, len(self.labels), n)
-        generator = host_generator()
+    def draw_others(self, indices: Tensor, n: int, generator: np.random.Generator) -> Tensor:
+        """Return n samples of other groups for each given one: (B, n) for indices (B,), on the CPU."""
         groups = self.labels[indices]
         starts, sizes = self.starts[groups, None], self.sizes[groups, None]
         pools = (len(self.labels) - sizes)[:, 0].tolist()
@@ -223,74 +270,9 @@ class Groups(nn.Module):
         return self.order.take(ranks)
 
 
-@dataclass(frozen=True)
-class NoiseContrast:
-    """The paper's objective of anchors on S sides, each with a bank of its own.
-
-    Attributes:
-        positive: (S, B), each anchor's score with its positive.
-        counts: (B,), N for each anchor.
-        anchors: (S, B, D), over the temperature.
-        banks: S of (M, D), what the anchors are scored against.
-        pieces: the negatives.
-    """
-
-    positive: Tensor
-    counts: Tensor
-    anchors: Tensor
-    banks: Banks
-    pieces: Pieces
-
-    def loss(self, log_z: Tensor) -> Tensor:
-        """Return each side's loss, (S,), mean over the anchors; log Z (S,) is set here where it is infinite.
-
-        With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
-        -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
-        """
-        # on an accelerator the question would wait for it, so Z is summed there each time
-        if log_z.device.type != "cpu" or log_z.isinf().any():
-            log_z.copy_(torch.where(log_z.isinf(), self._log_z(), log_z))
-        share = self.counts.to(self.positive) / len(self.banks[0])
-        shift = log_z[:, None] + (share + EPS).log()
-        attract = F.softplus(shift - self.positive, threshold=40.0)
-        far = softplus_sum(self.anchors, self.banks, self.pieces, shift)
-        repel = far + self.counts * (EPS / share).log1p()
-        return (attract + repel).mean(dim=1)
-
-    def _log_z(self) -> Tensor:
-        """Return the logarithm of M times the mean of exp(score) over all anchors' positives and negatives: (S,)."""
-        negatives = log_sum_value(self.anchors, self.banks, self.pieces)
-        log_sums = torch.logaddexp(self.positive.detach(), negatives).logsumexp(dim=1)
-        log_mean = log_sums - (self.counts + 1).sum().to(log_sums).log()
-        return math.log(len(self.banks[0])) + log_mean
-
-
-def new_bank(n_samples: int, dim: int) -> Tensor:
-    """Return a bank (M, D) of random rows near unit length, from torch's default generator."""
-    bound = 1 / math.sqrt(dim / 3)
-    return torch.empty(n_samples, dim).uniform_(-bound, bound)
-
-
-def move_rows(bank: Tensor, indices: Tensor, embedding: Tensor, momentum: float) -> None:
-    """Move a bank's rows at indices (B,) towards embeddings (B, D), in place; `momentum` is the share that stays."""
-    moved = momentum * bank[indices] + (1 - momentum) * embedding
-    bank[indices] = F.normalize(moved)
-
-
-def host_generator() -> np.random.Generator:
-    """Return a generator seeded from torch's default one."""
-    return np.random.default_rng(int(torch.randint(2**63 - 1, ())))
-
-
 def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
     """Return n numbers below `pool`, uniform, distinct where there are enough: (n,) int64."""
     return generator.choice(pool, n, replace=n > pool, shuffle=False)
-
-
-def draw_in_blocks(candidates: Callable[[Tensor], Tensor], indices: Tensor, n_samples: int, n: int) -> Tensor:
-    """Return n candidates of each of the indices (B,), `KEYS_AT_ONCE` keys at a time: (B, n), as `draw_by_keys`."""
-    blocks = indices.split(max(1, KEYS_AT_ONCE // n_samples))
-    return torch.cat([draw_by_keys(candidates(block), n) for block in blocks])
 
 
 def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
@@ -311,10 +293,10 @@ def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
 
 
 def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives by direction: (2,), mean over B.
+    """Return the cross-entropy of the positive among the negatives by side: (S,), mean over B.
 
     Args:
-        positive: (2, B), scores.
-        negatives: (2, B), log of the sum over the negatives' exp(score).
+        positive: (S, B), scores.
+        negatives: (S, B), log of the sum over the negatives' exp(score).
     """
     return (torch.logaddexp(positive, negatives) - positive).mean(dim=1)

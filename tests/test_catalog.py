@@ -158,8 +158,9 @@ def test_a_method_that_inherits_its_constructor_is_read_by_importing_it(tmp_path
 
 
 @pytest.mark.parametrize("body", ["pass", "def __init__(self, student, teacher, data):\n        pass"])
-def test_a_method_inherits_its_initial_stage(body, tmp_path):
-    text = INHERITED.replace("methods.at import AT", "methods.ab import AB").replace("(AT)", "(AB)")
+@pytest.mark.parametrize(("imported", "base"), [("AB", "AB"), ("AB, Tensor", "AB"), ("AB as Base", "Base")])
+def test_a_method_inherits_its_initial_stage(body, imported, base, tmp_path):
+    text = INHERITED.replace("methods.at import AT", f"methods.ab import {imported}").replace("(AT)", f"({base})")
     assert read(plugin(tmp_path, "nearly", text.replace("pass", body))).has_initial_stage
 
 

@@ -19,123 +19,137 @@ def unit(vector):
     return vector / vector.norm()
 
 
-def slow(distiller, student, indices, stage, temperature):
-    """Return the loss of the first batch, one position after the other; the bank is no part of the way back."""
-    weight, bias = distiller.student_head.weight[:, :, 0, 0], distiller.student_head.bias
+def slow_local(distiller, student, positives, negatives, stage, temperature, objective):
+    """Return the local term of the first batch, one position after the other; the bank is no part of the way back."""
+    weight, bias = distiller.local_head.weight[:, :, 0, 0], distiller.local_head.bias
     anchors, owners = [], []
     for place, one in enumerate(student.stages[stage]):
         for row in range(one.shape[1]):
             for column in range(one.shape[2]):
                 anchors.append(unit(weight @ one[:, row, column] + bias))
                 owners.append(place)
-    negatives = distiller.draw_negatives(indices).tolist()
-    of_owner = [indices[place] for place in owners], [negatives[place] for place in owners]
-    return slow_direction(anchors, distiller.teacher_bank, *of_owner, temperature, "crd")
+    of_owner = [positives[place] for place in owners], [negatives[place] for place in owners]
+    return slow_direction(anchors, distiller.teacher_bank, *of_owner, temperature, objective)
 
 
-def with_draw_held(**parameters):
-    """Return a distiller that draws the same negatives whenever it is asked."""
-    distiller = build("crd_local", **parameters)
-    drawn = distiller.draw_negatives(torch.arange(DATA.n))
-    distiller.draw_negatives = lambda indices: drawn[indices]
-    return distiller
+def pair(**parameters):
+    """Return CRD and local CRD of the same weights and banks, drawing the same negatives whenever they are asked."""
+    stage = {"stage": parameters.pop("stage")} if "stage" in parameters else {}
+    parameters = {"negatives": "other_sample"} | parameters
+    crd, local = build("crd", **parameters), build("crd_local", **stage, **parameters)
+    drawn = crd.draw_negatives(torch.arange(DATA.n))
+    for distiller in (crd, local):
+        distiller.draw_negatives = lambda indices: drawn[indices]
+    return crd, local
 
 
 # the objective
 
 
+@pytest.mark.parametrize("objective", ["crd", "infonce"])
 @pytest.mark.parametrize("n_negatives", [7, 50])  # of 39: distinct, or with some twice
 @pytest.mark.parametrize(("stage", "temperature"), [(-1, 0.1), (2, 0.5)])
-def test_local_crd_is_the_mean_over_positions_of_crds_objective(
-    student, teacher, batch, stage, temperature, n_negatives
+def test_local_crd_is_crd_and_the_mean_over_positions_of_its_objective(
+    student, teacher, batch, stage, temperature, n_negatives, objective
 ):
-    distiller = with_draw_held(stage=stage, temperature=temperature, n_negatives=n_negatives, dim=16)
-    found = distiller.loss(student, teacher, batch)
-    expected = slow(distiller, student, batch.indices, stage, temperature)
+    shared = {"temperature": temperature, "n_negatives": n_negatives, "objective": objective, "dim": 16}
+    crd, local = pair(stage=stage, **shared)
+    found = local.loss(student, teacher, batch)
+    negatives = local.draw_negatives(batch.indices).tolist()
+    term = slow_local(local, student, batch.indices, negatives, stage, temperature, objective)
+    expected = crd.loss(student, teacher, batch) + term
     assert_close(found, expected)
-    trained = [student.stages[stage], distiller.student_head.weight, distiller.student_head.bias]
-    assert_close(torch.autograd.grad(found, trained), torch.autograd.grad(expected, trained))
+    theirs = [student.stages[stage], student.embedding, *local.local_head.parameters()]
+    heads = [[*one.student_head.parameters(), *one.teacher_head.parameters()] for one in (crd, local)]
+    assert_close(torch.autograd.grad(found, [*theirs, *heads[1]]), torch.autograd.grad(expected, [*theirs, *heads[0]]))
 
 
-def test_a_map_of_one_position_gives_crds_direction_of_student_anchors():
-    student, teacher, one = features(POINT, 1, trains=True), features(TEACHER, 2), batch([3, 14, 15, 9, 26, 5])
-    student = replace(student, embedding=student.stages[-1].flatten(1))
-    crd = build("crd", POINT, n_negatives=7, negatives="other_sample")
-    local = build("crd_local", POINT, n_negatives=7)
-    local.student_head.weight.data = crd.student_head.weight.data[:, :, None, None]
-    local.student_head.bias.data = crd.student_head.bias.data
-    local.teacher_bank.copy_(crd.teacher_bank)
-    losses = []
-    for distiller in (crd, local):
-        torch.manual_seed(1)
-        distiller.loss(student, teacher, one)
-        losses.append(math.log(7) - distiller.observed()[0])
-    assert_close(losses[0], losses[1])
+@pytest.mark.parametrize("objective", ["crd", "infonce"])
+def test_all_takes_every_sample_of_another_class_for_positions_too(student, teacher, batch, objective):
+    lopsided = replace(DATA, targets=torch.arange(40).sqrt().long())  # classes of 1, 3, 5, 7, 9, 11 and 4 samples
+    crd, local = (build(name, data=lopsided, negatives="all", objective=objective) for name in ("crd", "crd_local"))
+    pools = [(lopsided.targets != lopsided.targets[i]).nonzero()[:, 0].tolist() for i in batch.indices]
+    term = slow_local(local, student, batch.indices, pools, -1, 0.1, objective)
+    assert_close(local.loss(student, teacher, batch), crd.loss(student, teacher, batch) + term)
+
+
+def test_positions_have_the_positive_that_is_drawn_for_their_sample(student, teacher, batch):
+    local = build("crd_local", n_negatives=7, positives="same_class")
+    partners = local.partners(batch.indices)
+    assert not partners.positives.equal(batch.indices)
+    found = local.sides(student, teacher, partners)[2]
+    negatives = partners.negatives.tolist()
+    assert_close(found, slow_local(local, student, partners.positives, negatives, -1, 0.1, "crd"))
 
 
 @pytest.mark.parametrize("n_negatives", [7, 50])
-def test_z_is_set_by_the_first_batch_and_kept(student, teacher, batch, n_negatives):
-    distiller = with_draw_held(n_negatives=n_negatives)
-    assert distiller.log_z.isinf().all()
-    distiller.loss(student, teacher, batch)
-    first = distiller.log_z.clone()
-    anchors = normalize(distiller.student_head(student.stages[-1]).flatten(2), dim=1)
-    rows = torch.cat([batch.indices[:, None], distiller.draw_negatives(batch.indices)], dim=1)
-    scores = torch.einsum("bdp,bnd->bpn", anchors, distiller.teacher_bank[rows]) / 0.1
-    assert_close(first.exp()[0], (DATA.n * scores.exp().mean()).detach())
-    distiller.loss(features(STUDENT, seed=8), teacher, batch)
-    assert distiller.log_z.equal(first)
+@pytest.mark.parametrize("objective", ["crd", "infonce"])
+def test_a_map_of_one_position_gives_the_direction_of_student_anchors(n_negatives, objective):
+    student, teacher, one = features(POINT, 1, trains=True), features(TEACHER, 2), batch([3, 14, 15, 9, 26, 5])
+    student = replace(student, embedding=student.stages[-1].flatten(1))
+    local = build("crd_local", POINT, n_negatives=n_negatives, objective=objective)
+    local.local_head.weight.data = local.student_head.weight.data[:, :, None, None]
+    local.local_head.bias.data = local.student_head.bias.data
+    for _ in range(2):
+        of_student, _, of_positions = local.sides(student, teacher, local.partners(one.indices))
+        assert_close(of_student, of_positions)
+        local.after_step(lambda rows: rows)
 
 
-def test_the_critics_value_is_log_n_less_the_loss(student, teacher, batch):
-    distiller = build("crd_local", n_negatives=7)
-    loss = distiller.loss(student, teacher, batch)
-    (value,) = distiller.observed()
-    assert len(distiller.observes) == 1
-    assert_close(value, math.log(7) - loss.detach())
-    assert not value.requires_grad
+@pytest.mark.parametrize("n_negatives", [7, 50])
+def test_positions_have_a_z_of_their_own_that_the_first_batch_sets(student, teacher, batch, n_negatives):
+    crd, local = pair(n_negatives=n_negatives)
+    assert local.log_z.isinf().all()
+    for distiller in (crd, local):
+        distiller.loss(student, teacher, batch)
+    first = local.log_z.clone()
+    assert first[:2].equal(crd.log_z)
+    anchors = normalize(local.local_head(student.stages[-1]).flatten(2), dim=1)
+    rows = torch.cat([batch.indices[:, None], local.draw_negatives(batch.indices)], dim=1)
+    scores = torch.einsum("bdp,bnd->bpn", anchors, local.teacher_bank[rows]) / 0.1
+    assert_close(first[2].exp(), (DATA.n * scores.exp().mean()).detach())
+    local.loss(features(STUDENT, seed=8), teacher, batch)
+    assert local.log_z.equal(first)
 
 
-def test_a_student_comes_nearer_to_its_teachers_rows(student, teacher, batch):
+def test_the_critics_values_are_crds_and_that_of_positions(student, teacher, batch):
+    crd, local = pair(n_negatives=7)
+    losses = [distiller.loss(student, teacher, batch).detach() for distiller in (crd, local)]
+    values = torch.stack(tuple(local.observed()))
+    assert local.observes == (*crd.observes, "critic_local")
+    assert_close(values[:2], torch.stack(tuple(crd.observed())))
+    assert_close(values[2], math.log(7) - (losses[1] - losses[0]))
+    assert not values.requires_grad
+
+
+def test_training_brings_every_loss_down(student, teacher, batch):
     distiller = build("crd_local", n_negatives=20)
-    trained = [student.stages[-1], *distiller.student_head.parameters()]
-    optimizer = torch.optim.SGD(trained, lr=0.5)
-    losses = []
+    optimizer = torch.optim.SGD([student.stages[-1], student.embedding, *distiller.parameters()], lr=0.5)
+    found = []
     for _ in range(20):
-        loss = distiller.loss(student, teacher, batch)
+        sides = distiller.sides(student, teacher, distiller.partners(batch.indices))
         optimizer.zero_grad()
-        loss.backward()
+        sides.sum().backward()
         optimizer.step()
         distiller.after_step(lambda rows: rows)
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+        found.append(sides.detach())
+    assert (found[-1] < 0.8 * found[0]).all()
 
 
-@pytest.mark.parametrize(("m", "n_negatives"), [(5000, 700), (600, 700)])
-def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, monkeypatch, m, n_negatives):
-    bound = 8_000  # of one sample's 64 positions the scores are 44,800 or 38,400 entries, the rows drawn 11,200
+@pytest.mark.parametrize(("m", "negatives"), [(5000, {}), (600, {}), (5000, {"negatives": "all"})])
+def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, monkeypatch, m, negatives):
+    bound = 8_000  # of one sample's 64 positions the scores are 38,400 entries or more, the rows drawn 11,200
     monkeypatch.setattr(banks, "ENTRIES_AT_ONCE", bound)
-    data = DataInfo(m, 1, None)
-    distiller = build("crd_local", data=data, stage=1, dim=16, n_negatives=n_negatives)
+    distiller = build(
+        "crd_local", data=DataInfo(m, 5, torch.arange(m) % 5), stage=1, dim=16, n_negatives=700, **negatives
+    )
     with Largest() as largest:
         distiller.loss(student, teacher, batch).backward()
         distiller.after_step(lambda rows: rows)
     assert bound / 2 <= largest.entries <= bound
 
 
-# the negatives
-
-
-def test_negatives_leave_out_the_sample_alone(batch):
-    drawn = build("crd_local", n_negatives=39).draw_negatives(batch.indices)
-    for index, row in zip(batch.indices, drawn, strict=True):
-        assert row.sort().values.equal(torch.arange(40)[torch.arange(40) != index])
-
-
-def test_negatives_of_another_class_are_of_another_class(batch):
-    drawn = build("crd_local", n_negatives=32, negatives="other_class").draw_negatives(batch.indices)
-    for index, row in zip(batch.indices, drawn, strict=True):
-        assert row.sort().values.equal((DATA.targets != DATA.targets[index]).nonzero()[:, 0])
+# the negatives and the banks
 
 
 def test_local_crd_needs_no_labels(student, teacher, batch):
@@ -145,24 +159,26 @@ def test_local_crd_needs_no_labels(student, teacher, batch):
     assert student.stages[-1].grad.isfinite().all()
 
 
-# the bank
+def test_positions_share_the_draw_of_their_sample(student, teacher, batch):
+    distiller = build("crd_local", n_negatives=7)
+    asked = []
+    draw = distiller.draw_negatives
+    distiller.draw_negatives = lambda indices: asked.append(indices) or draw(indices)
+    distiller.loss(student, teacher, batch)
+    assert len(asked) == 1
+    assert asked[0].equal(batch.indices)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
-def test_visited_rows_move_towards_the_teachers_embeddings_and_others_stay(student, teacher, batch, momentum):
-    distiller = build("crd_local", bank_momentum=momentum)
-    before = distiller.teacher_bank.clone()
-    distiller.loss(student, teacher, batch).backward()
-    assert distiller.teacher_bank.equal(before)
-    distiller.after_step(lambda rows: rows)
-    for index, embedding in zip(batch.indices, teacher.embedding, strict=True):
-        moved = momentum * before[index] + (1 - momentum) * unit(distiller.teacher_head(embedding))
-        assert_close(distiller.teacher_bank[index], unit(moved))
-    others = torch.ones(40, dtype=torch.bool).scatter(0, batch.indices, False)
-    assert distiller.teacher_bank[others].equal(before[others])
+def test_banks_move_as_crds_do(student, teacher, batch):
+    crd, local = pair(n_negatives=7)
+    for distiller in (crd, local):
+        distiller.loss(student, teacher, batch).backward()
+        distiller.after_step(lambda rows: rows)
+    assert local.student_bank.equal(crd.student_bank)
+    assert local.teacher_bank.equal(crd.teacher_bank)
 
 
-def test_two_processes_end_a_step_with_the_same_bank_and_z(student, teacher, batch):
+def test_two_processes_end_a_step_with_the_same_banks_and_z(student, teacher, batch):
     first, second = build("crd_local"), build("crd_local")
     first.loss(student, teacher, batch)
     second.loss(features(STUDENT, seed=8), features(TEACHER, seed=9), replace(batch, indices=batch.indices + 1))
@@ -174,25 +190,16 @@ def test_two_processes_end_a_step_with_the_same_bank_and_z(student, teacher, bat
     assert all(map(torch.equal, first.buffers(), second.buffers()))
 
 
-def test_a_step_without_a_loss_leaves_the_bank(student, teacher, batch):
-    distiller = build("crd_local")
-    distiller.loss(student, teacher, batch)
-    distiller.after_step(lambda rows: rows)
-    bank = distiller.teacher_bank.clone()
-    distiller.after_step(lambda rows: rows)
-    assert distiller.teacher_bank.equal(bank)
-
-
-def test_the_convolution_trains_and_the_teachers_head_stays(student, teacher, batch):
+def test_gradients_reach_every_head_and_no_bank(student, teacher, batch):
     distiller = build("crd_local")
     distiller.loss(student, teacher, batch).backward()
-    assert all(parameter.grad.count_nonzero() for parameter in distiller.student_head.parameters())
-    assert not any(parameter.requires_grad for parameter in distiller.teacher_head.parameters())
-
-
-def test_a_checkpoint_holds_heads_bank_and_z_alone():
-    heads = {f"{side}_head.{part}" for side in ("student", "teacher") for part in ("weight", "bias")}
-    assert set(build("crd_local").state_dict()) == heads | {"teacher_bank", "log_z"}
+    assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {
+        "student_head",
+        "teacher_head",
+        "local_head",
+    }
+    assert all(parameter.grad.count_nonzero() for parameter in distiller.parameters())
+    assert not any(buffer.requires_grad for buffer in distiller.buffers())
 
 
 # what cannot work
@@ -204,6 +211,6 @@ def test_local_crd_says_which_stages_there_are(stage):
         build("crd_local", stage=stage)
 
 
-def test_local_crd_says_what_works_without_labels():
+def test_local_crd_refuses_what_crd_refuses():
     with pytest.raises(ValueError, match="without labels use negatives=other_sample"):
         build("crd_local", data=replace(DATA, targets=None), negatives="other_class")
