@@ -210,7 +210,8 @@ def published_weights(name: str, weights: str, folder: Path) -> Path:
     if not file.exists():
         logger.info("downloading %s", file.name)
         try:
-            torch.hub.load_state_dict_from_url(url, str(folder), check_hash=True, progress=False, weights_only=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), progress=False)
         except Exception as error:  # of a network that fails in its own way
             raise RequestError(
                 f"weights: looked for {file} and did not find it, and {url} cannot be downloaded "

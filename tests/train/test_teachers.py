@@ -1,5 +1,6 @@
 """Teachers: trained here, read from a checkpoint, of other architecture and data; and what follows when one fails."""
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 
 from bench.build import build_network
@@ -226,3 +228,51 @@ def test_paired_teacher_seeds_give_every_seed_its_own_teacher(bench):
     first, second = cell(plan, "teacher").runs
     assert weights(store, first.id) != weights(store, second.id)
     assert [run.teachers for run in cell(plan, "KD").runs] == [(first.id,), (second.id,)]
+
+
+@pytest.fixture
+def publisher(tmp_path, monkeypatch):
+    """Return the file in which somebody publishes weights for torchvision's resnet18 under the name DIGITS_V1."""
+    torch.manual_seed(0)
+    state, plain = torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "plain.pth"
+    torch.save(state, plain)
+    file = tmp_path / f"resnet18-{hashlib.sha256(plain.read_bytes()).hexdigest()[:8]}.pth"
+    plain.rename(file)
+
+    class Published(torchvision.models.WeightsEnum):
+        DIGITS_V1 = torchvision.models.Weights(url=file.as_uri(), transforms=None, meta={})
+
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: Published)
+    return file
+
+
+def test_weights_that_torchvision_publishes_are_fetched_once_and_used_as_they_are(publisher, bench, tmp_path):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}])
+    plan, store, observer = suite.run(only=["teacher"])
+    run = cell(plan, "teacher").runs[0]
+    ours, theirs = load_file(store.folder(run.id) / "student.safetensors"), torch.load(publisher, weights_only=True)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert observer.epochs == {}
+    fetched = tmp_path / "data" / "weights" / publisher.name
+    assert fetched.read_bytes() == publisher.read_bytes()
+    publisher.unlink()
+    suite.run("elsewhere", only=["teacher"])  # from the file that was fetched
+
+
+def test_published_weights_that_cannot_be_had_are_named_with_their_place(publisher, bench, tmp_path):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}])
+    address = publisher.as_uri()
+    publisher.unlink()
+    with pytest.raises(RequestError, match=f"looked for .*{publisher.name} and did not find it, and {address} cannot"):
+        suite.run(only=["teacher"])
+    place = tmp_path / "data" / "weights" / publisher.name
+    place.write_bytes(b"another file")
+    with pytest.raises(RequestError, match="is not what torchvision publishes: its sha256 does not begin with"):
+        suite.run(only=["teacher"])
+    assert not (tmp_path / "results").exists()
+
+
+def test_weights_of_a_name_that_is_not_published_are_refused_with_the_nearest(publisher, bench):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V2"}, "student": "resnet8"}])
+    with pytest.raises(RequestError, match=r"publishes no 'DIGITS_V2' for resnet18\. Did you mean 'DIGITS_V1'"):
+        suite.run(only=["teacher"])
