@@ -370,7 +370,9 @@ def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[
     several = len({evaluation.data.name for evaluation in suite.evaluations}) > 1
     known: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
-        seen = evaluation.data.model_copy(update={"view": cell.runs[0].data.view})
+        view = cell.runs[0].data.view
+        own_normalisation = {} if view is None else {"mean": None, "std": None}  # of images as they are, not of views
+        seen = evaluation.data.model_copy(update={"view": view, **own_normalisation})
         if problems := seen.problems():
             raise RequestError(f"{path}: evaluations[{index}].data: {'; '.join(problems)}")
         data = _resolve(seen, path, f"evaluations[{index}].data", sources)
