@@ -346,13 +346,14 @@ def _submit(
 
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
     """Write and print the tables; return the exit status."""
-    from bench import report
+    from bench import report, statistics
     from bench.standing import run_status
 
     found = report.write(plan, store)
     _say(_table(plan, found))
     written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
     _say([f"Tables: {escape(', '.join(map(str, written)))}"])
+    _say([f"Statistics: {escape(', '.join(statistics.write(plan, store, found)))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 
