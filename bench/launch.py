@@ -219,7 +219,7 @@ class Launcher:
         hashes = {name: sha256_of(self.store.folder(name) / WEIGHTS) for name in needed}
         train, test = self._data(data)
         if runs[0].task == "cross_modal":
-            train = Split(train.images, None)  # type: ignore[arg-type]  # what its data may know of labels, such a run does not
+            train = Split(train.images, None)  # what its data may know of labels, such a run does not
         training = TrainingData(data, train, device, self.plan.runs[names[0]].data if names else data)
         frozen: dict[str | None, Frozen] = {}  # probes of one network read it together
         lanes = []

@@ -54,8 +54,8 @@ def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
         return known, lambda n: iter([escape(f"{n}: {known[n]}")])
 
     def datasets() -> Kind:
-        known = {name: data.summary for name, data in DATASETS.items()} | {IMAGEFOLDER: IMAGEFOLDER_SUMMARY}
-        return known, _dataset
+        known = {name: f"{data.summary}; {data.where}" for name, data in DATASETS.items()}
+        return known | {IMAGEFOLDER: IMAGEFOLDER_SUMMARY}, _dataset
 
     def suites() -> Kind:
         paths = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
@@ -96,4 +96,6 @@ def _dataset(name: str) -> Iterator[Any]:
     yield f"{name}: {data.summary}"
     yield f"{data.train} training and {data.test} test images, {data.classes} classes, {height}x{width} pixels"
     yield escape(f"mean {list(data.mean)}, std {list(data.std)}, augmentation {data.augment}")
-    yield f"looked for in DATA/{data.folder}" if data.folder else "comes with a package: nothing to download"
+    yield data.where
+    if data.views:
+        yield f"views: {', '.join(data.views)}"

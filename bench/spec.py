@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-Augment = Literal["none", "crop", "crop_flip"]
+Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
@@ -88,11 +88,15 @@ class DataSpec(Strict):
     Attributes:
         name: a name of `run_suite.py list datasets`.
         classes: number of classes.
-        channels: channels of an image, grey ones being repeated to three.
+        channels: channels of what a network sees, grey images being repeated to three.
         size: (height, width) in pixels after `resize`.
-        mean: per channel, of images in [0, 1].
-        std: per channel, of images in [0, 1].
-        augment: `crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides.
+        mean: per channel, of images in [0, 1], or of the view in its own units.
+        std: likewise.
+        augment: `crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides;
+            `resized_crop_flip` cuts a part of random place, area (8 to 100 %) and ratio (3/4 to 4/3), scales it and
+            flips half of the images; its test images are cut from the middle.
+        view: what a network sees of an image: its `luminance` (L) or `chrominance` (a and b of CIE Lab), its `depth`,
+            or None for the image as it is.
         train_per_class: training images kept of each class, or None for all.
         train_fraction: share of each class's training images kept, or None for all.
         fingerprint: hash of an image folder's listing (names and sizes), None for named data sets.

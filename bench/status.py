@@ -253,7 +253,9 @@ def _data(spec: RunSpec, view: bool = True) -> dict[str, Any]:
     data = spec.data
     said: dict[str, Any] = {"name": data.name, "augment": data.augment}
     if data.name == IMAGEFOLDER:
-        said |= {"path": f"FOLDER with fingerprint {data.fingerprint}", "mean": list(data.mean), "std": list(data.std)}
+        said["path"] = f"FOLDER with fingerprint {data.fingerprint}"
+        if data.view is None:
+            said |= {"mean": list(data.mean), "std": list(data.std)}
     square = data.size[0] == data.size[1]  # a folder's images keep their own size if that is not square
     if square and (data.name not in DATASETS or data.size != DATASETS[data.name].size):
         said["resize"] = data.size[0]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.data.batches import Normaliser, TrainingData, batch_sizes
+from bench.data.batches import TrainingData, Viewer, batch_sizes
 from bench.data.images import Split
 from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
@@ -169,10 +169,11 @@ def evaluate(
         network.eval()
     scores = [objective.score(data.classes, device) for _ in networks]
     sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
+    assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
-    normalise = Normaliser(data, device)
+    viewer = Viewer(data, device)
     for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
-        view = normalise(images)
+        view = viewer(images)
         for score, network in zip(scores, networks, strict=True):
             with arithmetic(precision, device):
                 logits = network(view)

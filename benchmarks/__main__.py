@@ -111,11 +111,12 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
     run = naive.NaiveRun(
         name, lane.student, teacher.network if term else None, term.distiller if term else None, lane.schedule
     )
-    images, targets = cohort.data.split.images, cohort.data.split.targets.numpy()
+    images, labels = cohort.data.split.images, cohort.data.split.targets
     assert isinstance(images, ResidentImages)
+    assert labels is not None
     pixels, negatives = images.images.permute(0, 2, 3, 1).cpu().numpy(), N_NEGATIVES if name == "crd" else 0
     mean, std, size = lane.spec.data.mean, lane.spec.data.std, lane.schedule.batch_size
-    batches = iter(naive.loader(pixels, targets, mean, std, size, workers, negatives))
+    batches = iter(naive.loader(pixels, labels.numpy(), mean, std, size, workers, negatives))
     while True:
         started = time.perf_counter()
         run.step(next(batches))

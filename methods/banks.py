@@ -1,6 +1,6 @@
-"""Sums over the scores of anchors with the rows of two banks, a piece of the scores at a time.
+"""Sums over the scores of anchors with the rows of banks, a piece of the scores at a time.
 
-Two sides are scored at once, each against its own bank: anchors (2, B, D), banks two (M, D), score = <anchor, row>.
+S sides are scored at once, each against its own bank: anchors (S, B, D), banks S of (M, D), score = <anchor, row>.
 A sum's gradient for the anchors is made beside it and kept for the backward pass; no score outlives its piece, so
 `ENTRIES_AT_ONCE` bounds memory, not the banks' size. Nothing here is differentiable twice.
 """
@@ -18,7 +18,7 @@ ENTRIES_AT_ONCE = 2**22  # of the largest tensor made, 16 MB in float32; another
 GATHERED_ROW_COST = 8  # a bank row read at random for one anchor costs as much as this many in one whole product
 FAR = 1e30  # from any score, but finite
 
-Banks = tuple[Tensor, Tensor]
+Banks = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,33 @@ class Gathered(Piece):
 
 
 @dataclass(frozen=True)
-class Masked(Piece):
-    """A run of rows for all anchors; the mask (b, K) is 1 where a score counts, else 0."""
+class Shared(Piece):
+    """The same rows (K) for all anchors."""
 
-    rows: slice
-    mask: Tensor
+    rows: Tensor | slice
 
     def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
         return anchors @ bank[self.rows].T
+
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+        return weights @ bank[self.rows]
+
+
+@dataclass(frozen=True)
+class Masked(Shared):
+    """The same rows (K) for all anchors; the mask (b, K) says how often a score counts."""
+
+    mask: Tensor
 
     def counted(self, values: Tensor) -> Tensor:  # noqa: D102
         return values.mul_(self.mask)
 
     def log_sum(self, scores: Tensor) -> Tensor:  # noqa: D102
-        return super().log_sum(scores.add_((self.mask - 1).mul_(FAR)))  # finite, so that none counting gives -inf
+        away = self.mask.clamp(max=1).sub_(1).mul_(FAR)  # finite, so that none counting gives -inf
+        return super().log_sum(scores.add_(away))
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
-        return self.counted(weights) @ bank[self.rows]
+        return super().weighted_rows(self.counted(weights), bank)
 
 
 Pieces = Callable[[], Iterator[Piece]]
@@ -114,8 +124,16 @@ def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
                 yield Gathered(anchors, part[anchors])
 
 
+def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
+    """Yield the scores of anchors, `each` of every sample in a row, with the sample's rows (B, N), of D = `dim`."""
+    for sample, own in enumerate(rows):
+        for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
+            for block in _blocks(each, ENTRIES_AT_ONCE // len(part)):
+                yield Shared(slice(sample * each + block.start, sample * each + block.stop), part)
+
+
 def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
-    """Yield the scores of b anchors with the rows of banks (M, D) that a mask picks.
+    """Yield the scores of b anchors with the rows of banks (M, D), each as often as a mask says.
 
     Args:
         mask: gives the columns of a (B, M) mask that it is asked for.
@@ -132,12 +150,12 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def softplus_sum(anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:
-    """Return sum log(1 + exp(score - shift)) of each anchor, shift (2, B) without gradient: (2, B)."""
+    """Return sum log(1 + exp(score - shift)) of each anchor, shift (S, B) without gradient: (S, B)."""
     return SoftplusSum.apply(anchors, banks, pieces, shift)
 
 
 def log_sum(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-    """Return log sum exp(score) of each anchor: (2, B)."""
+    """Return log sum exp(score) of each anchor: (S, B)."""
     return LogSum.apply(anchors, banks, pieces)
 
 
@@ -191,7 +209,7 @@ class LogSum(torch.autograd.Function):
 
 
 def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int, Piece, Tensor, Tensor]]:
-    """Yield side, piece, bank and scores, for every piece and both sides."""
+    """Yield side, piece, bank and scores, for every piece and all sides."""
     for piece in pieces():
         for side, bank in enumerate(banks):
             yield side, piece, bank, piece.scores(anchors[side, piece.anchors], bank)

@@ -178,7 +178,7 @@ def _read(path: Path, module: str | None) -> Method:
         raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
     try:
         name, options = ast.literal_eval(call.args[0]), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        parameters = _parameters(node)
+        parameters, has_initial_stage = _parameters(node), _has_initial_stage(node, tree)
     except (ValueError, IndexError, NameError, TypeError):
         return _imported(path, module, ast.get_docstring(tree) or "")
     if name != path.stem:
@@ -188,7 +188,7 @@ def _read(path: Path, module: str | None) -> Method:
         title=node.name,
         **_registered(path, options),
         parameters=parameters,
-        has_initial_stage=any(isinstance(item, ast.FunctionDef) and item.name == "initial_stage" for item in node.body),
+        has_initial_stage=has_initial_stage,
         summary=ast.get_docstring(tree) or "",
         path=path,
         module=module,
@@ -242,16 +242,36 @@ def _registration(node: ast.ClassDef) -> ast.Call | None:
     return None
 
 
+def _has_initial_stage(node: ast.ClassDef, tree: ast.Module) -> bool:
+    """Return whether a class has an initial stage, its own or that of the one method of this folder it inherits from.
+
+    Raises:
+        ValueError: it cannot be told from the methods' sources alone.
+    """
+    if any(isinstance(item, ast.FunctionDef) and item.name == "initial_stage" for item in node.body):
+        return True
+    bases = [getattr(base, "id", "") for base in node.bases]
+    if bases == ["Distiller"]:
+        return False
+    own = {f"methods.{path.stem}": path for path in own_files()}
+    for item in tree.body:
+        if isinstance(item, ast.ImportFrom) and item.module in own and bases[0] in [alias.name for alias in item.names]:
+            parent = read(own[item.module], item.module)
+            if bases == [parent.title]:
+                return parent.has_initial_stage
+    raise ValueError("an initial stage may be inherited")
+
+
 def _parameters(node: ast.ClassDef) -> dict[str, Parameter]:
     """Return the constructor's keyword parameters.
 
     Raises:
         ValueError, NameError: they cannot be told from this class's source alone.
     """
-    if [getattr(base, "id", "") for base in node.bases] != ["Distiller"]:
-        raise ValueError("constructor and initial stage may be inherited")
     constructor = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
     if constructor is None:
+        if [getattr(base, "id", "") for base in node.bases] != ["Distiller"]:
+            raise ValueError("a constructor may be inherited")
         return {}
     if [argument.arg for argument in constructor.args.args][1:] != GIVEN:
         raise ValueError("a constructor of another shape")

@@ -12,8 +12,9 @@ Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published c
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,12 +30,29 @@ EPS = 1e-7  # added to N/M in the denominators, as in the published code
 KEYS_AT_ONCE = 2**23  # random keys that a draw on an accelerator holds at a time: 32 MB
 
 
+@dataclass(frozen=True)
+class Partners:
+    """What B samples are scored with.
+
+    Attributes:
+        indices: (B,), the samples themselves.
+        positives: (B,), each one's positive.
+        negatives: (B, N), which may repeat; None for all that may be one.
+        counts: (B,), how many negatives each has.
+    """
+
+    indices: Tensor
+    positives: Tensor
+    negatives: Tensor | None
+    counts: Tensor
+
+
 @register("crd", weight=0.8)
 class CRD(Distiller):
-    observes = ("critic_student", "critic_teacher")
+    observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     student_bank: Tensor  # (M, D), unit rows once visited
     teacher_bank: Tensor  # (M, D)
-    log_z: Tensor  # (2,), of student anchors and of teacher anchors; infinite until the first batch
+    log_z: Tensor  # one for each of `observes`; infinite until the first batch
     pools: Tensor  # (classes,), how many samples may be negatives of each class
     kept: Tensor | None  # (classes, M), which samples may be negatives of each class, where not all others are
 
@@ -88,7 +106,7 @@ class CRD(Distiller):
         bound = 1 / math.sqrt(dim / 3)
         self.register_buffer("student_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
         self.register_buffer("teacher_bank", torch.empty(data.n, dim).uniform_(-bound, bound))
-        self.register_buffer("log_z", torch.full((2,), math.inf))
+        self.register_buffer("log_z", torch.full((len(self.observes),), math.inf))
         self.alike = Groups(
             torch.arange(data.n) if negatives == "other_sample" or data.targets is None else data.targets
         )
@@ -102,65 +120,74 @@ class CRD(Distiller):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): mean over the batch, both directions summed."""
-        z_s = F.normalize(self.student_head(student.embedding))
-        z_t = F.normalize(self.teacher_head(teacher.embedding))
-        self.visited = (batch.indices, z_s.detach(), z_t.detach())
-        positives = batch.indices if self.same_class is None else self.same_class.draw_member(batch.indices)
-        anchors = torch.stack((z_s, z_t)) / self.temperature
-        banks = (self.teacher_bank, self.student_bank)
-        positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
-        pieces, counts = self.negatives(batch.indices)
-        if self.objective == "infonce":
-            return self._total(infonce(positive, log_sum(anchors, banks, pieces)), counts)
-        # on an accelerator the question would wait for it, so Z is summed there each time
-        if self.log_z.device.type != "cpu" or self.log_z.isinf().any():
-            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
-            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
-            self.log_z.copy_(torch.where(self.log_z.isinf(), math.log(self.n_samples) + log_mean, self.log_z))
-        return self._total(self.noise_contrast(positive, counts, anchors, banks, pieces), counts)
-
-    def _total(self, directions: Tensor, counts: Tensor) -> Tensor:
-        """Return the sum of both directions' losses (2,), and keep their critics' values."""
-        self.critics = counts.to(directions).log().mean() - directions.detach()
-        return directions.sum()
+        partners = self.partners(batch.indices)
+        sides = self.sides(student, teacher, partners)
+        self.critics = partners.counts.to(sides).log().mean() - sides.detach()
+        return sides.sum()
 
     def observed(self) -> Sequence[Tensor]:
-        """Return log N less the loss, of student anchors and of teacher anchors: the critic's value, in nats.
+        """Return log N less the loss, for each of `observes`: the critic's value, in nats.
 
         A lower bound on the two embeddings' mutual information only where negatives are any other sample
         (`other_sample`): then they come from the product of the marginals.
         """
         return self.critics.unbind()
 
-    def noise_contrast(self, positive: Tensor, counts: Tensor, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-        """Return the paper's objective by direction: (2,), mean over the batch.
+    def partners(self, indices: Tensor) -> Partners:
+        """Return what the samples at indices (B,) are scored with, drawn anew."""
+        positives = indices if self.same_class is None else self.same_class.draw_member(indices)
+        if self.score_all:
+            return Partners(indices, positives, None, self.pools[self.alike.labels[indices]])
+        drawn = self.draw_negatives(indices)
+        return Partners(indices, positives, drawn, torch.full_like(indices, drawn.shape[1]))
+
+    def sides(self, student: Features, teacher: Features, partners: Partners) -> Tensor:
+        """Return the losses of student anchors and of teacher anchors: (2,), mean over the batch."""
+        z_s = F.normalize(self.student_head(student.embedding))
+        z_t = F.normalize(self.teacher_head(teacher.embedding))
+        self.visited = (partners.indices, z_s.detach(), z_t.detach())
+        banks = (self.teacher_bank, self.student_bank)
+        return self.contrast(torch.stack((z_s, z_t)), banks, partners, self.pieces(partners), self.log_z[:2])
+
+    def pieces(self, partners: Partners) -> Pieces:
+        """Return the scores of a batch's samples with their negatives, in pieces of the banks."""
+        if partners.negatives is None:
+            return partial(masked_pieces, self.mask(partners.indices), len(partners.indices), self.n_samples)
+        return partial(drawn_pieces, partners.negatives, *self.student_bank.shape)
+
+    def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
+        """Return what gives columns of (B, M), 1 where a sample may be a negative and 0 elsewhere, for indices (B,)."""
+        return lambda columns: self.candidates(indices, columns).to(self.student_bank)
+
+    def contrast(self, anchors: Tensor, banks: Banks, partners: Partners, pieces: Pieces, log_z: Tensor) -> Tensor:
+        """Return the objective by side: (S,), mean over the anchors.
 
         With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
         -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
 
         Args:
-            positive: (2, B), scores of student anchors and of teacher anchors.
-            counts: (B,), N for each anchor.
-            anchors: (2, B, D), over the temperature.
-            banks: what the anchors are scored against.
-            pieces: the negatives.
+            anchors: (S, B*A, D), unit vectors, each sample's A in a row.
+            banks: what the anchors are scored against, one a side.
+            partners: which rows each sample's anchors are scored with.
+            pieces: the scores with the negatives.
+            log_z: (S,), set here where it is infinite.
         """
+        anchors = anchors / self.temperature
+        each = anchors.shape[1] // len(partners.counts)
+        positives, counts = (rows.repeat_interleave(each) for rows in (partners.positives, partners.counts))
+        positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
+        if self.objective == "infonce":
+            return infonce(positive, log_sum(anchors, banks, pieces))
+        # on an accelerator the question would wait for it, so Z is summed there each time
+        if log_z.device.type != "cpu" or log_z.isinf().any():
+            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
+            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
+            log_z.copy_(torch.where(log_z.isinf(), math.log(self.n_samples) + log_mean, log_z))
         share = counts.to(positive) / self.n_samples
-        shift = self.log_z[:, None] + (share + EPS).log()
+        shift = log_z[:, None] + (share + EPS).log()
         attract = F.softplus(shift - positive, threshold=40.0)
         repel = softplus_sum(anchors, banks, pieces, shift) + counts * (EPS / share).log1p()
         return (attract + repel).mean(dim=1)
-
-    def negatives(self, indices: Tensor) -> tuple[Pieces, Tensor]:
-        """Return the anchors' negatives, in pieces of the banks, and how many each has: (B,) for indices (B,)."""
-        if self.score_all:
-
-            def mask(columns: slice) -> Tensor:
-                return self.candidates(indices, columns).to(self.student_bank)
-
-            return partial(masked_pieces, mask, len(indices), self.n_samples), self.pools[self.alike.labels[indices]]
-        drawn = self.draw_negatives(indices)
-        return partial(drawn_pieces, drawn, *self.student_bank.shape), torch.full_like(indices, drawn.shape[1])
 
     @torch.no_grad()
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
@@ -266,10 +293,10 @@ def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
 
 
 def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives by direction: (2,), mean over B.
+    """Return the cross-entropy of the positive among the negatives by side: (S,), mean over B.
 
     Args:
-        positive: (2, B), scores.
-        negatives: (2, B), log of the sum over the negatives' exp(score).
+        positive: (S, B), scores.
+        negatives: (S, B), log of the sum over the negatives' exp(score).
     """
     return (torch.logaddexp(positive, negatives) - positive).mean(dim=1)

@@ -463,6 +463,7 @@ REPEATED = {
         ],
     },
     "CC": {"methods": ["cc"], "data": "cifar10"},
+    "AT": {"methods": ["at"], "data": {"name": "photo_patches", "view": "chrominance"}},
 }
 
 
@@ -503,6 +504,11 @@ def test_list_tells_a_methods_head_weights_and_parameters(cli):
 
 def test_list_tells_a_data_sets_facts(cli):
     assert "60000 training and 10000 test images, 10 classes, 28x28 pixels" in cli("list", "datasets", "mnist")[1]
+
+
+def test_list_tells_where_a_data_set_is_looked_for_and_its_views(cli):
+    assert "looked for in DATA/stl10_binary" in cli("list", "datasets")[1]
+    assert "views: luminance, chrominance, depth" in cli("list", "datasets", "nyu_depth_v2")[1]
 
 
 def test_list_suites_names_the_suites_of_this_folder_and_prints_one(cli, monkeypatch):

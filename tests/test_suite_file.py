@@ -75,7 +75,7 @@ UNKNOWN = {
     "precision": ({"training": {"precision": "fp61"}}, "training.precision: found \"fp61\": must be 'fp32'"),
     "augmentation": (
         {"data": DATA | {"augment": "flip"}},
-        "data.augment: found \"flip\": must be 'none', 'crop' or 'crop_flip'",
+        "data.augment: found \"flip\": must be 'none', 'crop', 'crop_flip' or 'resized_crop_flip'",
     ),
     "key": ({"traning": {}}, "traning: unknown key 'traning'. Did you mean 'training'? Known: data,"),
     "key of training": (

@@ -1,121 +1,29 @@
-"""Which data sets there are, and how a suite's choice becomes a `DataSpec`. Imports no torch.
+"""Which data sets there are, and how a suite's choice becomes a `DataSpec`. Imports no torch."""
 
-Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders, CIFAR-10's, MNIST's and
-Fashion-MNIST's are their training sets' means and deviations as commonly published, digits' were computed on its
-training split at 32x32.
-"""
-
-import hashlib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
+from bench.data.folders import fingerprint, list_folder, size_of
+from bench.data.named import COLOUR_VIEWS, DATASETS
 from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 SMALLEST = 32  # pixels: height and width that every network takes
-TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
-
-
-@dataclass(frozen=True)
-class NamedData:
-    """A data set known by its name.
-
-    Attributes:
-        summary: what it is, for `list datasets`.
-        classes: number of classes.
-        size: (height, width) of its images in pixels.
-        mean: per channel, of training images in [0, 1]; a grey image's one value stands for three channels.
-        std: likewise.
-        augment: what the field trains with; no flips where a mirrored image is another sign.
-        train: number of training images.
-        test: number of test images.
-        fewest: training images of the smallest class.
-        folder: torchvision's folder below the data root, None for data that comes with a package.
-    """
-
-    summary: str
-    classes: int
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: Augment
-    train: int
-    test: int
-    fewest: int
-    folder: str | None
-
-
-DATASETS: dict[str, NamedData] = {
-    "digits": NamedData(
-        summary="8x8 scans of handwritten digits that scikit-learn ships: 90 of each class to train, 897 to test",
-        classes=10,
-        size=(8, 8),
-        mean=(0.3048,) * 3,
-        std=(0.3235,) * 3,
-        augment="crop",
-        train=900,
-        test=897,
-        fewest=90,
-        folder=None,
-    ),
-    "mnist": NamedData(
-        summary="28x28 handwritten digits",
-        classes=10,
-        size=(28, 28),
-        mean=(0.1307,) * 3,
-        std=(0.3081,) * 3,
-        augment="crop",
-        train=60000,
-        test=10000,
-        fewest=5421,
-        folder="MNIST",
-    ),
-    "fashion_mnist": NamedData(
-        summary="28x28 grey photographs of clothes",
-        classes=10,
-        size=(28, 28),
-        mean=(0.2860,) * 3,
-        std=(0.3530,) * 3,
-        augment="crop_flip",
-        train=60000,
-        test=10000,
-        fewest=6000,
-        folder="FashionMNIST",
-    ),
-    "cifar10": NamedData(
-        summary="32x32 colour photographs of ten kinds of things",
-        classes=10,
-        size=(32, 32),
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        augment="crop_flip",
-        train=50000,
-        test=10000,
-        fewest=5000,
-        folder="cifar-10-batches-py",
-    ),
-    "cifar100": NamedData(
-        summary="32x32 colour photographs of a hundred kinds of things",
-        classes=100,
-        size=(32, 32),
-        mean=(0.5071, 0.4867, 0.4408),
-        std=(0.2675, 0.2565, 0.2761),
-        augment="crop_flip",
-        train=50000,
-        test=10000,
-        fewest=500,
-        folder="cifar-100-python",
-    ),
-}
 IMAGEFOLDER = "imagefolder"
 IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...) and DIR/test/ or DIR/val/ alike; any image size"
+CUT_WHEN_READ = (IMAGEFOLDER, "imagenet")  # large images, cut and scaled by the processes that read them
+# Mean and deviation of L, and of a and b: centre and half-range of what sRGB colours can have, with which the
+# paper's authors normalise in their code of Contrastive Multiview Coding.
+LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "luminance": ((50.0,), (50.0,)),
+    "chrominance": (
+        ((98.233 - 86.183) / 2, (94.478 - 107.857) / 2),
+        ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2),
+    ),
+}
 
 
 class DataChoice(Strict):
@@ -123,14 +31,15 @@ class DataChoice(Strict):
 
     Attributes:
         name: a name of `run_suite.py list datasets`.
-        resize: height and width in pixels that images are scaled to (bilinear, antialiased).
+        resize: height and width in pixels that images are scaled to (bilinear, antialiased; depth and the pixels'
+            labels by the nearest pixel).
         train_per_class: training images kept of each class, always the same ones.
         train_fraction: share of each class's training images kept, always the same ones.
-        augment: instead of the data set's own.
-        view: what the network sees of an image, if not the picture as it is.
+        augment: instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder.
+        view: what the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it.
         path: an image folder's place.
-        mean: an image folder's channel means, of images in [0, 1].
-        std: an image folder's channel deviations.
+        mean: an image folder's channel means, of images in [0, 1]; a view has its own.
+        std: an image folder's channel deviations; a view has its own.
     """
 
     name: str
@@ -146,21 +55,50 @@ class DataChoice(Strict):
     def problems(self) -> list[str]:
         """Return what is wrong with the choice, judged without looking at any file."""
         if self.name == IMAGEFOLDER:
-            missing = [key for key in ("path", "mean", "std", "augment") if getattr(self, key) is None]
-            found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in missing]
+            found = self._problems_of_folder()
         elif self.name in DATASETS:
-            foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
-            found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
-            if (self.train_per_class or 0) > DATASETS[self.name].fewest:
-                fewest = DATASETS[self.name].fewest
-                found.append(f"train_per_class is {self.train_per_class}, but {self.name} has {fewest} images a class")
+            found = self._problems_of_named()
         else:
-            found = [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
-        if self.name in DATASETS and self.resize is None and min(DATASETS[self.name].size) < SMALLEST:
-            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {SMALLEST}")
+            return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
+        if self.view is not None and self.view not in (allowed := views_of(self.name)):
+            others = f"can be seen as {' or '.join(map(repr, allowed))}" if allowed else "has no colours and no depth"
+            found.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
             found.append("give train_per_class or train_fraction, not both")
         return found
+
+    def _problems_of_folder(self) -> list[str]:
+        own = ("mean", "std")
+        needed = ("path", "augment") if self.view else ("path", *own, "augment")
+        found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
+        if self.augment == "resized_crop_flip" and self.resize is None:
+            found.append("augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to")
+        foreign = [key for key in own if self.view and getattr(self, key) is not None]
+        return found + [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+
+    def _problems_of_named(self) -> list[str]:
+        named = DATASETS[self.name]
+        foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
+        found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
+        if self.train_per_class is not None and named.labels != "image":
+            found.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
+        elif (self.train_per_class or 0) > named.fewest:
+            found.append(
+                f"train_per_class is {self.train_per_class}, but {self.name} has {named.fewest} images a class"
+            )
+        if self.resize is None and min(named.size) < SMALLEST:
+            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {SMALLEST}")
+        if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
+            found.append(
+                f"augment is 'resized_crop_flip', which is for {' and '.join(CUT_WHEN_READ)}; "
+                f"{self.name} takes none, crop or crop_flip"
+            )
+        return found
+
+
+def views_of(name: str) -> tuple[View, ...]:
+    """Return what a network can be shown of a data set's images, beside the images as they are."""
+    return COLOUR_VIEWS if name == IMAGEFOLDER else DATASETS[name].views
 
 
 def resolve(choice: DataChoice) -> DataSpec:
@@ -177,11 +115,27 @@ def resolve(choice: DataChoice) -> DataSpec:
         name=choice.name,
         classes=named.classes,
         size=(choice.resize, choice.resize) if choice.resize else named.size,
-        mean=named.mean,
-        std=named.std,
         augment=choice.augment or named.augment,
+        **_seen(choice, named.mean, named.std),
         **_subset(choice, everything),
     )
+
+
+def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """Return the view and what depends on it.
+
+    Args:
+        choice: what the suite says.
+        mean: of the images as they are.
+        std: likewise.
+    """
+    if choice.view == "depth":
+        depth = DATASETS[choice.name].depth
+        assert depth is not None  # see `problems`
+        mean, std = depth[:1], depth[1:]
+    elif choice.view is not None:
+        mean, std = LAB[choice.view]
+    return {"view": choice.view, "channels": len(mean), "mean": mean, "std": std}
 
 
 def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
@@ -197,9 +151,7 @@ def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
 
 
 def _resolve_folder(choice: DataChoice) -> DataSpec:
-    assert choice.path is not None  # see `problems`, for all four
-    assert choice.mean is not None
-    assert choice.std is not None
+    assert choice.path is not None  # see `problems`, for both
     assert choice.augment is not None
     folder = Path(choice.path).expanduser().resolve()
     listing = list_folder(folder)
@@ -208,80 +160,16 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     fewest = min(sizes)
     if (choice.train_per_class or 0) > fewest:
         raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
-    size = (choice.resize, choice.resize) if choice.resize else _size_of(next(iter(train.values()))[0])
+    size = (choice.resize, choice.resize) if choice.resize else size_of(next(iter(train.values()))[0])
     if min(size) < SMALLEST:
         raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {SMALLEST}")
     return DataSpec(
         name=choice.name,
         classes=len(train),
         size=size,
-        mean=choice.mean,
-        std=choice.std,
         augment=choice.augment,
+        **_seen(choice, choice.mean or (), choice.std or ()),
         **_subset(choice, fewest if len(sizes) == 1 else None),
         fingerprint=fingerprint(listing),
         path=folder,
     )
-
-
-def list_folder(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
-
-    Args:
-        folder: holds `train/` and `test/` or `val/`.
-
-    Raises:
-        RequestError: a folder is missing, empty or not readable, or the test split has a class of its own.
-    """
-    listing = {"train": _list_split(folder, ("train",)), "test": _list_split(folder, TEST_FOLDERS)}
-    if unknown := sorted(listing["test"].keys() - listing["train"].keys()):
-        raise RequestError(f"{folder}: the test split has classes that the training split lacks: {', '.join(unknown)}")
-    return listing
-
-
-def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]:
-    root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
-    if root is None:
-        wanted = " or ".join(f"{folder / name}" for name in candidates)
-        raise RequestError(f"looked for the folder {wanted}, one folder of images a class, and found none")
-    listing = {}
-    try:
-        for entry in sorted(os.scandir(root), key=lambda e: e.name):
-            if entry.is_dir():
-                names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
-                # text, since a Path each costs minutes in millions
-                listing[entry.name] = [f"{entry.path}/{name}" for name in names]
-    except OSError as error:
-        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    if len(listing) < 2 or not all(listing.values()):
-        empty = [name for name, files in listing.items() if not files]
-        what = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
-        raise RequestError(
-            f"{root}: found {what}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
-        )
-    return listing
-
-
-def fingerprint(listing: dict[str, dict[str, list[str]]]) -> str:
-    """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
-    digest = hashlib.sha256()
-    try:
-        for split, classes in listing.items():
-            for name, files in classes.items():
-                for file in files:
-                    line = f"{split}/{name}/{os.path.basename(file)}\t{os.stat(file).st_size}\n"
-                    digest.update(os.fsencode(line))
-    except OSError as error:
-        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()[:16]
-
-
-def _size_of(file: str) -> tuple[int, int]:
-    """Return an image's (height, width)."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except Exception as error:  # a decoder raises whatever it likes
-        raise RequestError(f"{file}: cannot be read as an image: {error}") from error

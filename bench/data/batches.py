@@ -1,4 +1,4 @@
-"""From images to batches: the order, the augmentation and the normalisation, in batch on the device.
+"""From images to batches: the order, the augmentation and what each network sees, in batch on the device.
 
 Everything random is drawn for a whole epoch from (seed, data, stage, epoch), by place in the order: a batch is the same
 for every cohort, device and number of workers.
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
-from bench.spec import DataSpec, seed_from
+from bench.spec import IGNORED, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -26,23 +26,40 @@ class Draws:
         order: (n,) int64, which sample comes when.
         offsets: (n, 2) int64 in [0, 2 * PADDING], top and left edge of the crop in the padded image.
         flips: (n,) bool, whether the crop is mirrored.
+        seeds: (n,) int64, of the part that is cut from an image as it is read.
     """
 
     order: Tensor
     offsets: Tensor
     flips: Tensor
+    seeds: Tensor
 
 
-class Normaliser:
-    """Maps uint8 images to (x / 255 - mean) / std."""
+class Viewer:
+    """Makes what a network sees of stored images: all of it, or a part such as the luminance, normalised.
+
+    Colours are read as sRGB in [0, 1]; L, a and b are those of CIE Lab, L from 0 to 100; depth keeps its stored unit.
+    """
 
     def __init__(self, spec: DataSpec, device: torch.device) -> None:
+        self.name = spec.view
         self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return float32 images (B, C, H, W), channels last in memory, of uint8 ones."""
-        return ((images.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Return float32 images (B, C, H, W), channels last in memory, of stored ones (B, 3 or 4, H, W)."""
+        return ((self._seen(stored) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _seen(self, stored: Tensor) -> Tensor:
+        if self.name == "depth":
+            return stored[:, 3:].float()
+        colours = stored[:, :3].float() / 255
+        if self.name is None:
+            return colours
+        from kornia.color import rgb_to_lab  # not for runs that see images as they are: it takes a while
+
+        lab = rgb_to_lab(colours)
+        return lab[:, :1] if self.name == "luminance" else lab[:, 1:]
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class TrainingData:
         spec: what it is.
         split: images and labels.
         device: where batches live.
-        teacher_spec: what the teacher was trained on, whose mean and deviation its view has.
+        teacher_spec: what the teacher was trained on, which says what it sees of the same crops.
     """
 
     spec: DataSpec
@@ -64,7 +81,9 @@ class TrainingData:
     @property
     def info(self) -> DataInfo:
         """Return what methods are told of the training set, with labels of their own: the split's serve all lanes."""
-        return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets.clone())
+        targets = self.split.targets
+        own = targets.clone() if targets is not None and targets.ndim == 1 else None
+        return DataInfo(len(self.split), self.spec.classes, own)
 
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Yield an epoch's batches, the last partial one included.
@@ -78,18 +97,22 @@ class TrainingData:
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         sizes = batch_sizes(len(self.split), batch_size)
-        normalise, teachers_normalise = Normaliser(self.spec, self.device), Normaliser(self.teacher_spec, self.device)
-        same_view = (self.spec.mean, self.spec.std) == (self.teacher_spec.mean, self.teacher_spec.std)
-        targets = self.split.targets[draws.order].to(self.device, non_blocking=True).split(sizes)[first:]
-        indices = draws.order.to(self.device, non_blocking=True).split(sizes)[first:]
-        offsets = draws.offsets.to(self.device, non_blocking=True).split(sizes)[first:]
-        flips = draws.flips.to(self.device, non_blocking=True).split(sizes)[first:]
-        fetched = self.split.images.batches(draws.order.split(sizes)[first:])
-        for images, *drawn, labels, places in zip(fetched, offsets, flips, targets, indices, strict=True):
-            if self.spec.augment != "none":
-                images = crop(images, drawn[0], drawn[1] if self.spec.augment == "crop_flip" else None)
-            view = normalise(images)
-            yield Batch(view, view if same_view else teachers_normalise(images), labels, places)
+        view, teachers_view = Viewer(self.spec, self.device), Viewer(self.teacher_spec, self.device)
+        seen, seen_by_teacher = ((s.view, s.mean, s.std) for s in (self.spec, self.teacher_spec))
+
+        def batchwise(drawn: Tensor) -> tuple[Tensor, ...]:
+            return drawn.to(self.device, non_blocking=True).split(sizes)[first:]
+
+        targets = self.split.targets
+        labels = [None] * (len(sizes) - first) if targets is None else batchwise(targets[draws.order])
+        fetched = self.split.images.batches(draws.order.split(sizes)[first:], draws.seeds.split(sizes)[first:])
+        drawn = (batchwise(each) for each in (draws.offsets, draws.flips, draws.order))
+        for images, label, offsets, flips, places in zip(fetched, labels, *drawn, strict=True):
+            images = augmented(images, self.spec.augment, offsets, flips)
+            if label is not None and label.ndim == 3:
+                label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
+            students = view(images)
+            yield Batch(students, students if seen == seen_by_teacher else teachers_view(images), label, places)
 
 
 def draw(n: int, seed: int) -> Draws:
@@ -98,7 +121,8 @@ def draw(n: int, seed: int) -> Draws:
     order = torch.randperm(n, generator=generator)
     offsets = torch.randint(0, 2 * PADDING + 1, (n, 2), generator=generator)
     flips = torch.rand(n, generator=generator) < 0.5
-    return Draws(order, offsets, flips)
+    seeds = torch.randint(0, 2**62, (n,), generator=generator)
+    return Draws(order, offsets, flips, seeds)
 
 
 def batch_sizes(n: int, batch_size: int) -> list[int]:
@@ -115,16 +139,34 @@ def batch_sizes(n: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def crop(images: Tensor, offsets: Tensor, flips: Tensor | None) -> Tensor:
-    """Return each image padded with zeros, cropped to its size at its own offset and mirrored if its flip says so.
+def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, outside: int = 0) -> Tensor:
+    """Return images, or maps of labels (B, 1, H, W), as an augmentation has them after they were read.
 
     Args:
-        images: (B, C, H, W) uint8.
+        images: (B, C, H, W).
+        augment: `resized_crop_flip` has been cut as it was read.
+        offsets: as `crop` takes them.
+        flips: (B,) bool.
+        outside: as `crop` takes it.
+    """
+    if augment == "none":
+        return images
+    if augment == "resized_crop_flip":
+        return torch.where(flips[:, None, None, None], images.flip(3), images)
+    return crop(images, offsets, flips if augment == "crop_flip" else None, outside)
+
+
+def crop(images: Tensor, offsets: Tensor, flips: Tensor | None, outside: int = 0) -> Tensor:
+    """Return each image padded, cropped to its size at its own offset and mirrored if its flip says so.
+
+    Args:
+        images: (B, C, H, W) integers.
         offsets: (B, 2), top and left edge in the padded image, from 0 to 2 * PADDING.
         flips: (B,) bool, or None for no flips.
+        outside: the padding's value.
     """
     B, C, H, W = images.shape
-    padded = F.pad(images, (PADDING,) * 4)
+    padded = F.pad(images, (PADDING,) * 4, value=outside)
     rows = offsets[:, :1] + torch.arange(H, device=images.device)
     columns = torch.arange(W, device=images.device).expand(B, W)
     if flips is not None:

@@ -1,44 +1,56 @@
-"""Images as uint8, by position: in the device's memory where they fit, decoded by workers where they do not."""
+"""Images by position: in the device's memory where they fit, scaled or decoded batch by batch where they do not.
 
-import gzip
+Stored images are (n, 3, H, W) uint8. Where depth comes with them they are (n, 4, H, W) int16: red, green and blue from
+0 to 255, then depth in millimetres (stereo_motorcycle: disparity in hundredths of a pixel).
+"""
+
 import logging
 import math
 import multiprocessing
 import os
-import shutil
-import socket
-import tempfile
 import threading
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bench.data import DATASETS, IMAGEFOLDER, fingerprint, list_folder
+from bench.data import IMAGEFOLDER
+from bench.data.arrays import Arrays, nearest, scaled
+from bench.data.folders import fingerprint, list_folder, list_named
+from bench.data.named import DATASETS
 from bench.spec import DataSpec, seed_from
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
 RESIDENT_BYTES = 2 << 30  # images that take more are not kept in memory
-TIMEOUT_S = 20.0  # of a download: a firewall that drops packets must not hold a request for minutes
+CHUNK = 256  # images that are scaled at a time
+LISTED = (IMAGEFOLDER, "tiny_imagenet", "imagenet")  # an image is a file
+CUT_SCALE, CUT_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # area and width to height of a random part, as the field trains
+MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for testing
 
 
 class Images(Protocol):
     """A split's images."""
 
-    def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield one uint8 tensor (B, C, H, W) on the device for each tensor of positions (B,)."""
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
+
+        Args:
+            positions: which images.
+            seeds: of the part that is cut from each image where images are cut as they are read, as `positions` in
+                number and sizes; without them it is the middle. Of no effect on other images.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,40 +59,83 @@ class Split:
 
     Attributes:
         images: by position.
-        targets: (n,) int64 class indices, on the CPU.
+        targets: on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` where a pixel has
+            none, or None without labels.
     """
 
     images: Images
-    targets: Tensor
+    targets: Tensor | None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.images)
 
 
 class ResidentImages:
-    """Images that lie in the device's memory, (n, C, H, W) uint8."""
+    """Images that lie in the device's memory, as they are stored."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.images = images.to(device)
 
-    def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, gathered on the device."""
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
             yield self.images[chosen]
 
 
+class ScaledImages:
+    """Images of an array, which may be a file's, that are scaled batch by batch, grey ones repeated to three channels.
+
+    Args:
+        images: (n, C, h, w) on the CPU.
+        chosen: (m,) positions in the array of the images that there are.
+        size: (H, W).
+        device: where batches live.
+    """
+
+    def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
+        self.images, self.chosen, self.size, self.device = images, chosen, size, device
+        self.shape = (len(chosen), max(3, images.shape[1]), *size)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield each batch's images, scaled on the CPU."""
+        for places in positions:
+            batch = scaled(self.images[self.chosen[places]], self.size)
+            yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
+
+
 class FileImages:
-    """Images that worker processes read from files batch by batch, in the order asked for, whatever their number."""
+    """Images that worker processes read from files batch by batch, in the order asked for, whatever their number.
 
-    def __init__(self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int) -> None:
-        self.files, self.device, self.workers = _Files(files, size), device, workers
+    Args:
+        files: one an image.
+        size: (H, W) of the images as they are read.
+        device: where batches live.
+        workers: processes.
+        cut: whether a part of each image is read, instead of all of it.
+    """
 
-    def batches(self, positions: Sequence[Tensor]) -> Iterator[Tensor]:
+    def __init__(
+        self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int, cut: bool = False
+    ) -> None:
+        self.files = _Files(files, partial(read_part if cut else _read_all, size=size))
+        self.device, self.workers = device, workers
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
+        each = [s.tolist() for s in seeds] if seeds else [[None] * len(p) for p in positions]
         loader = DataLoader(
             self.files,
-            batch_sampler=[p.tolist() for p in positions],
+            batch_sampler=[list(zip(p.tolist(), s, strict=True)) for p, s in zip(positions, each, strict=True)],
             collate_fn=_collate,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -94,15 +149,16 @@ class FileImages:
 
 
 class _Files(Dataset[Tensor | RequestError]):
-    def __init__(self, files: Sequence[str], size: tuple[int, int]) -> None:
-        self.files, self.size = files, size
+    def __init__(self, files: Sequence[str], read: Callable[[str, int | None], Tensor]) -> None:
+        self.files, self.read = files, read
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int) -> Tensor | RequestError:
+    def __getitem__(self, place: tuple[int, int | None]) -> Tensor | RequestError:
+        position, seed = place
         try:
-            return read_image(self.files[position], self.size)
+            return self.read(self.files[position], seed)
         except RequestError as error:
             return error  # raised in a worker, it would arrive wrapped in the worker's traceback
 
@@ -117,7 +173,7 @@ def _forkserver() -> BaseContext:
     A fork of this process would copy its threads' locks.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "torchvision.transforms"])
     return context
 
 
@@ -139,14 +195,50 @@ def read_image(file: str, size: tuple[int, int]) -> Tensor:
     Raises:
         RequestError: the file is no image, or a broken one.
     """
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except Exception as error:  # a decoder raises whatever it likes
-        raise RequestError(f"{file}: cannot be read as an image: {error}") from error
+    image = _opened(file)
     height, width = size
     if (image.height, image.width) != size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return _stored(image)
+
+
+def _read_all(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
+    return read_image(file, size)
+
+
+def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
+    """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
+
+    Args:
+        file: the image's.
+        seed: of the part's place, area and ratio, drawn as torchvision's RandomResizedCrop does; None for the middle:
+            the image is scaled until its shorter side is 256 where `size` is 224, and its middle is cut out.
+        size: (H, W).
+
+    Raises:
+        RequestError: the file is no image, or a broken one.
+    """
+    from torchvision.transforms import RandomResizedCrop
+    from torchvision.transforms import functional as tv
+
+    image = _opened(file)
+    if seed is None:
+        return _stored(tv.center_crop(tv.resize(image, [round(min(size) / MIDDLE)]), list(size)))
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator that all share
+        torch.default_generator.manual_seed(seed)
+        place = RandomResizedCrop.get_params(image, list(CUT_SCALE), list(CUT_RATIO))
+    return _stored(tv.resized_crop(image, *place, list(size)))
+
+
+def _opened(file: str) -> Image.Image:
+    try:
+        with Image.open(file) as opened:
+            return opened.convert("RGB")
+    except Exception as error:  # a decoder raises whatever it likes
+        raise RequestError(f"{file}: cannot be read as an image: {error}") from error
+
+
+def _stored(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -155,18 +247,19 @@ def load(spec: DataSpec, root: Path, device: torch.device, workers: int) -> tupl
 
     Args:
         spec: what to load.
-        root: where torchvision's data sets lie or are downloaded to.
+        root: where the published files lie or are downloaded to.
         device: where images and batches live.
         workers: processes that decode images which do not fit into memory.
 
     Raises:
         RequestError: the data is not there and cannot be downloaded; the message names the file and the place.
     """
-    if spec.name == IMAGEFOLDER:
-        return _image_folder(spec, device, workers)
-    (images, targets), held_out = _digits() if DATASETS[spec.name].folder is None else _torchvision(spec.name, root)
-    positions = kept(targets, spec)
-    return _named(spec, images[positions], targets[positions], device), _named(spec, *held_out, device)
+    if spec.name in LISTED:
+        return _listed(spec, root, device, workers)
+    (images, targets), (test_images, test_targets) = _arrays(spec, root)
+    labels = targets if targets is not None and targets.ndim == 1 else torch.zeros(len(images), dtype=torch.int64)
+    train = _split(spec, images, targets, kept(labels, spec), device)
+    return train, _split(spec, test_images, test_targets, torch.arange(len(test_images)), device)
 
 
 def kept(targets: Tensor, spec: DataSpec) -> Tensor:
@@ -176,7 +269,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     within a larger one.
 
     Args:
-        targets: (n,) int64 class indices of the whole training split.
+        targets: (n,) int64 class indices of the whole training split, all of one class where images have none.
         spec: its `train_per_class` or `train_fraction` say how many of each class.
     """
     if spec.train_per_class is None and spec.train_fraction is None:
@@ -191,125 +284,54 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-Arrays = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # (images, targets) of the two splits
+def _arrays(spec: DataSpec, root: Path) -> Arrays:
+    """Return a named data set's arrays; what reads them is imported by those who need it, since it takes seconds."""
+    if spec.name == "nyu_depth_v2":
+        from bench.data.nyu import read_nyu
+
+        return read_nyu(root / str(DATASETS[spec.name].folder), spec.size)
+    if DATASETS[spec.name].folder is None:
+        from bench.data.packaged import PACKAGED
+
+        return PACKAGED[spec.name]()
+    from bench.data.fetched import read_fetched
+
+    return read_fetched(spec.name, root)
 
 
-def _named(spec: DataSpec, images: Tensor, targets: Tensor, device: torch.device) -> Split:
-    if images.shape[-2:] != spec.size:
-        images = torch.cat([_resized(chunk, spec.size) for chunk in images.split(1024)])
-    return Split(ResidentImages(images.expand(-1, spec.channels, -1, -1).contiguous(), device), targets)
+def _split(spec: DataSpec, images: Tensor, targets: Tensor | None, chosen: Tensor, device: torch.device) -> Split:
+    """Return a split of the chosen ones of an array's images, in the device's memory if they fit."""
+    if targets is not None:
+        targets = targets[chosen]
+        if targets.ndim == 3 and targets.shape[1:] != spec.size:
+            targets = nearest(targets, spec.size)
+    as_read = ScaledImages(images, chosen, spec.size, device)
+    if math.prod(as_read.shape) * images.element_size() > RESIDENT_BYTES:
+        return Split(as_read, targets)
+    if images.shape == as_read.shape and images.is_contiguous():
+        return Split(ResidentImages(images, device), targets)
+    on_cpu = ScaledImages(images, chosen, spec.size, torch.device("cpu"))
+    return Split(ResidentImages(_everything(on_cpu, on_cpu.shape, images.dtype), device), targets)
 
 
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    scaled = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return all images in one array, read a chunk at a time so that they are in memory once."""
+    images = torch.empty(shape, dtype=dtype)
+    chunks = images.split(CHUNK)
+    batches = read.batches(torch.arange(len(images)).split(CHUNK))
+    for chunk, batch in zip(chunks, batches, strict=True):
+        chunk.copy_(batch)
+    return images
 
 
-def _digits() -> Arrays:
-    """Return scikit-learn's digits: 90 images of each class to train, drawn by a fixed seed, the rest to test."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * 255 / 16).astype(np.uint8))[:, None]
-    targets = torch.from_numpy(digits.target).long()
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(targets), generator=generator)
-    train = torch.cat([order[targets[order] == label][: DATASETS["digits"].fewest] for label in range(10)])
-    is_train = torch.zeros(len(targets), dtype=torch.bool)
-    is_train[train] = True
-    return (images[is_train], targets[is_train]), (images[~is_train], targets[~is_train])
-
-
-def _torchvision(name: str, root: Path) -> Arrays:
-    """Return one of torchvision's data sets from `root`, downloaded there first if it can be."""
-    from torchvision import datasets
-
-    kind = {
-        "mnist": datasets.MNIST,
-        "fashion_mnist": datasets.FashionMNIST,
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-    }[name]
-    folder = root / str(DATASETS[name].folder)
-    try:
-        return _read(kind, root, folder)
-    except Exception as error:  # of a damaged file, torchvision and gzip raise whatever they like
-        logger.info("%s is not in %s, or is damaged: downloading it", name, root)
-        logger.debug("%r", error)
-    try:
-        _download(kind, root, folder)
-        return _read(kind, root, folder)
-    except Exception as error:
-        raise RequestError(
-            f"data {name!r}: looked for {_wanted(kind, folder)} and did not find them all, or found them damaged, and "
-            f"they cannot be downloaded ({' '.join(str(error).split())}). "
-            "Put the published files there, or name another folder with --data DIR"
-        ) from error
-
-
-def _read(kind: type[Any], root: Path, folder: Path) -> Arrays:
-    for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files that were put there by hand
-        plain = packed.with_suffix("")
-        if not plain.exists() or not plain.stat().st_size:  # an empty .gz unpacks without complaint
-            _unpack(packed, plain)
-    train, test = (kind(root, train=train) for train in (True, False))
-    return (_uint8(train.data), torch.as_tensor(train.targets)), (_uint8(test.data), torch.as_tensor(test.targets))
-
-
-def _unpack(packed: Path, plain: Path) -> None:
-    """Unpack a file so that it appears whole or not at all, whoever else does so."""
-    temporary = plain.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with gzip.open(packed) as source, temporary.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        temporary.replace(plain)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _download(kind: type[Any], root: Path, folder: Path) -> None:
-    """Download a data set beside its place, then move it there: a download cut short leaves nothing that is read."""
-    made = not root.exists()
-    root.mkdir(parents=True, exist_ok=True)
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as place:
-            if (archive := root / getattr(kind, "filename", "")).is_file():
-                shutil.copy(archive, place)  # CIFAR's, put there by hand: torchvision takes it if it is the real one
-            kind(place, download=True)
-            come = Path(place, folder.name)
-            for file in [file for file in come.rglob("*") if file.is_file()]:
-                target = folder / file.relative_to(come)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
-    finally:
-        socket.setdefaulttimeout(timeout)
-        if made:
-            with suppress(OSError):
-                root.rmdir()  # empty, since nothing has come
-
-
-def _wanted(kind: type[Any], folder: Path) -> str:
-    """Return the files that torchvision reads, as text."""
-    if hasattr(kind, "resources"):
-        return (
-            f"{', '.join(name.removesuffix('.gz') for name, _ in kind.resources)} (or each as .gz) in {folder / 'raw'}"
-        )
-    return f"{', '.join((*dict(kind.train_list), *dict(kind.test_list), kind.meta['filename']))} in {folder}"
-
-
-def _uint8(images: Tensor | np.ndarray) -> Tensor:
-    """Return (n, C, H, W) of MNIST's (n, H, W) tensor or CIFAR's (n, H, W, C) array."""
-    tensor = torch.as_tensor(images)
-    return tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
-
-
-def _image_folder(spec: DataSpec, device: torch.device, workers: int) -> tuple[Split, Split]:
-    assert spec.path is not None  # only a specification made from a suite file is loaded
-    listing = list_folder(spec.path)
-    if fingerprint(listing) != spec.fingerprint:
-        raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
+def _listed(spec: DataSpec, root: Path, device: torch.device, workers: int) -> tuple[Split, Split]:
+    if spec.name == IMAGEFOLDER:
+        assert spec.path is not None  # only a specification made from a suite file is loaded
+        listing = list_folder(spec.path)
+        if fingerprint(listing) != spec.fingerprint:
+            raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
+    else:
+        listing = list_named(spec.name, root / str(DATASETS[spec.name].folder))
     labels = {name: label for label, name in enumerate(listing["train"])}
 
     def split(name: str) -> Split:
@@ -317,20 +339,17 @@ def _image_folder(spec: DataSpec, device: torch.device, workers: int) -> tuple[S
         targets = torch.tensor([label for _, label in members])
         positions = kept(targets, spec) if name == "train" else torch.arange(len(members))
         files = [members[position][0] for position in positions.tolist()]
-        return Split(_images(files, spec, device, workers), targets[positions])
+        return Split(_images(files, spec, name == "train", device, workers), targets[positions])
 
     return split("train"), split("test")
 
 
-def _images(files: Sequence[str], spec: DataSpec, device: torch.device, workers: int) -> Images:
-    """Return images by position, read into memory at once if they fit."""
-    shape = (len(files), spec.channels, *spec.size)
-    if math.prod(shape) > RESIDENT_BYTES:
-        return FileImages(files, spec.size, device, workers)
-    logger.info("reading %d images of %s into memory (%d MB)", len(files), spec.path, math.prod(shape) >> 20)
-    images = torch.empty(shape, dtype=torch.uint8)
-    places = torch.arange(len(files)).split(256)
-    read = FileImages(files, spec.size, images.device, workers).batches(places)
-    for chunk, batch in zip(images.split(256), read, strict=True):
-        chunk.copy_(batch)
-    return ResidentImages(images, device)
+def _images(files: Sequence[str], spec: DataSpec, training: bool, device: torch.device, workers: int) -> Images:
+    """Return images by position, read into memory at once if they fit and are the same in every epoch."""
+    cut = spec.augment == "resized_crop_flip"
+    shape = (len(files), 3, *spec.size)
+    if (cut and training) or math.prod(shape) > RESIDENT_BYTES:
+        return FileImages(files, spec.size, device, workers, cut)
+    logger.info("reading %d images of %s into memory (%d MB)", len(files), spec.name, math.prod(shape) >> 20)
+    read = FileImages(files, spec.size, torch.device("cpu"), workers, cut)
+    return ResidentImages(_everything(read, shape, torch.uint8), device)

@@ -76,6 +76,7 @@ NETWORKS: dict[str, NetworkEntry] = {
         "ShuffleNet, 3 groups, widths 240/480/960; 0.95 M parameters", "shufflenetv1", "ShuffleNetV1"
     ),
     "ShuffleV2": NetworkEntry("ShuffleNetV2, widths 116/232/464; 1.36 M parameters", "shufflenetv2", "ShuffleNetV2"),
+    "conv5": NetworkEntry("Five 3x3 convolutions with norm, AlexNet's widths; 2.28 M parameters", "conv5", "Conv5"),
 }
 
 

@@ -20,9 +20,9 @@ import torch
 from torchvision import datasets
 from torchvision.transforms import functional as tv
 
-from bench.data import DATASETS, DataChoice, resolve
-from bench.data import images as images_module
+from bench.data import DataChoice, fetched, packaged, resolve
 from bench.data.images import ResidentImages, kept, load
+from bench.data.named import DATASETS
 from bench.types import RequestError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_digits_hold_90_training_images_of_each_class_and_897_to_test(tmp_path):
 def test_digits_splits_share_no_image_and_lack_none(tmp_path):
     from sklearn.datasets import load_digits
 
-    (train, _), (test, _) = images_module._digits()
+    (train, _), (test, _) = packaged.digits()
     ours = sorted(image.numpy().tobytes() for image in torch.cat([train, test]))
     theirs = sorted(np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images)
     assert ours == theirs
@@ -75,7 +75,7 @@ def test_digits_splits_share_no_image_and_lack_none(tmp_path):
 
 def test_digits_are_split_always_the_same_way():
     """A change here is a change of every number on digits."""
-    (train, _), _ = images_module._digits()
+    (train, _), _ = packaged.digits()
     assert hashlib.sha256(train.numpy().tobytes()).hexdigest()[:16] == "77521d3e1880cd6b"
 
 
@@ -145,7 +145,7 @@ def fashion_mnist(tmp_path_factory):
 
 
 def test_fashion_mnists_counts_and_labels_are_the_published_ones(fashion_mnist):
-    (images, targets), (test_images, test_targets) = images_module._torchvision("fashion_mnist", fashion_mnist)
+    (images, targets), (test_images, test_targets) = fetched.read_fetched("fashion_mnist", fashion_mnist)
     named = DATASETS["fashion_mnist"]
     assert (len(images), len(test_images)) == (named.train, named.test)
     assert targets.bincount().tolist() == [named.fewest] * named.classes
@@ -154,7 +154,7 @@ def test_fashion_mnists_counts_and_labels_are_the_published_ones(fashion_mnist):
 
 
 def test_the_named_mean_and_deviation_of_fashion_mnist_are_those_of_the_training_images(fashion_mnist):
-    (images, _), _ = images_module._torchvision("fashion_mnist", fashion_mnist)
+    (images, _), _ = fetched.read_fetched("fashion_mnist", fashion_mnist)
     pixels = images.double() / 255
     assert float(pixels.mean()) == pytest.approx(DATASETS["fashion_mnist"].mean[0], abs=1e-3)
     assert float(pixels.std()) == pytest.approx(DATASETS["fashion_mnist"].std[0], abs=1e-3)
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_replaced_by_a_download(mirror, tmp_path):
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(images_module, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fetched, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -328,7 +328,7 @@ def test_the_named_mean_and_deviation_of_digits_are_those_of_the_training_images
 
 def digits_kept(**choice):
     """Return the positions of digits that a subset keeps."""
-    (_, targets), _ = images_module._digits()
+    (_, targets), _ = packaged.digits()
     return targets, kept(targets, resolve(DataChoice(name="digits", resize=32, **choice)))
 
 

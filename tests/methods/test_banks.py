@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.types import DataInfo
 from methods import banks
-from methods.banks import drawn_pieces, log_sum, log_sum_value, masked_pieces, softplus_sum
+from methods.banks import drawn_pieces, log_sum, log_sum_value, masked_pieces, shared_pieces, softplus_sum
 from tests.methods.samples import build
 
 B, D, N = 4, 5, 6
@@ -27,6 +27,15 @@ class Case:
             mask = torch.rand(B, self.m, dtype=torch.float64).round()
             self.pieces = partial(masked_pieces, lambda columns: mask[:, columns], B, self.m)
             self.rows = [row.nonzero()[:, 0] for row in mask]
+        elif kind == "counted":
+            times = torch.randint(3, (B, self.m)).double()
+            self.pieces = partial(masked_pieces, lambda columns: times[:, columns], B, self.m)
+            self.rows = [torch.arange(self.m).repeat_interleave(row.long()) for row in times]
+        elif kind == "shared":
+            own = torch.randint(self.m, (2, N))
+            own[0, 1] = own[0, 0]  # drawn twice
+            self.pieces = partial(shared_pieces, own, B // 2, D)
+            self.rows = own.repeat_interleave(B // 2, dim=0)
         else:
             self.rows = torch.randint(self.m, (B, N))
             self.rows[0, 1] = self.rows[0, 0]  # drawn twice
@@ -43,7 +52,7 @@ class Case:
         )
 
 
-@pytest.fixture(params=["whole", "gathered", "masked"])
+@pytest.fixture(params=["whole", "gathered", "masked", "counted", "shared"])
 def case(request):
     return Case(request.param)
 

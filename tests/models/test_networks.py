@@ -14,7 +14,7 @@ from bench.types import RequestError
 
 # One of each structure; the others differ from them in depth or width alone.
 FAMILIES = ("resnet8", "resnet8x4", "ResNet50", "wrn_16_1", "wrn_16_2", "vgg8", "vgg11", "MobileNetV2", "ShuffleV1")
-FAMILIES += ("ShuffleV2",)
+FAMILIES += ("ShuffleV2", "conv5")
 
 
 def built(name, num_classes=10, in_channels=3):
@@ -89,7 +89,7 @@ def test_nothing_that_is_returned_is_changed_by_what_follows(name):
         assert tensor._version == 0  # torch counts a tensor's changes in place
 
 
-@pytest.mark.parametrize("name", ["resnet8", "ResNet50", "ShuffleV1"])
+@pytest.mark.parametrize("name", ["resnet8", "ResNet50", "ShuffleV1", "conv5"])
 def test_a_stage_is_the_relu_of_its_preactivation(name):
     features = built(name).features(images(), preactivations=True)
     for stage, before in zip(features.stages[1:], features.preactivations[1:], strict=True):
@@ -109,7 +109,7 @@ def test_any_image_size_gives_one_row_an_image(name, height, width):
     assert all(torch.isfinite(tensor).all() for tensor in all_tensors(features))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "vgg8", "ShuffleV1"])
+@pytest.mark.parametrize("name", ["resnet8", "vgg8", "ShuffleV1", "conv5"])
 def test_the_embedding_is_the_mean_of_the_last_stage_over_all_positions(name):
     features = built(name).eval().features(images(2, 3, 64, 96))
     assert_close(features.embedding, features.stages[-1].flatten(2).mean(2))
@@ -128,6 +128,35 @@ def test_images_may_have_any_number_of_channels(name, channels):
 def test_vgg_pools_a_fourth_time_at_height_64_only(height, sizes):
     found = shapes(built("vgg8"), "vgg8", 3, height, 32)
     assert [stage[1] for stage in found.stages] == sizes
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "sizes"),
+    [
+        (32, 32, [(32, 32), (16, 16), (8, 8), (4, 4), (4, 4)]),
+        (240, 320, [(240, 320), (120, 160), (60, 80), (30, 40), (30, 40)]),
+    ],
+)
+def test_conv5_halves_its_maps_three_times(height, width, sizes):
+    with torch.device("meta"):
+        network = build("conv5", num_classes=10, in_channels=1)
+    found = shapes(network, "conv5", 1, height, width)
+    assert [stage[1:] for stage in found.stages] == sizes
+
+
+def test_conv5s_summary_states_its_parameters():
+    parameters = sum(p.numel() for p in build("conv5", num_classes=100).parameters())
+    assert NETWORKS["conv5"].summary.endswith(f"; {parameters / 1e6:.2f} M parameters")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_takes_luminance_and_chrominance(name, channels):
+    with torch.device("meta"):
+        network = build(name, num_classes=10, in_channels=channels)
+    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert convolution.in_channels == channels
+    assert shapes(network, name, channels, 32, 32).classes == 10
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -156,7 +185,7 @@ def test_shapes_leaves_modes_statistics_and_gradients_as_they_were():
     assert torch.equal(random, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["resnet8x4", "ResNet50", "wrn_16_2", "vgg11", "MobileNetV2"])
+@pytest.mark.parametrize("name", ["resnet8x4", "ResNet50", "wrn_16_2", "vgg11", "MobileNetV2", "conv5"])
 def test_convolutions_start_with_the_published_spread(name):
     for module in built(name).modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
@@ -172,8 +201,8 @@ def test_shufflenets_start_as_pytorch_draws_them(name):
             assert module.weight.std().item() == pytest.approx((1 / (3 * fan_in)) ** 0.5, rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["vgg8", "MobileNetV2"])
-def test_classifiers_of_vgg_and_mobilenet_start_small(name):
+@pytest.mark.parametrize("name", ["vgg8", "MobileNetV2", "conv5"])
+def test_classifiers_of_vgg_mobilenet_and_conv5_start_small(name):
     classifier = [module for module in built(name, num_classes=100).modules() if isinstance(module, nn.Linear)][-1]
     assert classifier.weight.std().item() == pytest.approx(0.01, rel=0.03)
     assert not classifier.bias.any()

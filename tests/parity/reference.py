@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 Module = TypeVar("Module", bound=nn.Module)
+UNPUBLISHED = {"crd_local"}  # methods that the reference implementation lacks: their own tests recompute them
 
 
 def draw(seed: int, *shape: int) -> Tensor:

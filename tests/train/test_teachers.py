@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from bench.build import build_network
-from bench.data.batches import Normaliser
+from bench.data.batches import Viewer
 from bench.data.images import load
 from bench.report import outcomes
 from bench.status import describe
@@ -191,7 +191,7 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
     (together,) = cell(plan, "teacher").runs
     assert set(together.teachers) <= set(observer.epochs)
     _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
-    images = Normaliser(together.data, torch.device("cpu"))(test.images.images)
+    images = Viewer(together.data, torch.device("cpu"))(test.images.images)
     mean = torch.zeros(len(test), 10)
     for name in together.teachers:
         network = build_network(plan.runs[name].student, plan.runs[name].data).eval()

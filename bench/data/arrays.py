@@ -1,0 +1,30 @@
+"""Images and labels as arrays, and how they are scaled to another size."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Arrays = tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]  # (images, targets) of the two splits
+
+
+def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (n, C, h, w) as (n, C, H, W) of the same type: the first three channels bilinear and antialiased.
+
+    Args:
+        images: values 0 to 255; a fourth channel is depth, which takes the nearest pixel's: a mean of what is near
+            and what is far is where nothing is.
+        size: (H, W).
+    """
+    if images.shape[-2:] == size:
+        return images
+    colours = F.interpolate(images[:, :3].float(), size, mode="bilinear", antialias=True)
+    found = colours.round().clamp(0, 255).to(images.dtype)
+    return found if images.shape[1] <= 3 else torch.cat([found, nearest(images[:, 3], size)[:, None]], dim=1)
+
+
+def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps (n, h, w) of any type as (n, H, W), each pixel the one nearest to its centre."""
+    rows, columns = (
+        ((torch.arange(new) + 0.5) * old / new).floor().long() for new, old in zip(size, maps.shape[-2:], strict=True)
+    )
+    return maps[:, rows[:, None], columns]

@@ -1,0 +1,151 @@
+"""Data sets that torchvision reads or fetches: from their published files below the data root, or downloaded there."""
+
+import gzip
+import logging
+import shutil
+import socket
+import tempfile
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from bench.data.arrays import Arrays
+from bench.data.named import DATASETS
+from bench.types import RequestError
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 20.0  # of a download: a firewall that drops packets must not hold a request for minutes
+KINDS: dict[str, type[Any]] = {
+    "mnist": datasets.MNIST,
+    "fashion_mnist": datasets.FashionMNIST,
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
+    "stl10": datasets.STL10,
+    "stl10_unlabelled": datasets.STL10,
+}
+STL10_SHAPE = (3, 96, 96)  # of an image in STL-10's files, columns before rows
+
+
+def read_fetched(name: str, root: Path) -> Arrays:
+    """Return one of torchvision's data sets from `root`, downloaded there first if it can be.
+
+    Raises:
+        RequestError: it is not there and cannot be downloaded.
+    """
+    kind, folder = KINDS[name], root / str(DATASETS[name].folder)
+    try:
+        return _read(name, root, folder)
+    except Exception as error:  # of a damaged file, torchvision and gzip raise whatever they like
+        logger.info("%s is not in %s, or is damaged: downloading it", name, root)
+        logger.debug("%r", error)
+    try:
+        _download(kind, root, folder)
+        return _read(name, root, folder)
+    except Exception as error:
+        raise RequestError(
+            f"data {name!r}: looked for {_wanted(name, folder)} and did not find them all, or found them damaged, and "
+            f"they cannot be downloaded ({' '.join(str(error).split())}). "
+            "Put the published files there, or name another folder with --data DIR"
+        ) from error
+
+
+def _read(name: str, root: Path, folder: Path) -> Arrays:
+    if KINDS[name] is datasets.STL10:
+        return _read_stl10(name, folder)
+    for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files that were put there by hand
+        plain = packed.with_suffix("")
+        if not plain.exists() or not plain.stat().st_size:  # an empty .gz unpacks without complaint
+            _unpack(packed, plain)
+    train, test = (KINDS[name](root, train=train) for train in (True, False))
+    return (_uint8(train.data), torch.as_tensor(train.targets)), (_uint8(test.data), torch.as_tensor(test.targets))
+
+
+def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+    """Return the files of images and labels of the two splits."""
+    if name == "stl10_unlabelled":
+        return ("unlabeled_X.bin", None), ("test_X.bin", None)
+    return ("train_X.bin", "train_y.bin"), ("test_X.bin", "test_y.bin")
+
+
+def _read_stl10(name: str, folder: Path) -> Arrays:
+    """Return STL-10's splits, images left in their files until they are looked at.
+
+    torchvision's own class would read three gigabytes to compare their sums, then all of them again.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: a file holds no whole number of images, or another number of labels.
+    """
+
+    def split(images_file: str, labels_file: str | None) -> tuple[Tensor, Tensor | None]:
+        # mode "c": torch wants memory that could be written; nothing is, and the file would stay as it is
+        pixels = np.memmap(folder / images_file, np.uint8, mode="c")
+        images = torch.from_numpy(pixels.reshape(-1, *STL10_SHAPE)).transpose(2, 3)
+        if labels_file is None:
+            return images, None
+        labels = np.fromfile(folder / labels_file, np.uint8)  # counted from 1
+        if len(labels) != len(images) or not 1 <= labels.min() <= labels.max() <= DATASETS[name].classes:
+            raise ValueError(f"{labels_file} does not hold a label of each image")
+        return images, torch.from_numpy(labels.astype(np.int64) - 1)
+
+    train, test = _stl10_files(name)
+    return split(*train), split(*test)
+
+
+def _unpack(packed: Path, plain: Path) -> None:
+    """Unpack a file so that it appears whole or not at all, whoever else does so."""
+    temporary = plain.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with gzip.open(packed) as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        temporary.replace(plain)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _download(kind: type[Any], root: Path, folder: Path) -> None:
+    """Download a data set beside its place, then move it there: a download cut short leaves nothing that is read."""
+    made = not root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as place:
+            if (archive := root / getattr(kind, "filename", "")).is_file():
+                shutil.copy(archive, place)  # put there by hand: torchvision takes it if it is the published one
+            kind(place, download=True)
+            come = Path(place, folder.name)
+            for file in [file for file in come.rglob("*") if file.is_file()]:
+                target = folder / file.relative_to(come)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    finally:
+        socket.setdefaulttimeout(timeout)
+        if made:
+            with suppress(OSError):
+                root.rmdir()  # empty, since nothing has come
+
+
+def _wanted(name: str, folder: Path) -> str:
+    """Return the files that are read, as text."""
+    kind = KINDS[name]
+    if kind is datasets.STL10:
+        return f"{', '.join(file for files in _stl10_files(name) for file in files if file)} in {folder}"
+    if hasattr(kind, "resources"):
+        return (
+            f"{', '.join(name.removesuffix('.gz') for name, _ in kind.resources)} (or each as .gz) in {folder / 'raw'}"
+        )
+    return f"{', '.join((*dict(kind.train_list), *dict(kind.test_list), kind.meta['filename']))} in {folder}"
+
+
+def _uint8(images: Tensor | np.ndarray) -> Tensor:
+    """Return (n, C, H, W) of MNIST's (n, H, W) tensor or CIFAR's (n, H, W, C) array."""
+    tensor = torch.as_tensor(images)
+    return tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()

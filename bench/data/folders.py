@@ -1,0 +1,136 @@
+"""Folders of images: which files they hold, by names alone, so that a million take seconds. Imports no torch."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.types import RequestError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
+TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
+Listing = dict[str, dict[str, list[str]]]  # files by split ("train", "test") and class
+
+
+def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS) -> Listing:
+    """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
+
+    Args:
+        folder: holds `train/` and the test split.
+        test: names of the test split's folder; the first that exists is read.
+
+    Raises:
+        RequestError: a folder is missing, empty or not readable, or the test split has a class of its own.
+    """
+    listing = {"train": _list_split(folder, ("train",)), "test": _list_split(folder, test)}
+    if unknown := sorted(listing["test"].keys() - listing["train"].keys()):
+        raise RequestError(f"{folder}: the test split has classes that the training split lacks: {', '.join(unknown)}")
+    return listing
+
+
+def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]:
+    root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
+    if root is None:
+        wanted = " or ".join(f"{folder / name}" for name in candidates)
+        raise RequestError(f"looked for the folder {wanted}, one folder of images a class, and found none")
+    listing = {}
+    try:
+        for entry in sorted(os.scandir(root), key=lambda e: e.name):
+            if entry.is_dir():
+                names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
+                # text, since a Path each costs minutes in millions
+                listing[entry.name] = [f"{entry.path}/{name}" for name in names]
+    except OSError as error:
+        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    if len(listing) < 2 or not all(listing.values()):
+        empty = [name for name, files in listing.items() if not files]
+        what = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
+        raise RequestError(
+            f"{root}: found {what}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
+        )
+    return listing
+
+
+def list_named(name: str, folder: Path) -> Listing:
+    """Return the files of `imagenet` or `tiny_imagenet`, as `list_folder` does, its classes in the order of their ids.
+
+    Raises:
+        RequestError: something is missing or not as published.
+    """
+    try:
+        return list_folder(folder, test=("val",)) if name == "imagenet" else _list_tiny_imagenet(folder)
+    except RequestError as error:
+        raise absent(name, str(error)) from error
+
+
+def absent(name: str, found: str) -> RequestError:
+    """Return the error for a data set that is not there as it was published, and that cannot be fetched.
+
+    Args:
+        name: the data set's.
+        found: where it was looked for, and what was wrong.
+    """
+    return RequestError(
+        f"data {name!r}: {found}. It cannot be downloaded from here: put the published files there, "
+        "or name another folder with --data DIR"
+    )
+
+
+def _list_tiny_imagenet(folder: Path) -> Listing:
+    wnids = sorted(_lines(folder / "wnids.txt"))
+    of_image = dict(line.split("\t")[:2] for line in _lines(folder / "val" / "val_annotations.txt"))
+    train = {wnid: _images_in(folder / "train" / wnid / "images") for wnid in wnids}
+    test: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    for path in _images_in(folder / "val" / "images"):
+        wnid = of_image.get(os.path.basename(path), "")
+        if wnid not in test:
+            raise RequestError(f"{path}: found no class of wnids.txt for it in val_annotations.txt")
+        test[wnid].append(path)
+    return {"train": train, "test": test}
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"looked for the file {file}, and it cannot be read: {error}") from error
+
+
+def _images_in(folder: Path) -> list[str]:
+    """Return the paths of a folder's images, in alphabetical order.
+
+    Raises:
+        RequestError: it is missing, not readable, or holds none.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS))
+    except OSError as error:
+        raise RequestError(f"looked for images in {folder}, which cannot be read: {error.strerror}") from error
+    if not names:
+        raise RequestError(f"looked for images in {folder}, and found none")
+    return [f"{folder}/{name}" for name in names]
+
+
+def fingerprint(listing: Listing) -> str:
+    """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
+    digest = hashlib.sha256()
+    try:
+        for split, classes in listing.items():
+            for name, files in classes.items():
+                for file in files:
+                    line = f"{split}/{name}/{os.path.basename(file)}\t{os.stat(file).st_size}\n"
+                    digest.update(os.fsencode(line))
+    except OSError as error:
+        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()[:16]
+
+
+def size_of(file: str) -> tuple[int, int]:
+    """Return an image's (height, width)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception as error:  # a decoder raises whatever it likes
+        raise RequestError(f"{file}: cannot be read as an image: {error}") from error

@@ -1,0 +1,220 @@
+"""The data sets that are known by name, and what is known of them. Imports no torch.
+
+Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders; CIFAR-10's, MNIST's,
+Fashion-MNIST's and ImageNet's are their training sets' means and deviations as commonly published; STL-10's and
+TinyImageNet's are those of a later implementation of the paper's linear probes (giakoumoglou/distillers); those of
+digits, photo_patches and stereo_motorcycle were computed on their training splits.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.spec import Augment, View
+
+Labels = Literal["image", "pixel", "none"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A data set known by its name.
+
+    Attributes:
+        summary: what it is, for `list datasets`.
+        classes: number of classes.
+        size: (height, width) of its images in pixels.
+        mean: per channel, of training images in [0, 1]; a grey image's one value stands for three channels.
+        std: likewise.
+        augment: what the field trains with; no flips where a mirrored image is another sign.
+        train: number of training images.
+        test: number of test images.
+        fewest: training images of the smallest class; 0 where an image has no class of its own.
+        folder: the folder below the data root, None for data that comes with a package.
+        labels: whether an image has a class, each of its pixels has one, or nothing has.
+        colour: whether the images have colours.
+        depth: mean and deviation of the depth that comes with each image, in the unit it is stored in (millimetres,
+            or hundredths of a pixel of disparity); None without depth.
+    """
+
+    summary: str
+    classes: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augment
+    train: int
+    test: int
+    fewest: int
+    folder: str | None
+    labels: Labels = "image"
+    colour: bool = True
+    depth: tuple[float, float] | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Return what a network can be shown of an image, beside the image as it is."""
+        return (*(COLOUR_VIEWS if self.colour else ()), *(("depth",) if self.depth else ()))
+
+    @property
+    def where(self) -> str:
+        """Return where the data is looked for, as text."""
+        return f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+
+
+COLOUR_VIEWS: tuple[View, ...] = ("luminance", "chrominance")
+DATASETS: dict[str, NamedData] = {
+    "digits": NamedData(
+        summary="8x8 scans of handwritten digits that scikit-learn ships: 90 of each class to train, 897 to test",
+        classes=10,
+        size=(8, 8),
+        mean=(0.3048,) * 3,
+        std=(0.3235,) * 3,
+        augment="crop",
+        train=900,
+        test=897,
+        fewest=90,
+        folder=None,
+        colour=False,
+    ),
+    "mnist": NamedData(
+        summary="28x28 handwritten digits",
+        classes=10,
+        size=(28, 28),
+        mean=(0.1307,) * 3,
+        std=(0.3081,) * 3,
+        augment="crop",
+        train=60000,
+        test=10000,
+        fewest=5421,
+        folder="MNIST",
+        colour=False,
+    ),
+    "fashion_mnist": NamedData(
+        summary="28x28 grey photographs of clothes",
+        classes=10,
+        size=(28, 28),
+        mean=(0.2860,) * 3,
+        std=(0.3530,) * 3,
+        augment="crop_flip",
+        train=60000,
+        test=10000,
+        fewest=6000,
+        folder="FashionMNIST",
+        colour=False,
+    ),
+    "cifar10": NamedData(
+        summary="32x32 colour photographs of ten kinds of things",
+        classes=10,
+        size=(32, 32),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        augment="crop_flip",
+        train=50000,
+        test=10000,
+        fewest=5000,
+        folder="cifar-10-batches-py",
+    ),
+    "cifar100": NamedData(
+        summary="32x32 colour photographs of a hundred kinds of things",
+        classes=100,
+        size=(32, 32),
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+        augment="crop_flip",
+        train=50000,
+        test=10000,
+        fewest=500,
+        folder="cifar-100-python",
+    ),
+    "stl10": NamedData(
+        summary="96x96 colour photographs of ten kinds of things",
+        classes=10,
+        size=(96, 96),
+        mean=(0.4467, 0.4398, 0.4066),
+        std=(0.2603, 0.2566, 0.2712),
+        augment="crop_flip",
+        train=5000,
+        test=8000,
+        fewest=500,
+        folder="stl10_binary",
+    ),
+    # Without labels there are no classes; with ten a student's classifier fits stl10, which it is tuned on later.
+    "stl10_unlabelled": NamedData(
+        summary="the 96x96 colour photographs of STL-10 that have no labels; to test, its labelled ones without theirs",
+        classes=10,
+        size=(96, 96),
+        mean=(0.4467, 0.4398, 0.4066),
+        std=(0.2603, 0.2566, 0.2712),
+        augment="crop_flip",
+        train=100000,
+        test=8000,
+        fewest=0,
+        folder="stl10_binary",
+        labels="none",
+    ),
+    "tiny_imagenet": NamedData(
+        summary="64x64 colour photographs of two hundred kinds of things",
+        classes=200,
+        size=(64, 64),
+        mean=(0.4802, 0.4481, 0.3975),
+        std=(0.2770, 0.2691, 0.2821),
+        augment="crop_flip",
+        train=100000,
+        test=10000,
+        fewest=500,
+        folder="tiny-imagenet-200",
+    ),
+    "imagenet": NamedData(
+        summary="ImageNet's colour photographs of a thousand kinds of things; read by workers, never held in memory",
+        classes=1000,
+        size=(224, 224),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        augment="resized_crop_flip",
+        train=1281167,
+        test=50000,
+        fewest=732,
+        folder="imagenet",
+    ),
+    # Depth: our choice, which maps 0 to 10 m, the sensor's range, to -1 to 1.
+    "nyu_depth_v2": NamedData(
+        summary="photographs of rooms with the depth and one of 37 classes of each pixel",
+        classes=37,
+        size=(240, 320),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        augment="crop_flip",
+        train=795,
+        test=654,
+        fewest=0,
+        folder="nyu_depth_v2",
+        labels="pixel",
+        depth=(5000.0, 5000.0),
+    ),
+    "photo_patches": NamedData(
+        summary="a fixture, no benchmark: 32x32 patches of ten photographs; a patch's class is its photograph",
+        classes=10,
+        size=(32, 32),
+        mean=(0.4831, 0.3649, 0.3154),
+        std=(0.3151, 0.2491, 0.2505),
+        augment="crop_flip",
+        train=12000,
+        test=5000,
+        fewest=1200,
+        folder=None,
+    ),
+    "stereo_motorcycle": NamedData(
+        summary="a fixture, no benchmark: 64x64 tiles of one photograph with disparity; a pixel's class is its range",
+        classes=5,
+        size=(64, 64),
+        mean=(0.5267, 0.4308, 0.4054),
+        std=(0.2337, 0.2335, 0.2441),
+        augment="crop_flip",
+        train=600,
+        test=200,
+        fewest=0,
+        folder=None,
+        labels="pixel",
+        depth=(3139.3, 1753.2),
+    ),
+}

@@ -1,0 +1,87 @@
+"""NYU Depth V2: photographs of rooms with depth, from its labelled MATLAB file.
+
+Paper:  Silberman, Hoiem, Kohli and Fergus, Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012.
+Files:  nyu_depth_v2_labeled.mat (version 7.3, which is HDF5: every array comes with its axes reversed) and splits.mat.
+Labels: the field's 37 classes, those of the 40 of Gupta, Arbelaez and Malik (CVPR 2013) that are things of one kind.
+        Their mapping of all of the file's 894 names is a file of its own; our choice is to take the objects whose name
+        in the labelled file is a class's own, and to ignore the pixels of all others.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from scipy.io import loadmat  # type: ignore[import-untyped]
+from torch import Tensor
+
+from bench.data.arrays import Arrays, nearest, scaled
+from bench.data.folders import absent
+from bench.spec import IGNORED
+
+CLASSES = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
+    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
+    *("ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard"),
+    *("person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
+)
+ALSO = {"book": "books"}  # the file's own name of a single one
+CHUNK = 32  # images read at a time: at full size they and their depth take 80 MB
+MILLIMETRES = 1000  # in the metre, in which the file gives depth
+
+
+def read_nyu(folder: Path, size: tuple[int, int]) -> Arrays:
+    """Return the training and the test split of `splits.mat`, in the order of the labelled file.
+
+    Images are (n, 4, H, W) int16: red, green and blue from 0 to 255, then the depth in millimetres, holes filled in as
+    in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
+
+    Args:
+        folder: holds both files.
+        size: (H, W) that images are scaled to; they are 480x640 in the file.
+
+    Raises:
+        RequestError: a file is missing, or is not the published one.
+    """
+    with _told(folder / "splits.mat") as path:
+        splits = loadmat(path)
+        train, test = (np.sort(splits[name].ravel()).astype(np.int64) - 1 for name in ("trainNdxs", "testNdxs"))
+    with _told(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
+        labels = class_of_each(names(file))
+        return _read(file, train, labels, size), _read(file, test, labels, size)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[Path]:
+    """Turn whatever is wrong with a file into an error that names it."""
+    try:
+        yield path
+    except Exception as error:  # scipy and h5py raise many kinds for a file that is missing, torn or of other content
+        problem = "is missing" if not path.is_file() else f"cannot be read ({' '.join(str(error).split())})"
+        raise absent("nyu_depth_v2", f"looked for the file {path}, which {problem}") from error
+
+
+def names(file: h5py.File) -> list[str]:
+    """Return the names of the file's objects: a cell array is an array of references to texts in UTF-16."""
+    return ["".join(map(chr, file[reference][()].ravel())) for reference in file["names"][()].ravel()]
+
+
+def class_of_each(objects: Sequence[str]) -> np.ndarray:
+    """Return the class (uint8) of each label in the file: 0 is no label, 1 the first of the names."""
+    places = {name: place for place, name in enumerate(CLASSES)}
+    found = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
+    return np.array([IGNORED, *found], dtype=np.uint8)
+
+
+def _read(file: h5py.File, positions: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    images = torch.empty(len(positions), 4, *size, dtype=torch.int16)
+    targets = torch.empty(len(positions), *size, dtype=torch.uint8)
+    for start in range(0, len(positions), CHUNK):
+        chosen, place = positions[start : start + CHUNK], slice(start, start + CHUNK)
+        depth = np.rint(file["depths"][chosen] * MILLIMETRES).astype(np.int16)
+        stored = np.concatenate([file["images"][chosen].astype(np.int16), depth[:, None]], axis=1)
+        images[place] = scaled(torch.from_numpy(stored).transpose(2, 3), size)
+        targets[place] = nearest(torch.from_numpy(labels[file["labels"][chosen]]).transpose(1, 2), size)
+    return images, targets

@@ -1,0 +1,109 @@
+"""Data that scikit-learn and scikit-image ship: nothing is ever downloaded."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.arrays import Arrays
+from bench.data.named import DATASETS
+from bench.spec import IGNORED
+
+PHOTOGRAPHS = (  # scikit-image's, then scikit-learn's
+    *("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina", "immunohistochemistry"),
+    *("stereo_motorcycle", "china.jpg", "flower.jpg"),
+)
+TRAINING_WIDTH = {"photo_patches": 0.7, "stereo_motorcycle": 0.6}  # share of a photograph, from its left edge
+# Where one range of disparity ends and the next begins, in pixels: the fifths of all that is valid in the whole map.
+DISPARITY_BOUNDS = (18.22, 23.80, 44.68, 50.27)
+DISPARITY_UNIT = 100  # stored values a pixel of disparity
+
+
+def digits() -> Arrays:
+    """Return scikit-learn's digits: 90 images of each class to train, drawn by a fixed seed, the rest to test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.rint(digits.images * 255 / 16).astype(np.uint8))[:, None]
+    targets = torch.from_numpy(digits.target).long()
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(targets), generator=generator)
+    train = torch.cat([order[targets[order] == label][: DATASETS["digits"].fewest] for label in range(10)])
+    is_train = torch.zeros(len(targets), dtype=torch.bool)
+    is_train[train] = True
+    return (images[is_train], targets[is_train]), (images[~is_train], targets[~is_train])
+
+
+def photo_patches() -> Arrays:
+    """Return 32x32 patches of ten photographs, as many of each, with which photograph it is.
+
+    Training patches lie in a photograph's left part, test patches in the rest: they share no pixel. The places are
+    drawn by a fixed seed, none twice.
+    """
+    train, test, generator = [], [], torch.Generator().manual_seed(0)
+    for name in PHOTOGRAPHS:
+        left, right = _parts(_photograph(name), "photo_patches")
+        train.append(_tiles(left, 32, DATASETS["photo_patches"].train // len(PHOTOGRAPHS), generator))
+        test.append(_tiles(right, 32, DATASETS["photo_patches"].test // len(PHOTOGRAPHS), generator))
+
+    def split(patches: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.cat(patches), torch.arange(len(patches)).repeat_interleave(len(patches[0]))
+
+    return split(train), split(test)
+
+
+def stereo_motorcycle() -> Arrays:
+    """Return 64x64 tiles of the left image of a stereo pair, with the range of each pixel's disparity as its label.
+
+    Training tiles lie in the left part of the image, test tiles in the rest. Tiles are (n, 4, 64, 64) int16: red,
+    green and blue from 0 to 255, then the disparity in hundredths of a pixel, 0 where it is not known. The more
+    disparity, the nearer. Labels are uint8, `IGNORED` where the disparity is not known.
+    """
+    from skimage.data import stereo_motorcycle as photograph
+
+    image, _, disparity = photograph()
+    known = np.isfinite(disparity)
+    stored = np.rint(np.where(known, disparity, 0) * DISPARITY_UNIT).astype(np.int16)
+    labels = np.where(known, np.digitize(np.where(known, disparity, 0), DISPARITY_BOUNDS), IGNORED).astype(np.int16)
+    colours = np.moveaxis(image, -1, 0).astype(np.int16)
+    everything = torch.from_numpy(np.concatenate([colours, stored[None], labels[None]]))
+    generator = torch.Generator().manual_seed(0)
+
+    def split(part: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        tiles = _tiles(part, 64, count, generator)
+        return tiles[:, :4].contiguous(), tiles[:, 4].to(torch.uint8)
+
+    left, right = _parts(everything, "stereo_motorcycle")
+    return split(left, DATASETS["stereo_motorcycle"].train), split(right, DATASETS["stereo_motorcycle"].test)
+
+
+def _photograph(name: str) -> Tensor:
+    """Return a photograph (3, H, W) uint8."""
+    import skimage.data
+    from sklearn.datasets import load_sample_image
+
+    pixels = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
+    left = pixels[0] if isinstance(pixels, tuple) else pixels  # a stereo pair's left one
+    return torch.from_numpy(left.copy()).permute(2, 0, 1)
+
+
+def _parts(image: Tensor, data: str) -> tuple[Tensor, Tensor]:
+    """Return an image (C, H, W) cut into its left part, for training, and the rest, for testing."""
+    cut = round(image.shape[2] * TRAINING_WIDTH[data])
+    return image[:, :, :cut], image[:, :, cut:]
+
+
+def _tiles(image: Tensor, side: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return squares (count, C, side, side) of an image (C, H, W) at places drawn at random, none twice."""
+    windows = image.unfold(1, side, 1).unfold(2, side, 1)  # (C, rows, columns, side, side)
+    rows, columns = windows.shape[1:3]
+    places = torch.randperm(rows * columns, generator=generator)[:count]
+    return windows[:, places // columns, places % columns].transpose(0, 1).contiguous()
+
+
+PACKAGED: dict[str, Callable[[], Arrays]] = {
+    "digits": digits,
+    "photo_patches": photo_patches,
+    "stereo_motorcycle": stereo_motorcycle,
+}

@@ -1,0 +1,118 @@
+"""LocalCRD: CRD, and contrastive distillation of every position of a feature map beside it.
+
+Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, whose transfer from RGB to depth
+         has a global and a local loss. No code of it is published, so the form is this project's reading.
+Formula: loss = CRD's + mean_BHW -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], where every position of
+         sample i's map is an anchor against the bank of the teacher's embeddings: h, T, M and Z as in `crd`, Z one of
+         this sum's own, and the positive p and the N negatives q those that CRD's anchor of the same sample has.
+Reads:   what `crd` reads, and one stage of the student.
+         Owns what `crd` owns, a 1x1 convolution, trained, and a third log Z.
+Weight:  0.8, CRD's, for both sums alike, for want of a published one. Temperature 0.1, as there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from bench.types import DataInfo, Features, Shapes
+from methods.banks import Pieces, masked_pieces, shared_pieces
+from methods.base import register
+from methods.crd import CRD, Partners
+
+
+@register("crd_local", weight=0.8)
+class LocalCRD(CRD):
+    observes = (*CRD.observes, "critic_local")
+
+    def __init__(
+        self,
+        student: Shapes,
+        teacher: Shapes,
+        data: DataInfo,
+        *,
+        stage: int = -1,
+        n_negatives: PositiveInt = 16384,
+        negatives: Literal["other_class", "other_sample", "all"] = "other_sample",
+        negatives_fraction: PositiveFloat = 1.0,
+        positives: Literal["same_sample", "same_class"] = "same_sample",
+        objective: Literal["crd", "infonce"] = "crd",
+        temperature: PositiveFloat = 0.1,
+        dim: PositiveInt = 128,
+        bank_momentum: NonNegativeFloat = 0.5,
+    ) -> None:
+        """Build CRD and the convolution.
+
+        Args:
+            student: shapes of the student's features.
+            teacher: shapes of the teacher's features.
+            data: the training set; as it is set here, its targets are not needed.
+            stage: the student's stage, the stem being 0; negative counts from the end.
+            n_negatives: as in CRD, like all that follow.
+            negatives: any other sample unless said otherwise, so that no labels are needed.
+            negatives_fraction: as in CRD.
+            positives: as in CRD.
+            objective: as in CRD, of the positions too.
+            temperature: as in CRD.
+            dim: as in CRD, of the convolution's outputs too.
+            bank_momentum: as in CRD.
+
+        Raises:
+            ValueError: the student lacks the stage, or CRD refuses its parameters.
+        """
+        if reason := self.inapplicable(student, teacher, stage):
+            raise ValueError(f"stage={stage}: {reason}")
+        super().__init__(
+            student,
+            teacher,
+            data,
+            n_negatives=n_negatives,
+            negatives=negatives,
+            negatives_fraction=negatives_fraction,
+            positives=positives,
+            objective=objective,
+            temperature=temperature,
+            dim=dim,
+            bank_momentum=bank_momentum,
+        )
+        self.stage = stage
+        self.local_head = nn.Conv2d(student.stages[stage][0], dim, kernel_size=1)
+
+    def sides(self, student: Features, teacher: Features, partners: Partners) -> Tensor:
+        """Return CRD's losses and that of the positions of a map (B, C, H, W), the mean over them: (3,)."""
+        positions = self.local_head(student.stages[self.stage]).flatten(2).mT  # (B, H*W, D)
+        pieces = self.local_pieces(partners, positions.shape[1])
+        anchors = F.normalize(positions.flatten(0, 1))[None]
+        local = self.contrast(anchors, (self.teacher_bank,), partners, pieces, self.log_z[2:])
+        return torch.cat((super().sides(student, teacher, partners), local))
+
+    def local_pieces(self, partners: Partners, each: int) -> Pieces:
+        """Return the scores of `each` anchors of every sample with the sample's negatives, in pieces of the bank."""
+        drawn = partners.negatives
+        if drawn is not None and drawn.shape[1] < self.n_samples:
+            return partial(shared_pieces, drawn, each, self.teacher_bank.shape[1])
+        # with N above M the whole bank is fewer rows than were drawn from it
+        of_samples = self.mask(partners.indices) if drawn is None else self.times(drawn)
+
+        def mask(columns: slice) -> Tensor:
+            return of_samples(columns).repeat_interleave(each, dim=0)
+
+        return partial(masked_pieces, mask, each * len(partners.indices), self.n_samples)
+
+    def times(self, drawn: Tensor) -> Callable[[slice], Tensor]:
+        """Return what gives columns of (B, M): how often each row of the bank is among those drawn, (B, N)."""
+        ones = self.teacher_bank.new_ones(drawn.shape)
+        times = self.teacher_bank.new_zeros(len(drawn), self.n_samples).scatter_add_(1, drawn, ones)
+        return lambda columns: times[:, columns]
+
+    @classmethod
+    def inapplicable(cls, student: Shapes, teacher: Shapes, stage: int = -1) -> str | None:
+        """Return a reason where the student lacks the stage."""
+        stages = len(student.stages)
+        if -stages <= stage < stages:
+            return None
+        return f"{student.network} has stages 0 to {stages - 1}, local CRD reads stage {stage}"
