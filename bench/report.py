@@ -1,6 +1,7 @@
 """From the store to the tables: table.csv, table.md and table.tex. Imports no torch and never trains."""
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -30,6 +31,7 @@ TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")
 MISSING, ABOVE, BELOW = "—", "↑", "↓"
 STUDENT = "student (none)"  # papers call the undistilled student so, our tables its row
 BEST_IS_SOUGHT = "The last epoch is the result; the best epoch, sought on the test split, is only shown beside it."
+STATISTICS = ("statistics.csv", "statistics.md")
 INCOMPLETE = "not all seeds are there; see n"
 PAPERS = {  # settings in which the CRD paper and its code differ: the term's method, the paper's value, the code's
     "FT's weight": ("ft", 500.0, 200.0),
@@ -119,6 +121,11 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
     return found
 
 
+def digest(plan: Plan, found: Iterable[Outcome]) -> str:
+    """Return a hash of table.csv, by which files made of the same outcomes tell whether they are up to date."""
+    return hashlib.sha256(to_csv(rows(plan, found)).encode()).hexdigest()[:16]
+
+
 def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as comma-separated values with a heading."""
     import io
@@ -133,7 +140,7 @@ def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
 # the table as people read it: methods by row, pairs by column
 
 Column = tuple[str, str]  # pair and metric
-MOST_COLUMNS = 4  # side by side on a page
+LINE, CELL, MOST_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 
 
 @dataclass(frozen=True)
@@ -184,11 +191,17 @@ def columns_of(found: Sequence[Outcome]) -> list[Column]:
     return list(dict.fromkeys(place[:2] for place in tabled(found)))
 
 
-def parts(columns: Sequence[Column]) -> list[Sequence[Column]]:
-    """Return columns in as few parts as a page's width allows, of about the same size."""
-    count = max(1, -(-len(columns) // MOST_COLUMNS))
+def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
+    """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
+    most = min(MOST_COLUMNS, max(1, (LINE - max(map(len, labels))) // CELL))
+    count = -(-len(columns) // most)
     bounds = [len(columns) * part // count for part in range(count + 1)]
     return [columns[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def labels_of(found: Sequence[Outcome]) -> list[str]:
+    """Return the tables' rows."""
+    return list(dict.fromkeys(outcome.cell.label for outcome in found))
 
 
 def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence[Column] | None = None) -> Layout:
@@ -200,7 +213,7 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence
         style: the format.
         columns: those shown; all if not given.
     """
-    by_place, labels = tabled(found), list(dict.fromkeys(outcome.cell.label for outcome in found))
+    by_place, labels = tabled(found), labels_of(found)
     shown = columns_of(found) if columns is None else columns
     kd = row_named(plan.cells, "KD")
     notes: dict[str, str] = {}
@@ -361,6 +374,8 @@ def _teachers(plan: Plan) -> Iterator[str]:
     for cell in plan.cells:
         if cell.method == TEACHER:
             run = plan.trained(cell.runs[0])
+            if run.is_ensemble:
+                run = plan.runs[run.teachers[0]]
             if run.schedule is None:
                 how = "read from a checkpoint"
             else:
@@ -467,7 +482,7 @@ LATEX = Style(
 def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
     """Return the table as Markdown: methods by pairs; then, a pair each, best epochs and published numbers beside."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}", "", MARKDOWN.text(protocol(plan))]
-    for columns in parts(columns_of(found)):
+    for columns in parts(columns_of(found), labels_of(found)):
         table = layout(plan, found, MARKDOWN, columns)
         lines += ["", *_grid(["method", *table.columns], table.rows)]
         lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
@@ -537,7 +552,7 @@ class Float:
 
 def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
     """Return the table as LaTeX floats, a part each, and the published numbers; they need the package booktabs."""
-    title, shown = escape_tex(plan.suite.title), parts(columns_of(found))
+    title, shown = escape_tex(plan.suite.title), parts(columns_of(found), labels_of(found))
     floats = []
     for number, columns in enumerate(shown, start=1):
         table = layout(plan, found, LATEX, columns)
@@ -546,8 +561,8 @@ def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
         told = table.protocol if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
         floats.append(Float(f"{title}{part}. {told}", plan.name + (f"-{number}" if number > 1 else ""), table))
     known = comparison(plan, found)
-    compared = parts([column for column in columns_of(found) if any(place[:2] == column for place in known)])
-    for number, columns in enumerate(compared if known else [], start=1):
+    compared = [column for column in columns_of(found) if any(place[:2] == column for place in known)]
+    for number, columns in enumerate(parts(compared, labels_of(found)) if known else [], start=1):
         floats.append(_compared(plan, found, known, columns, number))
     return _template().render(floats=floats)
 

@@ -25,7 +25,18 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
 from bench.plan import Plan
-from bench.report import INCOMPLETE, MARKDOWN, MISSING, Outcome, columns_of, comparable, row_named, tabled
+from bench.report import (
+    INCOMPLETE,
+    MARKDOWN,
+    MISSING,
+    STATISTICS,
+    Outcome,
+    columns_of,
+    comparable,
+    digest,
+    row_named,
+    tabled,
+)
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
 
@@ -303,13 +314,12 @@ def _ranked(by_place: Places, metric: str) -> tuple[list[str], Ranking | str]:
     return left_out, ranking(labels, [[means[x][p] for x in labels] for p in pairs])
 
 
-def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> list[str]:
-    """Write the statistics of a suite's outcomes; return the files' paths."""
+def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:
+    """Write the statistics of a suite's outcomes."""
     computed, folder = statistics(plan, found), store.suite_folder(plan.name)
-    texts = {"statistics.csv": to_csv(computed), "statistics.md": to_markdown(plan, computed)}
-    for name, text in texts.items():
-        write_whole(folder / name, text)
-    return [str(folder / name) for name in texts]
+    text = f"{to_markdown(plan, computed)}\n<!-- of table.csv {digest(plan, found)} -->\n"
+    for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
+        write_whole(folder / name, content)
 
 
 def to_csv(found: Statistics) -> str:
