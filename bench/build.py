@@ -101,9 +101,12 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             named = term.parameters.keys() & signature(cls.inapplicable).parameters
             if reason := cls.inapplicable(student, teacher, **{name: term.parameters[name] for name in named}):
                 return reason
-            labels = torch.arange(2 * run.data.classes) % run.data.classes  # stands in for data that is not read yet
+            n = 2 * run.data.classes  # stands in for data that is not read yet
+            labels = None if run.task == "cross_modal" else torch.arange(n) % run.data.classes
+            if labels is None and cls.needs_targets:
+                return "it needs labels, and students of another modality see none"
             try:
-                cls(student, teacher, DataInfo(len(labels), run.data.classes, labels), **term.parameters)
+                cls(student, teacher, DataInfo(n, run.data.classes, labels), **term.parameters)
             except ValueError as error:
                 names = f"{teacher.network}->{student.network}"
                 raise RequestError(f"method {term.method} on {names}: {error}") from None

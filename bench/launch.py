@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from bench.build import backbone_data, build_lane, build_network, inapplicable, teacher_shapes
 from bench.data.batches import TrainingData
-from bench.data.images import Split, load
+from bench.data.images import Split, fetch, load
 from bench.lane import Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
@@ -98,14 +98,14 @@ def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collec
         store.fail(run_id, Failure("inapplicable", reason))
 
 
-def fetch(runs: Sequence[RunSpec], folder: Path) -> None:
+def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
     """Download the data sets that runs need and the folder lacks, once for all processes that will train them.
 
     Raises:
         RequestError: they cannot be had.
     """
     for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
-        load(data, folder, torch.device("cpu"), workers=0)
+        fetch(data, folder)
 
 
 def needs_data(run: RunSpec) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.data import resolve
+from bench.data import resolve, views_of
 from bench.spec import METRICS, DataSpec, HeadSpec, NetworkSpec, RunSpec, Schedule, Task, TermSpec, canonical
 from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
@@ -199,6 +199,11 @@ def build(
             f"{path}: teacher_data: images of {teacher_data.size} pixels, but data has {data.size}: "
             "teacher and student see the same image. Set the same resize for both"
         )
+    if suite.task == "cross_modal" and teacher_data.view not in (None, *views_of(data.name)):
+        raise RequestError(
+            f"{path}: teacher_data: teachers see {teacher_data.view}, which {data.name}'s images, on which students "
+            f"learn from them, do not have. Known: {', '.join(views_of(data.name)) or 'no view'}"
+        )
     cells: list[Cell] = []
     runs: dict[str, RunSpec] = {}
     checkpoints: dict[str, Checkpoint] = {}
@@ -365,7 +370,11 @@ def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[
     several = len({evaluation.data.name for evaluation in suite.evaluations}) > 1
     known: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
-        seen = evaluation.data.model_copy(update={"view": cell.runs[0].data.view})
+        view = cell.runs[0].data.view
+        own_normalisation = {} if view is None else {"mean": None, "std": None}  # of images as they are, not of views
+        seen = evaluation.data.model_copy(update={"view": view, **own_normalisation})
+        if problems := seen.problems():
+            raise RequestError(f"{path}: evaluations[{index}].data: {'; '.join(problems)}")
         data = _resolve(seen, path, f"evaluations[{index}].data", sources)
         kind = {"probe": "" if several or evaluation.stages else "embedding", "segmentation": ""}
         own = [evaluation.data.name if several else "", kind.get(evaluation.kind, evaluation.kind)]

@@ -9,7 +9,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from bench.launch import choose_device, fetch, settle
+from bench.launch import choose_device, fetch_data, settle
 from bench.standing import is_open
 from bench.store import Store
 from bench.types import RequestError
@@ -41,7 +41,7 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
         return
     plan, store = work.plan, Store(work.results)
     wanted = [plan.runs[run_id] for run_id in work.runs]
-    fetch([run for run in wanted if is_open(run, plan, store, retried)], work.data)
+    fetch_data([run for run in wanted if is_open(run, plan, store, retried)], work.data)
     settle(plan, store, {}, retried)
     spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     processes: list[tuple[str, SpawnProcess, Connection]] = []

@@ -25,7 +25,7 @@ from submitit.core.utils import DelayedSubmission, FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
 from bench.jobs import JOBS, LOCK, SUBMISSION, Task, command, job_name, log_of, tasks
-from bench.launch import fetch, settle, unserved
+from bench.launch import fetch_data, settle, unserved
 from bench.plan import Cohort, portions
 from bench.provenance import ORIGIN, git_state
 from bench.spec import RunSpec
@@ -124,7 +124,7 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
     options = _options(plan.suite.slurm, suite)
     open_runs = [run for run in wanted if is_open(run, plan, store, retried)]
     reasons = unserved(plan, open_runs, catalog(work.plugins))
-    fetch(open_runs, work.data)  # where there is a network
+    fetch_data(open_runs, work.data)  # where there is a network
     with store.locked(LOCK):
         jobs = {run_id: task.job for task in tasks(store) if task.state for run_id in task.runs}
         missing = [run for run in open_runs if run.id not in reasons and (run.id in retried or run.id not in jobs)]

@@ -35,6 +35,8 @@ def shrunk(value: object) -> object:
     if "training" in found and "pairs" in found:
         found["training"]["initial_epochs"] = 1
         found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:2]}
+        if "evaluations" in found:  # on thousands of test images a row
+            found["methods"] = found["methods"][-2:]
     found |= FEW.get(str(found.get("name")), {})
     return found
 

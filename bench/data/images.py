@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
-from bench.data.folders import fingerprint, list_folder, list_named
+from bench.data.folders import Listing, fingerprint, list_folder, list_named
 from bench.data.named import DATASETS
 from bench.spec import DataSpec, seed_from
 from bench.types import RequestError
@@ -262,6 +262,18 @@ def load(spec: DataSpec, root: Path, device: torch.device, workers: int) -> tupl
     return train, _split(spec, test_images, test_targets, torch.arange(len(test_images)), device)
 
 
+def fetch(spec: DataSpec, root: Path) -> None:
+    """Download what can be and is lacking, and see that the rest is there; the arguments are those of `load`.
+
+    Raises:
+        RequestError: as `load`.
+    """
+    if spec.name in LISTED:
+        _listing(spec, root)  # its images are many files, and are read where they are used
+    else:
+        load(spec, root, torch.device("cpu"), workers=0)
+
+
 def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     """Return the positions that a subset keeps, ascending.
 
@@ -324,14 +336,18 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     return images
 
 
+def _listing(spec: DataSpec, root: Path) -> Listing:
+    if spec.name != IMAGEFOLDER:
+        return list_named(spec.name, root / str(DATASETS[spec.name].folder))
+    assert spec.path is not None  # only a specification made from a suite file is loaded
+    listing = list_folder(spec.path)
+    if fingerprint(listing) != spec.fingerprint:
+        raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
+    return listing
+
+
 def _listed(spec: DataSpec, root: Path, device: torch.device, workers: int) -> tuple[Split, Split]:
-    if spec.name == IMAGEFOLDER:
-        assert spec.path is not None  # only a specification made from a suite file is loaded
-        listing = list_folder(spec.path)
-        if fingerprint(listing) != spec.fingerprint:
-            raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
-    else:
-        listing = list_named(spec.name, root / str(DATASETS[spec.name].folder))
+    listing = _listing(spec, root)
     labels = {name: label for label, name in enumerate(listing["train"])}
 
     def split(name: str) -> Split:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from bench import train
 from bench.build import backbone_data, build_network
 from bench.data import images
-from bench.data.batches import Normaliser
+from bench.data.batches import Viewer
 from bench.standing import run_status
 from bench.store import Failure, Store
 from bench.types import RequestError
@@ -55,7 +55,7 @@ def test_a_probe_finds_the_weights_of_scikit_learns_logistic_regression(judge):
     network = build_network(run.student, backbone_data(run))
     network.load_state_dict(load_file(store.folder(run.source) / "student.safetensors"))
     learnt, test = images.load(run.data, store.root, CPU, workers=0)
-    view = Normaliser(run.data, CPU)
+    view = Viewer(run.data, CPU)
 
     def embedding(split) -> np.ndarray:
         with torch.no_grad():
