@@ -196,7 +196,7 @@ def report(
 ) -> int:
     """Write the tables."""
     plan, store, _ = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, list(plan.runs.values()))
+    return _answer(plan, store, list(plan.runs.values()), anew=True)
 
 
 @app.command("cost", help="Measure what each row's training step costs; write cost.csv and a chart.")
@@ -344,15 +344,29 @@ def _submit(
     return OK
 
 
-def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
-    """Write and print the tables; return the exit status."""
+def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", anew: bool = False) -> int:
+    """Write and print the tables, and write the statistics; return the exit status.
+
+    Args:
+        plan: the suite's.
+        store: its results.
+        wanted: the runs whose failure decides the exit status.
+        anew: whether to write the statistics even if they are up to date: what computes them takes seconds to import.
+    """
     from bench import report
     from bench.standing import run_status
 
     found = report.write(plan, store)
     _say(_table(plan, found))
-    written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
-    _say([f"Tables: {escape(', '.join(map(str, written)))}"])
+    folder = store.suite_folder(plan.name)
+    _say([f"Tables: {escape(', '.join(str(folder / f'table.{kind}') for kind in ('csv', 'md', 'tex')))}"])
+    files = [folder / name for name in report.STATISTICS]
+    made = all(path.exists() for path in files) and report.digest(plan, found) in files[-1].read_text(encoding="utf-8")
+    if anew or not made:
+        from bench import statistics
+
+        statistics.write(plan, store, found)
+    _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 
@@ -370,7 +384,7 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
         table = Table()
         table.add_column(first[0], overflow="fold")
         for column in columns[:fitting]:
-            table.add_column(column[0], overflow="fold", justify="right")
+            table.add_column(column[0], overflow="fold")
         for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
             table.add_row(*row)
         yield table

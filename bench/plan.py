@@ -35,7 +35,7 @@ class Cell:
         method: registered name(s), `teacher` or `none`.
         label: the row's name.
         overrides: what differs from the method's defaults.
-        standard: the name that published tables give the row; "" if it has settings of its own.
+        standard: the name that tables give the row's method; "" for several terms.
         runs: one a seed.
         metrics: the tables' names of what the runs record, and the records'.
     """

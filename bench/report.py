@@ -1,10 +1,13 @@
 """From the store to the tables: table.csv, table.md and table.tex. Imports no torch and never trains."""
 
 import csv
+import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from statistics import mean, stdev
 from typing import Any
@@ -13,6 +16,7 @@ import jinja2
 import rich.markup
 
 from bench.plan import Cell, Plan
+from bench.published import published
 from bench.spec import DataSpec
 from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
@@ -21,12 +25,18 @@ from bench.suite import NONE, TEACHER
 HEADLINES = ("top1", "miou", "pixel_accuracy")  # metrics that the table shows as people read it
 COLUMNS = (
     *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean"),
-    *("published", "status", "reason"),
+    *("published", "status", "reason", "difference"),
 )
-PUBLISHED_NAMES = {"ShuffleV1": "ShuffleNetV1", "ShuffleV2": "ShuffleNetV2"}  # wrn_16_2 is wrn-16-2 there
 TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # of teachers trained otherwise
-PUBLISHED_DATA = {"cifar100": "CIFAR-100"}
-MISSING = "—"
+MISSING, ABOVE, BELOW = "—", "↑", "↓"
+STUDENT = "student (none)"  # papers call the undistilled student so, our tables its row
+BEST_IS_SOUGHT = "The last epoch is the result; the best epoch, sought on the test split, is only shown beside it."
+STATISTICS = ("statistics.csv", "statistics.md")
+INCOMPLETE = "not all seeds are there; see n"
+PAPERS = {  # settings in which the CRD paper and its code differ: the term's method, the paper's value, the code's
+    "FT's weight": ("ft", 500.0, 200.0),
+    "CRD's temperature": ("crd", 0.1, 0.07),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Outcome:
         reason: why it is not done, or "".
         values: the last epochs' metrics in percent, one a finished seed, by metric.
         best: the best epochs', likewise.
+        seeds: the finished ones, in the order of `values`.
     """
 
     cell: Cell
@@ -46,6 +57,7 @@ class Outcome:
     reason: str
     values: Mapping[str, Sequence[float]]
     best: Mapping[str, Sequence[float]]
+    seeds: Sequence[int] = ()
 
 
 def outcomes(plan: Plan, store: Store) -> list[Outcome]:
@@ -55,20 +67,21 @@ def outcomes(plan: Plan, store: Store) -> list[Outcome]:
 
 def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
     found = [run_status(run, plan, store) for run in cell.runs]
-    records = [record for run in cell.runs if (record := store.record(run.id)) is not None]
+    done = [(run.seed, record) for run in cell.runs if (record := store.record(run.id)) is not None]
+    seeds, records = [seed for seed, _ in done], [record for _, record in done]
     values = {shown: [record["metrics"][name] for record in records] for shown, name in cell.metrics.items()}
     best = {shown: [r["best"][name] for r in records if r["best"]] for shown, name in cell.metrics.items()}
     statuses = [status for status, _ in found]
     if len(records) == len(cell.runs):
-        return Outcome(cell, "done", "", values, best)
+        return Outcome(cell, "done", "", values, best, seeds)
     order = ("failed", "diverged", "inapplicable", "running", "waiting")
     worst = next(status for status in order if status in statuses)
     at = statuses.index(worst)
     reason = found[at][1]
     if records:
         reason = f"seed {cell.runs[at].seed} {worst}" + (f": {reason}" if reason else "")
-        return Outcome(cell, "partial", reason, values, best)
-    return Outcome(cell, worst, reason, values, best)
+        return Outcome(cell, "partial", reason, values, best, seeds)
+    return Outcome(cell, worst, reason, values, best, seeds)
 
 
 def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -79,6 +92,7 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
         cell = outcome.cell
         for metric in cell.metrics:
             values, best = outcome.values[metric], outcome.best[metric]
+            printed = known.get((cell.pair, cell.label, metric))
             table.append(
                 {
                     **{"pair": cell.pair, "teacher": cell.teacher, "student": cell.student},
@@ -86,40 +100,12 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
                     "mean": round(mean(values), 4) if values else "",
                     "std": round(stdev(values), 4) if len(values) > 1 else "",
                     "best_mean": round(mean(best), 4) if best else "",
-                    "published": known.get((cell.teacher, cell.student, cell.standard), "") if metric == "top1" else "",
+                    "published": "" if printed is None else printed,
                     **{"status": outcome.status, "reason": outcome.reason},
+                    "difference": round(mean(values) - printed, 4) if values and printed is not None else "",
                 }
             )
     return table
-
-
-def published(plan: Plan) -> dict[tuple[str, str, str], float]:
-    """Return the published top-1 accuracies in percent of the suite's table, by (teacher, student, standard name)."""
-    if plan.suite.published is None:
-        return {}
-    ours = {_published_name(name): name for cell in plan.cells for name in (cell.teacher, cell.student)}
-    names = {"student": NONE}
-    with (files("bench") / "published.csv").open(encoding="utf-8") as file:
-        return {
-            (ours[row["teacher"]], ours[row["student"]], names.get(row["method"], row["method"])): float(row["value"])
-            for row in csv.DictReader(file)
-            if row["table"] == str(plan.suite.published.table)
-            and row["metric"] == "top1_acc"
-            and row["dataset"] == _published_data(plan)
-            and row["teacher"] in ours
-            and row["student"] in ours
-        }
-
-
-def _published_data(plan: Plan) -> str | None:
-    """Return the name that published tables give the suite's data, or None for a part of it or other sizes."""
-    data = plan.cells[0].runs[0].data
-    whole = (data.train_per_class, data.train_fraction, data.size) == (None, None, (32, 32))
-    return PUBLISHED_DATA.get(data.name) if whole else None
-
-
-def _published_name(network: str) -> str:
-    return PUBLISHED_NAMES.get(network, network.replace("_", "-"))
 
 
 def write(plan: Plan, store: Store) -> list[Outcome]:
@@ -135,6 +121,11 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
     return found
 
 
+def digest(plan: Plan, found: Iterable[Outcome]) -> str:
+    """Return a hash of table.csv, by which files made of the same outcomes tell whether they are up to date."""
+    return hashlib.sha256(to_csv(rows(plan, found)).encode()).hexdigest()[:16]
+
+
 def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as comma-separated values with a heading."""
     import io
@@ -147,6 +138,9 @@ def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 # the table as people read it: methods by row, pairs by column
+
+Column = tuple[str, str]  # pair and metric
+LINE, CELL, MOST_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 
 
 @dataclass(frozen=True)
@@ -182,21 +176,52 @@ class Style:
     dash: str
 
 
-def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
-    """Return the table's texts: the last epoch's numbers, the best method of each column and the second set off."""
-    by_place = {
+def tabled(found: Sequence[Outcome]) -> dict[tuple[str, str, str], Outcome]:
+    """Return the outcomes that the tables show, by (pair, metric, label)."""
+    return {
         (outcome.cell.pair, shown, outcome.cell.label): outcome
         for outcome in found
         for shown, metric in outcome.cell.metrics.items()
         if metric in HEADLINES
     }
-    columns = list(dict.fromkeys(place[:2] for place in by_place))
-    labels = list(dict.fromkeys(outcome.cell.label for outcome in found))
+
+
+def columns_of(found: Sequence[Outcome]) -> list[Column]:
+    """Return the tables' columns."""
+    return list(dict.fromkeys(place[:2] for place in tabled(found)))
+
+
+def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
+    """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
+    most = min(MOST_COLUMNS, max(1, (LINE - max(map(len, labels))) // CELL))
+    count = -(-len(columns) // most)
+    bounds = [len(columns) * part // count for part in range(count + 1)]
+    return [columns[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def labels_of(found: Sequence[Outcome]) -> list[str]:
+    """Return the tables' rows."""
+    return list(dict.fromkeys(outcome.cell.label for outcome in found))
+
+
+def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence[Column] | None = None) -> Layout:
+    """Return the table's texts: the last epoch's numbers, the best method of each column and the second set off.
+
+    Args:
+        plan: the suite's.
+        found: outcomes of its cells.
+        style: the format.
+        columns: those shown; all if not given.
+    """
+    by_place, labels = tabled(found), labels_of(found)
+    shown = columns_of(found) if columns is None else columns
+    kd = row_named(plan.cells, "KD")
     notes: dict[str, str] = {}
+    partial = False
     body = []
     for label in labels:
         texts = []
-        for pair, metric in columns:
+        for pair, metric in shown:
             outcome = by_place[pair, metric, label]
             values = outcome.values[metric]
             text = style.dash
@@ -204,28 +229,63 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
                 text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
                 rank = _rank(outcome, [by_place[pair, metric, other] for other in labels], metric)
                 text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
-            if outcome.status != "done":
-                sign = "†" if outcome.status == "partial" else ""
+                text += style.text(_arrow(outcome, None if kd is None else by_place[pair, metric, kd], metric))
+            if outcome.status == "partial":
+                partial = True
+                text += style.mark("†")
+            elif outcome.status != "done":
                 said = " ".join(outcome.reason.split())
                 reason = f"{outcome.status}: {said}" if said else outcome.status
-                text += style.mark(sign or notes.setdefault(reason, _letter(len(notes))))
+                text += style.mark(notes.setdefault(reason, _letter(len(notes))))
             texts.append(text)
         body.append((style.text(label), texts))
     explained = [f"{style.mark(letter)} {style.text(reason)}" for reason, letter in notes.items()]
-    if any(outcome.status == "partial" for outcome in found):
-        explained.append(f"{style.mark('†')} {style.text('not all seeds are there; see n')}")
+    if partial:
+        explained.append(f"{style.mark('†')} {style.text(INCOMPLETE)}")
     networks = {outcome.cell.pair: (outcome.cell.teacher, outcome.cell.student) for outcome in found}
-    metrics = [metric for _, metric in columns]
-    plain = set(metrics) == {"top1"}
+    plain = {metric for _, metric in columns_of(found)} == {"top1"}
     told = {"pair": len(networks) > 1 or plain, "metric": not plain}
     return Layout(
-        columns=[style.text(" ".join([pair] * told["pair"] + [metric] * told["metric"])) for pair, metric in columns],
-        networks=[(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair, _ in columns],
-        metrics=[] if plain else [style.text(metric) for metric in metrics],
+        columns=[style.text(" ".join([pair] * told["pair"] + [metric] * told["metric"])) for pair, metric in shown],
+        networks=[(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair, _ in shown],
+        metrics=[] if plain else [style.text(metric) for _, metric in shown],
         rows=body,
         notes=explained,
         protocol=style.text(protocol(plan)),
     )
+
+
+def row_named(cells: Sequence[Cell], name: str) -> str | None:
+    """Return the label of the row that tables call by a name: a method at its defaults, or else the row so labelled."""
+    plain = [cell.label for cell in cells if cell.standard == name and not cell.overrides]
+    return next(iter([*plain, *(cell.label for cell in cells if cell.label == name)]), None)
+
+
+def comparable(one: Outcome, other: Outcome, metric: str) -> bool:
+    """Return whether two cells of a column are about the same network: where teachers learn too, both have rows."""
+    return one.cell.metrics[metric] == other.cell.metrics[metric]
+
+
+def _arrow(outcome: Outcome, kd: Outcome | None, metric: str) -> str:
+    """Return whether a finished method's mean is above or below KD's, as tables print it; "" for other cells."""
+    both = (outcome, kd)
+    if kd is None or outcome.cell.method in (TEACHER, NONE) or any(one is None or one.status != "done" for one in both):
+        return ""
+    difference = mean(outcome.values[metric]) - mean(kd.values[metric])
+    if difference == 0 or not comparable(outcome, kd, metric):
+        return ""
+    return f" ({ABOVE if difference > 0 else BELOW})"
+
+
+def comparison(plan: Plan, found: Sequence[Outcome]) -> dict[tuple[str, str, str], tuple[float, float | None]]:
+    """Return published numbers, and what the last epochs' means differ from them, by (pair, metric, label)."""
+    by_place = tabled(found)
+    return {
+        (pair, metric, label): (printed, mean(values) - printed if values else None)
+        for (pair, label, metric), printed in published(plan).items()
+        if (outcome := by_place.get((pair, metric, label))) is not None
+        for values in [outcome.values[metric]]
+    }
 
 
 def protocol(plan: Plan) -> str:
@@ -240,7 +300,9 @@ def protocol(plan: Plan) -> str:
         f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
         *_evaluations(plan),
+        *_marks(plan),
         *_teachers(plan),
+        *_papers(plan),
         f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
     ]
@@ -278,6 +340,28 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             yield "Students learn from their teachers alone; none is a student with its initial weights."
 
 
+def _marks(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on how the tables set rows off."""
+    rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
+    if len(rows) > 1:
+        arrows = "" if row_named(plan.cells, "KD") is None else f"; ({ABOVE}) and ({BELOW}): above and below KD"
+        yield f"Of the methods the best is bold, the second underlined{arrows}."
+
+
+def _papers(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on the settings that are the paper's where its code has others, and one on the reverse."""
+    found: dict[str, list[str]] = {}
+    for name, (method, papers, codes) in PAPERS.items():
+        terms = [term for cell in plan.cells for term in plan.trained(cell.runs[0]).terms if term.method == method]
+        used = {term.weight if method == "ft" else term.parameters["temperature"] for term in terms}
+        if used == {papers}:
+            found.setdefault("From the CRD paper, not its code", []).append(f"{name} {papers:g} (code: {codes:g})")
+        elif used == {codes}:
+            found.setdefault("From the CRD paper's code", []).append(f"{name} {codes:g} (paper: {papers:g})")
+    for whose, settings in found.items():
+        yield f"{whose}: {', '.join(settings)}."
+
+
 def _tabled(shown: str) -> bool:
     """Return whether the tables that people read show a metric, by its name there."""
     return shown.endswith(HEADLINES)
@@ -290,6 +374,8 @@ def _teachers(plan: Plan) -> Iterator[str]:
     for cell in plan.cells:
         if cell.method == TEACHER:
             run = plan.trained(cell.runs[0])
+            if run.is_ensemble:
+                run = plan.runs[run.teachers[0]]
             if run.schedule is None:
                 how = "read from a checkpoint"
             else:
@@ -354,6 +440,7 @@ TERMINAL = Style(
 )
 # a bracket or a star after a row's end would be an option of that end
 TEX = {
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
     **{"[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
@@ -366,10 +453,26 @@ def escape_tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in text.replace("->", "→"))
 
 
+def _tex_number(value: float, deviation: float | None, n: int) -> str:
+    """Return what `number` does, all but the mean in a smaller size."""
+    mean_text, _, rest = number(value, deviation, n).partition(" ")
+    return rf"{mean_text} {{\scriptsize {escape_tex(rest)}}}"
+
+
+def _tex_set_off(command: str) -> Callable[[str], str]:
+    """Return what sets a number's mean off by a command, and leaves the rest of its text."""
+
+    def set_off(text: str) -> str:
+        mean_text, space, rest = text.partition(" ")
+        return rf"\{command}{{{mean_text}}}{space}{rest}"
+
+    return set_off
+
+
 LATEX = Style(
-    number=lambda value, deviation, n: escape_tex(number(value, deviation, n)),
-    best=lambda text: rf"\textbf{{{text}}}",
-    second=lambda text: rf"\underline{{{text}}}",
+    number=_tex_number,
+    best=_tex_set_off("textbf"),
+    second=_tex_set_off("underline"),
     mark=lambda sign: rf"\textsuperscript{{{escape_tex(sign)}}}",
     text=escape_tex,
     dash="---",
@@ -377,24 +480,126 @@ LATEX = Style(
 
 
 def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
-    """Return the table as Markdown."""
-    table = layout(plan, found, MARKDOWN)
-    heading = f"| method | {' | '.join(table.columns)} |"
-    lines = [
-        f"# {MARKDOWN.text(plan.suite.title)}",
-        "",
-        table.protocol,
-        "",
-        heading,
-        "|---" * (len(table.columns) + 1) + "|",
-        *(f"| {label} | {' | '.join(texts)} |" for label, texts in table.rows),
-    ]
-    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-    return "\n".join([*lines, *notes]) + "\n"
+    """Return the table as Markdown: methods by pairs; then, a pair each, best epochs and published numbers beside."""
+    lines = [f"# {MARKDOWN.text(plan.suite.title)}", "", MARKDOWN.text(protocol(plan))]
+    for columns in parts(columns_of(found), labels_of(found)):
+        table = layout(plan, found, MARKDOWN, columns)
+        lines += ["", *_grid(["method", *table.columns], table.rows)]
+        lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    known = comparison(plan, found)
+    details = {column: rows for column in columns_of(found) if (rows := _details(found, known, column))}
+    if details:
+        lines += ["", "## Last epoch beside best epoch" + (" and published number" if known else ""), ""]
+        lines += [" ".join([BEST_IS_SOUGHT, *([MARKDOWN.text(_source(plan))] if known else [])])]
+    for column, rows_of_column in details.items():
+        (heading,) = layout(plan, found, MARKDOWN, [column]).columns
+        heads = ["method", "last epoch", "best epoch", "published", "difference"]
+        width = 4 if any(place[:2] == column for place in known) else 2
+        lines += ["", f"### {heading}", ""]
+        lines += _grid(heads[: width + 1], [(label, texts[:width]) for label, texts in rows_of_column])
+    return "\n".join(lines) + "\n"
+
+
+def _source(plan: Plan) -> str:
+    """Return where the published numbers stand and what the difference is."""
+    assert plan.suite.published is not None  # or no number is published
+    source = f"{plan.suite.published.source}, table {plan.suite.published.table}"
+    return f"Published: {source}; the difference is the last epoch's mean less the published number."
+
+
+def _grid(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> Iterator[str]:
+    """Yield a Markdown table's lines."""
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    yield from (f"| {label} | {' | '.join(texts)} |" for label, texts in rows)
+
+
+def _details(
+    found: Sequence[Outcome], known: Mapping[tuple[str, str, str], tuple[float, float | None]], column: Column
+) -> list[tuple[str, list[str]]]:
+    """Return a column's rows, as far as they have numbers: last epoch, best epoch, published, difference."""
+    pair, metric = column
+    body = []
+    for place, outcome in tabled(found).items():
+        if place[:2] == column and outcome.values[metric]:
+            mark = MARKDOWN.mark("†") if outcome.status == "partial" else ""
+            values, best = outcome.values[metric], outcome.best[metric]
+            printed, difference = known.get((pair, metric, outcome.cell.label), (None, None))
+            texts = [
+                MARKDOWN.number(mean(values), stdev(values) if len(values) > 1 else None, len(values)) + mark,
+                f"{mean(best):.2f}{mark}" if best else MISSING,
+                MISSING if printed is None else f"{printed:.2f}",
+                MISSING if difference is None else f"{difference:+.2f}{mark}",
+            ]
+            body.append((MARKDOWN.text(outcome.cell.label), texts))
+    return body
+
+
+@dataclass(frozen=True)
+class Float:
+    """A table of a LaTeX document.
+
+    Attributes:
+        caption: what it shows.
+        key: what stands after `tab:` in its label.
+        table: its texts.
+    """
+
+    caption: str
+    key: str
+    table: Layout
 
 
 def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
-    """Return the table as a LaTeX float; the document needs the package booktabs."""
+    """Return the table as LaTeX floats, a part each, and the published numbers; they need the package booktabs."""
+    title, shown = escape_tex(plan.suite.title), parts(columns_of(found), labels_of(found))
+    floats = []
+    for number, columns in enumerate(shown, start=1):
+        table = layout(plan, found, LATEX, columns)
+        table = replace(table, rows=[(STUDENT if one == NONE else one, texts) for one, texts in table.rows])
+        part = f" (part {number} of {len(shown)})" if len(shown) > 1 else ""
+        told = table.protocol if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
+        floats.append(Float(f"{title}{part}. {told}", plan.name + (f"-{number}" if number > 1 else ""), table))
+    known = comparison(plan, found)
+    compared = [column for column in columns_of(found) if any(place[:2] == column for place in known)]
+    for number, columns in enumerate(parts(compared, labels_of(found)) if known else [], start=1):
+        floats.append(_compared(plan, found, known, columns, number))
+    return _template().render(floats=floats)
+
+
+def _compared(
+    plan: Plan,
+    found: Sequence[Outcome],
+    known: Mapping[tuple[str, str, str], tuple[float, float | None]],
+    columns: Sequence[Column],
+    number: int,
+) -> Float:
+    """Return the table of some columns' published numbers and of what ours differ from them."""
+    assert plan.suite.published is not None  # or no number were known
+    by_place = tabled(found)
+    body, partial = [], False
+    for label in dict.fromkeys(place[2] for place in known):
+        texts = []
+        for pair, metric in columns:
+            printed, difference = known.get((pair, metric, label), (None, None))
+            text = LATEX.dash if printed is None else f"{printed:.2f}"
+            if difference is not None:
+                text += f" ({difference:+.2f})".replace("-", "$-$")
+                if by_place[pair, metric, label].status == "partial":
+                    text, partial = text + LATEX.mark("†"), True
+            texts.append(text)
+        body.append((STUDENT if label == NONE else escape_tex(label), texts))
+    notes = [f"{LATEX.mark('†')} {escape_tex(INCOMPLETE)} in Table~\\ref{{tab:{plan.name}}}"] if partial else []
+    caption = (
+        f"{escape_tex(plan.suite.title)}: the published accuracies in percent, and in parentheses the differences from "
+        rf"them. {escape_tex(_source(plan))} Ours stand in Table~\ref{{tab:{plan.name}}}."
+    )
+    table = replace(layout(plan, found, LATEX, columns), rows=body, notes=notes)
+    return Float(caption, f"{plan.name}-published" + (f"-{number}" if number > 1 else ""), table)
+
+
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         block_start_string="<%",
         block_end_string="%>",
@@ -408,6 +613,4 @@ def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
     )
-    template = environment.from_string((files("bench") / "table.tex.j2").read_text(encoding="utf-8"))
-    table = layout(plan, found, LATEX)
-    return template.render(table=table, title=escape_tex(plan.suite.title), name=plan.name)
+    return environment.from_string((files("bench") / "table.tex.j2").read_text(encoding="utf-8"))

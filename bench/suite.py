@@ -580,7 +580,7 @@ class Row:
         task_weight: weight of the cross-entropy, or None for the method's own.
         combine: of several teachers' terms.
         overrides: what the row sets that is not the default, for captions.
-        standard: the name that published tables give the row, such as CRD+KD; "" if it has settings of its own.
+        standard: the name that tables give the row's method, such as CRD+KD; "" for several terms.
     """
 
     label: str
@@ -628,7 +628,7 @@ def _spread(entry: Entry, methods: Mapping[str, Method]) -> Iterator[Row]:
             task_weight=entry.task_weight if entry.task_weight is not None else (1.0 if entry.terms else None),
             combine=entry.combine,
             overrides=overrides,
-            standard="" if overrides or entry.terms else plain,  # terms listed have their own weights, not the paper's
+            standard="" if entry.terms else plain,  # terms listed have their own weights, not the paper's
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
+from bench.spec import METRICS
 from bench.store import Failure, Store
 from bench.suite import load
 from methods.catalog import catalog
@@ -39,12 +40,13 @@ def cell_of(plan: Plan, label: str, pair: str | None = None) -> Cell:
     return next(cell for cell in plan.cells if cell.label == label and pair in (None, cell.pair))
 
 
-def finish(store: Store, cell: Cell, top1: Sequence[float]) -> None:
-    """Write a record for a cell's first runs, one for each accuracy."""
-    for run, value in zip(cell.runs, top1, strict=False):
+def finish(store: Store, cell: Cell, values: Sequence[float]) -> None:
+    """Write a record for a cell's first runs, one for each value: that of its metrics, top-5 accuracy apart."""
+    for run, value in zip(cell.runs, values, strict=False):
         store.begin(run)
-        metrics = {"top1": value, "top5": 99.0}
-        store.finish(run.id, {"metrics": metrics, "best": {"epoch": 1, "top1": value + 1, "top5": 99.5}, "threads": 2})
+        metrics = dict.fromkeys(METRICS[run.task], value) | ({"top5": 99.0} if "top5" in METRICS[run.task] else {})
+        best = {name: 99.5 if name == "top5" else number + 1 for name, number in metrics.items()}
+        store.finish(run.id, {"metrics": metrics, "best": {"epoch": 1, **best}, "threads": 2})
 
 
 def fail(store: Store, cell: Cell, status: str, reason: str) -> None:

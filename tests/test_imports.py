@@ -35,7 +35,9 @@ ARROWS: dict[str, set[str]] = {
     "suite": {"document", "messages", *BEFORE_TRAINING},
     "plan": {"suite", *BEFORE_TRAINING},
     "standing": {"plan", "store", *LEAF},
-    "report": {"standing", "plan", "suite", "store", *LEAF},
+    "published": {"plan", "suite", *LEAF},
+    "report": {"published", "standing", "plan", "suite", "store", *LEAF},
+    "statistics": {"report", "plan", "suite", "store"},
     "jobs": {"store", *LEAF},
     "listing": BEFORE_TRAINING,
     "status": {"jobs", "report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},
@@ -62,7 +64,7 @@ ARROWS: dict[str, set[str]] = {
         *BEFORE_TRAINING,
     },
     "cli": {
-        *("slurm", "pool", "work", "launch", "cost", "jobs", "report", "standing", "status", "listing"),
+        *("slurm", "pool", "work", "launch", "cost", "jobs", "statistics", "report", "standing", "status", "listing"),
         *("plan", "suite", "store", "methods"),
         *LEAF,
     },
@@ -142,9 +144,14 @@ def test_help_and_list_import_nothing_heavy(arguments):
     assert loaded(*arguments) == []
 
 
-@pytest.mark.parametrize("command", ["status", "report", "run", "cancel"])
-def test_what_only_reads_and_a_run_with_nothing_to_do_import_nothing_heavy(command, finished):
+@pytest.mark.parametrize("command", ["status", "cancel"])
+def test_what_only_reads_imports_nothing_heavy(command, finished):
     assert loaded(command, *finished) == []
+
+
+def test_a_report_imports_what_statistics_need_but_no_torch_and_a_run_with_nothing_to_do_nothing_heavy(finished):
+    assert set(loaded("report", *finished)) <= {"numpy", "pandas", "matplotlib", "scipy"}
+    assert loaded("run", *finished) == []
 
 
 def test_show_imports_nothing_heavy(finished, tmp_path):

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import report
-from bench.plan import Plan, build
-from bench.report import protocol
+from bench.plan import Cell, Plan, build
+from bench.report import Outcome, protocol
 from bench.store import Store
 from bench.suite import load
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of, write_suite
 
 SUITES = Path(__file__).parent.parent / "suites"
-COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason"
+COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference"
 PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
 
 
@@ -40,9 +40,12 @@ def written(plan: Plan, store: Store, kind: str) -> str:
     return (store.suite_folder(plan.name) / f"table.{kind}").read_text(encoding="utf-8")
 
 
-def markdown_cells(plan: Plan, store: Store) -> dict[str, list[str]]:
-    """Return table.md's cells by label."""
-    lines = [line for line in written(plan, store, "md").splitlines() if line.startswith("| ")]
+def markdown_cells(plan: Plan, store: Store, below: str = "") -> dict[str, list[str]]:
+    """Return the cells by label of table.md's part below a heading; of the first one, if none is named."""
+    (part,) = [part for part in re.split(r"^#+ ", written(plan, store, "md"), flags=re.MULTILINE)[1:] if below in part][
+        :1
+    ]
+    lines = [line for line in part.splitlines() if line.startswith("| ")]
     return {label: cells for label, *cells in (line.strip("| ").split(" | ") for line in lines)}
 
 
@@ -110,71 +113,15 @@ def test_a_checkpoint_has_no_best_epoch(tmp_path, store):
     assert (row["mean"], row["best_mean"], row["status"]) == ("70.0", "", "done")
 
 
-PUBLISHED = {
-    "cifar100_similar_arch": {
-        ("wrn_40_2->wrn_16_2", "teacher"): 75.61,
-        ("wrn_40_2->wrn_16_2", "none"): 73.26,
-        ("wrn_40_2->wrn_16_2", "KD"): 74.92,
-        ("wrn_40_2->wrn_16_2", "FitNet"): 73.58,
-        ("wrn_40_2->wrn_16_2", "CRD"): 75.48,
-        ("wrn_40_2->wrn_16_2", "CRD+KD"): 75.64,
-        ("resnet32x4->resnet8x4", "SP"): 72.94,
-    },
-    "cifar100_different_arch": {
-        ("vgg13->MobileNetV2", "none"): 64.60,
-        ("ResNet50->MobileNetV2", "teacher"): 79.34,
-        ("resnet32x4->ShuffleV1", "KD"): 74.07,
-        ("wrn_40_2->ShuffleV1", "CRD+KD"): 76.27,
-    },
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_numbers_stand_beside_our_names_for_networks_and_rows(name, store):
-    path = SUITES / f"{name}.yaml"
-    rows = list(csv.DictReader(written(build(load(path, METHODS), path, METHODS), store, "csv").splitlines()))
-    found = {(row["pair"], row["label"]): row["published"] for row in rows if row["metric"] == "top1"}
-    assert {place: found[place] for place in PUBLISHED[name]} == {
-        place: str(value) for place, value in PUBLISHED[name].items()
-    }
-    without = {label for (_, label), value in found.items() if not value}
-    assert without <= {"FSP"}  # it serves no pair of different architecture
-    assert not any(row["published"] for row in rows if row["metric"] == "top5")
-
-
-def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path, store):
+def test_the_difference_is_the_mean_less_the_published_number(tmp_path, store):
     pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
-    methods = ["kd", {"method": "kd", "temperature": 2.0}]
-    published = {"source": "x", "table": 1}
-    plan = plan_of(tmp_path, pairs=[pair], methods=methods, published=published, data="cifar100")
+    plan = plan_of(tmp_path, pairs=[pair], data="cifar100", methods=["kd", "at"], published={"source": "x", "table": 1})
+    finish(store, cell_of(plan, "KD"), [75.0])
     rows = table(plan, store)
-    assert (rows["KD"]["published"], rows["KD temperature=2"]["published"]) == ("74.92", "")
-
-
-def test_a_label_of_ones_own_does_not_hide_or_borrow_a_published_number(tmp_path, store):
-    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
-    methods = [
-        {"method": "kd", "label": "Hinton"},
-        {"method": "at", "weight": 1.0, "label": "AT"},
-        {"terms": [{"method": "kd"}], "label": "KD"},  # its cross-entropy counts 1, not 0.1
+    assert [(rows[label]["published"], rows[label]["difference"]) for label in ("KD", "AT")] == [
+        ("74.92", "0.08"),
+        ("74.08", ""),
     ]
-    published = {"source": "x", "table": 1}
-    rows = table(plan_of(tmp_path, pairs=[pair], methods=methods, published=published, data="cifar100"), store)
-    assert [rows[label]["published"] for label in ("Hinton", "AT", "KD")] == ["74.92", "", ""]
-
-
-@pytest.mark.parametrize(
-    "data", ["cifar10", {"name": "cifar100", "train_fraction": 0.5}, {"name": "cifar100", "resize": 64}], ids=str
-)
-def test_other_data_than_the_published_has_no_published_number(tmp_path, store, data):
-    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
-    rows = table(plan_of(tmp_path, pairs=[pair], published={"source": "x", "table": 1}, data=data), store)
-    assert {row["published"] for row in rows.values()} == {""}
-
-
-def test_a_suite_without_a_published_table_has_no_published_number(tmp_path, store):
-    rows = table(plan_of(tmp_path, pairs=[{"teacher": "wrn_40_2", "student": "wrn_16_2"}]), store)
-    assert {row["published"] for row in rows.values()} == {""}
 
 
 # status and reason
@@ -262,19 +209,19 @@ def test_the_best_is_bold_and_the_second_underlined_among_methods_alone(tmp_path
         "teacher": "99.00 (1)",
         "none": "98.00 (1)",
         "KD": "<u>71.00 (1)</u>",
-        "AT": "**72.00 (1)**",
-        "SP": "70.00 (1)",
+        "AT": "**72.00 (1)** (↑)",
+        "SP": "70.00 (1) (↓)",
     }
     tex = written(plan, store, "tex")
-    assert r"AT & \textbf{72.00 (1)} \\" in tex
-    assert r"KD & \underline{71.00 (1)} \\" in tex
+    assert r"AT & \textbf{72.00} {\scriptsize (1)} ($\uparrow$) \\" in tex
+    assert r"KD & \underline{71.00} {\scriptsize (1)} \\" in tex
 
 
 def test_two_that_tie_for_the_best_are_both_bold_and_none_is_second(tmp_path, store):
     plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [72.0], "AT": [72.0], "SP": [70.0]})
     cells = markdown_cells(plan, store)
-    assert [cells[label] for label in ("KD", "AT", "SP")] == [["**72.00 (1)**"], ["**72.00 (1)**"], ["70.00 (1)"]]
+    assert [cells[label] for label in ("KD", "AT", "SP")] == [["**72.00 (1)**"], ["**72.00 (1)**"], ["70.00 (1) (↓)"]]
 
 
 def test_two_that_tie_for_the_second_are_both_underlined(tmp_path, store):
@@ -283,7 +230,7 @@ def test_two_that_tie_for_the_second_are_both_underlined(tmp_path, store):
     cells = markdown_cells(plan, store)
     assert [cells[label] for label in ("KD", "AT", "SP")] == [
         ["<u>70.00 (1)</u>"],
-        ["**72.00 (1)**"],
+        ["**72.00 (1)** (↑)"],
         ["<u>70.00 (1)</u>"],
     ]
 
@@ -305,14 +252,14 @@ def test_each_pair_has_a_best_of_its_own(tmp_path, store):
         finish(store, cell_of(plan, label, pair), [value])
     cells = markdown_cells(plan, store)
     assert cells["KD"] == ["**71.00 (1)**", "<u>70.00 (1)</u>"]
-    assert cells["AT"] == ["<u>70.00 (1)</u>", "**71.00 (1)**"]
+    assert cells["AT"] == ["<u>70.00 (1)</u> (↓)", "**71.00 (1)** (↑)"]
 
 
 def test_several_seeds_are_printed_as_mean_deviation_and_their_number(tmp_path, store):
     plan = plan_of(tmp_path, seeds=3)
     finish(store, cell_of(plan, "KD"), [70.0, 71.0, 75.0])
     assert markdown_cells(plan, store)["KD"] == ["72.00 ± 2.65 (3)"]
-    assert r"KD & 72.00 $\pm$ 2.65 (3) \\" in written(plan, store, "tex")
+    assert r"KD & 72.00 {\scriptsize $\pm$ 2.65 (3)} \\" in written(plan, store, "tex")
 
 
 def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
@@ -325,7 +272,7 @@ def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
     assert cells["SP"] == ["**71.00 ± 0.00 (2)**"]
     assert "- <sup>†</sup> not all seeds are there; see n" in written(plan, store, "md")
     tex = written(plan, store, "tex")
-    assert r"KD & 99.00 (1)\textsuperscript{$\dagger$} \\" in tex
+    assert r"KD & 99.00 {\scriptsize (1)}\textsuperscript{$\dagger$} \\" in tex
     assert r"\textsuperscript{$\dagger$} not all seeds are there; see n" in tex
 
 
@@ -337,7 +284,7 @@ def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, s
     cells = markdown_cells(plan, store)
     assert cells["FSP"] == ["—<sup>b</sup>", "—<sup>b</sup>"]
     assert cells["AT"] == ["—<sup>c</sup>", "—<sup>a</sup>"]
-    assert written(plan, store, "md").splitlines()[-3:] == [
+    assert [line for line in written(plan, store, "md").splitlines() if line.startswith("- ")] == [
         "- <sup>a</sup> waiting",
         "- <sup>b</sup> inapplicable: stage 2 has 32 channels, teacher 64",
         "- <sup>c</sup> diverged: the loss was nan",
@@ -350,7 +297,7 @@ def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, s
 def test_a_finished_table_has_no_notes(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
-    assert written(plan, store, "md").splitlines()[-1] == "| KD | 70.00 (1) |"
+    assert "\n- " not in written(plan, store, "md")
     assert r"\medskip" not in written(plan, store, "tex")
 
 
@@ -363,7 +310,8 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path, s
     plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
     said = written(plan, store, "md")
     assert "after the last of 7 epochs, never the best one;" in said
-    assert "2 asked for; fp32. Not the methods' defaults: KD weight=0.5, CRD+KD (n\\_negatives=8).\n" in said
+    assert "2 asked for; fp32. " in said
+    assert " Not the methods' defaults: KD weight=0.5, CRD+KD (n\\_negatives=8).\n" in said
 
 
 def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path, store):
@@ -381,6 +329,13 @@ def test_the_protocol_says_how_teachers_were_made_where_students_were_made_other
     assert protocol(plan_of(tmp_path)).endswith(" fp32.")
 
 
+def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32.")
+    changed = plan_of(tmp_path, pairs=pairs, teacher_training={"epochs": 5})
+    assert protocol(changed).endswith(" fp32. Teacher resnet14x2 after 5 epochs.")
+
+
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):
     path = write_suite(tmp_path)
     changes = ["training.epochs=2"]
@@ -393,17 +348,117 @@ def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
     assert written(plan, store, "tex").splitlines()[-11:] == [
         r"\toprule",
-        r"teacher & resnet14 \\",
-        r"student & resnet8 \\",
+        r"Teacher & resnet14 \\",
+        r"Student & resnet8 \\",
         r"\midrule",
-        r"teacher & 9.00 (1) \\",
-        r"none & 8.00 (1) \\",
+        r"teacher & 9.00 {\scriptsize (1)} \\",
+        r"student (none) & 8.00 {\scriptsize (1)} \\",
         r"\midrule",
-        r"KD & 70.00 (1) \\",
+        r"KD & 70.00 {\scriptsize (1)} \\",
         r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
     ]
+
+
+# against KD, the published numbers, the best epochs
+
+
+def test_no_arrow_stands_at_teacher_student_kd_and_cells_that_are_not_done(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], seeds=2)
+    for label, values in {
+        "teacher": [9.0],
+        "none": [8.0, 8.0],
+        "KD": [7.0, 7.0],
+        "AT": [6.0],
+        "SP": [7.5, 7.5],
+    }.items():
+        finish(store, cell_of(plan, label), values)
+    cells = markdown_cells(plan, store)
+    assert {label for label, (text,) in cells.items() if "↑" in text or "↓" in text} == {"SP"}
+
+
+def test_arrows_compare_with_the_row_at_kds_defaults_whatever_its_label(tmp_path, store):
+    methods = [{"method": "kd", "temperature": 2.0, "label": "KD"}, {"method": "kd", "label": "Hinton"}, "at"]
+    plan = plan_of(tmp_path, methods=methods)
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [80.0], "Hinton": [70.0], "AT": [75.0]})
+    assert markdown_cells(plan, store)["AT"] == ["<u>75.00 (1)</u> (↑)"]
+
+
+def test_a_suite_without_kd_has_no_arrows_and_does_not_explain_them(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["at", "sp"])
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "AT": [7.0], "SP": [6.0]})
+    assert "↑" not in written(plan, store, "md")
+    assert "Of the methods the best is bold, the second underlined." in protocol(plan)
+
+
+def test_the_best_epoch_stands_beside_the_last_one_and_is_named_so(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    finish(store, cell_of(plan, "none"), [60.0])
+    finish(store, cell_of(plan, "KD"), [70.0, 72.0])
+    assert markdown_cells(plan, store, below="resnet14-\\>resnet8\n") == {
+        "method": ["last epoch", "best epoch"],
+        "none": ["60.00 (1)<sup>†</sup>", "61.00<sup>†</sup>"],
+        "KD": ["71.00 ± 1.41 (2)", "72.00"],
+    }
+
+
+def test_published_numbers_and_differences_stand_beside_ours(tmp_path, store):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    source = {"source": "arXiv 1910.10699v3", "table": 1}
+    plan = plan_of(tmp_path, pairs=[pair], data="cifar100", methods=["kd", "at"], published=source, seeds=2)
+    finish(store, cell_of(plan, "KD"), [75.0, 75.0])
+    finish(store, cell_of(plan, "AT"), [74.0])
+    assert markdown_cells(plan, store, below="wrn\\_40\\_2-\\>wrn\\_16\\_2\n") == {
+        "method": ["last epoch", "best epoch", "published", "difference"],
+        "KD": ["75.00 ± 0.00 (2)", "76.00", "74.92", "+0.08"],
+        "AT": ["74.00 (1)<sup>†</sup>", "75.00<sup>†</sup>", "74.08", "-0.08<sup>†</sup>"],
+    }
+    _, compared = written(plan, store, "tex").split(r"\end{table}")[:2]
+    assert r"\label{tab:table-published}" in compared
+    assert "arXiv 1910.10699v3, table 1" in compared
+    assert "KD & 74.92 (+0.08) \\\\" in compared
+    assert r"AT & 74.08 ($-$0.08)\textsuperscript{$\dagger$} \\" in compared
+    assert r"student (none) & 73.26 \\" in compared
+
+
+def test_many_pairs_break_into_parts_of_about_the_same_size_with_notes_of_their_own(tmp_path, store):
+    pairs = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32, 44, 56)]
+    plan = plan_of(tmp_path, pairs=pairs)
+    fail(store, cell_of(plan, "KD", "resnet56->resnet8"), "failed", "disk full")
+    text = written(plan, store, "md")
+    heads = [line.count("|") - 2 for line in text.splitlines() if line.startswith("| method")]
+    assert heads == [2, 3]
+    parts = written(plan, store, "tex").split(r"\end{table}")
+    assert [part.count("disk full") for part in parts] == [0, 1, 0]
+    assert "(part 2 of 2). As in Table~\\ref{tab:table}." in parts[1]
+    assert r"\label{tab:table-2}" in parts[1]
+
+
+def test_fewer_pairs_stand_beside_long_labels(tmp_path, store):
+    pairs = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32, 44)]
+    for label, widths in {"x": [4], "x" * 60: [2, 2]}.items():
+        text = written(plan_of(tmp_path, pairs=pairs, methods=[{"method": "kd", "label": label}]), store, "md")
+        assert [line.count("|") - 2 for line in text.splitlines() if line.startswith("| method")] == widths
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (
+            ["ft", "crd"],
+            "From the CRD paper, not its code: FT's weight 500 (code: 200), CRD's temperature 0.1 (code: 0.07).",
+        ),
+        ([{"method": "ft", "weight": 200.0}], "From the CRD paper's code: FT's weight 200 (paper: 500)."),
+    ],
+    ids=["paper", "code"],
+)
+def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(methods, said, tmp_path):
+    assert said in protocol(plan_of(tmp_path, methods=methods))
+
+
+def test_the_protocol_does_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
+    assert "CRD paper" not in protocol(plan_of(tmp_path, methods=[{"method": "crd", "temperature": [0.07, 0.1]}]))
 
 
 # hostile labels
@@ -425,7 +480,16 @@ def plain_tex(text: str) -> str:
     """Return what LaTeX prints of an escaped text, and check that no special character is left raw."""
     named = {**{r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}}
     named |= {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"$\pm$": "±", r"$\to$": "→"}
-    named |= {r"$\dagger$": "†", r"$\tau$": "τ", "---": "—", "{[}": "[", "{]}": "]", "{*}": "*"}
+    named |= {
+        r"$\uparrow$": "↑",
+        r"$\downarrow$": "↓",
+        r"$\dagger$": "†",
+        r"$\tau$": "τ",
+        "---": "—",
+        "{[}": "[",
+        "{]}": "]",
+        "{*}": "*",
+    }
     named |= {f"\\{character}": character for character in "&%$#_{}"}
     pieces = re.split("|".join(map(re.escape, named)), text)
     assert not any(character in piece for piece in pieces for character in "\\&%$#_{}~^<>|[]*")
@@ -477,12 +541,23 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
     compiled(tmp_path, written(plan, store, "tex"))
 
 
+def made_up(cell: Cell, number: int) -> Outcome:
+    """Return an outcome as wide as they get; of some methods one that has a note."""
+    if cell.method == "fsp":
+        return Outcome(
+            cell, "inapplicable", "stage 1 has 16 channels, teacher 32", *({m: [] for m in cell.metrics},) * 2
+        )
+    values = {metric: [70.25 + number % 7, 71.5][: 1 + (cell.method != "ft")] for metric in cell.metrics}
+    return Outcome(cell, "partial" if cell.method == "ft" else "done", "", values, values)
+
+
 @needs_latex
-@pytest.mark.parametrize("packages", ["booktabs", "booktabs,graphicx"])
-def test_the_table_of_seven_pairs_and_all_methods_compiles_and_fits_the_line_with_graphicx(packages, tmp_path, store):
-    path = SUITES / "cifar100_similar_arch.yaml"
-    plan = build(load(path, METHODS, ["seeds=2"]), path, METHODS)
-    for cell in plan.cells:
-        finish(store, cell, [70.25, 71.5])
-    log = compiled(tmp_path, written(plan, store, "tex"), packages)
-    assert ("Overfull \\hbox" in log) == (packages == "booktabs")
+def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
+    texts = []
+    for path in sorted([*SUITES.glob("*.yaml"), *SUITES.glob("small/*.yaml")]):
+        plan = build(load(path, METHODS), path, METHODS)
+        texts.append(report.to_latex(plan, [made_up(cell, number) for number, cell in enumerate(plan.cells)]))
+    assert len(texts) >= 16
+    log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
+    assert "Overfull \\hbox" not in log
+    assert "multiply defined" not in log

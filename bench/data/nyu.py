@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from scipy.io import loadmat  # type: ignore[import-untyped]
+from scipy.io import loadmat
 from torch import Tensor
 
 from bench.data.arrays import Arrays, nearest, scaled

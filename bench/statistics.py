@@ -1,0 +1,436 @@
+"""Whether differences in a suite's table are more than its seeds' spread: statistics.csv and statistics.md.
+
+Seeds are paired: all rows of a seed start from the same weights and see the same batches. Imports no torch, but scipy
+and scikit-posthocs: it is imported where a report is written and nowhere else.
+
+Gain:     mean over seeds of a method's accuracy less the reference's (KD's, or that of `none`), its 95 % percentile
+          bootstrap interval, and Student's paired t-test, two-sided. Holm's correction is over the methods of one pair
+          and metric that are compared with one reference. Across pairs the samples are the pairs' means, not seeds.
+Ranks:    Friedman's test over pairs and Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
+Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as in the CRD paper, whose 57 % is that over
+          KD on its tables 1 and 2.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import scikit_posthocs
+import scipy.stats
+from statsmodels.stats.multitest import multipletests
+
+from bench.plan import Plan
+from bench.report import (
+    INCOMPLETE,
+    MARKDOWN,
+    MISSING,
+    STATISTICS,
+    Outcome,
+    columns_of,
+    comparable,
+    digest,
+    row_named,
+    tabled,
+)
+from bench.store import Store, write_whole
+from bench.suite import NONE, TEACHER
+
+COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
+ALL = "all pairs"
+LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
+RESAMPLES = 9999
+FEWEST_RESAMPLED = 3  # of two samples the bootstrap knows no more than their range
+OURS = "CRD"  # whose relative improvement the paper reports
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much one sample's paired values are above another's.
+
+    Attributes:
+        n: number of pairs of values.
+        mean: of the differences.
+        interval: the bootstrap's for that mean; None for fewer than three values.
+        p: of Student's paired t-test; None for one value, or differences without spread.
+    """
+
+    n: int
+    mean: float
+    interval: tuple[float, float] | None
+    p: float | None
+
+
+def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
+    """Return how much values are above those of a reference at the same places."""
+    differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
+    n = len(differences)
+    if np.ptp(differences) < 1e-9:  # rounding of equal ones
+        return Gain(n, float(differences.mean()), None, None)
+    interval = None
+    if n >= FEWEST_RESAMPLED:
+        # percentile: BCa's acceleration is undefined or wild for the three to five seeds that a suite has
+        found = scipy.stats.bootstrap(
+            (differences,),
+            np.mean,
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(0),  # the same store gives the same file
+        ).confidence_interval
+        interval = (float(found.low), float(found.high))
+    return Gain(n, float(differences.mean()), interval, float(scipy.stats.ttest_rel(values, reference).pvalue))
+
+
+def holm(found: Sequence[float | None]) -> list[float | None]:
+    """Return p-values after Holm's correction for all that there are."""
+    known = [p for p in found if p is not None]
+    corrected = iter(multipletests(known, method="holm")[1] if known else [])
+    return [None if p is None else float(next(corrected)) for p in found]
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The paper's average relative improvement over a method, as shares (1 is 100 %).
+
+    Attributes:
+        mean: over pairs; None if there is none.
+        median: likewise.
+        n: pairs that count.
+        left_out: pairs in which the method is not above the student.
+    """
+
+    mean: float | None
+    median: float | None
+    n: int
+    left_out: int
+
+
+def relative_improvement(ours: Sequence[float], other: Sequence[float], student: Sequence[float]) -> Improvement:
+    """Return the mean over pairs of (ours - other) / (other - student), where the latter is positive."""
+    shares = [(a - x) / (x - s) for a, x, s in zip(ours, other, student, strict=True) if x > s]
+    left_out = len(ours) - len(shares)
+    return Improvement(mean(shares) if shares else None, median(shares) if shares else None, len(shares), left_out)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How rows rank over pairs.
+
+    Attributes:
+        labels: the rows.
+        ranks: the mean rank of each, 1 being the best.
+        blocks: number of pairs.
+        statistic: Friedman's.
+        p: its p-value.
+        critical_difference: of mean ranks, by Nemenyi.
+        nemenyi: p-value of each two rows.
+    """
+
+    labels: Sequence[str]
+    ranks: Sequence[float]
+    blocks: int
+    statistic: float
+    p: float
+    critical_difference: float
+    nemenyi: np.ndarray
+
+
+def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
+    """Return how rows rank.
+
+    Args:
+        labels: at least three.
+        table: of each pair, two at least, the accuracy of each row.
+    """
+    values = np.asarray(table, dtype=float)
+    blocks, count = values.shape
+    with np.errstate(invalid="ignore"):  # where all rows tie in all pairs, both are nan
+        statistic, p = scipy.stats.friedmanchisquare(*values.T)
+    quantile = scipy.stats.studentized_range.ppf(LEVEL, count, np.inf) / math.sqrt(2)
+    return Ranking(
+        labels=labels,
+        ranks=[float(rank) for rank in scipy.stats.rankdata(-values, axis=1).mean(axis=0)],
+        blocks=blocks,
+        statistic=float(statistic),
+        p=float(p),
+        critical_difference=float(quantile * math.sqrt(count * (count + 1) / (6 * blocks))),
+        nemenyi=scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy(),
+    )
+
+
+HOW = (
+    "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
+    "bootstrap of the mean difference, from three samples on; of three to five they are too narrow. p: Student's "
+    "paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the samples are the "
+    "pairs' means; pairs that share a network are not independent. † not all seeds are there."
+)
+IMPROVEMENT = (
+    "Mean and median over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)); pairs in which X is not above the "
+    "student are left out and counted. A pair in which X is barely above it can make the mean alone: see the median."
+)
+
+# from outcomes to these
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row compared with a reference.
+
+    Attributes:
+        pair: or `all pairs`.
+        metric: compared.
+        label: the row.
+        reference: the row it is compared with.
+        gain: of the former over the latter, in percentage points.
+        p_holm: its p-value after Holm's correction.
+        complete: whether all seeds of both are there.
+    """
+
+    pair: str
+    metric: str
+    label: str
+    reference: str
+    gain: Gain
+    p_holm: float | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All that is computed of a suite.
+
+    Attributes:
+        gains: by metric, pair and reference.
+        rankings: by metric; where there is none, what is missing.
+        left_out: by metric, rows that lack a number in a pair which the ranking is over, and pairs not yet finished.
+        ours: the row CRD, whose improvements these are; None if the suite has none.
+        improvements: its over each other row, by metric and that row's label.
+    """
+
+    gains: list[Compared]
+    rankings: dict[str, Ranking | str]
+    left_out: dict[str, list[str]]
+    ours: str | None
+    improvements: dict[tuple[str, str], Improvement]
+
+
+def statistics(plan: Plan, found: Sequence[Outcome]) -> Statistics:
+    """Return the statistics of what a suite has so far."""
+    by_place, kd, ours = tabled(found), row_named(plan.cells, "KD"), row_named(plan.cells, OURS)
+    references = [label for label in (kd, NONE) if label is not None]
+    gains: list[Compared] = []
+    for pair, metric in columns_of(found):
+        for label in references:
+            gains += _of_pair(by_place, pair, metric, label)
+    rankings: dict[str, Ranking | str] = {}
+    left_out: dict[str, list[str]] = {}
+    improvements: dict[tuple[str, str], Improvement] = {}
+    for metric in dict.fromkeys(metric for _, metric in columns_of(found)):
+        means = _means(by_place, metric)
+        for label in references:
+            gains += _across_pairs(means, metric, label)
+        left_out[metric], rankings[metric] = _ranked(by_place, metric)
+        for label in means:
+            if ours is not None and label not in (ours, NONE):
+                pairs = [pair for pair in means[label] if all(pair in means.get(one, {}) for one in (ours, NONE))]
+                columns = ([means[one][pair] for pair in pairs] for one in (ours, label, NONE))
+                if pairs:
+                    improvements[metric, label] = relative_improvement(*columns)
+    return Statistics(gains, rankings, left_out, ours, improvements)
+
+
+Places = Mapping[tuple[str, str, str], Outcome]  # by pair, metric and label
+
+
+def _of_pair(by_place: Places, pair: str, metric: str, reference: str) -> list[Compared]:
+    """Return a pair's methods compared with a reference, on the seeds that both have."""
+    base = by_place[pair, metric, reference]
+    of_base = dict(zip(base.seeds, base.values[metric], strict=True))
+    found = []
+    for (one_pair, one_metric, label), outcome in by_place.items():
+        if (one_pair, one_metric) == (pair, metric) and label != reference and _is_method(outcome, base, metric):
+            both = [(v, of_base[s]) for s, v in zip(outcome.seeds, outcome.values[metric], strict=True) if s in of_base]
+            if both:
+                complete = outcome.status == base.status == "done"
+                found.append((label, gain(*zip(*both, strict=True)), complete))
+    return _corrected(pair, metric, reference, found)
+
+
+def _across_pairs(means: Mapping[str, Mapping[str, float]], metric: str, reference: str) -> list[Compared]:
+    """Return the methods compared with a reference over the pairs in which both are done; from two pairs on."""
+    found = []
+    for label, by_pair in means.items():
+        pairs = [pair for pair in by_pair if pair in means.get(reference, {})]
+        if label not in (reference, NONE) and len(pairs) > 1:
+            samples = ([by_pair[pair] for pair in pairs], [means[reference][pair] for pair in pairs])
+            found.append((label, gain(*samples), True))
+    return _corrected(ALL, metric, reference, found)
+
+
+def _corrected(pair: str, metric: str, reference: str, found: Sequence[tuple[str, Gain, bool]]) -> list[Compared]:
+    corrected = holm([one.p for _, one, _ in found])
+    return [
+        Compared(pair, metric, label, reference, one, p, complete)
+        for (label, one, complete), p in zip(found, corrected, strict=True)
+    ]
+
+
+def _is_method(outcome: Outcome, base: Outcome, metric: str) -> bool:
+    return outcome.cell.method not in (TEACHER, NONE) and comparable(outcome, base, metric)
+
+
+def _means(by_place: Places, metric: str) -> dict[str, dict[str, float]]:
+    """Return the means of the students' finished cells by row and pair."""
+    found: dict[str, dict[str, float]] = {}
+    for (pair, one_metric, label), outcome in by_place.items():
+        student = comparable(outcome, by_place[pair, one_metric, NONE], one_metric)
+        if one_metric == metric and outcome.status == "done" and outcome.cell.method != TEACHER and student:
+            found.setdefault(label, {})[pair] = mean(outcome.values[metric])
+    return found
+
+
+def _ranked(by_place: Places, metric: str) -> tuple[list[str], Ranking | str]:
+    """Return what is left out of a ranking, and the ranking or what it lacks.
+
+    A pair counts when nothing is left to be trained in it, a row when it has a number in each of those pairs.
+    """
+    cells = {place: one for place, one in by_place.items() if place[1] == metric and one.cell.method != TEACHER}
+    open_pairs = {pair for (pair, _, _), one in cells.items() if one.status in ("partial", "running", "waiting")}
+    all_pairs = list(dict.fromkeys(place[0] for place in cells))
+    pairs = [pair for pair in all_pairs if pair not in open_pairs]
+    means = {label: by_pair for label, by_pair in _means(by_place, metric).items() if set(by_pair) & set(pairs)}
+    labels = [label for label, by_pair in means.items() if set(pairs) <= set(by_pair)]
+    if len(pairs) < 2 or len(labels) < 3:
+        return [], (
+            "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
+            f"there are {len(pairs)} and {len(labels)}."
+        )
+    left_out = [*(one for one in means if one not in labels), *(pair for pair in all_pairs if pair in open_pairs)]
+    return left_out, ranking(labels, [[means[x][p] for x in labels] for p in pairs])
+
+
+def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:
+    """Write the statistics of a suite's outcomes."""
+    computed, folder = statistics(plan, found), store.suite_folder(plan.name)
+    text = f"{to_markdown(plan, computed)}\n<!-- of table.csv {digest(plan, found)} -->\n"
+    for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
+        write_whole(folder / name, content)
+
+
+def to_csv(found: Statistics) -> str:
+    """Return the statistics as comma-separated values: gains in percentage points, improvements as shares."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in _rows(found):
+        writer.writerow({key: _shown(value) for key, value in row.items()})
+    return text.getvalue()
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return value
+
+
+def _rows(found: Statistics) -> Iterator[dict[str, Any]]:
+    for one in found.gains:
+        low, high = one.gain.interval or (None, None)
+        yield {
+            **{"statistic": "gain", "metric": one.metric, "pair": one.pair, "label": one.label},
+            **{"reference": one.reference, "n": one.gain.n, "value": one.gain.mean, "low": low, "high": high},
+            **{"p": one.gain.p, "p_holm": one.p_holm, "note": "" if one.complete else INCOMPLETE},
+        }
+    for metric, ranks in found.rankings.items():
+        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, found.left_out[metric]))
+    for (metric, label), share in found.improvements.items():
+        note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
+        common = {"metric": metric, "pair": ALL, "label": found.ours, "reference": label, "n": share.n, "note": note}
+        yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
+        yield {**common, "statistic": "relative_improvement_median", "value": share.median}
+
+
+def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
+    if isinstance(ranks, str):
+        yield {"statistic": "friedman", "note": ranks}
+        return
+    n, note = ranks.blocks, f"left out: {', '.join(left_out)}" if left_out else ""
+    yield {"statistic": "friedman", "n": n, "value": ranks.statistic, "p": ranks.p, "note": note}
+    yield {"statistic": "critical_difference", "n": n, "value": ranks.critical_difference}
+    for label, rank in zip(ranks.labels, ranks.ranks, strict=True):
+        yield {"statistic": "mean_rank", "n": n, "label": label, "value": rank}
+    for i, label in enumerate(ranks.labels):
+        for j, other in enumerate(ranks.labels[:i]):
+            p = float(ranks.nemenyi[i, j])
+            yield {"statistic": "nemenyi", "n": n, "label": label, "reference": other, "p": p}
+
+
+def to_markdown(plan: Plan, found: Statistics) -> str:
+    """Return the statistics as people read them."""
+    of_columns: dict[tuple[str, str, str], list[Compared]] = {}
+    for one in found.gains:
+        of_columns.setdefault((one.reference, one.pair, one.metric), []).append(one)
+    lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
+    lines += [HOW if of_columns else "No gains yet: they need a method and KD or none with a seed in common."]
+    for (reference, pair, metric), gains in of_columns.items():
+        samples = "pairs" if pair == ALL else "seeds"
+        lines += ["", MARKDOWN.text(f"## Gain over {reference} in {metric}, {pair}").replace("\\#", "#"), ""]
+        lines += [f"| method | {samples} | gain | 95 % interval | p | p (Holm) |", "|---|---|---|---|---|---|"]
+        lines += map(_gain_line, gains)
+    for metric, ranks in found.rankings.items():
+        lines += [
+            "",
+            f"## Ranks over pairs in {MARKDOWN.text(metric)}",
+            "",
+            *_rank_lines(ranks, found.left_out[metric]),
+        ]
+    if found.improvements:
+        ours = MARKDOWN.text(found.ours or "")
+        lines += ["", f"## Relative improvement of {ours}", "", IMPROVEMENT, ""]
+        lines += ["| over | metric | pairs | left out | mean | median |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {MARKDOWN.text(label)} | {MARKDOWN.text(metric)} | {share.n} | {share.left_out} "
+            f"| {_percent(share.mean)} | {_percent(share.median)} |"
+            for (metric, label), share in found.improvements.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _gain_line(one: Compared) -> str:
+    interval = MISSING if one.gain.interval is None else "{:+.2f} to {:+.2f}".format(*one.gain.interval)
+    n = f"{one.gain.n}{'' if one.complete else MARKDOWN.mark('†')}"
+    texts = [MARKDOWN.text(one.label), n, f"{one.gain.mean:+.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
+    return f"| {' | '.join(texts)} |"
+
+
+def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
+    if isinstance(ranks, str):
+        yield ranks
+        return
+    if left_out:
+        yield MARKDOWN.text(
+            f"Left out (rows without a number in each pair, pairs not finished): {', '.join(left_out)}."
+        )
+        yield ""
+    yield (
+        f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "
+        f"{ranks.critical_difference:.2f} apart differ at 5 % (Nemenyi)."
+    )
+    yield from ("", "| row | mean rank |", "|---|---|")
+    for rank, label in sorted(zip(ranks.ranks, ranks.labels, strict=True)):
+        yield f"| {MARKDOWN.text(label)} | {rank:.2f} |"
+
+
+def _p(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{100 * share:.1f} %"
