@@ -185,7 +185,7 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     return OK
 
 
-@app.command("report", help="Write a suite's tables again, from the store alone.")
+@app.command("report", help="Write a suite's tables and page again, from the store alone.")
 @answers
 def report(
     suite: SuiteFile,
@@ -345,14 +345,17 @@ def _submit(
 
 
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
-    """Write and print the tables; return the exit status."""
-    from bench import report
+    """Write and print the tables, and write the page; return the exit status."""
+    from bench import epochs, page, report
     from bench.standing import run_status
 
     found = report.write(plan, store)
     _say(_table(plan, found))
     written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
     _say([f"Tables: {escape(', '.join(map(str, written)))}"])
+    epochs.write_events(plan, store)
+    _say([f"Epochs: {escape(str(epochs.write_csv(plan, store)))}"])
+    _say([f"Page: {escape(str(page.write(plan, store, found)))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 

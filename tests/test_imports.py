@@ -36,6 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "plan": {"suite", *BEFORE_TRAINING},
     "standing": {"plan", "store", *LEAF},
     "report": {"standing", "plan", "suite", "store", *LEAF},
+    "epochs": {"plan", "store"},
+    "page": {"report", "standing", "plan", "store", "methods", *LEAF},
     "jobs": {"store", *LEAF},
     "listing": BEFORE_TRAINING,
     "status": {"jobs", "report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},
@@ -51,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
         "store",
         *BEFORE_TRAINING,
     },
-    "work": {"launch", "report", "display", "plan", "store", "methods"},
+    "work": {"launch", "report", "epochs", "display", "plan", "store", "methods"},
     "pool": {"work", "launch", "standing", "store", *LEAF},
     "slurm": {
         *("work", "launch", "jobs", "provenance", "standing", "plan", "suite", "store", "methods"),
@@ -63,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("slurm", "pool", "work", "launch", "cost", "jobs", "report", "standing", "status", "listing"),
+        *("page", "epochs"),
         *("plan", "suite", "store", "methods"),
         *LEAF,
     },
