@@ -436,11 +436,11 @@ def test_a_difference_from_the_published_number_is_told(tmp_path, store):
 
 
 def test_a_curve_is_thinned_evenly_and_keeps_its_last_epoch():
-    epochs = [{"epoch": epoch, "top1": float(epoch)} for epoch in range(1, 1001)]
+    epochs = [{"epoch": epoch, "top1": float(epoch)} for epoch in range(1, 996)]
     places, values = page.curve(epochs, "top1")
     assert len(places) <= page.MOST_POINTS
     assert {after - before for before, after in itertools.pairwise(places)} == {9}
-    assert (places[-1], values[-1]) == (1000, 1000.0)
+    assert (places[-1], values[-1]) == (995, 995.0)
 
 
 def test_a_curve_has_the_epochs_that_were_evaluated_and_finite():
