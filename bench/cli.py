@@ -185,7 +185,7 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     return OK
 
 
-@app.command("report", help="Write a suite's tables again, from the store alone.")
+@app.command("report", help="Write a suite's tables and page again, from the store alone.")
 @answers
 def report(
     suite: SuiteFile,
@@ -345,13 +345,13 @@ def _submit(
 
 
 def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", anew: bool = False) -> int:
-    """Write and print the tables, and write the statistics; return the exit status.
+    """Write and print the tables, and write all that is made of them; return the exit status.
 
     Args:
         plan: the suite's.
         store: its results.
         wanted: the runs whose failure decides the exit status.
-        anew: whether to write the statistics even if they are up to date: what computes them takes seconds to import.
+        anew: whether to write it even if no table has changed since: it takes seconds.
     """
     from bench import report
     from bench.standing import run_status
@@ -363,10 +363,14 @@ def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", anew: boo
     files = [folder / name for name in report.STATISTICS]
     made = all(path.exists() for path in files) and report.digest(plan, found) in files[-1].read_text(encoding="utf-8")
     if anew or not made:
-        from bench import statistics
+        from bench import epochs, page, statistics
 
+        epochs.write_csv(plan, store)
+        epochs.write_events(plan, store)
         statistics.write(plan, store, found)
+        page.write(plan, store, found)
     _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
+    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / 'report.html'))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 

@@ -91,6 +91,7 @@ class Plan:
     Attributes:
         suite: the settings.
         name: the suite's name, a folder of the results.
+        file: the suite file, as the command line named it.
         cells: in the table's order: by pair, then row.
         runs: every run by id, teachers before their students.
         checkpoints: by the id of the run that evaluates them.
@@ -100,6 +101,7 @@ class Plan:
 
     suite: Suite
     name: str
+    file: Path
     cells: tuple[Cell, ...]
     runs: dict[str, RunSpec]
     checkpoints: dict[str, Checkpoint]
@@ -251,7 +253,7 @@ def build(
         runs |= {run.id: run for run in found if run.id not in runs}
     if problems:
         raise RequestError("\n".join(problems))
-    return Plan(suite, path.stem, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
+    return Plan(suite, path.stem, path, tuple(cells), runs, checkpoints, sources.found, tuple(changes))
 
 
 def portions(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:

@@ -227,7 +227,7 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence
             text = style.dash
             if values:
                 text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
-                rank = _rank(outcome, [by_place[pair, metric, other] for other in labels], metric)
+                rank = place_of(outcome, [by_place[pair, metric, other] for other in labels], metric)
                 text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
                 text += style.text(_arrow(outcome, None if kd is None else by_place[pair, metric, kd], metric))
             if outcome.status == "partial":
@@ -404,7 +404,7 @@ def described(data: DataSpec) -> str:
     return f"{data.name} (all training images)"
 
 
-def _rank(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
+def place_of(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
     """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells."""
     ranked = [o for o in column if o.status == "done" and o.cell.method not in (TEACHER, NONE)]
     if outcome not in ranked or len(ranked) < 2:

@@ -1,7 +1,8 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  record.json | failure.json
-    <root>/<suite name>/    table.csv  table.md  table.tex  sources.json
+                            tensorboard/
+    <root>/<suite name>/    table.csv  table.md  table.tex  epochs.csv  report.html  sources.json
 
 Every file appears whole or not at all. One process writes a run: it holds the run's claim, which is taken over when
 that process is dead. Stores are merged by copying run folders.

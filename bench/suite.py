@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -62,11 +63,21 @@ def _distinct(seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
     return seeds
 
 
+def _installed(wanted: bool) -> bool:
+    if wanted and find_spec("tensorboard") is None:
+        raise ValueError(
+            "needs the package tensorboard, which is not installed: "
+            "pip install 'distillation-bench[tensorboard]', or leave the key out"
+        )
+    return wanted
+
+
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
 Seeds = Annotated[
     Annotated[int, Ge(1), Le(MOST_SEEDS)] | Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS)],
     AfterValidator(_distinct),
 ]
+Wanted = Annotated[bool, AfterValidator(_installed)]
 
 
 class Network(NetworkSpec):
@@ -454,6 +465,7 @@ class Suite(Strict):
         workers: processes that decode images which do not fit into memory.
         max_lanes: most runs that train together, where memory or time asks for fewer than would share their batches.
         slurm: resources of a job on a cluster.
+        tensorboard: whether each run's epochs are written for TensorBoard too.
         evaluations: of cross-modal students, how they are judged; the tables' columns.
     """
 
@@ -473,6 +485,7 @@ class Suite(Strict):
     workers: NonNegativeInt = 2
     max_lanes: PositiveInt | None = None
     slurm: Slurm = Slurm()
+    tensorboard: Wanted = False
     evaluations: tuple[Evaluation, ...] = ()
 
     @field_validator("lr_by_network")
@@ -556,6 +569,7 @@ class Transfer(Strict):
         workers: the other suite's, if not given.
         max_lanes: the other suite's, if not given.
         slurm: resources of a job on a cluster.
+        tensorboard: whether each run's epochs are written for TensorBoard too.
     """
 
     title: Title
@@ -567,6 +581,7 @@ class Transfer(Strict):
     workers: NonNegativeInt | None = None
     max_lanes: PositiveInt | None = None
     slurm: Slurm = Slurm()
+    tensorboard: Wanted = False
 
 
 @dataclass(frozen=True)
@@ -705,7 +720,9 @@ def _with_source(transfer: Transfer, path: Path, methods: Mapping[str, Method]) 
     own = {key: value for key in ("threads", "workers", "max_lanes") if (value := getattr(transfer, key)) is not None}
     if transfer.source.seeds is not None:
         own["seeds"] = transfer.source.seeds
-    same = {key: getattr(transfer, key) for key in ("title", "task", "evaluations", "published", "slurm")}
+    same = {
+        key: getattr(transfer, key) for key in ("title", "task", "evaluations", "published", "slurm", "tensorboard")
+    }
     return source.model_copy(update=chosen | own | same)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import report
+from bench import epochs, report
 from bench.display import Progress
 from bench.launch import Launcher, Settings, choose_device
 from bench.plan import Plan
@@ -57,3 +57,4 @@ class Work:
     def _write_tables(self, store: Store) -> None:
         with store.locked("tables"):  # or another process's, made before the latest records, may be written last
             report.write(self.plan, store)
+            epochs.write_events(self.plan, store)

@@ -651,7 +651,9 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
         **{"Picky": "inapplicable", "diverges": "diverged"},
     }
     written = {path.name for path in (folder / "results/table").iterdir()}
-    assert written == {"table.csv", "table.md", "table.tex", "statistics.csv", "statistics.md"}
+    assert written == {
+        *("table.csv", "table.md", "table.tex", "statistics.csv", "statistics.md", "epochs.csv", "report.html"),
+    }
     assert "│ KD " in first.stdout
     assert "resnet14: no checkpoint is given, so it is trained here (seed 0)" in first.stderr
 

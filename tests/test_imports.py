@@ -38,6 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "published": {"plan", "suite", *LEAF},
     "report": {"published", "standing", "plan", "suite", "store", *LEAF},
     "statistics": {"report", "plan", "suite", "store"},
+    "epochs": {"plan", "store"},
+    "page": {"report", "standing", "plan", "store", "methods", *LEAF},
     "jobs": {"store", *LEAF},
     "listing": BEFORE_TRAINING,
     "status": {"jobs", "report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},
@@ -53,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
         "store",
         *BEFORE_TRAINING,
     },
-    "work": {"launch", "report", "display", "plan", "store", "methods"},
+    "work": {"launch", "report", "epochs", "display", "plan", "store", "methods"},
     "pool": {"work", "launch", "standing", "store", *LEAF},
     "slurm": {
         *("work", "launch", "jobs", "provenance", "standing", "plan", "suite", "store", "methods"),
@@ -64,7 +66,8 @@ ARROWS: dict[str, set[str]] = {
         *BEFORE_TRAINING,
     },
     "cli": {
-        *("slurm", "pool", "work", "launch", "cost", "jobs", "statistics", "report", "standing", "status", "listing"),
+        *("slurm", "pool", "work", "launch", "cost", "jobs", "page", "epochs", "statistics", "report", "standing"),
+        *("status", "listing"),
         *("plan", "suite", "store", "methods"),
         *LEAF,
     },
