@@ -102,7 +102,9 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
     return run
 
 
-@app.command("run", help="Train what a suite still lacks, and write its tables. The word `run` may be left out.")
+@app.command(
+    "run", help="Train what a suite still lacks, and write its tables and figures. The word `run` may be left out."
+)
 @answers
 def run_command(
     suite: SuiteFile,
@@ -139,9 +141,9 @@ def run_command(
         ids = tuple(run.id for run in wanted)
         work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
         if slurm:
-            return _submit(work, plan, store, suite, wanted, retried)
+            return _submit(work, plan, store, methods, suite, wanted, retried)
         train(work, devices(device.value), retried)
-    answer = _answer(plan, store, wanted)
+    answer = _answer(plan, store, methods, wanted)
     return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
 
 
@@ -185,7 +187,7 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     return OK
 
 
-@app.command("report", help="Write a suite's tables again, from the store alone.")
+@app.command("report", help="Write a suite's tables and figures again, from the store alone.")
 @answers
 def report(
     suite: SuiteFile,
@@ -194,12 +196,12 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write the tables."""
-    plan, store, _ = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, list(plan.runs.values()))
+    """Write the tables and the figures."""
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    return _answer(plan, store, methods, list(plan.runs.values()))
 
 
-@app.command("cost", help="Measure what each row's training step costs; write cost.csv and a chart.")
+@app.command("cost", help="Measure what each row's training step costs; write cost.csv and its figures.")
 @answers
 def cost(
     suite: SuiteFile,
@@ -320,7 +322,13 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
 
 
 def _submit(
-    work: "Work", plan: "Plan", store: "Store", suite: Path, wanted: "Sequence[RunSpec]", retried: set[str]
+    work: "Work",
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    suite: Path,
+    wanted: "Sequence[RunSpec]",
+    retried: set[str],
 ) -> int:
     """Submit jobs, and say where to look; return the exit status."""
     from bench.slurm import submit
@@ -328,7 +336,7 @@ def _submit(
 
     found = submit(work, suite, wanted, retried)
     if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, wanted)  # what was open cannot be trained
+        return _answer(plan, store, methods, wanted)  # what was open cannot be trained
     arrays: dict[str, list[Task]] = {}
     for task in found:
         arrays.setdefault(task.job.partition("_")[0], []).append(task)
@@ -344,8 +352,8 @@ def _submit(
     return OK
 
 
-def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
-    """Write and print the tables; return the exit status."""
+def _answer(plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]") -> int:
+    """Write and print the tables, and write the figures; return the exit status."""
     from bench import report
     from bench.standing import run_status
 
@@ -353,6 +361,12 @@ def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]") -> int:
     _say(_table(plan, found))
     written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
     _say([f"Tables: {escape(', '.join(map(str, written)))}"])
+    from bench import figures  # takes a second to import: the table need not wait for it
+
+    if drawn := figures.write(plan, store, methods):
+        _say(
+            [f"Figures: {escape(str(drawn[0].parent))} ({escape(', '.join(dict.fromkeys(one.stem for one in drawn)))})"]
+        )
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 

@@ -12,7 +12,8 @@ from bench.store import Store
 from tests.stores import finish_all, plan_of
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["torch", "torchvision", "numpy", "pandas", "matplotlib", "scipy", "sklearn", "safetensors", "submitit"]
+TRAINING = ["torch", "torchvision", "sklearn", "submitit"]
+HEAVY = [*TRAINING, "numpy", "pandas", "matplotlib", "scipy", "safetensors"]
 LEAF = {"types", "spec"}
 BEFORE_TRAINING = {"data", "models", "methods", *LEAF}
 # who may import whom: a part points at parts above it only, so that there is no way back
@@ -27,7 +28,8 @@ ARROWS: dict[str, set[str]] = {
     "store": LEAF,
     "objective": LEAF,
     "lane": {"objective", "precision", "models", "methods", "store", *LEAF},
-    "train": {"lane", "objective", "precision", "models", "methods", "data", "store", *LEAF},
+    "outputs": {"precision", "models", "data", *LEAF},
+    "train": {"lane", "objective", "outputs", "precision", "models", "methods", "data", "store", *LEAF},
     "build": {"lane", "models", "methods", *LEAF},
     "display": {"lane", *LEAF},
     "document": {"types"},
@@ -36,19 +38,12 @@ ARROWS: dict[str, set[str]] = {
     "plan": {"suite", *BEFORE_TRAINING},
     "standing": {"plan", "store", *LEAF},
     "report": {"standing", "plan", "suite", "store", *LEAF},
+    "figures": {"report", "plan", "suite", "store", "methods", *LEAF},
     "jobs": {"store", *LEAF},
     "listing": BEFORE_TRAINING,
     "status": {"jobs", "report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},
     "launch": {
-        "train",
-        "lane",
-        "objective",
-        "precision",
-        "build",
-        "provenance",
-        "standing",
-        "plan",
-        "store",
+        *("train", "lane", "objective", "outputs", "precision", "build", "provenance", "standing", "plan", "store"),
         *BEFORE_TRAINING,
     },
     "work": {"launch", "report", "display", "plan", "store", "methods"},
@@ -58,11 +53,11 @@ ARROWS: dict[str, set[str]] = {
         *LEAF,
     },
     "cost": {
-        *("launch", "train", "lane", "build", "precision", "plan", "suite", "store"),
+        *("launch", "train", "lane", "build", "precision", "figures", "plan", "suite", "store"),
         *BEFORE_TRAINING,
     },
     "cli": {
-        *("slurm", "pool", "work", "launch", "cost", "jobs", "report", "standing", "status", "listing"),
+        *("slurm", "pool", "work", "launch", "cost", "jobs", "figures", "report", "standing", "status", "listing"),
         *("plan", "suite", "store", "methods"),
         *LEAF,
     },
@@ -142,9 +137,16 @@ def test_help_and_list_import_nothing_heavy(arguments):
     assert loaded(*arguments) == []
 
 
-@pytest.mark.parametrize("command", ["status", "report", "run", "cancel"])
-def test_what_only_reads_and_a_run_with_nothing_to_do_import_nothing_heavy(command, finished):
+@pytest.mark.parametrize("command", ["status", "cancel"])
+def test_what_only_reads_imports_nothing_heavy(command, finished):
     assert loaded(command, *finished) == []
+
+
+@pytest.mark.parametrize("command", ["report", "run"])
+def test_a_report_and_a_run_with_nothing_to_do_import_what_draws_but_nothing_that_trains(command, finished):
+    drawing = loaded(command, *finished)
+    assert "matplotlib" in drawing
+    assert not set(drawing) & set(TRAINING)
 
 
 def test_show_imports_nothing_heavy(finished, tmp_path):
