@@ -21,8 +21,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 from scipy import stats  # type: ignore[import-untyped]
 
 from bench.plan import Cell, Plan
@@ -44,7 +43,7 @@ STYLE: dict[Any, Any] = {
     **{"lines.markersize": 4.5, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.hashsalt": "figures"},
 }
 WIDTH = 7.0  # inches: a page's text
-LINE = 90  # characters of a title that fit into it
+LINE, PANEL_LINE = 90, 24  # characters of a title that fit into it, and above one of four panels
 COLOURS = [
     sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 6, 9)
 ]  # without its grey, and yellow on white
@@ -53,6 +52,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d")  # 8
 PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
 CRITIC = re.compile(r"term\d+_\w+_critic_(student|teacher)")  # columns of a run's epochs
+BAND_NOTE = "band: a standard deviation over seeds to each side of the mean"
 CRITIC_NOTE = (
     "critic's value: log N less the loss, a lower bound of the embeddings' mutual information "
     "only with negatives=other_sample"
@@ -108,6 +108,11 @@ class Findings:
         """Return a column of the epochs' rows: a row an epoch that has it, a column a seed."""
         seeds = {run.seed: self.epochs[run.id] for run in cell.runs if run.id in self.epochs}
         return pd.DataFrame({seed: frame[column] for seed, frame in seeds.items() if column in frame}).dropna(how="all")
+
+
+def _of(method: str, cells: Iterable[Cell]) -> Cell:
+    """Return a pair's cell of its teacher or of the undistilled student, which every plan has."""
+    return next(cell for cell in cells if cell.method == method)
 
 
 def _metric(cell: Cell) -> str | None:
@@ -191,7 +196,7 @@ def _grid(
     """
     across = min(across, panels)
     down = -(-panels // across)
-    heading = [line for text in [*title.splitlines(), note] for line in textwrap.wrap(text, LINE)]
+    heading = [line for text in [*title.splitlines(), *note.splitlines()] for line in textwrap.wrap(text, LINE)]
     figure = Figure(figsize=(WIDTH, height * down + 0.18 * len(heading)), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False, **settings).flat)
     for unused in axes[panels:]:
@@ -218,7 +223,9 @@ def _legend(figure: Figure) -> None:
 def _band(axis: Axes, frame: pd.DataFrame, label: str, style: Look) -> None:
     """Draw the mean over a frame's columns, the seeds, and a band of a standard deviation to each side."""
     middle, deviation = frame.mean(axis=1), frame.std(axis=1)
-    axis.plot(frame.index, middle, label=label, markevery=max(1, len(frame) // 8), **style)
+    step = max(1, len(frame) // 8)
+    start = len(axis.get_lines()) % step  # or the markers of lines that run together lie on each other
+    axis.plot(frame.index, middle, label=label, markevery=(start, step), **style)
     axis.fill_between(frame.index, middle - deviation, middle + deviation, color=style["color"], alpha=0.15, lw=0)
 
 
@@ -248,11 +255,11 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not labelled:
             losses = {cell.label: findings.curve(cell, "loss") for cell in found}
         tested = {cell.label: frame for cell in found if not (frame := findings.curve(cell, _metric(cell))).empty}
-        figure, axes = _grid(2 if tested else 1, 2, 3.0, f"{findings.plan.suite.title}\n{pair}")
+        figure, axes = _grid(2 if tested else 1, 2, 3.0, f"{findings.plan.suite.title}\n{pair}", BAND_NOTE)
         if tested:
             for label, frame in tested.items():
                 _band(axes[0], frame, label, findings.looks[label])
-            if taught := findings.results(cells[0]):
+            if taught := findings.results(_of(TEACHER, cells)):
                 _level(axes[0], list(taught.values()), TEACHER, TAUGHT)
             axes[0].set_ylabel(f"{_axis(found)} on the test split (%)")
         for label, frame in losses.items():
@@ -281,7 +288,8 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
                 over_all.setdefault(label, []).append(mean(values))
         found["all pairs"] = over_all
     labels = [label for label in findings.looks if any(label in rows for rows in found.values())]
-    note = f"small marks: seeds, or pairs in the panel of all; bar: {CONFIDENCE:.0%} interval of the mean (Student's t)"
+    marks = "seeds; of all pairs: pairs" if len(found) > 1 else "seeds"
+    note = f"bar: mean with its {CONFIDENCE:.0%} interval (Student's t); small marks: {marks}"
     title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
     figure, axes = _grid(len(found), 3, 0.9 + 0.2 * len(labels), title, note, sharey=True)
     for axis, (pair, rows) in zip(axes, found.items(), strict=True):
@@ -300,7 +308,7 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def _gains(cells: Sequence[Cell], findings: Findings) -> dict[str, list[float]]:
     """Return each row's gains in points, one a seed that both it and the undistilled student have, by label."""
-    plain = next(findings.results(cell) for cell in cells if cell.method == NONE)
+    plain = findings.results(_of(NONE, cells))
     rows: dict[str, list[float]] = {}
     for cell in cells:
         if cell.method not in (TEACHER, NONE):
@@ -372,13 +380,13 @@ def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tu
             continue
         differing = {key for sweep in drawn for key, value in sweep.rest.items() if value != drawn[0].rest.get(key)}
         pairs = list(dict.fromkeys(sweep.pair for sweep in drawn))
-        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{methods[method].title} by {name}")
+        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{methods[method].title} by {name}", BAND_NOTE)
         for number, sweep in enumerate(drawn):
             parts = [sweep.pair] if len(pairs) > 1 else []
             parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
             _band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number))
         for number, pair in enumerate(pairs):
-            plain = findings.results(next(cell for cell in findings.pairs[pair] if cell.method == NONE))
+            plain = findings.results(_of(NONE, findings.pairs[pair]))
             if plain:
                 of_pair = {"color": look(number)["color"]} if len(pairs) > 1 else {}
                 _level(axis, list(plain.values()), f"{NONE}, {pair}" if len(pairs) > 1 else NONE, PLAIN | of_pair)
@@ -415,11 +423,12 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the error by the number of teachers, where pairs differ in that number alone."""
     groups: dict[tuple[str, str], dict[int, list[Cell]]] = {}
     for cells in findings.pairs.values():
-        together = cells[0].runs[0]
+        together = _of(TEACHER, cells).runs[0]
         members = [findings.plan.runs[name] for name in together.teachers] or [together]
         networks = {member.student.network for member in members}
         if len(networks) == 1:
-            groups.setdefault((networks.pop(), cells[0].student), {})[len(members)] = cells
+            student = _of(NONE, cells).student
+            groups.setdefault((networks.pop(), student), {})[len(members)] = cells
     for (network, student), by_number in sorted(groups.items()):
         frames: dict[str, pd.DataFrame] = {}
         for label, style in findings.looks.items():
@@ -429,16 +438,16 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
                 frames[label] = 100 - pd.DataFrame.from_dict(results, orient="index")
         if max((len(frame) for frame in frames.values()), default=0) < 2:
             continue
-        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{network} -> {student}")
+        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{network}->{student}", BAND_NOTE)
         for label, frame in frames.items():
             shown = "the teachers together" if label == TEACHER else label
             _band(axis, frame, shown, findings.looks[label])
-        plain = next(cell for cell in next(iter(by_number.values())) if cell.method == NONE)
+        plain = _of(NONE, next(iter(by_number.values())))
         if values := findings.results(plain):
             _level(axis, [100 - value for value in values.values()], NONE, PLAIN)
         axis.set_xticks(sorted(by_number))
         axis.set_xlabel("number of teachers")
-        axis.set_ylabel(f"100 - {_axis([plain])} (%)")
+        axis.set_ylabel(f"error: 100 - {_axis([plain])} (%)")
         _legend(figure)
         yield _named("ensemble", f"{network}->{student}"), figure
 
@@ -453,7 +462,9 @@ def critics(findings: Findings) -> Iterator[tuple[str, Figure]]:
         sides = [side for side in ("student", "teacher") if any(side == one for one, _ in found)]
         if not sides:
             continue
-        figure, axes = _grid(len(sides), 2, 3.0, f"{findings.plan.suite.title}\n{pair}", CRITIC_NOTE, sharey=True)
+        figure, axes = _grid(
+            len(sides), 2, 3.0, f"{findings.plan.suite.title}\n{pair}", f"{BAND_NOTE}\n{CRITIC_NOTE}", sharey=True
+        )
         for axis, side in zip(axes, sides, strict=True):
             for label in [label for one, label in found if one == side]:
                 _band(axis, found[side, label], label, findings.looks[label])
@@ -483,17 +494,19 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row: the first seed that is done."""
     for pair, cells in findings.pairs.items():
-        panels = {
-            cell.label: matrix for cell in cells[1:] if (matrix := _difference(cell, cells[0], findings)) is not None
-        }
+        students = [cell for cell in cells if cell.method != TEACHER]
+        found = {cell.label: _difference(cell, _of(TEACHER, cells), findings) for cell in students}
+        panels = {label: matrix for label, matrix in found.items() if matrix is not None}
         if not panels:
             continue
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
+        names = {label: textwrap.wrap(label, PANEL_LINE) for label in panels}
+        height = 1.75 + 0.14 * max(map(len, names.values()))
         title = f"{findings.plan.suite.title}\n{pair}: correlation of logits, teacher's less student's"
-        figure, axes = _grid(len(panels), 4, 1.9, title)
+        figure, axes = _grid(len(panels), 4, height, title)
         for axis, (label, matrix) in zip(axes, panels.items(), strict=True):
             image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
-            axis.set_title(f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}", size=8)
+            axis.set_title("\n".join([*names[label], f"mean |difference| {np.abs(matrix).mean():.4f}"]), size=8)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(True)
@@ -506,19 +519,20 @@ def _difference(cell: Cell, teacher: Cell, findings: Findings) -> np.ndarray | N
     for number, run in enumerate(cell.runs):
         tested = teacher.runs[min(number, len(teacher.runs) - 1)]  # one teacher for all seeds, or one each
         same = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
-        matrices = [_outputs(one, findings.store).get("correlation") for one in (tested, run)]
-        if same and matrices[0] is not None and matrices[1] is not None:
-            return matrices[0] - matrices[1]
+        own, taught = (_correlation(one, findings.store) for one in (run, tested))
+        if same and own is not None and taught is not None:
+            return taught - own
     return None
 
 
-def _outputs(run: RunSpec, store: Store) -> dict[str, np.ndarray]:
-    """Return what a run that is done left of its outputs; nothing, if it left none."""
+def _correlation(run: RunSpec, store: Store) -> np.ndarray | None:
+    """Return the correlations (K, K) of a run's logits; None if it is not done, or has left no outputs."""
     path = store.folder(run.id) / OUTPUTS
     if store.state(run.id) != "done" or not path.exists():
-        return {}
+        return None
     try:
-        return load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor("correlation")
     except (OSError, SafetensorError) as error:
         raise RequestError(
             f"{path}: cannot be read ({error}). Copy the whole run folder, or remove this file"

@@ -234,7 +234,7 @@ def test_the_error_falls_along_the_number_of_teachers(tmp_path, store):
     assert points(axis, "KD") == [(1, 29), (2, 25)]
     assert points(axis, "the teachers together") == [(1, 10), (2, 8)]
     assert set(lines(axis)["none"].get_ydata()) == {39.5}
-    assert axis.get_ylabel() == "100 - top-1 accuracy (%)"
+    assert axis.get_ylabel() == "error: 100 - top-1 accuracy (%)"
 
 
 def test_unlike_teachers_and_one_number_alone_are_no_curve(tmp_path, store):
