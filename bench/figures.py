@@ -84,17 +84,18 @@ class Findings:
         return {NONE: PLAIN, TEACHER: TAUGHT} | {label: look(number) for number, label in enumerate(methods)}
 
     @cached_property
-    def pairs(self) -> dict[str, list[Cell]]:
-        """Return each pair's cells, in the table's order."""
+    def groups(self) -> dict[str, list[Cell]]:
+        """Return the cells that stand side by side, in the table's order: a pair's, of one evaluation."""
         found: dict[str, list[Cell]] = {}
         for cell in self.plan.cells:
-            found.setdefault(cell.pair, []).append(cell)
+            found.setdefault(_group(cell), []).append(cell)
         return found
 
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
         """Return the main stage's epochs of each run that has begun, a row each by epoch."""
-        rows = {run.id: self.store.epochs(run.id) for cell in self.plan.cells for run in cell.runs}
+        runs = [run for cell in self.plan.cells for own in cell.runs for run in (own, self.plan.trained(own))]
+        rows = {run_id: self.store.epochs(run_id) for run_id in dict.fromkeys(run.id for run in runs)}
         main = {run_id: [row for row in one if row.get("stage") == "main"] for run_id, one in rows.items()}
         return {run_id: pd.DataFrame(one).set_index("epoch") for run_id, one in main.items() if one}
 
@@ -113,6 +114,12 @@ class Findings:
 def _of(method: str, cells: Iterable[Cell]) -> Cell:
     """Return a pair's cell of its teacher or of the undistilled student, which every plan has."""
     return next(cell for cell in cells if cell.method == method)
+
+
+def _group(cell: Cell) -> str:
+    """Return a cell's pair and, where a row has several evaluations, which of them it is."""
+    shown, name = next(iter(cell.metrics.items()), ("", ""))
+    return f"{cell.pair} {shown.removesuffix(name).strip('_')}".strip()
 
 
 def _metric(cell: Cell) -> str | None:
@@ -242,11 +249,11 @@ def _level(axis: Axes, values: Sequence[float], label: str, style: Look) -> None
 
 
 def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield each pair's metric on the test split, and its loss in training, by epoch.
+    """Yield each group's metric on the test split, and its loss in training, by epoch.
 
     The loss is the cross-entropy with the labels, which means the same in each row; the total where there is none.
     """
-    for pair, cells in findings.pairs.items():
+    for group, cells in findings.groups.items():
         found = [cell for cell in cells if cell.method != TEACHER and not findings.curve(cell, "loss").empty]
         if not found:
             continue
@@ -255,7 +262,7 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not labelled:
             losses = {cell.label: findings.curve(cell, "loss") for cell in found}
         tested = {cell.label: frame for cell in found if not (frame := findings.curve(cell, _metric(cell))).empty}
-        figure, axes = _grid(2 if tested else 1, 2, 3.0, f"{findings.plan.suite.title}\n{pair}", BAND_NOTE)
+        figure, axes = _grid(2 if tested else 1, 2, 3.0, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
         if tested:
             for label, frame in tested.items():
                 _band(axes[0], frame, label, findings.looks[label])
@@ -269,7 +276,7 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
             axis.set_xlabel("epoch")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure)
-        yield _named("curves", pair), figure
+        yield _named("curves", group), figure
 
 
 # gain over the undistilled student
@@ -277,8 +284,8 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield what each row gains over the undistilled student of the same seed, a panel a pair and one over all."""
-    found = {pair: _gains(cells, findings) for pair, cells in findings.pairs.items()}
-    found = {pair: rows for pair, rows in found.items() if rows}
+    found = {group: _gains(cells, findings) for group, cells in findings.groups.items()}
+    found = {group: rows for group, rows in found.items() if rows}
     if not found:
         return
     if len(found) > 1:
@@ -292,12 +299,12 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
     note = f"bar: mean with its {CONFIDENCE:.0%} interval (Student's t); small marks: {marks}"
     title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
     figure, axes = _grid(len(found), 3, 0.9 + 0.2 * len(labels), title, note, sharey=True)
-    for axis, (pair, rows) in zip(axes, found.items(), strict=True):
+    for axis, (group, rows) in zip(axes, found.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         for place, label in enumerate(labels):
             if label in rows:
                 _strip(axis, rows[label], place, findings.looks[label])
-        axis.set_title(pair)
+        axis.set_title(group)
         axis.set_yticks(range(len(labels)), labels)
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")
@@ -332,15 +339,15 @@ def _strip(axis: Axes, values: Sequence[float], place: float, style: Look) -> No
 
 @dataclass(frozen=True)
 class Sweep:
-    """Cells of one pair that differ in one numeric parameter alone.
+    """Cells of one group that differ in one numeric parameter alone.
 
     Attributes:
-        pair: as in the table.
+        group: their pair, and their evaluation.
         rest: the rows' other settings, by term and name.
         cells: by the parameter's value, ascending.
     """
 
-    pair: str
+    group: str
     rest: Mapping[tuple[int, str], Scalar]
     cells: Mapping[float, Cell]
 
@@ -349,16 +356,17 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
     """Return the sweeps of a plan by (method, parameter or `weight`)."""
     groups: dict[Any, dict[float, Cell]] = {}
     for cell in plan.cells:
-        settings = _settings(cell.runs[0])
+        trained = plan.trained(cell.runs[0])
+        settings = _settings(trained)
         for (term, name), value in settings.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 rest = {key: other for key, other in settings.items() if key != (term, name)}
-                method = cell.runs[0].terms[term].method
-                groups.setdefault((method, name, cell.pair, tuple(rest.items())), {})[value] = cell
+                method = trained.terms[term].method
+                groups.setdefault((method, name, _group(cell), tuple(rest.items())), {})[value] = cell
     found: dict[tuple[str, str], list[Sweep]] = {}
-    for (method, name, pair, rest), cells in groups.items():
+    for (method, name, group, rest), cells in groups.items():
         if len(cells) > 1:
-            found.setdefault((method, name), []).append(Sweep(pair, dict(rest), dict(sorted(cells.items()))))
+            found.setdefault((method, name), []).append(Sweep(group, dict(rest), dict(sorted(cells.items()))))
     return found
 
 
@@ -379,17 +387,17 @@ def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tu
         if not drawn:
             continue
         differing = {key for sweep in drawn for key, value in sweep.rest.items() if value != drawn[0].rest.get(key)}
-        pairs = list(dict.fromkeys(sweep.pair for sweep in drawn))
+        names = list(dict.fromkeys(sweep.group for sweep in drawn))
         figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{methods[method].title} by {name}", BAND_NOTE)
         for number, sweep in enumerate(drawn):
-            parts = [sweep.pair] if len(pairs) > 1 else []
+            parts = [sweep.group] if len(names) > 1 else []
             parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
             _band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number))
-        for number, pair in enumerate(pairs):
-            plain = findings.results(_of(NONE, findings.pairs[pair]))
+        for number, group in enumerate(names):
+            plain = findings.results(_of(NONE, findings.groups[group]))
             if plain:
-                of_pair = {"color": look(number)["color"]} if len(pairs) > 1 else {}
-                _level(axis, list(plain.values()), f"{NONE}, {pair}" if len(pairs) > 1 else NONE, PLAIN | of_pair)
+                of_group = {"color": look(number)["color"]} if len(names) > 1 else {}
+                _level(axis, list(plain.values()), f"{NONE}, {group}" if len(names) > 1 else NONE, PLAIN | of_group)
         values = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
         own = methods[method]
         default = own.weight if name == "weight" else own.parameters[name].default
@@ -421,15 +429,16 @@ def _scale(axis: Axes, values: Sequence[float]) -> None:
 
 def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the error by the number of teachers, where pairs differ in that number alone."""
-    groups: dict[tuple[str, str], dict[int, list[Cell]]] = {}
-    for cells in findings.pairs.values():
-        together = _of(TEACHER, cells).runs[0]
+    groups: dict[str, dict[int, list[Cell]]] = {}
+    for group, cells in findings.groups.items():
+        tested = _of(TEACHER, cells)
+        together = findings.plan.trained(tested.runs[0])
         members = [findings.plan.runs[name] for name in together.teachers] or [together]
         networks = {member.student.network for member in members}
         if len(networks) == 1:
-            student = _of(NONE, cells).student
-            groups.setdefault((networks.pop(), student), {})[len(members)] = cells
-    for (network, student), by_number in sorted(groups.items()):
+            alike = group.replace(tested.teacher, networks.pop(), 1)
+            groups.setdefault(alike, {})[len(members)] = cells
+    for group, by_number in sorted(groups.items()):
         frames: dict[str, pd.DataFrame] = {}
         for label, style in findings.looks.items():
             of_row = {n: cell for n, cells in by_number.items() for cell in cells if cell.label == label}
@@ -438,7 +447,7 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
                 frames[label] = 100 - pd.DataFrame.from_dict(results, orient="index")
         if max((len(frame) for frame in frames.values()), default=0) < 2:
             continue
-        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{network}->{student}", BAND_NOTE)
+        figure, (axis,) = _grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
         for label, frame in frames.items():
             shown = "the teachers together" if label == TEACHER else label
             _band(axis, frame, shown, findings.looks[label])
@@ -449,7 +458,7 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
         axis.set_xlabel("number of teachers")
         axis.set_ylabel(f"error: 100 - {_axis([plain])} (%)")
         _legend(figure)
-        yield _named("ensemble", f"{network}->{student}"), figure
+        yield _named("ensemble", group), figure
 
 
 # CRD's critic
@@ -457,7 +466,8 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def critics(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the critic's value by epoch, of student anchors and of teacher anchors, a figure a pair."""
-    for pair, cells in findings.pairs.items():
+    by_pair = {cells[0].pair: cells for cells in findings.groups.values()}  # evaluations share what was trained
+    for pair, cells in by_pair.items():
         found = {(side, cell.label): frame for cell in cells for side, frame in _critics(cell, findings).items()}
         sides = [side for side in ("student", "teacher") if any(side == one for one, _ in found)]
         if not sides:
@@ -480,7 +490,7 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
     """Return a cell's critic by side, a row an epoch, a column a seed; of several teachers, the mean."""
     sides: dict[str, dict[int, pd.Series]] = {}
     for run in cell.runs:
-        frame = findings.epochs.get(run.id, pd.DataFrame())
+        frame = findings.epochs.get(findings.plan.trained(run).id, pd.DataFrame())
         columns = [(match[1], name) for name in frame.columns if (match := CRITIC.fullmatch(name))]
         for side in dict.fromkeys(side for side, _ in columns):
             own = frame[[name for one, name in columns if one == side]]
@@ -493,7 +503,7 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
 
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row: the first seed that is done."""
-    for pair, cells in findings.pairs.items():
+    for group, cells in findings.groups.items():
         students = [cell for cell in cells if cell.method != TEACHER]
         found = {cell.label: _difference(cell, _of(TEACHER, cells), findings) for cell in students}
         panels = {label: matrix for label, matrix in found.items() if matrix is not None}
@@ -502,7 +512,7 @@ def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         names = {label: textwrap.wrap(label, PANEL_LINE) for label in panels}
         height = 1.75 + 0.14 * max(map(len, names.values()))
-        title = f"{findings.plan.suite.title}\n{pair}: correlation of logits, teacher's less student's"
+        title = f"{findings.plan.suite.title}\n{group}: correlation of logits, teacher's less student's"
         figure, axes = _grid(len(panels), 4, height, title)
         for axis, (label, matrix) in zip(axes, panels.items(), strict=True):
             image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
@@ -511,7 +521,7 @@ def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
             axis.set_yticks([])
             axis.spines[:].set_visible(True)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
-        yield _named("correlation", pair), figure
+        yield _named("correlation", group), figure
 
 
 def _difference(cell: Cell, teacher: Cell, findings: Findings) -> np.ndarray | None:
@@ -553,7 +563,7 @@ def cost(findings: Findings) -> Iterator[tuple[str, Figure]]:
         table = pd.read_csv(path, usecols=[*columns], dtype=columns, keep_default_na=False, na_values=empty)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read: {error}. Remove it, or measure anew with `cost`") from error
-    known = table[table["pair"].isin(list(findings.pairs))]
+    known = table[table["pair"].isin([cell.pair for cell in findings.plan.cells])]
     if not known.empty:
         yield "cost", _phases(known, findings)
         yield from _against_cost(known[known["stage"] == "main"], findings)
@@ -586,13 +596,13 @@ def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
 
 def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a pair's metric against a step's time and most memory, a row each with a mark of its own."""
-    for pair, own in table.groupby("pair", sort=False):
-        measured = own.set_index("label")
-        cells = [cell for cell in findings.pairs[str(pair)] if cell.label in measured.index]
+    for group, every in findings.groups.items():
+        measured = table[table["pair"] == every[0].pair].set_index("label")
+        cells = [cell for cell in every if cell.label in measured.index]
         results = {cell.label: list(found.values()) for cell in cells if (found := findings.results(cell))}
         if not results:
             continue
-        figure, axes = _grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{pair}", sharey=True)
+        figure, axes = _grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", sharey=True)
         columns = {"step_ms": "ms a step, teacher and data apart", "peak_mb": "peak memory of a step (MB)"}
         for axis, (column, name) in zip(axes, columns.items(), strict=True):
             for label, values in results.items():
@@ -602,4 +612,4 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
             axis.set_xlabel(name)
         axes[0].set_ylabel(f"{_axis(cells)} (%)")
         _legend(figure)
-        yield _named("accuracy_cost", str(pair)), figure
+        yield _named("accuracy_cost", group), figure

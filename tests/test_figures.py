@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def train(store: Store, cell: Cell, columns: Mapping[str, Sequence[Sequence[floa
 
 def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0) -> None:
     store.write(cell.runs[seed].id, "outputs.safetensors", save({"correlation": correlation.astype(np.float32)}))
+
+
+def judged(folder: Path, methods: Sequence[object]) -> Plan:
+    """Return the plan of a suite whose students are judged by linear probes of two stages."""
+    evaluation = {"data": {"name": "photo_patches"}, "stages": [1, 3], "training": {"epochs": 1}}
+    task = {"task": "cross_modal", "data": {"name": "photo_patches", "view": "chrominance"}}
+    views = {"teacher_data": {"name": "photo_patches", "view": "luminance"}}
+    return plan_of(folder, **task, **views, methods=methods, evaluations=[evaluation])
 
 
 # which figures there are
@@ -220,6 +229,14 @@ def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path):
     assert sweeps(plan) == {}
 
 
+def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_judged(tmp_path, store):
+    plan = judged(tmp_path, [{"method": "crd", "n_negatives": [4, 8], "negatives": "other_sample"}])
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
+    names = [f"resnet14->resnet8 stage{stage}" for stage in (1, 3)]
+    assert {*names, *(f"none, {name}" for name in names)} <= set(lines(axis))
+
+
 # several teachers
 
 
@@ -245,6 +262,13 @@ def test_unlike_teachers_and_one_number_alone_are_no_curve(tmp_path, store):
 
 
 # CRD's critic
+
+
+def test_of_a_student_that_is_judged_in_several_ways_the_critic_is_drawn_once(tmp_path, store):
+    plan = judged(tmp_path, [{"method": "crd", "n_negatives": 4, "negatives": "other_sample", "label": "CRD"}])
+    source = plan.trained(cell_of(plan, "CRD").runs[0])
+    store.write_epochs(source.id, [{"stage": "main", "epoch": 1, "loss": 1.0, "term0_crd_critic_student": 2.0}])
+    assert list(drawn(plan, store)) == [f"critic_{PAIR}"]
 
 
 def test_the_critics_value_is_drawn_by_side_over_seeds_and_teachers_with_what_it_bounds(tmp_path, store):
