@@ -134,7 +134,8 @@ def run_command(
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
         return _dry_run(plan, store, wanted, methods, retried)
-    if any(is_open(run, plan, store, retried) for run in wanted):
+    trains = any(is_open(run, plan, store, retried) for run in wanted)
+    if trains:
         from bench.pool import devices, train
         from bench.work import Work
 
@@ -143,7 +144,8 @@ def run_command(
         if slurm:
             return _submit(work, plan, store, methods, suite, wanted, retried)
         train(work, devices(device.value), retried)
-    answer = _answer(plan, store, methods, wanted)
+    draws = trains or not (store.suite_folder(plan.name) / "figures").exists()  # jobs on a cluster draw none
+    answer = _answer(plan, store, methods, wanted, draws)
     return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
 
 
@@ -352,8 +354,10 @@ def _submit(
     return OK
 
 
-def _answer(plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]") -> int:
-    """Write and print the tables, and write the figures; return the exit status."""
+def _answer(
+    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", draws: bool = True
+) -> int:
+    """Write and print the tables, and write the figures unless they are to stay; return the exit status."""
     from bench import report
     from bench.standing import run_status
 
@@ -361,12 +365,13 @@ def _answer(plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: 
     _say(_table(plan, found))
     written = (store.suite_folder(plan.name) / f"table.{kind}" for kind in ("csv", "md", "tex"))
     _say([f"Tables: {escape(', '.join(map(str, written)))}"])
-    from bench import figures  # takes a second to import: the table need not wait for it
+    if draws:
+        from bench import figures  # takes a second to import: the table need not wait for it
 
-    if drawn := figures.write(plan, store, methods):
-        _say(
-            [f"Figures: {escape(str(drawn[0].parent))} ({escape(', '.join(dict.fromkeys(one.stem for one in drawn)))})"]
-        )
+        figures.write(plan, store, methods)
+    folder = store.suite_folder(plan.name) / "figures"
+    if names := sorted(path.stem for path in folder.glob("*.pdf")):
+        _say([f"Figures: {escape(str(folder))} ({escape(', '.join(names))})"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
 
