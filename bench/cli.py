@@ -102,7 +102,9 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
     return run
 
 
-@app.command("run", help="Train what a suite still lacks, and write its tables. The word `run` may be left out.")
+@app.command(
+    "run", help="Train what a suite still lacks, and write its tables and figures. The word `run` may be left out."
+)
 @answers
 def run_command(
     suite: SuiteFile,
@@ -139,9 +141,9 @@ def run_command(
         ids = tuple(run.id for run in wanted)
         work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
         if slurm:
-            return _submit(work, plan, store, suite, wanted, retried)
+            return _submit(work, plan, store, methods, suite, wanted, retried)
         train(work, devices(device.value), retried)
-    answer = _answer(plan, store, wanted)
+    answer = _answer(plan, store, methods, wanted)
     return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
 
 
@@ -185,7 +187,7 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     return OK
 
 
-@app.command("report", help="Write a suite's tables and page again, from the store alone.")
+@app.command("report", help="Write a suite's tables, figures and page again, from the store alone.")
 @answers
 def report(
     suite: SuiteFile,
@@ -194,12 +196,12 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write the tables."""
-    plan, store, _ = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, list(plan.runs.values()), anew=True)
+    """Write the tables and all that is made of them."""
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    return _answer(plan, store, methods, list(plan.runs.values()), anew=True)
 
 
-@app.command("cost", help="Measure what each row's training step costs; write cost.csv and a chart.")
+@app.command("cost", help="Measure what each row's training step costs; write cost.csv and its figures.")
 @answers
 def cost(
     suite: SuiteFile,
@@ -320,7 +322,13 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
 
 
 def _submit(
-    work: "Work", plan: "Plan", store: "Store", suite: Path, wanted: "Sequence[RunSpec]", retried: set[str]
+    work: "Work",
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    suite: Path,
+    wanted: "Sequence[RunSpec]",
+    retried: set[str],
 ) -> int:
     """Submit jobs, and say where to look; return the exit status."""
     from bench.slurm import submit
@@ -328,7 +336,7 @@ def _submit(
 
     found = submit(work, suite, wanted, retried)
     if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, wanted)  # what was open cannot be trained
+        return _answer(plan, store, methods, wanted)  # what was open cannot be trained
     arrays: dict[str, list[Task]] = {}
     for task in found:
         arrays.setdefault(task.job.partition("_")[0], []).append(task)
@@ -344,12 +352,15 @@ def _submit(
     return OK
 
 
-def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", anew: bool = False) -> int:
+def _answer(
+    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", anew: bool = False
+) -> int:
     """Write and print the tables, and write all that is made of them; return the exit status.
 
     Args:
         plan: the suite's.
         store: its results.
+        methods: by name.
         wanted: the runs whose failure decides the exit status.
         anew: whether to write it even if no table has changed since: it takes seconds.
     """
@@ -363,13 +374,16 @@ def _answer(plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", anew: boo
     files = [folder / name for name in report.STATISTICS]
     made = all(path.exists() for path in files) and report.digest(plan, found) in files[-1].read_text(encoding="utf-8")
     if anew or not made:
-        from bench import epochs, page, statistics
+        from bench import epochs, figures, page, statistics  # each takes a second to import
 
         epochs.write_csv(plan, store)
         epochs.write_events(plan, store)
+        figures.write(plan, store, methods)
         statistics.write(plan, store, found)
         page.write(plan, store, found)
     _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
+    if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
+        _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / 'report.html'))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK

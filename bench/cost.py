@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.build import build_lane, build_network, network_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
+from bench.figures import write_cost
 from bench.lane import INITIAL, Lane, Teacher, failure_of
 from bench.launch import Settings, unserved
 from bench.plan import Cell, Plan
@@ -346,62 +347,15 @@ def _reason(error: Exception, where: str) -> str:
 
 
 def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
-    """Write cost.csv and the bar chart into the suite's results; return their paths."""
+    """Write cost.csv and what is drawn from it into the suite's results; return their paths."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Cost)], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _rounded(value) for name, value in asdict(cost).items()} for cost in found)
-    folder = store.suite_folder(plan.name)
-    write_whole(folder / "cost.csv", text.getvalue())  # before the charts: what was measured must not hang on them
-    charts = _charts(plan.suite.title, found) if found else {}
-    for name, content in charts.items():
-        write_whole(folder / name, content)
-    return [str(folder / name) for name in ("cost.csv", *charts)]
+    path = store.suite_folder(plan.name) / "cost.csv"
+    write_whole(path, text.getvalue())  # before the figures: what was measured must not hang on them
+    return [str(path), *map(str, write_cost(plan, store))]
 
 
 def _rounded(value: object) -> object:
     return round(value, 3) if isinstance(value, float) else value
-
-
-def _charts(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
-    """Return a bar a row, its phases end to end, one chart a pair; as PDF and PNG by file name."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    with mpl.rc_context({"text.parse_math": False}):  # a label's dollars are dollars
-        return _drawn(title, found)
-
-
-def _drawn(title: str, found: Sequence[Cost]) -> dict[str, bytes]:
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
-    pairs = list(dict.fromkeys(cost.pair for cost in found))
-    rows = max(sum(cost.pair == pair for cost in found) for pair in pairs)
-    figure, axes = plt.subplots(
-        len(pairs), 1, figsize=(7, (0.24 * rows + 1.2) * len(pairs)), squeeze=False, layout="constrained"
-    )
-    colours = sns.color_palette("colorblind", len(PHASES) - 2)
-    for axis, pair in zip(axes[:, 0], pairs, strict=True):
-        costs = [cost for cost in found if cost.pair == pair]
-        places, left = range(len(costs)), [0.0] * len(costs)
-        for phase, colour in zip(PHASES[2:], colours, strict=True):
-            widths = [getattr(cost, f"{phase}_ms") for cost in costs]
-            axis.barh(places, widths, left=left, color=colour, label=phase)
-            left = [total + width for total, width in zip(left, widths, strict=True)]
-        axis.set_yticks(places, [cost.name for cost in costs])
-        axis.invert_yaxis()
-        teacher = costs[0].teacher_ms
-        once = ("" if teacher is None else f"teacher {teacher:.0f} ms, ") + f"data {costs[0].data_ms:.1f} ms"
-        axis.set_title(f"{pair}; {once} once for all rows")
-        axis.set_xlabel("ms a step")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False)
-    figure.suptitle(title)
-    charts = {}
-    for kind in ("pdf", "png"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150)
-        charts[f"figures/cost.{kind}"] = buffer.getvalue()
-    plt.close(figure)
-    return charts

@@ -21,13 +21,14 @@ from bench.models.ensemble import Ensemble
 from bench.models.heads import Frozen
 from bench.models.hooked import published_weights
 from bench.models.weights import load_weights
-from bench.objective import OBJECTIVES
+from bench.objective import CLASSIFICATION, OBJECTIVES
+from bench.outputs import outputs
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
 from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
 from bench.standing import is_open
-from bench.store import WEIGHTS, ClaimLostError, Failure, Store
+from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, Store
 from bench.train import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
 from bench.types import RequestError
 from methods.catalog import Method
@@ -304,6 +305,9 @@ class Launcher:
         with self._evaluation(run) as record:
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             self.store.write(run.id, WEIGHTS, save(weights))
+            if OBJECTIVES[run.task] is CLASSIFICATION:
+                answers = outputs(network, self._data(run.data)[1], run.data, self.settings.device)
+                self.store.write(run.id, OUTPUTS, save(answers))
             record["metrics"] = metrics
         return True
 

@@ -1,8 +1,9 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
-    <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  record.json | failure.json
-                            tensorboard/
-    <root>/<suite name>/    table.csv  table.md  table.tex  epochs.csv  report.html  sources.json
+    <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
+                            record.json | failure.json  tensorboard/
+    <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
+                            sources.json  cost.csv  figures/
 
 Every file appears whole or not at all. One process writes a run: it holds the run's claim, which is taken over when
 that process is dead. Stores are merged by copying run folders.
@@ -30,6 +31,7 @@ State = Literal["done", "failed", "diverged", "inapplicable", "running", "waitin
 HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
+OUTPUTS = "outputs.safetensors"  # of classifiers: what they answer to the test images
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
 SOURCES = "sources.json"  # beside a suite's tables
 TEMPORARY = ".{}.tmp"  # names of files on their way; no reader looks at them

@@ -14,9 +14,10 @@ from bench.data.images import Split
 from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
 from bench.objective import CLASSIFICATION, Objective
+from bench.outputs import outputs
 from bench.precision import Precision, arithmetic, set_products
 from bench.spec import DataSpec
-from bench.store import CHECKPOINT, WEIGHTS, Store
+from bench.store import CHECKPOINT, OUTPUTS, WEIGHTS, Store
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -254,6 +255,10 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         if cohort.keep_checkpoints:
             store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
         store.write(run_id, WEIGHTS, save(weights))
+        if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are no network's own
+            precision, data = lane.schedule.precision, cohort.train
+            answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
+            store.write(run_id, OUTPUTS, save(answers))
         metrics = lane.objective.metrics if lane.objective else ()
         numbers = summary(lane.rows, metrics) | {"lanes": len(cohort.lanes)}
         store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)

@@ -86,6 +86,16 @@ def test_report_and_status_need_no_checkpoint_file(cli, tmp_path, results, store
     assert cli("report", path, "--results", results)[0] == 0  # and is still remembered
 
 
+def test_a_report_says_where_its_figures_are_and_what_draws_them_says_nothing(tmp_path, results, store):
+    path, plan = write_suite(tmp_path), plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    answer = run_suite("report", path, "--results", results)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    figures = f"Figures: {results / 'table' / 'figures'} (gain)"
+    assert figures in answer.stdout.splitlines()
+    assert (results / "table" / "figures" / "gain.pdf").exists()
+
+
 def test_a_damaged_memory_of_a_suites_files_is_named(cli, tmp_path, results):
     data = {"name": "imagefolder", "path": "gone", "mean": [0.5] * 3, "std": [0.5] * 3, "augment": "crop"}
     path = write_suite(tmp_path, data=data)
@@ -653,6 +663,7 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
     written = {path.name for path in (folder / "results/table").iterdir()}
     assert written == {
         *("table.csv", "table.md", "table.tex", "statistics.csv", "statistics.md", "epochs.csv", "report.html"),
+        "figures",
     }
     assert "│ KD " in first.stdout
     assert "resnet14: no checkpoint is given, so it is trained here (seed 0)" in first.stderr

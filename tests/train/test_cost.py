@@ -61,6 +61,7 @@ def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_ou
         "cost.csv",
         "cost.pdf",
         "cost.png",
+        "cost.svg",
     ]
     assert not (results / "runs").exists()
 
@@ -175,14 +176,14 @@ def test_titles_and_labels_are_drawn_as_they_are_written_each_row_with_a_bar_of_
     places, barh = set(), Axes.barh
     monkeypatch.setattr(Axes, "barh", lambda axis, y, *a, **k: places.update(y) or barh(axis, y, *a, **k))
     rows = [("AB", "main"), ("AB", "initial"), ("AB (initial)", "main"), (r"$\foo$", "main")]
-    found = [Cost("a->b", label, stage, *[1.0] * 9, 0, 1.0) for label, stage in rows]
+    found = [Cost("resnet14->resnet8", label, stage, *[1.0] * 9, 0, 1.0) for label, stage in rows]
     written = write(bench(title=r"$\bar$").plan(), Store(tmp_path), found)
-    assert [Path(file).name for file in written] == ["cost.csv", "cost.pdf", "cost.png"]
+    assert [Path(file).name for file in written] == ["cost.csv", "cost.pdf", "cost.svg", "cost.png"]
     assert len(places) == 4
 
 
 def test_the_table_stands_even_if_the_chart_cannot_be_drawn(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.cost._charts", lambda title, found: 1 / 0)
+    monkeypatch.setattr("bench.cost.write_cost", lambda plan, store: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(bench().plan(), Store(tmp_path), [Cost("a->b", "KD", "main", *[1.0] * 9, 0, 1.0)])
     assert (tmp_path / "tiny" / "cost.csv").exists()

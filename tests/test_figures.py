@@ -1,0 +1,371 @@
+"""What the figures show, read from their axes."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from safetensors.numpy import save
+from scipy import stats
+
+from bench.figures import COSTS, Findings, figures, look, sweeps, write
+from bench.plan import Cell, Plan
+from bench.store import Store
+from bench.types import RequestError
+from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
+
+PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
+PAIR = "resnet14-to-resnet8"
+GRID = [{"method": "crd", "n_negatives": [4, 16, 64]}]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def drawn(plan: Plan, store: Store) -> dict[str, Figure]:
+    return dict(figures(Findings(plan, store), METHODS))
+
+
+def lines(axis: Axes) -> dict[str, Line2D]:
+    """Return an axis' lines by their names in the legend."""
+    return {str(line.get_label()): line for line in axis.get_lines()}
+
+
+def points(axis: Axes, label: str) -> list[tuple[float, float]]:
+    return [tuple(point) for point in lines(axis)[label].get_xydata().tolist()]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def train(store: Store, cell: Cell, columns: Mapping[str, Sequence[Sequence[float]]], stage: str = "main") -> None:
+    """Write the epochs of a cell's first runs: by column, a list a seed."""
+    for number, run in enumerate(cell.runs[: len(next(iter(columns.values())))]):
+        seeds = zip(*(values[number] for values in columns.values()), strict=True)
+        rows = [{"stage": stage, "epoch": i} | dict(zip(columns, row, strict=True)) for i, row in enumerate(seeds, 1)]
+        store.begin(run)
+        store.write_epochs(run.id, [{"loss": 0.0, **row} for row in rows])
+
+
+def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0) -> None:
+    store.write(cell.runs[seed].id, "outputs.safetensors", save({"correlation": correlation.astype(np.float32)}))
+
+
+def judged(folder: Path, methods: Sequence[object]) -> Plan:
+    """Return the plan of a suite whose students are judged by linear probes of two stages."""
+    evaluation = {"data": {"name": "photo_patches"}, "stages": [1, 3], "training": {"epochs": 1}}
+    task = {"task": "cross_modal", "data": {"name": "photo_patches", "view": "chrominance"}}
+    views = {"teacher_data": {"name": "photo_patches", "view": "luminance"}}
+    return plan_of(folder, **task, **views, methods=methods, evaluations=[evaluation])
+
+
+# which figures there are
+
+
+def test_a_suite_without_numbers_has_no_figure_and_no_folder_for_them(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", *GRID], pairs=PAIRS)
+    fail(store, cell_of(plan, "KD"), "failed", "no")
+    assert write(plan, store, METHODS) == []
+    assert not store.suite_folder(plan.name).exists()
+
+
+def test_a_half_finished_suite_draws_what_is_there(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], pairs=PAIRS, seeds=2)
+    finish(store, cell_of(plan, "none"), [70.0])
+    finish(store, cell_of(plan, "KD"), [72.0])
+    train(store, cell_of(plan, "AT"), {"top1": [[10.0]], "ce": [[2.0]]})
+    assert sorted(drawn(plan, store)) == [f"curves_{PAIR}", "gain"]
+
+
+def test_every_figure_is_written_as_pdf_svg_and_png_and_the_same_store_gives_the_same_bytes(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    paths = write(plan, store, METHODS)
+    assert [path.name for path in paths] == ["gain.pdf", "gain.svg", "gain.png"]
+    first = [path.read_bytes() for path in paths]
+    assert [content[:4] for content in first] == [b"%PDF", b"<?xm", b"\x89PNG"]
+    assert [path.read_bytes() for path in write(plan, store, METHODS)] == first
+
+
+def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):
+    plan = plan_of(tmp_path, title=r"$\bar$", methods=[{"method": "kd", "label": r"$\foo$"}])
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], r"$\foo$": [72.0]})
+    assert len(write(plan, store, METHODS)) == 3
+
+
+def test_looks_differ_in_grey_and_a_row_keeps_its_own_in_every_figure(tmp_path, store):
+    looks = [look(number) for number in range(40)]
+    assert len({(str(one["linestyle"]), one["marker"]) for one in looks}) == len(looks)
+    plan = plan_of(tmp_path, methods=["kd", "at"], pairs=PAIRS)
+    train(store, cell_of(plan, "AT"), {"top1": [[1.0]]})
+    train(store, cell_of(plan, "AT", "resnet20->resnet8"), {"top1": [[1.0]]})
+    styles = [lines(figure.axes[0])["AT"] for figure in drawn(plan, store).values()]
+    assert len(styles) == 2
+    assert {(line.get_color(), line.get_marker()) for line in styles} == {(looks[1]["color"], looks[1]["marker"])}
+
+
+# learning curves
+
+
+def test_a_curve_is_the_mean_over_seeds_with_a_band_of_a_standard_deviation(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 20.0], [30.0, 40.0]], "ce": [[2.0, 1.0], [4.0, 1.0]]})
+    figure = drawn(plan, store)[f"curves_{PAIR}"]
+    tested, loss = figure.axes
+    assert points(tested, "KD") == [(1, 20), (2, 30)]
+    assert points(loss, "KD") == [(1, 3), (2, 1)]
+    (band,) = tested.collections
+    deviation = 20 / 2**0.5
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((20 - deviation, 30 + deviation))
+    assert tested.get_ylabel() == "top-1 accuracy on the test split (%)"
+    assert loss.get_ylabel() == "cross-entropy in training"
+
+
+def test_epochs_without_an_evaluation_and_those_of_an_initial_stage_are_no_points(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["ab"])
+    run = cell_of(plan, "AB").runs[0]
+    rows = [{"stage": "initial", "epoch": 1, "loss": 9.0}, {"stage": "main", "epoch": 1, "loss": 3.0, "ce": 3.0}]
+    store.write_epochs(run.id, [*rows, {"stage": "main", "epoch": 2, "loss": 2.0, "ce": 2.0, "top1": 50.0}])
+    tested, loss = drawn(plan, store)[f"curves_{PAIR}"].axes
+    assert points(tested, "AB") == [(2, 50)]
+    assert points(loss, "AB") == [(1, 3), (2, 2)]
+
+
+def test_the_teachers_accuracy_is_a_line_through_the_curves(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "teacher"), [90.0])
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0]], "ce": [[2.0]]})
+    figure = drawn(plan, store)[f"curves_{PAIR}"]
+    assert set(lines(figure.axes[0])["teacher"].get_ydata()) == {90}
+    assert legend(figure) == ["KD", "teacher"]
+
+
+# gain
+
+
+def test_gains_are_over_the_undistilled_student_of_the_same_seed(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=4)
+    finish(store, cell_of(plan, "none"), [70.0, 71.0, 72.0])
+    finish(store, cell_of(plan, "KD"), [71.0, 74.0, 73.0, 99.0])
+    (axis,) = drawn(plan, store)["gain"].axes
+    strips = [line for line in axis.get_lines() if len(line.get_xdata()) == 3]
+    assert [list(line.get_xdata()) for line in strips] == [[1, 3, 1]]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["KD"]
+    (bar,) = axis.containers
+    ((low, _), (high, _)) = bar.lines[2][0].get_segments()[0]
+    expected = stats.ttest_1samp([1, 3, 1], 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_over_several_pairs_each_pair_is_a_dot(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, seeds=2)
+    finish(store, cell_of(plan, "none"), [70.0, 70.0])
+    finish(store, cell_of(plan, "KD"), [71.0, 73.0])
+    finish(store, cell_of(plan, "KD", "resnet20->resnet8"), [75.0, 75.0])
+    axes = drawn(plan, store)["gain"].axes
+    assert [axis.get_title() for axis in axes] == ["resnet14->resnet8", "resnet20->resnet8", "all pairs"]
+    assert [2, 5] in [list(line.get_xdata()) for line in axes[2].get_lines()]
+
+
+# a metric by a parameter
+
+
+def test_rows_that_differ_in_one_number_are_a_curve_by_it(tmp_path, store):
+    plan = plan_of(tmp_path, methods=GRID, seeds=2)
+    finish(store, cell_of(plan, "none"), [60.0, 62.0])
+    for n, top1 in ((4, 70.0), (16, 72.0), (64, 74.0)):
+        finish(store, cell_of(plan, f"CRD n_negatives={n}"), [top1, top1 + 2])
+    (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
+    assert points(axis, "CRD") == [(4, 71), (16, 73), (64, 75)]
+    assert set(lines(axis)["none"].get_ydata()) == {61}
+    assert axis.get_xscale() == "log"
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["4", "16", "64"]
+    assert axis.get_xlabel() == "n_negatives (default 16384)"
+    assert "default" not in lines(axis)  # beyond the curve
+
+
+def test_a_default_among_the_values_is_marked_and_less_than_a_decade_is_a_plain_axis(tmp_path, store):
+    plan = plan_of(tmp_path, methods=[{"method": "kd", "temperature": [2.0, 4.0, 8.0]}])
+    for label in ("KD temperature=2", "KD temperature=8"):
+        finish(store, cell_of(plan, label), [70.0])
+    (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
+    assert points(axis, "KD") == [(2, 70), (8, 70)]
+    assert set(lines(axis)["default"].get_xdata()) == {4}
+    assert axis.get_xscale() == "linear"
+
+
+def test_a_weight_is_a_parameter_too(tmp_path):
+    plan = plan_of(tmp_path, methods=[{"method": "at", "weight": [10.0, 1000.0]}])
+    assert list(sweeps(plan)) == [("at", "weight")]
+
+
+def test_of_a_grid_of_two_numbers_each_has_a_figure_with_a_line_for_each_value_of_the_other(tmp_path, store):
+    plan = plan_of(tmp_path, methods=[{"method": "crd", "n_negatives": [4, 8], "temperature": [0.1, 0.2]}])
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    found = drawn(plan, store)
+    assert {"temperature=0.1", "temperature=0.2"} < set(lines(found["parameter_crd_n_negatives"].axes[0]))
+    assert {"n_negatives=4", "n_negatives=8"} < set(lines(found["parameter_crd_temperature"].axes[0]))
+
+
+def test_each_pair_has_a_line_and_an_undistilled_student(tmp_path, store):
+    plan = plan_of(tmp_path, methods=GRID, pairs=PAIRS)
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
+    pairs = [f"{pair['teacher']}->resnet8" for pair in PAIRS]
+    assert {*pairs, *(f"none, {pair}" for pair in pairs)} <= set(lines(axis))
+
+
+def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path):
+    words = {"method": "crd", "objective": ["crd", "infonce"]}
+    plan = plan_of(tmp_path, methods=[words, {"method": "crd", "n_negatives": 4, "temperature": 0.2}, "kd"])
+    assert sweeps(plan) == {}
+
+
+def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_judged(tmp_path, store):
+    plan = judged(tmp_path, [{"method": "crd", "n_negatives": [4, 8], "negatives": "other_sample"}])
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
+    names = [f"resnet14->resnet8 stage{stage}" for stage in (1, 3)]
+    assert {*names, *(f"none, {name}" for name in names)} <= set(lines(axis))
+
+
+# several teachers
+
+
+def test_the_error_falls_along_the_number_of_teachers(tmp_path, store):
+    pairs = [{"teachers": {"network": "resnet14", "n": n}, "student": "resnet8"} for n in (1, 2)]
+    plan = plan_of(tmp_path, pairs=pairs, seeds=2)
+    for pair, kd, together in (("resnet14->resnet8", 70.0, 90.0), ("resnet14x2->resnet8", 74.0, 92.0)):
+        finish(store, cell_of(plan, "KD", pair), [kd, kd + 2])
+        finish(store, cell_of(plan, "teacher", pair), [together])
+    finish(store, cell_of(plan, "none"), [60.0, 61.0])
+    (axis,) = drawn(plan, store)["ensemble_resnet14-to-resnet8"].axes
+    assert points(axis, "KD") == [(1, 29), (2, 25)]
+    assert points(axis, "the teachers together") == [(1, 10), (2, 8)]
+    assert set(lines(axis)["none"].get_ydata()) == {39.5}
+    assert axis.get_ylabel() == "error: 100 - top-1 accuracy (%)"
+
+
+def test_unlike_teachers_and_one_number_alone_are_no_curve(tmp_path, store):
+    pairs = [{"teachers": ["resnet14", "resnet20"], "student": "resnet8"}, PAIRS[0]]
+    plan = plan_of(tmp_path, pairs=pairs)
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    assert not [name for name in drawn(plan, store) if name.startswith("ensemble")]
+
+
+# CRD's critic
+
+
+def test_of_a_student_that_is_judged_in_several_ways_the_critic_is_drawn_once(tmp_path, store):
+    plan = judged(tmp_path, [{"method": "crd", "n_negatives": 4, "negatives": "other_sample", "label": "CRD"}])
+    source = plan.trained(cell_of(plan, "CRD").runs[0])
+    store.write_epochs(source.id, [{"stage": "main", "epoch": 1, "loss": 1.0, "term0_crd_critic_student": 2.0}])
+    assert list(drawn(plan, store)) == [f"critic_{PAIR}"]
+
+
+def test_the_critics_value_is_drawn_by_side_over_seeds_and_teachers_with_what_it_bounds(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["crd", "kd"], seeds=2)
+    columns = {
+        "term0_crd_critic_student": [[1.0, 2.0], [3.0, 4.0]],
+        "term0_crd_critic_teacher": [[5.0, 6.0], [5.0, 6.0]],
+        "term1_crd_critic_student": [[3.0, 4.0], [5.0, 6.0]],
+    }
+    train(store, cell_of(plan, "CRD"), columns)
+    train(store, cell_of(plan, "KD"), {"term0_kd": [[1.0, 1.0]]})
+    figure = drawn(plan, store)[f"critic_{PAIR}"]
+    student, teacher = figure.axes
+    assert points(student, "CRD") == [(1, 3), (2, 4)]
+    assert points(teacher, "CRD") == [(1, 5), (2, 6)]
+    assert legend(figure) == ["CRD"]
+    assert student.get_ylabel() == "critic's value (nats)"
+    assert "lower bound of the embeddings' mutual information only with negatives=other_sample" in " ".join(
+        figure.get_suptitle().split()
+    )
+
+
+# correlations
+
+
+def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_done(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=2)
+    finish(store, cell_of(plan, "teacher"), [90.0])
+    answer(store, cell_of(plan, "teacher"), np.array([[1, 0.5], [0.5, 1]]))
+    for run in cell_of(plan, "none").runs:
+        store.begin(run)
+    store.finish(cell_of(plan, "none").runs[1].id, {"metrics": {"top1": 70.0, "top5": 90.0}, "best": None})
+    for seed, value in ((0, 9.0), (1, -0.25)):
+        answer(store, cell_of(plan, "none"), np.array([[1, value], [value, 1]]), seed)
+    finish(store, cell_of(plan, "KD"), [72.0])
+    answer(store, cell_of(plan, "KD"), np.array([[1, 0.25], [0.25, 1]]))
+    none, kd, bar = drawn(plan, store)[f"correlation_{PAIR}"].axes
+    np.testing.assert_array_equal(none.images[0].get_array(), [[0, 0.75], [0.75, 0]])
+    np.testing.assert_array_equal(kd.images[0].get_array(), [[0, 0.25], [0.25, 0]])
+    assert [axis.get_title().splitlines()[0] for axis in (none, kd)] == ["none", "KD"]
+    assert "0.3750" in none.get_title()
+    assert "0.1250" in kd.get_title()
+    assert none.images[0].get_clim() == kd.images[0].get_clim() == bar.get_ylim() == (-0.75, 0.75)
+
+
+def test_another_seeds_teacher_is_compared_with_its_own_student(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2, teacher_seeds="paired")
+    teacher, student = cell_of(plan, "teacher"), cell_of(plan, "KD")
+    finish(store, teacher, [90.0, 90.0])
+    finish(store, student, [70.0, 70.0])
+    for seed, value in enumerate((1.0, 0.5)):
+        answer(store, teacher, np.full((2, 2), value), seed)
+    answer(store, student, np.zeros((2, 2)), seed=1)
+    axis = drawn(plan, store)[f"correlation_{PAIR}"].axes[0]
+    assert set(axis.images[0].get_array().flat) == {0.5}
+
+
+def test_outputs_that_cannot_be_read_are_named(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    store.write(cell_of(plan, "KD").runs[0].id, "outputs.safetensors", b"torn")
+    with pytest.raises(RequestError, match=r"outputs\.safetensors: cannot be read .* remove this file"):
+        drawn(plan, store)
+
+
+# cost
+
+
+def write_cost(plan: Plan, store: Store, rows: Sequence[Mapping[str, object]]) -> None:
+    whole = [dict.fromkeys(COSTS, 1.0) | row for row in rows]
+    path = store.suite_folder(plan.name) / "cost.csv"
+    path.parent.mkdir(parents=True)
+    with path.open("w", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, whole[0])
+        writer.writeheader()
+        writer.writerows(whole)
+
+
+def test_accuracy_is_drawn_against_time_and_memory_of_the_main_stage(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["ab", "kd"], seeds=2)
+    finish(store, cell_of(plan, "AB"), [70.0, 72.0])
+    row = {"pair": "resnet14->resnet8", "label": "AB", "stage": "main", "step_ms": 30.0, "peak_mb": 200.0}
+    row |= {"teacher_ms": 12.0}
+    rows = [row, {**row, "stage": "initial", "step_ms": 99.0}, {**row, "label": "KD"}, {**row, "pair": "other->other"}]
+    write_cost(plan, store, rows)
+    found = drawn(plan, store)
+    time, memory = found[f"accuracy_cost_{PAIR}"].axes
+    assert [bar.lines[0].get_xydata().tolist() for bar in time.containers] == [[[30, 71]]]
+    assert [bar.lines[0].get_xydata().tolist() for bar in memory.containers] == [[[200, 71]]]
+    assert legend(found[f"accuracy_cost_{PAIR}"]) == ["AB"]
+    (phases,) = found["cost"].axes
+    assert [text.get_text() for text in phases.get_yticklabels()] == ["AB", "AB (initial)", "KD"]
+    assert phases.get_title() == "resnet14->resnet8; teacher 12 ms, data 1.0 ms once for all rows"
+
+
+def test_costs_that_cannot_be_read_are_named(tmp_path, store):
+    plan = plan_of(tmp_path)
+    write_cost(plan, store, [{"pair": "resnet14->resnet8", "label": "KD"}])  # no stage
+    with pytest.raises(RequestError, match=r"cost\.csv: cannot be read: .*stage.* Remove it, or measure anew"):
+        drawn(plan, store)

@@ -1,0 +1,116 @@
+"""What is kept of a classifier's answers, against values made another way."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from bench.build import build_network
+from bench.data.batches import Viewer
+from bench.data.images import ResidentImages, Split
+from bench.outputs import COMPARED, Moments, gram, outputs
+from bench.spec import DataSpec, NetworkSpec
+
+CPU = torch.device("cpu")
+DATA = DataSpec(
+    name="digits", classes=10, channels=1, size=(32, 32), mean=(0.3,), std=(0.4,), augment="none", train_per_class=None
+)
+
+
+@pytest.fixture(scope="module")
+def split():
+    images = torch.randint(0, 256, (300, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Split(ResidentImages(images, CPU), torch.zeros(300, dtype=torch.int64))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(NetworkSpec(network="resnet8"), DATA, 0).eval()
+
+
+@pytest.fixture(scope="module")
+def answered(network, split):
+    return outputs(network, split, DATA, CPU)
+
+
+@pytest.fixture(scope="module")
+def features(network, split):
+    """Return the features of all images at once."""
+    with torch.no_grad():
+        return network.features(Viewer(DATA, CPU)(split.images.images))
+
+
+def test_the_correlation_is_numpys_over_all_images(answered, features):
+    expected = np.corrcoef(features.logits.double().numpy(), rowvar=False)
+    assert answered["correlation"].dtype == torch.float32
+    np.testing.assert_allclose(answered["correlation"], expected, atol=1e-5)
+
+
+def test_a_constant_logit_has_correlation_0_and_the_others_keep_theirs():
+    logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 1000
+    logits[:, 1] = 0.1
+    moments = Moments(logits[0])
+    for part in logits.split(20):
+        moments.add(part)
+    expected = np.corrcoef(logits[:, [0, 2]].double().numpy(), rowvar=False)
+    found = moments.correlation().numpy()
+    assert not found[1].any()
+    assert not found[:, 1].any()
+    np.testing.assert_allclose(found[np.ix_([0, 2], [0, 2])], expected, rtol=1e-9)
+
+
+def test_embeddings_are_those_of_the_first_images(network, answered, features):
+    assert answered["embedding"].shape == features.embedding.shape
+    assert answered["embedding"].dtype == torch.float16
+    np.testing.assert_allclose(answered["embedding"], features.embedding, rtol=2e-3, atol=1e-4)
+
+
+def test_no_more_embeddings_are_kept_than_a_figure_draws(network, monkeypatch, split):
+    monkeypatch.setattr("bench.outputs.EMBEDDED", 270)
+    assert len(outputs(network, split, DATA, CPU)["embedding"]) == 270
+
+
+def test_every_stage_has_a_gram_matrix_of_the_first_images(answered, features):
+    shapes = {name: tuple(value.shape) for name, value in answered.items() if name.startswith("gram")}
+    assert shapes == {f"gram{i}": (COMPARED, COMPARED) for i in range(len(features.stages))}
+
+
+def test_linear_cka_of_two_gram_matrices_is_that_of_the_maps(answered, features):
+    def cka(a: np.ndarray, b: np.ndarray) -> float:  # Kornblith et al. 2019, equation 4: by features, not by samples
+        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+        cross, own, others = (np.linalg.norm(x.T @ y) for x, y in ((a, b), (a, a), (b, b)))
+        return cross**2 / (own * others)
+
+    maps = [features.stages[i][:COMPARED, :, ::2, ::2].flatten(1).double() for i in (1, 3)]  # smaller: D x D products
+    expected = cka(*(one.numpy() for one in maps))
+    A, B = (gram(one).numpy() for one in maps)
+    assert (A * B).sum() / (np.linalg.norm(A) * np.linalg.norm(B)) == pytest.approx(expected, rel=1e-9)
+    whole = gram(features.stages[3][:COMPARED])
+    np.testing.assert_allclose(answered["gram3"], whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+
+
+def test_equal_networks_give_equal_bits(network, answered, split):
+    again = outputs(network, split, DATA, CPU)
+    assert all(torch.equal(value, again[name]) for name, value in answered.items())
+
+
+def test_every_run_that_trains_leaves_its_outputs(bench):
+    plan, store, _ = bench(methods=["kd"]).run()
+    for run in plan.runs.values():
+        found = load_file(store.folder(run.id) / "outputs.safetensors")
+        assert found["correlation"].shape == (10, 10)
+        np.testing.assert_allclose(np.diag(found["correlation"]), 1, atol=1e-6)
+
+
+def test_a_checkpoint_leaves_its_outputs_and_several_teachers_together_none(bench, tmp_path):
+    torch.save(
+        build_network(NetworkSpec(network="resnet14"), DATA.model_copy(update={"channels": 3}), 0).state_dict(),
+        tmp_path / "teacher.pth",
+    )
+    checkpoint = {"network": "resnet14", "checkpoint": str(tmp_path / "teacher.pth")}
+    plan, store, _ = bench(pairs=[{"teachers": [checkpoint, "resnet8"], "student": "resnet8"}]).run(only=["teacher"])
+    done = [run for run in plan.runs.values() if store.record(run.id) is not None]
+    assert {run.checkpoint is not None for run in done} == {True, False}
+    assert [run for run in done if run.is_ensemble]
+    for run in done:
+        assert (store.folder(run.id) / "outputs.safetensors").exists() is not run.is_ensemble
