@@ -1,6 +1,7 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  record.json | failure.json
+                            peer.safetensors, where two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  sources.json
 
 Every file appears whole or not at all. One process writes a run: it holds the run's claim, which is taken over when
@@ -265,6 +266,11 @@ class Store:
                     os.utime(path)
                     now = path.stat().st_mtime
                 yield now
+
+
+def weights_file(network: str) -> str:
+    """Return the name of the file with the weights of one of a run's networks."""
+    return f"{network}.safetensors"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
