@@ -16,7 +16,7 @@ from bench.plan import Cell, Plan
 from bench.spec import DataSpec
 from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
-from bench.suite import NONE, TEACHER
+from bench.suite import NONE, PEERS, TEACHER
 
 HEADLINES = ("top1", "miou", "pixel_accuracy")  # metrics that the table shows as people read it
 COLUMNS = (
@@ -187,8 +187,8 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style) -> Layout:
     by_place = {
         (outcome.cell.pair, shown, outcome.cell.label): outcome
         for outcome in found
-        for shown, metric in outcome.cell.metrics.items()
-        if metric in HEADLINES
+        for shown in outcome.cell.metrics
+        if _tabled(shown)
     }
     columns = list(dict.fromkeys(place[:2] for place in by_place))
     labels = list(dict.fromkeys(outcome.cell.label for outcome in found))
@@ -240,6 +240,10 @@ def protocol(plan: Plan) -> str:
         f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
         *_evaluations(plan),
+        "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
+        f"rows that end in{PEERS} are the teacher's."
+        if plan.suite.task == "mutual"
+        else "",
         *_teachers(plan),
         f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
@@ -319,8 +323,17 @@ def described(data: DataSpec) -> str:
 
 
 def _rank(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
-    """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells."""
-    ranked = [o for o in column if o.status == "done" and o.cell.method not in (TEACHER, NONE)]
+    """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells.
+
+    Where teachers train too, they are compared with each other, and students with students.
+    """
+    ranked = [
+        other
+        for other in column
+        if other.status == "done"
+        and other.cell.method not in (TEACHER, NONE)
+        and other.cell.metrics[metric] == outcome.cell.metrics[metric]
+    ]
     if outcome not in ranked or len(ranked) < 2:
         return 0
     return 1 + sum(mean(o.values[metric]) > mean(outcome.values[metric]) for o in ranked)
