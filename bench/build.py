@@ -1,7 +1,7 @@
 """From specifications to objects: networks, teachers, lanes; and whether a method can serve a pair at all."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from inspect import signature
 
@@ -11,7 +11,8 @@ from bench.lane import Lane, Teacher, Term
 from bench.models import build, shapes
 from bench.models.base import Network
 from bench.models.heads import FineTuned, Frozen, Probe, Segmenter
-from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
+from bench.mutual import MutualLane
+from bench.spec import PEER, STUDENT, DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.types import DataInfo, RequestError, Shapes
 from methods.catalog import Method
 
@@ -92,15 +93,16 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
     if run.head is not None:
         _check_stage(run)
         return None
-    student = network_shapes(run.student, run.data)
-    for teacher_id in run.teachers:
-        teacher = teacher_shapes(needed[teacher_id], run.data)
+    for student, teacher in _directions(run, needed):
+        names = f"{teacher.network}->{student.network}"
         for term in run.terms:
+            if run.peer is not None and methods[term.method].has_initial_stage:
+                return f"{term.method} begins with a stage that needs a trained teacher: mutual learning has none"
             cls = methods[term.method].load()
             # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
             named = term.parameters.keys() & signature(cls.inapplicable).parameters
             if reason := cls.inapplicable(student, teacher, **{name: term.parameters[name] for name in named}):
-                return reason
+                return reason if run.peer is None else f"{names}: {reason}"
             n = 2 * run.data.classes  # stands in for data that is not read yet
             labels = None if run.task == "cross_modal" else torch.arange(n) % run.data.classes
             if labels is None and cls.needs_targets:
@@ -108,11 +110,20 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             try:
                 cls(student, teacher, DataInfo(n, run.data.classes, labels), **term.parameters)
             except ValueError as error:
-                names = f"{teacher.network}->{student.network}"
                 raise RequestError(f"method {term.method} on {names}: {error}") from None
             except Exception:
                 logger.debug("%s cannot be built; its run will say so", term.method, exc_info=True)
     return None
+
+
+def _directions(run: RunSpec, needed: Mapping[str, RunSpec]) -> Iterator[tuple[Shapes, Shapes]]:
+    """Yield the shapes of a student and of its teacher, for each pair of them that a run has."""
+    student = network_shapes(run.student, run.data)
+    for teacher in run.teachers:
+        yield student, teacher_shapes(needed[teacher], run.data)
+    if run.peer is not None:
+        peer = network_shapes(run.peer, run.data)
+        yield from [(student, peer), (peer, student)]
 
 
 def build_lane(
@@ -134,19 +145,62 @@ def build_lane(
         judged: the network whose features are judged, of a run with a head; frozen for a probe.
     """
     assert spec.schedule is not None  # a checkpoint does not train
+    if spec.peer is not None:
+        return _mutual_lane(spec, spec.peer, data, methods, device)
     student = build_network(spec.student, spec.data, spec.seed) if judged is None else _headed(spec, judged)
     student = student.to(device).to(memory_format=torch.channels_last)
-    share = 1 / len(spec.teachers) if spec.combine == "mean" and spec.teachers else 1.0
+    heard = {name: teachers[name].shapes for name in spec.teachers}
+    return Lane(spec, student, _terms(spec, spec.student, heard, data, methods, device), spec.schedule)
+
+
+def _mutual_lane(
+    spec: RunSpec, other: NetworkSpec, data: DataInfo, methods: Mapping[str, Method], device: torch.device
+) -> MutualLane:
+    """Return the lane of a student and its peer, which begin as each would alone, but for two that would be equal."""
+    assert spec.schedule is not None  # both train
+    seeds = {STUDENT: spec.seed, PEER: spec.seed if other != spec.student else seed_from(PEER, spec.seed)}
+    student, peer = (
+        build_network(network, spec.data, seeds[name]).to(device).to(memory_format=torch.channels_last)
+        for name, network in ((STUDENT, spec.student), (PEER, other))
+    )
+    terms = _terms(spec, spec.student, {PEER: network_shapes(other, spec.data)}, data, methods, device)
+    heard = {STUDENT: network_shapes(spec.student, spec.data)}
+    peer_terms = _terms(spec, other, heard, data, methods, device, first=1)
+    peer_schedule = spec.schedule.model_copy(update={"lr": spec.peer_lr or spec.schedule.lr})
+    return MutualLane(spec, student, terms, spec.schedule, peer=Lane(spec, peer, peer_terms, peer_schedule))
+
+
+def _terms(
+    spec: RunSpec,
+    student: NetworkSpec,
+    teachers: Mapping[str, Shapes],
+    data: DataInfo,
+    methods: Mapping[str, Method],
+    device: torch.device,
+    first: int = 0,
+) -> tuple[Term, ...]:
+    """Return a run's terms of a student with each of its teachers.
+
+    Args:
+        spec: the run.
+        student: the network that learns.
+        teachers: those it listens to, by name.
+        data: the training set, as methods see it.
+        methods: by name.
+        device: where the adapters live.
+        first: the first teacher's place; adapters are drawn from (seed, method, place).
+    """
+    share = 1 / len(teachers) if spec.combine == "mean" and teachers else 1.0
     terms = []
-    for place, teacher in enumerate(spec.teachers):
+    for place, (name, teacher) in enumerate(teachers.items(), start=first):
         for term in spec.terms:
             cls = methods[term.method].load()
             if cls.needs_targets and data.targets is None:
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
-            distiller = cls(network_shapes(spec.student, spec.data), teachers[teacher].shapes, data, **term.parameters)
-            terms.append(Term(term.method, term.weight * share, distiller.to(device), teacher))
-    return Lane(spec, student, tuple(terms), spec.schedule)
+            distiller = cls(network_shapes(student, spec.data), teacher, data, **term.parameters)
+            terms.append(Term(term.method, term.weight * share, distiller.to(device), name))
+    return tuple(terms)
 
 
 def _headed(spec: RunSpec, judged: Network | Frozen) -> Network:

@@ -147,11 +147,11 @@ def costs(
     """
     torch.set_num_threads(settings.threads)
     pairs = {
-        pair: [
+        pair: _once(
             cell
             for cell in plan.cells
             if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
-        ]
+        )
         for pair in dict.fromkeys(cell.pair for cell in cells)
     }
     unserved(plan, (cell.runs[0] for chosen in pairs.values() for cell in chosen), methods)
@@ -159,6 +159,14 @@ def costs(
     train, _ = load(data, settings.data, settings.device, settings.workers)
     for chosen in pairs.values():
         yield of_pair(plan, chosen, methods, train, settings.device, steps)
+
+
+def _once(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells of different runs: the student's row stands for both networks that train together."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(cell.runs[0].id, cell)
+    return list(found.values())
 
 
 def of_pair(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.objective import OBJECTIVES
 from bench.precision import arithmetic, as_float32
-from bench.spec import RunSpec, Schedule, seed_from
+from bench.spec import STUDENT, RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
@@ -124,6 +124,11 @@ class Lane:
         return self.clock, self.trained
 
     @property
+    def networks(self) -> dict[str, Network]:
+        """Return the networks that train, which are evaluated and kept, by name."""
+        return {STUDENT: self.student}
+
+    @property
     def epochs_left(self) -> int:
         """Return how many epochs of both stages are to come."""
         left = self.schedule.epochs + 1 - self.clock.epoch
@@ -221,14 +226,9 @@ class Lane:
         mark("student")
         loss, parts = self._losses(features, batch, teachers)
         mark("term")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self._backward(loss)
         mark("backward")
-        self.optimizer.step()
-        if self.clock.stage == MAIN:
-            for term in self.terms:
-                term.distiller.after_step(lambda rows: rows)
-        self.meter.add([loss, *parts], len(batch.images))
+        self._update([loss, *parts], len(batch.images))
         self.trained = number + 1
         mark("optimizer")
 
@@ -262,6 +262,23 @@ class Lane:
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
+
+    def _backward(self, loss: Tensor) -> None:
+        """Give every parameter its gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+
+    def _update(self, values: Sequence[Tensor], samples: int) -> None:
+        """Take the optimizer's step, renew the distillers' own state, and add a batch's means to the meter."""
+        self.optimizer.step()
+        if self.clock.stage == MAIN:
+            for term in self.terms:
+                term.distiller.after_step(lambda rows: rows)
+        self.meter.add(values, samples)
+
+    def read(self) -> dict[str, float]:
+        """Return the means of the epoch so far, as its row holds them."""
+        return self.meter.read()
 
     def _value(
         self,
@@ -298,6 +315,15 @@ class Lane:
 
     def checkpoint(self) -> bytes:
         """Return all that the run needs to go on bitwise from its clock."""
+        buffer = io.BytesIO()
+        torch.save(self._state(), buffer)
+        return buffer.getvalue()
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Go back to a checkpoint."""
+        self._load(torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True))
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "student": self.student.state_dict(),
             "distillers": [term.distiller.state_dict() for term in self.terms],
@@ -308,13 +334,9 @@ class Lane:
         if self.trained:
             meter = {"names": list(self.meter.names), "samples": self.meter.samples, "sums": self.meter.sums}
             state["begun"] = {"trained": self.trained, "seconds": self.seconds, "meter": meter}
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        return buffer.getvalue()
+        return state
 
-    def restore(self, checkpoint: bytes) -> None:
-        """Go back to a checkpoint."""
-        state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         for term, saved in zip(self.terms, state["distillers"], strict=True):
             term.distiller.load_state_dict(saved)

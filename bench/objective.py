@@ -23,7 +23,7 @@ class Score(Protocol):
 class Objective(Protocol):
     """How logits are judged by labels."""
 
-    metrics: tuple[str, ...]  # as in `bench.spec.METRICS`
+    metrics: tuple[str, ...]  # of one network, as in `bench.spec.METRICS`
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""

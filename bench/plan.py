@@ -15,8 +15,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data import resolve, views_of
-from bench.spec import METRICS, DataSpec, HeadSpec, NetworkSpec, RunSpec, Schedule, Task, TermSpec, canonical
-from bench.suite import MOST_SEEDS, NONE, TEACHER, Data, Pair, Row, Suite, Teacher, rows
+from bench.spec import (
+    METRICS,
+    PEER,
+    DataSpec,
+    HeadSpec,
+    NetworkSpec,
+    RunSpec,
+    Schedule,
+    Task,
+    TermSpec,
+    canonical,
+    column,
+)
+from bench.suite import MOST_SEEDS, NONE, PEERS, TEACHER, Data, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
@@ -244,7 +256,10 @@ def build(
             distilled = [
                 _distil(run, row, taught_by[run.seed], suite.training.initial_epochs, methods) for run in plain
             ]
-            pair_cells.append(_cell(pair, row.method, row.label, row.overrides, row.standard, distilled))
+            if suite.task == "mutual":
+                distilled = [_with_peer(suite, pair, run) for run in distilled]
+            row_cell = _cell(pair, row.method, row.label, row.overrides, row.standard, distilled)
+            pair_cells += _of_each(row_cell) if suite.task == "mutual" else [row_cell]
         found = [run for cell in pair_cells for run in cell.runs if _learns(run)]
         if suite.evaluations:
             pair_cells = [judged for cell in pair_cells for judged in _judged(suite, cell, path, sources)]
@@ -436,6 +451,22 @@ def _distil(
     )
 
 
+def _with_peer(suite: Suite, pair: Pair, run: RunSpec) -> RunSpec:
+    """Return the run in which a student and its teacher train together, of the one that learns from the latter."""
+    assert run.schedule is not None  # a student trains
+    (peer,) = pair.members
+    lr = suite.lr_by_network.get(peer.network, suite.training.lr)
+    return run.but(task="mutual", teachers=(), peer=peer.spec, peer_lr=None if lr == run.schedule.lr else lr)
+
+
+def _of_each(cell: Cell) -> tuple[Cell, Cell]:
+    """Return the cells of the two networks that a cell's runs train: the student's and its teacher's."""
+    names = METRICS["compression"]
+    own = replace(cell, metrics={name: name for name in names})
+    metrics = {name: column(PEER, name) for name in names}
+    return own, replace(cell, label=f"{cell.label}{PEERS}", overrides="", standard="", metrics=metrics)
+
+
 def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
     names, members = (pair.name, pair.teacher_name, pair.student.network), tuple(runs)
     metrics = {name: name for name in METRICS[members[0].task]}
@@ -446,4 +477,5 @@ def _batches(run: RunSpec) -> str:
     """Return what decides the batches a run sees, and when: its data, seed and schedule, learning rate apart."""
     assert run.schedule is not None
     common = run.schedule.model_copy(update={"lr": 1.0, "initial_epochs": 0})
-    return f"{run.task} {run.seed} {canonical(common)} {run.data.key}"
+    task = "compression" if run.task == "mutual" else run.task  # both learn from the same labels
+    return f"{task} {run.seed} {canonical(common)} {run.data.key}"

@@ -20,7 +20,7 @@ from bench.published import published
 from bench.spec import DataSpec
 from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
-from bench.suite import NONE, TEACHER
+from bench.suite import NONE, PEERS, TEACHER
 
 HEADLINES = ("top1", "miou", "pixel_accuracy")  # metrics that the table shows as people read it
 COLUMNS = (
@@ -181,8 +181,8 @@ def tabled(found: Sequence[Outcome]) -> dict[tuple[str, str, str], Outcome]:
     return {
         (outcome.cell.pair, shown, outcome.cell.label): outcome
         for outcome in found
-        for shown, metric in outcome.cell.metrics.items()
-        if metric in HEADLINES
+        for shown in outcome.cell.metrics
+        if _tabled(shown)
     }
 
 
@@ -301,6 +301,10 @@ def protocol(plan: Plan) -> str:
         f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
         *_evaluations(plan),
         *_marks(plan),
+        "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
+        f"rows that end in{PEERS} are the teacher's."
+        if plan.suite.task == "mutual"
+        else "",
         *_teachers(plan),
         *_papers(plan),
         f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
@@ -405,8 +409,17 @@ def described(data: DataSpec) -> str:
 
 
 def place_of(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
-    """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells."""
-    ranked = [o for o in column if o.status == "done" and o.cell.method not in (TEACHER, NONE)]
+    """Return a finished method's place in its column, from 1; 0 for teacher, student and unfinished cells.
+
+    Where teachers train too, they are compared with each other, and students with students.
+    """
+    ranked = [
+        other
+        for other in column
+        if other.status == "done"
+        and other.cell.method not in (TEACHER, NONE)
+        and other.cell.metrics[metric] == outcome.cell.metrics[metric]
+    ]
     if outcome not in ranked or len(ranked) < 2:
         return 0
     return 1 + sum(mean(o.values[metric]) > mean(outcome.values[metric]) for o in ranked)

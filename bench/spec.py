@@ -18,11 +18,12 @@ View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
 IGNORED = 255  # the label of a pixel that has none
+STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
 METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
     "compression": ("top1", "top5"),
     "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
-    "mutual": ("top1", "top5"),
+    "mutual": ("top1", "top5", "peer_top1", "peer_top5"),
     "probe": ("top1", "top5"),
     "finetune": ("top1", "top5"),
     "segmentation": ("miou", "pixel_accuracy"),
@@ -169,6 +170,8 @@ class RunSpec(Strict):
             which torchvision publishes them.
         head: for tasks that judge features; the student is the network that has them, or begins with them.
         source: id of the run that trained that network; its initial weights are judged if None.
+        peer: of mutual learning: the network that trains beside the student; each has the other for its teacher.
+        peer_lr: its learning rate at the start; the schedule's if None.
     """
 
     task: Task = "compression"
@@ -183,6 +186,8 @@ class RunSpec(Strict):
     checkpoint: str | None = None
     head: HeadSpec | None = None
     source: str | None = None
+    peer: NetworkSpec | None = None
+    peer_lr: PositiveFloat | None = None
 
     @cached_property
     def id(self) -> str:
@@ -202,6 +207,11 @@ class RunSpec(Strict):
     def needs(self) -> tuple[str, ...]:
         """Return the ids of the runs that must be done before this one starts."""
         return self.teachers if self.source is None else (*self.teachers, self.source)
+
+
+def column(network: str, name: str) -> str:
+    """Return the name under which a run records a number of one of its networks."""
+    return name if network == STUDENT else f"{network}_{name}"
 
 
 def canonical(model: BaseModel) -> str:

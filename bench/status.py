@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.jobs import Task
 from bench.plan import Plan, portions
 from bench.report import MISSING, outcomes
-from bench.spec import ID_LENGTH, RunSpec, Schedule
+from bench.spec import ID_LENGTH, NetworkSpec, RunSpec, Schedule
 from bench.standing import OPEN, is_open, run_status
 from bench.store import Store
 from bench.suite import NONE
@@ -160,7 +160,7 @@ def _complete(store: Store, beginning: str) -> str:
 
 def _curve(store: Store, run_id: str) -> Iterator[str]:
     rows = store.epochs(run_id)
-    for name in ("loss", "top1", "miou"):
+    for name in ("loss", "top1", "peer_top1", "miou"):
         values = [row[name] for row in rows if row["stage"] == "main" and name in row]
         if values:
             picked = values[:: max(1, -(-len(values) // CURVE_WIDTH))]
@@ -182,21 +182,27 @@ def repetition(store: Store, spec: RunSpec) -> str:
     document: dict[str, Any] = {"title": f"run {spec.id}", "data": _data(spec), "seeds": [spec.seed]}
     row: Any = NONE
     only = NONE
-    pair: dict[str, Any] = {"teacher": _network(spec), "student": _network(spec)}
+    pair: dict[str, Any] = {"teacher": _network(spec.peer or spec.student), "student": _network(spec.student)}
     document["training"] = spec.schedule.model_dump(mode="json")
     if "threads" in record:
         document["threads"] = record["threads"]  # two counts round differently
-    if teachers:
+    if teachers or spec.peer is not None:
         terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in spec.terms]
         only = "+".join(term.method for term in spec.terms)
         row = {"terms": terms, "combine": spec.combine, "label": only}
+    if spec.peer is not None:
+        document["task"] = spec.task
+        row["task_weight"] = spec.task_weight
+        if spec.peer_lr is not None:
+            document["lr_by_network"] = {spec.peer.network: spec.peer_lr}
+    if teachers:
         if spec.task == "cross_modal":
             document |= {"task": spec.task, "evaluations": [{"data": _data(teachers[0], view=False)}]}
         else:
             row["task_weight"] = spec.task_weight
         taught = [_teacher(teacher) for teacher in teachers]
         pair = {"teacher": taught[0]} if len(taught) == 1 else {"teachers": taught}
-        pair["student"] = _network(spec)
+        pair["student"] = _network(spec.student)
         trained = next((teacher for teacher in teachers if teacher.schedule is not None), None)
         if trained is not None and trained.schedule is not None:
             document["teacher_training"] = trained.schedule.model_dump(mode="json", exclude={"initial_epochs"})
@@ -231,7 +237,7 @@ def _judging(spec: RunSpec) -> str:
 
 def _teacher(spec: RunSpec) -> str | dict[str, Any]:
     if spec.checkpoint is None:
-        return _network(spec)
+        return _network(spec.student)
     if not re.fullmatch("[0-9a-f]{64}", spec.checkpoint):
         return {"network": spec.student.network, "weights": spec.checkpoint}
     return {"network": spec.student.network, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
@@ -241,8 +247,8 @@ def _yaml(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
-def _network(spec: RunSpec) -> str | dict[str, Any]:
-    document = spec.student.model_dump(mode="json", exclude_none=True)
+def _network(spec: NetworkSpec) -> str | dict[str, Any]:
+    document = spec.model_dump(mode="json", exclude_none=True)
     return document["network"] if len(document) == 1 else document
 
 

@@ -2,6 +2,7 @@
 
     <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/
+                            peer.safetensors, where two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             sources.json  cost.csv  figures/
 
@@ -268,6 +269,11 @@ class Store:
                     os.utime(path)
                     now = path.stat().st_mtime
                 yield now
+
+
+def weights_file(network: str) -> str:
+    """Return the name of the file with the weights of one of a run's networks."""
+    return f"{network}.safetensors"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -48,6 +48,7 @@ MOST_ROWS = 1_000  # of a table: a few lists can span a grid of billions
 MOST_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
+PEERS = f" ({TEACHER})"  # ends the label of the teacher's own row, where both networks of a pair train together
 N = TypeVar("N")
 
 
@@ -450,7 +451,8 @@ class Suite(Strict):
 
     Attributes:
         title: what the table shows.
-        task: what the views and the evaluation are.
+        task: what the views and the evaluation are; with `mutual`, both networks of a pair train together as `training`
+            says, each the other's teacher.
         data: what students train and are evaluated on, and teachers unless `teacher_data` says otherwise.
         teacher_data: what teachers train and are evaluated on, where it is other data.
         pairs: teachers and students, a column each.
@@ -524,9 +526,24 @@ class Suite(Strict):
             raise ValueError("'evaluations' judge what cross-modal students learn: give both, or neither")
         if self.task == "cross_modal" and self.teacher_data is None:
             raise ValueError("a cross-modal suite needs 'teacher_data': what teachers are trained on, in their view")
+        if self.task == "mutual" and (problems := list(self._not_mutual())):
+            raise ValueError("; ".join(problems))
         if self.task == "cross_modal" and any(entry.task_weight is not None for entry in self.methods):
             raise ValueError("'task_weight' is for students that learn from labels; cross-modal ones learn from none")
         return self
+
+    def _not_mutual(self) -> Iterator[str]:
+        """Yield what keeps the networks of a pair from training together."""
+        for index, pair in enumerate(self.pairs):
+            if pair.teachers is not None:
+                yield f"pairs[{index}]: in mutual learning two networks train together: name one 'teacher'"
+            if any(teacher.checkpoint or teacher.weights for teacher in pair.members):
+                yield f"pairs[{index}]: in mutual learning the teacher is trained too: leave its weights out"
+        if self.teacher_data is not None:
+            yield "'teacher_data': in mutual learning both networks see the same data: leave it out"
+        for index, entry in enumerate(self.methods):
+            if entry.label is not None and entry.label.endswith(PEERS):
+                yield f"methods[{index}].label: {entry.label!r} would name a teacher's row: leave out {PEERS!r}"
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -16,8 +16,8 @@ from bench.models.base import Network
 from bench.objective import CLASSIFICATION, Objective
 from bench.outputs import outputs
 from bench.precision import Precision, arithmetic, set_products
-from bench.spec import DataSpec
-from bench.store import CHECKPOINT, OUTPUTS, WEIGHTS, Store
+from bench.spec import METRICS, DataSpec, column
+from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -212,20 +212,21 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
 
 
 def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
-    """Judge each lane's numbers, write its row, and evaluate the students where the schedule says so."""
+    """Judge each lane's numbers, write its row, and evaluate its networks where the schedule says so."""
     for lane in lanes:
         if lane.failure is None:
             lane.check_finite()
-            lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.meter.read()})
+            lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.read()})
     sound = [lane for lane in lanes if lane.failure is None]
     schedule = lanes[0].schedule
     due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
     objective = lanes[0].objective  # the cohort's, as its schedule is
     if clock.stage == MAIN and due and sound and objective is not None:
-        students, train = [lane.student for lane in sound], cohort.train
-        metrics = evaluate(students, cohort.test, train.spec, train.device, schedule.precision, objective)
-        for lane, values in zip(sound, metrics, strict=True):
-            lane.rows[-1] |= values
+        places = [(lane, name) for lane in sound for name in lane.networks]
+        networks, train = [lane.networks[name] for lane, name in places], cohort.train
+        metrics = evaluate(networks, cohort.test, train.spec, train.device, schedule.precision, objective)
+        for (lane, name), values in zip(places, metrics, strict=True):
+            lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
@@ -250,17 +251,17 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     if lane.failure is not None:
         store.fail(run_id, lane.failure)
     elif lane.done:
-        state = lane.student.state_dict()
-        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors takes no tied ones
         if cohort.keep_checkpoints:
             store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
-        store.write(run_id, WEIGHTS, save(weights))
+        for network, trained in lane.networks.items():
+            state = trained.state_dict()
+            weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
+            store.write(run_id, weights_file(network), save(weights))
         if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are no network's own
             precision, data = lane.schedule.precision, cohort.train
             answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
             store.write(run_id, OUTPUTS, save(answers))
-        metrics = lane.objective.metrics if lane.objective else ()
-        numbers = summary(lane.rows, metrics) | {"lanes": len(cohort.lanes)}
+        numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
         store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 

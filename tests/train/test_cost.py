@@ -202,3 +202,12 @@ def test_the_benchmark_names_an_unknown_part(capsys):
 def test_resident_memory_rises_by_what_a_step_touches():
     kept = []  # still there when the step ends: a sampling thread may get no turn on a busy machine
     assert 60e6 < resident_peak(lambda: kept.append(torch.ones(16_000_000))) < 120e6
+
+
+def test_two_networks_that_train_together_are_one_row_with_the_arithmetic_of_both(ask):
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet8", "student": "resnet14"}]
+    code, rows, _ = ask(task="mutual", methods=["kd"], pairs=pairs)
+    assert code == 0
+    assert [row["label"] for row in rows] == ["none", "KD"] * 2
+    shallow, together, deep, mirrored = (float(row["step_gflop"]) for row in rows)
+    assert together == mirrored == pytest.approx(shallow + deep, abs=2e-3)
