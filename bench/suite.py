@@ -348,7 +348,7 @@ class Slurm(BaseModel):
         qos: quality of service.
         account: who pays.
         constraint: features that the node must have.
-        gpus_per_node: GPUs of a job; a cohort trains on one.
+        gpus_per_node: GPUs of a job; a cohort trains on one, or on as many as its runs have processes.
         cpus_per_task: CPUs of a job, for its threads and workers.
         mem_gb: memory of a job.
         timeout_min: its time limit; a job that reaches it is queued again and goes on from its last checkpoint.
@@ -433,6 +433,9 @@ class Evaluation(Strict):
 class TeacherTraining(Schedule):
     """What differs for teachers that are trained here; a key that is not given is `training`'s."""
 
+    def check_shares(self) -> None:
+        """Leave that to the suite, which knows the whole schedule."""
+
 
 class Suite(Strict):
     """One table or figure: pairs, methods, seeds and how to train.
@@ -513,6 +516,14 @@ class Suite(Strict):
             raise ValueError("a cross-modal suite needs 'teacher_data': what teachers are trained on, in their view")
         if self.task == "cross_modal" and any(entry.task_weight is not None for entry in self.methods):
             raise ValueError("'task_weight' is for students that learn from labels; cross-modal ones learn from none")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_share_their_batches(self) -> "Suite":
+        try:
+            self.teacher_schedule.check_shares()
+        except ValueError as error:
+            raise ValueError(f"teacher_training: {error}") from None
         return self
 
     @property

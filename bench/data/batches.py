@@ -4,6 +4,7 @@ Everything random is drawn for a whole epoch from (seed, data, stage, epoch), by
 for every cohort, device and number of workers.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
-from bench.spec import DataSpec, seed_from
+from bench.spec import FEWEST_SAMPLES, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -54,12 +55,16 @@ class TrainingData:
         split: images and labels.
         device: where batches live.
         teacher_spec: what the teacher was trained on, whose mean and deviation its view has.
+        processes: how many share every batch out among them.
+        process: which of them this is, from 0; it loads its own share alone.
     """
 
     spec: DataSpec
     split: Split
     device: torch.device
     teacher_spec: DataSpec
+    processes: int = 1
+    process: int = 0
 
     @property
     def info(self) -> DataInfo:
@@ -67,24 +72,29 @@ class TrainingData:
         return DataInfo(n=len(self.split), classes=self.spec.classes, targets=self.split.targets.clone())
 
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """Yield an epoch's batches, the last partial one included.
+        """Yield the process's share of an epoch's batches, the last partial one included.
 
         Args:
             seed: the cohort's.
             stage: 0 for the initial stage, 1 for the main one: each has orders of its own.
             epoch: counts from 1.
-            batch_size: images a batch.
+            batch_size: images a batch, of all processes together.
             first: the batch to begin with, from 0, when an epoch goes on.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
-        sizes = batch_sizes(len(self.split), batch_size)
+        whole = batch_sizes(len(self.split), batch_size, self.processes)
+        sizes = [share for size in whole for share in shares(size, self.processes)]
+
+        def own(rows: Tensor) -> tuple[Tensor, ...]:
+            return rows.split(sizes)[self.process :: self.processes][first:]
+
         normalise, teachers_normalise = Normaliser(self.spec, self.device), Normaliser(self.teacher_spec, self.device)
         same_view = (self.spec.mean, self.spec.std) == (self.teacher_spec.mean, self.teacher_spec.std)
-        targets = self.split.targets[draws.order].to(self.device, non_blocking=True).split(sizes)[first:]
-        indices = draws.order.to(self.device, non_blocking=True).split(sizes)[first:]
-        offsets = draws.offsets.to(self.device, non_blocking=True).split(sizes)[first:]
-        flips = draws.flips.to(self.device, non_blocking=True).split(sizes)[first:]
-        fetched = self.split.images.batches(draws.order.split(sizes)[first:])
+        targets = own(self.split.targets[draws.order].to(self.device, non_blocking=True))
+        indices = own(draws.order.to(self.device, non_blocking=True))
+        offsets = own(draws.offsets.to(self.device, non_blocking=True))
+        flips = own(draws.flips.to(self.device, non_blocking=True))
+        fetched = self.split.images.batches(own(draws.order))
         for images, *drawn, labels, places in zip(fetched, offsets, flips, targets, indices, strict=True):
             if self.spec.augment != "none":
                 images = crop(images, drawn[0], drawn[1] if self.spec.augment == "crop_flip" else None)
@@ -101,18 +111,24 @@ def draw(n: int, seed: int) -> Draws:
     return Draws(order, offsets, flips)
 
 
-def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """Return the sizes of an epoch's batches: the last may be partial, but one of a single sample joins its neighbour.
+def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Return the sizes of an epoch's batches: the last may be partial, but one that is too small joins its neighbour.
 
-    CC and RKD compare the samples of a batch and are not defined for one.
+    CC and RKD compare the samples of a batch and are not defined for one, so each process must have two.
     """
     sizes = [batch_size] * (n // batch_size)
     rest = n % batch_size
-    if rest == 1 and sizes:
-        sizes[-1] += 1
+    if 0 < rest < FEWEST_SAMPLES * processes and sizes:
+        sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
+
+
+def shares(size: int, processes: int) -> list[int]:
+    """Return how many of a batch's samples each process takes, one after the other: equally many, or one less."""
+    bounds = [size * process // processes for process in range(processes + 1)]
+    return [end - start for start, end in itertools.pairwise(bounds)]
 
 
 def crop(images: Tensor, offsets: Tensor, flips: Tensor | None) -> Tensor:
