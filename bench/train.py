@@ -15,6 +15,7 @@ from bench.lane import MAIN, Clock, Lane, Teacher
 from bench.models.base import Network
 from bench.objective import CLASSIFICATION, Objective
 from bench.precision import Precision, arithmetic, set_products
+from bench.processes import ALONE, Group
 from bench.spec import DataSpec
 from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.types import Batch, Features
@@ -50,6 +51,7 @@ class Cohort:
         record: returns what a lane's record holds beside its metrics.
         keep_checkpoints: whether checkpoints stay when a record stands.
         within_epoch_s: the most seconds of an epoch that are at risk.
+        group: the processes that train the lanes together.
     """
 
     lanes: list[Lane]
@@ -60,6 +62,7 @@ class Cohort:
     record: Callable[[Lane], dict[str, Any]]
     keep_checkpoints: bool = False
     within_epoch_s: float = WITHIN_EPOCH_S
+    group: Group = ALONE
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -77,7 +80,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
         clock, start = min(lane.position for lane in running)
         lanes = [lane for lane in running if lane.position == (clock, start)]
-        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size))
+        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
         stop = min((lane.trained for lane in running if lane.clock == clock and lane.trained > start), default=steps)
         _train(cohort, lanes, stop, steps, store, observer)
         if stop == steps:
@@ -221,7 +224,8 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     objective = lanes[0].objective  # the cohort's, as its schedule is
     if clock.stage == MAIN and due and sound and objective is not None:
         students, train = [lane.student for lane in sound], cohort.train
-        metrics = evaluate(students, cohort.test, train.spec, train.device, schedule.precision, objective)
+        judged = (students, cohort.test, train.spec, train.device, schedule.precision, objective)
+        metrics = cohort.group.first(lambda: evaluate(*judged))
         for lane, values in zip(sound, metrics, strict=True):
             lane.rows[-1] |= values
 
@@ -287,10 +291,10 @@ def _resume(lane: Lane, store: Store) -> None:
         try:
             lane.restore(path.read_bytes())
         except Exception as error:  # torch raises a dozen kinds for a file that is damaged or of other code
-            aside = path.replace(path.with_suffix(".broken"))
+            aside = store.set_aside(lane.spec.id, CHECKPOINT)
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path.name} cannot be restored ({reason}) and is now {aside.name}; "
+                f"{path.name} cannot be restored ({reason}) and is now {aside}; "
                 "--retry-failed trains the run from its start"
             ) from error
     store.write_epochs(lane.spec.id, lane.rows)
