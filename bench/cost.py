@@ -26,14 +26,14 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.figures import write_cost
 from bench.lane import INITIAL, Lane, Teacher, failure_of
-from bench.launch import Settings, unserved
+from bench.launch import Settings, most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.precision import set_products
 from bench.spec import NetworkSpec, RunSpec
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
 from bench.train import teacher_features
-from bench.types import Batch
+from bench.types import Batch, RequestError
 from methods.catalog import Method
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def costs(
         steps: how many count.
 
     Raises:
-        RequestError: data is missing, or a network or a parameter does not fit.
+        RequestError: data is missing, a network or a parameter does not fit, or runs have several processes.
     """
     torch.set_num_threads(settings.threads)
     pairs = {
@@ -154,6 +154,11 @@ def costs(
         )
         for pair in dict.fromkeys(cell.pair for cell in cells)
     }
+    if (most := most_processes(cell.runs[0] for chosen in pairs.values() for cell in chosen)) > 1:
+        raise RequestError(
+            f"training: processes: {most}: costs are measured in one process. Add --set training.processes=1, and "
+            "--set training.batch_size=N where N images are one process's share"
+        )
     unserved(plan, (cell.runs[0] for chosen in pairs.values() for cell in chosen), methods)
     data = next(iter(pairs.values()))[0].runs[0].data  # all pairs' students see the suite's
     train, _ = load(data, settings.data, settings.device, settings.workers)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.objective import OBJECTIVES
 from bench.precision import arithmetic, as_float32
+from bench.processes import ALONE, Group, LaneLostError, ProcessLostError
 from bench.spec import STUDENT, RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.types import Batch, Features, InitialStage, Shapes
@@ -65,9 +66,9 @@ class Meter:
         self.names, self.samples = names, 0
         self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
 
-    def add(self, values: Sequence[Tensor], samples: int) -> None:
-        """Add a batch's means, in the order of the names."""
-        self.sums += torch.stack([value.detach().double() for value in values]) * samples
+    def add(self, means: Tensor, samples: int) -> None:
+        """Add a batch's means, float64 in the order of the names."""
+        self.sums += means * samples
         self.samples += samples
 
     def read(self) -> dict[str, float]:
@@ -89,6 +90,7 @@ class Lane:
         seconds: what they took.
         rows: one mapping an epoch, as `epochs.jsonl` holds them.
         failure: why the lane left, or None.
+        group: the processes that train it together.
     """
 
     spec: RunSpec
@@ -100,6 +102,7 @@ class Lane:
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     failure: Failure | None = None
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         self.device = next(self.student.parameters()).device
@@ -110,6 +113,12 @@ class Lane:
         self.objective = OBJECTIVES[self.spec.task]
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in self.terms)
         self._enter_stage()
+
+    def join(self, group: Group) -> None:
+        """Train together with other processes from now on."""
+        self.group = group
+        for term in self.terms:
+            term.distiller.gather = group.gather
 
     # the clock
 
@@ -145,6 +154,8 @@ class Lane:
         self.trained, self.seconds = 0, 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
+            # what is frozen now reads its norms' statistics, of which each process has had its own
+            self.group.copy_first([b for _, stage in self.initial for m in stage.modules for b in m.buffers()])
             self.clock = Clock(MAIN, 1)
             self._enter_stage()
         else:
@@ -216,12 +227,12 @@ class Lane:
         """Train on one batch: forward, loss, backward, optimizer, and the distillers' own state.
 
         Args:
-            batch: of B samples.
+            batch: of B samples: of several processes, this one's share.
             teachers: features by teacher run id.
             number: the step within the epoch, from 0; the methods' draws depend on it, not on what ran before.
             mark: is told the name of each phase that has ended, by who measures them.
         """
-        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number))
+        self._seed(number)
         features = self._student_features(batch)
         mark("student")
         loss, parts = self._losses(features, batch, teachers)
@@ -231,6 +242,22 @@ class Lane:
         self._update([loss, *parts], len(batch.images))
         self.trained = number + 1
         mark("optimizer")
+
+    def _seed(self, number: int) -> None:
+        """Let what is drawn in a step depend on that step alone, and on the process: each draws for other samples."""
+        own = (self.group.rank,) if self.group.rank else ()
+        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number, *own))
+
+    def _update(self, values: Sequence[Tensor], samples: int) -> None:
+        """Take the step that all processes' gradients ask for, and add a batch's means to the meter."""
+        means = torch.stack([value.detach().double() for value in values])
+        trained = (p for group in self.optimizer.param_groups for p in group["params"])
+        samples = self.group.average([*(p.grad for p in trained if p.grad is not None), means], samples)
+        self.optimizer.step()
+        if self.clock.stage == MAIN:
+            for term in self.terms:
+                term.distiller.after_step(self.group.gather)
+        self.meter.add(means, samples)
 
     def _student_features(self, batch: Batch) -> Features | None:
         """Return the student's features, or None in an initial stage that leaves it alone."""
@@ -268,14 +295,6 @@ class Lane:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
 
-    def _update(self, values: Sequence[Tensor], samples: int) -> None:
-        """Take the optimizer's step, renew the distillers' own state, and add a batch's means to the meter."""
-        self.optimizer.step()
-        if self.clock.stage == MAIN:
-            for term in self.terms:
-                term.distiller.after_step(lambda rows: rows)
-        self.meter.add(values, samples)
-
     def read(self) -> dict[str, float]:
         """Return the means of the epoch so far, as its row holds them."""
         return self.meter.read()
@@ -296,11 +315,18 @@ class Lane:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Turn an exception inside into the lane's failure, so that the other lanes go on."""
+        """Turn an exception inside, in any of the processes, into the lane's failure, so that the other lanes go on."""
         try:
             yield
+        except LaneLostError as error:
+            self.failure = error.failure
+        except ProcessLostError:
+            raise
         except Exception as error:
-            self.failure = failure_of(error, self._where())
+            of_several = f", process {self.group.rank} of {self.group.size}" if self.group.size > 1 else ""
+            self.failure = self.group.settle(failure_of(error, self._where() + of_several))
+        else:
+            self.failure = self.group.settle(self.failure)
 
     def check_finite(self) -> None:
         """Let the lane leave as diverged if its loss or a parameter is not finite."""

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from bench.build import backbone_data, build_lane, build_network, inapplicable, teacher_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, fetch, load
-from bench.lane import Lane, Teacher, failure_of
+from bench.lane import Clock, Lane, Teacher, failure_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.heads import Frozen
@@ -25,13 +25,14 @@ from bench.objective import CLASSIFICATION, OBJECTIVES
 from bench.outputs import outputs
 from bench.plan import Plan, cohorts
 from bench.precision import set_products
+from bench.processes import Group, ProcessLostError, started
 from bench.provenance import provenance, sha256_of
 from bench.spec import DataSpec, RunSpec
 from bench.standing import is_open
-from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, Store
+from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
 from bench.train import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
 from bench.types import RequestError
-from methods.catalog import Method
+from methods.catalog import Method, catalog
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,54 @@ def needs_data(run: RunSpec) -> bool:
     return run.schedule is not None or OBJECTIVES[run.task] is not None
 
 
+def most_processes(runs: Iterable[RunSpec]) -> int:
+    """Return the most processes that one of some runs is trained by."""
+    return max((run.schedule.processes or 1 for run in runs if run.schedule is not None), default=1)
+
+
+class Unobserved:
+    """An observer that tells nobody: of several processes, the first has one that does."""
+
+    def cohort(self, lanes: Sequence[Lane]) -> None:  # noqa: D102
+        pass
+
+    def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:  # noqa: D102
+        pass
+
+    def epoch(self, lanes: Sequence[Lane], clock: Clock, seconds: float, steps: int) -> None:  # noqa: D102
+        pass
+
+
+@dataclass(frozen=True)
+class Part:
+    """What each process beside the first does of some runs: the same, without launching them or writing anything.
+
+    Attributes:
+        plan: the suite's.
+        runs: ids of the cohort's runs.
+        results: the store's folder.
+        plugins: method files kept elsewhere.
+        settings: the first process's; on GPUs, each of the others takes one of those that follow.
+    """
+
+    plan: Plan
+    runs: tuple[str, ...]
+    results: Path
+    plugins: tuple[Path, ...]
+    settings: Settings
+
+    def __call__(self, group: Group) -> None:
+        """Train with the others."""
+        device = self.settings.device
+        if device.type == "cuda":
+            device = torch.device("cuda", (device.index or 0) + group.rank)
+            torch.cuda.set_device(device)
+        settings, store = replace(self.settings, device=device), ReadStore(self.results)
+        launcher = Launcher(self.plan, store, catalog(self.plugins), settings)
+        torch.set_num_threads(settings.threads)
+        launcher.fit([self.plan.runs[run_id] for run_id in self.runs], group, Unobserved())
+
+
 class Launcher:
     """Trains what a plan still lacks."""
 
@@ -140,12 +189,13 @@ class Launcher:
             retried: ids of runs whose failure is forgotten.
 
         Raises:
-            RequestError: data is missing, a checkpoint does not fit or reach its accuracy, or the weights of a teacher
-                that is done cannot be read.
+            RequestError: data is missing, a checkpoint does not fit or reach its accuracy, the weights of a teacher
+                that is done cannot be read, or there are fewer GPUs than a run has processes.
         """
         torch.set_num_threads(self.settings.threads)
         set_products("fp32")  # until a cohort says otherwise
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
+        self._check_devices(open_runs)
         reasons = unserved(self.plan, open_runs, self.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in open_runs:
@@ -163,6 +213,14 @@ class Launcher:
                 logger.info("%s: no checkpoint is given, so it is trained here (seed %d)", name, run.seed)
         while self._next_cohort(open_runs, observer):
             cohort_ended()
+
+    def _check_devices(self, runs: Sequence[RunSpec]) -> None:
+        device, most = self.settings.device, most_processes(runs)
+        if device.type == "cuda" and (device.index or 0) + most > torch.cuda.device_count():
+            raise RequestError(
+                f"training: processes: {most}: each needs a GPU of its own, and torch sees {torch.cuda.device_count()} "
+                "here. Set fewer, which makes it another run, or use --device cpu"
+            )
 
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False when nothing is left to do."""
@@ -199,18 +257,28 @@ class Launcher:
     def _fit(self, runs: Sequence[RunSpec], observer: Observer) -> None:
         for run in runs:
             self.store.begin(run)
+        plugins = tuple(method.path for method in self.methods.values() if method.module is None)
+        part = Part(self.plan, tuple(run.id for run in runs), self.store.root, plugins, self.settings)
         try:
-            cohort = self._cohort(runs)
-            if cohort.lanes:
-                fit(cohort, self.store, observer)
+            with started(most_processes(runs), part, self.settings.device) as group:
+                self.fit(runs, group, observer)
         except (RequestError, ClaimLostError):
             raise  # the store cannot be written, or an image not read: no run's own failure
-        except Exception as error:  # what all lanes share broke: a teacher, the device
+        except Exception as error:  # what all lanes share broke: a teacher, the device, a process
+            failure = failure_of(error, "in what its cohort shares")
+            if isinstance(error, ProcessLostError):
+                failure = Failure("failed", str(error), error.details)
             for run in runs:
                 if self.store.state(run.id) == "running":
-                    self.store.fail(run.id, failure_of(error, "in what its cohort shares"))
+                    self.store.fail(run.id, failure)
 
-    def _cohort(self, runs: Sequence[RunSpec]) -> Cohort:
+    def fit(self, runs: Sequence[RunSpec], group: Group, observer: Observer) -> None:
+        """Train a cohort's runs as one of the processes that do."""
+        cohort = self._cohort(runs, group)
+        if cohort.lanes:
+            fit(cohort, self.store, observer)
+
+    def _cohort(self, runs: Sequence[RunSpec], group: Group) -> Cohort:
         """Return runs with their teachers and data, ready to train; one that cannot be built has failed."""
         device = self.settings.device
         names = list(dict.fromkeys(name for run in runs for name in run.teachers))
@@ -221,17 +289,24 @@ class Launcher:
         train, test = self._data(data)
         if runs[0].task == "cross_modal":
             train = Split(train.images, None)  # what its data may know of labels, such a run does not
-        training = TrainingData(data, train, device, self.plan.runs[names[0]].data if names else data)
+        teacher_data = self.plan.runs[names[0]].data if names else data
+        training = TrainingData(data, train, device, teacher_data, group.size, group.rank)
         frozen: dict[str | None, Frozen] = {}  # probes of one network read it together
         lanes = []
         for run in runs:
+            failure = None
             try:
                 judged: Network | Frozen | None = None if run.head is None else self._judged(run)
                 if isinstance(judged, Network) and run.task == "probe":
                     judged = frozen.setdefault(run.source, Frozen(judged))
-                lanes.append(build_lane(run, teachers, training.info, self.methods, device, judged))
+                lane = build_lane(run, teachers, training.info, self.methods, device, judged)
             except Exception as error:  # a method's own mistake costs its run, not the cohort
-                self.store.fail(run.id, failure_of(error, "while it was built"))
+                failure = failure_of(error, "while it was built")
+            if (failure := group.settle(failure)) is not None:
+                self.store.fail(run.id, failure)
+            else:
+                lane.join(group)
+                lanes.append(lane)
         facts = provenance(device, self.settings.threads)
 
         def record(lane: Lane) -> dict[str, Any]:
@@ -241,7 +316,7 @@ class Launcher:
             return facts | source | {"teachers_sha256": used, "methods_sha256": files}
 
         keep, within_epoch_s = self.settings.keep_checkpoints, 60 * self.settings.checkpoint_minutes
-        return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s)
+        return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s, group)
 
     def _data(self, spec: DataSpec) -> tuple[Split, Split]:
         if spec.key not in self._loaded:

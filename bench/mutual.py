@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from bench.lane import Lane, ignore
 from bench.models.base import Network
-from bench.spec import PEER, STUDENT, column, seed_from
+from bench.processes import Group
+from bench.spec import PEER, STUDENT, column
 from bench.types import Batch, Features
 
 
@@ -36,6 +35,11 @@ class MutualLane(Lane):
         """Return no one: nobody else's features are read."""
         return set()
 
+    def join(self, group: Group) -> None:
+        """Let other processes train both networks too."""
+        super().join(group)
+        self.peer.join(group)
+
     def advance(self) -> None:
         """Move both clocks one epoch on."""
         super().advance()
@@ -57,7 +61,7 @@ class MutualLane(Lane):
             number: the step within the epoch, from 0.
             mark: is told the name of each phase that has ended, of both networks.
         """
-        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number))
+        self._seed(number)
         sides = (self, self.peer)
         own, peers = [side._student_features(batch) for side in sides]
         assert own is not None  # there is no initial stage, so both train

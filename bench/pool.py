@@ -9,7 +9,7 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from bench.launch import choose_device, fetch_data, settle
+from bench.launch import choose_device, fetch_data, most_processes, settle
 from bench.standing import is_open
 from bench.store import Store
 from bench.types import RequestError
@@ -28,6 +28,8 @@ def devices(name: str) -> list[str]:
 def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
     """Do the work on some devices; a process that dies leaves its runs to the others.
 
+    Where runs have several processes, each takes as many of the devices as the most have, from its own on.
+
     Args:
         work: what to do.
         on: the devices' names.
@@ -36,11 +38,13 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
     Raises:
         RequestError: what a process says that could not go on, if runs are left.
     """
+    plan, store = work.plan, Store(work.results)
+    wanted = [plan.runs[run_id] for run_id in work.runs]
+    most = most_processes(wanted)
+    on = [on[first] for first in range(0, len(on) - most + 1, most)] or on[:1]
     if len(on) == 1:
         replace(work, device=on[0])(retried)
         return
-    plan, store = work.plan, Store(work.results)
-    wanted = [plan.runs[run_id] for run_id in work.runs]
     fetch_data([run for run in wanted if is_open(run, plan, store, retried)], work.data)
     settle(plan, store, {}, retried)
     spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork

@@ -25,7 +25,7 @@ from submitit.core.utils import DelayedSubmission, FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
 from bench.jobs import JOBS, LOCK, SUBMISSION, Task, command, job_name, log_of, tasks
-from bench.launch import fetch_data, settle, unserved
+from bench.launch import fetch_data, most_processes, settle, unserved
 from bench.plan import Cohort, portions
 from bench.provenance import ORIGIN, git_state
 from bench.spec import RunSpec
@@ -116,13 +116,19 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
         retried: ids of runs whose failure is forgotten.
 
     Raises:
-        RequestError: there is no SLURM here, an option is unknown, data is missing, or the cluster refuses the jobs.
+        RequestError: there is no SLURM here, an option is unknown, a job has fewer GPUs than processes, data is
+            missing, or the cluster refuses the jobs.
     """
     if absent := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
         raise RequestError(f"--slurm: there is no {absent[0]} here. Go to a login node of a cluster, or leave it out")
     plan, store = work.plan, Store(work.results)
     options = _options(plan.suite.slurm, suite)
     open_runs = [run for run in wanted if is_open(run, plan, store, retried)]
+    if 0 < (gpus := plan.suite.slurm.gpus_per_node or 0) < (most := most_processes(open_runs)):
+        raise RequestError(
+            f"{suite}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each needs a GPU of its own, all "
+            f"on one node. Set gpus_per_node: {most}"
+        )
     reasons = unserved(plan, open_runs, catalog(work.plugins))
     fetch_data(open_runs, work.data)  # where there is a network
     with store.locked(LOCK):

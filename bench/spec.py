@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
+FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
@@ -41,7 +52,7 @@ class Schedule(Strict):
 
     Attributes:
         epochs: epochs of the main stage.
-        batch_size: images a step; from 2, since CC and RKD compare samples of a batch.
+        batch_size: images a step, of all processes together; from 2, since CC and RKD compare samples of a batch.
         lr: SGD's learning rate at the start.
         lr_decay: factor at each milestone.
         milestones: the lower rate starts in epoch milestone + 1.
@@ -53,10 +64,12 @@ class Schedule(Strict):
         initial_epochs: epochs of the stage that ab, fsp and ft train first; 0 leaves it out.
         evaluate_every: epochs between two evaluations; the last epoch always has one. Part of a run's identity, since
             the best epoch, printed beside the last, is sought among the evaluated ones.
+        processes: of one machine, that train a run together, each with its share of every batch: on GPUs, one each.
+            None is one. Part of a run's identity: batch norm and losses see a share at a time.
     """
 
     epochs: PositiveInt = 240
-    batch_size: Annotated[int, Ge(2)] = 64
+    batch_size: Annotated[int, Ge(FEWEST_SAMPLES)] = 64
     lr: PositiveFloat = 0.05
     lr_decay: PositiveFloat = 0.1
     milestones: tuple[PositiveInt, ...] = (150, 180, 210)
@@ -65,6 +78,29 @@ class Schedule(Strict):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     initial_epochs: NonNegativeInt = 30
     evaluate_every: PositiveInt = 1
+    processes: PositiveInt | None = None
+
+    @field_validator("processes")
+    @classmethod
+    def _one_is_none(cls, processes: int | None) -> int | None:
+        return None if processes == 1 else processes  # so that either way of saying it is the same run
+
+    @model_validator(mode="after")
+    def _checked(self) -> "Schedule":
+        self.check_shares()
+        return self
+
+    def check_shares(self) -> None:
+        """Check that a batch has two samples for each process.
+
+        Raises:
+            ValueError: it has not.
+        """
+        if self.processes is not None and self.batch_size < FEWEST_SAMPLES * self.processes:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is too small for processes: {self.processes}: batch_size is the whole "
+                f"batch, of which each process takes a share, of at least {FEWEST_SAMPLES} images"
+            )
 
 
 class NetworkSpec(Strict):

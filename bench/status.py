@@ -183,7 +183,7 @@ def repetition(store: Store, spec: RunSpec) -> str:
     row: Any = NONE
     only = NONE
     pair: dict[str, Any] = {"teacher": _network(spec.peer or spec.student), "student": _network(spec.student)}
-    document["training"] = spec.schedule.model_dump(mode="json")
+    document["training"] = _training(spec.schedule)
     if "threads" in record:
         document["threads"] = record["threads"]  # two counts round differently
     if teachers or spec.peer is not None:
@@ -205,7 +205,7 @@ def repetition(store: Store, spec: RunSpec) -> str:
         pair["student"] = _network(spec.student)
         trained = next((teacher for teacher in teachers if teacher.schedule is not None), None)
         if trained is not None and trained.schedule is not None:
-            document["teacher_training"] = trained.schedule.model_dump(mode="json", exclude={"initial_epochs"})
+            document["teacher_training"] = _training(trained.schedule, exclude={"initial_epochs"})
         if teachers[0].data != spec.data:
             document["teacher_data"] = _data(teachers[0])
         if teachers[0].seed != 0:
@@ -216,6 +216,11 @@ def repetition(store: Store, spec: RunSpec) -> str:
     return f"{_yaml(document)}\npython run_suite.py THAT_FILE.yaml --only '{only}'{plugins} --results ANOTHER_FOLDER"
 
 
+def _training(schedule: Schedule, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """Return a schedule as a suite file says it; a teacher's one process must be said, or it has the student's."""
+    return schedule.model_dump(mode="json", exclude=set(exclude)) | {"processes": schedule.processes or 1}
+
+
 def _judging(spec: RunSpec) -> str:
     """Return what a suite file says to judge a network as a run has done."""
     assert spec.head is not None
@@ -223,7 +228,7 @@ def _judging(spec: RunSpec) -> str:
     evaluation: dict[str, Any] = {"kind": spec.task, "data": _data(spec, view=False)}
     if spec.head.stage is not None:
         evaluation |= {"stages": [spec.head.stage], "most_values": spec.head.most_values}
-    evaluation["training"] = spec.schedule.model_dump(mode="json", exclude={"initial_epochs"})
+    evaluation["training"] = _training(spec.schedule, exclude={"initial_epochs"})
     if spec.source is None:
         what = f"Judges {spec.student.network} with the initial weights of seed {spec.seed}: the row `{NONE}` of"
         return f"{what} a cross-modal suite with\n{_yaml({'evaluations': [evaluation]})}"

@@ -360,7 +360,7 @@ class Slurm(BaseModel):
         qos: quality of service.
         account: who pays.
         constraint: features that the node must have.
-        gpus_per_node: GPUs of a job; a cohort trains on one.
+        gpus_per_node: GPUs of a job; a cohort trains on one, or on as many as its runs have processes.
         cpus_per_task: CPUs of a job, for its threads and workers.
         mem_gb: memory of a job.
         timeout_min: its time limit; a job that reaches it is queued again and goes on from its last checkpoint.
@@ -444,6 +444,9 @@ class Evaluation(Strict):
 
 class TeacherTraining(Schedule):
     """What differs for teachers that are trained here; a key that is not given is `training`'s."""
+
+    def check_shares(self) -> None:
+        """Leave that to the suite, which knows the whole schedule."""
 
 
 class Suite(Strict):
@@ -544,6 +547,14 @@ class Suite(Strict):
         for index, entry in enumerate(self.methods):
             if entry.label is not None and entry.label.endswith(PEERS):
                 yield f"methods[{index}].label: {entry.label!r} would name a teacher's row: leave out {PEERS!r}"
+
+    @model_validator(mode="after")
+    def _teachers_share_their_batches(self) -> "Suite":
+        try:
+            self.teacher_schedule.check_shares()
+        except ValueError as error:
+            raise ValueError(f"teacher_training: {error}") from None
+        return self
 
     @property
     def seed_list(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from bench.models.base import Network
 from bench.objective import CLASSIFICATION, Objective
 from bench.outputs import outputs
 from bench.precision import Precision, arithmetic, set_products
+from bench.processes import ALONE, Group
 from bench.spec import METRICS, DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.types import Batch, Features
@@ -51,6 +52,7 @@ class Cohort:
         record: returns what a lane's record holds beside its metrics.
         keep_checkpoints: whether checkpoints stay when a record stands.
         within_epoch_s: the most seconds of an epoch that are at risk.
+        group: the processes that train the lanes together.
     """
 
     lanes: list[Lane]
@@ -61,6 +63,7 @@ class Cohort:
     record: Callable[[Lane], dict[str, Any]]
     keep_checkpoints: bool = False
     within_epoch_s: float = WITHIN_EPOCH_S
+    group: Group = ALONE
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -78,7 +81,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
         clock, start = min(lane.position for lane in running)
         lanes = [lane for lane in running if lane.position == (clock, start)]
-        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size))
+        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
         stop = min((lane.trained for lane in running if lane.clock == clock and lane.trained > start), default=steps)
         _train(cohort, lanes, stop, steps, store, observer)
         if stop == steps:
@@ -224,7 +227,8 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     if clock.stage == MAIN and due and sound and objective is not None:
         places = [(lane, name) for lane in sound for name in lane.networks]
         networks, train = [lane.networks[name] for lane, name in places], cohort.train
-        metrics = evaluate(networks, cohort.test, train.spec, train.device, schedule.precision, objective)
+        judged = (networks, cohort.test, train.spec, train.device, schedule.precision, objective)
+        metrics = cohort.group.first(lambda: evaluate(*judged))
         for (lane, name), values in zip(places, metrics, strict=True):
             lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
 
@@ -257,7 +261,8 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
             state = trained.state_dict()
             weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
             store.write(run_id, weights_file(network), save(weights))
-        if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are no network's own
+        classifies = lane.objective is CLASSIFICATION and lane.spec.head is None  # a probe's answers are not its own
+        if classifies and cohort.group.rank == 0:
             precision, data = lane.schedule.precision, cohort.train
             answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
             store.write(run_id, OUTPUTS, save(answers))
@@ -294,10 +299,10 @@ def _resume(lane: Lane, store: Store) -> None:
         try:
             lane.restore(path.read_bytes())
         except Exception as error:  # torch raises a dozen kinds for a file that is damaged or of other code
-            aside = path.replace(path.with_suffix(".broken"))
+            aside = store.set_aside(lane.spec.id, CHECKPOINT)
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path.name} cannot be restored ({reason}) and is now {aside.name}; "
+                f"{path.name} cannot be restored ({reason}) and is now {aside}; "
                 "--retry-failed trains the run from its start"
             ) from error
     store.write_epochs(lane.spec.id, lane.rows)

@@ -30,6 +30,9 @@ class Distiller(nn.Module):
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__()
+        # joins the rows of a (B, ...) tensor over all processes of the run, as `after_step` is given it, for what a
+        # loss must know of the whole batch; nothing flows back through it. All processes must call it alike.
+        self.gather: Callable[[Tensor], Tensor] = lambda rows: rows
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor | None:
         """Return the main stage's unweighted term, a scalar, or None where the method adds nothing there."""

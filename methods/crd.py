@@ -117,6 +117,7 @@ class CRD(Distiller):
         pools = data.n - self.alike.sizes if self.kept is None else self.kept.sum(dim=1)
         self.register_buffer("pools", pools, persistent=False)
         self.visited: tuple[Tensor, Tensor, Tensor] | None = None
+        self.at_start = True  # no step since it was built: Z may be infinite, which it would cost a GPU's wait to ask
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): mean over the batch, both directions summed."""
@@ -178,10 +179,10 @@ class CRD(Distiller):
         positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
         if self.objective == "infonce":
             return infonce(positive, log_sum(anchors, banks, pieces))
-        # on an accelerator the question would wait for it, so Z is summed there each time
-        if log_z.device.type != "cpu" or log_z.isinf().any():
-            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces)).logsumexp(dim=1)
-            log_mean = log_sums - (counts + 1).sum().to(log_sums).log()
+        if self.at_start:
+            log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces))
+            of_all, terms = self.gather(log_sums.T).T, self.gather(counts + 1)  # Z is the whole batch's
+            log_mean = of_all.logsumexp(dim=1) - terms.sum().to(of_all).log()
             log_z.copy_(torch.where(log_z.isinf(), math.log(self.n_samples) + log_mean, log_z))
         share = counts.to(positive) / self.n_samples
         shift = log_z[:, None] + (share + EPS).log()
@@ -191,15 +192,14 @@ class CRD(Distiller):
 
     @torch.no_grad()
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Move the visited rows of both banks towards the step's embeddings; all processes keep the first one's Z."""
+        """Move the visited rows of both banks towards the step's embeddings, in all processes those of all."""
         if self.visited is None:
             return
         indices, z_s, z_t = (gather(rows) for rows in self.visited)
         for bank, embedding in ((self.student_bank, z_s), (self.teacher_bank, z_t)):
             moved = self.bank_momentum * bank[indices] + (1 - self.bank_momentum) * embedding
             bank[indices] = F.normalize(moved)
-        self.log_z.copy_(gather(self.log_z[None])[0])
-        self.visited = None
+        self.visited, self.at_start = None, False
 
     def candidates(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
         """Return which samples, or columns of them, may be a negative of each anchor: (B, M) booleans for (B,)."""

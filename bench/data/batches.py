@@ -4,6 +4,7 @@ Everything random is drawn for a whole epoch from (seed, data, stage, epoch), by
 for every cohort, device and number of workers.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
-from bench.spec import IGNORED, Augment, DataSpec, seed_from
+from bench.spec import FEWEST_SAMPLES, IGNORED, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -71,12 +72,16 @@ class TrainingData:
         split: images and labels.
         device: where batches live.
         teacher_spec: what the teacher was trained on, which says what it sees of the same crops.
+        processes: how many share every batch out among them.
+        process: which of them this is, from 0; it loads its own share alone.
     """
 
     spec: DataSpec
     split: Split
     device: torch.device
     teacher_spec: DataSpec
+    processes: int = 1
+    process: int = 0
 
     @property
     def info(self) -> DataInfo:
@@ -86,27 +91,31 @@ class TrainingData:
         return DataInfo(len(self.split), self.spec.classes, own)
 
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """Yield an epoch's batches, the last partial one included.
+        """Yield the process's share of an epoch's batches, the last partial one included.
 
         Args:
             seed: the cohort's.
             stage: 0 for the initial stage, 1 for the main one: each has orders of its own.
             epoch: counts from 1.
-            batch_size: images a batch.
+            batch_size: images a batch, of all processes together.
             first: the batch to begin with, from 0, when an epoch goes on.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
-        sizes = batch_sizes(len(self.split), batch_size)
+        whole = batch_sizes(len(self.split), batch_size, self.processes)
+        sizes = [share for size in whole for share in shares(size, self.processes)]
         view, teachers_view = Viewer(self.spec, self.device), Viewer(self.teacher_spec, self.device)
         seen, seen_by_teacher = ((s.view, s.mean, s.std) for s in (self.spec, self.teacher_spec))
 
-        def batchwise(drawn: Tensor) -> tuple[Tensor, ...]:
-            return drawn.to(self.device, non_blocking=True).split(sizes)[first:]
+        def own(drawn: Tensor) -> tuple[Tensor, ...]:
+            return drawn.split(sizes)[self.process :: self.processes][first:]
+
+        def on_device(drawn: Tensor) -> tuple[Tensor, ...]:
+            return own(drawn.to(self.device, non_blocking=True))
 
         targets = self.split.targets
-        labels = [None] * (len(sizes) - first) if targets is None else batchwise(targets[draws.order])
-        fetched = self.split.images.batches(draws.order.split(sizes)[first:], draws.seeds.split(sizes)[first:])
-        drawn = (batchwise(each) for each in (draws.offsets, draws.flips, draws.order))
+        labels = [None] * (len(whole) - first) if targets is None else on_device(targets[draws.order])
+        fetched = self.split.images.batches(own(draws.order), own(draws.seeds))
+        drawn = (on_device(each) for each in (draws.offsets, draws.flips, draws.order))
         for images, label, offsets, flips, places in zip(fetched, labels, *drawn, strict=True):
             images = augmented(images, self.spec.augment, offsets, flips)
             if label is not None and label.ndim == 3:
@@ -125,18 +134,24 @@ def draw(n: int, seed: int) -> Draws:
     return Draws(order, offsets, flips, seeds)
 
 
-def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """Return the sizes of an epoch's batches: the last may be partial, but one of a single sample joins its neighbour.
+def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Return the sizes of an epoch's batches: the last may be partial, but one that is too small joins its neighbour.
 
-    CC and RKD compare the samples of a batch and are not defined for one.
+    CC and RKD compare the samples of a batch and are not defined for one, so each process must have two.
     """
     sizes = [batch_size] * (n // batch_size)
     rest = n % batch_size
-    if rest == 1 and sizes:
-        sizes[-1] += 1
+    if 0 < rest < FEWEST_SAMPLES * processes and sizes:
+        sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
+
+
+def shares(size: int, processes: int) -> list[int]:
+    """Return how many of a batch's samples each process takes, one after the other: equally many, or one less."""
+    bounds = [size * process // processes for process in range(processes + 1)]
+    return [end - start for start, end in itertools.pairwise(bounds)]
 
 
 def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, outside: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torchvision.transforms import functional as tv
 
-from bench.data.batches import PADDING, TrainingData, Viewer, batch_sizes, crop, draw
+from bench.data.batches import PADDING, TrainingData, Viewer, batch_sizes, crop, draw, shares
 from bench.data.images import ResidentImages, Split
 from bench.spec import DataSpec, seed_from
 
@@ -151,6 +151,24 @@ def test_batches_hold_every_image_and_never_one_alone(n, batch_size):
     assert sum(sizes) == n
     assert all(size == batch_size for size in sizes[:-1])
     assert all(2 <= size <= batch_size + 1 for size in sizes) or n == 1
+
+
+@given(st.integers(8, 5000), st.integers(8, 600), st.integers(1, 4))
+def test_every_process_has_two_samples_of_each_batch_or_more(n, batch_size, processes):
+    sizes = batch_sizes(n, batch_size, processes)
+    assert sum(sizes) == n
+    for size in sizes:
+        parts = shares(size, processes)
+        assert sum(parts) == size
+        assert min(parts) >= 2
+        assert max(parts) - min(parts) <= 1
+
+
+def test_the_shares_of_all_processes_are_the_batches_of_one_with_the_same_crops(data):
+    parts = [list(replace(data, processes=2, process=process).epoch(0, 1, 1, 17, first=1)) for process in (0, 1)]
+    for whole, first, second in zip(data.epoch(0, 1, 1, 17, first=1), *parts, strict=True):
+        for name in ("images", "teacher_images", "targets", "indices"):
+            assert torch.equal(getattr(whole, name), torch.cat([getattr(first, name), getattr(second, name)]))
 
 
 # what the draws depend on

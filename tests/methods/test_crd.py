@@ -1,5 +1,8 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from threading import Barrier
 
 import pytest
 import torch
@@ -7,9 +10,9 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from bench.types import DataInfo
+from bench.types import Batch, DataInfo
 from methods.crd import draw_by_keys
-from tests.methods.samples import CLASSES, DATA, STUDENT, build, features
+from tests.methods.samples import CLASSES, DATA, STUDENT, TEACHER, build, features
 
 LABELS = DATA.targets
 ANCHORS = torch.tensor([3, 14, 15, 9, 26, 5])
@@ -271,17 +274,43 @@ def test_a_step_without_a_loss_leaves_the_banks(student, teacher, batch):
     assert distiller.student_bank.equal(bank)
 
 
-def test_two_processes_end_a_step_with_the_same_banks_and_z(student, teacher, batch):
-    first, second = build("crd"), build("crd")
-    other = replace(batch, indices=batch.indices + 1)
-    first.loss(student, teacher, batch)
-    second.loss(features(STUDENT, seed=8), teacher, other)
-    of_first, of_second = (*first.visited, first.log_z[None].clone()), (*second.visited, second.log_z[None].clone())
-    joined = [torch.cat(pair) for pair in zip(of_first, of_second, strict=True)]
-    for process in (first, second):
-        rows = iter(joined)  # each process calls gather in the same order
-        process.after_step(lambda _, rows=rows: next(rows))
-    assert all(map(torch.equal, first.buffers(), second.buffers()))
+class Meeting:
+    """Joins the rows of two processes, which here are threads."""
+
+    def __init__(self) -> None:
+        self.given: dict[int, torch.Tensor] = {}
+        self.barrier = Barrier(2, timeout=10)
+
+    def gather(self, rank, rows):
+        self.given[rank] = rows
+        self.barrier.wait()
+        joined = torch.cat([self.given[0], self.given[1]])
+        self.barrier.wait()
+        return joined
+
+
+def test_two_processes_end_a_step_with_the_banks_and_z_of_one_that_sees_the_whole_batch():
+    whole, *processes = (build("crd", negatives="all") for _ in range(3))  # without a draw
+    student, teacher = features(STUDENT, seed=8), features(TEACHER, seed=9)
+    indices, meeting = torch.tensor([3, 14, 15, 9, 26, 5]), Meeting()
+
+    def share(rows):
+        return [rows[:4], rows[4:]]
+
+    def step(distiller, embeddings, places):
+        own, other = (replace(of, embedding=part) for of, part in zip((student, teacher), embeddings, strict=True))
+        distiller.loss(own, other, Batch(own.logits, own.logits, None, places))
+        distiller.after_step(distiller.gather)
+
+    step(whole, (student.embedding, teacher.embedding), indices)
+    for rank, process in enumerate(processes):
+        process.gather = partial(meeting.gather, rank)
+    parts = zip(share(student.embedding), share(teacher.embedding), strict=True)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(step, processes, parts, share(indices)))
+    for process in processes:
+        assert_close(process.state_dict(), whole.state_dict())
+    assert all(map(torch.equal, processes[0].buffers(), processes[1].buffers()))
 
 
 def test_gradients_reach_both_heads_and_no_bank(student, teacher, batch):
