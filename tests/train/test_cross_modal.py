@@ -78,6 +78,15 @@ def test_a_student_without_a_teacher_is_judged_with_its_initial_weights(cross_mo
     assert all(torch.equal(one, other) for one, other in zip(started.parameters(), distilled.parameters(), strict=True))
 
 
+def test_untrained_students_that_are_judged_together_each_read_their_own_network(cross_modal):
+    pairs = [{"teacher": "resnet14", "student": name} for name in ("resnet8", "resnet14")]
+    plan, store, observer = cross_modal(pairs=pairs).run(only=["none"])
+    ids = [cell.runs[0].id for cell in plan.cells if cell.label == "none"]
+    assert observer.cohorts == [ids]
+    _, alone, _ = cross_modal(pairs=pairs[1:]).run("alone", only=["none"])
+    assert weights(alone, ids[1]) == weights(store, ids[1])
+
+
 def test_the_teacher_is_judged_in_its_own_view(cross_modal):
     plan = cross_modal().plan()
     assert judged(plan, "teacher").data.view == "luminance"
