@@ -17,7 +17,7 @@ import rich.markup
 
 from bench.plan import Cell, Plan
 from bench.published import published
-from bench.spec import DataSpec
+from bench.spec import DataSpec, RunSpec, Schedule
 from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, PEERS, TEACHER
@@ -298,7 +298,7 @@ def protocol(plan: Plan) -> str:
     )
     sentences = [
         f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
-        f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
+        f"parentheses; {seeds} asked for; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
         "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
@@ -311,6 +311,12 @@ def protocol(plan: Plan) -> str:
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def _arithmetic(schedule: Schedule) -> str:
+    """Return a schedule's precision and, where there are several, the number of its processes."""
+    shared = "" if schedule.processes is None else f", each batch shared by {schedule.processes} processes"
+    return f"{schedule.precision}{shared}"
 
 
 def _measured(plan: Plan) -> str:
@@ -326,7 +332,9 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         run = next(one for one in plan.cells if tuple(one.metrics) == names).runs[0]
         if run.head is None or run.schedule is None:
             continue
-        read = "embedding" if run.head.stage is None else f"stage {run.head.stage}"
+        read = "embedding"
+        if run.head.stage is not None:
+            read = f"stage {run.head.stage}, averaged to at most {run.head.most_values:,} values"
         ways = {
             "probe": f"a linear classifier of the frozen {read}",
             "finetune": "all weights and a new linear classifier",
@@ -334,12 +342,13 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         }
         yield (
             f"{', '.join(name for name in names if _tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
-            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
+            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size}, "
+            f"{_arithmetic(run.schedule)})."
         )
     if plan.suite.evaluations:
-        student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
-        if student.schedule is not None and student.head is None:
-            yield f"Students trained on {described(student.data)} for {student.schedule.epochs} epochs."
+        student = _student(plan)
+        if student is not None and student.schedule is not None:
+            yield f"Students trained on {seen(student.data)} for {student.schedule.epochs} epochs."
         if plan.suite.task == "cross_modal":
             yield "Students learn from their teachers alone; none is a student with its initial weights."
 
@@ -373,7 +382,7 @@ def _tabled(shown: str) -> bool:
 
 def _teachers(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each way in which teachers are not made as students are."""
-    student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
+    student = _student(plan)
     made: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.method == TEACHER:
@@ -389,14 +398,25 @@ def _teachers(plan: Plan) -> Iterator[str]:
                     "" if run.schedule.epochs == ours.epochs else f"after {run.schedule.epochs} epochs",
                     f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
                     ""
-                    if run.data == student.data
-                    else f"on {described(run.data)}; students on {described(student.data)}",
+                    if student is None or run.data == student.data
+                    else f"on {seen(run.data)}; students on {seen(student.data)}",
                 ]
                 how = " ".join(filter(None, differing))
             if how:
                 made.setdefault(how, []).append(cell.teacher)
     for how, networks in made.items():
         yield f"Teacher {', '.join(dict.fromkeys(networks))} {how}."
+
+
+def _student(plan: Plan) -> RunSpec | None:
+    """Return a run that trains a student; None where all keep their initial weights, which are only judged."""
+    runs = (plan.trained(cell.runs[0]) for cell in plan.cells if cell.method != TEACHER)
+    return next((run for run in runs if run.head is None), None)
+
+
+def seen(data: DataSpec) -> str:
+    """Return what `described` does, and the view that a network has of it."""
+    return described(data) if data.view is None else f"the {data.view} of {described(data)}"
 
 
 def described(data: DataSpec) -> str:
