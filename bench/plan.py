@@ -352,7 +352,7 @@ def _teacher(
     suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     # a cross-modal suite has no use for the accuracy of weights that are given, and often not the data that would tell
-    task: Task = "cross_modal" if suite.task == "cross_modal" and teacher.accuracy is None else "compression"
+    task: Task = "cross_modal" if suite.task == "cross_modal" and not teacher.is_tested else "compression"
     given = RunSpec(task=task, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.weights is not None:
         return given, Checkpoint(None, teacher.accuracy, where)

@@ -121,6 +121,15 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
         ({"methods": ["crd"]}, "without labels use negatives=other_sample"),
         ({"evaluations": [{"data": {"name": "digits", "resize": 32}}]}, "digits has no colours"),
         ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is left out here"),
+        (
+            {"evaluations": [{"data": "stereo_motorcycle"}]},
+            "kind is 'probe', but stereo_motorcycle has a label of each pixel, and one of each image is needed",
+        ),
+        (
+            {"evaluations": [{"kind": "segmentation", "data": "photo_patches"}]},
+            "kind is 'segmentation', but photo_patches has a label of each image",
+        ),
+        ({"teacher_data": "stl10_unlabelled"}, "'teacher_data': stl10_unlabelled has no labels"),
     ],
 )
 def test_a_wrong_cross_modal_suite_is_refused_with_the_reason(cross_modal, changes, message):
