@@ -440,6 +440,8 @@ def _distil(
         terms.append(TermSpec(method=name, version=method.version, weight=used, parameters=settings))
     first = methods[row.terms[0][0]]
     task_weight = first.task_weight if row.task_weight is None else row.task_weight
+    if plain.task == "cross_modal":
+        task_weight = plain.task_weight  # there are no labels to weigh
     assert plain.schedule is not None  # a student trains
     has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
     return plain.but(

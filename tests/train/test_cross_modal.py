@@ -1,17 +1,25 @@
 """Students that see another modality than their teachers, and no labels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from bench.build import backbone_data, build_network
-from bench.plan import Plan
+from bench.plan import Plan, build
 from bench.spec import RunSpec
+from bench.status import repetition
+from bench.store import Store
+from bench.suite import load
 from bench.types import RequestError
+from methods.catalog import catalog
 from tests.train.conftest import Bench, document, rows, weights
 
+SUITES = Path(__file__).parents[2] / "suites"
 AS_THEY_ARE = {"mean": [0.4] * 3, "std": [0.2] * 3}
 TRAINING = {"epochs": 1, "batch_size": 8, "milestones": [1], "initial_epochs": 1}
 
@@ -109,6 +117,18 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
     suite = cross_modal(pairs=[{"teacher": stated, "student": "resnet8"}])
     with pytest.raises(RequestError, match=r"on the test split, but the suite says 1\.0 %"):
         suite.run("stated", only=["AT"])
+
+
+@pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
+def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
+    path, methods = SUITES / f"{suite}.yaml", catalog()
+    plan, store = build(load(path, methods), path, methods), Store(tmp_path / "results")
+    for run in plan.runs.values():
+        store.begin(run)
+    students = {run.terms[0].method: run for run in plan.runs.values() if run.task == "cross_modal" and run.terms}
+    for run in students.values():
+        text, _, _ = repetition(store, run).partition("\npython run_suite.py ")
+        assert run.id in Bench(tmp_path, yaml.safe_load(text), name="again").plan().runs
 
 
 @pytest.mark.parametrize(
