@@ -101,13 +101,22 @@ def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collec
 
 
 def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
-    """Download the data sets that runs need and the folder lacks, once for all processes that will train them.
+    """Download the data sets and weights that runs need and the folder lacks, once for all processes that train them.
 
     Raises:
         RequestError: they cannot be had.
     """
     for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
         fetch(data, folder)
+    for run in runs:
+        if run.has_published_weights:
+            _published(run, folder)
+
+
+def _published(run: RunSpec, folder: Path) -> Path:
+    """Return the file of weights that torchvision publishes under a name, which is downloaded if it is lacking."""
+    assert run.checkpoint is not None  # it has such weights
+    return published_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, folder / PUBLISHED)
 
 
 def needs_data(run: RunSpec) -> bool:
@@ -361,11 +370,7 @@ class Launcher:
                 continue
             checkpoint = self.plan.checkpoints[run.id]
             network = build_network(run.student, run.data)
-            path = checkpoint.path
-            if path is None:
-                name = run.student.network.removeprefix("torchvision.")
-                path = published_weights(name, run.checkpoint, self.settings.data / PUBLISHED)
-            load_weights(network, path)
+            load_weights(network, checkpoint.path or _published(run, self.settings.data))
             network.to(self.settings.device).to(memory_format=torch.channels_last)
             metrics: dict[str, float] = {}
             if OBJECTIVES[run.task] is not None:

@@ -6,6 +6,7 @@ thread or worker count. Every default is resolved before it gets here, so a chan
 
 import hashlib
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -238,6 +239,11 @@ class RunSpec(Strict):
     def is_ensemble(self) -> bool:
         """Return whether the run is the evaluation of several teachers together; its student names them all."""
         return self.schedule is None and self.checkpoint is None
+
+    @property
+    def has_published_weights(self) -> bool:
+        """Return whether the run takes weights that torchvision publishes under a name, and none from a file."""
+        return self.checkpoint is not None and not re.fullmatch("[0-9a-f]{64}", self.checkpoint)
 
     @property
     def needs(self) -> tuple[str, ...]:

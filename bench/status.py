@@ -256,7 +256,7 @@ def _teacher(spec: RunSpec) -> str | dict[str, Any]:
     if spec.checkpoint is None:
         return network
     named = {"network": network} if isinstance(network, str) else network
-    if not re.fullmatch("[0-9a-f]{64}", spec.checkpoint):
+    if spec.has_published_weights:
         return {**named, "weights": spec.checkpoint}
     return {**named, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
 

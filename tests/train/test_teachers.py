@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from bench.build import build_network
 from bench.data.batches import Viewer
 from bench.data.images import load
+from bench.launch import fetch_data
 from bench.report import outcomes
 from bench.status import describe
 from bench.store import WEIGHTS, Store
@@ -276,3 +277,11 @@ def test_weights_of_a_name_that_is_not_published_are_refused_with_the_nearest(pu
     suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V2"}, "student": "resnet8"}])
     with pytest.raises(RequestError, match=r"publishes no 'DIGITS_V2' for resnet18\. Did you mean 'DIGITS_V1'"):
         suite.run(only=["teacher"])
+
+
+def test_published_weights_are_fetched_with_the_data_before_jobs_that_may_lack_a_network_begin(
+    publisher, bench, tmp_path
+):
+    plan = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}]).plan()
+    fetch_data(list(plan.runs.values()), tmp_path / "data")
+    assert (tmp_path / "data" / "weights" / publisher.name).read_bytes() == publisher.read_bytes()
