@@ -172,7 +172,8 @@ function runRow(cell, id, at) {
   const run = runs[id];
   const swatch = make("svg", { class: "swatch", viewBox: "0 0 26 10", "aria-hidden": "true" });
   swatch.append(make("path", { class: `line s${at % SERIES}`, d: "M0 5H26" }));
-  const best = "epoch" in run.best ? `${percent(run.best[cell.series])} (epoch ${run.best.epoch})` : "—";
+  const at = cell.series.startsWith("peer_") ? "peer_epoch" : "epoch";  // each network's own
+  const best = at in run.best ? `${percent(run.best[cell.series])} (epoch ${run.best[at]})` : "—";
   const epochs = run.of ? `${run.epochs} of ${run.of}` : "—";
   const texts = [run.status, percent(run.last[cell.series]), best, epochs, duration(run.wall_s), id];
   const origin = run.made === null ? {} : made[run.made];

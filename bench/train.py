@@ -17,7 +17,7 @@ from bench.objective import CLASSIFICATION, Objective
 from bench.outputs import outputs
 from bench.precision import Precision, arithmetic, set_products
 from bench.processes import ALONE, Group
-from bench.spec import METRICS, DataSpec, column
+from bench.spec import METRICS, PEER, STUDENT, DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.types import Batch, Features
 
@@ -275,14 +275,18 @@ def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[s
 
     Args:
         rows: one an epoch, at least one.
-        metrics: names of what the run is evaluated by, the one that the best epoch is sought by first; none where
-            it is not evaluated.
+        metrics: names of what the run is evaluated by, of each network the one that its best epoch is sought by
+            first; none where it is not evaluated.
     """
-    evaluated = [row for row in rows if metrics and metrics[0] in row]
-    best = max(evaluated, key=lambda row: row[metrics[0]], default=None)
+    best: dict[str, Any] = {}
+    for network in (STUDENT, PEER):
+        names = [name for name in metrics if name.startswith(f"{PEER}_") == (network == PEER)]
+        if evaluated := [row for row in rows if names and names[0] in row]:
+            row = max(evaluated, key=lambda one: one[names[0]])
+            best |= {column(network, "epoch"): row["epoch"], **{name: row[name] for name in names}}
     return {
         "metrics": {name: rows[-1][name] for name in metrics},
-        "best": best and {"epoch": best["epoch"], **{name: best[name] for name in metrics}},
+        "best": best or None,
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
     }

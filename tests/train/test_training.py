@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.data.batches import TrainingData, Viewer
 from bench.lane import INITIAL, MAIN, Clock, Lane, learning_rate
-from bench.spec import Schedule
+from bench.spec import METRICS, Schedule
 from bench.train import checkpoint_due, evaluate, summary, train_epoch
 from methods import banks
 from tests.train.conftest import cell, rows
@@ -111,6 +111,16 @@ def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
     found = summary(history, ("top1", "top5"))
     assert found["metrics"] == {"top1": 80.0, "top5": 95.0}
     assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 91.0}
+
+
+def test_each_of_two_networks_has_a_best_epoch_of_its_own():
+    row = {"stage": "main", "wall_s": 1.0, "top5": 99.0, "peer_top5": 98.0}
+    history = [row | {"epoch": 1, "top1": 70.0, "peer_top1": 60.0}, row | {"epoch": 2, "top1": 65.0, "peer_top1": 80.0}]
+    best = summary(history, METRICS["mutual"])["best"]
+    assert best == {
+        **{"epoch": 1, "top1": 70.0, "top5": 99.0},
+        **{"peer_epoch": 2, "peer_top1": 80.0, "peer_top5": 98.0},
+    }
 
 
 @pytest.mark.parametrize("epoch_s", [0.4, 7, 16, 29, 31, 400])
