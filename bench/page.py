@@ -26,7 +26,8 @@ from markupsafe import Markup
 from bench import report
 from bench.plan import Cell, Plan
 from bench.report import HEADLINES, MISSING, Outcome
-from bench.spec import METRICS, RunSpec
+from bench.spec import METRICS, PEER, STUDENT, RunSpec
+from bench.spec import column as recorded
 from bench.standing import run_status
 from bench.store import Store, write_whole
 from methods.catalog import own_files
@@ -127,8 +128,8 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
     outcomes = {
         (Column(outcome.cell.pair, outcome.cell.teacher, outcome.cell.student, shown), outcome.cell.label): outcome
         for outcome in found
-        for shown, metric in outcome.cell.metrics.items()
-        if metric in HEADLINES
+        for shown in outcome.cell.metrics
+        if shown.endswith(HEADLINES)
     }
     columns = list(dict.fromkeys(column for column, _ in outcomes))
     methods = {outcome.cell.label: outcome.cell.method for outcome in found}
@@ -203,7 +204,8 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
     record = store.record(run.id) or {}
     status, reason = run_status(run, plan, store)
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
-    series = ("loss", *(metric for metric in METRICS[run.task] if metric in HEADLINES))
+    losses = [recorded(name, "loss") for name in (STUDENT, PEER)[: 1 if run.peer is None else 2]]
+    series = (*losses, *(metric for metric in METRICS[run.task] if metric.endswith(HEADLINES)))
     return {
         "seed": run.seed,
         "status": status,

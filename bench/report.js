@@ -145,8 +145,13 @@ function chart(name, lines) {
   return make("figure", {}, svg, make("figcaption", {}, `${name} by epoch`));
 }
 
+// of a run of two networks, the name of a number of the one that a cell is about
+function own(cell, name) {
+  return cell.series.startsWith("peer_") ? `peer_${name}` : name;
+}
+
 function charts(cell) {
-  const names = { loss: "training loss", [cell.series]: `${cell.metric} on the test split, percent` };
+  const names = { [own(cell, "loss")]: "training loss", [cell.series]: `${cell.metric} on the test split, percent` };
   const found = Object.entries(names).flatMap(([key, name]) => {
     const lines = cell.runs.map((id, at) => ({ seed: runs[id].seed, curve: runs[id].curves[key], series: at % SERIES }));
     const drawn = lines.filter((line) => line.curve?.[0].length);
@@ -172,8 +177,8 @@ function runRow(cell, id, at) {
   const run = runs[id];
   const swatch = make("svg", { class: "swatch", viewBox: "0 0 26 10", "aria-hidden": "true" });
   swatch.append(make("path", { class: `line s${at % SERIES}`, d: "M0 5H26" }));
-  const at = cell.series.startsWith("peer_") ? "peer_epoch" : "epoch";  // each network's own
-  const best = at in run.best ? `${percent(run.best[cell.series])} (epoch ${run.best[at]})` : "—";
+  const epoch = run.best[own(cell, "epoch")];
+  const best = epoch === undefined ? "—" : `${percent(run.best[cell.series])} (epoch ${epoch})`;
   const epochs = run.of ? `${run.epochs} of ${run.of}` : "—";
   const texts = [run.status, percent(run.last[cell.series]), best, epochs, duration(run.wall_s), id];
   const origin = run.made === null ? {} : made[run.made];

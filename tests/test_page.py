@@ -422,6 +422,28 @@ def test_a_cells_command_trains_that_cell_and_what_it_needs(tmp_path, store, mon
     assert set(re.findall(r"\b[0-9a-f]{16}\b", capsys.readouterr().out)) == {run.id for run in needed}
 
 
+def test_of_two_networks_that_train_together_each_has_its_own_curves_and_best_epoch(browser, tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual")
+    (run,) = cell_of(plan, "KD (teacher)").runs
+    both = {"top1": 70.0, "top5": 99.0, "peer_top1": 60.0, "peer_top5": 98.0}
+    epochs = [{"stage": "main", "epoch": n, "loss": 2.0, "peer_loss": 3.0 + n, "wall_s": 1.0, **both} for n in (1, 2)]
+    store.begin(run)
+    store.write_epochs(run.id, epochs)
+    best = {"epoch": 1, "peer_epoch": 2, **both}
+    store.finish(run.id, MADE | {"metrics": both, "best": best, "epochs": 2, "wall_s": 2.0})
+    context = browser.new_context()
+    opened = Opened(context.new_page()).open(page.write(plan, store, report.write(plan, store)))
+    opened.page.locator("#results tbody tr", has_text="KD (teacher)").locator(".cell").click()
+    assert "60.00 (epoch 2)" in opened.window
+    told = [one.get_attribute("aria-label") for one in opened.page.locator("dialog svg[role=img]").all()]
+    assert told == [
+        "training loss by epoch: seed 1 ends at 5",
+        "top1 on the test split, percent by epoch: seed 1 ends at 60",
+    ]
+    context.close()
+    assert opened.errors == []
+
+
 def test_a_difference_from_the_published_number_is_told(tmp_path, store):
     plan = plan_of(
         tmp_path,
