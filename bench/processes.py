@@ -290,6 +290,8 @@ def _be_another(
         part(Together(rank, size, lambda error: ProcessLostError(str(error))))
         dist.destroy_process_group()
     except ProcessLostError:
+        if (first := multiprocessing.parent_process()) is None or not first.is_alive():
+            shutil.rmtree(place.parent, ignore_errors=True)  # the thread below may come too late
         os._exit(FOLLOWED)  # without the interpreter's farewell, which may wait for a device that waits for the others
     except RequestError as error:
         say.send((True, str(error), ""))
