@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from bench import report
 from bench.plan import Cell, Plan
-from bench.report import HEADLINES, MISSING, Outcome
+from bench.report import MISSING, Outcome
 from bench.spec import METRICS, RunSpec
 from bench.standing import run_status
 from bench.store import Store, write_whole
@@ -127,8 +127,8 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
     outcomes = {
         (Column(outcome.cell.pair, outcome.cell.teacher, outcome.cell.student, shown), outcome.cell.label): outcome
         for outcome in found
-        for shown, metric in outcome.cell.metrics.items()
-        if metric in HEADLINES
+        for shown in outcome.cell.metrics
+        if report.is_tabled(shown)
     }
     columns = list(dict.fromkeys(column for column, _ in outcomes))
     methods = {outcome.cell.label: outcome.cell.method for outcome in found}
@@ -203,7 +203,7 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
     record = store.record(run.id) or {}
     status, reason = run_status(run, plan, store)
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
-    series = ("loss", *(metric for metric in METRICS[run.task] if metric in HEADLINES))
+    series = ("loss", *(metric for metric in METRICS[run.task] if report.is_tabled(metric)))
     return {
         "seed": run.seed,
         "status": status,

@@ -182,7 +182,7 @@ def tabled(found: Sequence[Outcome]) -> dict[tuple[str, str, str], Outcome]:
         (outcome.cell.pair, shown, outcome.cell.label): outcome
         for outcome in found
         for shown in outcome.cell.metrics
-        if _tabled(shown)
+        if is_tabled(shown)
     }
 
 
@@ -333,7 +333,7 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             "segmentation": "all weights and a new head that scores every pixel",
         }
         yield (
-            f"{', '.join(name for name in names if _tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
+            f"{', '.join(name for name in names if is_tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
             f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
         )
     if plan.suite.evaluations:
@@ -366,8 +366,8 @@ def _papers(plan: Plan) -> Iterator[str]:
         yield f"{whose}: {', '.join(settings)}."
 
 
-def _tabled(shown: str) -> bool:
-    """Return whether the tables that people read show a metric, by its name there."""
+def is_tabled(shown: str) -> bool:
+    """Return whether what people read shows a metric, by its name in tables or records."""
     return shown.endswith(HEADLINES)
 
 
