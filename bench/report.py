@@ -332,8 +332,9 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             "finetune": "all weights and a new linear classifier",
             "segmentation": "all weights and a new head that scores every pixel",
         }
+        told = ", ".join(filter(is_tabled, names))
         yield (
-            f"{', '.join(name for name in names if is_tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
+            f"{told}: {ways[task]}, trained on {described(run.data)} for "
             f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
         )
     if plan.suite.evaluations:

@@ -56,7 +56,7 @@ def write_fashion_mnist(root: Path) -> None:
 
 @pytest.fixture
 def few_patches(monkeypatch):
-    """Let the photographs be cut into hundreds of patches instead of thousands, which would take minutes to evaluate."""
+    """Let the photographs be cut into hundreds of patches, not thousands, which would take minutes to evaluate."""
     for name in ("photo_patches", "stereo_motorcycle"):
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, fewest=20))
 
