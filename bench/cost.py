@@ -10,7 +10,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from statistics import median
@@ -148,12 +148,15 @@ def costs(
     torch.set_num_threads(settings.threads)
     pairs = {
         pair: _once(
-            cell
+            _trained(cell, plan)
             for cell in plan.cells
             if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
         )
         for pair in dict.fromkeys(cell.pair for cell in cells)
     }
+    pairs = {pair: chosen for pair, chosen in pairs.items() if chosen}
+    if not pairs:
+        raise RequestError("cost: none of these rows trains a student: teachers and initial weights cost no step")
     if (most := most_processes(cell.runs[0] for chosen in pairs.values() for cell in chosen)) > 1:
         raise RequestError(
             f"training: processes: {most}: costs are measured in one process. Add --set training.processes=1, and "
@@ -166,11 +169,20 @@ def costs(
         yield of_pair(plan, chosen, methods, train, settings.device, steps)
 
 
+def _trained(cell: Cell, plan: Plan) -> Cell:
+    """Return a cell with the runs that trained its networks, where its own judge them."""
+    return replace(cell, runs=tuple(map(plan.trained, cell.runs)))
+
+
 def _once(cells: Iterable[Cell]) -> list[Cell]:
-    """Return the cells of different runs: the student's row stands for both networks that train together."""
+    """Return the cells of different runs, those left out that judge initial weights, for which nothing was trained.
+
+    The student's row stands for both networks that train together, and one evaluation's for all.
+    """
     found: dict[str, Cell] = {}
     for cell in cells:
-        found.setdefault(cell.runs[0].id, cell)
+        if cell.runs[0].head is None:
+            found.setdefault(cell.runs[0].id, cell)
     return list(found.values())
 
 
@@ -221,6 +233,8 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
     """Return a pair's training set, with the view that its teacher has of it."""
     data = cells[0].runs[0].data
     teachers = (spec.data for spec in _teacher_runs(plan, cells).values())
+    if cells[0].runs[0].task == "cross_modal":
+        train = Split(train.images, None)  # such students see no labels
     return TrainingData(data, train, device, next(teachers, data))
 
 
@@ -251,7 +265,8 @@ def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
         norm.momentum = None  # one pass sets the statistics
     with torch.no_grad():
         built.features(next(iter(training.epoch(TEACHER_SEED, 0, 1, 64))).teacher_images)
-    return Teacher(built.eval().requires_grad_(False), network_shapes(network, data))
+    shapes = network_shapes(network, data.model_copy(update={"size": training.spec.size}))  # of its students' images
+    return Teacher(built.eval().requires_grad_(False), shapes)
 
 
 def measure(

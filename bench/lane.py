@@ -216,7 +216,7 @@ class Lane:
                 group["lr"] = learning_rate(self.schedule, self.clock.epoch)
             titles = [(f"term{i}_{term.name}", term.distiller.observes) for i, term in enumerate(self.terms)]
             own = [name for title, observes in titles for name in (title, *(f"{title}_{what}" for what in observes))]
-            labels = ["ce", f"train_{self.objective.metrics[0]}"] if self.objective else []
+            labels = ["ce", f"train_{self.objective.hit}"] if self.objective else []
             names = ["loss", *labels, *own]
         if not self.trained:
             self.meter = Meter(names, self.device)

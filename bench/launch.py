@@ -27,7 +27,7 @@ from bench.plan import Plan, cohorts
 from bench.precision import set_products
 from bench.processes import Group, ProcessLostError, started
 from bench.provenance import provenance, sha256_of
-from bench.spec import DataSpec, RunSpec
+from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.standing import is_open
 from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
 from bench.train import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
@@ -291,14 +291,16 @@ class Launcher:
             train = Split(train.images, None)  # what its data may know of labels, such a run does not
         teacher_data = self.plan.runs[names[0]].data if names else data
         training = TrainingData(data, train, device, teacher_data, group.size, group.rank)
-        frozen: dict[str | None, Frozen] = {}  # probes of one network read it together
+        # probes of one network read it together; without a source, it is the one that the seed draws
+        frozen: dict[tuple[str | None, NetworkSpec, int], Frozen] = {}
         lanes = []
         for run in runs:
             failure = None
             try:
                 judged: Network | Frozen | None = None if run.head is None else self._judged(run)
-                if isinstance(judged, Network) and run.task == "probe":
-                    judged = frozen.setdefault(run.source, Frozen(judged))
+                if isinstance(judged, Network) and run.head is not None and run.task == "probe":
+                    read = (run.source, run.student, run.head.classes)
+                    judged = frozen.setdefault(read, Frozen(judged))
                 lane = build_lane(run, teachers, training.info, self.methods, device, judged)
             except Exception as error:  # a method's own mistake costs its run, not the cohort
                 failure = failure_of(error, "while it was built")

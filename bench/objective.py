@@ -24,6 +24,7 @@ class Objective(Protocol):
     """How logits are judged by labels."""
 
     metrics: tuple[str, ...]  # of one network, as in `bench.spec.METRICS`
+    hit: str  # which of them `hits` is of a batch
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""
@@ -39,6 +40,7 @@ class Classification:
     """One label an image: logits (B, K), targets (B,)."""
 
     metrics = METRICS["compression"]
+    hit = "top1"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -74,6 +76,7 @@ class Segmentation:
     """One label a pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` is no label."""
 
     metrics = METRICS["segmentation"]
+    hit = "pixel_accuracy"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, a mean over labelled pixels; 0 where there are none."""

@@ -352,7 +352,7 @@ def _teacher(
     suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     # a cross-modal suite has no use for the accuracy of weights that are given, and often not the data that would tell
-    task: Task = "cross_modal" if suite.task == "cross_modal" and teacher.accuracy is None else "compression"
+    task: Task = "cross_modal" if suite.task == "cross_modal" and not teacher.is_tested else "compression"
     given = RunSpec(task=task, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.weights is not None:
         return given, Checkpoint(None, teacher.accuracy, where)
@@ -440,6 +440,8 @@ def _distil(
         terms.append(TermSpec(method=name, version=method.version, weight=used, parameters=settings))
     first = methods[row.terms[0][0]]
     task_weight = first.task_weight if row.task_weight is None else row.task_weight
+    if plain.task == "cross_modal":
+        task_weight = plain.task_weight  # there are no labels to weigh
     assert plain.schedule is not None  # a student trains
     has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
     return plain.but(

@@ -17,7 +17,7 @@ import rich.markup
 
 from bench.plan import Cell, Plan
 from bench.published import published
-from bench.spec import DataSpec
+from bench.spec import DataSpec, RunSpec, Schedule
 from bench.standing import run_status
 from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, PEERS, TEACHER
@@ -298,7 +298,7 @@ def protocol(plan: Plan) -> str:
     )
     sentences = [
         f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
-        f"parentheses; {seeds} asked for; {plan.suite.training.precision}.",
+        f"parentheses; {seeds} asked for; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
         "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
@@ -313,6 +313,12 @@ def protocol(plan: Plan) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _arithmetic(schedule: Schedule) -> str:
+    """Return a schedule's precision and, where there are several, the number of its processes."""
+    shared = "" if schedule.processes is None else f", each batch shared by {schedule.processes} processes"
+    return f"{schedule.precision}{shared}"
+
+
 def _measured(plan: Plan) -> str:
     if plan.suite.evaluations:
         return "Percent on the test split after the last epoch of each evaluation"
@@ -321,26 +327,30 @@ def _measured(plan: Plan) -> str:
 
 def _evaluations(plan: Plan) -> Iterator[str]:
     """Yield a sentence on each way in which trained networks are judged, and one on how they were trained."""
-    for cell in dict.fromkeys((tuple(cell.metrics), cell.runs[0].task) for cell in plan.cells):
-        names, task = cell
-        run = next(one for one in plan.cells if tuple(one.metrics) == names).runs[0]
-        if run.head is None or run.schedule is None:
+    ways: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        run = cell.runs[0]
+        if run.head is None or run.schedule is None or cell.method != NONE:
             continue
-        read = "embedding" if run.head.stage is None else f"stage {run.head.stage}"
-        ways = {
+        read = "embedding"
+        if run.head.stage is not None:
+            read = f"stage, averaged to at most {run.head.most_values:,} values"
+        way = {
             "probe": f"a linear classifier of the frozen {read}",
             "finetune": "all weights and a new linear classifier",
             "segmentation": "all weights and a new head that scores every pixel",
-        }
-        told = ", ".join(filter(is_tabled, names))
-        yield (
-            f"{told}: {ways[task]}, trained on {described(run.data)} for "
-            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size})."
+        }[run.task]
+        how = (
+            f"{way}, trained on {described(run.data)} for {run.schedule.epochs} epochs (rate {run.schedule.lr:g}, "
+            f"batch {run.schedule.batch_size}, {_arithmetic(run.schedule)})"
         )
+        ways.setdefault(how, {}).update(dict.fromkeys(filter(is_tabled, cell.metrics)))
+    for how, names in ways.items():
+        yield f"{', '.join(names)}: {how}."
     if plan.suite.evaluations:
-        student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
-        if student.schedule is not None and student.head is None:
-            yield f"Students trained on {described(student.data)} for {student.schedule.epochs} epochs."
+        student = _student(plan)
+        if student is not None and student.schedule is not None:
+            yield f"Students trained on {seen(student.data)} for {student.schedule.epochs} epochs."
         if plan.suite.task == "cross_modal":
             yield "Students learn from their teachers alone; none is a student with its initial weights."
 
@@ -374,7 +384,7 @@ def is_tabled(shown: str) -> bool:
 
 def _teachers(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each way in which teachers are not made as students are."""
-    student = plan.trained(next(cell for cell in plan.cells if cell.method != TEACHER).runs[0])
+    student = _student(plan)
     made: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.method == TEACHER:
@@ -390,14 +400,25 @@ def _teachers(plan: Plan) -> Iterator[str]:
                     "" if run.schedule.epochs == ours.epochs else f"after {run.schedule.epochs} epochs",
                     f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
                     ""
-                    if run.data == student.data
-                    else f"on {described(run.data)}; students on {described(student.data)}",
+                    if student is None or run.data == student.data
+                    else f"on {seen(run.data)}; students on {seen(student.data)}",
                 ]
                 how = " ".join(filter(None, differing))
             if how:
                 made.setdefault(how, []).append(cell.teacher)
     for how, networks in made.items():
         yield f"Teacher {', '.join(dict.fromkeys(networks))} {how}."
+
+
+def _student(plan: Plan) -> RunSpec | None:
+    """Return a run that trains a student; None where all keep their initial weights, which are only judged."""
+    runs = (plan.trained(cell.runs[0]) for cell in plan.cells if cell.method != TEACHER)
+    return next((run for run in runs if run.head is None), None)
+
+
+def seen(data: DataSpec) -> str:
+    """Return what `described` does, and the view that a network has of it."""
+    return described(data) if data.view is None else f"the {data.view} of {described(data)}"
 
 
 def described(data: DataSpec) -> str:

@@ -8,6 +8,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from bench.data import DATASETS, IMAGEFOLDER, unlabelled
 from bench.jobs import Task
 from bench.plan import Plan, portions
 from bench.report import MISSING, outcomes
@@ -197,7 +198,7 @@ def repetition(store: Store, spec: RunSpec) -> str:
             document["lr_by_network"] = {spec.peer.network: spec.peer_lr}
     if teachers:
         if spec.task == "cross_modal":
-            document |= {"task": spec.task, "evaluations": [{"data": _data(teachers[0], view=False)}]}
+            document |= {"task": spec.task, "evaluations": [_shortest(spec)]}
         else:
             row["task_weight"] = spec.task_weight
         taught = [_teacher(teacher) for teacher in teachers]
@@ -221,6 +222,16 @@ def _training(schedule: Schedule, exclude: Collection[str] = ()) -> dict[str, An
     return schedule.model_dump(mode="json", exclude=set(exclude)) | {"processes": schedule.processes or 1}
 
 
+def _shortest(spec: RunSpec) -> dict[str, Any]:
+    """Return an evaluation for a suite that repeats a cross-modal run: such a suite must have one, the run none."""
+    data = _data(spec, view=False)
+    if unlabelled(spec.data.name, "pixel") is None:
+        return {"kind": "segmentation", "data": data, "training": {"epochs": 1}}
+    if unlabelled(spec.data.name, "image"):
+        data = {"name": "photo_patches"} | {key: value for key, value in data.items() if key == "resize"}
+    return {"data": data, "training": {"epochs": 1}}
+
+
 def _judging(spec: RunSpec) -> str:
     """Return what a suite file says to judge a network as a run has done."""
     assert spec.head is not None
@@ -241,11 +252,13 @@ def _judging(spec: RunSpec) -> str:
 
 
 def _teacher(spec: RunSpec) -> str | dict[str, Any]:
+    network = _network(spec.student)
     if spec.checkpoint is None:
-        return _network(spec.student)
+        return network
+    named = {"network": network} if isinstance(network, str) else network
     if not re.fullmatch("[0-9a-f]{64}", spec.checkpoint):
-        return {"network": spec.student.network, "weights": spec.checkpoint}
-    return {"network": spec.student.network, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
+        return {**named, "weights": spec.checkpoint}
+    return {**named, "checkpoint": f"FILE with sha256 {spec.checkpoint}"}
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
@@ -259,14 +272,14 @@ def _network(spec: NetworkSpec) -> str | dict[str, Any]:
 
 def _data(spec: RunSpec, view: bool = True) -> dict[str, Any]:
     """Return what a suite file says to get a run's data, in the view of it that its network has or without."""
-    from bench.data import DATASETS, IMAGEFOLDER
-
     data = spec.data
     said: dict[str, Any] = {"name": data.name, "augment": data.augment}
     if data.name == IMAGEFOLDER:
         said["path"] = f"FOLDER with fingerprint {data.fingerprint}"
         if data.view is None:
             said |= {"mean": list(data.mean), "std": list(data.std)}
+        elif not view:
+            said |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # asked for, but a view has its own
     square = data.size[0] == data.size[1]  # a folder's images keep their own size if that is not square
     if square and (data.name not in DATASETS or data.size != DATASETS[data.name].size):
         said["resize"] = data.size[0]

@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench.data import DATASETS, IMAGEFOLDER, DataChoice
+from bench.data import DATASETS, IMAGEFOLDER, DataChoice, unlabelled
 from bench.document import Place, frozen, override, read_yaml
 from bench.messages import messages, reason_of
 from bench.models import NETWORKS
@@ -131,6 +131,11 @@ class Teacher(Network):
         if self.weights is not None and not self.network.startswith("torchvision."):
             raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
         return self
+
+    @property
+    def is_tested(self) -> bool:
+        """Return whether it is trained here, or its weights must reach an accuracy: either takes data with labels."""
+        return self.accuracy is not None or (self.checkpoint is None and self.weights is None)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -439,6 +444,8 @@ class Evaluation(Strict):
             raise ValueError("'most_values' is for probes of 'stages'")
         if self.data.view is not None:
             raise ValueError("'view' is left out here: a network sees the data as it was trained to")
+        if reason := unlabelled(self.data.name, "pixel" if self.kind == "segmentation" else "image"):
+            raise ValueError(f"kind is {self.kind!r}, but {reason}")
         return self
 
 
@@ -533,7 +540,18 @@ class Suite(Strict):
             raise ValueError("; ".join(problems))
         if self.task == "cross_modal" and any(entry.task_weight is not None for entry in self.methods):
             raise ValueError("'task_weight' is for students that learn from labels; cross-modal ones learn from none")
+        if problems := list(self._without_labels()):
+            raise ValueError("; ".join(problems))
         return self
+
+    def _without_labels(self) -> Iterator[str]:
+        """Yield which data lacks the labels that networks learn from or are tested with."""
+        if self.task != "cross_modal" and (reason := unlabelled(self.data.name, "image")):
+            yield f"'data': {reason}"
+        teachers = [teacher for pair in self.pairs for teacher in pair.members]
+        given = self.task == "cross_modal" and not any(teacher.is_tested for teacher in teachers)
+        if self.teacher_data is not None and not given and (reason := unlabelled(self.teacher_data.name, "image")):
+            yield f"'teacher_data': {reason}"
 
     def _not_mutual(self) -> Iterator[str]:
         """Yield what keeps the networks of a pair from training together."""

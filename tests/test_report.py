@@ -329,6 +329,30 @@ def test_the_protocol_says_how_teachers_were_made_where_students_were_made_other
     assert protocol(plan_of(tmp_path)).endswith(" fp32.")
 
 
+def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw(tmp_path):
+    patches = {"name": "photo_patches", "train_per_class": 4}
+    training = {"epochs": 3, "precision": "bf16", "processes": 2}
+    evaluation = {"data": patches | {"train_per_class": 20}, "stages": [1], "most_values": 900, "training": training}
+    said = protocol(
+        plan_of(
+            tmp_path,
+            task="cross_modal",
+            data=patches | {"view": "chrominance"},
+            teacher_data=patches | {"view": "luminance"},
+            evaluations=[evaluation],
+        )
+    )
+    assert (
+        "stage1_top1: a linear classifier of the frozen stage, averaged to at most 900 values, trained on photo_patches (20 "
+        "training images a class) for 3 epochs (rate 0.05, batch 64, bf16, each batch shared by 2 processes)."
+    ) in said
+    assert "Students trained on the chrominance of photo_patches (4 training images a class) for 1 epochs." in said
+    assert said.endswith(
+        "Teacher resnet14 on the luminance of photo_patches (4 training images a class); "
+        "students on the chrominance of photo_patches (4 training images a class)."
+    )
+
+
 def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
     pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
     assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32.")

@@ -366,6 +366,15 @@ def test_a_missing_image_folder_is_named_with_the_key_that_names_it(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "name", "found"),
+    [("data", "stereo_motorcycle", "a label of each pixel"), ("teacher_data", "stl10_unlabelled", "no labels")],
+)
+def test_data_without_the_labels_that_networks_learn_from_is_refused(key, name, found, tmp_path):
+    said = messages(tmp_path, **{key: name})
+    assert f"'{key}': {name} has {found}, and one of each image is needed. Known: cifar10, " in said
+
+
 def test_teacher_data_of_another_size_is_refused(tmp_path):
     assert "teacher_data: images of (40, 40) pixels, but data has (32, 32)" in messages(
         tmp_path, teacher_data={"name": "digits", "resize": 40}

@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
 from bench.data.folders import fingerprint, list_folder, size_of
-from bench.data.named import COLOUR_VIEWS, DATASETS
+from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
 
@@ -99,6 +99,16 @@ class DataChoice(Strict):
 def views_of(name: str) -> tuple[View, ...]:
     """Return what a network can be shown of a data set's images, beside the images as they are."""
     return COLOUR_VIEWS if name == IMAGEFOLDER else DATASETS[name].views
+
+
+def unlabelled(name: str, wanted: Labels) -> str | None:
+    """Return why a data set's labels are not of the wanted kind, and which data sets' are; None where they are."""
+    found: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
+    if found == wanted:
+        return None
+    known = [*(one for one in DATASETS if DATASETS[one].labels == wanted), *([IMAGEFOLDER] * (wanted == "image"))]
+    what = "no labels" if found == "none" else f"a label of each {found}"
+    return f"{name} has {what}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 
 
 def resolve(choice: DataChoice) -> DataSpec:

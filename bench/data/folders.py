@@ -91,7 +91,7 @@ def _list_tiny_imagenet(folder: Path) -> Listing:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").split("\n")[:-1]
+        return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"looked for the file {file}, and it cannot be read: {error}") from error
 

@@ -338,7 +338,17 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
 
 def _listing(spec: DataSpec, root: Path) -> Listing:
     if spec.name != IMAGEFOLDER:
-        return list_named(spec.name, root / str(DATASETS[spec.name].folder))
+        named = DATASETS[spec.name]
+        listing = list_named(spec.name, root / str(named.folder))
+        found = {split: sum(map(len, classes.values())) for split, classes in listing.items()}
+        if (len(listing["train"]), found) != (named.classes, {"train": named.train, "test": named.test}):
+            logger.warning(
+                "warning: %s in %s is not whole: found %d classes, %d training and %d test images of %d, %d and %d. "
+                "A run's id does not tell: keep such runs in a folder of their own",
+                *(spec.name, root, len(listing["train"]), found["train"], found["test"]),
+                *(named.classes, named.train, named.test),
+            )
+        return listing
     assert spec.path is not None  # only a specification made from a suite file is loaded
     listing = list_folder(spec.path)
     if fingerprint(listing) != spec.fingerprint:

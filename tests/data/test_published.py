@@ -129,6 +129,22 @@ def test_absent_folders_are_named_with_what_to_do(name, missing, tmp_path):
         read(tmp_path, name)
 
 
+def test_the_last_class_of_tiny_imagenet_is_read_whether_or_not_its_line_ends(tmp_path):
+    write_tiny_imagenet(tmp_path)
+    whole = read(tmp_path, "tiny_imagenet")[0].targets
+    for name in ("wnids.txt", "val/val_annotations.txt"):
+        file = tmp_path / "tiny-imagenet-200" / name
+        file.write_text(file.read_text().rstrip("\n"))
+    assert torch.equal(read(tmp_path, "tiny_imagenet")[0].targets, whole)
+
+
+def test_a_folder_that_lacks_published_images_is_read_with_a_warning(tmp_path, caplog):
+    write_tiny_imagenet(tmp_path)
+    read(tmp_path, "tiny_imagenet")
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "found 3 classes, 12 training and 6 test images of 200, 100000 and 10000" in message
+
+
 def test_a_validation_image_without_annotation_is_refused(tmp_path):
     write_tiny_imagenet(tmp_path)
     notes = tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt"

@@ -211,3 +211,18 @@ def test_two_networks_that_train_together_are_one_row_with_the_arithmetic_of_bot
     assert [row["label"] for row in rows] == ["none", "KD"] * 2
     shallow, together, deep, mirrored = (float(row["step_gflop"]) for row in rows)
     assert together == mirrored == pytest.approx(shallow + deep, abs=2e-3)
+
+
+def test_of_a_suite_that_judges_networks_their_training_is_measured(ask):
+    patches = {"name": "photo_patches", "train_per_class": 4}
+    code, rows, printed = ask(
+        task="cross_modal",
+        data=patches | {"view": "chrominance", "resize": 40},
+        teacher_data=patches | {"view": "luminance"},
+        methods=["at", {"method": "crd", "negatives": "other_sample", "n_negatives": 8, "label": "CRD"}],
+        evaluations=[{"data": patches, "stages": [0, 1]}],
+    )
+    assert code == 0, printed.err
+    assert [row["label"] for row in rows] == ["AT", "CRD"]  # `none` keeps its initial weights
+    assert float(rows[1]["extra_parameters"]) == 2 * (64 + 1) * 128
+    assert all(float(row["teacher_ms"]) > 0 for row in rows)

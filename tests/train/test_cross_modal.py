@@ -1,17 +1,25 @@
 """Students that see another modality than their teachers, and no labels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from bench.build import backbone_data, build_network
-from bench.plan import Plan
+from bench.plan import Plan, build
 from bench.spec import RunSpec
+from bench.status import repetition
+from bench.store import Store
+from bench.suite import load
 from bench.types import RequestError
+from methods.catalog import catalog
 from tests.train.conftest import Bench, document, rows, weights
 
+SUITES = Path(__file__).parents[2] / "suites"
 AS_THEY_ARE = {"mean": [0.4] * 3, "std": [0.2] * 3}
 TRAINING = {"epochs": 1, "batch_size": 8, "milestones": [1], "initial_epochs": 1}
 
@@ -78,6 +86,15 @@ def test_a_student_without_a_teacher_is_judged_with_its_initial_weights(cross_mo
     assert all(torch.equal(one, other) for one, other in zip(started.parameters(), distilled.parameters(), strict=True))
 
 
+def test_untrained_students_that_are_judged_together_each_read_their_own_network(cross_modal):
+    pairs = [{"teacher": "resnet14", "student": name} for name in ("resnet8", "resnet14")]
+    plan, store, observer = cross_modal(pairs=pairs).run(only=["none"])
+    ids = [cell.runs[0].id for cell in plan.cells if cell.label == "none"]
+    assert observer.cohorts == [ids]
+    _, alone, _ = cross_modal(pairs=pairs[1:]).run("alone", only=["none"])
+    assert weights(alone, ids[1]) == weights(store, ids[1])
+
+
 def test_the_teacher_is_judged_in_its_own_view(cross_modal):
     plan = cross_modal().plan()
     assert judged(plan, "teacher").data.view == "luminance"
@@ -102,6 +119,18 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
         suite.run("stated", only=["AT"])
 
 
+@pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
+def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
+    path, methods = SUITES / f"{suite}.yaml", catalog()
+    plan, store = build(load(path, methods), path, methods), Store(tmp_path / "results")
+    for run in plan.runs.values():
+        store.begin(run)
+    students = {run.terms[0].method: run for run in plan.runs.values() if run.task == "cross_modal" and run.terms}
+    for run in students.values():
+        text, _, _ = repetition(store, run).partition("\npython run_suite.py ")
+        assert run.id in Bench(tmp_path, yaml.safe_load(text), name="again").plan().runs
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -112,6 +141,15 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
         ({"methods": ["crd"]}, "without labels use negatives=other_sample"),
         ({"evaluations": [{"data": {"name": "digits", "resize": 32}}]}, "digits has no colours"),
         ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is left out here"),
+        (
+            {"evaluations": [{"data": "stereo_motorcycle"}]},
+            "kind is 'probe', but stereo_motorcycle has a label of each pixel, and one of each image is needed",
+        ),
+        (
+            {"evaluations": [{"kind": "segmentation", "data": "photo_patches"}]},
+            "kind is 'segmentation', but photo_patches has a label of each image",
+        ),
+        ({"teacher_data": "stl10_unlabelled"}, "'teacher_data': stl10_unlabelled has no labels"),
     ],
 )
 def test_a_wrong_cross_modal_suite_is_refused_with_the_reason(cross_modal, changes, message):

@@ -53,3 +53,12 @@ def test_pixels_without_a_label_do_not_count_in_the_loss(scene):
 def test_a_batch_without_any_label_has_no_loss(scene):
     logits, targets = scene
     assert SEGMENTATION.loss(logits, torch.full_like(targets, IGNORED)) == 0
+
+
+@pytest.mark.parametrize("task", ["compression", "segmentation"])
+def test_a_training_batchs_hits_are_named_after_the_metric_that_they_are(task, scene):
+    objective = OBJECTIVES[task]
+    logits, targets = scene if task == "segmentation" else (scene[0][..., 0, 0], scene[1][:, -1, 0])
+    score = objective.score(5, CPU)
+    score.update(logits, targets)
+    assert objective.hits(logits, targets).item() == pytest.approx(score.compute()[objective.hit].item())
