@@ -8,7 +8,7 @@ quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not cuda"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not cuda"
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or cuda"

@@ -26,7 +26,7 @@ from scipy import stats
 
 from bench.plan import Cell, Plan
 from bench.report import HEADLINES
-from bench.spec import RunSpec, Scalar
+from bench.spec import PEER, RunSpec, Scalar, column
 from bench.store import OUTPUTS, Store, write_whole
 from bench.suite import NONE, TEACHER
 from bench.types import RequestError
@@ -85,9 +85,14 @@ class Findings:
 
     @cached_property
     def groups(self) -> dict[str, list[Cell]]:
-        """Return the cells that stand side by side, in the table's order: a pair's, of one evaluation."""
+        """Return the cells that stand side by side, in the table's order: a pair's, of one evaluation.
+
+        Where teachers learn too, figures show the students: the undistilled one is no measure of a teacher.
+        """
         found: dict[str, list[Cell]] = {}
         for cell in self.plan.cells:
+            if any(name.startswith(column(PEER, "")) for name in cell.metrics.values()):
+                continue
             found.setdefault(_group(cell), []).append(cell)
         return found
 
@@ -604,11 +609,11 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
             continue
         figure, axes = _grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", sharey=True)
         columns = {"step_ms": "ms a step, teacher and data apart", "peak_mb": "peak memory of a step (MB)"}
-        for axis, (column, name) in zip(axes, columns.items(), strict=True):
+        for axis, (measure, name) in zip(axes, columns.items(), strict=True):
             for label, values in results.items():
                 spread = stdev(values) if len(values) > 1 else None
                 style = {**findings.looks[label], "linestyle": "none", "markersize": 7}
-                axis.errorbar(measured[column][label], mean(values), yerr=spread, capsize=2.5, label=label, **style)
+                axis.errorbar(measured[measure][label], mean(values), yerr=spread, capsize=2.5, label=label, **style)
             axis.set_xlabel(name)
         axes[0].set_ylabel(f"{_axis(cells)} (%)")
         _legend(figure)

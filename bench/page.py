@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from bench import report
 from bench.plan import Cell, Plan
-from bench.report import HEADLINES, MISSING, Outcome
+from bench.report import MISSING, Outcome
 from bench.spec import METRICS, PEER, STUDENT, RunSpec
 from bench.spec import column as recorded
 from bench.standing import run_status
@@ -129,7 +129,7 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
         (Column(outcome.cell.pair, outcome.cell.teacher, outcome.cell.student, shown), outcome.cell.label): outcome
         for outcome in found
         for shown in outcome.cell.metrics
-        if shown.endswith(HEADLINES)
+        if report.is_tabled(shown)
     }
     columns = list(dict.fromkeys(column for column, _ in outcomes))
     methods = {outcome.cell.label: outcome.cell.method for outcome in found}
@@ -205,7 +205,7 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
     status, reason = run_status(run, plan, store)
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
     losses = [recorded(name, "loss") for name in (STUDENT, PEER)[: 1 if run.peer is None else 2]]
-    series = (*losses, *(metric for metric in METRICS[run.task] if metric.endswith(HEADLINES)))
+    series = (*losses, *(metric for metric in METRICS[run.task] if report.is_tabled(metric)))
     return {
         "seed": run.seed,
         "status": status,

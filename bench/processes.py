@@ -6,6 +6,7 @@ it. All take the same decisions: whatever a process meets alone, an exception ab
 
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -282,13 +283,15 @@ def _be_another(
     """Do a part beside the first process, as long as that one lives."""
     for number in NOT_ITS_OWN:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(place,), daemon=True).start()
     say.send((True, "", ""))
     try:
         _join(rank, size, place, backend)
         part(Together(rank, size, lambda error: ProcessLostError(str(error))))
         dist.destroy_process_group()
     except ProcessLostError:
+        if (first := multiprocessing.parent_process()) is None or not first.is_alive():
+            shutil.rmtree(place.parent, ignore_errors=True)  # the thread below may come too late
         os._exit(FOLLOWED)  # without the interpreter's farewell, which may wait for a device that waits for the others
     except RequestError as error:
         say.send((True, str(error), ""))
@@ -299,8 +302,9 @@ def _be_another(
         os._exit(1)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(place: Path) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # only a process that was started calls this
     parent.join()
+    shutil.rmtree(place.parent, ignore_errors=True)  # which a parent that was killed has left
     os._exit(1)

@@ -182,7 +182,7 @@ def tabled(found: Sequence[Outcome]) -> dict[tuple[str, str, str], Outcome]:
         (outcome.cell.pair, shown, outcome.cell.label): outcome
         for outcome in found
         for shown in outcome.cell.metrics
-        if _tabled(shown)
+        if is_tabled(shown)
     }
 
 
@@ -327,24 +327,26 @@ def _measured(plan: Plan) -> str:
 
 def _evaluations(plan: Plan) -> Iterator[str]:
     """Yield a sentence on each way in which trained networks are judged, and one on how they were trained."""
-    for cell in dict.fromkeys((tuple(cell.metrics), cell.runs[0].task) for cell in plan.cells):
-        names, task = cell
-        run = next(one for one in plan.cells if tuple(one.metrics) == names).runs[0]
-        if run.head is None or run.schedule is None:
+    ways: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        run = cell.runs[0]
+        if run.head is None or run.schedule is None or cell.method != NONE:
             continue
         read = "embedding"
         if run.head.stage is not None:
-            read = f"stage {run.head.stage}, averaged to at most {run.head.most_values:,} values"
-        ways = {
+            read = f"stage, averaged to at most {run.head.most_values:,} values"
+        way = {
             "probe": f"a linear classifier of the frozen {read}",
             "finetune": "all weights and a new linear classifier",
             "segmentation": "all weights and a new head that scores every pixel",
-        }
-        yield (
-            f"{', '.join(name for name in names if _tabled(name))}: {ways[task]}, trained on {described(run.data)} for "
-            f"{run.schedule.epochs} epochs (rate {run.schedule.lr:g}, batch {run.schedule.batch_size}, "
-            f"{_arithmetic(run.schedule)})."
+        }[run.task]
+        how = (
+            f"{way}, trained on {described(run.data)} for {run.schedule.epochs} epochs (rate {run.schedule.lr:g}, "
+            f"batch {run.schedule.batch_size}, {_arithmetic(run.schedule)})"
         )
+        ways.setdefault(how, {}).update(dict.fromkeys(filter(is_tabled, cell.metrics)))
+    for how, names in ways.items():
+        yield f"{', '.join(names)}: {how}."
     if plan.suite.evaluations:
         student = _student(plan)
         if student is not None and student.schedule is not None:
@@ -375,8 +377,8 @@ def _papers(plan: Plan) -> Iterator[str]:
         yield f"{whose}: {', '.join(settings)}."
 
 
-def _tabled(shown: str) -> bool:
-    """Return whether the tables that people read show a metric, by its name there."""
+def is_tabled(shown: str) -> bool:
+    """Return whether what people read shows a metric, by its name in tables or records."""
     return shown.endswith(HEADLINES)
 
 

@@ -343,8 +343,9 @@ def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw
         )
     )
     assert (
-        "a linear classifier of the frozen stage 1, averaged to at most 900 values, trained on photo_patches (20 "
-        "training images a class) for 3 epochs (rate 0.05, batch 64, bf16, each batch shared by 2 processes)."
+        "stage1_top1: a linear classifier of the frozen stage, averaged to at most 900 values, trained on "
+        "photo_patches (20 training images a class) for 3 epochs "
+        "(rate 0.05, batch 64, bf16, each batch shared by 2 processes)."
     ) in said
     assert "Students trained on the chrominance of photo_patches (4 training images a class) for 1 epochs." in said
     assert said.endswith(

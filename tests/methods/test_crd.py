@@ -289,25 +289,25 @@ class Meeting:
         return joined
 
 
-def test_two_processes_end_a_step_with_the_banks_and_z_of_one_that_sees_the_whole_batch():
-    whole, *processes = (build("crd", negatives="all") for _ in range(3))  # without a draw
+@pytest.mark.parametrize("name", ["crd", "crd_local"])
+def test_two_processes_end_a_step_with_the_banks_and_z_of_one_that_sees_the_whole_batch(name):
+    whole, *processes = (build(name, negatives="all") for _ in range(3))  # without a draw
     student, teacher = features(STUDENT, seed=8), features(TEACHER, seed=9)
     indices, meeting = torch.tensor([3, 14, 15, 9, 26, 5]), Meeting()
 
-    def share(rows):
-        return [rows[:4], rows[4:]]
-
-    def step(distiller, embeddings, places):
-        own, other = (replace(of, embedding=part) for of, part in zip((student, teacher), embeddings, strict=True))
-        distiller.loss(own, other, Batch(own.logits, own.logits, None, places))
+    def step(distiller, part):
+        own, other = (
+            replace(of, embedding=of.embedding[part], stages=tuple(stage[part] for stage in of.stages))
+            for of in (student, teacher)
+        )
+        distiller.loss(own, other, Batch(own.logits, own.logits, None, indices[part]))
         distiller.after_step(distiller.gather)
 
-    step(whole, (student.embedding, teacher.embedding), indices)
+    step(whole, slice(None))
     for rank, process in enumerate(processes):
         process.gather = partial(meeting.gather, rank)
-    parts = zip(share(student.embedding), share(teacher.embedding), strict=True)
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(step, processes, parts, share(indices)))
+        list(threads.map(step, processes, (slice(4), slice(4, None))))
     for process in processes:
         assert_close(process.state_dict(), whole.state_dict())
     assert all(map(torch.equal, processes[0].buffers(), processes[1].buffers()))

@@ -178,18 +178,6 @@ def test_banks_move_as_crds_do(student, teacher, batch):
     assert local.teacher_bank.equal(crd.teacher_bank)
 
 
-def test_two_processes_end_a_step_with_the_same_banks_and_z(student, teacher, batch):
-    first, second = build("crd_local"), build("crd_local")
-    first.loss(student, teacher, batch)
-    second.loss(features(STUDENT, seed=8), features(TEACHER, seed=9), replace(batch, indices=batch.indices + 1))
-    of_first, of_second = (*first.visited, first.log_z[None].clone()), (*second.visited, second.log_z[None].clone())
-    joined = [torch.cat(pair) for pair in zip(of_first, of_second, strict=True)]
-    for process in (first, second):
-        rows = iter(joined)  # each process calls gather in the same order
-        process.after_step(lambda _, rows=rows: next(rows))
-    assert all(map(torch.equal, first.buffers(), second.buffers()))
-
-
 def test_gradients_reach_every_head_and_no_bank(student, teacher, batch):
     distiller = build("crd_local")
     distiller.loss(student, teacher, batch).backward()

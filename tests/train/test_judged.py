@@ -48,7 +48,7 @@ def cells(plan, label: str) -> dict:
 
 def test_a_probe_finds_the_weights_of_scikit_learns_logistic_regression(judge):
     n, weight_decay = 50, 0.05
-    training = {"epochs": 400, "batch_size": n, "lr": 0.5, "milestones": [300], "evaluate_every": 400}
+    training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
     training["weight_decay"] = weight_decay
     plan, store, _ = judge(evaluations=[{"data": DATA, "training": training}]).run(only=["none"])
     run = cells(plan, "none")["top1"][0]

@@ -227,7 +227,7 @@ def test_networks_are_ranked_among_their_own(mutual):
     finish(store, plan, "DML", 70.0, 91.0)
     finish(store, plan, "CRD+KD", 71.0, 90.0)
     lines = report.to_markdown(plan, report.outcomes(plan, store)).splitlines()
-    told = [line for line in lines if line.startswith(("| DML", "| CRD"))]
+    told = [line for line in lines if line.startswith(("| DML", "| CRD"))][:4]  # last epochs; the best ones follow
     assert told == [
         "| DML | <u>70.00 (1)</u> |",
         "| DML (teacher) | **91.00 (1)** |",

@@ -49,6 +49,26 @@ class Watched(CRD):
         super().after_step(gather)
         torch.save([self.student_bank, self.teacher_bank, self.log_z], f"FOLDER/{os.getpid()}.pt")
 """
+FREEZES = """
+import torch.nn.functional as F
+from torch import nn
+from bench.types import InitialStage
+from methods.base import Distiller, register
+
+
+@register("freezes", weight=1.0)
+class Freezes(Distiller):
+    def __init__(self, student, teacher, data):
+        super().__init__(student, teacher, data)
+        norm = nn.BatchNorm1d(teacher.embedding)  # its statistics are read once it is frozen
+        self.adapter = nn.Sequential(norm, nn.Linear(teacher.embedding, student.embedding))
+
+    def initial_stage(self):
+        return InitialStage((self.adapter,), False, lambda _, teacher, batch: self.adapter(teacher.embedding).mean())
+
+    def loss(self, student, teacher, batch):
+        return F.mse_loss(student.embedding, self.adapter(teacher.embedding))
+"""
 ONE_SIDED = """
 from multiprocessing import parent_process
 from methods.base import Distiller, register
@@ -82,9 +102,11 @@ def whole(tmp_path_factory):
     """Return a suite of two processes, and what comes of it when nobody disturbs it."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "banks").mkdir()
-    (folder / "watched.py").write_text(WATCHED.replace("FOLDER", str(folder / "banks")))
-    methods = ["kd", "ab", "ft", {"method": "watched", "n_negatives": 16, "temperature": 0.5, "label": "CRD"}]
-    suite = Bench(folder, document(methods=methods, training=TOGETHER, **ALONE, **OFTEN), [folder / "watched.py"])
+    plugins = [folder / "watched.py", folder / "freezes.py"]
+    plugins[0].write_text(WATCHED.replace("FOLDER", str(folder / "banks")))
+    plugins[1].write_text(FREEZES)
+    methods = ["kd", "ab", "freezes", {"method": "watched", "n_negatives": 16, "temperature": 0.5, "label": "CRD"}]
+    suite = Bench(folder, document(methods=methods, training=TOGETHER, **ALONE, **OFTEN), plugins)
     plan, store, _ = suite.run("whole")
     return suite, plan, store, [torch.load(file) for file in sorted((folder / "banks").iterdir())]
 
