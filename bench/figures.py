@@ -123,8 +123,7 @@ def _of(method: str, cells: Iterable[Cell]) -> Cell:
 
 def _group(cell: Cell) -> str:
     """Return a cell's pair and, where a row has several evaluations, which of them it is."""
-    shown, name = next(iter(cell.metrics.items()), ("", ""))
-    return f"{cell.pair} {shown.removesuffix(name).strip('_')}".strip()
+    return f"{cell.pair} {cell.evaluation}".strip()
 
 
 def _metric(cell: Cell) -> str | None:
