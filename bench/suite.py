@@ -815,8 +815,11 @@ def _allowed_keys(kind: type[BaseModel], at: Place) -> list[str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a suite file, for editors; names are offered, those of plugins allowed."""
-    schema = TypeAdapter(Suite | Transfer).json_schema()
-    models = schema["$defs"]
+    models = TypeAdapter(Suite | Transfer).json_schema()["$defs"]
+    # not `anyOf`, of which an editor could only say that a file is neither
+    judges = {"properties": {"task": {"const": "transfer"}}, "required": ["task"]}
+    schema = {"$defs": models, "if": judges, "then": {"$ref": "#/$defs/Transfer"}, "else": {"$ref": "#/$defs/Suite"}}
+    models["Slurm"] |= {"patternProperties": {"^slurm_": True}, "additionalProperties": False}
     known = {"network": sorted(NETWORKS), "method": [*sorted(path.stem for path in own_files()), NONE]}
     for model in ("Network", "Teacher", "Copies", "Term", "Entry"):
         key = "network" if "network" in models[model]["properties"] else "method"
