@@ -517,6 +517,8 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
 
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row: the first seed that is done."""
+    if findings.plan.suite.task == "mutual":
+        return  # the row `teacher` is nobody's teacher there
     for group, cells in findings.groups.items():
         students = [cell for cell in cells if cell.method != TEACHER]
         found = {cell.label: _difference(cell, _of(TEACHER, cells), findings) for cell in students}

@@ -340,6 +340,14 @@ def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_d
     assert none.images[0].get_clim() == kd.images[0].get_clim() == bar.get_ylim() == (-0.75, 0.75)
 
 
+def test_networks_that_teach_each_other_are_not_compared_with_a_teacher_of_neither(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", teacher_seeds="paired")
+    for label in ("teacher", "none", "KD"):
+        finish(store, cell_of(plan, label), [80.0])
+        answer(store, cell_of(plan, label), np.eye(3))
+    assert not any(name.startswith("correlation") for name in drawn(plan, store))
+
+
 def test_another_seeds_teacher_is_compared_with_its_own_student(tmp_path, store):
     plan = plan_of(tmp_path, seeds=2, teacher_seeds="paired")
     teacher, student = cell_of(plan, "teacher"), cell_of(plan, "KD")
