@@ -114,7 +114,8 @@ def override(document: dict[str, Any], places: dict[Place, str], change: str) ->
     for depth, parent in enumerate(parents, start=1):
         document = document.setdefault(parent, {})
         if not isinstance(document, dict):
-            raise RequestError(f"{where}: {parent!r} is no mapping in the suite file")
+            whole = f"--set '{dotted(at[:depth])}=...'"
+            raise RequestError(f"{where}: {parent!r} is no mapping in the suite file; set all of it: {whole}")
         places.setdefault(at[:depth], where)
     places.setdefault(at, where)
     document[last] = value

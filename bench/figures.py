@@ -123,8 +123,7 @@ def _of(method: str, cells: Iterable[Cell]) -> Cell:
 
 def _group(cell: Cell) -> str:
     """Return a cell's pair and, where a row has several evaluations, which of them it is."""
-    shown, name = next(iter(cell.metrics.items()), ("", ""))
-    return f"{cell.pair} {shown.removesuffix(name).strip('_')}".strip()
+    return f"{cell.pair} {cell.evaluation}".strip()
 
 
 def _metric(cell: Cell) -> str | None:
@@ -250,6 +249,12 @@ def _level(axis: Axes, values: Sequence[float], label: str, style: Look) -> None
         axis.axhspan(middle - spread, middle + spread, color=style["color"], alpha=0.1, lw=0)
 
 
+def _by_epoch(axis: Axes) -> None:
+    """Make epochs an axis' horizontal one: whole numbers, be it a single one."""
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 # learning curves
 
 
@@ -267,7 +272,8 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not labelled:
             losses = {cell.label: findings.curve(cell, "loss") for cell in found}
         tested = {cell.label: frame for cell in found if not (frame := findings.curve(cell, _metric(cell))).empty}
-        figure, axes = _grid(2 if tested else 1, 2, 3.0, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
+        title = f"{findings.plan.suite.title}\n{group}"
+        figure, axes = _grid(2 if tested else 1, 2, 3.0, title, BAND_NOTE, sharex=True)
         if tested:
             for label, frame in tested.items():
                 _band(axes[0], frame, label, findings.looks[label])
@@ -278,8 +284,7 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
             _band(axes[-1], frame, label, findings.looks[label])
         axes[-1].set_ylabel("cross-entropy in training" if labelled else "loss in training")
         for axis in axes:
-            axis.set_xlabel("epoch")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _by_epoch(axis)
         _legend(figure)
         yield _named("curves", group), figure
 
@@ -288,19 +293,24 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 
 def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield what each row gains over the undistilled student of the same seed, a panel a pair and one over all."""
+    """Yield what each row gains over the undistilled student of the same seed: a panel a pair, and one over all.
+
+    What is judged in several ways has as many panels of each.
+    """
     found = {group: _gains(cells, findings) for group, cells in findings.groups.items()}
     found = {group: rows for group, rows in found.items() if rows}
     if not found:
         return
-    if len(found) > 1:
-        over_all: dict[str, list[float]] = {}
-        for rows in found.values():
-            for label, values in rows.items():
-                over_all.setdefault(label, []).append(mean(values))
-        found["all pairs"] = over_all
+    by_evaluation: dict[str, list[dict[str, list[float]]]] = {}
+    for group, rows in found.items():
+        by_evaluation.setdefault(findings.groups[group][0].evaluation, []).append(rows)
+    over_all = {f"all pairs {one}".strip(): pairs for one, pairs in by_evaluation.items() if len(pairs) > 1}
+    for name, pairs in over_all.items():
+        found[name] = {}
+        for label, values in ((label, values) for rows in pairs for label, values in rows.items()):
+            found[name].setdefault(label, []).append(mean(values))
     labels = [label for label in findings.looks if any(label in rows for rows in found.values())]
-    marks = "seeds; of all pairs: pairs" if len(found) > 1 else "seeds"
+    marks = "seeds; of all pairs: pairs" if over_all else "seeds"
     note = f"bar: mean with its {CONFIDENCE:.0%} interval (Student's t); small marks: {marks}"
     title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
     figure, axes = _grid(len(found), 3, 0.9 + 0.2 * len(labels), title, note, sharey=True)
@@ -484,8 +494,7 @@ def critics(findings: Findings) -> Iterator[tuple[str, Figure]]:
             for label in [label for one, label in found if one == side]:
                 _band(axis, found[side, label], label, findings.looks[label])
             axis.set_title(f"{side} anchors")
-            axis.set_xlabel("epoch")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _by_epoch(axis)
         axes[0].set_ylabel("critic's value (nats)")
         _legend(figure)
         yield _named("critic", pair), figure
@@ -508,6 +517,8 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
 
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row: the first seed that is done."""
+    if findings.plan.suite.task == "mutual":
+        return  # the row `teacher` is nobody's teacher there
     for group, cells in findings.groups.items():
         students = [cell for cell in cells if cell.method != TEACHER]
         found = {cell.label: _difference(cell, _of(TEACHER, cells), findings) for cell in students}

@@ -64,9 +64,15 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """Return the row's name, and what is evaluated where a row has several evaluations."""
-        shown, name = next(iter(self.metrics.items()))
-        return f"{self.label} {shown.removesuffix(name).strip('_')}".strip()
+        """Return the row's name, and for what is judged the evaluation's, or its kind where a row has one alone."""
+        run = self.runs[0]
+        return f"{self.label} {self.evaluation or ('' if run.head is None else run.task)}".strip()
+
+    @property
+    def evaluation(self) -> str:
+        """Return what the tables name a metric's evaluation, or "" where a row has one alone."""
+        shown = next(iter(self.metrics), "")
+        return next((shown.removesuffix(m).strip("_") for m in METRICS[self.runs[0].task] if shown.endswith(m)), "")
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,9 @@ def protocol(plan: Plan) -> str:
     """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
     seeds = len(plan.suite.seed_list)
     overrides = dict.fromkeys(
-        cell.label if cell.overrides in cell.label else f"{cell.label} ({cell.overrides})"
+        cell.label
+        if all(one in cell.label for one in cell.overrides.split(", "))
+        else f"{cell.label} ({cell.overrides})"
         for cell in plan.cells
         if cell.overrides
     )
@@ -307,7 +309,7 @@ def protocol(plan: Plan) -> str:
         else "",
         *_teachers(plan),
         *_papers(plan),
-        f"Not the methods' defaults: {', '.join(overrides)}." if overrides else "",
+        f"Not the methods' defaults: {'; '.join(overrides)}." if overrides else "",
         f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
     ]
     return " ".join(filter(None, sentences))

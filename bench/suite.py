@@ -532,8 +532,10 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _fits_its_task(self) -> "Suite":
-        if (self.task == "cross_modal") != bool(self.evaluations):
-            raise ValueError("'evaluations' judge what cross-modal students learn: give both, or neither")
+        if self.task == "cross_modal" and not self.evaluations:
+            raise ValueError("a cross-modal suite needs 'evaluations': how what its students learn is judged")
+        if self.task != "cross_modal" and self.evaluations:
+            raise ValueError(f"'evaluations' are for task: cross_modal or transfer, and this suite's is {self.task}")
         if self.task == "cross_modal" and self.teacher_data is None:
             raise ValueError("a cross-modal suite needs 'teacher_data': what teachers are trained on, in their view")
         if self.task == "mutual" and (problems := list(self._not_mutual())):
@@ -754,7 +756,10 @@ def _with_source(transfer: Transfer, path: Path, methods: Mapping[str, Method]) 
         RequestError: it is wrong, of another task, or has none of the pairs or methods named.
     """
     of = path.with_name(f"{transfer.source.suite}.yaml")
-    source = _read(of, methods)
+    try:
+        source = _read(of, methods)
+    except RequestError as error:
+        raise RequestError("\n".join(f"{path}: from.suite: {line}" for line in str(error).splitlines())) from None
     if not isinstance(source, Suite) or source.task != "compression":
         raise RequestError(f"{path}: from.suite: {of} is a suite of task {source.task}; only compression's are judged")
     pair_names = [(pair, [pair.name]) for pair in source.pairs]
@@ -815,8 +820,11 @@ def _allowed_keys(kind: type[BaseModel], at: Place) -> list[str]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a suite file, for editors; names are offered, those of plugins allowed."""
-    schema = TypeAdapter(Suite | Transfer).json_schema()
-    models = schema["$defs"]
+    models = TypeAdapter(Suite | Transfer).json_schema()["$defs"]
+    # not `anyOf`, of which an editor could only say that a file is neither
+    judges = {"properties": {"task": {"const": "transfer"}}, "required": ["task"]}
+    schema = {"$defs": models, "if": judges, "then": {"$ref": "#/$defs/Transfer"}, "else": {"$ref": "#/$defs/Suite"}}
+    models["Slurm"] |= {"patternProperties": {"^slurm_": True}, "additionalProperties": False}
     known = {"network": sorted(NETWORKS), "method": [*sorted(path.stem for path in own_files()), NONE]}
     for model in ("Network", "Teacher", "Copies", "Term", "Entry"):
         key = "network" if "network" in models[model]["properties"] else "method"

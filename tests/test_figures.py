@@ -58,12 +58,12 @@ def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0) -> 
     store.write(cell.runs[seed].id, "outputs.safetensors", save({"correlation": correlation.astype(np.float32)}))
 
 
-def judged(folder: Path, methods: Sequence[object]) -> Plan:
+def judged(folder: Path, methods: Sequence[object], **others: object) -> Plan:
     """Return the plan of a suite whose students are judged by linear probes of two stages."""
     evaluation = {"data": {"name": "photo_patches"}, "stages": [1, 3], "training": {"epochs": 1}}
     task = {"task": "cross_modal", "data": {"name": "photo_patches", "view": "chrominance"}}
     views = {"teacher_data": {"name": "photo_patches", "view": "luminance"}}
-    return plan_of(folder, **task, **views, methods=methods, evaluations=[evaluation])
+    return plan_of(folder, **task, **views, methods=methods, evaluations=[evaluation], **others)
 
 
 # which figures there are
@@ -139,6 +139,15 @@ def test_epochs_without_an_evaluation_and_those_of_an_initial_stage_are_no_point
     assert points(loss, "AB") == [(1, 3), (2, 2)]
 
 
+def test_one_evaluation_alone_is_marked_at_its_epoch(tmp_path, store):
+    plan = plan_of(tmp_path)
+    train(store, cell_of(plan, "KD"), {"top1": [[np.nan, np.nan, 10.0]], "ce": [[2.0, 1.0, 0.5]]})
+    figure = drawn(plan, store)[f"curves_{PAIR}"]
+    for axis in figure.axes:
+        shown = [tick for tick in axis.get_xticks() if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
+        assert shown == [1, 2, 3]
+
+
 def test_the_teachers_accuracy_is_a_line_through_the_curves(tmp_path, store):
     plan = plan_of(tmp_path)
     finish(store, cell_of(plan, "teacher"), [90.0])
@@ -173,6 +182,23 @@ def test_over_several_pairs_each_pair_is_a_dot(tmp_path, store):
     axes = drawn(plan, store)["gain"].axes
     assert [axis.get_title() for axis in axes] == ["resnet14->resnet8", "resnet20->resnet8", "all pairs"]
     assert [2, 5] in [list(line.get_xdata()) for line in axes[2].get_lines()]
+
+
+def test_each_way_in_which_pairs_are_judged_has_its_own_mean_over_them(tmp_path, store):
+    plan = judged(tmp_path, ["kd"], pairs=PAIRS)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    titles = [axis.get_title() for axis in drawn(plan, store)["gain"].axes]
+    groups = [
+        f"{pair} {stage}" for pair in ("resnet14->resnet8", "resnet20->resnet8") for stage in ("stage1", "stage3")
+    ]
+    assert titles == [*groups, "all pairs stage1", "all pairs stage3"]
+
+
+def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
+    plan = judged(tmp_path, ["kd"])
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    titles = [axis.get_title() for axis in drawn(plan, store)["gain"].axes]
+    assert titles == ["resnet14->resnet8 stage1", "resnet14->resnet8 stage3"]
 
 
 # a metric by a parameter
@@ -312,6 +338,14 @@ def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_d
     assert "0.3750" in none.get_title()
     assert "0.1250" in kd.get_title()
     assert none.images[0].get_clim() == kd.images[0].get_clim() == bar.get_ylim() == (-0.75, 0.75)
+
+
+def test_networks_that_teach_each_other_are_not_compared_with_a_teacher_of_neither(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", teacher_seeds="paired")
+    for label in ("teacher", "none", "KD"):
+        finish(store, cell_of(plan, label), [80.0])
+        answer(store, cell_of(plan, label), np.eye(3))
+    assert not any(name.startswith("correlation") for name in drawn(plan, store))
 
 
 def test_another_seeds_teacher_is_compared_with_its_own_student(tmp_path, store):

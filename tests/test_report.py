@@ -306,12 +306,14 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path, s
         "at",
         {"method": "kd", "temperature": 4.0, "weight": 0.5},
         {"method": "crd", "kd": 1.0, "n_negatives": 8, "label": "CRD+KD"},
+        {"method": "crd", "dim": 64, "objective": ["crd", "infonce"], "n_negatives": 8},
     ]
     plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
     said = written(plan, store, "md")
     assert "after the last of 7 epochs, never the best one;" in said
     assert "2 asked for; fp32. " in said
-    assert " Not the methods' defaults: KD weight=0.5, CRD+KD (n\\_negatives=8).\n" in said
+    rows = [f"CRD dim=64, objective={one}, n\\_negatives=8" for one in ("crd", "infonce")]
+    assert f" Not the methods' defaults: KD weight=0.5; CRD+KD (n\\_negatives=8); {'; '.join(rows)}.\n" in said
 
 
 def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path, store):

@@ -495,7 +495,7 @@ SETS = {
     "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text to YAML: write 0.0005',
     "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
     "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
-    "pairs.x=1": "--set pairs.x=1: 'pairs' is no mapping in the suite file",
+    "pairs.x=1": "--set pairs.x=1: 'pairs' is no mapping in the suite file; set all of it: --set 'pairs=...'",
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
     "title=a: b: c": "--set title=a: b: c: is no YAML of plain data: mapping values are not allowed here",
@@ -717,6 +717,8 @@ def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
         {"pairs": []},
         {"methods": None},
         {"seeds": 0},
+        {"slurm": {"partitoin": "gpu"}},
+        {"from": {"suite": "table"}},
     ],
     ids=json.dumps,
 )
@@ -724,6 +726,24 @@ def test_the_schema_refuses_what_the_reader_refuses(changes):
     document = {key: value for key, value in (SUITE | changes).items() if value is not None}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"seeds": 2}, "$"),
+        ({"from": {"suite": "table", "pair": ["*"]}}, "$.from"),
+        ({"evaluations": [{"data": DATA, "stage": [1]}]}, "$.evaluations[0]"),
+        ({"evaluations": [{"data": DATA, "training": {"epoch": 2}}]}, "$.evaluations[0].training"),
+        ({"evaluations": [{"data": DATA, "kind": "linear"}]}, "$.evaluations[0].kind"),
+    ],
+    ids=json.dumps,
+)
+def test_the_schema_says_where_a_transfer_suite_is_wrong(changes, place):
+    document = {"title": "judged", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert validator.is_valid(document)
+    assert [error.json_path for error in validator.iter_errors(document | changes)] == [place]
 
 
 def test_the_schema_takes_all_that_a_suite_may_say():

@@ -134,9 +134,9 @@ def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evaluations": None}, "'evaluations' judge what cross-modal students learn"),
+        ({"evaluations": None}, "needs 'evaluations': how what its students learn is judged"),
         ({"teacher_data": None}, "needs 'teacher_data'"),
-        ({"task": "compression"}, "'evaluations' judge what cross-modal students learn"),
+        ({"task": "compression"}, "'evaluations' are for task: cross_modal or transfer"),
         ({"methods": [{"method": "at", "task_weight": 0.5}]}, "'task_weight' is for students that learn from labels"),
         ({"methods": ["crd"]}, "without labels use negatives=other_sample"),
         ({"evaluations": [{"data": {"name": "digits", "resize": 32}}]}, "digits has no colours"),

@@ -143,10 +143,16 @@ def test_pairs_methods_and_seeds_are_chosen_by_name(judge):
     assert [run.seed for run in cells(plan, "KD")["top1"]] == [2, 3]
 
 
+def test_what_judges_a_network_is_told_from_what_trains_it(judge):
+    plan = judge().plan()
+    probe = next(run for cell in plan.cells if cell.label == "KD" for run in cell.runs)
+    assert [plan.titles[run][1] for run in (probe.source, probe.id)] == ["KD", "KD probe"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"from": {"suite": "tin"}}, r"tin\.yaml: there is no such file\. Did you mean 'tiny.yaml'"),
+        ({"from": {"suite": "tin"}}, r"judged\.yaml: from\.suite: .*tin\.yaml: there is no such file\. Did you"),
         ({"from": {"suite": "../tiny"}}, r"from\.suite: found \"../tiny\""),
         (
             {"from": {"suite": "tiny", "methods": ["kdd"]}},
