@@ -5,12 +5,14 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from skimage.measure import block_reduce
 from sklearn.linear_model import LogisticRegression
 
 from bench import train
 from bench.build import backbone_data, build_network
 from bench.data import images
 from bench.data.batches import Viewer
+from bench.models.base import Network
 from bench.standing import run_status
 from bench.store import Failure, Store
 from bench.types import RequestError
@@ -46,30 +48,66 @@ def cells(plan, label: str) -> dict:
     return {next(iter(cell.metrics)): cell.runs for cell in plan.cells if cell.label == label}
 
 
-def test_a_probe_finds_the_weights_of_scikit_learns_logistic_regression(judge):
-    n, weight_decay = 50, 0.05
-    training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
-    training["weight_decay"] = weight_decay
-    plan, store, _ = judge(evaluations=[{"data": DATA, "training": training}]).run(only=["none"])
-    run = cells(plan, "none")["top1"][0]
+def source_of(run, store) -> Network:
+    """Return the network that a run judges."""
     network = build_network(run.student, backbone_data(run))
     network.load_state_dict(load_file(store.folder(run.source) / "student.safetensors"))
-    learnt, test = images.load(run.data, store.root, CPU, workers=0)
-    view = Viewer(run.data, CPU)
+    return network
 
-    def embedding(split) -> np.ndarray:
+
+def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all images of a split of a run's data, 0 to train and 1 to test, as the network sees them, and labels."""
+    part = images.load(run.data, store.root, CPU, workers=0)[split]
+    stored = next(part.images.batches([torch.arange(len(part))]))
+    return Viewer(run.data, CPU)(stored), part.targets
+
+
+def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
+    n, weight_decay = 50, 0.05
+    training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
+    probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
+    suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
+    plan, store, _ = suite.run(only=["none"])
+
+    def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
+        view, targets = everything(run, store, split)
         with torch.no_grad():
-            maps = next(split.images.batches([torch.arange(len(split))]))
-            found = network.eval().features(view(maps)).embedding
-        return np.hstack([found.double().numpy(), np.ones((len(split), 1))])  # the bias, decayed as all else
+            found = source_of(run, store).eval().features(view)
+        values = found.embedding.double().numpy()
+        if run.head.stage is not None:  # 64 maps of 8x8, averaged over 2x2 cells of 4x4: 256 values
+            values = block_reduce(found.stages[3].double().numpy(), (1, 1, 4, 4), np.mean).reshape(len(targets), -1)
+        return np.hstack([values, np.ones((len(targets), 1))]), targets  # the bias, decayed as all else
 
-    theirs = LogisticRegression(C=1 / (weight_decay * n), fit_intercept=False, tol=1e-10, max_iter=10_000)
-    theirs.fit(embedding(learnt), learnt.targets)
-    ours = load_file(store.folder(run.id) / "student.safetensors")
-    found = np.hstack([ours["classifier.weight"], ours["classifier.bias"][:, None]])
-    np.testing.assert_allclose(found, theirs.coef_, atol=2e-3)
-    accuracy = 100 * theirs.score(embedding(test), test.targets)
-    assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=0.4)  # 3 of 897 images at the edge
+    for metric in ("embedding_top1", "stage3_top1"):
+        run = cells(plan, "none")[metric][0]
+        theirs = LogisticRegression(C=1 / (weight_decay * n), fit_intercept=False, tol=1e-10, max_iter=10_000)
+        theirs.fit(*read(run, 0))
+        ours = load_file(store.folder(run.id) / "student.safetensors")
+        found = np.hstack([ours["classifier.weight"], ours["classifier.bias"][:, None]])
+        np.testing.assert_allclose(found, theirs.coef_, atol=2e-3)
+        accuracy = 100 * theirs.score(*read(run, 1))
+        assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=0.4)  # 3 of 897 at the edge
+
+
+def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):
+    still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1, "batch_size": 50}
+    stepping = still | {"lr": 0.1, "weight_decay": 0.01}
+    tune = {"kind": "finetune", "data": DATA}
+    suite = judge(evaluations=[tune | {"name": "a", "training": still}, tune | {"name": "b", "training": stepping}])
+    plan, store, _ = suite.run(only=["none"])
+    start, run = (cells(plan, "none")[f"{name}_top1"][0] for name in "ab")
+    head = load_file(store.folder(start.id) / "student.safetensors")
+    network, classifier = source_of(run, store).train(), torch.nn.Linear(64, 10)
+    classifier.load_state_dict({name: head[f"classifier.{name}"] for name in ("weight", "bias")})
+    view, targets = everything(run, store, 0)
+    torch.nn.functional.cross_entropy(classifier(network.features(view).embedding), targets).backward()
+    named = {f"backbone.{name}": p for name, p in network.named_parameters() if p.grad is not None}
+    named |= {f"classifier.{name}": p for name, p in classifier.named_parameters()}
+    tuned = load_file(store.folder(run.id) / "student.safetensors")
+    for name, parameter in named.items():
+        stepped = parameter - 0.1 * (parameter.grad + 0.01 * parameter)
+        torch.testing.assert_close(tuned[name], stepped.detach(), rtol=1e-4, atol=1e-5)  # float32
+    assert torch.equal(tuned["backbone.fc.weight"], network.fc.weight)  # its own classifier has no part in it
 
 
 def test_what_is_judged_is_trained_first_and_not_again(judge):
