@@ -8,7 +8,8 @@ quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not cuda"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda and not slurm"
+	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or cuda"

@@ -16,8 +16,7 @@ from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
 from tests.train.conftest import document
 
-# two minutes, those that are slow besides another ten; one cluster at a time, so one worker has them all
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm  # two minutes, those that are slow besides another ten
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
 HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
