@@ -251,8 +251,16 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     """Write a lane's failure, or its weights and record, if it has come to an end."""
     from safetensors.torch import save
 
-    run_id = lane.spec.id
+    run_id, answers = lane.spec.id, dict[str, Tensor]()
+    classifies = lane.objective is CLASSIFICATION and lane.spec.head is None  # a probe's answers are not its own
+    if lane.failure is None and lane.done and classifies:
+        with lane.isolated():  # what one network answers may take more memory than there is
+            if cohort.group.rank == 0:
+                precision, data = lane.schedule.precision, cohort.train
+                answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
     if lane.failure is not None:
+        if lane.done:
+            store.write(run_id, CHECKPOINT, lane.checkpoint())  # a later try has nothing left to train
         store.fail(run_id, lane.failure)
     elif lane.done:
         if cohort.keep_checkpoints:
@@ -261,10 +269,7 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
             state = trained.state_dict()
             weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
             store.write(run_id, weights_file(network), save(weights))
-        classifies = lane.objective is CLASSIFICATION and lane.spec.head is None  # a probe's answers are not its own
-        if classifies and cohort.group.rank == 0:
-            precision, data = lane.schedule.precision, cohort.train
-            answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
+        if answers:
             store.write(run_id, OUTPUTS, save(answers))
         numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
         store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)

@@ -5,11 +5,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from bench import train
 from bench.build import build_network
 from bench.data.batches import Viewer
 from bench.data.images import ResidentImages, Split
 from bench.outputs import COMPARED, Moments, gram, outputs
 from bench.spec import DataSpec, NetworkSpec
+from tests.train.conftest import cell
 
 CPU = torch.device("cpu")
 DATA = DataSpec(
@@ -114,3 +116,26 @@ def test_a_checkpoint_leaves_its_outputs_and_several_teachers_together_none(benc
     assert [run for run in done if run.is_ensemble]
     for run in done:
         assert (store.folder(run.id) / "outputs.safetensors").exists() is not run.is_ensemble
+
+
+def test_a_run_whose_answers_do_not_fit_fails_alone_and_is_not_trained_again(bench, monkeypatch):
+    asked = []
+
+    def first_does_not_fit(*arguments):
+        asked.append(arguments)
+        if len(asked) == 2:  # the teacher's came before
+            raise torch.OutOfMemoryError("out of memory")
+        return outputs(*arguments)
+
+    monkeypatch.setattr(train, "outputs", first_does_not_fit)
+    suite = bench()
+    plan, store, _ = suite.run()
+    states = {label: store.state(cell(plan, label).runs[0].id) for label in ("teacher", "none", "KD")}
+    assert sorted(states.values()) == ["done", "done", "failed"]
+    (failed,) = [label for label, state in states.items() if state == "failed"]
+    run = cell(plan, failed).runs[0].id
+    store.forget_failure(run)
+    _, _, again = suite.run()
+    assert again.epochs == {}
+    assert store.state(run) == "done"
+    assert (store.folder(run) / "outputs.safetensors").exists()
