@@ -27,15 +27,6 @@ def all_images(split):
     return torch.cat(list(split.images.batches(torch.arange(len(split)).split(7))))
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Let every download end in a closed port."""
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
 # STL-10
 
 

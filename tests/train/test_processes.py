@@ -108,7 +108,7 @@ def whole(tmp_path_factory):
     methods = ["kd", "ab", "freezes", {"method": "watched", "n_negatives": 16, "temperature": 0.5, "label": "CRD"}]
     suite = Bench(folder, document(methods=methods, training=TOGETHER, **ALONE, **OFTEN), plugins)
     plan, store, _ = suite.run("whole")
-    return suite, plan, store, [torch.load(file) for file in sorted((folder / "banks").iterdir())]
+    return suite, plan, store, [torch.load(file, weights_only=True) for file in sorted((folder / "banks").iterdir())]
 
 
 def by_hand(suite: Bench, store: Store, run):
