@@ -25,6 +25,11 @@ def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
     return _build(spec, data.classes, data.channels)
 
 
+def placed(network: Network, device: torch.device) -> Network:
+    """Return a network moved to a device, its weights laid out in memory as images are."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
 def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
     """Return the shapes of a network's features on a data set; no weights are made."""
     return _shapes(spec, data.classes, data.channels, data.size)
@@ -148,7 +153,7 @@ def build_lane(
     if spec.peer is not None:
         return _mutual_lane(spec, spec.peer, data, methods, device)
     student = build_network(spec.student, spec.data, spec.seed) if judged is None else _headed(spec, judged)
-    student = student.to(device).to(memory_format=torch.channels_last)
+    student = placed(student, device)
     heard = {name: teachers[name].shapes for name in spec.teachers}
     return Lane(spec, student, _terms(spec, spec.student, heard, data, methods, device), spec.schedule)
 
@@ -160,7 +165,7 @@ def _mutual_lane(
     assert spec.schedule is not None  # both train
     seeds = {STUDENT: spec.seed, PEER: spec.seed if other != spec.student else seed_from(PEER, spec.seed)}
     student, peer = (
-        build_network(network, spec.data, seeds[name]).to(device).to(memory_format=torch.channels_last)
+        placed(build_network(network, spec.data, seeds[name]), device)
         for name, network in ((STUDENT, spec.student), (PEER, other))
     )
     terms = _terms(spec, spec.student, {PEER: network_shapes(other, spec.data)}, data, methods, device)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.build import build_lane, build_network, network_shapes
+from bench.build import build_lane, build_network, network_shapes, placed
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.figures import write_cost
@@ -259,7 +259,7 @@ def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict
 def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
     """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
     data, device = training.teacher_spec, training.device
-    built = build_network(network, data, TEACHER_SEED).to(device).to(memory_format=torch.channels_last).train()
+    built = placed(build_network(network, data, TEACHER_SEED), device).train()
     norms = [module for module in built.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum = None  # one pass sets the statistics

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from bench.build import backbone_data, build_lane, build_network, inapplicable, teacher_shapes
+from bench.build import backbone_data, build_lane, build_network, inapplicable, placed, teacher_shapes
 from bench.data.batches import TrainingData
 from bench.data.images import Split, fetch, load
 from bench.lane import Clock, Lane, Teacher, failure_of
@@ -306,10 +306,12 @@ class Launcher:
         for run in runs:
             failure = None
             try:
-                judged: Network | Frozen | None = None if run.head is None else self._judged(run)
-                if isinstance(judged, Network) and run.head is not None and run.task == "probe":
+                judged: Network | Frozen | None = None
+                if run.head is not None and run.task == "probe":
                     read = (run.source, run.student, run.head.classes)
-                    judged = frozen.setdefault(read, Frozen(judged))
+                    judged = frozen.get(read) or frozen.setdefault(read, Frozen(self._judged(run)))
+                elif run.head is not None:
+                    judged = self._judged(run)
                 lane = build_lane(run, teachers, training.info, self.methods, device, judged)
             except Exception as error:  # a method's own mistake costs its run, not the cohort
                 failure = failure_of(error, "while it was built")
@@ -342,8 +344,7 @@ class Launcher:
         """Return the network, trained or as a seed draws it, that a run puts a head on."""
         if run.source is not None:
             return self._network(self.plan.runs[run.source])
-        network = build_network(run.student, backbone_data(run), run.seed)
-        return network.to(self.settings.device).to(memory_format=torch.channels_last)
+        return placed(build_network(run.student, backbone_data(run), run.seed), self.settings.device)
 
     def _network(self, run: RunSpec) -> Network:
         """Return the network that a run has trained, or taken from a checkpoint."""
@@ -356,7 +357,7 @@ class Launcher:
                 f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
                 "the network is then trained anew"
             ) from error
-        return network.to(self.settings.device).to(memory_format=torch.channels_last)
+        return placed(network, self.settings.device)
 
     # what is only evaluated
 
@@ -371,7 +372,7 @@ class Launcher:
             checkpoint = self.plan.checkpoints[run.id]
             network = build_network(run.student, run.data)
             load_weights(network, checkpoint.path or _published(run, self.settings.data))
-            network.to(self.settings.device).to(memory_format=torch.channels_last)
+            placed(network, self.settings.device)
             metrics: dict[str, float] = {}
             if OBJECTIVES[run.task] is not None:
                 metrics = evaluate([network], self._data(run.data)[1], run.data, self.settings.device)[0]
