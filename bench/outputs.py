@@ -53,6 +53,7 @@ def outputs(
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
         `embedding`: (min(n, 1000), D) float16, of the first images.
+        `labels`: (min(n, 1000),) int16, their classes; left out of a split without labels.
         `gram0` ...: (b, b) float32 for each stage, stem first, of the first b = min(n, 256) images: inner products of
         their flattened maps, each less its mean over those images. Linear CKA is <A, B> / (|A| |B|) of two of them.
     """
@@ -71,6 +72,8 @@ def outputs(
         moments.add(features.logits)
     assert moments is not None  # a split has images
     found |= {"correlation": moments.correlation().float(), "embedding": torch.cat(embeddings)[:EMBEDDED].half()}
+    if split.targets is not None:
+        found["labels"] = split.targets[:EMBEDDED].short()
     return {name: value.contiguous().cpu() for name, value in found.items()}
 
 

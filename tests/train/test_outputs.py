@@ -22,7 +22,7 @@ DATA = DataSpec(
 @pytest.fixture(scope="module")
 def split():
     images = torch.randint(0, 256, (300, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Split(ResidentImages(images, CPU), torch.zeros(300, dtype=torch.int64))
+    return Split(ResidentImages(images, CPU), torch.arange(300) % 10)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,20 @@ def test_embeddings_are_those_of_the_first_images(network, answered, features):
     np.testing.assert_allclose(answered["embedding"], features.embedding, rtol=2e-3, atol=1e-4)
 
 
+def test_the_labels_are_those_of_the_embeddings_images(answered, split):
+    assert answered["labels"].dtype == torch.int16
+    assert answered["labels"].tolist() == split.targets.tolist()
+
+
+def test_images_without_labels_have_embeddings_alone(network, answered, split):
+    found = outputs(network, Split(split.images, None), DATA, CPU)
+    assert answered.keys() - found.keys() == {"labels"}
+
+
 def test_no_more_embeddings_are_kept_than_a_figure_draws(network, monkeypatch, split):
     monkeypatch.setattr("bench.outputs.EMBEDDED", 270)
-    assert len(outputs(network, split, DATA, CPU)["embedding"]) == 270
+    found = outputs(network, split, DATA, CPU)
+    assert len(found["embedding"]) == len(found["labels"]) == 270
 
 
 def test_every_stage_has_a_gram_matrix_of_the_first_images(answered, features):
