@@ -227,21 +227,26 @@ def statistics(plan: Plan, found: Sequence[Outcome]) -> Statistics:
     for pair, metric in columns_of(found):
         for label in references:
             gains += _of_pair(by_place, pair, metric, label)
-    rankings: dict[str, Ranking | str] = {}
-    left_out: dict[str, list[str]] = {}
     improvements: dict[tuple[str, str], Improvement] = {}
-    for metric in dict.fromkeys(metric for _, metric in columns_of(found)):
+    ranked = rankings(found)
+    for metric in ranked:
         means = _means(by_place, metric)
         for label in references:
             gains += _across_pairs(means, metric, label)
-        left_out[metric], rankings[metric] = _ranked(by_place, metric)
         for label in means:
             if ours is not None and label not in (ours, NONE):
                 pairs = [pair for pair in means[label] if all(pair in means.get(one, {}) for one in (ours, NONE))]
                 columns = ([means[one][pair] for pair in pairs] for one in (ours, label, NONE))
                 if pairs:
                     improvements[metric, label] = relative_improvement(*columns)
-    return Statistics(gains, rankings, left_out, ours, improvements)
+    left_out = {metric: names for metric, (_, names) in ranked.items()}
+    return Statistics(gains, {metric: one for metric, (one, _) in ranked.items()}, left_out, ours, improvements)
+
+
+def rankings(found: Sequence[Outcome]) -> dict[str, tuple[Ranking | str, list[str]]]:
+    """Return how rows rank over pairs, or what is missing for that, and what is left out, by metric."""
+    by_place = tabled(found)
+    return {metric: _ranked(by_place, metric) for metric in dict.fromkeys(metric for _, metric in columns_of(found))}
 
 
 Places = Mapping[tuple[str, str, str], Outcome]  # by pair, metric and label
@@ -294,8 +299,8 @@ def _means(by_place: Places, metric: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _ranked(by_place: Places, metric: str) -> tuple[list[str], Ranking | str]:
-    """Return what is left out of a ranking, and the ranking or what it lacks.
+def _ranked(by_place: Places, metric: str) -> tuple[Ranking | str, list[str]]:
+    """Return a ranking or what it lacks, and what is left out of it.
 
     A pair counts when nothing is left to be trained in it, a row when it has a number in each of those pairs.
     """
@@ -306,12 +311,12 @@ def _ranked(by_place: Places, metric: str) -> tuple[list[str], Ranking | str]:
     means = {label: by_pair for label, by_pair in _means(by_place, metric).items() if set(by_pair) & set(pairs)}
     labels = [label for label, by_pair in means.items() if set(pairs) <= set(by_pair)]
     if len(pairs) < 2 or len(labels) < 3:
-        return [], (
+        return (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
-        )
+        ), []
     left_out = [*(one for one in means if one not in labels), *(pair for pair in all_pairs if pair in open_pairs)]
-    return left_out, ranking(labels, [[means[x][p] for x in labels] for p in pairs])
+    return ranking(labels, [[means[x][p] for x in labels] for p in pairs]), left_out
 
 
 def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:

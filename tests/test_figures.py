@@ -12,7 +12,12 @@ from matplotlib.lines import Line2D
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import COSTS, Findings, figures, look, sweeps, write
+from bench.figures import figures, write
+from bench.figures.cost import COSTS
+from bench.figures.drawing import look
+from bench.figures.findings import Findings
+from bench.figures.networks import cka
+from bench.figures.results import sweeps
 from bench.plan import Cell, Plan
 from bench.store import Store
 from bench.types import RequestError
@@ -54,8 +59,9 @@ def train(store: Store, cell: Cell, columns: Mapping[str, Sequence[Sequence[floa
         store.write_epochs(run.id, [{"loss": 0.0, **row} for row in rows])
 
 
-def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0) -> None:
-    store.write(cell.runs[seed].id, "outputs.safetensors", save({"correlation": correlation.astype(np.float32)}))
+def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0, **others: np.ndarray) -> None:
+    whole = {"correlation": correlation.astype(np.float32), **others}
+    store.write(cell.runs[seed].id, "outputs.safetensors", save(whole))
 
 
 def judged(folder: Path, methods: Sequence[object], **others: object) -> Plan:
@@ -199,6 +205,39 @@ def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
     titles = [axis.get_title() for axis in drawn(plan, store)["gain"].axes]
     assert titles == ["resnet14->resnet8 stage1", "resnet14->resnet8 stage3"]
+
+
+# ranks
+
+
+def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_path, store):
+    pairs = [{"teacher": name, "student": "resnet8"} for name in ("resnet14", "resnet20", "resnet32", "resnet44")]
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], pairs=pairs)
+    values = {"KD": (74, 74, 74, 73), "AT": (73, 73, 73, 74), "SP": (72, 72, 72, 72)}
+    for number, pair in enumerate(dict.fromkeys(cell.pair for cell in plan.cells)):
+        for label, top1 in values.items():
+            finish(store, cell_of(plan, label, pair), [top1[number]])
+    finish(store, cell_of(plan, "none"), [70.0])
+    figure = drawn(plan, store)["critical_difference_top1"]
+    (axis,) = figure.axes
+    table = np.array([*values.values(), (70,) * 4]).T
+    ranks = stats.rankdata(-table, axis=1).mean(axis=0)
+    texts = {text.get_text().strip() for text in axis.texts}
+    left = {f"{label}  {rank:.2f}" for label, rank in zip(values, ranks, strict=False) if rank < 2}
+    assert left == {"KD  1.25", "AT  1.75"} < texts
+    assert {"3.00  SP", "4.00  none"} < texts
+    difference = 2.569 * (4 * 5 / (6 * 4)) ** 0.5  # Demsar 2006, table 5: q of 4 classifiers at 5 %
+    assert f"critical difference {difference:.2f}" in texts
+    joined = {tuple(sorted(set(line.get_xdata()))) for line in axis.get_lines() if len(set(line.get_ydata())) == 1}
+    assert {(1.25, 1.75, 3.0), (1.75, 3.0, 4.0)} <= joined
+    assert (1.25, 1.75, 3.0, 4.0) not in joined  # KD and none differ
+    assert f"p = {stats.friedmanchisquare(*table.T).pvalue:.2g}" in figure.get_suptitle()
+
+
+def test_one_pair_has_no_ranks(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0], "AT": [71.0]})
+    assert "critical_difference_top1" not in drawn(plan, store)
 
 
 # a metric by a parameter
@@ -358,6 +397,100 @@ def test_another_seeds_teacher_is_compared_with_its_own_student(tmp_path, store)
     answer(store, student, np.zeros((2, 2)), seed=1)
     axis = drawn(plan, store)[f"correlation_{PAIR}"].axes[0]
     assert set(axis.images[0].get_array().flat) == {0.5}
+
+
+# CKA
+
+
+def gram(features: np.ndarray) -> np.ndarray:
+    centred = features - features.mean(axis=0)
+    return (centred @ centred.T).astype(np.float32)
+
+
+def by_features(x: np.ndarray, y: np.ndarray) -> float:
+    """Return linear CKA as Kornblith et al. have it: from (n, D) features, not from samples' products."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+
+def test_cka_is_that_of_each_stage_with_each_stage_and_1_of_a_stage_with_itself():
+    rng = np.random.default_rng(0)
+    teacher, student = ([rng.normal(size=(20, width)) for width in widths] for widths in ((5, 7, 3), (4, 6)))
+    found = cka([gram(one) for one in teacher], [gram(one) for one in student])
+    np.testing.assert_allclose(found, [[by_features(a, b) for b in student] for a in teacher], rtol=1e-5)
+    own = cka([gram(one) for one in teacher], [gram(3 * one) for one in teacher])
+    np.testing.assert_allclose(np.diag(own), 1, rtol=1e-6)
+
+
+def test_a_stage_that_gives_all_images_the_same_is_like_no_other():
+    np.testing.assert_array_equal(cka([gram(np.eye(4))], [np.zeros((4, 4))]), [[0]])
+
+
+def test_the_teachers_stages_are_beside_each_rows(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    rng = np.random.default_rng(0)
+    stages = {label: [rng.normal(size=(20, 5)) for _ in range(2)] for label in ("teacher", "KD")}
+    for label, own in stages.items():
+        answer(store, cell_of(plan, label), np.eye(2), **{f"gram{i}": gram(one) for i, one in enumerate(own)})
+    answer(store, cell_of(plan, "none"), np.eye(2))  # has no Gram matrices
+    axis, _bar = drawn(plan, store)[f"cka_{PAIR}"].axes
+    shown = axis.images[0].get_array()
+    expected = [[by_features(a, b) for b in stages["KD"]] for a in stages["teacher"]]
+    np.testing.assert_allclose(shown, expected, rtol=1e-5)
+    assert axis.get_title() == f"KD\nmean of diagonal {np.trace(np.array(expected)) / 2:.3f}"
+    assert [text.get_text() for text in axis.texts] == [f"{value:.2f}" for value in np.ravel(expected)]
+
+
+# t-SNE
+
+
+def embedded(classes: int, each: int, apart: float = 20.0) -> dict[str, np.ndarray]:
+    """Return embeddings of images, class by class in turn, that lie far from those of other classes."""
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(classes, dtype=np.int16), each)
+    centres = apart * np.eye(classes)
+    return {
+        "embedding": (centres[labels] + rng.normal(size=(len(labels), classes))).astype(np.float16),
+        "labels": labels,
+    }
+
+
+def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for label in ("teacher", "KD"):
+        answer(store, cell_of(plan, label), np.eye(2), **embedded(3, 10))
+    figure = drawn(plan, store)[f"tsne_{PAIR}"]
+    assert [axis.get_title() for axis in figure.axes] == ["teacher", "KD"]
+    assert legend(figure) == ["class 0", "class 1", "class 2"]
+    for axis in figure.axes:
+        shown = [line.get_xydata() for line in axis.get_lines()]
+        assert [len(points) for points in shown] == [10, 10, 10]
+        centres = [points.mean(axis=0) for points in shown]
+        for own, points in enumerate(shown):
+            distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
+            assert (np.argmin(distances, axis=0) == own).all()
+
+
+def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [72.0])
+    answer(store, cell_of(plan, "KD"), np.eye(2), **embedded(12, 4))
+    (axis,) = drawn(plan, store)[f"tsne_{PAIR}"].axes
+    assert {name: len(line.get_xdata()) for name, line in lines(axis).items()} == {f"class {i}": 4 for i in range(10)}
+
+
+@pytest.mark.parametrize("value", [np.inf, 1.0], ids=["not finite", "all alike"])
+def test_embeddings_that_cannot_be_told_apart_are_not_drawn(tmp_path, store, value):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [72.0])
+    found = embedded(3, 10)
+    answer(store, cell_of(plan, "KD"), np.eye(2), **found | {"embedding": np.full_like(found["embedding"], value)})
+    assert f"tsne_{PAIR}" not in drawn(plan, store)
+
+
+# outputs
 
 
 def test_outputs_that_cannot_be_read_are_named(tmp_path, store):

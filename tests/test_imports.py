@@ -47,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "statistics": {"report", "plan", "suite", "store"},
     "epochs": {"plan", "store"},
     "page": {"report", "standing", "plan", "store", "methods", *LEAF},
-    "figures": {"report", "plan", "suite", "store", "methods", *LEAF},
+    "figures": {"statistics", "report", "plan", "suite", "store", "methods", *LEAF},
     "jobs": {"store", *LEAF},
     "listing": BEFORE_TRAINING,
     "status": {"jobs", "report", "standing", "plan", "suite", "store", *BEFORE_TRAINING},

@@ -1,0 +1,78 @@
+"""Figures of what `cost` has measured."""
+
+from collections.abc import Iterator
+from statistics import mean, stdev
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.figures.drawing import COLOURS, grid, legend, named
+from bench.figures.findings import Findings, axis_of
+from bench.types import RequestError
+
+PHASES = ("student", "term", "backward", "optimizer")  # what `cost` measures of each row's step
+COSTS = ("data_ms", "teacher_ms", *(f"{phase}_ms" for phase in PHASES), "step_ms", "peak_mb")
+
+
+def costs(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield what `cost` has measured: a step's phases by row, and the metric against time and memory."""
+    path = findings.store.suite_folder(findings.plan.name) / "cost.csv"
+    if not path.exists():
+        return
+    try:
+        columns = {**dict.fromkeys(COSTS, float), **dict.fromkeys(("pair", "label", "stage"), str)}
+        empty = {"teacher_ms": ""}  # where no row listens to a teacher
+        table = pd.read_csv(path, usecols=[*columns], dtype=columns, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}. Remove it, or measure anew with `cost`") from error
+    known = table[table["pair"].isin([cell.pair for cell in findings.plan.cells])]
+    if not known.empty:
+        yield "cost", _phases(known, findings)
+        yield from _against_cost(known[known["stage"] == "main"], findings)
+
+
+def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
+    """Return a bar a row, its phases end to end, a panel a pair."""
+    pairs = list(dict.fromkeys(table["pair"]))
+    rows = int(table["pair"].value_counts().max())
+    figure, axes = grid(len(pairs), 1, 0.24 * rows + 1.0, findings.plan.suite.title)
+    for axis, pair in zip(axes, pairs, strict=True):
+        own = table[table["pair"] == pair]
+        places, left = np.arange(len(own)), np.zeros(len(own))
+        for phase, colour, hatch in zip(PHASES, COLOURS, ("", "///", "...", "xxx"), strict=False):
+            widths = own[f"{phase}_ms"].to_numpy(dtype=float)
+            axis.barh(places, widths, left=left, color=colour, hatch=hatch, edgecolor="white", lw=0.3, label=phase)
+            left += widths
+        names = [
+            row if stage == "main" else f"{row} ({stage})" for row, stage in zip(own.label, own.stage, strict=True)
+        ]
+        axis.set_yticks(places, names)
+        axis.invert_yaxis()
+        first = own.iloc[0]
+        teacher = "" if pd.isna(first.teacher_ms) else f"teacher {first.teacher_ms:.0f} ms, "
+        axis.set_title(f"{pair}; {teacher}data {first.data_ms:.1f} ms once for all rows")
+        axis.set_xlabel("ms a step")
+    legend(figure)
+    return figure
+
+
+def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield a pair's metric against a step's time and most memory, a row each with a mark of its own."""
+    for group, every in findings.groups.items():
+        measured = table[table["pair"] == every[0].pair].set_index("label")
+        cells = [cell for cell in every if cell.label in measured.index]
+        results = {cell.label: list(found.values()) for cell in cells if (found := findings.results(cell))}
+        if not results:
+            continue
+        figure, axes = grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", sharey=True)
+        columns = {"step_ms": "ms a step, teacher and data apart", "peak_mb": "peak memory of a step (MB)"}
+        for axis, (measure, name) in zip(axes, columns.items(), strict=True):
+            for label, values in results.items():
+                spread = stdev(values) if len(values) > 1 else None
+                style = {**findings.looks[label], "linestyle": "none", "markersize": 7}
+                axis.errorbar(measured[measure][label], mean(values), yerr=spread, capsize=2.5, label=label, **style)
+            axis.set_xlabel(name)
+        axes[0].set_ylabel(f"{axis_of(cells)} (%)")
+        legend(figure)
+        yield named("accuracy_cost", group), figure

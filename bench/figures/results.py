@@ -1,0 +1,243 @@
+"""Figures of the last epochs' numbers: gains, ranks, a metric by a parameter or by the number of teachers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import scikit_posthocs
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from bench.figures.drawing import BAND_NOTE, COLOURS, PLAIN, Look, band, grid, legend, level, look, named
+from bench.figures.findings import Findings, axis_of, group_of, row_of
+from bench.plan import Cell, Plan
+from bench.report import outcomes
+from bench.spec import RunSpec, Scalar
+from bench.statistics import LEVEL, rankings
+from bench.suite import NONE, TEACHER
+from methods.catalog import Method
+
+# gain over the undistilled student
+
+
+def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield what each row gains over the undistilled student of the same seed: a panel a pair, and one over all.
+
+    What is judged in several ways has as many panels of each.
+    """
+    found = {group: _gains(cells, findings) for group, cells in findings.groups.items()}
+    found = {group: rows for group, rows in found.items() if rows}
+    if not found:
+        return
+    by_evaluation: dict[str, list[dict[str, list[float]]]] = {}
+    for group, rows in found.items():
+        by_evaluation.setdefault(findings.groups[group][0].evaluation, []).append(rows)
+    over_all = {f"all pairs {one}".strip(): pairs for one, pairs in by_evaluation.items() if len(pairs) > 1}
+    for name, pairs in over_all.items():
+        found[name] = {}
+        for label, values in ((label, values) for rows in pairs for label, values in rows.items()):
+            found[name].setdefault(label, []).append(mean(values))
+    labels = [label for label in findings.looks if any(label in rows for rows in found.values())]
+    marks = "seeds; of all pairs: pairs" if over_all else "seeds"
+    note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {marks}"
+    title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
+    figure, axes = grid(len(found), 3, 0.9 + 0.2 * len(labels), title, note, sharey=True)
+    for axis, (group, rows) in zip(axes, found.items(), strict=True):
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        for place, label in enumerate(labels):
+            if label in rows:
+                _strip(axis, rows[label], place, findings.looks[label])
+        axis.set_title(group)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.grid(axis="y", color="0.9")
+        axis.set_axisbelow(True)
+    figure.supxlabel(f"points of {axis_of(findings.plan.cells)}", size=9)
+    yield "gain", figure
+
+
+def _gains(cells: Sequence[Cell], findings: Findings) -> dict[str, list[float]]:
+    """Return each row's gains in points, one a seed that both it and the undistilled student have, by label."""
+    plain = findings.results(row_of(NONE, cells))
+    rows: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.method not in (TEACHER, NONE):
+            paired = [value - plain[seed] for seed, value in findings.results(cell).items() if seed in plain]
+            rows |= {cell.label: paired} if paired else {}
+    return rows
+
+
+def _strip(axis: Axes, values: Sequence[float], place: float, style: Look) -> None:
+    """Draw values as dots, and beneath their mean with its interval."""
+    marks = {"color": style["color"], "marker": style["marker"]}
+    axis.plot(values, [place - 0.15] * len(values), linestyle="none", alpha=0.6, markersize=3.5, **marks)
+    reach = None
+    if len(values) > 1:
+        reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    axis.errorbar(mean(values), place + 0.18, xerr=reach, capsize=2.5, markersize=5, **marks)
+
+
+# ranks over pairs
+
+
+def ranks(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield the mean ranks over pairs, with bars over rows that Nemenyi's test does not tell apart, by metric."""
+    for metric, (found, left_out) in rankings(outcomes(findings.plan, findings.store)).items():
+        if isinstance(found, str):
+            continue
+        title = f"{findings.plan.suite.title}\nmean rank in {metric} over {found.blocks} pairs, 1 is the best"
+        note = f"bars join rows that do not differ at {1 - LEVEL:.0%} (Nemenyi); Friedman's test: p = {found.p:.2g}"
+        if left_out:
+            note += f"\nleft out: {', '.join(left_out)}"
+        figure, (axis,) = grid(1, 1, 1.4 + 0.16 * len(found.labels), title, note)
+        scikit_posthocs.critical_difference_diagram(
+            dict(zip(found.labels, found.ranks, strict=True)),
+            pd.DataFrame(found.nemenyi, index=list(found.labels), columns=list(found.labels)),
+            alpha=1 - LEVEL,
+            ax=axis,
+            label_fmt_left="{label}  {rank:.2f} ",
+            label_fmt_right=" {rank:.2f}  {label}",
+            text_h_margin=0.03 * len(found.labels),
+            label_props={"size": 8},
+            marker_props={"s": 14},
+            elbow_props={"color": "0.2", "linewidth": 0.9},
+            crossbar_props={"color": COLOURS[0], "linewidth": 3},
+        )
+        reach = found.critical_difference / 2  # the library's own bar lies over the numbers of the axis
+        middle = min(found.ranks) + reach
+        axis.errorbar(middle, 1.9, xerr=reach, color="0.2", capsize=3)
+        axis.text(middle, 2.1, f"critical difference {found.critical_difference:.2f}", ha="center", va="bottom", size=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.spines["top"].set_visible(True)
+        yield named("critical_difference", metric), figure
+
+
+# a metric by a parameter
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cells of one group that differ in one numeric parameter alone.
+
+    Attributes:
+        group: their pair, and their evaluation.
+        rest: the rows' other settings, by term and name.
+        cells: by the parameter's value, ascending.
+    """
+
+    group: str
+    rest: Mapping[tuple[int, str], Scalar]
+    cells: Mapping[float, Cell]
+
+
+def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
+    """Return the sweeps of a plan by (method, parameter or `weight`)."""
+    groups: dict[Any, dict[float, Cell]] = {}
+    for cell in plan.cells:
+        trained = plan.trained(cell.runs[0])
+        settings = _settings(trained)
+        for (term, name), value in settings.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                rest = {key: other for key, other in settings.items() if key != (term, name)}
+                method = trained.terms[term].method
+                groups.setdefault((method, name, group_of(cell), tuple(rest.items())), {})[value] = cell
+    found: dict[tuple[str, str], list[Sweep]] = {}
+    for (method, name, group, rest), cells in groups.items():
+        if len(cells) > 1:
+            found.setdefault((method, name), []).append(Sweep(group, dict(rest), dict(sorted(cells.items()))))
+    return found
+
+
+def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
+    """Return all that a row sets of its terms, by the term's place and the setting's name."""
+    found: dict[tuple[int, str], Scalar] = {}
+    for place, term in enumerate(run.terms):
+        own = {"method": term.method, "weight": term.weight, **term.parameters}
+        found |= {(place, name): value for name, value in own.items()}
+    return found
+
+
+def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tuple[str, Figure]]:
+    """Yield the metric by each parameter that a grid spans, with the undistilled student and the default."""
+    for (method, name), found in sweeps(findings.plan).items():
+        frames = {id(sweep): _swept(sweep, findings) for sweep in found}
+        drawn = [sweep for sweep in found if len(frames[id(sweep)]) > 1]
+        if not drawn:
+            continue
+        differing = {key for sweep in drawn for key, value in sweep.rest.items() if value != drawn[0].rest.get(key)}
+        names = list(dict.fromkeys(sweep.group for sweep in drawn))
+        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{methods[method].title} by {name}", BAND_NOTE)
+        for number, sweep in enumerate(drawn):
+            parts = [sweep.group] if len(names) > 1 else []
+            parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
+            band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number))
+        for number, group in enumerate(names):
+            plain = findings.results(row_of(NONE, findings.groups[group]))
+            if plain:
+                of_group = {"color": look(number)["color"]} if len(names) > 1 else {}
+                level(axis, list(plain.values()), f"{NONE}, {group}" if len(names) > 1 else NONE, PLAIN | of_group)
+        values = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
+        own = methods[method]
+        default = own.weight if name == "weight" else own.parameters[name].default
+        axis.set_xlabel(f"{name} (default {default:g})" if isinstance(default, int | float) else name)
+        if isinstance(default, int | float) and values[0] <= default <= values[-1]:
+            axis.axvline(default, color="0.6", linewidth=0.8, label="default")
+        _scale(axis, values)
+        axis.set_ylabel(f"{axis_of(drawn[0].cells.values())} (%)")
+        legend(figure)
+        yield named("parameter", f"{method}_{name}"), figure
+
+
+def _swept(sweep: Sweep, findings: Findings) -> pd.DataFrame:
+    """Return the metric in percent: a row a value that has a number, a column a seed."""
+    results = {value: found for value, cell in sweep.cells.items() if (found := findings.results(cell))}
+    return pd.DataFrame.from_dict(results, orient="index")
+
+
+def _scale(axis: Axes, values: Sequence[float]) -> None:
+    """Set the horizontal axis for values, ascending: by factors where they span a decade or more, a tick each."""
+    if values[0] > 0 and values[-1] / values[0] >= 10:
+        axis.set_xscale("log")
+    axis.set_xticks([*values], [f"{value:g}" for value in values])
+    axis.minorticks_off()
+
+
+# several teachers
+
+
+def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield the error by the number of teachers, where pairs differ in that number alone."""
+    groups: dict[str, dict[int, list[Cell]]] = {}
+    for group, cells in findings.groups.items():
+        tested = row_of(TEACHER, cells)
+        together = findings.plan.trained(tested.runs[0])
+        members = [findings.plan.runs[name] for name in together.teachers] or [together]
+        networks = {member.student.network for member in members}
+        if len(networks) == 1:
+            alike = group.replace(tested.teacher, networks.pop(), 1)
+            groups.setdefault(alike, {})[len(members)] = cells
+    for group, by_number in sorted(groups.items()):
+        frames: dict[str, pd.DataFrame] = {}
+        for label, style in findings.looks.items():
+            of_row = {n: cell for n, cells in by_number.items() for cell in cells if cell.label == label}
+            results = {n: found for n, cell in sorted(of_row.items()) if (found := findings.results(cell))}
+            if results and style is not PLAIN:
+                frames[label] = 100 - pd.DataFrame.from_dict(results, orient="index")
+        if max((len(frame) for frame in frames.values()), default=0) < 2:
+            continue
+        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
+        for label, frame in frames.items():
+            shown = "the teachers together" if label == TEACHER else label
+            band(axis, frame, shown, findings.looks[label])
+        plain = row_of(NONE, next(iter(by_number.values())))
+        if values := findings.results(plain):
+            level(axis, [100 - value for value in values.values()], NONE, PLAIN)
+        axis.set_xticks(sorted(by_number))
+        axis.set_xlabel("number of teachers")
+        axis.set_ylabel(f"error: 100 - {axis_of([plain])} (%)")
+        legend(figure)
+        yield named("ensemble", group), figure
