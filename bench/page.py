@@ -9,9 +9,6 @@ import csv
 import glob
 import hashlib
 import math
-import os
-import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,17 +21,16 @@ import yaml
 from markupsafe import Markup
 
 from bench import report
+from bench.origins import command, origin_of, origins
 from bench.plan import Cell, Plan
 from bench.report import MISSING, Outcome
 from bench.spec import METRICS, PEER, STUDENT, RunSpec
 from bench.spec import column as recorded
 from bench.standing import run_status
 from bench.store import Store, write_whole
-from methods.catalog import own_files
 
 PAGE = "report.html"
 MOST_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
-ORIGIN = ("commit", "host", "device", "threads", "versions")  # what tells how a run was made
 LARGE = 200_000  # bytes of a drawing, above which its picture is shown if that is smaller
 
 
@@ -215,7 +211,7 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
         "epochs": len(epochs),
         "of": run.schedule.epochs if run.schedule else 0,
         "wall_s": record.get("wall_s"),
-        "made": made.index(_origin(record)) if record else None,
+        "made": made.index(origin_of(record)) if record else None,
         "every": _step(len(epochs)),
         "curves": {name: curve(epochs, name) for name in series},
     }
@@ -250,38 +246,6 @@ def _unfinished(found: Iterable[Outcome]) -> list[tuple[str, str, list[str]]]:
             name = f"{outcome.cell.title} ({outcome.cell.pair})"
             cells.setdefault((outcome.status, outcome.reason), []).append(name)
     return [(status, reason, names) for (status, reason), names in cells.items()]
-
-
-# where the numbers come from
-
-
-def command(plan: Plan, *options: str) -> str:
-    """Return the command line that trains a suite, or a part of it, as it was planned."""
-    used = {term.method for run in plan.runs.values() for term in run.terms}
-    elsewhere = sorted(used - {path.stem for path in own_files()})
-    words = [*options, *(f"--set={change}" for change in plan.changes), *(f"--plugin={name}.py" for name in elsewhere)]
-    return shlex.join(["python", "run_suite.py", _from_here(plan.file), *words])
-
-
-def _from_here(path: Path) -> str:
-    """Return a path within the working folder; of one elsewhere, the name alone: pages are published."""
-    relative = os.path.relpath(path)
-    return path.name if relative.startswith(os.pardir) else relative
-
-
-def origins(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, str]]:
-    """Return how the finished runs were made: commit, machine, versions, and how many runs share them."""
-    records = (store.record(run_id) for run_id in plan.runs)
-    counts = Counter(_origin(record) for record in records if record is not None)
-    return {origin: dict(zip(ORIGIN, origin, strict=True)) | {"runs": str(runs)} for origin, runs in counts.items()}
-
-
-def _origin(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a record's `ORIGIN`."""
-    commit = record.get("commit") or "not recorded"
-    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    facts = (str(record.get(name, MISSING)) for name in ("host", "device", "threads"))
-    return (f"{commit} with changes beside it" if record.get("dirty") else commit, *facts, versions or MISSING)
 
 
 # what others have written beside the tables

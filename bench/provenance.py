@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if cuda else (_processor() or platform.machine()),
         "threads": threads,
+        "date": datetime.now(UTC).date().isoformat(),
         "host": platform.node(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         **git_state(Path(__file__).parent.parent),
@@ -38,7 +40,8 @@ def git_state(folder: Path) -> dict[str, Any]:
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        changed = _git(folder, "status", "--porcelain", "--", ".", ":(exclude)results")  # numbers are no code
+        return {"commit": commit, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

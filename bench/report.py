@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import rich.markup
 
+from bench.origins import command, origins
 from bench.plan import Cell, Plan
 from bench.published import published
 from bench.spec import DataSpec, RunSpec, Schedule
@@ -113,7 +114,7 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
     found = outcomes(plan, store)
     folder = store.suite_folder(plan.name)
     write_whole(folder / "table.csv", to_csv(rows(plan, found)))
-    write_whole(folder / "table.md", to_markdown(plan, found))
+    write_whole(folder / "table.md", to_markdown(plan, found) + "".join(_made(plan, store)))
     write_whole(folder / "table.tex", to_latex(plan, found))
     if plan.sources:
         remembered = store.sources(plan.name) | dict(plan.sources)  # what another call left out is not forgotten
@@ -535,6 +536,14 @@ def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
         lines += ["", f"### {heading}", ""]
         lines += _grid(heads[: width + 1], [(label, texts[:width]) for label, texts in rows_of_column])
     return "\n".join(lines) + "\n"
+
+
+def _made(plan: Plan, store: Store) -> Iterator[str]:
+    """Yield what repeats the table, and how it was made, as Markdown."""
+    yield f"\n## How it was made\n\n```\n{command(plan)}\n```\n"
+    if made := list(origins(plan, store).values()):
+        rows = [(MARKDOWN.text(one), [MARKDOWN.text(text) for text in rest]) for one, *rest in map(dict.values, made)]
+        yield "\n" + "\n".join(_grid([*made[0]], rows)) + "\n"
 
 
 def _source(plan: Plan) -> str:

@@ -100,6 +100,16 @@ def test_every_figure_is_written_as_pdf_svg_and_png_and_the_same_store_gives_the
     assert [path.read_bytes() for path in write(plan, store, METHODS)] == first
 
 
+def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    folder = write(plan, store, METHODS)[0].parent
+    for name in ("curves_gone.pdf", "curves_gone.svg", "curves_gone.png", "notes.txt"):
+        (folder / name).write_text("")
+    write(plan, store, METHODS)
+    assert sorted(path.name for path in folder.iterdir()) == ["gain.pdf", "gain.png", "gain.svg", "notes.txt"]
+
+
 def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):
     plan = plan_of(tmp_path, title=r"$\bar$", methods=[{"method": "kd", "label": r"$\foo$"}])
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], r"$\foo$": [72.0]})

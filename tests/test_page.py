@@ -379,25 +379,6 @@ def test_a_large_drawing_is_shown_as_its_picture(tmp_path, store):
     ]
 
 
-def test_how_it_was_made_counts_the_runs_of_each_origin(tmp_path, store):
-    plan = plan_of(tmp_path, seeds=2)
-    for label, values in {"teacher": [95.0], "none": [80.0, 81.0]}.items():
-        train(store, plan, label, FIRST, values)
-    run = cell_of(plan, "KD").runs[0]
-    store.finish(run.id, MADE | {"host": "other", "dirty": True, "metrics": {"top1": 1.0, "top5": 2.0}, "best": None})
-    versions = "python 3.12.1, torch 2.9.0"
-    assert list(page.origins(plan, store).values()) == [
-        {
-            **{"commit": MADE["commit"], "host": "machine7", "device": "A processor"},
-            **{"threads": "2", "versions": versions, "runs": "3"},
-        },
-        {
-            **{"commit": f"{MADE['commit']} with changes beside it", "host": "other", "device": "A processor"},
-            **{"threads": "2", "versions": versions, "runs": "1"},
-        },
-    ]
-
-
 def test_the_command_says_what_the_command_line_changed(tmp_path, store, monkeypatch, capsys):
     plan_of(tmp_path)
     results = ["--results", str(tmp_path / "results")]

@@ -60,6 +60,18 @@ def test_ignored_files_leave_the_checkout_clean(checkout):
     assert git_state(checkout)["dirty"] is False
 
 
+def test_published_results_that_another_run_has_written_anew_leave_the_checkout_clean(checkout):
+    (checkout / ".gitignore").unlink()
+    (checkout / "results").mkdir()
+    (checkout / "results" / "table.csv").write_text("pair\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message", "results: publish")
+    (checkout / "results" / "table.csv").write_text("pair,mean\n")
+    assert git_state(checkout)["dirty"] is False
+    (checkout / "method.py").write_text("weight = 2\n")
+    assert git_state(checkout)["dirty"] is True
+
+
 def test_without_git_nothing_is_claimed(tmp_path):
     assert git_state(tmp_path) == {"commit": None, "dirty": None}
 
@@ -85,7 +97,7 @@ def test_where_git_is_not_installed_nothing_is_claimed(checkout, monkeypatch):
 
 def test_a_record_says_on_what_and_with_which_packages_it_was_made():
     facts = provenance(torch.device("cpu"), threads=2)
-    assert facts.keys() == {"device", "threads", "host", "versions", "commit", "dirty"}
+    assert facts.keys() == {"device", "threads", "date", "host", "versions", "commit", "dirty"}
     assert facts["threads"] == 2
     assert facts["device"]
     assert facts["versions"]["torch"] == version("torch")

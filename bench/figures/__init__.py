@@ -22,13 +22,17 @@ KINDS = ("pdf", "svg", "png")
 
 
 def write(plan: Plan, store: Store, methods: Mapping[str, Method]) -> list[Path]:
-    """Write every figure that the store has something for now; return the files.
+    """Write every figure that the store has something for now, and remove those of before; return the files.
 
     Raises:
         RequestError: a file of the store cannot be read, or the folder not written.
     """
     with mpl.rc_context(STYLE):
-        return list(_save(plan, store, figures(Findings(plan, store), methods)))
+        written = list(_save(plan, store, figures(Findings(plan, store), methods)))
+    for path in (store.suite_folder(plan.name) / "figures").glob("*"):
+        if path.suffix[1:] in KINDS and path not in written:
+            path.unlink()
+    return written
 
 
 def write_cost(plan: Plan, store: Store) -> list[Path]:

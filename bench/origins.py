@@ -1,0 +1,48 @@
+"""How a suite's numbers were made, from the store: the command, and the machines, versions and days of its runs."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.plan import Plan
+from bench.store import Store
+from methods.catalog import own_files
+
+ORIGIN = ("commit", "host", "device", "threads", "versions")  # what tells how a run was made
+UNKNOWN = "—"
+
+
+def command(plan: Plan, *options: str) -> str:
+    """Return the command line that trains a suite, or a part of it, as it was planned."""
+    used = {term.method for run in plan.runs.values() for term in run.terms}
+    elsewhere = sorted(used - {path.stem for path in own_files()})
+    words = [*options, *(f"--set={change}" for change in plan.changes), *(f"--plugin={name}.py" for name in elsewhere)]
+    return shlex.join(["python", "run_suite.py", _from_here(plan.file), *words])
+
+
+def _from_here(path: Path) -> str:
+    """Return a path within the working folder; of one elsewhere, the name alone: pages are published."""
+    relative = os.path.relpath(path)
+    return path.name if relative.startswith(os.pardir) else relative
+
+
+def origins(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return how the finished runs were made: commit, machine, versions, the days, and how many runs share them."""
+    records = [record for run_id in plan.runs if (record := store.record(run_id)) is not None]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for origin in dict.fromkeys(map(origin_of, records)):
+        alike = [record for record in records if origin_of(record) == origin]
+        dates = sorted({record["date"] for record in alike if "date" in record})
+        days = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else UNKNOWN
+        found[origin] = dict(zip(ORIGIN, origin, strict=True)) | {"date": days, "runs": str(len(alike))}
+    return found
+
+
+def origin_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a record's `ORIGIN`."""
+    commit = record.get("commit") or "not recorded"
+    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+    facts = (str(record.get(name, UNKNOWN)) for name in ("host", "device", "threads"))
+    return (f"{commit} with changes beside it" if record.get("dirty") else commit, *facts, versions or UNKNOWN)
