@@ -2,10 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint benchmark
+.PHONY: quickstart published test test-slow lint benchmark
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
+
+published: .venv/installed  # what results/ shows, again: an hour and a half on two cores
+	for suite in quickstart fashion_mnist; do \
+		$(BIN)/python run_suite.py cost suites/$$suite.yaml && $(BIN)/python run_suite.py suites/$$suite.yaml || exit; \
+	done
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda and not slurm"

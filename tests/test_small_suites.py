@@ -55,13 +55,14 @@ def write_fashion_mnist(root: Path) -> None:
 
 
 @pytest.fixture
-def few_patches(monkeypatch):
-    """Let the photographs be cut into hundreds of patches, not thousands, which would take minutes to evaluate."""
+def few(monkeypatch):
+    """Let the photographs be cut into hundreds of patches, not thousands, and t-SNE place dozens of points."""
+    monkeypatch.setattr("bench.figures.networks.MOST_POINTS", 40)
     for name in ("photo_patches", "stereo_motorcycle"):
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, fewest=20))
 
 
-@pytest.mark.usefixtures("few_patches")
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("suite", sorted(SMALL.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch):
     for path in SMALL.glob("*.yaml"):  # all, since one may judge the networks of another

@@ -51,13 +51,14 @@ def epochs_written(results: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in results.glob("runs/*/epochs.jsonl"))
 
 
-def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(tmp_path):
-    path = suite(tmp_path, training={"epochs": 6, "batch_size": 16, "milestones": [3], "initial_epochs": 2})
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, tmp_path):
+    path = suite(tmp_path, training={"epochs": 3 + kills, "batch_size": 16, "milestones": [3], "initial_epochs": 2})
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert start(path, undisturbed).wait() == 0
 
     chance = random.Random(0)
-    for kill in range(4):
+    for kill in range(kills):
         process = start(path, killed)
         seen = epochs_written(killed)
         further = chance.randint(1, 4)
