@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -129,8 +131,6 @@ def digest(plan: Plan, found: Iterable[Outcome]) -> str:
 
 def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as comma-separated values with a heading."""
-    import io
-
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -476,19 +476,35 @@ TERMINAL = Style(
     text=rich.markup.escape,
     dash=MISSING,
 )
+
+
+def _greek(letter: str) -> str:
+    """Return LaTeX's command for a Greek letter, which is its name but for Unicode's "lamda"."""
+    name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
+    return f"\\{name.capitalize() if letter.isupper() else name.lower()}"
+
+
 # a bracket or a star after a row's end would be an option of that end
 TEX = {
+    **{letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"},
+    **{"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "\N{MINUS SIGN}": "$-$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
     **{"[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+# what LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs that its first font has
+PRINTED = {*map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x180))), *"\u2013\u2018\u2019\u201c\u201d…•"}
+PRINTED -= {*"«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ\xad"}
 
 
 def escape_tex(text: str) -> str:
-    """Return plain text as LaTeX prints it."""
-    return "".join(TEX.get(character, character) for character in text.replace("->", "→"))
+    """Return plain text as LaTeX prints it; a character that it cannot print by its code: U+4E2D."""
+    return "".join(
+        TEX.get(character) or (character if character in PRINTED else f"U+{ord(character):04X}")
+        for character in unicodedata.normalize("NFC", text.replace("->", "→"))
+    )
 
 
 def _tex_number(value: float, deviation: float | None, n: int) -> str:

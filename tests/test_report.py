@@ -512,6 +512,8 @@ def plain_tex(text: str) -> str:
         r"$\downarrow$": "↓",
         r"$\dagger$": "†",
         r"$\tau$": "τ",
+        r"$\Omega$": "Ω",
+        r"$\geq$": "≥",
         "---": "—",
         "{[}": "[",
         "{]}": "]",
@@ -523,9 +525,18 @@ def plain_tex(text: str) -> str:
     return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
 
 
-@given(st.text(st.characters(exclude_categories=["C"]) | st.sampled_from("\\&%$#_{}~^<>|[]*±→—†τ-"), max_size=30))
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=30))
 def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
     assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("---", "—")
+
+
+@given(st.text(st.characters()))
+def test_latex_is_given_no_character_that_it_cannot_print(text):
+    assert set(report.escape_tex(text)) <= report.PRINTED
+
+
+def test_a_character_that_latex_cannot_print_stands_by_its_code_and_a_letter_in_parts_is_put_together():
+    assert report.escape_tex("KD 中 \x1b[31m e\u0301") == "KD U+4E2D U+001B{[}31m é"
 
 
 labels = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60).map(lambda t: " ".join(t.split()))
@@ -565,6 +576,7 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
     methods = [{"method": "kd", "label": HOSTILE}, {"method": "at", "label": "[x]"}, {"method": "sp", "label": "*"}]
     plan = plan_of(tmp_path, title=HOSTILE, methods=methods)
     fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
+    fail(store, cell_of(plan, "*"), "failed", "".join(sorted(report.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
     compiled(tmp_path, written(plan, store, "tex"))
 
 
