@@ -369,6 +369,9 @@ def _marks(plan: Plan) -> Iterator[str]:
 def _papers(plan: Plan) -> Iterator[str]:
     """Yield a sentence on the settings that are the paper's where its code has others, and one on the reverse."""
     found: dict[str, list[str]] = {}
+    student = _student(plan)
+    if student is not None and student.data.name == "imagenet":  # the paper has 0.07 there as its code has, and no FT
+        return
     for name, (method, papers, codes) in PAPERS.items():
         terms = [term for cell in plan.cells for term in plan.trained(cell.runs[0]).terms if term.method == method]
         used = {term.weight if method == "ft" else term.parameters["temperature"] for term in terms}
@@ -396,6 +399,8 @@ def _teachers(plan: Plan) -> Iterator[str]:
                 run = plan.runs[run.teachers[0]]
             if run.schedule is None:
                 how = "read from a checkpoint"
+                if run.has_published_weights:
+                    how = f"with torchvision's weights {run.checkpoint}"
             else:
                 ours, theirs = plan.suite.training, plan.suite.teacher_schedule
                 keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]

@@ -484,6 +484,13 @@ def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(met
     assert said in protocol(plan_of(tmp_path, methods=methods))
 
 
+def test_the_protocol_of_imagenet_names_torchvisions_weights_and_no_other_temperature_of_the_paper():
+    path = SUITES / "imagenet.yaml"
+    said = protocol(build(load(path, METHODS), path, METHODS))
+    assert "Teacher torchvision.resnet34 with torchvision's weights IMAGENET1K_V1. Not the methods' defaults: " in said
+    assert "CRD paper" not in said  # which has 0.07 there too
+
+
 def test_the_protocol_does_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
     assert "CRD paper" not in protocol(plan_of(tmp_path, methods=[{"method": "crd", "temperature": [0.07, 0.1]}]))
 
