@@ -21,7 +21,7 @@ from bench.origins import command, origins
 from bench.plan import Cell, Plan
 from bench.published import published
 from bench.spec import DataSpec, RunSpec, Schedule
-from bench.standing import run_status
+from bench.standing import OPEN, run_status
 from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, PEERS, TEACHER
 
@@ -53,6 +53,7 @@ class Outcome:
         values: the last epochs' metrics in percent, one a finished seed, by metric.
         best: the best epochs', likewise.
         seeds: the finished ones, in the order of `values`.
+        is_open: whether a run of it is still to be trained, and can be.
     """
 
     cell: Cell
@@ -61,6 +62,7 @@ class Outcome:
     values: Mapping[str, Sequence[float]]
     best: Mapping[str, Sequence[float]]
     seeds: Sequence[int] = ()
+    is_open: bool = False
 
 
 def outcomes(plan: Plan, store: Store) -> list[Outcome]:
@@ -80,11 +82,11 @@ def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
     order = ("failed", "diverged", "inapplicable", "running", "waiting")
     worst = next(status for status in order if status in statuses)
     at = statuses.index(worst)
-    reason = found[at][1]
+    reason, is_open = found[at][1], any(status in OPEN for status in statuses)
     if records:
         reason = f"seed {cell.runs[at].seed} {worst}" + (f": {reason}" if reason else "")
-        return Outcome(cell, "partial", reason, values, best, seeds)
-    return Outcome(cell, worst, reason, values, best, seeds)
+        return Outcome(cell, "partial", reason, values, best, seeds, is_open)
+    return Outcome(cell, worst, reason, values, best, seeds, is_open)
 
 
 def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -362,8 +364,9 @@ def _marks(plan: Plan) -> Iterator[str]:
     """Yield a sentence on how the tables set rows off."""
     rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
     if len(rows) > 1:
+        apart = ", students and teachers apart" if plan.suite.task == "mutual" else ""
         arrows = "" if row_named(plan.cells, "KD") is None else f"; ({ABOVE}) and ({BELOW}): above and below KD"
-        yield f"Of the methods the best is bold, the second underlined{arrows}."
+        yield f"Of the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _papers(plan: Plan) -> Iterator[str]:
@@ -596,7 +599,7 @@ def _details(
                 MARKDOWN.number(mean(values), stdev(values) if len(values) > 1 else None, len(values)) + mark,
                 f"{mean(best):.2f}{mark}" if best else MISSING,
                 MISSING if printed is None else f"{printed:.2f}",
-                MISSING if difference is None else f"{difference:+.2f}{mark}",
+                MISSING if difference is None else f"{difference:+z.2f}{mark}",
             ]
             body.append((MARKDOWN.text(outcome.cell.label), texts))
     return body
@@ -645,13 +648,14 @@ def _compared(
     assert plan.suite.published is not None  # or no number were known
     by_place = tabled(found)
     body, partial = [], False
-    for label in dict.fromkeys(place[2] for place in known):
+    printed_rows = {place[2] for place in known}
+    for label in filter(printed_rows.__contains__, labels_of(found)):
         texts = []
         for pair, metric in columns:
             printed, difference = known.get((pair, metric, label), (None, None))
             text = LATEX.dash if printed is None else f"{printed:.2f}"
             if difference is not None:
-                text += f" ({difference:+.2f})".replace("-", "$-$")
+                text += f" ({difference:+z.2f})".replace("-", "$-$")
                 if by_place[pair, metric, label].status == "partial":
                     text, partial = text + LATEX.mark("†"), True
             texts.append(text)

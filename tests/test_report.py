@@ -363,6 +363,11 @@ def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
     assert protocol(changed).endswith(" fp32. Teacher resnet14x2 after 5 epochs.")
 
 
+def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
+    said = protocol(plan_of(tmp_path, task="mutual"))
+    assert "Of the methods the best is bold, the second underlined, students and teachers apart;" in said
+
+
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):
     path = write_suite(tmp_path)
     changes = ["training.epochs=2"]
@@ -447,6 +452,24 @@ def test_published_numbers_and_differences_stand_beside_ours(tmp_path, store):
     assert "KD & 74.92 (+0.08) \\\\" in compared
     assert r"AT & 74.08 ($-$0.08)\textsuperscript{$\dagger$} \\" in compared
     assert r"student (none) & 73.26 \\" in compared
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus(tmp_path, store):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    plan = plan_of(tmp_path, pairs=[pair], data="cifar100", published={"source": "x", "table": 1})
+    finish(store, cell_of(plan, "KD"), [74.916])
+    assert "| KD | 74.92 (1) | 75.92 | 74.92 | +0.00 |" in written(plan, store, "md")
+    assert "KD & 74.92 (+0.00) \\\\" in written(plan, store, "tex")
+
+
+def test_published_rows_keep_their_order_where_the_first_pair_lacks_one(tmp_path, store):
+    pairs = [{"teacher": "wrn_40_2", "student": student} for student in ("wrn_40_1", "wrn_16_2")]  # FSP has one number
+    source = {"source": "x", "table": 1}
+    plan = plan_of(tmp_path, pairs=pairs, data="cifar100", methods=["kd", "fsp", "at"], published=source)
+    compared = written(plan, store, "tex").split(r"\end{table}")[1]
+    assert re.findall(r"^(\S+(?: \(none\))?) & (?:\d|---)", compared, re.MULTILINE) == [
+        *("teacher", "student (none)", "KD", "FSP", "AT")
+    ]
 
 
 def test_many_pairs_break_into_parts_of_about_the_same_size_with_notes_of_their_own(tmp_path, store):
@@ -606,4 +629,5 @@ def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
     assert len(texts) >= 16
     log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
     assert "Overfull \\hbox" not in log
+    assert "Float too large" not in log
     assert "multiply defined" not in log
