@@ -210,7 +210,7 @@ class Statistics:
     Attributes:
         gains: by metric, pair and reference.
         rankings: by metric; where there is none, what is missing.
-        left_out: by metric, rows that lack a number in a pair which the ranking is over, and pairs not yet finished.
+        left_out: by metric, rows without a number in a pair that the ranking is over, and pairs not finished or lost.
         ours: the row CRD, whose improvements these are; None if the suite has none.
         improvements: its over each other row, by metric and that row's label.
     """
@@ -307,21 +307,30 @@ def _means(by_place: Places, metric: str) -> dict[str, dict[str, float]]:
 def _ranked(by_place: Places, metric: str) -> tuple[Ranking | str, list[str]]:
     """Return a ranking or what it lacks, and what is left out of it.
 
-    A pair counts when nothing is left to be trained in it, a row when it has a number in each of those pairs.
+    A pair counts when nothing is left to be trained in it and a method has a number: none has where the teacher is
+    lost. A row counts when it has a number in each of those pairs.
     """
-    cells = {place: one for place, one in by_place.items() if place[1] == metric and one.cell.method != TEACHER}
-    open_pairs = {pair for (pair, _, _), one in cells.items() if one.is_open}
-    all_pairs = list(dict.fromkeys(place[0] for place in cells))
-    pairs = [pair for pair in all_pairs if pair not in open_pairs]
-    means = {label: by_pair for label, by_pair in _means(by_place, metric).items() if set(by_pair) & set(pairs)}
-    labels = [label for label, by_pair in means.items() if set(pairs) <= set(by_pair)]
+    cells = {
+        (pair, label): one
+        for (pair, one_metric, label), one in by_place.items()
+        if one_metric == metric and one.cell.method != TEACHER and comparable(one, by_place[pair, metric, NONE], metric)
+    }
+    open_pairs = {pair for (pair, _), one in cells.items() if one.is_open}
+    all_pairs, all_labels = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    known = _means(by_place, metric)
+    taught = {pair for label, by_pair in known.items() if label != NONE for pair in by_pair}
+    pairs = [pair for pair in all_pairs if pair in taught - open_pairs]
+    labels = [label for label in all_labels if pairs and set(pairs) <= set(known.get(label, ()))]
     if len(pairs) < 2 or len(labels) < 3:
         return (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
         ), []
-    left_out = [*(one for one in means if one not in labels), *(pair for pair in all_pairs if pair in open_pairs)]
-    return ranking(labels, [[means[x][p] for x in labels] for p in pairs]), left_out
+    left_out = [
+        *(label for label in all_labels if label not in labels),
+        *(pair for pair in all_pairs if pair not in pairs),
+    ]
+    return ranking(labels, [[known[label][pair] for label in labels] for pair in pairs]), left_out
 
 
 def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:
@@ -425,7 +434,7 @@ def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
         return
     if left_out:
         yield MARKDOWN.text(
-            f"Left out (rows without a number in each pair, pairs not finished): {', '.join(left_out)}."
+            f"Left out (rows without a number in each pair, pairs not finished or lost): {', '.join(left_out)}."
         )
         yield ""
     yield (

@@ -205,14 +205,14 @@ def test_rows_are_ranked_over_pairs_teachers_left_out(tmp_path, store):
 
 
 def test_a_row_without_a_number_and_a_pair_not_finished_are_left_out_of_the_ranks_and_named(tmp_path, store):
-    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"])
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp", "fsp"])
     for number, cell in enumerate(plan.cells):
-        if cell.label == "SP" and cell.pair == "resnet20->resnet8":
+        if cell.label == "FSP" or (cell.label == "SP" and cell.pair == "resnet20->resnet8"):
             fail(store, cell, "inapplicable", "no")
         elif (cell.label, cell.pair) != ("KD", "resnet32->resnet8"):
             finish(store, cell, [60.0 + number])
     (friedman,) = rows(plan, store, "friedman")
-    assert (friedman["n"], friedman["note"]) == ("2", "left out: SP, resnet32->resnet8")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: SP, FSP, resnet32->resnet8")
     assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT"}
 
 
@@ -226,6 +226,17 @@ def test_a_row_that_lost_a_seed_for_good_is_left_out_of_the_ranks_and_its_pair_c
     store.fail(lost.runs[1].id, Failure("diverged", "the loss was nan"))
     (friedman,) = rows(plan, store, "friedman")
     assert (friedman["n"], friedman["note"]) == ("3", "left out: SP")
+
+
+def test_a_pair_whose_teacher_is_lost_does_not_keep_the_others_from_a_ranking(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for number, cell in enumerate(plan.cells):
+        if cell.pair != "resnet20->resnet8":
+            finish(store, cell, [60.0 + number])
+        elif cell.method == "teacher":
+            fail(store, cell, "failed", "disk full")
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: resnet20->resnet8")
 
 
 def test_a_suite_of_one_pair_says_what_ranks_need(tmp_path, store):
