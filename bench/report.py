@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -492,13 +493,14 @@ def _greek(letter: str) -> str:
     return f"\\{name.capitalize() if letter.isupper() else name.lower()}"
 
 
+UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
 # a bracket or a star after a row's end would be an option of that end
 TEX = {
     **{letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"},
     **{"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "\N{MINUS SIGN}": "$-$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
-    **{"[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
+    **{BREAK: r"\allowbreak{}", "[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
@@ -508,10 +510,14 @@ PRINTED -= {*"«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ\xad"}
 
 
 def escape_tex(text: str) -> str:
-    """Return plain text as LaTeX prints it; a character that it cannot print by its code: U+4E2D."""
+    """Return plain text as LaTeX prints it; a character that it cannot print by its code: U+4E2D.
+
+    Words longer than `UNBROKEN` characters, such as paths, may break after each so many.
+    """
+    plain = unicodedata.normalize("NFC", text.replace("->", "→"))
     return "".join(
         TEX.get(character) or (character if character in PRINTED else f"U+{ord(character):04X}")
-        for character in unicodedata.normalize("NFC", text.replace("->", "→"))
+        for character in re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
     )
 
 

@@ -555,7 +555,7 @@ def plain_tex(text: str) -> str:
     return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
 
 
-@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=30))
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=24))
 def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
     assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("---", "—")
 
@@ -608,6 +608,15 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
     fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
     fail(store, cell_of(plan, "*"), "failed", "".join(sorted(report.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
     compiled(tmp_path, written(plan, store, "tex"))
+
+
+@needs_latex
+def test_long_words_of_reasons_and_settings_stay_within_the_line(tmp_path, store):
+    path = write_suite(tmp_path)
+    changes = ['lr_by_network={"resnet8":0.05,"resnet14":0.05,"resnet20":0.05,"resnet32":0.05,"resnet44":0.05}']
+    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
+    fail(store, plan.cells[0], "failed", f"FileNotFoundError: /{'a_folder/' * 30} is no file ({64 * 'f'})")
+    assert "Overfull" not in compiled(tmp_path, written(plan, store, "tex"))
 
 
 def made_up(cell: Cell, number: int) -> Outcome:
