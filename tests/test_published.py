@@ -58,6 +58,14 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path):
     assert {label for _, label, _ in found} == {"teacher", "none", "KD"}
 
 
+def test_a_probe_of_a_stage_has_no_published_number():
+    path = SUITES / "transfer.yaml"
+    found = published(
+        build(load(path, METHODS, ["evaluations=[{data: {name: stl10, resize: 32}, stages: [1]}]"]), path, METHODS)
+    )
+    assert found == {}
+
+
 def test_a_row_on_imagenet_with_the_settings_of_other_data_has_no_published_number():
     path = SUITES / "imagenet.yaml"
     found = published(build(load(path, METHODS, ['methods=["kd", "crd"]']), path, METHODS))

@@ -255,6 +255,20 @@ def test_each_pair_has_a_best_of_its_own(tmp_path, store):
     assert cells["AT"] == ["<u>70.00 (1)</u> (↓)", "**71.00 (1)** (↑)"]
 
 
+def test_students_and_teachers_that_learn_from_each_other_have_places_and_arrows_apart(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"])
+    for label, own, peers in (("KD", 60.0, 90.0), ("AT", 70.0, 80.0)):
+        metrics = {"top1": own, "top5": 99.0, "peer_top1": peers, "peer_top5": 99.0}
+        store.finish(cell_of(plan, label).runs[0].id, {"metrics": metrics, "best": None})
+    cells = markdown_cells(plan, store)
+    assert {label: cells[label] for label in ("KD", "KD (teacher)", "AT", "AT (teacher)")} == {
+        "KD": ["<u>60.00 (1)</u>"],
+        "KD (teacher)": ["**90.00 (1)**"],
+        "AT": ["**70.00 (1)** (↑)"],
+        "AT (teacher)": ["<u>80.00 (1)</u>"],
+    }
+
+
 def test_several_seeds_are_printed_as_mean_deviation_and_their_number(tmp_path, store):
     plan = plan_of(tmp_path, seeds=3)
     finish(store, cell_of(plan, "KD"), [70.0, 71.0, 75.0])

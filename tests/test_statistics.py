@@ -274,10 +274,25 @@ def test_an_empty_store_gives_statistics_that_say_so(tmp_path, store):
 
 
 def test_the_same_store_gives_the_same_files(tmp_path, store):
-    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=4)
-    finish(store, cell_of(plan, "KD"), [70.0, 71.0, 72.5, 73.0])
-    finish(store, cell_of(plan, "AT"), [72.0, 73.5, 74.2, 74.1])
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=20)  # so many that no two draws of resamples agree
+    for label in ("KD", "AT"):
+        finish(
+            store, cell_of(plan, label), np.random.default_rng(len(label) + ord(label[0])).uniform(70, 75, 20).tolist()
+        )
     assert rows(plan, store, "gain") == rows(plan, store, "gain")
+
+
+def test_teachers_that_learn_from_their_students_are_not_compared_with_students(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", pairs=PAIRS[:2], methods=["kd", "at", "crd"])
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [60.0 + number])
+    assert {(row["label"], row["reference"]) for row in rows(plan, store, "gain")} == {
+        *(("AT", "KD"), ("CRD", "KD"), ("KD", "none"), ("AT", "none"), ("CRD", "none"))
+    }
+    assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT", "CRD"}
+    assert {row["reference"] for row in rows(plan, store, "relative_improvement_mean")} == {"KD", "AT"}
+    (friedman,) = rows(plan, store, "friedman")
+    assert friedman["note"] == ""
 
 
 def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_another_table(tmp_path, store):
