@@ -571,7 +571,7 @@ def plain_tex(text: str) -> str:
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=24))
 def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
-    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("---", "—")
+    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("—", "---").replace("---", "—")
 
 
 @given(st.text(st.characters()))
