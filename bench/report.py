@@ -2,9 +2,12 @@
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +22,7 @@ from bench.origins import command, origins
 from bench.plan import Cell, Plan
 from bench.published import published
 from bench.spec import DataSpec, RunSpec, Schedule
-from bench.standing import run_status
+from bench.standing import OPEN, run_status
 from bench.store import SOURCES, Store, write_whole
 from bench.suite import NONE, PEERS, TEACHER
 
@@ -51,6 +54,7 @@ class Outcome:
         values: the last epochs' metrics in percent, one a finished seed, by metric.
         best: the best epochs', likewise.
         seeds: the finished ones, in the order of `values`.
+        is_open: whether a run of it is still to be trained, and can be.
     """
 
     cell: Cell
@@ -59,6 +63,7 @@ class Outcome:
     values: Mapping[str, Sequence[float]]
     best: Mapping[str, Sequence[float]]
     seeds: Sequence[int] = ()
+    is_open: bool = False
 
 
 def outcomes(plan: Plan, store: Store) -> list[Outcome]:
@@ -78,11 +83,11 @@ def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
     order = ("failed", "diverged", "inapplicable", "running", "waiting")
     worst = next(status for status in order if status in statuses)
     at = statuses.index(worst)
-    reason = found[at][1]
+    reason, is_open = found[at][1], any(status in OPEN for status in statuses)
     if records:
         reason = f"seed {cell.runs[at].seed} {worst}" + (f": {reason}" if reason else "")
-        return Outcome(cell, "partial", reason, values, best, seeds)
-    return Outcome(cell, worst, reason, values, best, seeds)
+        return Outcome(cell, "partial", reason, values, best, seeds, is_open)
+    return Outcome(cell, worst, reason, values, best, seeds, is_open)
 
 
 def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -129,8 +134,6 @@ def digest(plan: Plan, found: Iterable[Outcome]) -> str:
 
 def to_csv(table: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as comma-separated values with a heading."""
-    import io
-
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -362,13 +365,17 @@ def _marks(plan: Plan) -> Iterator[str]:
     """Yield a sentence on how the tables set rows off."""
     rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
     if len(rows) > 1:
+        apart = ", students and teachers apart" if plan.suite.task == "mutual" else ""
         arrows = "" if row_named(plan.cells, "KD") is None else f"; ({ABOVE}) and ({BELOW}): above and below KD"
-        yield f"Of the methods the best is bold, the second underlined{arrows}."
+        yield f"Of the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _papers(plan: Plan) -> Iterator[str]:
     """Yield a sentence on the settings that are the paper's where its code has others, and one on the reverse."""
     found: dict[str, list[str]] = {}
+    student = _student(plan)
+    if student is not None and student.data.name == "imagenet":  # the paper has 0.07 there as its code has, and no FT
+        return
     for name, (method, papers, codes) in PAPERS.items():
         terms = [term for cell in plan.cells for term in plan.trained(cell.runs[0]).terms if term.method == method]
         used = {term.weight if method == "ft" else term.parameters["temperature"] for term in terms}
@@ -396,6 +403,8 @@ def _teachers(plan: Plan) -> Iterator[str]:
                 run = plan.runs[run.teachers[0]]
             if run.schedule is None:
                 how = "read from a checkpoint"
+                if run.has_published_weights:
+                    how = f"with torchvision's weights {run.checkpoint}"
             else:
                 ours, theirs = plan.suite.training, plan.suite.teacher_schedule
                 keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
@@ -476,19 +485,40 @@ TERMINAL = Style(
     text=rich.markup.escape,
     dash=MISSING,
 )
+
+
+def _greek(letter: str) -> str:
+    """Return LaTeX's command for a Greek letter, which is its name but for Unicode's "lamda"."""
+    name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
+    return f"\\{name.capitalize() if letter.isupper() else name.lower()}"
+
+
+UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
 # a bracket or a star after a row's end would be an option of that end
 TEX = {
+    **{letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"},
+    **{"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "\N{MINUS SIGN}": "$-$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
-    **{"[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$", "τ": r"$\tau$"},
+    **{BREAK: r"\allowbreak{}", "[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+# what LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs that its first font has
+PRINTED = {*map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x180))), *"\u2013\u2018\u2019\u201c\u201d…•"}
+PRINTED -= {*"«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ\xad"}
 
 
 def escape_tex(text: str) -> str:
-    """Return plain text as LaTeX prints it."""
-    return "".join(TEX.get(character, character) for character in text.replace("->", "→"))
+    """Return plain text as LaTeX prints it; a character that it cannot print by its code: U+4E2D.
+
+    Words longer than `UNBROKEN` characters, such as paths, may break after each so many.
+    """
+    plain = unicodedata.normalize("NFC", text.replace("->", "→"))
+    return "".join(
+        TEX.get(character) or (character if character in PRINTED else f"U+{ord(character):04X}")
+        for character in re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
+    )
 
 
 def _tex_number(value: float, deviation: float | None, n: int) -> str:
@@ -575,7 +605,7 @@ def _details(
                 MARKDOWN.number(mean(values), stdev(values) if len(values) > 1 else None, len(values)) + mark,
                 f"{mean(best):.2f}{mark}" if best else MISSING,
                 MISSING if printed is None else f"{printed:.2f}",
-                MISSING if difference is None else f"{difference:+.2f}{mark}",
+                MISSING if difference is None else f"{difference:+z.2f}{mark}",
             ]
             body.append((MARKDOWN.text(outcome.cell.label), texts))
     return body
@@ -624,13 +654,14 @@ def _compared(
     assert plan.suite.published is not None  # or no number were known
     by_place = tabled(found)
     body, partial = [], False
-    for label in dict.fromkeys(place[2] for place in known):
+    printed_rows = {place[2] for place in known}
+    for label in filter(printed_rows.__contains__, labels_of(found)):
         texts = []
         for pair, metric in columns:
             printed, difference = known.get((pair, metric, label), (None, None))
             text = LATEX.dash if printed is None else f"{printed:.2f}"
             if difference is not None:
-                text += f" ({difference:+.2f})".replace("-", "$-$")
+                text += f" ({difference:+z.2f})".replace("-", "$-$")
                 if by_place[pair, metric, label].status == "partial":
                     text, partial = text + LATEX.mark("†"), True
             texts.append(text)

@@ -14,6 +14,7 @@ Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as i
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
@@ -42,6 +43,7 @@ from bench.suite import NONE, TEACHER
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
 ALL = "all pairs"
+INCOMPLETE_PAIRS = "not all pairs are there; see n"
 LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
 RESAMPLES = 9999
 FEWEST_RESAMPLED = 3  # of two samples the bootstrap knows no more than their range
@@ -55,7 +57,7 @@ class Gain:
     Attributes:
         n: number of pairs of values.
         mean: of the differences.
-        interval: the bootstrap's for that mean; None for fewer than three values.
+        interval: the bootstrap's for that mean; None for fewer than three values, or differences without spread.
         p: of Student's paired t-test; None for one value, or differences without spread.
     """
 
@@ -167,7 +169,8 @@ HOW = (
     "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
     "bootstrap of the mean difference, from three samples on; of three to five they are too narrow. p: Student's "
     "paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the samples are the "
-    "pairs' means; pairs that share a network are not independent. † not all seeds are there."
+    "pairs' means; pairs that share a network are not independent. † not all seeds, or not all "
+    "pairs, are there."
 )
 IMPROVEMENT = (
     "Mean and median over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)); pairs in which X is not above the "
@@ -188,7 +191,7 @@ class Compared:
         reference: the row it is compared with.
         gain: of the former over the latter, in percentage points.
         p_holm: its p-value after Holm's correction.
-        complete: whether all seeds of both are there.
+        complete: whether all seeds of both are there; over all pairs, whether all pairs are.
     """
 
     pair: str
@@ -207,7 +210,7 @@ class Statistics:
     Attributes:
         gains: by metric, pair and reference.
         rankings: by metric; where there is none, what is missing.
-        left_out: by metric, rows that lack a number in a pair which the ranking is over, and pairs not yet finished.
+        left_out: by metric, rows without a number in a pair that the ranking is over, and pairs not finished or lost.
         ours: the row CRD, whose improvements these are; None if the suite has none.
         improvements: its over each other row, by metric and that row's label.
     """
@@ -228,11 +231,11 @@ def statistics(plan: Plan, found: Sequence[Outcome]) -> Statistics:
         for label in references:
             gains += _of_pair(by_place, pair, metric, label)
     improvements: dict[tuple[str, str], Improvement] = {}
-    ranked = rankings(found)
+    ranked, pair_counts = rankings(found), Counter(metric for _, metric in columns_of(found))
     for metric in ranked:
         means = _means(by_place, metric)
         for label in references:
-            gains += _across_pairs(means, metric, label)
+            gains += _across_pairs(means, metric, label, pair_counts[metric])
         for label in means:
             if ours is not None and label not in (ours, NONE):
                 pairs = [pair for pair in means[label] if all(pair in means.get(one, {}) for one in (ours, NONE))]
@@ -266,14 +269,16 @@ def _of_pair(by_place: Places, pair: str, metric: str, reference: str) -> list[C
     return _corrected(pair, metric, reference, found)
 
 
-def _across_pairs(means: Mapping[str, Mapping[str, float]], metric: str, reference: str) -> list[Compared]:
+def _across_pairs(
+    means: Mapping[str, Mapping[str, float]], metric: str, reference: str, pair_count: int
+) -> list[Compared]:
     """Return the methods compared with a reference over the pairs in which both are done; from two pairs on."""
     found = []
     for label, by_pair in means.items():
         pairs = [pair for pair in by_pair if pair in means.get(reference, {})]
         if label not in (reference, NONE) and len(pairs) > 1:
             samples = ([by_pair[pair] for pair in pairs], [means[reference][pair] for pair in pairs])
-            found.append((label, gain(*samples), True))
+            found.append((label, gain(*samples), len(pairs) == pair_count))
     return _corrected(ALL, metric, reference, found)
 
 
@@ -302,21 +307,30 @@ def _means(by_place: Places, metric: str) -> dict[str, dict[str, float]]:
 def _ranked(by_place: Places, metric: str) -> tuple[Ranking | str, list[str]]:
     """Return a ranking or what it lacks, and what is left out of it.
 
-    A pair counts when nothing is left to be trained in it, a row when it has a number in each of those pairs.
+    A pair counts when nothing is left to be trained in it and a method has a number: none has where the teacher is
+    lost. A row counts when it has a number in each of those pairs.
     """
-    cells = {place: one for place, one in by_place.items() if place[1] == metric and one.cell.method != TEACHER}
-    open_pairs = {pair for (pair, _, _), one in cells.items() if one.status in ("partial", "running", "waiting")}
-    all_pairs = list(dict.fromkeys(place[0] for place in cells))
-    pairs = [pair for pair in all_pairs if pair not in open_pairs]
-    means = {label: by_pair for label, by_pair in _means(by_place, metric).items() if set(by_pair) & set(pairs)}
-    labels = [label for label, by_pair in means.items() if set(pairs) <= set(by_pair)]
+    cells = {
+        (pair, label): one
+        for (pair, one_metric, label), one in by_place.items()
+        if one_metric == metric and one.cell.method != TEACHER and comparable(one, by_place[pair, metric, NONE], metric)
+    }
+    open_pairs = {pair for (pair, _), one in cells.items() if one.is_open}
+    all_pairs, all_labels = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    known = _means(by_place, metric)
+    taught = {pair for label, by_pair in known.items() if label != NONE for pair in by_pair}
+    pairs = [pair for pair in all_pairs if pair in taught - open_pairs]
+    labels = [label for label in all_labels if pairs and set(pairs) <= set(known.get(label, ()))]
     if len(pairs) < 2 or len(labels) < 3:
         return (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
         ), []
-    left_out = [*(one for one in means if one not in labels), *(pair for pair in all_pairs if pair in open_pairs)]
-    return ranking(labels, [[means[x][p] for x in labels] for p in pairs]), left_out
+    left_out = [
+        *(label for label in all_labels if label not in labels),
+        *(pair for pair in all_pairs if pair not in pairs),
+    ]
+    return ranking(labels, [[known[label][pair] for label in labels] for pair in pairs]), left_out
 
 
 def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:
@@ -346,10 +360,11 @@ def _shown(value: object) -> object:
 def _rows(found: Statistics) -> Iterator[dict[str, Any]]:
     for one in found.gains:
         low, high = one.gain.interval or (None, None)
+        missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
         yield {
             **{"statistic": "gain", "metric": one.metric, "pair": one.pair, "label": one.label},
             **{"reference": one.reference, "n": one.gain.n, "value": one.gain.mean, "low": low, "high": high},
-            **{"p": one.gain.p, "p_holm": one.p_holm, "note": "" if one.complete else INCOMPLETE},
+            **{"p": one.gain.p, "p_holm": one.p_holm, "note": "" if one.complete else missing},
         }
     for metric, ranks in found.rankings.items():
         yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, found.left_out[metric]))
@@ -384,7 +399,7 @@ def to_markdown(plan: Plan, found: Statistics) -> str:
     lines += [HOW if of_columns else "No gains yet: they need a method and KD or none with a seed in common."]
     for (reference, pair, metric), gains in of_columns.items():
         samples = "pairs" if pair == ALL else "seeds"
-        lines += ["", MARKDOWN.text(f"## Gain over {reference} in {metric}, {pair}").replace("\\#", "#"), ""]
+        lines += ["", "## " + MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}"), ""]
         lines += [f"| method | {samples} | gain | 95 % interval | p | p (Holm) |", "|---|---|---|---|---|---|"]
         lines += map(_gain_line, gains)
     for metric, ranks in found.rankings.items():
@@ -407,9 +422,9 @@ def to_markdown(plan: Plan, found: Statistics) -> str:
 
 
 def _gain_line(one: Compared) -> str:
-    interval = MISSING if one.gain.interval is None else "{:+.2f} to {:+.2f}".format(*one.gain.interval)
+    interval = MISSING if one.gain.interval is None else "{:+z.2f} to {:+z.2f}".format(*one.gain.interval)
     n = f"{one.gain.n}{'' if one.complete else MARKDOWN.mark('†')}"
-    texts = [MARKDOWN.text(one.label), n, f"{one.gain.mean:+.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
+    texts = [MARKDOWN.text(one.label), n, f"{one.gain.mean:+z.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
     return f"| {' | '.join(texts)} |"
 
 
@@ -419,7 +434,7 @@ def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
         return
     if left_out:
         yield MARKDOWN.text(
-            f"Left out (rows without a number in each pair, pairs not finished): {', '.join(left_out)}."
+            f"Left out (rows without a number in each pair, pairs not finished or lost): {', '.join(left_out)}."
         )
         yield ""
     yield (

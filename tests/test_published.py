@@ -8,23 +8,6 @@ from bench.suite import load
 from tests.stores import METHODS, plan_of
 
 SUITES = Path(__file__).parent.parent / "suites"
-STAGES = ["relu", "layer1", "layer2", "layer3", "layer4"]
-IMAGENET = {
-    "data": "imagenet",
-    "pairs": [
-        {
-            "teacher": {"network": "torchvision.resnet34", "stages": STAGES, "weights": "IMAGENET1K_V1"},
-            "student": {"network": "torchvision.resnet18", "stages": STAGES},
-        }
-    ],
-    "methods": [
-        "at",
-        {"method": "kd", "weight": 0.9, "task_weight": 0.5, "label": "KD"},
-        {"method": "crd", "temperature": 0.07, "label": "CRD"},
-        {"method": "crd", "temperature": 0.07, "kd": 1.0, "label": "CRD+KD"},
-    ],
-    "published": {"source": "arXiv 1910.10699v3", "table": 3},
-}
 WRN = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
 TABLE_1 = {"pairs": [WRN], "data": "cifar100", "published": {"source": "x", "table": 1}}
 
@@ -36,15 +19,14 @@ def shipped(name: str) -> Plan:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("cifar100_similar_arch", "1"), ("cifar100_different_arch", "2"), ("transfer", "4")],
+    [("cifar100_similar_arch", "1"), ("cifar100_different_arch", "2"), ("imagenet", "3"), ("transfer", "4")],
 )
 def test_every_number_of_a_published_table_finds_its_row_in_the_suite(name, number):
     assert sorted(published(shipped(name)).values()) == sorted(table(number).values())
 
 
-def test_every_number_of_the_published_imagenet_table_finds_its_row_errors_being_accuracies(tmp_path):
-    found = published(plan_of(tmp_path, **IMAGENET))
-    assert {(label, metric): value for (_, label, metric), value in found.items()} == {
+def test_the_errors_of_the_published_imagenet_table_are_accuracies_at_their_rows():
+    assert {(label, metric): value for (_, label, metric), value in published(shipped("imagenet")).items()} == {
         ("teacher", "top1"): 73.31,
         ("none", "top1"): 69.76,
         ("AT", "top1"): 70.7,
@@ -54,7 +36,6 @@ def test_every_number_of_the_published_imagenet_table_finds_its_row_errors_being
         ("CRD+KD", "top1"): 71.38,
         ("CRD+KD", "top5"): 90.49,
     }
-    assert sorted(found.values()) == sorted(table("3").values())
 
 
 def test_a_published_number_stands_at_its_own_pair_row_and_metric():
@@ -77,8 +58,17 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path):
     assert {label for _, label, _ in found} == {"teacher", "none", "KD"}
 
 
-def test_a_row_on_imagenet_with_the_settings_of_other_data_has_no_published_number(tmp_path):
-    found = published(plan_of(tmp_path, **(IMAGENET | {"methods": ["kd", "crd"]})))
+def test_a_probe_of_a_stage_has_no_published_number():
+    path = SUITES / "transfer.yaml"
+    found = published(
+        build(load(path, METHODS, ["evaluations=[{data: {name: stl10, resize: 32}, stages: [1]}]"]), path, METHODS)
+    )
+    assert found == {}
+
+
+def test_a_row_on_imagenet_with_the_settings_of_other_data_has_no_published_number():
+    path = SUITES / "imagenet.yaml"
+    found = published(build(load(path, METHODS, ['methods=["kd", "crd"]']), path, METHODS))
     assert {label for _, label, _ in found} == {"teacher", "none"}
 
 

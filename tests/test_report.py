@@ -255,6 +255,20 @@ def test_each_pair_has_a_best_of_its_own(tmp_path, store):
     assert cells["AT"] == ["<u>70.00 (1)</u> (↓)", "**71.00 (1)** (↑)"]
 
 
+def test_students_and_teachers_that_learn_from_each_other_have_places_and_arrows_apart(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"])
+    for label, own, peers in (("KD", 60.0, 90.0), ("AT", 70.0, 80.0)):
+        metrics = {"top1": own, "top5": 99.0, "peer_top1": peers, "peer_top5": 99.0}
+        store.finish(cell_of(plan, label).runs[0].id, {"metrics": metrics, "best": None})
+    cells = markdown_cells(plan, store)
+    assert {label: cells[label] for label in ("KD", "KD (teacher)", "AT", "AT (teacher)")} == {
+        "KD": ["<u>60.00 (1)</u>"],
+        "KD (teacher)": ["**90.00 (1)**"],
+        "AT": ["**70.00 (1)** (↑)"],
+        "AT (teacher)": ["<u>80.00 (1)</u>"],
+    }
+
+
 def test_several_seeds_are_printed_as_mean_deviation_and_their_number(tmp_path, store):
     plan = plan_of(tmp_path, seeds=3)
     finish(store, cell_of(plan, "KD"), [70.0, 71.0, 75.0])
@@ -363,6 +377,11 @@ def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
     assert protocol(changed).endswith(" fp32. Teacher resnet14x2 after 5 epochs.")
 
 
+def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
+    said = protocol(plan_of(tmp_path, task="mutual"))
+    assert "Of the methods the best is bold, the second underlined, students and teachers apart;" in said
+
+
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):
     path = write_suite(tmp_path)
     changes = ["training.epochs=2"]
@@ -449,6 +468,24 @@ def test_published_numbers_and_differences_stand_beside_ours(tmp_path, store):
     assert r"student (none) & 73.26 \\" in compared
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_minus(tmp_path, store):
+    pair = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+    plan = plan_of(tmp_path, pairs=[pair], data="cifar100", published={"source": "x", "table": 1})
+    finish(store, cell_of(plan, "KD"), [74.916])
+    assert "| KD | 74.92 (1) | 75.92 | 74.92 | +0.00 |" in written(plan, store, "md")
+    assert "KD & 74.92 (+0.00) \\\\" in written(plan, store, "tex")
+
+
+def test_published_rows_keep_their_order_where_the_first_pair_lacks_one(tmp_path, store):
+    pairs = [{"teacher": "wrn_40_2", "student": student} for student in ("wrn_40_1", "wrn_16_2")]  # FSP has one number
+    source = {"source": "x", "table": 1}
+    plan = plan_of(tmp_path, pairs=pairs, data="cifar100", methods=["kd", "fsp", "at"], published=source)
+    compared = written(plan, store, "tex").split(r"\end{table}")[1]
+    assert re.findall(r"^(\S+(?: \(none\))?) & (?:\d|---)", compared, re.MULTILINE) == [
+        *("teacher", "student (none)", "KD", "FSP", "AT")
+    ]
+
+
 def test_many_pairs_break_into_parts_of_about_the_same_size_with_notes_of_their_own(tmp_path, store):
     pairs = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32, 44, 56)]
     plan = plan_of(tmp_path, pairs=pairs)
@@ -484,6 +521,13 @@ def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(met
     assert said in protocol(plan_of(tmp_path, methods=methods))
 
 
+def test_the_protocol_of_imagenet_names_torchvisions_weights_and_no_other_temperature_of_the_paper():
+    path = SUITES / "imagenet.yaml"
+    said = protocol(build(load(path, METHODS), path, METHODS))
+    assert "Teacher torchvision.resnet34 with torchvision's weights IMAGENET1K_V1. Not the methods' defaults: " in said
+    assert "CRD paper" not in said  # which has 0.07 there too
+
+
 def test_the_protocol_does_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
     assert "CRD paper" not in protocol(plan_of(tmp_path, methods=[{"method": "crd", "temperature": [0.07, 0.1]}]))
 
@@ -512,6 +556,8 @@ def plain_tex(text: str) -> str:
         r"$\downarrow$": "↓",
         r"$\dagger$": "†",
         r"$\tau$": "τ",
+        r"$\Omega$": "Ω",
+        r"$\geq$": "≥",
         "---": "—",
         "{[}": "[",
         "{]}": "]",
@@ -523,9 +569,18 @@ def plain_tex(text: str) -> str:
     return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
 
 
-@given(st.text(st.characters(exclude_categories=["C"]) | st.sampled_from("\\&%$#_{}~^<>|[]*±→—†τ-"), max_size=30))
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=24))
 def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
-    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("---", "—")
+    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("—", "---").replace("---", "—")
+
+
+@given(st.text(st.characters()))
+def test_latex_is_given_no_character_that_it_cannot_print(text):
+    assert set(report.escape_tex(text)) <= report.PRINTED
+
+
+def test_a_character_that_latex_cannot_print_stands_by_its_code_and_a_letter_in_parts_is_put_together():
+    assert report.escape_tex("KD 中 \x1b[31m e\u0301") == "KD U+4E2D U+001B{[}31m é"
 
 
 labels = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60).map(lambda t: " ".join(t.split()))
@@ -565,7 +620,17 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
     methods = [{"method": "kd", "label": HOSTILE}, {"method": "at", "label": "[x]"}, {"method": "sp", "label": "*"}]
     plan = plan_of(tmp_path, title=HOSTILE, methods=methods)
     fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
+    fail(store, cell_of(plan, "*"), "failed", "".join(sorted(report.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
     compiled(tmp_path, written(plan, store, "tex"))
+
+
+@needs_latex
+def test_long_words_of_reasons_and_settings_stay_within_the_line(tmp_path, store):
+    path = write_suite(tmp_path)
+    changes = ['lr_by_network={"resnet8":0.05,"resnet14":0.05,"resnet20":0.05,"resnet32":0.05,"resnet44":0.05}']
+    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
+    fail(store, plan.cells[0], "failed", f"FileNotFoundError: /{'a_folder/' * 30} is no file ({64 * 'f'})")
+    assert "Overfull" not in compiled(tmp_path, written(plan, store, "tex"))
 
 
 def made_up(cell: Cell, number: int) -> Outcome:
@@ -587,4 +652,5 @@ def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
     assert len(texts) >= 16
     log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
     assert "Overfull \\hbox" not in log
+    assert "Float too large" not in log
     assert "multiply defined" not in log

@@ -12,7 +12,7 @@ from bench import report, statistics
 from bench.plan import Plan
 from bench.published import table
 from bench.statistics import gain, holm, ranking, relative_improvement
-from bench.store import Store
+from bench.store import Failure, Store
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
 ROOT = Path(__file__).parent.parent
@@ -93,8 +93,9 @@ def test_two_seeds_have_a_test_and_no_interval_one_has_neither():
     assert gain([1.0], [0.0]) == statistics.Gain(1, 1.0, None, None)
 
 
-def test_differences_without_spread_have_no_p():
-    assert gain([70.1, 71.1, 72.1], [70.0, 71.0, 72.0]).p is None
+def test_differences_without_spread_have_neither():
+    found = gain([70.1, 71.1, 72.1], [70.0, 71.0, 72.0])
+    assert (found.interval, found.p) == (None, None)
 
 
 def test_holm_multiplies_the_smallest_p_by_the_number_of_tests_and_never_falls():
@@ -179,6 +180,22 @@ def test_over_all_pairs_the_samples_are_the_pairs_means(tmp_path, store):
     assert (found["n"], float(found["value"])) == ("3", pytest.approx(1.08))
 
 
+def test_a_gain_over_pairs_that_are_not_all_there_is_marked(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"])
+    for number, cell in enumerate(plan.cells):
+        if (cell.label, cell.pair) != ("SP", "resnet32->resnet8"):
+            finish(store, cell, [60.0 + number % 7])
+    found = {
+        row["label"]: row for row in rows(plan, store, "gain") if (row["pair"], row["reference"]) == ("all pairs", "KD")
+    }
+    assert {label: (row["n"], row["note"]) for label, row in found.items()} == {
+        "AT": ("3", ""),
+        "SP": ("2", "not all pairs are there; see n"),
+    }
+    last = text(plan, store).split("## Gain over KD in top1, all pairs")[1]
+    assert "| SP | 2<sup>†</sup> | " in last
+
+
 def test_rows_are_ranked_over_pairs_teachers_left_out(tmp_path, store):
     plan = filled(tmp_path, store)
     found = {row["label"]: float(row["value"]) for row in rows(plan, store, "mean_rank")}
@@ -188,15 +205,38 @@ def test_rows_are_ranked_over_pairs_teachers_left_out(tmp_path, store):
 
 
 def test_a_row_without_a_number_and_a_pair_not_finished_are_left_out_of_the_ranks_and_named(tmp_path, store):
-    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"])
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp", "fsp"])
     for number, cell in enumerate(plan.cells):
-        if cell.label == "SP" and cell.pair == "resnet20->resnet8":
+        if cell.label == "FSP" or (cell.label == "SP" and cell.pair == "resnet20->resnet8"):
             fail(store, cell, "inapplicable", "no")
         elif (cell.label, cell.pair) != ("KD", "resnet32->resnet8"):
             finish(store, cell, [60.0 + number])
     (friedman,) = rows(plan, store, "friedman")
-    assert (friedman["n"], friedman["note"]) == ("2", "left out: SP, resnet32->resnet8")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: SP, FSP, resnet32->resnet8")
     assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT"}
+
+
+def test_a_row_that_lost_a_seed_for_good_is_left_out_of_the_ranks_and_its_pair_counts(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"], seeds=2)
+    lost = cell_of(plan, "SP", "resnet20->resnet8")
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [60.0 + number] if cell is lost else [60.0 + number, 60.0])
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: resnet20->resnet8")  # its second seed is waiting
+    store.fail(lost.runs[1].id, Failure("diverged", "the loss was nan"))
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("3", "left out: SP")
+
+
+def test_a_pair_whose_teacher_is_lost_does_not_keep_the_others_from_a_ranking(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for number, cell in enumerate(plan.cells):
+        if cell.pair != "resnet20->resnet8":
+            finish(store, cell, [60.0 + number])
+        elif cell.method == "teacher":
+            fail(store, cell, "failed", "disk full")
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: resnet20->resnet8")
 
 
 def test_a_suite_of_one_pair_says_what_ranks_need(tmp_path, store):
@@ -234,10 +274,25 @@ def test_an_empty_store_gives_statistics_that_say_so(tmp_path, store):
 
 
 def test_the_same_store_gives_the_same_files(tmp_path, store):
-    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=4)
-    finish(store, cell_of(plan, "KD"), [70.0, 71.0, 72.5, 73.0])
-    finish(store, cell_of(plan, "AT"), [72.0, 73.5, 74.2, 74.1])
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=20)  # so many that no two draws of resamples agree
+    for label in ("KD", "AT"):
+        finish(
+            store, cell_of(plan, label), np.random.default_rng(len(label) + ord(label[0])).uniform(70, 75, 20).tolist()
+        )
     assert rows(plan, store, "gain") == rows(plan, store, "gain")
+
+
+def test_teachers_that_learn_from_their_students_are_not_compared_with_students(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", pairs=PAIRS[:2], methods=["kd", "at", "crd"])
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [60.0 + number])
+    assert {(row["label"], row["reference"]) for row in rows(plan, store, "gain")} == {
+        *(("AT", "KD"), ("CRD", "KD"), ("KD", "none"), ("AT", "none"), ("CRD", "none"))
+    }
+    assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT", "CRD"}
+    assert {row["reference"] for row in rows(plan, store, "relative_improvement_mean")} == {"KD", "AT"}
+    (friedman,) = rows(plan, store, "friedman")
+    assert friedman["note"] == ""
 
 
 def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_another_table(tmp_path, store):
