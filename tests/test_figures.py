@@ -298,6 +298,26 @@ def test_each_pair_has_a_line_and_an_undistilled_student(tmp_path, store):
     assert {*pairs, *(f"none, {pair}" for pair in pairs)} <= set(lines(axis))
 
 
+def test_a_pairs_undistilled_student_has_the_colour_of_the_pairs_first_line(tmp_path, store):
+    grid = [{"method": "crd", "n_negatives": [4, 8], "temperature": [0.1, 0.2]}]
+    plan = plan_of(tmp_path, methods=grid, pairs=PAIRS)
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    found = lines(drawn(plan, store)["parameter_crd_n_negatives"].axes[0])
+    names = [f"{pair['teacher']}->resnet8" for pair in PAIRS]
+    colours = [found[f"{name}, temperature=0.1"].get_color() for name in names]
+    assert colours[0] != colours[1]
+    assert [found[f"none, {name}"].get_color() for name in names] == colours
+
+
+def test_rows_of_other_task_weights_are_lines_of_their_own(tmp_path, store):
+    plain, other = {"method": "kd", "temperature": [2.0, 8.0]}, {"method": "kd", "temperature": [4.0, 8.0]}
+    plan = plan_of(tmp_path, methods=[plain, {**other, "task_weight": 1.0}])
+    finish_all(store, plan, {cell.label: [90.0 if cell.runs[0].task_weight == 1 else 70.0] for cell in plan.cells})
+    (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
+    assert points(axis, "task_weight=0.1") == [(2, 70), (8, 70)]
+    assert points(axis, "task_weight=1.0") == [(4, 90), (8, 90)]
+
+
 def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path):
     words = {"method": "crd", "objective": ["crd", "infonce"]}
     plan = plan_of(tmp_path, methods=[words, {"method": "crd", "n_negatives": 4, "temperature": 0.2}, "kd"])

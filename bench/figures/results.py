@@ -125,7 +125,7 @@ class Sweep:
 
     Attributes:
         group: their pair, and their evaluation.
-        rest: the rows' other settings, by term and name.
+        rest: the rows' other settings, by place and name: see `_settings`.
         cells: by the parameter's value, ascending.
     """
 
@@ -141,7 +141,7 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
         trained = plan.trained(cell.runs[0])
         settings = _settings(trained)
         for (term, name), value in settings.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if term >= 0 and isinstance(value, int | float) and not isinstance(value, bool):
                 rest = {key: other for key, other in settings.items() if key != (term, name)}
                 method = trained.terms[term].method
                 groups.setdefault((method, name, group_of(cell), tuple(rest.items())), {})[value] = cell
@@ -153,8 +153,8 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
 
 
 def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
-    """Return all that a row sets of its terms, by the term's place and the setting's name."""
-    found: dict[tuple[int, str], Scalar] = {}
+    """Return all that a row sets, by its term's place, or -1 for what is about none of them, and its name."""
+    found: dict[tuple[int, str], Scalar] = {(-1, "task_weight"): run.task_weight, (-1, "combine"): run.combine}
     for place, term in enumerate(run.terms):
         own = {"method": term.method, "weight": term.weight, **term.parameters}
         found |= {(place, name): value for name, value in own.items()}
@@ -175,9 +175,10 @@ def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tu
             parts = [sweep.group] if len(names) > 1 else []
             parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
             band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number))
-        for number, group in enumerate(names):
+        for group in names:
             plain = findings.results(row_of(NONE, findings.groups[group]))
             if plain:
+                number = [sweep.group for sweep in drawn].index(group)  # of the group's first line
                 of_group = {"color": look(number)["color"]} if len(names) > 1 else {}
                 level(axis, list(plain.values()), f"{NONE}, {group}" if len(names) > 1 else NONE, PLAIN | of_group)
         values = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
