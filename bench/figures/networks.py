@@ -30,7 +30,7 @@ TSNE_NOTE = "axes have no unit and differ between panels: only what lies close t
 
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row."""
-    for group, found in _beside_teachers(findings).items():
+    for group, found in _beside_teachers(findings):
         panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in found.items()}
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         title = f"{findings.plan.suite.title}\n{group}: correlation of logits, teacher's less student's"
@@ -47,7 +47,7 @@ def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def similarities(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the linear CKA of each of the teacher's stages with each of the student's, a panel a row."""
-    for group, found in _beside_teachers(findings).items():
+    for group, found in _beside_teachers(findings):
         stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in found.items()}
         panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
         if not panels:
@@ -145,17 +145,15 @@ def _panels(lines: Mapping[str, str], title: str, note: str = "") -> tuple[Figur
     return figure, axes
 
 
-def _beside_teachers(findings: Findings) -> dict[str, dict[str, tuple[Outputs, Outputs]]]:
-    """Return what the teacher and each row answered, by group and label; nothing where that cannot be compared."""
+def _beside_teachers(findings: Findings) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
+    """Yield each group with what the teacher and each row answered, by label; none that cannot be compared."""
     if findings.plan.suite.task == "mutual":
-        return {}  # the row `teacher` is nobody's teacher there
-    found: dict[str, dict[str, tuple[Outputs, Outputs]]] = {}
+        return  # the row `teacher` is nobody's teacher there
     for group, cells in findings.groups.items():
-        for cell in cells:
-            both = None if cell.method == TEACHER else _both(cell, row_of(TEACHER, cells), findings.store)
-            if both is not None:
-                found.setdefault(group, {})[cell.label] = both
-    return found
+        students = [cell for cell in cells if cell.method != TEACHER]
+        answered = {cell.label: _both(cell, row_of(TEACHER, cells), findings.store) for cell in students}
+        if found := {label: both for label, both in answered.items() if both is not None}:
+            yield group, found
 
 
 def _both(cell: Cell, teacher: Cell, store: Store) -> tuple[Outputs, Outputs] | None:
