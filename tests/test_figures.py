@@ -582,6 +582,15 @@ def test_embeddings_that_cannot_be_told_apart_are_not_drawn(tmp_path, store, val
     assert f"tsne_{PAIR}" not in drawn(plan, store)
 
 
+def test_embeddings_that_are_all_alike_but_for_classes_that_are_not_drawn_are_not_drawn(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [72.0])
+    found = embedded(12, 4)
+    found["embedding"][found["labels"] < 10] = 1
+    answer(store, cell_of(plan, "KD"), np.eye(2), **found)
+    assert f"tsne_{PAIR}" not in drawn(plan, store)
+
+
 # outputs
 
 
