@@ -372,7 +372,8 @@ def _answer(
     folder = store.suite_folder(plan.name)
     _say([f"Tables: {escape(', '.join(str(folder / f'table.{kind}') for kind in ('csv', 'md', 'tex')))}"])
     files = [folder / name for name in report.STATISTICS]
-    made = all(path.exists() for path in files) and report.digest(plan, found) in files[-1].read_text(encoding="utf-8")
+    digest, last = report.digest(plan, found), (files[-1], folder / "report.html")  # both say what they are made of
+    made = files[0].exists() and all(path.exists() and digest in path.read_text(encoding="utf-8") for path in last)
     if anew or not made:
         from bench import epochs, figures, page, statistics  # each takes a second to import
 

@@ -52,7 +52,7 @@ class Box:
         index: its place among what can be opened.
         value: the mean in percent by which it is sorted, or None.
         mean: the same as text.
-        spread: standard deviation and number of seeds, as text.
+        spread: standard deviation, number of seeds, and whether the mean is above or below KD's, as text.
         place: 1 and 2 for the best and the second method of a column.
         status: as table.csv has it.
     """
@@ -102,6 +102,7 @@ def render(plan: Plan, store: Store, found: Sequence[Outcome]) -> str:
         columns=columns,
         metrics=sorted({column.metric for column in columns}),
         rows=rows,
+        has_arrows=any(set(box.spread) & {report.ABOVE, report.BELOW} for row in rows for box in row["boxes"]),
         counts=_counts(found),
         unfinished=_unfinished(found),
         protocol=report.protocol(plan),
@@ -111,6 +112,7 @@ def render(plan: Plan, store: Store, found: Sequence[Outcome]) -> str:
         suite_file=plan.file.read_text(encoding="utf-8"),
         file_name=plan.file.name,
         made=list(made.values()),
+        table_hash=report.digest(plan, found),
         data={"cells": opened, "runs": _runs(plan, store, found, list(made))},
     )
 
@@ -129,6 +131,7 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
     }
     columns = list(dict.fromkeys(column for column, _ in outcomes))
     methods = {outcome.cell.label: outcome.cell.method for outcome in found}
+    kd = report.row_named(plan.cells, "KD")
     rows: list[dict[str, Any]] = []
     opened: list[dict[str, Any]] = []
     for label, method in methods.items():
@@ -137,18 +140,20 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
             outcome = outcomes[column, label]
             row = numbers[column.pair, column.metric, label]
             rivals = [outcomes[column, other] for other in methods]
-            boxes.append(_box(len(opened), outcome, column, report.place_of(outcome, rivals, column.metric)))
+            place = report.place_of(outcome, rivals, column.metric)
+            arrow = report.arrow(outcome, None if kd is None else outcomes[column, kd], column.metric)
+            boxes.append(_box(len(opened), outcome, column, place, arrow))
             opened.append(_opened(plan, outcome, column, row))
         rows.append({"label": label, "method": method, "boxes": boxes})
     return columns, rows, opened
 
 
-def _box(index: int, outcome: Outcome, column: Column, place: int) -> Box:
+def _box(index: int, outcome: Outcome, column: Column, place: int, arrow: str) -> Box:
     values = outcome.values[column.metric]
     if not values:
         return Box(index, None, MISSING, "", 0, outcome.status)
     shown, spread = _result(values).split(" ", 1)
-    return Box(index, mean(values), shown, spread, place, outcome.status)
+    return Box(index, mean(values), shown, spread + arrow, place, outcome.status)
 
 
 def _result(values: Sequence[float]) -> str:

@@ -118,6 +118,11 @@ function ticks(low, high) {
   return found;
 }
 
+function tickText(tick) {
+  const size = Math.abs(tick);
+  return size >= 1e5 || (size > 0 && size < 1e-3) ? tick.toExponential() : String(tick); // or it does not fit
+}
+
 function chart(name, lines) {
   const [width, height, left, right, top, bottom] = [360, 200, 44, 8, 8, 24];
   const epochs = lines.flatMap((line) => line.curve[0]);
@@ -131,7 +136,7 @@ function chart(name, lines) {
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name} by epoch: ${ends}` });
   for (const tick of ticks(low - margin, high + margin)) {
     svg.append(make("path", { class: "axis", d: `M${left} ${y(tick)}H${width - right}` }));
-    svg.append(make("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
+    svg.append(make("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end" }, tickText(tick)));
   }
   for (const tick of ticks(1, last).filter(Number.isInteger)) {
     svg.append(make("text", { x: x(tick), y: height - 8, "text-anchor": "middle" }, String(tick)));

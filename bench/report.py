@@ -233,7 +233,7 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence
                 text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
                 rank = place_of(outcome, [by_place[pair, metric, other] for other in labels], metric)
                 text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
-                text += style.text(_arrow(outcome, None if kd is None else by_place[pair, metric, kd], metric))
+                text += style.text(arrow(outcome, None if kd is None else by_place[pair, metric, kd], metric))
             if outcome.status == "partial":
                 partial = True
                 text += style.mark("†")
@@ -270,7 +270,7 @@ def comparable(one: Outcome, other: Outcome, metric: str) -> bool:
     return one.cell.metrics[metric] == other.cell.metrics[metric]
 
 
-def _arrow(outcome: Outcome, kd: Outcome | None, metric: str) -> str:
+def arrow(outcome: Outcome, kd: Outcome | None, metric: str) -> str:
     """Return whether a finished method's mean is above or below KD's, as tables print it; "" for other cells."""
     both = (outcome, kd)
     if kd is None or outcome.cell.method in (TEACHER, NONE) or any(one is None or one.status != "done" for one in both):

@@ -1,6 +1,7 @@
 """What the figures show, read from their axes."""
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from bench.figures.findings import Findings
 from bench.figures.networks import cka
 from bench.figures.results import sweeps
 from bench.plan import Cell, Plan
-from bench.store import Store
+from bench.store import Failure, Store
 from bench.types import RequestError
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
 
@@ -69,7 +70,7 @@ def judged(folder: Path, methods: Sequence[object], **others: object) -> Plan:
     evaluation = {"data": {"name": "photo_patches"}, "stages": [1, 3], "training": {"epochs": 1}}
     task = {"task": "cross_modal", "data": {"name": "photo_patches", "view": "chrominance"}}
     views = {"teacher_data": {"name": "photo_patches", "view": "luminance"}}
-    return plan_of(folder, **task, **views, methods=methods, evaluations=[evaluation], **others)
+    return plan_of(folder, **task | views | {"evaluations": [evaluation]} | others, methods=methods)
 
 
 # which figures there are
@@ -173,6 +174,18 @@ def test_the_teachers_accuracy_is_a_line_through_the_curves(tmp_path, store):
     assert legend(figure) == ["KD", "teacher"]
 
 
+def test_a_loss_that_grew_beyond_all_bounds_leaves_the_others_their_room(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    train(store, cell_of(plan, "KD"), {"ce": [[4.0, 2.0, 1.0]]})
+    train(store, cell_of(plan, "AT"), {"ce": [[4.0, 5.0, 1e12]]})
+    store.fail(cell_of(plan, "AT").runs[0].id, Failure("diverged", "the loss is not finite"))
+    (axis,) = drawn(plan, store)[f"curves_{PAIR}"].axes
+    low, high = axis.get_ylim()
+    assert 0.8 < low < 1
+    assert 4 < high < 4.2
+    assert points(axis, "AT") == [(1, 4), (2, 5), (3, 1e12)]
+
+
 # gain
 
 
@@ -183,11 +196,37 @@ def test_gains_are_over_the_undistilled_student_of_the_same_seed(tmp_path, store
     (axis,) = drawn(plan, store)["gain"].axes
     strips = [line for line in axis.get_lines() if len(line.get_xdata()) == 3]
     assert [list(line.get_xdata()) for line in strips] == [[1, 3, 1]]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["KD"]
     (bar,) = axis.containers
     ((low, _), (high, _)) = bar.lines[2][0].get_segments()[0]
     expected = stats.ttest_1samp([1, 3, 1], 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_row_whose_seeds_are_not_all_there_is_marked_wherever_its_mean_is_drawn(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", *GRID], seeds=2)
+    finish(store, cell_of(plan, "none"), [70.0, 71.0])
+    finish(store, cell_of(plan, "KD"), [72.0])
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 20.0], [10.0, np.nan]], "ce": [[2.0, 1.0], [2.0, 1.0]]})
+    for n, top1 in ((4, [70.0, 70.0]), (16, [71.0])):
+        finish(store, cell_of(plan, f"CRD n_negatives={n}"), top1)
+    write_cost(plan, store, [{"pair": "resnet14->resnet8", "label": "KD", "stage": "main"}])
+    found = drawn(plan, store)
+    names = [text.get_text() for text in found["gain"].axes[0].get_yticklabels()]
+    assert names == ["KD †", "CRD n_negatives=4", "CRD n_negatives=16 †"]
+    assert "† not all seeds are there" in found["gain"].get_suptitle()
+    assert legend(found[f"curves_{PAIR}"]) == ["KD †"]
+    assert legend(found[f"accuracy_cost_{PAIR}"]) == ["KD †"]
+    assert legend(found["parameter_crd_n_negatives"]) == ["CRD †", "none"]
+    assert found["parameter_crd_n_negatives"].legends[0].get_title().get_text() == "† not all seeds are there"
+
+
+def test_a_row_that_is_not_in_all_pairs_is_marked_where_there_is_a_mean_over_them(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for cell in plan.cells:
+        if (cell.label, cell.teacher) != ("AT", "resnet20"):
+            finish(store, cell, [70.0])
+    axis = drawn(plan, store)["gain"].axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["KD", "AT †"]
 
 
 def test_over_several_pairs_each_pair_is_a_dot(tmp_path, store):
@@ -208,6 +247,29 @@ def test_each_way_in_which_pairs_are_judged_has_its_own_mean_over_them(tmp_path,
         f"{pair} {stage}" for pair in ("resnet14->resnet8", "resnet20->resnet8") for stage in ("stage1", "stage3")
     ]
     assert titles == [*groups, "all pairs stage1", "all pairs stage3"]
+
+
+def test_gains_of_several_metrics_are_each_told_by_its_own(tmp_path, store):
+    evaluations = [{"kind": "segmentation", "data": "stereo_motorcycle"}, {"data": "photo_patches", "stages": [1]}]
+    plan = judged(tmp_path, ["kd"], evaluations=[{**one, "training": {"epochs": 1}} for one in evaluations])
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    axes = drawn(plan, store)["gain"].axes
+    assert [axis.get_xlabel() for axis in axes] == ["points of mIoU", "points of top-1 accuracy"]
+
+
+def test_long_names_neither_overlap_nor_leave_the_figure(tmp_path, store):
+    label = "a label of as many characters as there can be, which is 60."
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", {"method": "at", "label": label}])
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    write_cost(plan, store, [{"pair": cell.pair, "label": cell.label, "stage": "main"} for cell in plan.cells])
+    for name in ("gain", "cost"):
+        figure = drawn(plan, store)[name]
+        figure.draw_without_rendering()
+        texts = [text for axis in figure.axes for text in (axis.title, *axis.get_yticklabels()) if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert min(box.x0 for box in boxes) >= 0
+        assert max(box.x1 for box in boxes) <= figure.bbox.width
 
 
 def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
@@ -296,6 +358,26 @@ def test_each_pair_has_a_line_and_an_undistilled_student(tmp_path, store):
     (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
     pairs = [f"{pair['teacher']}->resnet8" for pair in PAIRS]
     assert {*pairs, *(f"none, {pair}" for pair in pairs)} <= set(lines(axis))
+
+
+def test_a_pairs_undistilled_student_has_the_colour_of_the_pairs_first_line(tmp_path, store):
+    grid = [{"method": "crd", "n_negatives": [4, 8], "temperature": [0.1, 0.2]}]
+    plan = plan_of(tmp_path, methods=grid, pairs=PAIRS)
+    finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
+    found = lines(drawn(plan, store)["parameter_crd_n_negatives"].axes[0])
+    names = [f"{pair['teacher']}->resnet8" for pair in PAIRS]
+    colours = [found[f"{name}, temperature=0.1"].get_color() for name in names]
+    assert colours[0] != colours[1]
+    assert [found[f"none, {name}"].get_color() for name in names] == colours
+
+
+def test_rows_of_other_task_weights_are_lines_of_their_own(tmp_path, store):
+    plain, other = {"method": "kd", "temperature": [2.0, 8.0]}, {"method": "kd", "temperature": [4.0, 8.0]}
+    plan = plan_of(tmp_path, methods=[plain, {**other, "task_weight": 1.0}])
+    finish_all(store, plan, {cell.label: [90.0 if cell.runs[0].task_weight == 1 else 70.0] for cell in plan.cells})
+    (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
+    assert points(axis, "task_weight=0.1") == [(2, 70), (8, 70)]
+    assert points(axis, "task_weight=1.0") == [(4, 90), (8, 90)]
 
 
 def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path):
@@ -500,6 +582,15 @@ def test_embeddings_that_cannot_be_told_apart_are_not_drawn(tmp_path, store, val
     assert f"tsne_{PAIR}" not in drawn(plan, store)
 
 
+def test_embeddings_that_are_all_alike_but_for_classes_that_are_not_drawn_are_not_drawn(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [72.0])
+    found = embedded(12, 4)
+    found["embedding"][found["labels"] < 10] = 1
+    answer(store, cell_of(plan, "KD"), np.eye(2), **found)
+    assert f"tsne_{PAIR}" not in drawn(plan, store)
+
+
 # outputs
 
 
@@ -538,7 +629,7 @@ def test_accuracy_is_drawn_against_time_and_memory_of_the_main_stage(tmp_path, s
     assert legend(found[f"accuracy_cost_{PAIR}"]) == ["AB"]
     (phases,) = found["cost"].axes
     assert [text.get_text() for text in phases.get_yticklabels()] == ["AB", "AB (initial)", "KD"]
-    assert phases.get_title() == "resnet14->resnet8; teacher 12 ms, data 1.0 ms once for all rows"
+    assert phases.get_title() == "resnet14->resnet8\nteacher 12 ms, data 1.0 ms once for all rows"
 
 
 def test_costs_that_cannot_be_read_are_named(tmp_path, store):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from bench import page, report
+from bench import page, report, statistics
 from bench.cli import main
 from bench.plan import Plan
 from bench.store import Failure, Store
@@ -143,6 +143,11 @@ def test_the_table_shows_what_the_store_holds(opened):
     assert opened.cell(MARKUP).inner_text().split() == ["70.00", "(1)", "partial", "†"]
     assert opened.cell("AT").inner_text().split() == ["—", "failed"]
     assert opened.cell("CRD").inner_text().split() == ["—", "waiting"]
+
+
+def test_what_is_above_or_below_kd_is_told_as_in_the_other_tables(opened):
+    assert opened.cell("SP").inner_text().split() == ["88.00", "±", "0.00", "(2)", "(↓)"]
+    assert "(↑) and (↓): above and below KD" in opened.page.locator("#table .legend").inner_text()
 
 
 def test_the_best_and_the_second_method_are_set_off(opened):
@@ -335,12 +340,49 @@ def test_thirteen_pairs_fit_across_a_sheet(browser, tmp_path):
     context.close()
 
 
-# without one
-
-
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store(tmp_path / "results")
+
+
+def test_long_labels_stay_readable_and_printed_numbers_whole(browser, tmp_path, store):
+    grid = {"method": "crd", "temperature": [0.05, 0.07], "n_negatives": [16, 64]}
+    plan = plan_of(tmp_path, methods=["kd", grid], seeds=3)
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [70.123 - number / 7, 71.234 + number / 3, 71.987 + number / 9])
+    found = report.write(plan, store)
+    statistics.write(plan, store, found)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = Opened(context.new_page()).open(page.write(plan, store, found))
+    lines = "e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; }"
+    labels = opened.page.locator("#results tbody th").all()
+    assert max(label.evaluate(lines) for label in labels) <= 2
+    opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size(PAPER)
+    cells = opened.page.locator("#statistics td").all()
+    numbers = [cell for cell in cells if re.fullmatch(r"-?[\d.]+", cell.inner_text())]
+    assert len(numbers) > 20
+    assert {cell.evaluate(lines) for cell in numbers} == {1}
+    assert opened.page.locator("#statistics table").bounding_box()["width"] <= PAPER["width"]
+    context.close()
+
+
+def test_the_numbers_beside_a_curve_are_seen_whole_however_large(browser, tmp_path, store):
+    plan = plan_of(tmp_path)
+    (run,) = cell_of(plan, "KD").runs
+    store.begin(run)
+    store.write_epochs(run.id, [{"stage": "main", "epoch": n, "loss": 10.0 ** (4 * n)} for n in (1, 2, 3)])
+    store.fail(run.id, Failure("diverged", "the loss is not finite in epoch 4"))
+    context = browser.new_context()
+    opened = Opened(context.new_page()).open(page.write(plan, store, report.write(plan, store)))
+    opened.page.locator("#results tbody tr", has_text="KD").locator(".cell").click()
+    texts = opened.page.locator("dialog svg text[text-anchor=end]").all()
+    assert "1e+12" in [text.text_content() for text in texts]
+    assert min(text.evaluate("text => text.getBBox().x") for text in texts) >= 0
+    context.close()
+
+
+# without one
 
 
 def data_of(html: str) -> dict:

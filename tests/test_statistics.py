@@ -303,6 +303,11 @@ def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_anothe
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     made = [path.read_text(encoding="utf-8") for path in files]
     assert "| KD | 1 | +5.00 | — | — | — |" in made[1]
+    page = store.suite_folder(plan.name) / "report.html"
+    whole = page.read_text(encoding="utf-8")
+    page.write_text("an earlier page, as is left by a kill after the statistics")
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert page.read_text(encoding="utf-8") == whole
     (tmp_path / "other").mkdir()
     other = plan_of(tmp_path / "other", methods=["kd", "at"])  # the same suite before a row was taken out
     statistics.write(other, store, report.outcomes(other, store))

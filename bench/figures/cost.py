@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import COLOURS, grid, legend, named
+from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, legend, marked, named, wrapped
 from bench.figures.findings import Findings, axis_of
 from bench.types import RequestError
 
@@ -36,7 +36,12 @@ def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
     """Return a bar a row, its phases end to end, a panel a pair."""
     pairs = list(dict.fromkeys(table["pair"]))
     rows = int(table["pair"].value_counts().max())
-    figure, axes = grid(len(pairs), 1, 0.24 * rows + 1.0, findings.plan.suite.title)
+    stages = zip(table["label"], table["stage"], strict=True)
+    names = [wrapped(row if stage == "main" else f"{row} ({stage})", LABEL_LINE) for row, stage in stages]
+    across = 2 if max(map(len, names)) <= LABEL_LINE / 2 else 1  # or there is no room for the bars
+    height = 1.1 + 0.24 * rows * (1 + 0.6 * max(name.count("\n") for name in names))
+    figure, axes = grid(len(pairs), across, height, findings.plan.suite.title)
+    table = table.assign(row=names)
     for axis, pair in zip(axes, pairs, strict=True):
         own = table[table["pair"] == pair]
         places, left = np.arange(len(own)), np.zeros(len(own))
@@ -44,14 +49,11 @@ def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
             widths = own[f"{phase}_ms"].to_numpy(dtype=float)
             axis.barh(places, widths, left=left, color=colour, hatch=hatch, edgecolor="white", lw=0.3, label=phase)
             left += widths
-        names = [
-            row if stage == "main" else f"{row} ({stage})" for row, stage in zip(own.label, own.stage, strict=True)
-        ]
-        axis.set_yticks(places, names)
+        axis.set_yticks(places, own["row"], size=8)
         axis.invert_yaxis()
         first = own.iloc[0]
         teacher = "" if pd.isna(first.teacher_ms) else f"teacher {first.teacher_ms:.0f} ms, "
-        axis.set_title(f"{pair}; {teacher}data {first.data_ms:.1f} ms once for all rows")
+        axis.set_title(f"{wrapped(pair, LABEL_LINE)}\n{teacher}data {first.data_ms:.1f} ms once for all rows", size=8)
         axis.set_xlabel("ms a step")
     legend(figure)
     return figure
@@ -63,15 +65,17 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
         measured = table[table["pair"] == every[0].pair].set_index("label")
         cells = [cell for cell in every if cell.label in measured.index]
         results = {cell.label: list(found.values()) for cell in cells if (found := findings.results(cell))}
+        whole = {cell.label for cell in cells if len(cell.runs) == len(results.get(cell.label, ()))}
         if not results:
             continue
-        figure, axes = grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", sharey=True)
+        figure, axes = grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", BAR_NOTE, sharey=True)
         columns = {"step_ms": "ms a step, teacher and data apart", "peak_mb": "peak memory of a step (MB)"}
         for axis, (measure, name) in zip(axes, columns.items(), strict=True):
             for label, values in results.items():
                 spread = stdev(values) if len(values) > 1 else None
                 style = {**findings.looks[label], "linestyle": "none", "markersize": 7}
-                axis.errorbar(measured[measure][label], mean(values), yerr=spread, capsize=2.5, label=label, **style)
+                style |= {"capsize": 2.5, "label": marked(label, label in whole)}
+                axis.errorbar(measured[measure][label], mean(values), yerr=spread, **style)
             axis.set_xlabel(name)
         axes[0].set_ylabel(f"{axis_of(cells)} (%)")
         legend(figure)

@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
     **{"lines.markersize": 4.5, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.hashsalt": "figures"},
 }
 WIDTH = 7.0  # inches: a page's text
-LINE, PANEL_LINE = 90, 24  # characters of a title that fit into it, and above one of four panels
+LINE, PANEL_LINE, LABEL_LINE = 90, 24, 30  # characters of a title that fit into it, above a panel, and beside one
 COLOURS = [
     sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 6, 9)
 ]  # without its grey, and yellow on white
@@ -31,7 +31,8 @@ LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d")  # 8, 5 and 13: 520 looks, none twice
 PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
-BAND_NOTE = "band: a standard deviation over seeds to each side of the mean"
+BAND_NOTE, BAR_NOTE = (f"{one}: a standard deviation over seeds to each side of the mean" for one in ("band", "bar"))
+PARTIAL, PARTIAL_NOTE = "†", "† not all seeds are there"
 
 
 def look(number: int) -> Look:
@@ -46,6 +47,18 @@ def look(number: int) -> Look:
 def named(kind: str, text: str) -> str:
     """Return a figure's file name, without its ending."""
     return f"{kind}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text.replace('->', '-to-'))}"
+
+
+def marked(label: str, is_whole: bool) -> str:
+    """Return a row's name, with a † where a mean is drawn of which not all seeds are there."""
+    return label if is_whole else f"{label} {PARTIAL}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return a name in lines of so many characters; a pair's breaks at its arrow, if it must."""
+    if len(text) <= width:
+        return text
+    return "\n".join(textwrap.wrap(text.replace("->", "-> "), width, break_on_hyphens=False)).replace("-> ", "->")
 
 
 def grid(
@@ -80,20 +93,28 @@ def grid(
 def legend(figure: Figure) -> None:
     """Set one legend below the panels for all of them: it never lies over the data, nor takes room from it."""
     entries: dict[str, Any] = {}
+    partial = set()
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+            name = label.removesuffix(marked("", False))
+            entries.setdefault(name, handle)
+            partial |= {name} - {label}
     if not entries:
         return
-    width = 0.6 + 0.075 * max(map(len, entries))  # inches: the line, and letters of 8 points
+    labels = [marked(name, name not in partial) for name in entries]
+    width = 0.6 + 0.075 * max(map(len, labels))  # inches: the line, and letters of 8 points
     columns = max(1, min(len(entries), int(WIDTH / width)))
     figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(entries) // columns))
     settings: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "handlelength": 3.2}
-    figure.legend(entries.values(), entries.keys(), **settings)
+    if partial:
+        figure.set_figheight(figure.get_figheight() + 0.18)
+        settings |= {"title": PARTIAL_NOTE, "title_fontsize": 8}
+    figure.legend(entries.values(), labels, **settings)
 
 
-def band(axis: Axes, frame: pd.DataFrame, label: str, style: Look) -> None:
-    """Draw the mean over a frame's columns, the seeds, and a band of a standard deviation to each side."""
+def band(axis: Axes, frame: pd.DataFrame, label: str, style: Look, seeds: int) -> None:
+    """Draw the mean over a frame's columns, of so many seeds, and a band of a standard deviation to each side."""
+    label = marked(label, len(frame.columns) == seeds and bool(frame.notna().all(axis=None)))
     middle, deviation = frame.mean(axis=1), frame.std(axis=1)
     step = max(1, len(frame) // 8)
     start = len(axis.get_lines()) % step  # or the markers of lines that run together lie on each other
@@ -101,10 +122,10 @@ def band(axis: Axes, frame: pd.DataFrame, label: str, style: Look) -> None:
     axis.fill_between(frame.index, middle - deviation, middle + deviation, color=style["color"], alpha=0.15, lw=0)
 
 
-def level(axis: Axes, values: Sequence[float], label: str, style: Look) -> None:
-    """Draw a mean as a line through the whole panel, and a band of a standard deviation to each side."""
+def level(axis: Axes, values: Sequence[float], label: str, style: Look, seeds: int) -> None:
+    """Draw a mean, over so many seeds, as a line through the whole panel, and a band likewise."""
     middle = mean(values)
-    axis.axhline(middle, label=label, color=style["color"], linestyle=style["linestyle"])
+    axis.axhline(middle, label=marked(label, len(values) == seeds), color=style["color"], linestyle=style["linestyle"])
     if len(values) > 1:
         spread = stdev(values)
         axis.axhspan(middle - spread, middle + spread, color=style["color"], alpha=0.1, lw=0)

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Cell, Plan
 from bench.report import HEADLINES
-from bench.spec import PEER, column
+from bench.spec import PEER, RunSpec, column
 from bench.store import Store
 from bench.suite import NONE, TEACHER
 
@@ -55,6 +55,10 @@ class Findings:
         metric = metric_of(cell)
         records = {run.seed: self.store.record(run.id) for run in cell.runs} if metric else {}
         return {seed: record["metrics"][metric] for seed, record in records.items() if record is not None}
+
+    def has_failed(self, run: RunSpec) -> bool:
+        """Return whether a run came to nothing: it failed or diverged."""
+        return self.store.failure(run.id) is not None
 
     def curve(self, cell: Cell, column: str | None) -> pd.DataFrame:
         """Return a column of the epochs' rows: a row an epoch that has it, a column a seed."""

@@ -30,7 +30,7 @@ TSNE_NOTE = "axes have no unit and differ between panels: only what lies close t
 
 def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the teacher's less the student's correlations of logits, a panel a row."""
-    for group, found in _beside_teachers(findings).items():
+    for group, found in _beside_teachers(findings):
         panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in found.items()}
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         title = f"{findings.plan.suite.title}\n{group}: correlation of logits, teacher's less student's"
@@ -47,7 +47,7 @@ def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def similarities(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the linear CKA of each of the teacher's stages with each of the student's, a panel a row."""
-    for group, found in _beside_teachers(findings).items():
+    for group, found in _beside_teachers(findings):
         stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in found.items()}
         panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
         if not panels:
@@ -95,38 +95,46 @@ def _grams(found: Outputs) -> list[np.ndarray]:
 def embeddings(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the embeddings of test images in two dimensions, a panel a row, the teacher's first."""
     for group, cells in findings.groups.items():
-        answered = ((cell.label, _first(cell, findings.store)) for cell in cells)
-        panels = {label: found for label, found in answered if found is not None and _differ(found)}
+        every = {cell.label: _first(cell, findings.store) for cell in cells}
+        answered = {label: found for label, found in every.items() if found is not None and "labels" in found}
+        classes = sorted({int(one) for found in answered.values() for one in found["labels"]})[:MOST_CLASSES]
+        chosen = {label: _chosen(found, classes) for label, found in answered.items()}
+        panels = {label: (points, labels) for label, (points, labels) in chosen.items() if _differ(points)}
         if not panels:
             continue
         shown = dict(list(panels.items())[:MOST_PANELS])
-        classes = sorted({int(label) for found in shown.values() for label in found["labels"]})[:MOST_CLASSES]
         note = TSNE_NOTE
         if len(panels) > len(shown):
             note += f"\nnot drawn, as there is no room: {', '.join(list(panels)[MOST_PANELS:])}"
         figure, axes = _panels(
             dict.fromkeys(shown, ""), f"{findings.plan.suite.title}\n{group}: t-SNE of embeddings", note
         )
-        for axis, found in zip(axes, shown.values(), strict=True):
-            _scatter(axis, found, classes)
+        for axis, (points, labels) in zip(axes, shown.values(), strict=True):
+            _scatter(axis, points, labels, classes)
         legend(figure)
         yield named("tsne", group), figure
 
 
-def _differ(found: Outputs) -> bool:
-    """Return whether there are embeddings that can be told apart; float16 ends at 65504, and a network may be dead."""
-    embedding = found["embedding"].astype(np.float32) if "labels" in found else np.zeros(0)
-    return len(embedding) > MOST_CLASSES and bool(np.isfinite(embedding).all()) and np.ptp(embedding, axis=0).max() > 0
+def _chosen(found: Outputs, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the embeddings (n, D) float32 of the first images of some classes, and their labels (n,)."""
+    places = np.flatnonzero(np.isin(found["labels"], classes))[:MOST_POINTS]
+    return found["embedding"][places].astype(np.float32), found["labels"][places]
 
 
-def _scatter(axis: Axes, found: Outputs, classes: Sequence[int]) -> None:
-    """Draw the embeddings of the first images of some classes, each class with a colour and a marker of its own."""
+def _differ(points: np.ndarray) -> bool:
+    """Return whether there are embeddings that can be told apart; float16 ends at 65504, and a network may be dead.
+
+    Of points that are all alike, scikit-learn's t-SNE does not come back: it ends the process.
+    """
+    return len(points) > MOST_CLASSES and bool(np.isfinite(points).all()) and np.ptp(points, axis=0).max() > 0
+
+
+def _scatter(axis: Axes, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> None:
+    """Draw embeddings (n, D) in two dimensions, each class with a colour and a marker of its own."""
     from sklearn.manifold import TSNE  # takes a second to import
 
-    places = np.flatnonzero(np.isin(found["labels"], classes))[:MOST_POINTS]
-    labels = found["labels"][places]
-    perplexity = min(30.0, (len(places) - 1) / 3)  # scikit-learn's, where there are enough points
-    points = TSNE(random_state=0, perplexity=perplexity).fit_transform(found["embedding"][places].astype(np.float32))
+    perplexity = min(30.0, (len(labels) - 1) / 3)  # scikit-learn's, where there are enough points
+    points = TSNE(random_state=0, perplexity=perplexity).fit_transform(embeddings)
     for number, one in enumerate(classes):
         style = {**look(number), "linestyle": "none", "markersize": 2.5, "markeredgewidth": 0}
         axis.plot(*points[labels == one].T, label=f"class {one}", **style)
@@ -145,17 +153,15 @@ def _panels(lines: Mapping[str, str], title: str, note: str = "") -> tuple[Figur
     return figure, axes
 
 
-def _beside_teachers(findings: Findings) -> dict[str, dict[str, tuple[Outputs, Outputs]]]:
-    """Return what the teacher and each row answered, by group and label; nothing where that cannot be compared."""
+def _beside_teachers(findings: Findings) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
+    """Yield each group with what the teacher and each row answered, by label; none that cannot be compared."""
     if findings.plan.suite.task == "mutual":
-        return {}  # the row `teacher` is nobody's teacher there
-    found: dict[str, dict[str, tuple[Outputs, Outputs]]] = {}
+        return  # the row `teacher` is nobody's teacher there
     for group, cells in findings.groups.items():
-        for cell in cells:
-            both = None if cell.method == TEACHER else _both(cell, row_of(TEACHER, cells), findings.store)
-            if both is not None:
-                found.setdefault(group, {})[cell.label] = both
-    return found
+        students = [cell for cell in cells if cell.method != TEACHER]
+        answered = {cell.label: _both(cell, row_of(TEACHER, cells), findings.store) for cell in students}
+        if found := {label: both for label, both in answered.items() if both is not None}:
+            yield group, found
 
 
 def _both(cell: Cell, teacher: Cell, store: Store) -> tuple[Outputs, Outputs] | None:

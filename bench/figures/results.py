@@ -12,7 +12,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from bench.figures.drawing import BAND_NOTE, COLOURS, PLAIN, Look, band, grid, legend, level, look, named
+from bench.figures.drawing import (
+    BAND_NOTE,
+    COLOURS,
+    LABEL_LINE,
+    PANEL_LINE,
+    PARTIAL_NOTE,
+    PLAIN,
+    Look,
+    band,
+    grid,
+    legend,
+    level,
+    look,
+    marked,
+    named,
+    wrapped,
+)
 from bench.figures.findings import Findings, axis_of, group_of, row_of
 from bench.plan import Cell, Plan
 from bench.report import outcomes
@@ -33,30 +49,38 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
     found = {group: rows for group, rows in found.items() if rows}
     if not found:
         return
-    by_evaluation: dict[str, list[dict[str, list[float]]]] = {}
-    for group, rows in found.items():
-        by_evaluation.setdefault(findings.groups[group][0].evaluation, []).append(rows)
-    over_all = {f"all pairs {one}".strip(): pairs for one, pairs in by_evaluation.items() if len(pairs) > 1}
-    for name, pairs in over_all.items():
-        found[name] = {}
-        for label, values in ((label, values) for rows in pairs for label, values in rows.items()):
+    asked, of_pairs = len(findings.plan.suite.seed_list), list(found.values())
+    measures = {group: axis_of(findings.groups[group]) for group in found}
+    by_evaluation: dict[str, list[str]] = {}
+    for group in found:
+        by_evaluation.setdefault(findings.groups[group][0].evaluation, []).append(group)
+    over_all = {f"all pairs {one}".strip(): groups for one, groups in by_evaluation.items() if len(groups) > 1}
+    for name, groups in over_all.items():
+        found[name], measures[name] = {}, measures[groups[0]]
+        for label, values in ((label, values) for group in groups for label, values in found[group].items()):
             found[name].setdefault(label, []).append(mean(values))
     labels = [label for label in findings.looks if any(label in rows for rows in found.values())]
+    whole = {label for label in labels if all(len(rows.get(label, ())) == asked for rows in of_pairs)}
+    names = [wrapped(marked(label, label in whole), LABEL_LINE) for label in labels]
+    titles = {group: wrapped(group, PANEL_LINE) for group in found}
     marks = "seeds; of all pairs: pairs" if over_all else "seeds"
     note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {marks}"
+    note += "" if whole == set(labels) else f"\n{PARTIAL_NOTE}"
     title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
-    figure, axes = grid(len(found), 3, 0.9 + 0.2 * len(labels), title, note, sharey=True)
+    of_title, of_name = (max(text.count("\n") for text in texts) for texts in (titles.values(), names))
+    height = 1.0 + 0.14 * of_title + 0.2 * (1 + 0.6 * of_name) * len(labels)
+    figure, axes = grid(len(found), 3, height, title, note, sharey=True)
     for axis, (group, rows) in zip(axes, found.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         for place, label in enumerate(labels):
             if label in rows:
                 _strip(axis, rows[label], place, findings.looks[label])
-        axis.set_title(group)
-        axis.set_yticks(range(len(labels)), labels)
+        axis.set_title(titles[group])
+        axis.set_xlabel(f"points of {measures[group]}", size=8)
+        axis.set_yticks(range(len(labels)), names, size=8)
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
-    figure.supxlabel(f"points of {axis_of(findings.plan.cells)}", size=9)
     yield "gain", figure
 
 
@@ -125,7 +149,7 @@ class Sweep:
 
     Attributes:
         group: their pair, and their evaluation.
-        rest: the rows' other settings, by term and name.
+        rest: the rows' other settings, by place and name: see `_settings`.
         cells: by the parameter's value, ascending.
     """
 
@@ -141,7 +165,7 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
         trained = plan.trained(cell.runs[0])
         settings = _settings(trained)
         for (term, name), value in settings.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if term >= 0 and isinstance(value, int | float) and not isinstance(value, bool):
                 rest = {key: other for key, other in settings.items() if key != (term, name)}
                 method = trained.terms[term].method
                 groups.setdefault((method, name, group_of(cell), tuple(rest.items())), {})[value] = cell
@@ -153,8 +177,8 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
 
 
 def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
-    """Return all that a row sets of its terms, by the term's place and the setting's name."""
-    found: dict[tuple[int, str], Scalar] = {}
+    """Return all that a row sets, by its term's place, or -1 for what is about none of them, and its name."""
+    found: dict[tuple[int, str], Scalar] = {(-1, "task_weight"): run.task_weight, (-1, "combine"): run.combine}
     for place, term in enumerate(run.terms):
         own = {"method": term.method, "weight": term.weight, **term.parameters}
         found |= {(place, name): value for name, value in own.items()}
@@ -174,19 +198,22 @@ def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tu
         for number, sweep in enumerate(drawn):
             parts = [sweep.group] if len(names) > 1 else []
             parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
-            band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number))
-        for number, group in enumerate(names):
-            plain = findings.results(row_of(NONE, findings.groups[group]))
-            if plain:
+            seeds = len(next(iter(sweep.cells.values())).runs)
+            band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number), seeds)
+        for group in names:
+            plain = row_of(NONE, findings.groups[group])
+            if values := list(findings.results(plain).values()):
+                number = [sweep.group for sweep in drawn].index(group)  # of the group's first line
                 of_group = {"color": look(number)["color"]} if len(names) > 1 else {}
-                level(axis, list(plain.values()), f"{NONE}, {group}" if len(names) > 1 else NONE, PLAIN | of_group)
-        values = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
+                label = f"{NONE}, {group}" if len(names) > 1 else NONE
+                level(axis, values, label, PLAIN | of_group, len(plain.runs))
+        places = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
         own = methods[method]
         default = own.weight if name == "weight" else own.parameters[name].default
         axis.set_xlabel(f"{name} (default {default:g})" if isinstance(default, int | float) else name)
-        if isinstance(default, int | float) and values[0] <= default <= values[-1]:
+        if isinstance(default, int | float) and places[0] <= default <= places[-1]:
             axis.axvline(default, color="0.6", linewidth=0.8, label="default")
-        _scale(axis, values)
+        _scale(axis, places)
         axis.set_ylabel(f"{axis_of(drawn[0].cells.values())} (%)")
         legend(figure)
         yield named("parameter", f"{method}_{name}"), figure
@@ -222,20 +249,22 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
             groups.setdefault(alike, {})[len(members)] = cells
     for group, by_number in sorted(groups.items()):
         frames: dict[str, pd.DataFrame] = {}
+        seeds: dict[str, int] = {}
         for label, style in findings.looks.items():
             of_row = {n: cell for n, cells in by_number.items() for cell in cells if cell.label == label}
             results = {n: found for n, cell in sorted(of_row.items()) if (found := findings.results(cell))}
             if results and style is not PLAIN:
                 frames[label] = 100 - pd.DataFrame.from_dict(results, orient="index")
+                seeds[label] = max(len(cell.runs) for cell in of_row.values())
         if max((len(frame) for frame in frames.values()), default=0) < 2:
             continue
         figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
         for label, frame in frames.items():
             shown = "the teachers together" if label == TEACHER else label
-            band(axis, frame, shown, findings.looks[label])
+            band(axis, frame, shown, findings.looks[label], seeds[label])
         plain = row_of(NONE, next(iter(by_number.values())))
         if values := findings.results(plain):
-            level(axis, [100 - value for value in values.values()], NONE, PLAIN)
+            level(axis, [100 - value for value in values.values()], NONE, PLAIN, len(plain.runs))
         axis.set_xticks(sorted(by_number))
         axis.set_xlabel("number of teachers")
         axis.set_ylabel(f"error: 100 - {axis_of([plain])} (%)")

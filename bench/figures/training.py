@@ -27,6 +27,7 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         found = [cell for cell in cells if cell.method != TEACHER and not findings.curve(cell, "loss").empty]
         if not found:
             continue
+        seeds = {cell.label: len(cell.runs) for cell in found}
         losses = {cell.label: findings.curve(cell, "ce") for cell in found}
         labelled = not any(frame.empty for frame in losses.values())
         if not labelled:
@@ -36,12 +37,16 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, axes = grid(2 if tested else 1, 2, 3.0, title, BAND_NOTE, sharex=True)
         if tested:
             for label, frame in tested.items():
-                band(axes[0], frame, label, findings.looks[label])
-            if taught := findings.results(row_of(TEACHER, cells)):
-                level(axes[0], list(taught.values()), TEACHER, TAUGHT)
+                band(axes[0], frame, label, findings.looks[label], seeds[label])
+            teacher = row_of(TEACHER, cells)
+            if taught := findings.results(teacher):
+                level(axes[0], list(taught.values()), TEACHER, TAUGHT, len(teacher.runs))
             axes[0].set_ylabel(f"{axis_of(found)} on the test split (%)")
-        for label, frame in losses.items():
-            band(axes[-1], frame, label, findings.looks[label])
+        failed = {cell.label for cell in found if any(map(findings.has_failed, cell.runs))}
+        for label in sorted(losses, key=failed.__contains__):
+            if label in failed < losses.keys():  # it may have grown beyond all bounds
+                axes[-1].set_ylim(axes[-1].get_ylim())
+            band(axes[-1], losses[label], label, findings.looks[label], seeds[label])
         axes[-1].set_ylabel("cross-entropy in training" if labelled else "loss in training")
         for axis in axes:
             by_epoch(axis)
@@ -61,8 +66,9 @@ def critics(findings: Findings) -> Iterator[tuple[str, Figure]]:
             len(sides), 2, 3.0, f"{findings.plan.suite.title}\n{pair}", f"{BAND_NOTE}\n{CRITIC_NOTE}", sharey=True
         )
         for axis, side in zip(axes, sides, strict=True):
-            for label in [label for one, label in found if one == side]:
-                band(axis, found[side, label], label, findings.looks[label])
+            for cell in cells:
+                if (side, cell.label) in found:
+                    band(axis, found[side, cell.label], cell.label, findings.looks[cell.label], len(cell.runs))
             axis.set_title(f"{side} anchors")
             by_epoch(axis)
         axes[0].set_ylabel("critic's value (nats)")
