@@ -1,5 +1,6 @@
 """Figures of the last epochs' numbers: gains, ranks, a metric by a parameter or by the number of teachers."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -114,7 +115,9 @@ def ranks(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if isinstance(found, str):
             continue
         title = f"{findings.plan.suite.title}\nmean rank in {metric} over {found.blocks} pairs, 1 is the best"
-        note = f"bars join rows that do not differ at {1 - LEVEL:.0%} (Nemenyi); Friedman's test: p = {found.p:.2g}"
+        note = f"bars join rows that do not differ at {1 - LEVEL:.0%} (Nemenyi)"
+        if math.isfinite(found.p):  # not where all rows tie in all pairs
+            note += f"; Friedman's test: p = {found.p:.2g}"
         if left_out:
             note += f"\nleft out: {', '.join(left_out)}"
         figure, (axis,) = grid(1, 1, 1.4 + 0.16 * len(found.labels), title, note)
