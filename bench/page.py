@@ -169,7 +169,7 @@ def _opened(plan: Plan, outcome: Outcome, column: Column, row: Mapping[str, Any]
     if row["best_mean"] != "":
         facts["best epoch"] = f"{row['best_mean']:.2f}, the mean of each seed's best: not the result"
     if row["published"] != "":
-        difference = f" (here {mean(values) - row['published']:+.2f})" if values else ""
+        difference = f" (here {mean(values) - row['published']:+z.2f})" if values else ""
         facts["published"] = f"{row['published']:.2f}{difference}"
     return {
         "label": cell.label,
