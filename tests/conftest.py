@@ -10,3 +10,11 @@ OWN_GOLDENS = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, models*, trajectories*.json")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_points() -> None:
+    """Let t-SNE place few points: it takes longer than a small suite's training, and each suite's end draws it."""
+    from bench.figures import networks
+
+    networks.MOST_POINTS = 40

@@ -56,8 +56,7 @@ def write_fashion_mnist(root: Path) -> None:
 
 @pytest.fixture
 def few(monkeypatch):
-    """Let the photographs be cut into hundreds of patches, not thousands, and t-SNE place dozens of points."""
-    monkeypatch.setattr("bench.figures.networks.MOST_POINTS", 40)
+    """Let the photographs be cut into hundreds of patches, not thousands."""
     for name in ("photo_patches", "stereo_motorcycle"):
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, fewest=20))
 
