@@ -30,10 +30,12 @@ def _from_here(path: Path) -> str:
 
 def origins(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, str]]:
     """Return how the finished runs were made: commit, machine, versions, the days, and how many runs share them."""
-    records = [record for run_id in plan.runs if (record := store.record(run_id)) is not None]
+    records: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for run_id in plan.runs:
+        if (record := store.record(run_id)) is not None:
+            records.setdefault(origin_of(record), []).append(record)
     found: dict[tuple[str, ...], dict[str, str]] = {}
-    for origin in dict.fromkeys(map(origin_of, records)):
-        alike = [record for record in records if origin_of(record) == origin]
+    for origin, alike in records.items():
         dates = sorted({record["date"] for record in alike if "date" in record})
         days = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else UNKNOWN
         found[origin] = dict(zip(ORIGIN, origin, strict=True)) | {"date": days, "runs": str(len(alike))}

@@ -38,9 +38,7 @@ def correlations(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, axes = _panels(lines, title)
         for axis, matrix in zip(axes, panels.values(), strict=True):
             image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(True)
+            _frame(axis)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
         yield named("correlation", group), figure
 
@@ -140,6 +138,11 @@ def _scatter(axis: Axes, embeddings: np.ndarray, labels: np.ndarray, classes: Se
     for number, one in enumerate(classes):
         style = {**look(number), "linestyle": "none", "markersize": 2.5, "markeredgewidth": 0}
         axis.plot(*points[labels == one].T, label=f"class {one}", **style)
+    _frame(axis)
+
+
+def _frame(axis: Axes) -> None:
+    """Leave an axis without a scale, in a frame."""
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(True)
