@@ -105,8 +105,10 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
                 return f"{term.method} begins with a stage that needs a trained teacher: mutual learning has none"
             cls = methods[term.method].load()
             # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
-            named = term.parameters.keys() & signature(cls.inapplicable).parameters
-            if reason := cls.inapplicable(student, teacher, **{name: term.parameters[name] for name in named}):
+            named = signature(cls.inapplicable).parameters
+            given = {name: value for name, value in term.parameters.items() if name in named}
+            reason = cls.inapplicable(student, teacher, **given)
+            if reason:
                 return reason if run.peer is None else f"{names}: {reason}"
             n = 2 * run.data.classes  # stands in for data that is not read yet
             labels = None if run.task == "cross_modal" else torch.arange(n) % run.data.classes
@@ -163,11 +165,9 @@ def _mutual_lane(
 ) -> MutualLane:
     """Return the lane of a student and its peer, which begin as each would alone, but for two that would be equal."""
     assert spec.schedule is not None  # both train
-    seeds = {STUDENT: spec.seed, PEER: spec.seed if other != spec.student else seed_from(PEER, spec.seed)}
-    student, peer = (
-        placed(build_network(network, spec.data, seeds[name]), device)
-        for name, network in ((STUDENT, spec.student), (PEER, other))
-    )
+    peer_seed = spec.seed if other != spec.student else seed_from(PEER, spec.seed)
+    student = placed(build_network(spec.student, spec.data, spec.seed), device)
+    peer = placed(build_network(other, spec.data, peer_seed), device)
     terms = _terms(spec, spec.student, {PEER: network_shapes(other, spec.data)}, data, methods, device)
     heard = {STUDENT: network_shapes(spec.student, spec.data)}
     peer_terms = _terms(spec, other, heard, data, methods, device, first=1)

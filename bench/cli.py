@@ -129,7 +129,10 @@ def run_command(
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
-        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
+        if checkpoint.accuracy is None:
+            continue
+        record = store.record(run_id)
+        if record is not None:
             checkpoint.check(record["metrics"]["top1"])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
@@ -226,7 +229,8 @@ def cost(
     for of_pair in costs(plan, cells, methods, settings, steps):
         _say(_cost_table(of_pair))
         found.append(of_pair)
-    _say([f"Written: {escape(', '.join(write(plan, store, [row for one in found for row in one.rows])))}"])
+    written = write(plan, store, [row for one in found for row in one.rows])
+    _say([f"Written: {escape(', '.join(written))}"])
     return RUN_FAILED if any(one.failed for one in found) else OK
 
 
@@ -283,9 +287,13 @@ def _plan(
     from methods.catalog import catalog
 
     methods = catalog(plugin or ())
-    overrides = [*(changes or ()), *(() if seeds is None else [f"seeds={seeds}"])]
-    read, store = load(suite, methods, overrides), _store(results)
-    return plan.build(read, suite, methods, {} if trains else store.sources(suite.stem), overrides), store, methods
+    overrides = list(changes or ())
+    if seeds is not None:
+        overrides.append(f"seeds={seeds}")
+    read = load(suite, methods, overrides)
+    store = _store(results)
+    remembered = {} if trains else store.sources(suite.stem)
+    return plan.build(read, suite, methods, remembered, overrides), store, methods
 
 
 def _store(results: Path) -> "Store":
@@ -296,8 +304,9 @@ def _store(results: Path) -> "Store":
     """
     from bench.store import Store
 
-    if file := next((path for path in (results, *results.parents) if path.is_file()), None):
-        raise RequestError(f"--results {results}: {file} is a file. Name a folder; it is made if it is not there")
+    for path in (results, *results.parents):
+        if path.is_file():
+            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is made if it is not there")
     return Store(results)
 
 
@@ -346,9 +355,11 @@ def _submit(
         _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
     _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: jobs have it already"])
     where = [str(suite), "--results", str(work.results)]
-    same = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    for command, words in (("status", [*where, *same]), ("cancel", where)):
-        _say([escape(f"{command}: python run_suite.py {command} {shlex.join(words)}")])
+    settings = [f"--set={change}" for change in plan.changes]
+    plugins = [f"--plugin={path}" for path in work.plugins]
+    same = shlex.join([*where, *settings, *plugins])
+    _say([escape(f"status: python run_suite.py status {same}")])
+    _say([escape(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
     return OK
 
 
@@ -370,9 +381,11 @@ def _answer(
     found = report.write(plan, store)
     _say(_table(plan, found))
     folder = store.suite_folder(plan.name)
-    _say([f"Tables: {escape(', '.join(str(folder / f'table.{kind}') for kind in ('csv', 'md', 'tex')))}"])
+    tables = [str(folder / f"table.{kind}") for kind in ("csv", "md", "tex")]
+    _say([f"Tables: {escape(', '.join(tables))}"])
     files = [folder / name for name in report.STATISTICS]
-    digest, last = report.digest(plan, found), (files[-1], folder / "report.html")  # both say what they are made of
+    digest = report.digest(plan, found)
+    last = (files[-1], folder / "report.html")  # both say what they are made of
     made = files[0].exists() and all(path.exists() and digest in path.read_text(encoding="utf-8") for path in last)
     if anew or not made:
         from bench import epochs, figures, page, statistics  # each takes a second to import
@@ -383,7 +396,8 @@ def _answer(
         statistics.write(plan, store, found)
         page.write(plan, store, found)
     _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
-    if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
+    names = sorted(path.stem for path in (folder / "figures").glob("*.pdf"))
+    if names:
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / 'report.html'))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
@@ -398,17 +412,23 @@ def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]
     columns = list(zip(texts.columns, *(row for _, row in texts.rows), strict=True))
     yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
     while columns:  # as many pairs side by side as the width takes, the others below
-        widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
-        fitting = max(1, sum(total < _width() for total in itertools.accumulate(widths)) - 1)
+        fitting = _fitting(first, columns)
         table = Table()
-        table.add_column(first[0], overflow="fold")
-        for column in columns[:fitting]:
+        for column in (first, *columns[:fitting]):
             table.add_column(column[0], overflow="fold")
         for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
             table.add_row(*row)
         yield table
         columns = columns[fitting:]
-    yield from [*texts.notes, texts.protocol]
+    yield from texts.notes
+    yield texts.protocol
+
+
+def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]]) -> int:
+    """Return how many columns stand beside the first one within the width, at least one."""
+    widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
+    totals = itertools.accumulate(widths)
+    return max(1, sum(total < _width() for total in totals) - 1)
 
 
 def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
@@ -420,18 +440,29 @@ def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
         first = found.rows[0]
         yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
         table = Table()
-        heads = ("row", "step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters")
-        for name in (*heads, "GFLOP"):
-            table.add_column(name, justify="left" if name == "row" else "right")
+        table.add_column("row", justify="left")
+        for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):
+            table.add_column(name, justify="right")
         for one in found.rows:
-            phases = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
-            rest = (shown(one.peak_mb, 0), shown(one.extra_parameters, 0), shown(one.step_gflop))
-            table.add_row(escape(one.name), *map(shown, phases), *rest)
+            table.add_row(
+                escape(one.name),
+                shown(one.step_ms),
+                shown(one.student_ms),
+                shown(one.term_ms),
+                shown(one.backward_ms),
+                shown(one.optimizer_ms),
+                shown(one.own_percent),
+                shown(one.peak_mb, 0),
+                shown(one.extra_parameters, 0),
+                shown(one.step_gflop),
+            )
         yield table
     else:
         yield head
-    for kind, reasons in (("inapplicable", found.inapplicable), ("failed", found.failed)):
-        yield from (escape(f"{name}: {kind}: {reason}") for name, reason in reasons.items())
+    for name, reason in found.inapplicable.items():
+        yield escape(f"{name}: inapplicable: {reason}")
+    for name, reason in found.failed.items():
+        yield escape(f"{name}: failed: {reason}")
 
 
 def _dry_run(
@@ -441,7 +472,8 @@ def _dry_run(
     from bench.standing import is_open
     from bench.status import plan_tables
 
-    reasons = unserved(plan, (run for run in wanted if is_open(run, plan, store, retried)), methods)
+    left = [run for run in wanted if is_open(run, plan, store, retried)]
+    reasons = unserved(plan, left, methods)
     _say(plan_tables(plan, store, wanted, reasons, retried))
     return OK
 

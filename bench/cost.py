@@ -107,7 +107,8 @@ class Stopwatch:
     """Milliseconds by phase; on a GPU, each phase is waited for."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.times = device, defaultdict[str, list[float]](list)
+        self.device = device
+        self.times: dict[str, list[float]] = defaultdict(list)
         self.start()
 
     def start(self) -> None:
@@ -146,32 +147,37 @@ def costs(
         RequestError: data is missing, a network or a parameter does not fit, or runs have several processes.
     """
     torch.set_num_threads(settings.threads)
-    pairs = {
-        pair: _once(
-            _trained(cell, plan)
-            for cell in plan.cells
-            if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE)
-        )
-        for pair in dict.fromkeys(cell.pair for cell in cells)
-    }
-    pairs = {pair: chosen for pair, chosen in pairs.items() if chosen}
+    pairs: list[list[Cell]] = []
+    for pair in dict.fromkeys(cell.pair for cell in cells):
+        chosen = _to_measure(plan, pair, cells)
+        if chosen:
+            pairs.append(chosen)
     if not pairs:
         raise RequestError("cost: none of these rows trains a student: teachers and initial weights cost no step")
-    if (most := most_processes(cell.runs[0] for chosen in pairs.values() for cell in chosen)) > 1:
+    runs = [cell.runs[0] for chosen in pairs for cell in chosen]
+    most = most_processes(runs)
+    if most > 1:
         raise RequestError(
             f"training: processes: {most}: costs are measured in one process. Add --set training.processes=1, and "
             "--set training.batch_size=N where N images are one process's share"
         )
-    unserved(plan, (cell.runs[0] for chosen in pairs.values() for cell in chosen), methods)
-    data = next(iter(pairs.values()))[0].runs[0].data  # all pairs' students see the suite's
+    unserved(plan, runs, methods)
+    data = runs[0].data  # all pairs' students see the suite's
     train, _ = load(data, settings.data, settings.device, settings.workers)
-    for chosen in pairs.values():
+    for chosen in pairs:
         yield of_pair(plan, chosen, methods, train, settings.device, steps)
+
+
+def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
+    """Return those of some cells that train a student of a pair, and the undistilled student, in the plan's order."""
+    students = [cell for cell in plan.cells if cell.pair == pair and cell.method != TEACHER]
+    wanted = [cell for cell in students if cell in cells or cell.method == NONE]
+    return _once(_trained(cell, plan) for cell in wanted)
 
 
 def _trained(cell: Cell, plan: Plan) -> Cell:
     """Return a cell with the runs that trained its networks, where its own judge them."""
-    return replace(cell, runs=tuple(map(plan.trained, cell.runs)))
+    return replace(cell, runs=tuple(plan.trained(run) for run in cell.runs))
 
 
 def _once(cells: Iterable[Cell]) -> list[Cell]:
@@ -209,22 +215,28 @@ def of_pair(
     found = PairCosts(cells[0].pair, inapplicable=refused)
     training = training_data(cells, plan, train, device)
     teachers = stand_ins(cells, plan, training)
-    rows = []
-    served = [cell for cell in cells if cell.label not in refused]
-    for cell, run in [(one, stage) for one in served for stage in stages(one)]:
-        try:
-            rows.append((cell, build_lane(run, teachers, training.info, methods, device)))
-        except Exception as error:  # a method's own mistake costs its row, not the others
-            found.failed[cell.label] = _reason(error, "while it was built")
-    measured = measure([lane for _, lane in rows], teachers, training, steps)
-    answers = list(zip(rows, measured, strict=True))
-    plain = next((numbers["step_ms"] for (cell, _), numbers in answers if cell.method == NONE and numbers), None)
-    for (cell, lane), numbers in answers:
+    built: list[Cell] = []  # the cell of each lane: one with an initial stage has two
+    lanes: list[Lane] = []
+    for cell in cells:
+        if cell.label in refused:
+            continue
+        for run in stages(cell):
+            try:
+                lanes.append(build_lane(run, teachers, training.info, methods, device))
+                built.append(cell)
+            except Exception as error:  # a method's own mistake costs its row, not the others
+                found.failed[cell.label] = _reason(error, "while it was built")
+    measured = measure(lanes, teachers, training, steps)
+    plain_ms = None  # the undistilled student's step
+    for cell, numbers in zip(built, measured, strict=True):
+        if cell.method == NONE and numbers is not None:
+            plain_ms = numbers["step_ms"]
+    for cell, lane, numbers in zip(built, lanes, measured, strict=True):
         if numbers is None:
             assert lane.failure is not None
             found.failed[_name(cell.label, lane.stage)] = lane.failure.reason
         else:
-            own = None if plain is None else _own(lane, numbers["step_ms"], plain)
+            own = None if plain_ms is None else _own(lane, numbers["step_ms"], plain_ms)
             found.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own))
     return found
 
@@ -232,13 +244,15 @@ def of_pair(
 def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
     """Return a pair's training set, with the view that its teacher has of it."""
     data = cells[0].runs[0].data
-    teachers = (spec.data for spec in _teacher_runs(plan, cells).values())
+    teachers = list(_teacher_runs(plan, cells).values())
+    teacher_data = teachers[0].data if teachers else data
     if cells[0].runs[0].task == "cross_modal":
         train = Split(train.images, None)  # such students see no labels
-    return TrainingData(data, train, device, next(teachers, data))
+    return TrainingData(data, train, device, teacher_data)
 
 
 def _teacher_runs(plan: Plan, cells: Iterable[Cell]) -> dict[str, RunSpec]:
+    """Return the teachers that some cells listen to, by run id."""
     return {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
 
 
@@ -260,11 +274,12 @@ def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
     """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
     data, device = training.teacher_spec, training.device
     built = placed(build_network(network, data, TEACHER_SEED), device).train()
-    norms = [module for module in built.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = None  # one pass sets the statistics
+    for module in built.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # one pass sets the statistics
+    batch = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64)))
     with torch.no_grad():
-        built.features(next(iter(training.epoch(TEACHER_SEED, 0, 1, 64))).teacher_images)
+        built.features(batch.teacher_images)
     shapes = network_shapes(network, data.model_copy(update={"size": training.spec.size}))  # of its students' images
     return Teacher(built.eval().requires_grad_(False), shapes)
 
@@ -282,24 +297,28 @@ def measure(
     """
     if not lanes:
         return []
-    schedule, seed, device = lanes[0].schedule, lanes[0].spec.seed, training.device
+    schedule = lanes[0].schedule
+    seed = lanes[0].spec.seed
     set_products(schedule.precision)
     for lane in lanes:
         with lane.isolated():
             lane.begin_epoch()
-    shared, timed = Stopwatch(device), [(lane, Stopwatch(device)) for lane in lanes]
+    shared = Stopwatch(training.device)
+    timed = [(lane, Stopwatch(training.device)) for lane in lanes]
     for number, batch in enumerate(_batches(training, seed, schedule.batch_size, WARM_UP + steps, shared)):
         features = teacher_features(teachers, lanes, batch.teacher_images)
         if features:
             shared.mark("teacher")
         first = number % len(lanes)  # who comes first after the teacher finds cold caches
-        for lane, watch in (*timed[first:], *timed[:first]):
+        for lane, watch in timed[first:] + timed[:first]:
             if lane.failure is None:
                 watch.start()
                 with lane.isolated():
                     lane.step(batch, features, number, watch.mark)
         shared.start()
-    once = {"teacher_ms": None} | {f"{phase}_ms": value for phase, value in shared.read().items()}
+    once: dict[str, Any] = {"teacher_ms": None}  # unless one was marked
+    for phase, value in shared.read().items():
+        once[f"{phase}_ms"] = value
     found: list[dict[str, Any] | None] = []
     for lane, watch in timed:
         if lane.failure is None:
@@ -316,13 +335,12 @@ def _numbers(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[s
     phases = {f"{phase}_ms": value for phase, value in watch.read().items()}
     with FlopCounterMode(display=False) as counter:
         step()
+    own = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
     return {
         **phases,
         "step_ms": sum(phases.values()),
         "peak_mb": peak_bytes(step, lane.device) / 1e6,
-        "extra_parameters": sum(
-            p.numel() for term in lane.terms for p in term.distiller.parameters() if p.requires_grad
-        ),
+        "extra_parameters": sum(parameter.numel() for parameter in own if parameter.requires_grad),
         "step_gflop": counter.get_total_flops() / 1e9,
     }
 
@@ -361,7 +379,9 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
 
 
 def _own(lane: Lane, step_ms: float, plain_ms: float) -> float:
-    return 100 * (step_ms - (plain_ms if lane.trains_student else 0)) / plain_ms
+    """Return what a lane's step takes beyond the undistilled student's, in percent of the latter."""
+    own_ms = step_ms - plain_ms if lane.trains_student else step_ms
+    return 100 * own_ms / plain_ms
 
 
 def _name(label: str, stage: str) -> str:
@@ -379,7 +399,8 @@ def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Cost)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _rounded(value) for name, value in asdict(cost).items()} for cost in found)
+    for cost in found:
+        writer.writerow({name: _rounded(value) for name, value in asdict(cost).items()})
     path = store.suite_folder(plan.name) / "cost.csv"
     write_whole(path, text.getvalue())  # before the figures: what was measured must not hang on them
     return [str(path), *map(str, write_cost(plan, store))]

@@ -53,30 +53,41 @@ class Progress:
 
     def cohort(self, lanes: "Sequence[Lane]") -> None:
         """Start a cohort's table."""
-        self.lanes, self.clock, self.rate, self.lane_epoch_s, self.progress = lanes, None, 0.0, 0.0, ""
+        self.lanes = lanes
+        self.clock = None
+        self.rate = 0.0
+        self.lane_epoch_s = 0.0
+        self.progress = ""
         logger.info("%s: training %d together: %s", self._what(), len(lanes), ", ".join(map(self._title, lanes)))
 
     def step(self, lanes: "Sequence[Lane]", step: int, steps: int) -> None:
         """Show the step, a few times a second."""
         if self.live and time.monotonic() - self.redrawn > REFRESH_S:
-            self.progress, self.clock = f"step {step}/{steps}", lanes[0].clock
+            self.progress = f"step {step}/{steps}"
+            self.clock = lanes[0].clock
             self._redraw()
 
     def epoch(self, lanes: "Sequence[Lane]", clock: "Clock", seconds: float, steps: int) -> None:
         """Show an epoch's end."""
-        self.clock, self.rate, self.lane_epoch_s = clock, steps / seconds, seconds / len(lanes)
+        self.clock = clock
+        self.rate = steps / seconds
+        self.lane_epoch_s = seconds / len(lanes)
         if self.live:
             self._redraw()
             return
         sound = [lane for lane in lanes if lane.failure is None]
         name = _metric(lanes[0])
         scores = ", ".join(f"{self._title(lane)} {lane.rows[-1][name]:.1f}" for lane in sound if name in lane.rows[-1])
-        loss = ", ".join(f"{self._title(lane)} {lane.rows[-1]['loss']:.3g}" for lane in sound)
-        parts = [
-            f"{self._what()} | {self._epoch(lanes[0])}",
-            f"{self.rate:.1f} steps/s | {seconds:.1f} s | {self._left()}",
-        ]
-        logger.info("%s | %s", " | ".join(parts), f"{name} %: {scores}" if scores else f"loss: {loss}")
+        losses = ", ".join(f"{self._title(lane)} {lane.rows[-1]['loss']:.3g}" for lane in sound)
+        logger.info(
+            "%s | %s | %.1f steps/s | %.1f s | %s | %s",
+            self._what(),
+            self._epoch(lanes[0]),
+            self.rate,
+            seconds,
+            self._left(),
+            f"{name} %: {scores}" if scores else f"loss: {losses}",
+        )
         for lane in lanes:
             if lane.failure is not None:
                 logger.warning(
@@ -98,7 +109,8 @@ class Progress:
                 continue
             scores = [row[metric] for row in lane.rows if metric in row]
             loss = f"{lane.rows[-1]['loss']:.3f}" if lane.rows else ""
-            last, best = (f"{scores[-1]:.2f}", f"{max(scores):.2f}") if scores else ("", "")
+            last = f"{scores[-1]:.2f}" if scores else ""
+            best = f"{max(scores):.2f}" if scores else ""
             table.add_row(escape(self._title(lane)), str(lane.clock.epoch - 1), loss, last, best)
         self.live.update(table, refresh=True)
         self.redrawn = time.monotonic()
@@ -113,8 +125,9 @@ class Progress:
     def _epoch(self, lane: "Lane") -> str:
         if self.clock is None:
             return ""
-        epochs = lane.schedule.epochs if self.clock.stage else lane.schedule.initial_epochs
-        return f"{'epoch' if self.clock.stage else 'initial epoch'} {self.clock.epoch}/{epochs}"
+        if self.clock.stage:  # the main one
+            return f"epoch {self.clock.epoch}/{lane.schedule.epochs}"
+        return f"initial epoch {self.clock.epoch}/{lane.schedule.initial_epochs}"
 
     def _left(self) -> str:
         epochs = sum(lane.epochs_left for lane in self.lanes if lane.failure is None and not lane.done)

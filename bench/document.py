@@ -26,7 +26,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
             raise RequestError(f"{path}: larger than {LARGEST_FILE} bytes; a suite file is a page of text")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        near = suggest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        near = ""
+        if path.parent.is_dir():
+            near = suggest(path.name, [file.name for file in path.parent.glob("*.yaml")])
         raise RequestError(f"{path}: there is no such file. {near}".strip()) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
@@ -104,12 +106,15 @@ def override(document: dict[str, Any], places: dict[Place, str], change: str) ->
         RequestError: the change is not of that form.
     """
     key, equals, text = change.partition("=")
-    where = f"--set {change if len(change) <= 100 else change[:97] + '...'}"
+    shown = change if len(change) <= 100 else f"{change[:97]}..."
+    where = f"--set {shown}"
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise RequestError(f"{where}: write it as KEY=VALUE, for example --set training.epochs=2")
-    *parents, last = at = tuple(key.split("."))
-    for place in [place for place in places if place[: len(at)] == at]:
-        del places[place]
+    at = tuple(key.split("."))
+    *parents, last = at
+    for place in list(places):
+        if place[: len(at)] == at:
+            del places[place]
     value = _parse(text, where, at, places)
     for depth, parent in enumerate(parents, start=1):
         document = document.setdefault(parent, {})
@@ -125,9 +130,14 @@ def frozen(value: object) -> object:
     """Return plain data with tuples for lists and text for keys, as the strict types take them."""
     if isinstance(value, dict):
         return {str(key): frozen(item) for key, item in value.items()}
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(frozen(item) for item in value)
+    return value
 
 
 def dotted(at: Place) -> str:
     """Return a key's place as text: `methods[2].weight`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+    text = ""
+    for part in at:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".")

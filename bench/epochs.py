@@ -19,12 +19,14 @@ def write_csv(plan: Plan, store: Store) -> Path:
     A run that serves several cells stands under the first. A column that a run's epochs lack is empty.
     """
     titles = plan.titles
-    rows = [
-        {"pair": titles[run.id][0], "row": titles[run.id][1], "seed": run.seed, "run": run.id} | epoch
-        for run in plan.runs.values()
-        for epoch in store.epochs(run.id)
-    ]
-    columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch", *(name for row in rows for name in row)])
+    columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch"])
+    rows = []
+    for run in plan.runs.values():
+        for epoch in store.epochs(run.id):
+            pair, title = titles[run.id]
+            row = {"pair": pair, "row": title, "seed": run.seed, "run": run.id, **epoch}
+            columns |= dict.fromkeys(row)
+            rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -39,8 +41,11 @@ def write_events(plan: Plan, store: Store) -> None:
     if not plan.suite.tensorboard:
         return
     for run_id in plan.runs:
-        epochs, path = (store.folder(run_id) / name for name in (EPOCHS, EVENTS))
-        if epochs.exists() and not (path.exists() and path.stat().st_mtime >= epochs.stat().st_mtime):
+        epochs = store.folder(run_id) / EPOCHS
+        path = store.folder(run_id) / EVENTS
+        if not epochs.exists():
+            continue
+        if not path.exists() or path.stat().st_mtime < epochs.stat().st_mtime:
             write_whole(path, events(store.epochs(run_id)))
 
 
@@ -53,13 +58,15 @@ def events(epochs: Iterable[Mapping[str, Any]]) -> bytes:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    buffer, trained_s = io.BytesIO(), 0.0
+    buffer = io.BytesIO()
     writer = RecordWriter(buffer)
+    trained_s = 0.0
     writer.write(Event(wall_time=trained_s, file_version=FORMAT).SerializeToString())
     for epoch in epochs:
         trained_s += epoch.get("wall_s", 0.0)
         stage = "" if epoch["stage"] == "main" else f"{epoch['stage']}/"
         numbers = {name: value for name, value in epoch.items() if name not in ("stage", "epoch")}
         values = [Summary.Value(tag=f"{stage}{name}", simple_value=value) for name, value in numbers.items()]
-        writer.write(Event(wall_time=trained_s, step=epoch["epoch"], summary=Summary(value=values)).SerializeToString())
+        event = Event(wall_time=trained_s, step=epoch["epoch"], summary=Summary(value=values))
+        writer.write(event.SerializeToString())
     return buffer.getvalue()

@@ -69,11 +69,12 @@ def tasks(store: Store, suite: str = "*") -> list[Task]:
     """
     records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
     known = queue(job_name(record.parent) for record in records)
-    return [
-        Task(job, tuple(runs), log_of(record.parent, job), *known.get(job, ()))
-        for record in records
-        for job, runs in json.loads(record.read_text())["tasks"].items()
-    ]
+    found = []
+    for record in records:
+        for job, runs in json.loads(record.read_text())["tasks"].items():
+            state, reason = known.get(job, ("", ""))
+            found.append(Task(job, tuple(runs), log_of(record.parent, job), state, reason))
+    return found
 
 
 def queue(names: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -82,11 +83,16 @@ def queue(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     Raises:
         RequestError: the scheduler does not answer.
     """
-    if not (chosen := ",".join(names)):
+    chosen = ",".join(names)
+    if not chosen:
         return {}
     answer = command("squeue", "--noheader", "--array", f"--name={chosen}", "--format=%i|%T|%r")
-    jobs = [line.split("|", 2) for line in answer.splitlines()]
-    return {job: (state, "" if reason == "None" else reason) for job, state, reason in jobs if state != ENDING}
+    found = {}
+    for line in answer.splitlines():
+        job, state, reason = line.split("|", 2)
+        if state != ENDING:
+            found[job] = (state, "" if reason == "None" else reason)
+    return found
 
 
 def cancel(waiting: Sequence[Task]) -> None:
@@ -110,7 +116,8 @@ def command(name: str, *arguments: str) -> str:
     try:
         answer = subprocess.run([name, *arguments], capture_output=True, text=True, env=own, timeout=120, check=True)
     except subprocess.CalledProcessError as error:
-        raise RequestError(f"{name}: {' '.join(error.stderr.split()) or f'exit status {error.returncode}'}") from None
+        said = " ".join(error.stderr.split())
+        raise RequestError(f"{name}: {said or f'exit status {error.returncode}'}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RequestError(f"{name} does not answer: {error}") from None
     return answer.stdout

@@ -63,7 +63,8 @@ class Meter:
     """Sums over an epoch's samples, kept on the device; reading them is the epoch's one synchronisation."""
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        self.names, self.samples = names, 0
+        self.names = names
+        self.samples = 0
         self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
 
     def add(self, means: Tensor, samples: int) -> None:
@@ -73,7 +74,8 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """Return the means over all samples."""
-        return dict(zip(self.names, (self.sums / max(self.samples, 1)).tolist(), strict=True))
+        means = self.sums / max(self.samples, 1)
+        return dict(zip(self.names, means.tolist(), strict=True))
 
 
 @dataclass
@@ -106,8 +108,11 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.device = next(self.student.parameters()).device
-        stages = [(term, term.distiller.initial_stage()) for term in self.terms]
-        self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
+        self.initial: list[tuple[Term, InitialStage]] = []
+        for term in self.terms:
+            stage = term.distiller.initial_stage()
+            if stage is not None:
+                self.initial.append((term, stage))
         if self.initial and self.schedule.initial_epochs:
             self.clock = Clock(INITIAL, 1)
         self.objective = OBJECTIVES[self.spec.task]
@@ -141,7 +146,9 @@ class Lane:
     def epochs_left(self) -> int:
         """Return how many epochs of both stages are to come."""
         left = self.schedule.epochs + 1 - self.clock.epoch
-        return left if self.clock.stage == MAIN else left + self.schedule.initial_epochs
+        if self.clock.stage == INITIAL:
+            left += self.schedule.initial_epochs
+        return left
 
     @property
     def teachers(self) -> set[str]:
@@ -151,11 +158,12 @@ class Lane:
 
     def advance(self) -> None:
         """Move the clock one epoch on."""
-        self.trained, self.seconds = 0, 0.0
+        self.trained = 0
+        self.seconds = 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             # what is frozen now reads its norms' statistics, of which each process has had its own
-            self.group.copy_first([b for _, stage in self.initial for m in stage.modules for b in m.buffers()])
+            self.group.copy_first([buffer for module in self._initial_modules for buffer in module.buffers()])
             self.clock = Clock(MAIN, 1)
             self._enter_stage()
         else:
@@ -163,32 +171,33 @@ class Lane:
 
     def _enter_stage(self) -> None:
         """Start the stage's optimizer afresh; the main stage freezes what the initial one trained."""
+        lr = self.schedule.lr
+        groups: list[dict[str, Any]] = []
         if self.clock.stage == INITIAL:
-            groups = [
-                {
-                    "params": [p for module in stage.modules for p in module.parameters()],
-                    "lr": stage.lr or self.schedule.lr,
-                }
-                for _, stage in self.initial
-                if stage.modules
-            ]
+            for _, stage in self.initial:
+                if stage.modules:
+                    own = [p for module in stage.modules for p in module.parameters()]
+                    groups.append({"params": own, "lr": stage.lr or lr})
             if self.trains_student:
                 trunk = [p for module in self.student.trunk() for p in module.parameters()]
-                groups.append({"params": trunk, "lr": self.schedule.lr})
+                groups.append({"params": trunk, "lr": lr})
         else:
-            for _, stage in self.initial:
-                for module in stage.modules:
-                    module.requires_grad_(False)
+            for module in self._initial_modules:
+                module.requires_grad_(False)
             modules: list[nn.Module] = [self.student, *(term.distiller for term in self.terms)]
             trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-            groups = [{"params": trained, "lr": self.schedule.lr}]
+            groups.append({"params": trained, "lr": lr})
         momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
         self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
     @property
+    def _initial_modules(self) -> list[nn.Module]:
+        return [module for _, stage in self.initial for module in stage.modules]
+
+    @property
     def stage(self) -> str:
         """Return the present stage's name: initial or main."""
-        return ("initial", "main")[self.clock.stage]
+        return "initial" if self.clock.stage == INITIAL else "main"
 
     @property
     def trains_student(self) -> bool:
@@ -203,23 +212,29 @@ class Lane:
         self.student.train(not initial)
         for term in self.terms:
             term.distiller.train(not initial)
-        for _, stage in self.initial:
-            for module in stage.modules:
-                module.train(initial)
-        if initial:
-            if self.trains_student:
-                for module in self.student.trunk():
-                    module.train()
-            names = ["loss"]
-        else:
+        for module in self._initial_modules:
+            module.train(initial)
+        if initial and self.trains_student:
+            for module in self.student.trunk():
+                module.train()
+        if not initial:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.schedule, self.clock.epoch)
-            titles = [(f"term{i}_{term.name}", term.distiller.observes) for i, term in enumerate(self.terms)]
-            own = [name for title, observes in titles for name in (title, *(f"{title}_{what}" for what in observes))]
-            labels = ["ce", f"train_{self.objective.hit}"] if self.objective else []
-            names = ["loss", *labels, *own]
         if not self.trained:
-            self.meter = Meter(names, self.device)
+            self.meter = Meter(self._measured(), self.device)
+
+    def _measured(self) -> list[str]:
+        """Return the names of what the present stage measures, in the order in which `step` gives it."""
+        names = ["loss"]
+        if self.clock.stage == INITIAL:
+            return names
+        if self.objective is not None:
+            names += ["ce", f"train_{self.objective.hit}"]
+        for i, term in enumerate(self.terms):
+            title = f"term{i}_{term.name}"
+            names.append(title)
+            names += [f"{title}_{what}" for what in term.distiller.observes]
+        return names
 
     def step(
         self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = ignore
@@ -245,14 +260,17 @@ class Lane:
 
     def _seed(self, number: int) -> None:
         """Let what is drawn in a step depend on that step alone, and on the process: each draws for other samples."""
-        own = (self.group.rank,) if self.group.rank else ()
-        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number, *own))
+        place = [*self.clock, number]
+        if self.group.rank:
+            place.append(self.group.rank)
+        torch.manual_seed(seed_from("step", self.spec.seed, *place))
 
     def _update(self, values: Sequence[Tensor], samples: int) -> None:
         """Take the step that all processes' gradients ask for, and add a batch's means to the meter."""
         means = torch.stack([value.detach().double() for value in values])
-        trained = (p for group in self.optimizer.param_groups for p in group["params"])
-        samples = self.group.average([*(p.grad for p in trained if p.grad is not None), means], samples)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in trained if p.grad is not None]
+        samples = self.group.average([*gradients, means], samples)
         self.optimizer.step()
         if self.clock.stage == MAIN:
             for term in self.terms:
@@ -275,7 +293,8 @@ class Lane:
             return torch.stack(losses).sum(), []
         assert features is not None  # the main stage trains the student
         logits = as_float32(features, maps=False).logits
-        total, values = torch.zeros_like(logits[0, 0]), []
+        total = torch.zeros_like(logits[0, 0])
+        values: list[Tensor] = []
         if self.objective is not None:
             assert batch.targets is not None  # the task has labels
             ce = self.objective.loss(logits, batch.targets)
@@ -283,9 +302,12 @@ class Lane:
             values += [ce, self.objective.hits(logits, batch.targets)]
         for term in self.terms:
             value = self._value(term, term.distiller.loss, features, teachers, batch)
-            if value is not None:
+            if value is None:
+                values.append(torch.zeros_like(total))
+            else:
                 total = total + term.weight * value
-            values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
+                values.append(value)
+            values += term.distiller.observed()
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
@@ -323,19 +345,24 @@ class Lane:
         except ProcessLostError:
             raise
         except Exception as error:
-            of_several = f", process {self.group.rank} of {self.group.size}" if self.group.size > 1 else ""
-            self.failure = self.group.settle(failure_of(error, self._where() + of_several))
+            where = self._where()
+            if self.group.size > 1:
+                where += f", process {self.group.rank} of {self.group.size}"
+            self.failure = self.group.settle(failure_of(error, where))
         else:
             self.failure = self.group.settle(self.failure)
 
     def check_finite(self) -> None:
         """Let the lane leave as diverged if its loss or a parameter is not finite."""
-        weights = torch.stack([p.detach().isfinite().all() for p in self.student.parameters()]).all()
-        if not (math.isfinite(self.meter.read()["loss"]) and bool(weights)):
+        loss = self.meter.read()["loss"]
+        finite_weights = torch.stack([p.detach().isfinite().all() for p in self.student.parameters()]).all()
+        if not math.isfinite(loss) or not finite_weights:
             self.failure = Failure("diverged", f"the loss is not finite {self._where()}")
 
     def _where(self) -> str:
-        return f"in {'initial ' if self.clock.stage == INITIAL else ''}epoch {self.clock.epoch}"
+        if self.clock.stage == INITIAL:
+            return f"in initial epoch {self.clock.epoch}"
+        return f"in epoch {self.clock.epoch}"
 
     # checkpoints
 
@@ -371,14 +398,18 @@ class Lane:
         self.optimizer.load_state_dict(state["optimizer"])
         self.rows = state["rows"]
         if begun := state.get("begun"):
-            self.trained, self.seconds, meter = begun["trained"], begun["seconds"], begun["meter"]
+            self.trained = begun["trained"]
+            self.seconds = begun["seconds"]
+            meter = begun["meter"]
             self.meter = Meter(meter["names"], self.device)
-            self.meter.sums, self.meter.samples = meter["sums"], meter["samples"]
+            self.meter.sums = meter["sums"]
+            self.meter.samples = meter["samples"]
 
 
 def learning_rate(schedule: Schedule, epoch: int) -> float:
     """Return the main stage's rate in an epoch (from 1): the first lower rate is epoch milestone + 1's."""
-    return schedule.lr * schedule.lr_decay ** sum(epoch > milestone for milestone in schedule.milestones)
+    passed = sum(epoch > milestone for milestone in schedule.milestones)
+    return schedule.lr * schedule.lr_decay**passed
 
 
 def failure_of(error: Exception, where: str) -> Failure:

@@ -85,10 +85,16 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
     def answer(run: RunSpec) -> str | None:
         of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
         if of_all_seeds not in answers:
-            answers[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+            needed = {name: plan.runs[name] for name in run.needs}
+            answers[of_all_seeds] = inapplicable(run, needed, methods)
         return answers[of_all_seeds]
 
-    return {run.id: reason for run in runs if (reason := answer(plan.trained(run)) or answer(run))}
+    reasons = {}
+    for run in runs:
+        reason = answer(plan.trained(run)) or answer(run)
+        if reason:
+            reasons[run.id] = reason
+    return reasons
 
 
 def settle(plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str]) -> None:
@@ -106,7 +112,8 @@ def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
     Raises:
         RequestError: they cannot be had.
     """
-    for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
+    named = {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}
+    for data in named.values():
         fetch(data, folder)
     for run in runs:
         if run.has_published_weights:
@@ -126,7 +133,8 @@ def needs_data(run: RunSpec) -> bool:
 
 def most_processes(runs: Iterable[RunSpec]) -> int:
     """Return the most processes that one of some runs is trained by."""
-    return max((run.schedule.processes or 1 for run in runs if run.schedule is not None), default=1)
+    schedules = [run.schedule for run in runs if run.schedule is not None]
+    return max((schedule.processes or 1 for schedule in schedules), default=1)
 
 
 class Unobserved:
@@ -166,8 +174,8 @@ class Part:
         if device.type == "cuda":
             device = torch.device("cuda", (device.index or 0) + group.rank)
             torch.cuda.set_device(device)
-        settings, store = replace(self.settings, device=device), ReadStore(self.results)
-        launcher = Launcher(self.plan, store, catalog(self.plugins), settings)
+        settings = replace(self.settings, device=device)
+        launcher = Launcher(self.plan, ReadStore(self.results), catalog(self.plugins), settings)
         torch.set_num_threads(settings.threads)
         launcher.fit([self.plan.runs[run_id] for run_id in self.runs], group, Unobserved())
 
@@ -210,7 +218,8 @@ class Launcher:
         for run in open_runs:
             if needs_data(run):
                 self._data(run.data)
-        for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
+        needs = dict.fromkeys(needed for run in open_runs for needed in run.needs)
+        for name in needs:
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self._network(self.plan.runs[name])
         self._evaluated = self._evaluate_checkpoints(wanted)
@@ -224,10 +233,13 @@ class Launcher:
             cohort_ended()
 
     def _check_devices(self, runs: Sequence[RunSpec]) -> None:
-        device, most = self.settings.device, most_processes(runs)
-        if device.type == "cuda" and (device.index or 0) + most > torch.cuda.device_count():
+        device = self.settings.device
+        if device.type != "cuda":
+            return
+        first, most, there = device.index or 0, most_processes(runs), torch.cuda.device_count()
+        if first + most > there:
             raise RequestError(
-                f"training: processes: {most}: each needs a GPU of its own, and torch sees {torch.cuda.device_count()} "
+                f"training: processes: {most}: each needs a GPU of its own, and torch sees {there} "
                 "here. Set fewer, which makes it another run, or use --device cpu"
             )
 
@@ -244,7 +256,8 @@ class Launcher:
                 continue
             held: list[RunSpec] = []
             try:
-                held += (run for run in cohort.runs if self.store.claim(run.id))
+                # one by one: if a claim raises, those before it are released
+                held.extend(run for run in cohort.runs if self.store.claim(run.id))
                 # another process may have ended a run between the look at its state and the claim
                 held_open = [run for run in held if is_open(run, self.plan, self.store)]
                 if held_open:
@@ -323,13 +336,24 @@ class Launcher:
         facts = provenance(device, self.settings.threads)
 
         def record(lane: Lane) -> dict[str, Any]:
-            files = {term.method: self.methods[term.method].sha256 for term in lane.spec.terms}
-            used = {name: hashes[name] for name in lane.spec.teachers}
-            source = {"source_sha256": hashes[lane.spec.source]} if lane.spec.source else {}
-            return facts | source | {"teachers_sha256": used, "methods_sha256": files}
+            found = dict(facts)
+            if lane.spec.source:
+                found["source_sha256"] = hashes[lane.spec.source]
+            found["teachers_sha256"] = {name: hashes[name] for name in lane.spec.teachers}
+            found["methods_sha256"] = {term.method: self.methods[term.method].sha256 for term in lane.spec.terms}
+            return found
 
-        keep, within_epoch_s = self.settings.keep_checkpoints, 60 * self.settings.checkpoint_minutes
-        return Cohort(lanes, teachers, training, test, runs[0].seed, record, keep, within_epoch_s, group)
+        return Cohort(
+            lanes=lanes,
+            teachers=teachers,
+            train=training,
+            test=test,
+            seed=runs[0].seed,
+            record=record,
+            keep_checkpoints=self.settings.keep_checkpoints,
+            within_epoch_s=60 * self.settings.checkpoint_minutes,
+            group=group,
+        )
 
     def _data(self, spec: DataSpec) -> tuple[Split, Split]:
         if spec.key not in self._loaded:

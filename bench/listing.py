@@ -47,19 +47,22 @@ Kind = tuple[dict[str, str], Callable[[str], Iterator[Any]]]
 def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
     def methods() -> Kind:
         known = catalog(plugins)
-        return {name: _first_line(method.summary) for name, method in known.items()}, lambda n: _method(known[n])
+        summaries = {name: _first_line(method.summary) for name, method in known.items()}
+        return summaries, lambda name: _method(known[name])
 
     def models() -> Kind:
         known = {name: entry.summary for name, entry in NETWORKS.items()}
-        return known, lambda n: iter([escape(f"{n}: {known[n]}")])
+        return known, lambda name: iter([escape(f"{name}: {known[name]}")])
 
     def datasets() -> Kind:
         known = {name: f"{data.summary}; {data.where}" for name, data in DATASETS.items()}
-        return known | {IMAGEFOLDER: IMAGEFOLDER_SUMMARY}, _dataset
+        known[IMAGEFOLDER] = IMAGEFOLDER_SUMMARY
+        return known, _dataset
 
     def suites() -> Kind:
         paths = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
-        return {n: _title(path) for n, path in paths.items()}, lambda n: iter([escape(paths[n].read_text("utf-8"))])
+        titles = {name: _title(path) for name, path in paths.items()}
+        return titles, lambda name: iter([escape(paths[name].read_text("utf-8"))])
 
     return {"methods": methods, "models": models, "datasets": datasets, "suites": suites}
 
@@ -70,7 +73,8 @@ def _first_line(text: str) -> str:
 
 def _title(path: Path) -> str:
     try:
-        return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("title", ""))
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return str(document.get("title", ""))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
         return "cannot be read as a suite"
 

@@ -30,19 +30,25 @@ def messages(error: ValidationError, places: Mapping[Place, str], allowed_keys: 
         found.setdefault(at, []).append(item)
     for at, items in found.items():
         # a union complains once a branch: a list is judged as a list, all else as the other branch
-        if any(place[: len(at)] == at and place != at for place in found) and _judged_as_list(items):
+        has_wrong_items = any(place[: len(at)] == at and place != at for place in found)
+        if has_wrong_items and _judged_as_list(items):
             continue  # its items say what is wrong
-        if reason := reason_of(items, allowed_keys):
-            known = at
-            while known and known not in places:
-                known = known[:-1]
-            yield f"{places[known]}: {dotted(at) + ': ' if at else ''}{reason}"
+        reason = reason_of(items, allowed_keys)
+        if reason:
+            key = f"{dotted(at)}: " if at else ""
+            yield f"{places[_nearest(at, places)]}: {key}{reason}"
+
+
+def _nearest(at: Place, places: Mapping[Place, str]) -> Place:
+    """Return the innermost place around one, or itself, that stands in the file."""
+    while at and at not in places:
+        at = at[:-1]
+    return at
 
 
 def _judged_as_list(items: Sequence[ErrorDetails]) -> bool:
-    return all(
-        isinstance(item["input"], tuple) and item["type"] in (*WANTED, "too_short", "too_long") for item in items
-    )
+    of_lists = {*WANTED, "too_short", "too_long"}
+    return all(isinstance(item["input"], tuple) and item["type"] in of_lists for item in items)
 
 
 def _place(loc: Place, places: Mapping[Place, str]) -> Place:
@@ -56,15 +62,21 @@ def _place(loc: Place, places: Mapping[Place, str]) -> Place:
 
 def _is_key(part: str | int) -> bool:
     """Return whether a part of pydantic's place can be a key, rather than a union's branch such as `tuple[...]`."""
-    return isinstance(part, int) or (
-        re.fullmatch(r"[a-z_]\w*", part) is not None and part not in {"int", "str", "float"}
-    )
+    if isinstance(part, int):
+        return True
+    is_word = re.fullmatch(r"[a-z_]\w*", part) is not None
+    return is_word and part not in {"int", "str", "float"}
 
 
 WANTED = {  # what pydantic's errors of type ask for
-    **{"int_type": "a whole number", "float_type": "a number", "string_type": "text", "bool_type": "true or false"},
-    **{"model_type": "a mapping of keys to values", "dict_type": "a mapping of keys to values"},
-    **{"tuple_type": "a list", "finite_number": "a finite number"},
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "model_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
 }
 
 
@@ -76,25 +88,32 @@ def reason_of(items: Sequence[ErrorDetails], allowed_keys: AllowedKeys = lambda 
         allowed_keys: for suggestions.
     """
     items = [item for item in items if item["type"] not in WANTED] or items  # of a type, but out of range, comes first
-    kind, found, message = items[0]["type"], items[0]["input"], items[0]["msg"].removeprefix("Value error, ")
+    first = items[0]
+    kind = first["type"]
+    found = first["input"]
+    message = first["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        at = items[0]["loc"]
+        at = first["loc"]
         return f"unknown key {at[-1]!r}. {suggest(str(at[-1]), allowed_keys(at))}"
     shown = json.dumps(found, default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    if isinstance(found, str) and kind in ("int_type", "float_type") and (number := _number(found)) is not None:
-        return f"{shown} is text to YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
+    if len(shown) > 60:
+        shown = f"{shown[:57]}..."
+    if isinstance(found, str) and kind in ("int_type", "float_type"):
+        number = _number(found)
+        if number is not None:
+            return f"{shown} is text to YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
     if isinstance(found, bool) and kind == "string_type":
         return f"{shown} is a truth value to YAML (as are yes, no, on, off): put the word in quotes"
-    if kind in ("too_short", "too_long") and isinstance(found, tuple):
-        bound, length = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
-        return f"found {shown}: must hold at {bound} {items[0]['ctx'][length]} item(s)"
-    wanted = " or ".join(dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED))
-    allowed = f"must be {wanted}" if wanted else message.replace("Input should be", "must be")
+    if kind == "too_short" and isinstance(found, tuple):
+        return f"found {shown}: must hold at least {first['ctx']['min_length']} item(s)"
+    if kind == "too_long" and isinstance(found, tuple):
+        return f"found {shown}: must hold at most {first['ctx']['max_length']} item(s)"
+    wanted = dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED)
+    allowed = f"must be {' or '.join(wanted)}" if wanted else message.replace("Input should be", "must be")
     return f"found {shown}: {allowed[0].lower()}{allowed[1:]}"
 
 

@@ -59,7 +59,8 @@ class TopK:
     """The share of images whose label is the likeliest class, and among the five likeliest."""
 
     def __init__(self, device: torch.device) -> None:
-        self.hits, self.n = torch.zeros(2, dtype=torch.float64, device=device), 0
+        self.hits = torch.zeros(2, dtype=torch.float64, device=device)
+        self.n = 0
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch: logits (B, K), targets (B,)."""
@@ -118,7 +119,11 @@ class Overlap:
 
 
 CLASSIFICATION: Objective = Classification()
-OBJECTIVES: Mapping[Task, Objective | None] = {
-    task: {"top1": CLASSIFICATION, "miou": Segmentation()}[metrics[0]] if metrics else None
-    for task, metrics in METRICS.items()
+OBJECTIVES: Mapping[Task, Objective | None] = {  # None where labels are not looked at
+    "compression": CLASSIFICATION,
+    "cross_modal": None,
+    "mutual": CLASSIFICATION,
+    "probe": CLASSIFICATION,
+    "finetune": CLASSIFICATION,
+    "segmentation": Segmentation(),
 }

@@ -16,10 +16,12 @@ UNKNOWN = "—"
 
 def command(plan: Plan, *options: str) -> str:
     """Return the command line that trains a suite, or a part of it, as it was planned."""
+    words = ["python", "run_suite.py", _from_here(plan.file), *options]
+    words += [f"--set={change}" for change in plan.changes]
     used = {term.method for run in plan.runs.values() for term in run.terms}
-    elsewhere = sorted(used - {path.stem for path in own_files()})
-    words = [*options, *(f"--set={change}" for change in plan.changes), *(f"--plugin={name}.py" for name in elsewhere)]
-    return shlex.join(["python", "run_suite.py", _from_here(plan.file), *words])
+    own = {path.stem for path in own_files()}
+    words += [f"--plugin={name}.py" for name in sorted(used - own)]
+    return shlex.join(words)
 
 
 def _from_here(path: Path) -> str:
@@ -32,19 +34,32 @@ def origins(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, str]]:
     """Return how the finished runs were made: commit, machine, versions, the days, and how many runs share them."""
     records: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for run_id in plan.runs:
-        if (record := store.record(run_id)) is not None:
+        record = store.record(run_id)
+        if record is not None:
             records.setdefault(origin_of(record), []).append(record)
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for origin, alike in records.items():
-        dates = sorted({record["date"] for record in alike if "date" in record})
-        days = " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else UNKNOWN
-        found[origin] = dict(zip(ORIGIN, origin, strict=True)) | {"date": days, "runs": str(len(alike))}
+        found[origin] = {
+            **dict(zip(ORIGIN, origin, strict=True)),
+            "date": _days({record["date"] for record in alike if "date" in record}),
+            "runs": str(len(alike)),
+        }
     return found
+
+
+def _days(dates: set[str]) -> str:
+    """Return the first and the last of some days, or the only one."""
+    if not dates:
+        return UNKNOWN
+    first, last = min(dates), max(dates)
+    return first if first == last else f"{first} to {last}"
 
 
 def origin_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a record's `ORIGIN`."""
     commit = record.get("commit") or "not recorded"
+    if record.get("dirty"):
+        commit = f"{commit} with changes beside it"
+    host, device, threads = (str(record.get(name, UNKNOWN)) for name in ("host", "device", "threads"))
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    facts = (str(record.get(name, UNKNOWN)) for name in ("host", "device", "threads"))
-    return (f"{commit} with changes beside it" if record.get("dirty") else commit, *facts, versions or UNKNOWN)
+    return commit, host, device, threads, versions or UNKNOWN

@@ -18,7 +18,8 @@ class Moments:
 
     def __init__(self, origin: Tensor) -> None:
         """Start with no sample; `origin` (K,) is what is taken off each."""
-        self.origin, self.samples = origin.double(), 0
+        self.origin = origin.double()
+        self.samples = 0
         self.total = torch.zeros_like(self.origin)
         self.products = torch.outer(self.total, self.total)
 
@@ -58,7 +59,9 @@ def outputs(
         their flattened maps, each less its mean over those images. Linear CKA is <A, B> / (|A| |B|) of two of them.
     """
     network.eval()
-    moments, embeddings, found = None, [], dict[str, Tensor]()
+    moments: Moments | None = None
+    embeddings: list[Tensor] = []
+    found: dict[str, Tensor] = {}
     viewer = Viewer(data, device)
     places = torch.arange(len(split)).split(batch_sizes(len(split), COMPARED))
     for images in split.images.batches(places):
@@ -71,7 +74,8 @@ def outputs(
             embeddings.append(features.embedding)
         moments.add(features.logits)
     assert moments is not None  # a split has images
-    found |= {"correlation": moments.correlation().float(), "embedding": torch.cat(embeddings)[:EMBEDDED].half()}
+    found["correlation"] = moments.correlation().float()
+    found["embedding"] = torch.cat(embeddings)[:EMBEDDED].half()
     if split.targets is not None:
         found["labels"] = split.targets[:EMBEDDED].short()
     return {name: value.contiguous().cpu() for name, value in found.items()}

@@ -102,7 +102,7 @@ def render(plan: Plan, store: Store, found: Sequence[Outcome]) -> str:
         columns=columns,
         metrics=sorted({column.metric for column in columns}),
         rows=rows,
-        has_arrows=any(set(box.spread) & {report.ABOVE, report.BELOW} for row in rows for box in row["boxes"]),
+        has_arrows=any(_has_arrow(box) for row in rows for box in row["boxes"]),
         counts=_counts(found),
         unfinished=_unfinished(found),
         protocol=report.protocol(plan),
@@ -148,6 +148,10 @@ def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dic
     return columns, rows, opened
 
 
+def _has_arrow(box: Box) -> bool:
+    return report.ABOVE in box.spread or report.BELOW in box.spread
+
+
 def _box(index: int, outcome: Outcome, column: Column, place: int, arrow: str) -> Box:
     values = outcome.values[column.metric]
     if not values:
@@ -157,7 +161,8 @@ def _box(index: int, outcome: Outcome, column: Column, place: int, arrow: str) -
 
 
 def _result(values: Sequence[float]) -> str:
-    return report.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
+    deviation = stdev(values) if len(values) > 1 else None
+    return report.number(mean(values), deviation, len(values))
 
 
 def _opened(plan: Plan, outcome: Outcome, column: Column, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,8 +174,9 @@ def _opened(plan: Plan, outcome: Outcome, column: Column, row: Mapping[str, Any]
     if row["best_mean"] != "":
         facts["best epoch"] = f"{row['best_mean']:.2f}, the mean of each seed's best: not the result"
     if row["published"] != "":
-        difference = f" (here {mean(values) - row['published']:+z.2f})" if values else ""
-        facts["published"] = f"{row['published']:.2f}{difference}"
+        facts["published"] = f"{row['published']:.2f}"
+        if values:
+            facts["published"] += f" (here {mean(values) - row['published']:+z.2f})"
     return {
         "label": cell.label,
         "pair": column.pair,
@@ -205,8 +211,10 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
     record = store.record(run.id) or {}
     status, reason = run_status(run, plan, store)
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
-    losses = [recorded(name, "loss") for name in (STUDENT, PEER)[: 1 if run.peer is None else 2]]
-    series = (*losses, *(metric for metric in METRICS[run.task] if report.is_tabled(metric)))
+    series = [recorded(STUDENT, "loss")]
+    if run.peer is not None:
+        series.append(recorded(PEER, "loss"))
+    series += [metric for metric in METRICS[run.task] if report.is_tabled(metric)]
     return {
         "seed": run.seed,
         "status": status,
@@ -224,13 +232,17 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
 
 def _rounded(values: Mapping[str, Any] | None) -> dict[str, float]:
     """Return a record's numbers as short as they are shown; JSON has no word for those that are not finite."""
-    return {name: round(value, 4) for name, value in (values or {}).items() if math.isfinite(value)}
+    if values is None:
+        return {}
+    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
 
 
 def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MOST_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
-    kept = points[:: -_step(len(points))][::-1]
+    step = _step(len(points))
+    first = (len(points) - 1) % step  # or the last one would not be kept
+    kept = points[first::step]
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
 

@@ -6,6 +6,7 @@ The plan is a graph: a run lists the runs it needs (its teachers), and a cohort 
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from bench.spec import (
     canonical,
     column,
 )
-from bench.suite import MOST_SEEDS, NONE, PEERS, TEACHER, Data, Pair, Row, Suite, Teacher, rows
+from bench.suite import MOST_SEEDS, NONE, PEERS, TEACHER, Data, Evaluation, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
 from methods.catalog import Method
 
@@ -50,6 +51,7 @@ class Cell:
         standard: the name that tables give the row's method; "" for several terms.
         runs: one a seed.
         metrics: the tables' names of what the runs record, and the records'.
+        evaluation: the name that the tables give the evaluation which the runs are, or "" where a row has one alone.
     """
 
     pair: str
@@ -61,18 +63,14 @@ class Cell:
     standard: str
     runs: tuple[RunSpec, ...]
     metrics: Mapping[str, str]
+    evaluation: str = ""
 
     @property
     def title(self) -> str:
         """Return the row's name, and for what is judged the evaluation's, or its kind where a row has one alone."""
         run = self.runs[0]
-        return f"{self.label} {self.evaluation or ('' if run.head is None else run.task)}".strip()
-
-    @property
-    def evaluation(self) -> str:
-        """Return what the tables name a metric's evaluation, or "" where a row has one alone."""
-        shown = next(iter(self.metrics), "")
-        return next((shown.removesuffix(m).strip("_") for m in METRICS[self.runs[0].task] if shown.endswith(m)), "")
+        kind = "" if run.head is None else run.task
+        return f"{self.label} {self.evaluation or kind}".strip()
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,10 @@ class Plan:
                 if run.source is not None:
                     found[run.source] = (cell.pair, cell.label)
                 tested = self.runs[run.source or run.id]
-                if cell.method == TEACHER:  # one of several teachers has no cell of its own
-                    members = [self.runs[name] for name in tested.teachers]
-                    found |= {one.id: (cell.pair, f"{TEACHER} {one.student.network}") for one in members}
+                if cell.method == TEACHER:
+                    for teacher_id in tested.teachers:  # one of several teachers has no cell of its own
+                        network = self.runs[teacher_id].student.network
+                        found[teacher_id] = (cell.pair, f"{TEACHER} {network}")
                 found[run.id] = (cell.pair, cell.title)
         return found
 
@@ -279,7 +278,8 @@ def build(
 
 def portions(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
     """Return all that is to be done for some runs: what is only evaluated, a run each, and the cohorts."""
-    return [Cohort((run,)) for run in runs if run.schedule is None] + cohorts(runs, max_lanes)
+    evaluated = [Cohort((run,)) for run in runs if run.schedule is None]
+    return evaluated + cohorts(runs, max_lanes)
 
 
 def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
@@ -291,19 +291,23 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
     """
     trained = [run for run in runs if run.schedule is not None]
     awaited = {needed for run in trained for needed in run.needs}
-    guests = {run.id for run in trained if not run.needs and run.id not in awaited}
+    guests: list[RunSpec] = []
     groups: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
     for run in trained:
-        if run.id not in guests:
+        if not run.needs and run.id not in awaited:
+            guests.append(run)
+        else:
             groups.setdefault((_batches(run), run.needs), []).append(run)
-    for run in (run for run in trained if run.id in guests):
-        same_batches = (group for group in groups if group[0] == _batches(run))
-        groups.setdefault(next(same_batches, (_batches(run), ())), []).append(run)
+    for run in guests:
+        batches = _batches(run)
+        same_batches = [group for group in groups if group[0] == batches]
+        group = same_batches[0] if same_batches else (batches, ())
+        groups.setdefault(group, []).append(run)
     order = {run.id: position for position, run in enumerate(trained)}
     found = []
     for members in groups.values():
         members.sort(key=lambda run: order[run.id])
-        parts = -(-len(members) // (max_lanes or len(members)))
+        parts = math.ceil(len(members) / max_lanes) if max_lanes else 1
         bounds = [len(members) * part // parts for part in range(parts + 1)]
         found += [Cohort(tuple(members[start:end])) for start, end in itertools.pairwise(bounds)]
     return sorted(found, key=lambda cohort: order[cohort.runs[0].id])
@@ -347,11 +351,11 @@ def _teachers(
 
 def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], seed: int) -> RunSpec:
     """Return the run whose accuracy is the pair's teacher row: the teacher's own, or that of all together."""
-    first, *others = (run for run, _ in members)
-    if not others:
-        return first
+    runs = [run for run, _ in members]
+    if len(runs) == 1:
+        return runs[0]
     together = NetworkSpec(network=pair.teacher_name)
-    return RunSpec(student=together, data=first.data, seed=seed, teachers=tuple(run.id for run, _ in members))
+    return RunSpec(student=together, data=runs[0].data, seed=seed, teachers=tuple(run.id for run in runs))
 
 
 def _teacher(
@@ -390,38 +394,64 @@ def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[
     Raises:
         RequestError: data is missing, or two evaluations have the same name.
     """
-    several = len({evaluation.data.name for evaluation in suite.evaluations}) > 1
     known: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
-        view = cell.runs[0].data.view
-        own_normalisation = {} if view is None else {"mean": None, "std": None}  # of images as they are, not of views
-        seen = evaluation.data.model_copy(update={"view": view, **own_normalisation})
-        if problems := seen.problems():
-            raise RequestError(f"{path}: evaluations[{index}].data: {'; '.join(problems)}")
-        data = _resolve(seen, path, f"evaluations[{index}].data", sources)
-        kind = {"probe": "" if several or evaluation.stages else "embedding", "segmentation": ""}
-        own = [evaluation.data.name if several else "", kind.get(evaluation.kind, evaluation.kind)]
-        name = evaluation.name or ("_".join(filter(None, own)) if len(suite.evaluations) > 1 else "")
+        key = f"evaluations[{index}]"
+        seen = _as_trained(evaluation.data, cell.runs[0].data.view)
+        problems = seen.problems()
+        if problems:
+            raise RequestError(f"{path}: {key}.data: {'; '.join(problems)}")
+        data = _resolve(seen, path, f"{key}.data", sources)
         for stage in evaluation.stages or (None,):
-            most_values = None if stage is None else evaluation.most_values or MOST_VALUES
-            runs = tuple(
-                RunSpec(
-                    task=evaluation.kind,
-                    student=run.student,
-                    data=data,
-                    schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
-                    seed=run.seed,
-                    head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
-                    source=run.id if _learns(run) else None,
-                )
-                for run in cell.runs
-            )
-            prefix = "_".join(filter(None, [name, "" if stage is None else f"stage{stage}"]))
-            metrics = {f"{prefix}_{metric}".lstrip("_"): metric for metric in METRICS[evaluation.kind]}
-            if twice := sorted(known & metrics.keys()):
-                raise RequestError(f"{path}: evaluations[{index}]: {twice[0]} twice: give each a 'name' of its own")
+            runs = tuple(_judging(evaluation, stage, run, data) for run in cell.runs)
+            name = _evaluation_name(suite, evaluation, stage)
+            metrics = {f"{name}_{metric}" if name else metric: metric for metric in METRICS[evaluation.kind]}
+            twice = sorted(known & metrics.keys())
+            if twice:
+                raise RequestError(f"{path}: {key}: {twice[0]} twice: give each a 'name' of its own")
             known |= metrics.keys()
-            yield replace(cell, runs=runs, metrics=metrics)
+            yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
+
+
+def _as_trained(data: Data, view: str | None) -> Data:
+    """Return an evaluation's data in the view that a network was trained with."""
+    if view is None:
+        return data.model_copy(update={"view": None})
+    return data.model_copy(update={"view": view, "mean": None, "std": None})  # a view has a normalisation of its own
+
+
+def _evaluation_name(suite: Suite, evaluation: Evaluation, stage: int | None) -> str:
+    """Return what precedes an evaluation's metrics in the tables; "" where it needs no name."""
+    several_data_sets = len({one.data.name for one in suite.evaluations}) > 1
+    words = []
+    if evaluation.name:
+        words.append(evaluation.name)
+    elif len(suite.evaluations) > 1:
+        if several_data_sets:
+            words.append(evaluation.data.name)
+        if evaluation.kind == "finetune":
+            words.append("finetune")
+        if evaluation.kind == "probe" and not several_data_sets and not evaluation.stages:
+            words.append("embedding")
+    if stage is not None:
+        words.append(f"stage{stage}")
+    return "_".join(words)
+
+
+def _judging(evaluation: Evaluation, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
+    """Return the run that judges the network which another run trains, a probe's at one stage or the embedding."""
+    most_values = None
+    if stage is not None:
+        most_values = evaluation.most_values or MOST_VALUES
+    return RunSpec(
+        task=evaluation.kind,
+        student=run.student,
+        data=data,
+        schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+        seed=run.seed,
+        head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
+        source=run.id if _learns(run) else None,
+    )
 
 
 def _plain(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule) -> RunSpec:
@@ -442,16 +472,18 @@ def _distil(
             key: parameter.adapter.validate_python(given.get(key, parameter.default))
             for key, parameter in method.parameters.items()
         }
-        used = method.weight if weight is None else weight
-        terms.append(TermSpec(method=name, version=method.version, weight=used, parameters=settings))
+        if weight is None:
+            weight = method.weight
+        terms.append(TermSpec(method=name, version=method.version, weight=weight, parameters=settings))
     first = methods[row.terms[0][0]]
     task_weight = first.task_weight if row.task_weight is None else row.task_weight
     if plain.task == "cross_modal":
         task_weight = plain.task_weight  # there are no labels to weigh
     assert plain.schedule is not None  # a student trains
-    has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
+    if not any(methods[name].has_initial_stage for name, _, _ in row.terms):
+        initial_epochs = 0
     return plain.but(
-        schedule=plain.schedule.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
+        schedule=plain.schedule.model_copy(update={"initial_epochs": initial_epochs}),
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=teachers,
@@ -476,9 +508,18 @@ def _of_each(cell: Cell) -> tuple[Cell, Cell]:
 
 
 def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
-    names, members = (pair.name, pair.teacher_name, pair.student.network), tuple(runs)
-    metrics = {name: name for name in METRICS[members[0].task]}
-    return Cell(*names, method, label, overrides, standard, members, metrics)
+    members = tuple(runs)
+    return Cell(
+        pair=pair.name,
+        teacher=pair.teacher_name,
+        student=pair.student.network,
+        method=method,
+        label=label,
+        overrides=overrides,
+        standard=standard,
+        runs=members,
+        metrics={name: name for name in METRICS[members[0].task]},
+    )
 
 
 def _batches(run: RunSpec) -> str:

@@ -120,7 +120,8 @@ class Together(Group):
             joined = torch.cat([tensor.reshape(-1) for tensor in alike]).mul_(samples / whole)  # one exchange for all
             with self._exchange():
                 dist.all_reduce(joined)
-            for tensor, mean in zip(alike, joined.split([tensor.numel() for tensor in alike]), strict=True):
+            means = joined.split([tensor.numel() for tensor in alike])
+            for tensor, mean in zip(alike, means, strict=True):
                 tensor.copy_(mean.view(tensor.shape))
         return whole
 
@@ -240,7 +241,8 @@ def started(size: int, part: Callable[[Group], None], device: torch.device) -> I
             if any(other.process.exitcode for other in others):
                 raise _explanation(others, ChildProcessError())
         except BaseException:
-            if (everyone := dist.group.WORLD) is not None:
+            everyone = dist.group.WORLD
+            if everyone is not None:
                 everyone.abort()  # what an exchange still waits for will never come
             raise
         finally:
@@ -260,21 +262,30 @@ def _join(rank: int, size: int, place: Path, backend: str) -> None:
 
 def _explanation(others: Sequence[Other], error: Exception) -> Exception:
     """Return why an exchange has broken off: what has become of the process that is at fault."""
-    size, deadline = len(others) + 1, time.monotonic() + GRACE_S
+    size = len(others) + 1
+    deadline = time.monotonic() + GRACE_S
     left = list(others)
-    while left and (remaining := deadline - time.monotonic()) > 0:
+    while left:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            break
         ended = wait([other.process.sentinel for other in left], remaining)
         for other in [one for one in left if one.process.sentinel in ended]:
             left.remove(other)
             other.process.join()
-            status, which = other.process.exitcode, f"process {other.rank} of {size}"
-            if (words := other.last_words()) is not None:
+            which = f"process {other.rank} of {size}"
+            words = other.last_words()
+            if words is not None:
                 requested, reason, details = words
-                return RequestError(reason) if requested else ProcessLostError(f"{which} has ended: {reason}", details)
+                if requested:
+                    return RequestError(reason)
+                return ProcessLostError(f"{which} has ended: {reason}", details)
+            status = other.process.exitcode
             if status not in (0, FOLLOWED):
                 how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
                 return ProcessLostError(f"{which} has died ({how})")
-    return ProcessLostError(f"the run's {size} processes do not reach each other: {' '.join(str(error).split())[:200]}")
+    reason = " ".join(str(error).split())[:200]
+    return ProcessLostError(f"the run's {size} processes do not reach each other: {reason}")
 
 
 def _be_another(
@@ -290,7 +301,8 @@ def _be_another(
         part(Together(rank, size, lambda error: ProcessLostError(str(error))))
         dist.destroy_process_group()
     except ProcessLostError:
-        if (first := multiprocessing.parent_process()) is None or not first.is_alive():
+        first = multiprocessing.parent_process()
+        if first is None or not first.is_alive():
             shutil.rmtree(place.parent, ignore_errors=True)  # the thread below may come too late
         os._exit(FOLLOWED)  # without the interpreter's farewell, which may wait for a device that waits for the others
     except RequestError as error:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +23,15 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         device: what it trained on.
         threads: CPU threads of the arithmetic.
     """
-    cuda = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else (_processor() or platform.machine()),
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    facts = {
+        "device": name,
         "threads": threads,
         "date": datetime.now(UTC).date().isoformat(),
         "host": platform.node(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        **git_state(Path(__file__).parent.parent),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+    return facts | git_state(Path(__file__).parent.parent)
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -59,8 +60,11 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    """Return the processor's name, or its architecture where the system does not give one."""
+    name = ""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return name or platform.machine()

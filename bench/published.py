@@ -9,8 +9,10 @@ from bench.spec import DataSpec
 from bench.suite import NONE
 
 NETWORKS = {  # ours to theirs, where it is not wrn_16_2 for wrn-16-2 or the same
-    **{"ShuffleV1": "ShuffleNetV1", "ShuffleV2": "ShuffleNetV2"},
-    **{"torchvision.resnet34": "ResNet-34", "torchvision.resnet18": "ResNet-18"},
+    "ShuffleV1": "ShuffleNetV1",
+    "ShuffleV2": "ShuffleNetV2",
+    "torchvision.resnet34": "ResNet-34",
+    "torchvision.resnet18": "ResNet-18",
 }
 DATA = {  # ours to theirs, with the size at which it is theirs
     "cifar100": ("CIFAR-100", (32, 32)),
@@ -29,13 +31,13 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
     if plan.suite.published is None or plan.suite.teacher_data is not None:  # papers' teachers see what students see
         return {}
     known = table(str(plan.suite.published.table))
-    keys = {
-        (cell.pair, cell.label, shown): key
-        for cell in plan.cells
-        for shown in cell.metrics
-        if (key := _key(plan, cell, shown)) is not None
-    }
-    return {place: known[key] for place, key in keys.items() if key in known}
+    found = {}
+    for cell in plan.cells:
+        for shown in cell.metrics:
+            key = _key(plan, cell, shown)
+            if key in known:
+                found[cell.pair, cell.label, shown] = known[key]
+    return found
 
 
 def table(name: str) -> dict[Key, float]:
@@ -47,20 +49,28 @@ def _rows(name: str) -> Iterator[tuple[Key, float]]:
     with (files("bench") / "published.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             metric, _, kind = row["metric"].partition("_")
-            if row["table"] == name and row["value"] and kind in ("acc", "err"):
-                value = float(row["value"])
-                accuracy = value if kind == "acc" else round(100 - value, 4)  # of numbers with two digits
-                yield (row["dataset"], row["teacher"], row["student"], row["method"], metric), accuracy
+            if row["table"] != name or not row["value"] or kind not in ("acc", "err"):
+                continue
+            accuracy = float(row["value"])
+            if kind == "err":
+                accuracy = round(100 - accuracy, 4)  # of numbers with two digits
+            yield (row["dataset"], row["teacher"], row["student"], row["method"], metric), accuracy
 
 
 def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
     """Return what papers call a cell's metric; None if no paper has it: other data, settings or ways to judge."""
     run = cell.runs[0]
-    if run.task not in ("compression", "probe") or (run.head is not None and run.head.stage is not None):
+    if run.task not in ("compression", "probe"):
         return None
-    data = [_data(plan.trained(run).data), *([] if run.head is None else [_data(run.data)])]
-    name = "->".join(filter(None, data))
-    if None in data or cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):
+    name = _data(plan.trained(run).data)
+    if name is None:
+        return None
+    if run.head is not None:
+        judged_on = _data(run.data)
+        if run.head.stage is not None or judged_on is None:
+            return None
+        name = f"{name}->{judged_on}"
+    if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):
         return None
     method = "student" if cell.method == NONE else cell.standard
     return name, _network(cell.teacher), _network(cell.student), method, cell.metrics[shown]
@@ -68,8 +78,10 @@ def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
 
 def _data(data: DataSpec) -> str | None:
     """Return the name that papers give a data set, or None for a part of it or other sizes."""
-    name, size = DATA.get(data.name, (None, None))
-    return name if (data.train_per_class, data.train_fraction, data.size) == (None, None, size) else None
+    if data.name not in DATA or data.train_per_class is not None or data.train_fraction is not None:
+        return None
+    name, size = DATA[data.name]
+    return name if data.size == size else None
 
 
 def _network(name: str) -> str:

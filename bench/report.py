@@ -28,8 +28,20 @@ from bench.suite import NONE, PEERS, TEACHER
 
 HEADLINES = ("top1", "miou", "pixel_accuracy")  # metrics that the table shows as people read it
 COLUMNS = (
-    *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean"),
-    *("published", "status", "reason", "difference"),
+    "pair",
+    "teacher",
+    "student",
+    "method",
+    "label",
+    "metric",
+    "n",
+    "mean",
+    "std",
+    "best_mean",
+    "published",
+    "status",
+    "reason",
+    "difference",
 )
 TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # of teachers trained otherwise
 MISSING, ABOVE, BELOW = "—", "↑", "↓"
@@ -73,21 +85,30 @@ def outcomes(plan: Plan, store: Store) -> list[Outcome]:
 
 def _outcome(cell: Cell, plan: Plan, store: Store) -> Outcome:
     found = [run_status(run, plan, store) for run in cell.runs]
-    done = [(run.seed, record) for run in cell.runs if (record := store.record(run.id)) is not None]
-    seeds, records = [seed for seed, _ in done], [record for _, record in done]
+    seeds: list[int] = []
+    records: list[Mapping[str, Any]] = []
+    for run in cell.runs:
+        record = store.record(run.id)
+        if record is not None:
+            seeds.append(run.seed)
+            records.append(record)
     values = {shown: [record["metrics"][name] for record in records] for shown, name in cell.metrics.items()}
-    best = {shown: [r["best"][name] for r in records if r["best"]] for shown, name in cell.metrics.items()}
-    statuses = [status for status, _ in found]
+    best_epochs = [record["best"] for record in records if record["best"]]
+    best = {shown: [epoch[name] for epoch in best_epochs] for shown, name in cell.metrics.items()}
     if len(records) == len(cell.runs):
         return Outcome(cell, "done", "", values, best, seeds)
+    statuses = [status for status, _ in found]
     order = ("failed", "diverged", "inapplicable", "running", "waiting")
     worst = next(status for status in order if status in statuses)
-    at = statuses.index(worst)
-    reason, is_open = found[at][1], any(status in OPEN for status in statuses)
-    if records:
-        reason = f"seed {cell.runs[at].seed} {worst}" + (f": {reason}" if reason else "")
-        return Outcome(cell, "partial", reason, values, best, seeds, is_open)
-    return Outcome(cell, worst, reason, values, best, seeds, is_open)
+    first = statuses.index(worst)
+    reason = found[first][1]
+    is_open = any(status in OPEN for status in statuses)
+    if not records:
+        return Outcome(cell, worst, reason, values, best, seeds, is_open)
+    of_seed = f"seed {cell.runs[first].seed} {worst}"
+    if reason:
+        of_seed += f": {reason}"
+    return Outcome(cell, "partial", of_seed, values, best, seeds, is_open)
 
 
 def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -97,20 +118,26 @@ def rows(plan: Plan, found: Iterable[Outcome]) -> list[dict[str, Any]]:
     for outcome in found:
         cell = outcome.cell
         for metric in cell.metrics:
-            values, best = outcome.values[metric], outcome.best[metric]
+            values = outcome.values[metric]
+            best = outcome.best[metric]
             printed = known.get((cell.pair, cell.label, metric))
-            table.append(
-                {
-                    **{"pair": cell.pair, "teacher": cell.teacher, "student": cell.student},
-                    **{"method": cell.method, "label": cell.label, "metric": metric, "n": len(values)},
-                    "mean": round(mean(values), 4) if values else "",
-                    "std": round(stdev(values), 4) if len(values) > 1 else "",
-                    "best_mean": round(mean(best), 4) if best else "",
-                    "published": "" if printed is None else printed,
-                    **{"status": outcome.status, "reason": outcome.reason},
-                    "difference": round(mean(values) - printed, 4) if values and printed is not None else "",
-                }
-            )
+            row = {
+                "pair": cell.pair,
+                "teacher": cell.teacher,
+                "student": cell.student,
+                "method": cell.method,
+                "label": cell.label,
+                "metric": metric,
+                "n": len(values),
+                "mean": round(mean(values), 4) if values else "",
+                "std": round(stdev(values), 4) if len(values) > 1 else "",
+                "best_mean": round(mean(best), 4) if best else "",
+                "published": "" if printed is None else printed,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "difference": round(mean(values) - printed, 4) if values and printed is not None else "",
+            }
+            table.append(row)
     return table
 
 
@@ -197,8 +224,10 @@ def columns_of(found: Sequence[Outcome]) -> list[Column]:
 
 def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
     """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
-    most = min(MOST_COLUMNS, max(1, (LINE - max(map(len, labels))) // CELL))
-    count = -(-len(columns) // most)
+    widest_label = max(len(label) for label in labels)
+    fitting = (LINE - widest_label) // CELL
+    most = min(MOST_COLUMNS, max(1, fitting))
+    count = math.ceil(len(columns) / most)
     bounds = [len(columns) * part // count for part in range(count + 1)]
     return [columns[start:end] for start, end in itertools.pairwise(bounds)]
 
@@ -217,52 +246,85 @@ def layout(plan: Plan, found: Sequence[Outcome], style: Style, columns: Sequence
         style: the format.
         columns: those shown; all if not given.
     """
-    by_place, labels = tabled(found), labels_of(found)
+    by_place = tabled(found)
+    labels = labels_of(found)
     shown = columns_of(found) if columns is None else columns
     kd = row_named(plan.cells, "KD")
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = {}  # letters by what they stand for
     partial = False
     body = []
     for label in labels:
         texts = []
         for pair, metric in shown:
             outcome = by_place[pair, metric, label]
-            values = outcome.values[metric]
             text = style.dash
-            if values:
-                text = style.number(mean(values), stdev(values) if len(values) > 1 else None, len(values))
-                rank = place_of(outcome, [by_place[pair, metric, other] for other in labels], metric)
-                text = style.best(text) if rank == 1 else style.second(text) if rank == 2 else text
-                text += style.text(arrow(outcome, None if kd is None else by_place[pair, metric, kd], metric))
+            if outcome.values[metric]:
+                column = [by_place[pair, metric, other] for other in labels]
+                of_kd = None if kd is None else by_place[pair, metric, kd]
+                text = _result(outcome, column, of_kd, metric, style)
             if outcome.status == "partial":
                 partial = True
                 text += style.mark("†")
             elif outcome.status != "done":
-                said = " ".join(outcome.reason.split())
-                reason = f"{outcome.status}: {said}" if said else outcome.status
-                text += style.mark(notes.setdefault(reason, _letter(len(notes))))
+                letter = notes.setdefault(_why(outcome), _letter(len(notes)))
+                text += style.mark(letter)
             texts.append(text)
         body.append((style.text(label), texts))
     explained = [f"{style.mark(letter)} {style.text(reason)}" for reason, letter in notes.items()]
     if partial:
         explained.append(f"{style.mark('†')} {style.text(INCOMPLETE)}")
     networks = {outcome.cell.pair: (outcome.cell.teacher, outcome.cell.student) for outcome in found}
-    plain = {metric for _, metric in columns_of(found)} == {"top1"}
-    told = {"pair": len(networks) > 1 or plain, "metric": not plain}
+    several_pairs = len(networks) > 1
+    only_top1 = {metric for _, metric in columns_of(found)} == {"top1"}
     return Layout(
-        columns=[style.text(" ".join([pair] * told["pair"] + [metric] * told["metric"])) for pair, metric in shown],
+        columns=[style.text(_heading(column, several_pairs, only_top1)) for column in shown],
         networks=[(style.text(networks[pair][0]), style.text(networks[pair][1])) for pair, _ in shown],
-        metrics=[] if plain else [style.text(metric) for _, metric in shown],
+        metrics=[] if only_top1 else [style.text(metric) for _, metric in shown],
         rows=body,
         notes=explained,
         protocol=style.text(protocol(plan)),
     )
 
 
+def _result(outcome: Outcome, column: Sequence[Outcome], kd: Outcome | None, metric: str, style: Style) -> str:
+    """Return a cell's number, set off by its place in the column, and whether it is above or below KD's."""
+    values = outcome.values[metric]
+    text = style.number(mean(values), _deviation(values), len(values))
+    place = place_of(outcome, column, metric)
+    if place == 1:
+        text = style.best(text)
+    elif place == 2:
+        text = style.second(text)
+    return text + style.text(arrow(outcome, kd, metric))
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation; None for a single value."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def _why(outcome: Outcome) -> str:
+    """Return a cell's status and, if there is one, its reason, on one line."""
+    reason = " ".join(outcome.reason.split())
+    return f"{outcome.status}: {reason}" if reason else outcome.status
+
+
+def _heading(column: Column, several_pairs: bool, only_top1: bool) -> str:
+    """Return what stands above a column: its pair, its metric or both."""
+    pair, metric = column
+    if only_top1:
+        return pair
+    return f"{pair} {metric}" if several_pairs else metric
+
+
 def row_named(cells: Sequence[Cell], name: str) -> str | None:
     """Return the label of the row that tables call by a name: a method at its defaults, or else the row so labelled."""
-    plain = [cell.label for cell in cells if cell.standard == name and not cell.overrides]
-    return next(iter([*plain, *(cell.label for cell in cells if cell.label == name)]), None)
+    for cell in cells:
+        if cell.standard == name and not cell.overrides:
+            return cell.label
+    if any(cell.label == name for cell in cells):
+        return name
+    return None
 
 
 def comparable(one: Outcome, other: Outcome, metric: str) -> bool:
@@ -272,51 +334,63 @@ def comparable(one: Outcome, other: Outcome, metric: str) -> bool:
 
 def arrow(outcome: Outcome, kd: Outcome | None, metric: str) -> str:
     """Return whether a finished method's mean is above or below KD's, as tables print it; "" for other cells."""
-    both = (outcome, kd)
-    if kd is None or outcome.cell.method in (TEACHER, NONE) or any(one is None or one.status != "done" for one in both):
+    if kd is None or outcome.cell.method in (TEACHER, NONE):
+        return ""
+    if outcome.status != "done" or kd.status != "done":
         return ""
     difference = mean(outcome.values[metric]) - mean(kd.values[metric])
     if difference == 0 or not comparable(outcome, kd, metric):
         return ""
-    return f" ({ABOVE if difference > 0 else BELOW})"
+    sign = ABOVE if difference > 0 else BELOW
+    return f" ({sign})"
 
 
 def comparison(plan: Plan, found: Sequence[Outcome]) -> dict[tuple[str, str, str], tuple[float, float | None]]:
     """Return published numbers, and what the last epochs' means differ from them, by (pair, metric, label)."""
     by_place = tabled(found)
-    return {
-        (pair, metric, label): (printed, mean(values) - printed if values else None)
-        for (pair, label, metric), printed in published(plan).items()
-        if (outcome := by_place.get((pair, metric, label))) is not None
-        for values in [outcome.values[metric]]
-    }
+    compared: dict[tuple[str, str, str], tuple[float, float | None]] = {}
+    for (pair, label, metric), printed in published(plan).items():
+        place = (pair, metric, label)
+        if place in by_place:
+            values = by_place[place].values[metric]
+            difference = mean(values) - printed if values else None
+            compared[place] = (printed, difference)
+    return compared
 
 
 def protocol(plan: Plan) -> str:
     """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
     seeds = len(plan.suite.seed_list)
-    overrides = dict.fromkeys(
-        cell.label
-        if all(one in cell.label for one in cell.overrides.split(", "))
-        else f"{cell.label} ({cell.overrides})"
-        for cell in plan.cells
-        if cell.overrides
-    )
     sentences = [
         f"{_measured(plan)}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {seeds} asked for; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
-        "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
-        f"rows that end in{PEERS} are the teacher's."
-        if plan.suite.task == "mutual"
-        else "",
-        *_teachers(plan),
-        *_papers(plan),
-        f"Not the methods' defaults: {'; '.join(overrides)}." if overrides else "",
-        f"Changed on the command line: {', '.join(plan.changes)}." if plan.changes else "",
     ]
-    return " ".join(filter(None, sentences))
+    if plan.suite.task == "mutual":
+        sentences.append(
+            "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
+            f"rows that end in{PEERS} are the teacher's."
+        )
+    sentences += _teachers(plan)
+    sentences += _papers(plan)
+    overrides = _overrides(plan)
+    if overrides:
+        sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
+    if plan.changes:
+        sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
+    return " ".join(sentences)
+
+
+def _overrides(plan: Plan) -> list[str]:
+    """Return the rows that are not at their methods' defaults, with their settings where the label tells them not."""
+    found: dict[str, None] = {}
+    for cell in plan.cells:
+        if not cell.overrides:
+            continue
+        is_told = all(setting in cell.label for setting in cell.overrides.split(", "))
+        found[cell.label if is_told else f"{cell.label} ({cell.overrides})"] = None
+    return list(found)
 
 
 def _arithmetic(schedule: Schedule) -> str:
@@ -333,7 +407,7 @@ def _measured(plan: Plan) -> str:
 
 def _evaluations(plan: Plan) -> Iterator[str]:
     """Yield a sentence on each way in which trained networks are judged, and one on how they were trained."""
-    ways: dict[str, dict[str, None]] = {}
+    ways: dict[str, list[str]] = {}
     for cell in plan.cells:
         run = cell.runs[0]
         if run.head is None or run.schedule is None or cell.method != NONE:
@@ -350,7 +424,8 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             f"{way}, trained on {described(run.data)} for {run.schedule.epochs} epochs (rate {run.schedule.lr:g}, "
             f"batch {run.schedule.batch_size}, {_arithmetic(run.schedule)})"
         )
-        ways.setdefault(how, {}).update(dict.fromkeys(filter(is_tabled, cell.metrics)))
+        names = ways.setdefault(how, [])
+        names += [name for name in cell.metrics if is_tabled(name) and name not in names]
     for how, names in ways.items():
         yield f"{', '.join(names)}: {how}."
     if plan.suite.evaluations:
@@ -398,28 +473,33 @@ def _teachers(plan: Plan) -> Iterator[str]:
     made: dict[str, list[str]] = {}
     for cell in plan.cells:
         if cell.method == TEACHER:
-            run = plan.trained(cell.runs[0])
-            if run.is_ensemble:
-                run = plan.runs[run.teachers[0]]
-            if run.schedule is None:
-                how = "read from a checkpoint"
-                if run.has_published_weights:
-                    how = f"with torchvision's weights {run.checkpoint}"
-            else:
-                ours, theirs = plan.suite.training, plan.suite.teacher_schedule
-                keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
-                differing = [
-                    "" if run.schedule.epochs == ours.epochs else f"after {run.schedule.epochs} epochs",
-                    f"with {', '.join(f'{key}={getattr(theirs, key)}' for key in keys)}" if keys else "",
-                    ""
-                    if student is None or run.data == student.data
-                    else f"on {seen(run.data)}; students on {seen(student.data)}",
-                ]
-                how = " ".join(filter(None, differing))
+            how = _how_taught(cell, plan, student)
             if how:
                 made.setdefault(how, []).append(cell.teacher)
     for how, networks in made.items():
         yield f"Teacher {', '.join(dict.fromkeys(networks))} {how}."
+
+
+def _how_taught(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
+    """Return in what a teacher is not made as students are; "" where it is."""
+    run = plan.trained(cell.runs[0])
+    if run.is_ensemble:
+        run = plan.runs[run.teachers[0]]
+    if run.schedule is None:
+        if run.has_published_weights:
+            return f"with torchvision's weights {run.checkpoint}"
+        return "read from a checkpoint"
+    ours, theirs = plan.suite.training, plan.suite.teacher_schedule
+    differing = []
+    if run.schedule.epochs != ours.epochs:
+        differing.append(f"after {run.schedule.epochs} epochs")
+    keys = [key for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
+    if keys:
+        settings = ", ".join(f"{key}={getattr(theirs, key)}" for key in keys)
+        differing.append(f"with {settings}")
+    if student is not None and run.data != student.data:
+        differing.append(f"on {seen(run.data)}; students on {seen(student.data)}")
+    return " ".join(differing)
 
 
 def _student(plan: Plan) -> RunSpec | None:
@@ -450,17 +530,21 @@ def place_of(outcome: Outcome, column: Sequence[Outcome], metric: str) -> int:
     ranked = [
         other
         for other in column
-        if other.status == "done"
-        and other.cell.method not in (TEACHER, NONE)
-        and other.cell.metrics[metric] == outcome.cell.metrics[metric]
+        if other.status == "done" and other.cell.method not in (TEACHER, NONE) and comparable(other, outcome, metric)
     ]
     if outcome not in ranked or len(ranked) < 2:
         return 0
-    return 1 + sum(mean(o.values[metric]) > mean(outcome.values[metric]) for o in ranked)
+    own = mean(outcome.values[metric])
+    better = [other for other in ranked if mean(other.values[metric]) > own]
+    return 1 + len(better)
 
 
 def _letter(index: int) -> str:
-    return (_letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+    """Return a, b, ..., z, aa, ab, ... by its place, from 0."""
+    last = chr(ord("a") + index % 26)
+    if index < 26:
+        return last
+    return _letter(index // 26 - 1) + last
 
 
 def number(value: float, deviation: float | None, n: int) -> str:
@@ -469,12 +553,16 @@ def number(value: float, deviation: float | None, n: int) -> str:
     return f"{value:.2f}{spread} ({n})"
 
 
+def _escape_markdown(text: str) -> str:
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~&$" else character for character in text)
+
+
 MARKDOWN = Style(
     number=number,
     best=lambda text: f"**{text}**",
     second=lambda text: f"<u>{text}</u>",
     mark=lambda sign: f"<sup>{sign}</sup>",
-    text=lambda text: "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~&$" else c for c in text),
+    text=_escape_markdown,
     dash=MISSING,
 )
 TERMINAL = Style(
@@ -490,22 +578,41 @@ TERMINAL = Style(
 def _greek(letter: str) -> str:
     """Return LaTeX's command for a Greek letter, which is its name but for Unicode's "lamda"."""
     name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
-    return f"\\{name.capitalize() if letter.isupper() else name.lower()}"
+    command = name.capitalize() if letter.isupper() else name.lower()
+    return f"\\{command}"
 
 
 UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
-# a bracket or a star after a row's end would be an option of that end
 TEX = {
-    **{letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"},
-    **{"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "\N{MINUS SIGN}": "$-$"},
-    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"},
-    **{BREAK: r"\allowbreak{}", "[": "{[}", "]": "{]}", "*": "{*}", "|": r"\textbar{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "→": r"$\to$", "—": "---", "†": r"$\dagger$"},
-    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≠": r"$\neq$",
+    "≈": r"$\approx$",
+    "∞": r"$\infty$",
+    "\N{MINUS SIGN}": "$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    BREAK: r"\allowbreak{}",
+    "[": "{[}",  # a bracket or a star after a row's end would be an option of that end
+    "]": "{]}",
+    "*": "{*}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "→": r"$\to$",
+    "—": "---",
+    "†": r"$\dagger$",
 }
+TEX |= {letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
+TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 # what LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs that its first font has
-PRINTED = {*map(chr, (*range(0x20, 0x7F), *range(0xA1, 0x180))), *"\u2013\u2018\u2019\u201c\u201d…•"}
+PRINTED = {chr(code) for code in range(0x20, 0x7F)}
+PRINTED |= {chr(code) for code in range(0xA1, 0x180)}
+PRINTED |= {*"\u2013\u2018\u2019\u201c\u201d…•"}
 PRINTED -= {*"«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ\xad"}
 
 
@@ -515,10 +622,14 @@ def escape_tex(text: str) -> str:
     Words longer than `UNBROKEN` characters, such as paths, may break after each so many.
     """
     plain = unicodedata.normalize("NFC", text.replace("->", "→"))
-    return "".join(
-        TEX.get(character) or (character if character in PRINTED else f"U+{ord(character):04X}")
-        for character in re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
-    )
+    breakable = re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
+    return "".join(_tex_character(character) for character in breakable)
+
+
+def _tex_character(character: str) -> str:
+    if character in TEX:
+        return TEX[character]
+    return character if character in PRINTED else f"U+{ord(character):04X}"
 
 
 def _tex_number(value: float, deviation: float | None, n: int) -> str:
@@ -553,27 +664,51 @@ def to_markdown(plan: Plan, found: Sequence[Outcome]) -> str:
     for columns in parts(columns_of(found), labels_of(found)):
         table = layout(plan, found, MARKDOWN, columns)
         lines += ["", *_grid(["method", *table.columns], table.rows)]
-        lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
-    known = comparison(plan, found)
-    details = {column: rows for column in columns_of(found) if (rows := _details(found, known, column))}
-    if details:
-        lines += ["", "## Last epoch beside best epoch" + (" and published number" if known else ""), ""]
-        lines += [" ".join([BEST_IS_SOUGHT, *([MARKDOWN.text(_source(plan))] if known else [])])]
-    for column, rows_of_column in details.items():
-        (heading,) = layout(plan, found, MARKDOWN, [column]).columns
-        heads = ["method", "last epoch", "best epoch", "published", "difference"]
-        width = 4 if any(place[:2] == column for place in known) else 2
-        lines += ["", f"### {heading}", ""]
-        lines += _grid(heads[: width + 1], [(label, texts[:width]) for label, texts in rows_of_column])
+        if table.notes:
+            lines += ["", *(f"- {note}" for note in table.notes)]
+    lines += _beside_best(plan, found)
     return "\n".join(lines) + "\n"
+
+
+def _beside_best(plan: Plan, found: Sequence[Outcome]) -> list[str]:
+    """Return the lines of the tables of best epochs and published numbers, one a column that has any number."""
+    known = comparison(plan, found)
+    details = {column: _details(found, known, column) for column in columns_of(found)}
+    if not any(details.values()):
+        return []
+    title = "## Last epoch beside best epoch"
+    explained = BEST_IS_SOUGHT
+    if known:
+        title += " and published number"
+        explained += f" {MARKDOWN.text(_source(plan))}"
+    lines = ["", title, "", explained]
+    for column, body in details.items():
+        if not body:
+            continue
+        (heading,) = layout(plan, found, MARKDOWN, [column]).columns
+        heads = ["last epoch", "best epoch", "published", "difference"]
+        width = 4 if _is_published(column, known) else 2
+        lines += ["", f"### {heading}", ""]
+        lines += _grid(["method", *heads[:width]], [(label, texts[:width]) for label, texts in body])
+    return lines
+
+
+def _is_published(column: Column, known: Iterable[tuple[str, str, str]]) -> bool:
+    """Return whether a published number is known in a column."""
+    return any((pair, metric) == column for pair, metric, _ in known)
 
 
 def _made(plan: Plan, store: Store) -> Iterator[str]:
     """Yield what repeats the table, and how it was made, as Markdown."""
     yield f"\n## How it was made\n\n```\n{command(plan)}\n```\n"
-    if made := list(origins(plan, store).values()):
-        rows = [(MARKDOWN.text(one), [MARKDOWN.text(text) for text in rest]) for one, *rest in map(dict.values, made)]
-        yield "\n" + "\n".join(_grid([*made[0]], rows)) + "\n"
+    made = list(origins(plan, store).values())
+    if made:
+        heads = list(made[0])
+        body = []
+        for facts in made:
+            first, *rest = [MARKDOWN.text(fact) for fact in facts.values()]
+            body.append((first, rest))
+        yield "\n" + "\n".join(_grid(heads, body)) + "\n"
 
 
 def _source(plan: Plan) -> str:
@@ -594,20 +729,20 @@ def _details(
     found: Sequence[Outcome], known: Mapping[tuple[str, str, str], tuple[float, float | None]], column: Column
 ) -> list[tuple[str, list[str]]]:
     """Return a column's rows, as far as they have numbers: last epoch, best epoch, published, difference."""
-    pair, metric = column
     body = []
-    for place, outcome in tabled(found).items():
-        if place[:2] == column and outcome.values[metric]:
-            mark = MARKDOWN.mark("†") if outcome.status == "partial" else ""
-            values, best = outcome.values[metric], outcome.best[metric]
-            printed, difference = known.get((pair, metric, outcome.cell.label), (None, None))
-            texts = [
-                MARKDOWN.number(mean(values), stdev(values) if len(values) > 1 else None, len(values)) + mark,
-                f"{mean(best):.2f}{mark}" if best else MISSING,
-                MISSING if printed is None else f"{printed:.2f}",
-                MISSING if difference is None else f"{difference:+z.2f}{mark}",
-            ]
-            body.append((MARKDOWN.text(outcome.cell.label), texts))
+    for (pair, metric, label), outcome in tabled(found).items():
+        values, best = outcome.values[metric], outcome.best[metric]
+        if (pair, metric) != column or not values:
+            continue
+        mark = MARKDOWN.mark("†") if outcome.status == "partial" else ""
+        printed, difference = known.get((pair, metric, label), (None, None))
+        texts = [
+            MARKDOWN.number(mean(values), _deviation(values), len(values)) + mark,
+            f"{mean(best):.2f}{mark}" if best else MISSING,
+            MISSING if printed is None else f"{printed:.2f}",
+            MISSING if difference is None else f"{difference:+z.2f}{mark}",
+        ]
+        body.append((MARKDOWN.text(label), texts))
     return body
 
 
@@ -628,19 +763,27 @@ class Float:
 
 def to_latex(plan: Plan, found: Sequence[Outcome]) -> str:
     """Return the table as LaTeX floats, a part each, and the published numbers; they need the package booktabs."""
-    title, shown = escape_tex(plan.suite.title), parts(columns_of(found), labels_of(found))
+    shown = parts(columns_of(found), labels_of(found))
     floats = []
     for number, columns in enumerate(shown, start=1):
         table = layout(plan, found, LATEX, columns)
-        table = replace(table, rows=[(STUDENT if one == NONE else one, texts) for one, texts in table.rows])
-        part = f" (part {number} of {len(shown)})" if len(shown) > 1 else ""
+        body = [(STUDENT if label == NONE else label, texts) for label, texts in table.rows]
+        title = escape_tex(plan.suite.title)
+        if len(shown) > 1:
+            title += f" (part {number} of {len(shown)})"
         told = table.protocol if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
-        floats.append(Float(f"{title}{part}. {told}", plan.name + (f"-{number}" if number > 1 else ""), table))
+        floats.append(Float(f"{title}. {told}", _numbered(plan.name, number), replace(table, rows=body)))
     known = comparison(plan, found)
-    compared = [column for column in columns_of(found) if any(place[:2] == column for place in known)]
-    for number, columns in enumerate(parts(compared, labels_of(found)) if known else [], start=1):
-        floats.append(_compared(plan, found, known, columns, number))
+    compared = [column for column in columns_of(found) if _is_published(column, known)]
+    if compared:
+        for number, columns in enumerate(parts(compared, labels_of(found)), start=1):
+            floats.append(_compared(plan, found, known, columns, number))
     return _template().render(floats=floats)
+
+
+def _numbered(key: str, number: int) -> str:
+    """Return the key of a float's part: the first has none of its own."""
+    return key if number == 1 else f"{key}-{number}"
 
 
 def _compared(
@@ -653,9 +796,12 @@ def _compared(
     """Return the table of some columns' published numbers and of what ours differ from them."""
     assert plan.suite.published is not None  # or no number were known
     by_place = tabled(found)
-    body, partial = [], False
-    printed_rows = {place[2] for place in known}
-    for label in filter(printed_rows.__contains__, labels_of(found)):
+    printed_rows = {label for _, _, label in known}
+    partial = False
+    body = []
+    for label in labels_of(found):
+        if label not in printed_rows:
+            continue
         texts = []
         for pair, metric in columns:
             printed, difference = known.get((pair, metric, label), (None, None))
@@ -663,16 +809,19 @@ def _compared(
             if difference is not None:
                 text += f" ({difference:+z.2f})".replace("-", "$-$")
                 if by_place[pair, metric, label].status == "partial":
-                    text, partial = text + LATEX.mark("†"), True
+                    partial = True
+                    text += LATEX.mark("†")
             texts.append(text)
         body.append((STUDENT if label == NONE else escape_tex(label), texts))
-    notes = [f"{LATEX.mark('†')} {escape_tex(INCOMPLETE)} in Table~\\ref{{tab:{plan.name}}}"] if partial else []
+    notes = []
+    if partial:
+        notes.append(f"{LATEX.mark('†')} {escape_tex(INCOMPLETE)} in Table~\\ref{{tab:{plan.name}}}")
     caption = (
         f"{escape_tex(plan.suite.title)}: the published accuracies in percent, and in parentheses the differences from "
         rf"them. {escape_tex(_source(plan))} Ours stand in Table~\ref{{tab:{plan.name}}}."
     )
     table = replace(layout(plan, found, LATEX, columns), rows=body, notes=notes)
-    return Float(caption, f"{plan.name}-published" + (f"-{number}" if number > 1 else ""), table)
+    return Float(caption, _numbered(f"{plan.name}-published", number), table)
 
 
 @cache

@@ -80,7 +80,8 @@ class CohortJob(Work):
             raise SystemExit(str(error)) from None
         ends = [run_status(self.plan.runs[run_id], self.plan, store) for run_id in self.cohort]
         if all(status != "done" for status, _ in ends):
-            raise SystemExit(f"no run has a result: {'; '.join(dict.fromkeys(reason for _, reason in ends))}")
+            reasons = dict.fromkeys(reason for _, reason in ends)
+            raise SystemExit(f"no run has a result: {'; '.join(reasons)}")
 
     def checkpoint(self) -> DelayedSubmission:
         """Return what the job does when it is queued again: the same, for all progress is in the store."""
@@ -124,7 +125,9 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
     plan, store = work.plan, Store(work.results)
     options = _options(plan.suite.slurm, suite)
     open_runs = [run for run in wanted if is_open(run, plan, store, retried)]
-    if 0 < (gpus := plan.suite.slurm.gpus_per_node or 0) < (most := most_processes(open_runs)):
+    gpus = plan.suite.slurm.gpus_per_node or 0  # 0: the suite does not say
+    most = most_processes(open_runs)
+    if 0 < gpus < most:
         raise RequestError(
             f"{suite}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each needs a GPU of its own, all "
             f"on one node. Set gpus_per_node: {most}"
@@ -133,7 +136,8 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
     fetch_data(open_runs, work.data)  # where there is a network
     with store.locked(LOCK):
         jobs = {run_id: task.job for task in tasks(store) if task.state for run_id in task.runs}
-        missing = [run for run in open_runs if run.id not in reasons and (run.id in retried or run.id not in jobs)]
+        served = [run for run in open_runs if run.id not in reasons]
+        missing = [run for run in served if run.id in retried or run.id not in jobs]
         found = _submit_whole(work, suite, missing, jobs, options) if missing else []
         settle(plan, store, reasons, retried)
     return found
@@ -165,16 +169,22 @@ def _submit(
     """Submit cohorts as soon as what they wait for is, in an array with those that wait for the same; yield tasks."""
     plan, store, folder = job.plan, Store(job.results), job.submission
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MOST_TIMEOUTS)  # plain: fits arrays and single jobs alike
-    setup, trained_by = _setup(plan.suite.slurm, folder / "code"), dict(jobs)
-    awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
+    setup = _setup(plan.suite.slurm, folder / "code")
+    trained_by = dict(jobs)
+    run_ids = [*jobs, *(run.id for run in missing)]
+    awaited = {run_id for run_id in run_ids if store.state(run_id) != "done"}
     left = portions(missing, plan.suite.max_lanes)
     while left:
-        arrays: dict[str, list[Cohort]] = {}
+        arrays: dict[str, list[Cohort]] = {}  # by the jobs that they wait for
+        later = []
         for cohort in left:
             needs = cohort.needs & awaited
             if needs <= trained_by.keys():
-                arrays.setdefault(":".join(sorted({trained_by[need] for need in needs})), []).append(cohort)
-        left = [cohort for cohort in left if not any(cohort in array for array in arrays.values())]
+                awaited_jobs = sorted({trained_by[need] for need in needs})
+                arrays.setdefault(":".join(awaited_jobs), []).append(cohort)
+            else:
+                later.append(cohort)
+        left = later
         for needed, array in arrays.items():
             members = [tuple(run.id for run in cohort.runs) for cohort in array]
             shares = [
@@ -188,7 +198,8 @@ def _submit(
                     submitted = [one.job_id for one in executor.submit_array(shares)]
             except FailedJobError as error:
                 said = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
-                raise RequestError(f"sbatch refuses the jobs: {'; '.join(said) or error}") from None
+                reason = "; ".join(said) or str(error)
+                raise RequestError(f"sbatch refuses the jobs: {reason}") from None
             for runs, job_id in zip(members, submitted, strict=True):
                 trained_by |= dict.fromkeys(runs, job_id)
                 yield Task(job_id, runs, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
@@ -197,10 +208,10 @@ def _submit(
 def _job(work: Work, folder: Path) -> CohortJob:
     """Return a job that does a cohort's share of the work anywhere, from a submission's copy of the code."""
     given = {field.name: getattr(work, field.name) for field in fields(work)}
-    checkpoints = {
-        run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
-        for run_id, checkpoint in work.plan.checkpoints.items()
-    }
+    checkpoints = {}
+    for run_id, checkpoint in work.plan.checkpoints.items():
+        path = None if checkpoint.path is None else checkpoint.path.absolute()
+        checkpoints[run_id] = replace(checkpoint, path=path)
     given |= {
         "plan": replace(work.plan, checkpoints=checkpoints),
         "results": work.results.resolve(),
@@ -233,25 +244,27 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
     """
     others = {key.removeprefix("slurm_"): value for key, value in (slurm.model_extra or {}).items()}
     allowed = SlurmExecutor._valid_parameters() - OWN
-    if unknown := [name for name in others if name not in allowed]:
-        names = [f"slurm_{name}" for name in allowed]
-        problems = (f"{suite}: slurm: unknown key 'slurm_{one}'. {suggest(f'slurm_{one}', names)}" for one in unknown)
+    if unknown := [f"slurm_{name}" for name in others if name not in allowed]:
+        known = [f"slurm_{name}" for name in allowed]
+        problems = [f"{suite}: slurm: unknown key '{key}'. {suggest(key, known)}" for key in unknown]
         raise RequestError("\n".join(problems))
-    named = ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task")
-    return {
-        **{name: value for name in named if (value := getattr(slurm, name))},
-        "time": slurm.timeout_min,
-        "mem": f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None,
-        "array_parallelism": slurm.max_parallel or MOST_PARALLEL,
-        "signal_delay_s": min(SIGNAL_S, slurm.timeout_min * 60 // 4),
-        "wckey": None,  # submitit's own is refused where such keys are checked
-        **others,
-        "additional_parameters": {
-            "requeue": True,  # also where jobs are not unless they ask for it
-            "kill-on-invalid-dep": "yes",  # what waits for a job that failed would else wait for ever
-            **others.get("additional_parameters", {}),
-        },
+    options: dict[str, Any] = {}
+    for name in ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task"):
+        value = getattr(slurm, name)
+        if value:
+            options[name] = value
+    options["time"] = slurm.timeout_min
+    options["mem"] = f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None
+    options["array_parallelism"] = slurm.max_parallel or MOST_PARALLEL
+    options["signal_delay_s"] = min(SIGNAL_S, slurm.timeout_min * 60 // 4)
+    options["wckey"] = None  # submitit's own is refused where such keys are checked
+    options |= others
+    additional = {
+        "requeue": True,  # also where jobs are not unless they ask for it
+        "kill-on-invalid-dep": "yes",  # what waits for a job that failed would else wait for ever
     }
+    options["additional_parameters"] = additional | others.get("additional_parameters", {})
+    return options
 
 
 def _setup(slurm: Slurm, code: Path) -> list[str]:

@@ -115,8 +115,12 @@ class Improvement:
 def relative_improvement(ours: Sequence[float], other: Sequence[float], student: Sequence[float]) -> Improvement:
     """Return the mean over pairs of (ours - other) / (other - student), where the latter is positive."""
     shares = [(a - x) / (x - s) for a, x, s in zip(ours, other, student, strict=True) if x > s]
-    left_out = len(ours) - len(shares)
-    return Improvement(mean(shares) if shares else None, median(shares) if shares else None, len(shares), left_out)
+    return Improvement(
+        mean=mean(shares) if shares else None,
+        median=median(shares) if shares else None,
+        n=len(shares),
+        left_out=len(ours) - len(shares),
+    )
 
 
 @dataclass(frozen=True)
@@ -224,32 +228,56 @@ class Statistics:
 
 def statistics(plan: Plan, found: Sequence[Outcome]) -> Statistics:
     """Return the statistics of what a suite has so far."""
-    by_place, kd, ours = tabled(found), row_named(plan.cells, "KD"), row_named(plan.cells, OURS)
-    references = [label for label in (kd, NONE) if label is not None]
+    by_place = tabled(found)
+    columns = columns_of(found)
+    kd = row_named(plan.cells, "KD")
+    ours = row_named(plan.cells, OURS)
+    references = [NONE] if kd is None else [kd, NONE]
     gains: list[Compared] = []
-    for pair, metric in columns_of(found):
-        for label in references:
-            gains += _of_pair(by_place, pair, metric, label)
+    for pair, metric in columns:
+        for reference in references:
+            gains += _of_pair(by_place, pair, metric, reference)
+    ranked = rankings(found)
+    pair_counts = Counter(metric for _, metric in columns)
     improvements: dict[tuple[str, str], Improvement] = {}
-    ranked, pair_counts = rankings(found), Counter(metric for _, metric in columns_of(found))
     for metric in ranked:
         means = _means(by_place, metric)
-        for label in references:
-            gains += _across_pairs(means, metric, label, pair_counts[metric])
-        for label in means:
-            if ours is not None and label not in (ours, NONE):
-                pairs = [pair for pair in means[label] if all(pair in means.get(one, {}) for one in (ours, NONE))]
-                columns = ([means[one][pair] for pair in pairs] for one in (ours, label, NONE))
-                if pairs:
-                    improvements[metric, label] = relative_improvement(*columns)
-    left_out = {metric: names for metric, (_, names) in ranked.items()}
-    return Statistics(gains, {metric: one for metric, (one, _) in ranked.items()}, left_out, ours, improvements)
+        for reference in references:
+            gains += _across_pairs(means, metric, reference, pair_counts[metric])
+        if ours is not None:
+            improvements |= {(metric, label): one for label, one in _improvements(means, ours).items()}
+    return Statistics(
+        gains=gains,
+        rankings={metric: ranks for metric, (ranks, _) in ranked.items()},
+        left_out={metric: names for metric, (_, names) in ranked.items()},
+        ours=ours,
+        improvements=improvements,
+    )
+
+
+def _improvements(means: Mapping[str, Mapping[str, float]], ours: str) -> dict[str, Improvement]:
+    """Return the relative improvement of a row over each other one, on the pairs that both and the student have."""
+    of_ours = means.get(ours, {})
+    of_student = means.get(NONE, {})
+    found = {}
+    for label, by_pair in means.items():
+        if label in (ours, NONE):
+            continue
+        pairs = [pair for pair in by_pair if pair in of_ours and pair in of_student]
+        if pairs:
+            found[label] = relative_improvement(
+                ours=[of_ours[pair] for pair in pairs],
+                other=[by_pair[pair] for pair in pairs],
+                student=[of_student[pair] for pair in pairs],
+            )
+    return found
 
 
 def rankings(found: Sequence[Outcome]) -> dict[str, tuple[Ranking | str, list[str]]]:
     """Return how rows rank over pairs, or what is missing for that, and what is left out, by metric."""
     by_place = tabled(found)
-    return {metric: _ranked(by_place, metric) for metric in dict.fromkeys(metric for _, metric in columns_of(found))}
+    metrics = dict.fromkeys(metric for _, metric in columns_of(found))
+    return {metric: _ranked(by_place, metric) for metric in metrics}
 
 
 Places = Mapping[tuple[str, str, str], Outcome]  # by pair, metric and label
@@ -261,11 +289,16 @@ def _of_pair(by_place: Places, pair: str, metric: str, reference: str) -> list[C
     of_base = dict(zip(base.seeds, base.values[metric], strict=True))
     found = []
     for (one_pair, one_metric, label), outcome in by_place.items():
-        if (one_pair, one_metric) == (pair, metric) and label != reference and _is_method(outcome, base, metric):
-            both = [(v, of_base[s]) for s, v in zip(outcome.seeds, outcome.values[metric], strict=True) if s in of_base]
-            if both:
-                complete = outcome.status == base.status == "done"
-                found.append((label, gain(*zip(*both, strict=True)), complete))
+        if (one_pair, one_metric) != (pair, metric) or label == reference:
+            continue
+        if not _is_method(outcome, base, metric):
+            continue
+        of_row = dict(zip(outcome.seeds, outcome.values[metric], strict=True))
+        seeds = [seed for seed in of_row if seed in of_base]
+        if seeds:
+            gained = gain([of_row[seed] for seed in seeds], [of_base[seed] for seed in seeds])
+            complete = outcome.status == "done" and base.status == "done"
+            found.append((label, gained, complete))
     return _corrected(pair, metric, reference, found)
 
 
@@ -273,12 +306,15 @@ def _across_pairs(
     means: Mapping[str, Mapping[str, float]], metric: str, reference: str, pair_count: int
 ) -> list[Compared]:
     """Return the methods compared with a reference over the pairs in which both are done; from two pairs on."""
+    of_base = means.get(reference, {})
     found = []
     for label, by_pair in means.items():
-        pairs = [pair for pair in by_pair if pair in means.get(reference, {})]
-        if label not in (reference, NONE) and len(pairs) > 1:
-            samples = ([by_pair[pair] for pair in pairs], [means[reference][pair] for pair in pairs])
-            found.append((label, gain(*samples), len(pairs) == pair_count))
+        if label in (reference, NONE):
+            continue
+        pairs = [pair for pair in by_pair if pair in of_base]
+        if len(pairs) > 1:
+            gained = gain([by_pair[pair] for pair in pairs], [of_base[pair] for pair in pairs])
+            found.append((label, gained, len(pairs) == pair_count))
     return _corrected(ALL, metric, reference, found)
 
 
@@ -297,11 +333,21 @@ def _is_method(outcome: Outcome, base: Outcome, metric: str) -> bool:
 def _means(by_place: Places, metric: str) -> dict[str, dict[str, float]]:
     """Return the means of the students' finished cells by row and pair."""
     found: dict[str, dict[str, float]] = {}
-    for (pair, one_metric, label), outcome in by_place.items():
-        student = comparable(outcome, by_place[pair, one_metric, NONE], one_metric)
-        if one_metric == metric and outcome.status == "done" and outcome.cell.method != TEACHER and student:
+    for (pair, label), outcome in _of_students(by_place, metric).items():
+        if outcome.status == "done":
             found.setdefault(label, {})[pair] = mean(outcome.values[metric])
     return found
+
+
+def _of_students(by_place: Places, metric: str) -> dict[tuple[str, str], Outcome]:
+    """Return a metric's outcomes that are about students, by pair and label."""
+    return {
+        (pair, label): outcome
+        for (pair, one_metric, label), outcome in by_place.items()
+        if one_metric == metric
+        and outcome.cell.method != TEACHER
+        and comparable(outcome, by_place[pair, metric, NONE], metric)
+    }
 
 
 def _ranked(by_place: Places, metric: str) -> tuple[Ranking | str, list[str]]:
@@ -310,33 +356,32 @@ def _ranked(by_place: Places, metric: str) -> tuple[Ranking | str, list[str]]:
     A pair counts when nothing is left to be trained in it and a method has a number: none has where the teacher is
     lost. A row counts when it has a number in each of those pairs.
     """
-    cells = {
-        (pair, label): one
-        for (pair, one_metric, label), one in by_place.items()
-        if one_metric == metric and one.cell.method != TEACHER and comparable(one, by_place[pair, metric, NONE], metric)
-    }
-    open_pairs = {pair for (pair, _), one in cells.items() if one.is_open}
-    all_pairs, all_labels = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    cells = _of_students(by_place, metric)
+    all_pairs = list(dict.fromkeys(pair for pair, _ in cells))
+    all_labels = list(dict.fromkeys(label for _, label in cells))
+    open_pairs = {pair for (pair, _), outcome in cells.items() if outcome.is_open}
     known = _means(by_place, metric)
-    taught = {pair for label, by_pair in known.items() if label != NONE for pair in by_pair}
-    pairs = [pair for pair in all_pairs if pair in taught - open_pairs]
-    labels = [label for label in all_labels if pairs and set(pairs) <= set(known.get(label, ()))]
+    taught_pairs = {pair for label, by_pair in known.items() if label != NONE for pair in by_pair}
+    pairs = [pair for pair in all_pairs if pair in taught_pairs and pair not in open_pairs]
+    labels = []
+    if pairs:
+        labels = [label for label in all_labels if all(pair in known.get(label, {}) for pair in pairs)]
     if len(pairs) < 2 or len(labels) < 3:
-        return (
+        missing = (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
-        ), []
-    left_out = [
-        *(label for label in all_labels if label not in labels),
-        *(pair for pair in all_pairs if pair not in pairs),
-    ]
+        )
+        return missing, []
+    left_out = [label for label in all_labels if label not in labels]
+    left_out += [pair for pair in all_pairs if pair not in pairs]
     return ranking(labels, [[known[label][pair] for label in labels] for pair in pairs]), left_out
 
 
 def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> None:
     """Write the statistics of a suite's outcomes."""
-    computed, folder = statistics(plan, found), store.suite_folder(plan.name)
+    computed = statistics(plan, found)
     text = f"{to_markdown(plan, computed)}\n<!-- of table.csv {digest(plan, found)} -->\n"
+    folder = store.suite_folder(plan.name)
     for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
         write_whole(folder / name, content)
 
@@ -362,15 +407,31 @@ def _rows(found: Statistics) -> Iterator[dict[str, Any]]:
         low, high = one.gain.interval or (None, None)
         missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
         yield {
-            **{"statistic": "gain", "metric": one.metric, "pair": one.pair, "label": one.label},
-            **{"reference": one.reference, "n": one.gain.n, "value": one.gain.mean, "low": low, "high": high},
-            **{"p": one.gain.p, "p_holm": one.p_holm, "note": "" if one.complete else missing},
+            "statistic": "gain",
+            "metric": one.metric,
+            "pair": one.pair,
+            "label": one.label,
+            "reference": one.reference,
+            "n": one.gain.n,
+            "value": one.gain.mean,
+            "low": low,
+            "high": high,
+            "p": one.gain.p,
+            "p_holm": one.p_holm,
+            "note": "" if one.complete else missing,
         }
     for metric, ranks in found.rankings.items():
-        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, found.left_out[metric]))
+        for row in _rank_rows(ranks, found.left_out[metric]):
+            yield {"metric": metric, "pair": ALL, **row}
     for (metric, label), share in found.improvements.items():
-        note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
-        common = {"metric": metric, "pair": ALL, "label": found.ours, "reference": label, "n": share.n, "note": note}
+        common = {
+            "metric": metric,
+            "pair": ALL,
+            "label": found.ours,
+            "reference": label,
+            "n": share.n,
+            "note": f"{share.left_out} pair(s) left out: not above the student" if share.left_out else "",
+        }
         yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
 
@@ -379,7 +440,8 @@ def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[s
     if isinstance(ranks, str):
         yield {"statistic": "friedman", "note": ranks}
         return
-    n, note = ranks.blocks, f"left out: {', '.join(left_out)}" if left_out else ""
+    n = ranks.blocks
+    note = f"left out: {', '.join(left_out)}" if left_out else ""
     yield {"statistic": "friedman", "n": n, "value": ranks.statistic, "p": ranks.p, "note": note}
     yield {"statistic": "critical_difference", "n": n, "value": ranks.critical_difference}
     for label, rank in zip(ranks.labels, ranks.ranks, strict=True):
@@ -392,23 +454,20 @@ def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[s
 
 def to_markdown(plan: Plan, found: Statistics) -> str:
     """Return the statistics as people read them."""
+    lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
+    lines.append(HOW if found.gains else "No gains yet: they need a method and KD or none with a seed in common.")
     of_columns: dict[tuple[str, str, str], list[Compared]] = {}
     for one in found.gains:
         of_columns.setdefault((one.reference, one.pair, one.metric), []).append(one)
-    lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
-    lines += [HOW if of_columns else "No gains yet: they need a method and KD or none with a seed in common."]
     for (reference, pair, metric), gains in of_columns.items():
+        heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         samples = "pairs" if pair == ALL else "seeds"
-        lines += ["", "## " + MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}"), ""]
+        lines += ["", f"## {heading}", ""]
         lines += [f"| method | {samples} | gain | 95 % interval | p | p (Holm) |", "|---|---|---|---|---|---|"]
-        lines += map(_gain_line, gains)
+        lines += [_gain_line(one) for one in gains]
     for metric, ranks in found.rankings.items():
-        lines += [
-            "",
-            f"## Ranks over pairs in {MARKDOWN.text(metric)}",
-            "",
-            *_rank_lines(ranks, found.left_out[metric]),
-        ]
+        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", ""]
+        lines += _rank_lines(ranks, found.left_out[metric])
     if found.improvements:
         ours = MARKDOWN.text(found.ours or "")
         lines += ["", f"## Relative improvement of {ours}", "", IMPROVEMENT, ""]
@@ -422,8 +481,13 @@ def to_markdown(plan: Plan, found: Statistics) -> str:
 
 
 def _gain_line(one: Compared) -> str:
-    interval = MISSING if one.gain.interval is None else "{:+z.2f} to {:+z.2f}".format(*one.gain.interval)
-    n = f"{one.gain.n}{'' if one.complete else MARKDOWN.mark('†')}"
+    n = str(one.gain.n)
+    if not one.complete:
+        n += MARKDOWN.mark("†")
+    interval = MISSING
+    if one.gain.interval is not None:
+        low, high = one.gain.interval
+        interval = f"{low:+z.2f} to {high:+z.2f}"
     texts = [MARKDOWN.text(one.label), n, f"{one.gain.mean:+z.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
     return f"| {' | '.join(texts)} |"
 
@@ -441,7 +505,9 @@ def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
         f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "
         f"{ranks.critical_difference:.2f} apart differ at 5 % (Nemenyi)."
     )
-    yield from ("", "| row | mean rank |", "|---|---|")
+    yield ""
+    yield "| row | mean rank |"
+    yield "|---|---|"
     for rank, label in sorted(zip(ranks.ranks, ranks.labels, strict=True)):
         yield f"| {MARKDOWN.text(label)} | {rank:.2f} |"
 

@@ -1,5 +1,6 @@
 """What the store and a plan say, as tables for a terminal. Imports no torch."""
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -26,40 +27,52 @@ CURVE_WIDTH = 60  # characters
 def cells_table(plan: Plan, store: Store) -> Table:
     """Return a row a cell: its status, seeds done, first metric, the epoch of what runs, why others do not."""
     found = outcomes(plan, store)
-    metrics = dict.fromkeys(next(iter(outcome.values)) for outcome in found)
-    number = f"{next(iter(metrics))} %" if len(metrics) == 1 else "%"
-    heads = ("pair", "row", "metric", "status", "seeds", number, "epochs", "reason")
+    metrics = {next(iter(outcome.values)) for outcome in found}
+    several = len(metrics) > 1
+    number = "%" if several else f"{metrics.pop()} %"
     rows = []
     for outcome in found:
         cell = outcome.cell
         metric, values = next(iter(outcome.values.items()))
-        told_metric = metric if len(metrics) > 1 else ""
-        done = f"{len(values)}/{len(cell.runs)}"
-        mean = f"{sum(values) / len(values):.2f}" if values else MISSING
-        begun = [progress for run in cell.runs if (progress := _progress(run, store))]
-        reached = ", ".join(begun)
-        rows.append((cell.pair, cell.label, told_metric, outcome.status, done, mean, reached, outcome.reason))
-    told = [index for index in range(len(heads)) if any(row[index] for row in rows)]
+        reached = [_progress(run, store) for run in cell.runs]
+        row = {
+            "pair": cell.pair,
+            "row": cell.label,
+            "metric": metric if several else "",
+            "status": outcome.status,
+            "seeds": f"{len(values)}/{len(cell.runs)}",
+            number: f"{sum(values) / len(values):.2f}" if values else MISSING,
+            "epochs": ", ".join(text for text in reached if text),
+            "reason": outcome.reason,
+        }
+        rows.append(row)
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]  # the columns that say anything
     table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
-    for index in told:
-        justify: Literal["left", "right"] = "right" if heads[index] in ("seeds", number) else "left"
-        table.add_column(heads[index], overflow="fold", justify=justify, no_wrap=heads[index] != "reason")
+    for head in heads:
+        justify: Literal["left", "right"] = "right" if head in ("seeds", number) else "left"
+        table.add_column(head, overflow="fold", justify=justify, no_wrap=head != "reason")
     for row in rows:
-        table.add_row(*(escape(row[index]) for index in told))
+        table.add_row(*(escape(row[head]) for head in heads))
     return table
 
 
 def _progress(run: RunSpec, store: Store) -> str:
     """Return the epoch an unfinished run has reached, and of one that is being trained its rate and the time left."""
-    if run.schedule is None or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
+    if run.schedule is None or store.record(run.id) is not None:
         return ""
-    last, schedule = rows[-1], run.schedule
-    initial = last["stage"] != "main"
-    total = schedule.initial_epochs if initial else schedule.epochs
-    reached = f"seed {run.seed}: {'initial ' if initial else ''}{last['epoch']}/{total}"
+    rows = store.epochs(run.id)
+    if not rows:
+        return ""
+    last = rows[-1]
+    if last["stage"] == "main":
+        reached = f"seed {run.seed}: {last['epoch']}/{run.schedule.epochs}"
+        epochs_left = run.schedule.epochs - last["epoch"]
+    else:
+        reached = f"seed {run.seed}: initial {last['epoch']}/{run.schedule.initial_epochs}"
+        epochs_left = run.schedule.initial_epochs - last["epoch"] + run.schedule.epochs
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
-    seconds = (total - last["epoch"] + initial * schedule.epochs) * last["wall_s"]
+    seconds = epochs_left * last["wall_s"]
     left = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
     return f"{reached} ({last['wall_s']:.1f} s an epoch, {left} left)"
 
@@ -71,20 +84,25 @@ def job_lines(plan: Plan, store: Store, tasks: Sequence[Task]) -> Iterator[str]:
     left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
     for task in dict.fromkeys(latest[run_id] for run_id in left):
         runs = [left[run_id] for run_id in task.runs if run_id in left and latest[run_id] == task]
-        pairs, labels = (dict.fromkeys(titles[run.id][part] for run in runs) for part in (0, 1))
-        what = escape(f"job {task.job}: {', '.join(pairs)} seed {runs[0].seed}, {', '.join(labels)}")
+        pairs = ", ".join(dict.fromkeys(titles[run.id][0] for run in runs))
+        labels = ", ".join(dict.fromkeys(titles[run.id][1] for run in runs))
+        what = escape(f"job {task.job}: {pairs} seed {runs[0].seed}, {labels}")
         if task.state:
-            yield f"{what}: {task.state.lower()}" + (f" ({task.reason})" if task.reason else "")
+            reason = f" ({task.reason})" if task.reason else ""
+            yield f"{what}: {task.state.lower()}{reason}"
         elif any(store.state(run.id) == "waiting" for run in runs):
             yield f"{what}: failed, its log {escape(str(task.log))} ends:"
-            yield from (f"    {escape(line)}" for line in task.last_words or ["(nothing: it never began)"])
+            for line in task.last_words or ["(nothing: it never began)"]:
+                yield f"    {escape(line)}"
 
 
 def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Iterator[str]:
     """Yield a warning for each method whose file is not the one that finished runs were made with."""
     made: dict[str, list[str]] = {}
     for run in plan.runs.values():
-        for name, digest in ((store.record(run.id) or {}).get("methods_sha256") or {}).items():
+        record = store.record(run.id) or {}
+        digests = record.get("methods_sha256") or {}
+        for name, digest in digests.items():
             if name in methods and methods[name].sha256 != digest:
                 made.setdefault(name, []).append(run.id)
     for name, runs in sorted(made.items()):
@@ -103,9 +121,8 @@ def plan_tables(
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
     for number, cohort in enumerate(portions(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
-        yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}" + (
-            f", after {', '.join(needs)}" if needs else ""
-        )
+        after = f", after {', '.join(needs)}" if needs else ""
+        yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}{after}"
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
@@ -117,7 +134,8 @@ def plan_tables(
     shown = {run.id for run in to_train} | set(reasons)
     ended = [status for run_id, status in states.items() if run_id not in shown]
     counts = ", ".join(f"{ended.count(status)} {status}" for status in dict.fromkeys(ended))
-    yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable" + (f"; {counts}" if counts else "")
+    others = f"; {counts}" if counts else ""
+    yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
 
 
 def _epochs(schedule: Schedule | None) -> str:
@@ -140,9 +158,11 @@ def describe(store: Store, run: str) -> Iterator[Any]:
     yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
     yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
     yield from _curve(store, run_id)
-    if (record := store.record(run_id)) is not None:
+    record = store.record(run_id)
+    if record is not None:
         yield escape(_yaml(record))
-    if (failure := store.failure(run_id)) is not None:
+    failure = store.failure(run_id)
+    if failure is not None:
         yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
     yield "[bold]To repeat it[/bold]"
     yield escape(repetition(store, spec))
@@ -164,9 +184,10 @@ def _curve(store: Store, run_id: str) -> Iterator[str]:
     for name in ("loss", "top1", "peer_top1", "miou"):
         values = [row[name] for row in rows if row["stage"] == "main" and name in row]
         if values:
-            picked = values[:: max(1, -(-len(values) // CURVE_WIDTH))]
-            low, high = min(picked), max(picked)
-            bars = "".join(BARS[round((value - low) / ((high - low) or 1) * (len(BARS) - 1))] for value in picked)
+            picked = values[:: math.ceil(len(values) / CURVE_WIDTH)]
+            low = min(picked)
+            height = (max(picked) - low) or 1
+            bars = "".join(BARS[round((value - low) / height * (len(BARS) - 1))] for value in picked)
             yield f"{name:>5} {bars}  first {values[0]:.4g}, last {values[-1]:.4g}"
 
 

@@ -116,7 +116,9 @@ class Store:
         if (failure := self.failure(run_id)) is not None:
             return failure.status
         claim = _read_claim(folder / CLAIM)
-        return "running" if claim is not None and _alive(claim, folder / CLAIM, time.time()) else "waiting"
+        if claim is not None and _alive(claim, folder / CLAIM, time.time()):
+            return "running"
+        return "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
         """Return what a finished run recorded, or None.
@@ -138,8 +140,10 @@ class Store:
         """Return a run's specification, or None for a run that was never begun."""
         path = self.folder(run_id) / SPEC
         document = _read_json(path)
+        if document is None:
+            return None
         try:
-            return None if document is None else RunSpec.model_validate_json(json.dumps(document))
+            return RunSpec.model_validate_json(json.dumps(document))
         except ValueError as error:
             raise _foreign(path, error) from error
 
@@ -214,7 +218,11 @@ class Store:
             if held is not None and _alive(held, path, now):
                 return False
             mine = Claim(
-                _machine(), os.getpid(), _started(os.getpid()), os.environ.get("SLURM_JOB_ID", ""), uuid.uuid4().hex
+                machine=_machine(),
+                process=os.getpid(),
+                started=_started(os.getpid()),
+                job=os.environ.get("SLURM_JOB_ID", ""),
+                token=uuid.uuid4().hex,
             )
             write_whole(path, json.dumps(asdict(mine)) + "\n")
             for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
@@ -249,7 +257,10 @@ class Store:
 
     def _check_claim(self, run_id: str) -> None:
         mine = self._held.get(run_id)
-        if mine is not None and (holder := self.holder(run_id)) != mine:
+        if mine is None:
+            return
+        holder = self.holder(run_id)
+        if holder != mine:
             by = f"process {holder.process} on {holder.machine.split()[0]}" if holder else "nobody"
             raise ClaimLostError(f"run {run_id} is held by {by} now: this process was silent for too long")
 
@@ -263,7 +274,8 @@ class Store:
         Yields:
             The time in seconds, by the clock that stamps the store's files: a file server has its own.
         """
-        path = self.root / "runs" / f".lock{what and '-'}{what}"
+        name = f".lock-{what}" if what else ".lock"
+        path = self.root / "runs" / name
         with _ONE_THREAD:
             with _writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -348,8 +360,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _read_as(kind: type[R], path: Path) -> R | None:
     document = _read_json(path)
+    if document is None:
+        return None
     try:
-        return None if document is None else kind(**document)
+        return kind(**document)
     except TypeError as error:
         raise _foreign(path, error) from error
 
@@ -385,5 +399,8 @@ def _started(process: int) -> int:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return 0
-    state, fields = text[text.rindex(")") + 2], text[text.rindex(")") + 2 :].split()
-    return 0 if state in "ZX" else int(fields[19])  # a zombie writes nothing any more
+    _, _, rest = text.rpartition(")")  # the command's name before it may hold anything
+    fields = rest.split()
+    if fields[0] in "ZX":  # a zombie writes nothing any more
+        return 0
+    return int(fields[19])

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -53,7 +54,8 @@ N = TypeVar("N")
 
 
 def _one_line(title: str) -> str:
-    if not (words := title.split()):
+    words = title.split()
+    if not words:
         raise ValueError("a title needs a word")
     return " ".join(words)
 
@@ -62,6 +64,11 @@ def _distinct(seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
     if isinstance(seeds, tuple) and len(set(seeds)) < len(seeds):
         raise ValueError("the same seed twice")
     return seeds
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Return the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _installed(wanted: bool) -> bool:
@@ -188,16 +195,16 @@ class Pair(Strict):
         if self.teacher is not None:
             return (self.teacher,)
         if isinstance(self.teachers, Copies):
-            return (Teacher.model_validate(self.teachers.model_dump(exclude={"n"})),) * self.teachers.n
+            teacher = Teacher.model_validate(self.teachers.model_dump(exclude={"n"}))
+            return (teacher,) * self.teachers.n
         return self.teachers or ()
 
     @property
     def teacher_name(self) -> str:
         """Return the teacher network's name; of several, `resnet110x4` or the names joined by `+`."""
-        names = [teacher.network for teacher in self.members]
-        if isinstance(self.teachers, Copies):
-            return names[0] if len(names) == 1 else f"{names[0]}x{len(names)}"
-        return "+".join(names)
+        if isinstance(self.teachers, Copies) and self.teachers.n > 1:
+            return f"{self.teachers.network}x{self.teachers.n}"
+        return "+".join(teacher.network for teacher in self.members)
 
     @property
     def name(self) -> str:
@@ -248,8 +255,10 @@ class Term(BaseModel):
             return
         if self.method not in methods:
             raise ValueError(f"unknown method {self.method!r}. {suggest(self.method, [*methods, NONE])}")
-        allowed = [*methods[self.method].parameters, *(key for key in type(self).model_fields if key != "terms")]
-        if problems := list(self._problems(methods[self.method], allowed)):
+        method = methods[self.method]
+        own_keys = [key for key in type(self).model_fields if key != "terms"]
+        problems = list(self._problems(method, [*method.parameters, *own_keys]))
+        if problems:
             raise ValueError("; ".join(problems))
 
     def _problems(self, method: Method, allowed: Sequence[str]) -> Iterator[str]:
@@ -310,23 +319,32 @@ class Entry(Term):
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> "Entry":
         if self.terms is None:
-            if not self.method:
-                found = f"; found {', '.join(map(repr, self.parameters))}" if self.parameters else ""
-                raise ValueError(f"names no method: write {{method: NAME}} or {{terms: [...]}}{found}")
-            if self.method == NONE and self.model_fields_set != {"method"}:
-                raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
-            self._check_method(info)
-        elif self.method or self.weight is not None:
-            raise ValueError("with 'terms', each term has its own method, weight and parameters")
-        elif self.parameters:
-            allowed = set(Entry.model_fields) - {"method", "weight"}
-            unknown = (f"unknown key {name!r}. {suggest(name, allowed)}" for name in self.parameters)
-            raise ValueError(f"{'; '.join(unknown)}. With 'terms', a method's parameters stand in its term")
-        elif any(term.method == NONE for term in self.terms):
-            raise ValueError("'none' cannot be one of several terms")
+            self._check_one_method(info)
+        else:
+            self._check_terms(self.terms)
         if self.kd is None and "kd_temperature" in self.model_fields_set:
             raise ValueError("'kd_temperature' is for the KD term beside a method: give its weight, 'kd', too")
         return self
+
+    def _check_one_method(self, info: ValidationInfo) -> None:
+        if not self.method:
+            problem = "names no method: write {method: NAME} or {terms: [...]}"
+            if self.parameters:
+                problem += f"; found {', '.join(map(repr, self.parameters))}"
+            raise ValueError(problem)
+        if self.method == NONE and self.model_fields_set != {"method"}:
+            raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
+        self._check_method(info)
+
+    def _check_terms(self, terms: Sequence[Term]) -> None:
+        if self.method or self.weight is not None:
+            raise ValueError("with 'terms', each term has its own method, weight and parameters")
+        if self.parameters:
+            allowed = set(Entry.model_fields) - {"method", "weight"}
+            unknown = "; ".join(f"unknown key {name!r}. {suggest(name, allowed)}" for name in self.parameters)
+            raise ValueError(f"{unknown}. With 'terms', a method's parameters stand in its term")
+        if any(term.method == NONE for term in terms):
+            raise ValueError("'none' cannot be one of several terms")
 
     @property
     def rows(self) -> int:
@@ -511,19 +529,21 @@ class Suite(Strict):
     @field_validator("pairs")
     @classmethod
     def _distinct_pairs(cls, pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
-        names = [pair.name for pair in pairs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        twice = _repeated([pair.name for pair in pairs])
+        if twice:
             raise ValueError(f"the same pair twice: {', '.join(twice)}")
         return pairs
 
     @field_validator("methods")
     @classmethod
     def _distinct_rows(cls, entries: tuple[Entry, ...], info: ValidationInfo) -> tuple[Entry, ...]:
-        if (count := sum(entry.rows for entry in entries)) > MOST_ROWS:
+        count = sum(entry.rows for entry in entries)
+        if count > MOST_ROWS:
             raise ValueError(f"span a grid of {count} rows; at most {MOST_ROWS} make a table")
         labels = [row.label for row in _rows(entries, (info.context or {}).get("methods", {}))]
         labels += [NONE for entry in entries if entry.method == NONE]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        twice = _repeated(labels)
+        if twice:
             raise ValueError(
                 f"the same method twice: {', '.join(twice)}. "
                 "Leave one out, or give each its own 'label' if their settings differ"
@@ -579,13 +599,16 @@ class Suite(Strict):
     @property
     def seed_list(self) -> tuple[int, ...]:
         """Return the seeds."""
-        return self.seeds if isinstance(self.seeds, tuple) else tuple(range(1, self.seeds + 1))
+        if isinstance(self.seeds, tuple):
+            return self.seeds
+        return tuple(range(1, self.seeds + 1))
 
     @property
     def teacher_schedule(self) -> Schedule:
         """Return how teachers train: `training` with what `teacher_training` sets."""
-        differs = self.teacher_training.model_dump(exclude_unset=True) if self.teacher_training else {}
-        return self.training.model_copy(update=differs)
+        if self.teacher_training is None:
+            return self.training
+        return self.training.model_copy(update=self.teacher_training.model_dump(exclude_unset=True))
 
 
 class From(Strict):
@@ -665,33 +688,42 @@ def _rows(entries: Sequence[Entry], methods: Mapping[str, Method]) -> list[Row]:
 
 
 def _spread(entry: Entry, methods: Mapping[str, Method]) -> Iterator[Row]:
+    """Yield a row for each combination of the values that an entry's terms list."""
     terms: Sequence[Term] = entry.terms or (entry,)
-    for settings in itertools.product(*(term.grid for term in terms)):
-        chosen = [(term.method, weight, given) for term, (weight, given) in zip(terms, settings, strict=True)]
-        said, differing = [], []
-        for term, (name, weight, given) in zip(terms, chosen, strict=True):
-            differs = _differing(methods[name], weight, given)
-            values = {"weight": weight, **given}
-            spanned = {key for key, value in term.settings.items() if len(listed(value)) > 1}
-            said += [_setting(key, value) for key, value in values.items() if key in spanned | differs.keys()]
+    titles = [methods[term.method].title for term in terms]
+    if entry.kd is not None:
+        titles.append("KD")
+    title = "+".join(titles)
+    task_weight = entry.task_weight
+    if task_weight is None and entry.terms:
+        task_weight = 1.0
+    is_grid = any(term.grid_size > 1 for term in terms)
+    beside = list(_beside(entry, methods))
+    for combination in itertools.product(*(term.grid for term in terms)):
+        chosen: list[tuple[str, float | None, dict[str, Any]]] = []
+        labelled: list[str] = []  # what the label says of the terms: what differs, and all that the grid varies
+        differing: list[str] = []
+        for term, (weight, given) in zip(terms, combination, strict=True):
+            chosen.append((term.method, weight, given))
+            differs = _differing(methods[term.method], weight, given)
             differing += [_setting(key, value) for key, value in differs.items()]
-        beside = list(_beside(entry, methods))
-        overrides = ", ".join([*differing, *beside])
-        plain = "+".join([*(methods[term.method].title for term in terms), *(["KD"] if entry.kd is not None else [])])
-        spans = any(term.grid_size > 1 for term in terms)
-        label = (
-            " ".join([entry.label or plain, ", ".join([*said, *beside])]) if spans or not entry.label else entry.label
-        )
+            for key, value in {"weight": weight, **given}.items():
+                is_varied = len(listed(term.settings[key])) > 1
+                if is_varied or key in differs:
+                    labelled.append(_setting(key, value))
         if entry.kd is not None:
             chosen.append(("kd", entry.kd, {"temperature": entry.kd_temperature}))
+        label = entry.label or title
+        if is_grid or not entry.label:
+            label = f"{label} {', '.join([*labelled, *beside])}".strip()
         yield Row(
-            label=label.strip(),
+            label=label,
             method="+".join(term.method for term in terms),
             terms=tuple(chosen),
-            task_weight=entry.task_weight if entry.task_weight is not None else (1.0 if entry.terms else None),
+            task_weight=task_weight,
             combine=entry.combine,
-            overrides=overrides,
-            standard="" if entry.terms else plain,  # terms listed have their own weights, not the paper's
+            overrides=", ".join([*differing, *beside]),
+            standard="" if entry.terms else title,  # terms listed have their own weights, not the paper's
         )
 
 
@@ -702,9 +734,10 @@ def listed(value: object) -> Sequence[Any]:
 
 def _differing(method: Method, weight: float | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a term that are not the method's defaults."""
-    defaults = {name: parameter.default for name, parameter in method.parameters.items()}
-    weights = {} if weight in (None, method.weight) else {"weight": weight}
-    return weights | {name: value for name, value in given.items() if value != defaults[name]}
+    differs = {name: value for name, value in given.items() if value != method.parameters[name].default}
+    if weight is not None and weight != method.weight:
+        return {"weight": weight, **differs}
+    return differs
 
 
 def _beside(entry: Entry, methods: Mapping[str, Method]) -> Iterator[str]:
@@ -712,7 +745,8 @@ def _beside(entry: Entry, methods: Mapping[str, Method]) -> Iterator[str]:
     own = 1.0 if entry.terms else methods[entry.method].task_weight
     defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": own, "combine": "sum"}
     for key, default in defaults.items():
-        if (value := getattr(entry, key)) not in (None, default):
+        value = getattr(entry, key)
+        if value is not None and value != default:
             yield _setting(key, value)
 
 
@@ -764,30 +798,38 @@ def _with_source(transfer: Transfer, path: Path, methods: Mapping[str, Method]) 
         raise RequestError(f"{path}: from.suite: {of} is a suite of task {source.task}; only compression's are judged")
     pair_names = [(pair, [pair.name]) for pair in source.pairs]
     row_names = [(entry, [entry.method, *(row.label for row in _rows([entry], methods))]) for entry in source.methods]
-    chosen = {
+    changes: dict[str, object] = {
+        "title": transfer.title,
+        "task": transfer.task,
         "pairs": _matching(pair_names, transfer.source.pairs, f"{path}: from.pairs: {of}"),
         "methods": _matching(row_names, transfer.source.methods, f"{path}: from.methods: {of}"),
+        "evaluations": transfer.evaluations,
+        "published": transfer.published,
+        "slurm": transfer.slurm,
+        "tensorboard": transfer.tensorboard,
     }
-    own = {key: value for key in ("threads", "workers", "max_lanes") if (value := getattr(transfer, key)) is not None}
     if transfer.source.seeds is not None:
-        own["seeds"] = transfer.source.seeds
-    same = {
-        key: getattr(transfer, key) for key in ("title", "task", "evaluations", "published", "slurm", "tensorboard")
-    }
-    return source.model_copy(update=chosen | own | same)
+        changes["seeds"] = transfer.source.seeds
+    for key in ("threads", "workers", "max_lanes"):
+        value = getattr(transfer, key)
+        if value is not None:
+            changes[key] = value
+    return source.model_copy(update=changes)
 
 
 def _matching(named: Sequence[tuple[N, list[str]]], patterns: Sequence[str] | None, where: str) -> tuple[N, ...]:
-    """Return what has a name that matches one of some patterns, whatever the case; all, if there are none."""
+    """Return what has a name that matches one of some patterns, whatever the case; all, if there are no patterns."""
 
     def matches(names: Sequence[str], pattern: str) -> bool:
         return any(fnmatchcase(name.lower(), pattern.lower()) for name in names)
 
-    for pattern in patterns or ():
+    if patterns is None:
+        return tuple(one for one, _ in named)
+    for pattern in patterns:
         if not any(matches(names, pattern) for _, names in named):
             known = {name for _, names in named for name in names if name}
             raise RequestError(f"{where} has no {pattern!r}. {suggest(pattern, known)}")
-    return tuple(one for one, names in named if any(matches(names, pattern) for pattern in patterns or ("*",)))
+    return tuple(one for one, names in named if any(matches(names, pattern) for pattern in patterns))
 
 
 def check_name(path: Path) -> None:
@@ -804,9 +846,18 @@ def check_name(path: Path) -> None:
 
 
 INSIDE: dict[str, type[BaseModel]] = {  # the keys that hold a mapping
-    **{"data": Data, "teacher_data": Data, "pairs": Pair, "teacher": Teacher, "teachers": Copies, "student": Network},
-    **{"training": Schedule, "teacher_training": Schedule, "published": Published, "slurm": Slurm},
-    **{"from": From, "evaluations": Evaluation},
+    "data": Data,
+    "teacher_data": Data,
+    "pairs": Pair,
+    "teacher": Teacher,
+    "teachers": Copies,
+    "student": Network,
+    "training": Schedule,
+    "teacher_training": Schedule,
+    "published": Published,
+    "slurm": Slurm,
+    "from": From,
+    "evaluations": Evaluation,
 }
 
 
@@ -821,9 +872,12 @@ def _allowed_keys(kind: type[BaseModel], at: Place) -> list[str]:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a suite file, for editors; names are offered, those of plugins allowed."""
     models = TypeAdapter(Suite | Transfer).json_schema()["$defs"]
-    # not `anyOf`, of which an editor could only say that a file is neither
-    judges = {"properties": {"task": {"const": "transfer"}}, "required": ["task"]}
-    schema = {"$defs": models, "if": judges, "then": {"$ref": "#/$defs/Transfer"}, "else": {"$ref": "#/$defs/Suite"}}
+    schema = {  # not `anyOf`, of which an editor could only say that a file is neither
+        "$defs": models,
+        "if": {"properties": {"task": {"const": "transfer"}}, "required": ["task"]},
+        "then": {"$ref": "#/$defs/Transfer"},
+        "else": {"$ref": "#/$defs/Suite"},
+    }
     models["Slurm"] |= {"patternProperties": {"^slurm_": True}, "additionalProperties": False}
     known = {"network": sorted(NETWORKS), "method": [*sorted(path.stem for path in own_files()), NONE]}
     for model in ("Network", "Teacher", "Copies", "Term", "Entry"):

@@ -82,7 +82,8 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         clock, start = min(lane.position for lane in running)
         lanes = [lane for lane in running if lane.position == (clock, start)]
         steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
-        stop = min((lane.trained for lane in running if lane.clock == clock and lane.trained > start), default=steps)
+        ahead = [lane.trained for lane in running if lane.clock == clock and lane.trained > start]
+        stop = min(ahead, default=steps)  # where lanes that are further within the epoch join
         _train(cohort, lanes, stop, steps, store, observer)
         if stop == steps:
             seconds = _end_epoch(cohort, lanes, clock, store)
@@ -175,8 +176,9 @@ def evaluate(
     sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
     assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
+    positions = torch.arange(len(split)).split(sizes)
     viewer = Viewer(data, device)
-    for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
+    for images, labels in zip(split.images.batches(positions), targets, strict=True):
         view = viewer(images)
         for score, network in zip(scores, networks, strict=True):
             with arithmetic(precision, device):
@@ -224,13 +226,16 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     schedule = lanes[0].schedule
     due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
     objective = lanes[0].objective  # the cohort's, as its schedule is
-    if clock.stage == MAIN and due and sound and objective is not None:
-        places = [(lane, name) for lane in sound for name in lane.networks]
-        networks, train = [lane.networks[name] for lane, name in places], cohort.train
-        judged = (networks, cohort.test, train.spec, train.device, schedule.precision, objective)
-        metrics = cohort.group.first(lambda: evaluate(*judged))
-        for (lane, name), values in zip(places, metrics, strict=True):
-            lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
+    if objective is None or clock.stage != MAIN or not due or not sound:
+        return
+    places = [(lane, name) for lane in sound for name in lane.networks]
+    networks = [lane.networks[name] for lane, name in places]
+    data = cohort.train
+    metrics = cohort.group.first(
+        lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
+    )
+    for (lane, name), values in zip(places, metrics, strict=True):
+        lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
@@ -251,28 +256,41 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     """Write a lane's failure, or its weights and record, if it has come to an end."""
     from safetensors.torch import save
 
-    run_id, answers = lane.spec.id, dict[str, Tensor]()
-    classifies = lane.objective is CLASSIFICATION and lane.spec.head is None  # a probe's answers are not its own
-    if lane.failure is None and lane.done and classifies:
-        with lane.isolated():  # what one network answers may take more memory than there is
-            if cohort.group.rank == 0:
-                precision, data = lane.schedule.precision, cohort.train
-                answers = outputs(lane.student, cohort.test, data.spec, data.device, precision)
+    run_id = lane.spec.id
+    answers: dict[str, Tensor] = {}
+    if lane.failure is None:
+        if not lane.done:
+            return
+        answers = _answers(cohort, lane)
     if lane.failure is not None:
         if lane.done:
             store.write(run_id, CHECKPOINT, lane.checkpoint())  # a later try has nothing left to train
         store.fail(run_id, lane.failure)
-    elif lane.done:
-        if cohort.keep_checkpoints:
-            store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
-        for network, trained in lane.networks.items():
-            state = trained.state_dict()
-            weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
-            store.write(run_id, weights_file(network), save(weights))
-        if answers:
-            store.write(run_id, OUTPUTS, save(answers))
-        numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
-        store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
+        return
+    if cohort.keep_checkpoints:
+        store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
+    for network, trained in lane.networks.items():
+        state = trained.state_dict()
+        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
+        store.write(run_id, weights_file(network), save(weights))
+    if answers:
+        store.write(run_id, OUTPUTS, save(answers))
+    numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
+    store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
+
+
+def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
+    """Return what the outputs file of a finished classifier holds; a lane for which this raises has failed.
+
+    Nothing comes back for other networks, or in any process but the first.
+    """
+    answers: dict[str, Tensor] = {}
+    if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are not its own
+        with lane.isolated():  # what one network answers may take more memory than there is
+            if cohort.group.rank == 0:
+                data = cohort.train
+                answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
+    return answers
 
 
 def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:

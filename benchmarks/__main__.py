@@ -48,8 +48,20 @@ LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
 GPU_WORKERS = 8  # processes that load for the naive loop
 READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches a worker ready
 WANTED = {  # a term's own share of a plain student's step
-    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
-    **{"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04},
+    "NST": 0.25,
+    "FSP (initial)": 0.2,
+    "FT": 0.4,
+    "VID": 0.3,
+    "CRD": 0.27,
+    "CRD all": 0.35,
+    "FitNet": 0.12,
+    "AB (initial)": 0.1,
+    "AT": 0.03,
+    "KD": 0.04,
+    "SP": 0.04,
+    "CC": 0.04,
+    "RKD": 0.04,
+    "PKT": 0.04,
 }
 
 
@@ -105,16 +117,18 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
         label: the row.
         workers: processes that load; on a CPU they would take the step's cores.
     """
-    lane, (teacher,) = cohort.lanes[label], cohort.teachers.values()
-    term = lane.terms[0] if lane.terms else None
-    name = term.name if term else NONE
-    run = naive.NaiveRun(
-        name, lane.student, teacher.network if term else None, term.distiller if term else None, lane.schedule
-    )
+    lane = cohort.lanes[label]
+    if lane.terms:
+        (teacher,) = cohort.teachers.values()
+        term = lane.terms[0]
+        run = naive.NaiveRun(term.name, lane.student, teacher.network, term.distiller, lane.schedule)
+    else:
+        run = naive.NaiveRun(NONE, lane.student, None, None, lane.schedule)
     images, labels = cohort.data.split.images, cohort.data.split.targets
     assert isinstance(images, ResidentImages)
     assert labels is not None
-    pixels, negatives = images.images.permute(0, 2, 3, 1).cpu().numpy(), N_NEGATIVES if name == "crd" else 0
+    pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
+    negatives = N_NEGATIVES if run.method == "crd" else 0
     mean, std, size = lane.spec.data.mean, lane.spec.data.std, lane.schedule.batch_size
     batches = iter(naive.loader(pixels, labels.numpy(), mean, std, size, workers, negatives))
     while True:
@@ -128,7 +142,8 @@ def against_naive(train: Split, repeats: int) -> Iterator[Row]:
     cohorts = {precision: Cohort(train, precision) for precision in ("fp32", "bf16")}
     clocks: dict[str, Iterator[float]] = {}
     for precision, cohort in cohorts.items():
-        clocks |= {precision: cohort.seconds(), f"{precision}, no NST": cohort.seconds("NST")}
+        clocks[precision] = cohort.seconds()
+        clocks[f"{precision}, no NST"] = cohort.seconds("NST")
     labels = list(cohorts["fp32"].lanes)
     clocks |= {label: naive_seconds(cohorts["fp32"], label) for label in labels}
     times: dict[str, list[float]] = {name: [] for name in clocks}
@@ -159,8 +174,10 @@ def of_terms(train: Split, steps: int) -> Iterator[Row]:
 
 def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
     """Yield the evaluation's share of a cohort's epoch on CIFAR-100."""
-    cohort, test = Cohort(train, "fp32"), split(EVALUATED)
-    students, clock = [lane.student for lane in cohort.lanes.values()], cohort.seconds()
+    cohort = Cohort(train, "fp32")
+    test = split(EVALUATED)
+    students = [lane.student for lane in cohort.lanes.values()]
+    clock = cohort.seconds()
     steps, evaluations = [], []
     for _ in range(repeats + 1):
         steps.append(next(clock))
@@ -278,8 +295,10 @@ def main(
     for part in chosen:
         for row in part():
             unit = f" {row.unit}" if row.unit else ""
-            measured = "unmeasured" if row.measured is None else f"{row.measured:.3g}{unit}"
-            verdict = "" if row.measured is None else "reached" if row.measured <= row.wanted else "not reached"
+            measured, verdict = "unmeasured", ""
+            if row.measured is not None:
+                measured = f"{row.measured:.3g}{unit}"
+                verdict = "reached" if row.measured <= row.wanted else "not reached"
             table.add_row(row.what, measured, f"<= {row.wanted:.3g}{unit}", verdict)
             logger.info("%s: %s, wanted <= %.3g%s", row.what, measured, row.wanted, unit)
     console.print(table)

@@ -59,7 +59,9 @@ class NaiveImages(Dataset[NaiveBatch]):
         self, images: np.ndarray, targets: np.ndarray, mean: Sequence[float], std: Sequence[float], n_negatives: int
     ) -> None:
         self.images, self.targets, self.n_negatives = images, targets, n_negatives
-        self.pools = {int(label): np.flatnonzero(targets != label) for label in np.unique(targets) if n_negatives}
+        self.pools: dict[int, np.ndarray] = {}
+        if n_negatives:
+            self.pools = {int(label): np.flatnonzero(targets != label) for label in np.unique(targets)}
         steps = [transforms.RandomCrop(images.shape[1:3], padding=4), transforms.RandomHorizontalFlip()]
         self.transform = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
 
@@ -263,12 +265,16 @@ class NaiveContrast:
         """Return the term, both directions summed."""
         anchors_s = F.normalize(adapters.student_head(student.embedding))
         anchors_t = F.normalize(adapters.teacher_head(teacher.embedding))
-        rows, n_samples = torch.cat([batch.indices[:, None], batch.negatives], dim=1), len(self.student_bank)
-        directions = ((anchors_s, self.teacher_bank), (anchors_t, self.student_bank))
-        scores = [bank_scores(anchors, bank, rows, adapters.temperature) for anchors, bank in directions]
+        rows = torch.cat([batch.indices[:, None], batch.negatives], dim=1)
+        n_samples = len(self.student_bank)
+        scores = [
+            bank_scores(anchors_s, self.teacher_bank, rows, adapters.temperature),
+            bank_scores(anchors_t, self.student_bank, rows, adapters.temperature),
+        ]
         self.z = self.z or [n_samples * one.detach().mean() for one in scores]
         self.visited = (batch.indices, anchors_s.detach(), anchors_t.detach())
-        return torch.stack([noise_contrast(one / z, n_samples) for one, z in zip(scores, self.z, strict=True)]).sum()
+        costs = [noise_contrast(one / z, n_samples) for one, z in zip(scores, self.z, strict=True)]
+        return torch.stack(costs).sum()
 
     def update(self, momentum: float) -> None:
         """Move the visited rows of both banks towards the step's embeddings, `momentum` being the share that stays."""
@@ -280,7 +286,8 @@ class NaiveContrast:
 
 def over_stages(formula: Callable[..., Tensor], *of_stages: Iterable[object]) -> Tensor:
     """Return a formula's sum over the stages, what it reads of each being given side by side: scalar."""
-    return torch.stack([formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]).sum()
+    costs = [formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]
+    return torch.stack(costs).sum()
 
 
 Term = Callable[..., Tensor]  # (adapters, student features, teacher features, batch) to a scalar
@@ -358,7 +365,8 @@ class NaiveRun:
         """Train on one batch of the stage that `ab`, `fsp` and `ft` have first and return its loss."""
         self._enter("initial")
         batch = self._received(batch)
-        preactivations, trains_student = self.method == "ab", self.method != "ft"
+        preactivations = self.method == "ab"
+        trains_student = self.method != "ft"
         teacher = self._listen(batch.images, preactivations)
         student = self.student.features(batch.images, preactivations) if trains_student else None
         loss = INITIAL[self.method](self.adapters, student, teacher, batch)
@@ -382,19 +390,26 @@ class NaiveRun:
         """Set every module's mode and start the stage's optimizer, unless the run is in that stage."""
         if stage == self.stage:
             return
-        self.stage, rate = stage, self.schedule.lr
-        everything = nn.ModuleList([self.student] if self.adapters is None else [self.student, self.adapters])
-        initial = None if self.adapters is None else self.adapters.initial_stage()
-        own = nn.ModuleList([] if initial is None else initial.modules)
+        self.stage = stage
+        rate = self.schedule.lr
+        everything = nn.ModuleList([self.student])
+        initial = None
+        if self.adapters is not None:
+            everything.append(self.adapters)
+            initial = self.adapters.initial_stage()
+        own = [] if initial is None else list(initial.modules)
         if stage == "main":
             everything.train()
-            frozen = set(own.parameters())
+            frozen = {parameter for module in own for parameter in module.parameters()}
             trained = [parameter for parameter in everything.parameters() if parameter not in frozen]
         else:
             assert initial is not None, f"{self.method} has no initial stage"
             everything.eval()
-            modules = nn.ModuleList([*own, *self.student.trunk()] if initial.trains_student else own).train()
-            trained, rate = list(modules.parameters()), initial.lr or rate
+            if initial.trains_student:
+                own += self.student.trunk()
+            modules = nn.ModuleList(own).train()
+            trained = list(modules.parameters())
+            rate = initial.lr or rate
         momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
         self.optimizer = torch.optim.SGD(trained, rate, momentum=momentum, weight_decay=weight_decay)
 

@@ -14,10 +14,11 @@ from methods.catalog import catalog
 
 ROOT = Path(__file__).parent.parent
 PAIRS = [("resnet110", student) for student in ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44")]
+LISTED = ", ".join(f"{{teacher: {teacher}, student: {student}}}" for teacher, student in PAIRS)
 SEEDS = 143  # with five pairs, thirteen methods and none: 10,010 runs and a teacher
 TABLE = f"""title: Ten thousand runs
 data: cifar100
-pairs: [{", ".join(f"{{teacher: {teacher}, student: {student}}}" for teacher, student in PAIRS)}]
+pairs: [{LISTED}]
 methods: [kd, fitnet, at, sp, cc, vid, rkd, pkt, ab, ft, fsp, nst, crd]
 seeds: {SEEDS}
 """

@@ -60,8 +60,11 @@ class DataChoice(Strict):
             found = self._problems_of_named()
         else:
             return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
-        if self.view is not None and self.view not in (allowed := views_of(self.name)):
-            others = f"can be seen as {' or '.join(map(repr, allowed))}" if allowed else "has no colours and no depth"
+        allowed = views_of(self.name)
+        if self.view is not None and self.view not in allowed:
+            others = "has no colours and no depth"
+            if allowed:
+                others = f"can be seen as {' or '.join(map(repr, allowed))}"
             found.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
             found.append("give train_per_class or train_fraction, not both")
@@ -73,8 +76,10 @@ class DataChoice(Strict):
         found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
         if self.augment == "resized_crop_flip" and self.resize is None:
             found.append("augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to")
-        foreign = [key for key in own if self.view and getattr(self, key) is not None]
-        return found + [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+        if self.view:
+            foreign = [key for key in own if getattr(self, key) is not None]
+            found += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+        return found
 
     def _problems_of_named(self) -> list[str]:
         named = DATASETS[self.name]
@@ -106,7 +111,9 @@ def unlabelled(name: str, wanted: Labels) -> str | None:
     found: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
     if found == wanted:
         return None
-    known = [*(one for one in DATASETS if DATASETS[one].labels == wanted), *([IMAGEFOLDER] * (wanted == "image"))]
+    known = [one for one in DATASETS if DATASETS[one].labels == wanted]
+    if wanted == "image":
+        known.append(IMAGEFOLDER)
     what = "no labels" if found == "none" else f"a label of each {found}"
     return f"{name} has {what}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 

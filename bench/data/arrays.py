@@ -19,12 +19,19 @@ def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     colours = F.interpolate(images[:, :3].float(), size, mode="bilinear", antialias=True)
     found = colours.round().clamp(0, 255).to(images.dtype)
-    return found if images.shape[1] <= 3 else torch.cat([found, nearest(images[:, 3], size)[:, None]], dim=1)
+    if images.shape[1] <= 3:
+        return found
+    depth = nearest(images[:, 3], size)
+    return torch.cat([found, depth[:, None]], dim=1)
 
 
 def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return maps (n, h, w) of any type as (n, H, W), each pixel the one nearest to its centre."""
-    rows, columns = (
-        ((torch.arange(new) + 0.5) * old / new).floor().long() for new, old in zip(size, maps.shape[-2:], strict=True)
-    )
+    rows = _nearest_places(maps.shape[-2], size[0])
+    columns = _nearest_places(maps.shape[-1], size[1])
     return maps[:, rows[:, None], columns]
+
+
+def _nearest_places(old: int, new: int) -> Tensor:
+    """Return which of `old` pixels in a line is nearest to the centre of each of `new` ones: (new,) int64."""
+    return ((torch.arange(new) + 0.5) * old / new).floor().long()

@@ -5,7 +5,7 @@ for every cohort, device and number of workers.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,25 +103,35 @@ class TrainingData:
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
         sizes = [share for size in whole for share in shares(size, self.processes)]
-        view, teachers_view = Viewer(self.spec, self.device), Viewer(self.teacher_spec, self.device)
-        seen, seen_by_teacher = ((s.view, s.mean, s.std) for s in (self.spec, self.teacher_spec))
+        view = Viewer(self.spec, self.device)
+        teachers_view = Viewer(self.teacher_spec, self.device)
+        same_view = _view_of(self.spec) == _view_of(self.teacher_spec)
 
         def own(drawn: Tensor) -> tuple[Tensor, ...]:
+            # sizes are a batch's shares, process after process, then the next batch's
             return drawn.split(sizes)[self.process :: self.processes][first:]
 
         def on_device(drawn: Tensor) -> tuple[Tensor, ...]:
             return own(drawn.to(self.device, non_blocking=True))
 
         targets = self.split.targets
-        labels = [None] * (len(whole) - first) if targets is None else on_device(targets[draws.order])
+        labels: Sequence[Tensor | None] = [None] * (len(whole) - first)
+        if targets is not None:
+            labels = on_device(targets[draws.order])
         fetched = self.split.images.batches(own(draws.order), own(draws.seeds))
-        drawn = (on_device(each) for each in (draws.offsets, draws.flips, draws.order))
+        drawn = (on_device(draws.offsets), on_device(draws.flips), on_device(draws.order))
         for images, label, offsets, flips, places in zip(fetched, labels, *drawn, strict=True):
             images = augmented(images, self.spec.augment, offsets, flips)
             if label is not None and label.ndim == 3:
                 label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
             students = view(images)
-            yield Batch(students, students if seen == seen_by_teacher else teachers_view(images), label, places)
+            teachers = students if same_view else teachers_view(images)
+            yield Batch(students, teachers, label, places)
+
+
+def _view_of(spec: DataSpec) -> tuple[object, ...]:
+    """Return what decides how a network sees stored images."""
+    return spec.view, spec.mean, spec.std
 
 
 def draw(n: int, seed: int) -> Draws:

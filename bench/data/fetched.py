@@ -39,14 +39,14 @@ def read_fetched(name: str, root: Path) -> Arrays:
     Raises:
         RequestError: it is not there and cannot be downloaded.
     """
-    kind, folder = KINDS[name], root / str(DATASETS[name].folder)
+    folder = root / str(DATASETS[name].folder)
     try:
         return _read(name, root, folder)
     except Exception as error:  # of a damaged file, torchvision and gzip raise whatever they like
         logger.info("%s is not in %s, or is damaged: downloading it", name, root)
         logger.debug("%r", error)
     try:
-        _download(kind, root, folder)
+        _download(KINDS[name], root, folder)
         return _read(name, root, folder)
     except Exception as error:
         raise RequestError(
@@ -57,13 +57,15 @@ def read_fetched(name: str, root: Path) -> Arrays:
 
 
 def _read(name: str, root: Path, folder: Path) -> Arrays:
-    if KINDS[name] is datasets.STL10:
+    kind = KINDS[name]
+    if kind is datasets.STL10:
         return _read_stl10(name, folder)
     for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files that were put there by hand
         plain = packed.with_suffix("")
         if not plain.exists() or not plain.stat().st_size:  # an empty .gz unpacks without complaint
             _unpack(packed, plain)
-    train, test = (KINDS[name](root, train=train) for train in (True, False))
+    train = kind(root, train=True)
+    test = kind(root, train=False)
     return (_uint8(train.data), torch.as_tensor(train.targets)), (_uint8(test.data), torch.as_tensor(test.targets))
 
 
@@ -118,11 +120,13 @@ def _download(kind: type[Any], root: Path, folder: Path) -> None:
     socket.setdefaulttimeout(TIMEOUT_S)
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as place:
-            if (archive := root / getattr(kind, "filename", "")).is_file():
+            archive = root / getattr(kind, "filename", "")
+            if archive.is_file():
                 shutil.copy(archive, place)  # put there by hand: torchvision takes it if it is the published one
             kind(place, download=True)
             come = Path(place, folder.name)
-            for file in [file for file in come.rglob("*") if file.is_file()]:
+            files = [file for file in come.rglob("*") if file.is_file()]  # all, before any is moved
+            for file in files:
                 target = folder / file.relative_to(come)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
@@ -137,15 +141,19 @@ def _wanted(name: str, folder: Path) -> str:
     """Return the files that are read, as text."""
     kind = KINDS[name]
     if kind is datasets.STL10:
-        return f"{', '.join(file for files in _stl10_files(name) for file in files if file)} in {folder}"
+        train, test = _stl10_files(name)
+        files = [file for file in (*train, *test) if file is not None]
+        return f"{', '.join(files)} in {folder}"
     if hasattr(kind, "resources"):
-        return (
-            f"{', '.join(name.removesuffix('.gz') for name, _ in kind.resources)} (or each as .gz) in {folder / 'raw'}"
-        )
-    return f"{', '.join((*dict(kind.train_list), *dict(kind.test_list), kind.meta['filename']))} in {folder}"
+        files = [packed.removesuffix(".gz") for packed, _ in kind.resources]
+        return f"{', '.join(files)} (or each as .gz) in {folder / 'raw'}"
+    files = [*dict(kind.train_list), *dict(kind.test_list), kind.meta["filename"]]
+    return f"{', '.join(files)} in {folder}"
 
 
 def _uint8(images: Tensor | np.ndarray) -> Tensor:
     """Return (n, C, H, W) of MNIST's (n, H, W) tensor or CIFAR's (n, H, W, C) array."""
     tensor = torch.as_tensor(images)
-    return tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    return tensor.permute(0, 3, 1, 2).contiguous()

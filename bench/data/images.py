@@ -132,10 +132,13 @@ class FileImages:
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
-        each = [s.tolist() for s in seeds] if seeds else [[None] * len(p) for p in positions]
+        drawn: list[list[int | None]] = [[None] * len(places) for places in positions]
+        if seeds:
+            drawn = [of_batch.tolist() for of_batch in seeds]
+        batches = zip(positions, drawn, strict=True)
         loader = DataLoader(
             self.files,
-            batch_sampler=[list(zip(p.tolist(), s, strict=True)) for p, s in zip(positions, each, strict=True)],
+            batch_sampler=[list(zip(places.tolist(), of_batch, strict=True)) for places, of_batch in batches],
             collate_fn=_collate,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -164,7 +167,10 @@ class _Files(Dataset[Tensor | RequestError]):
 
 
 def _collate(images: list[Tensor | RequestError]) -> Tensor | RequestError:
-    return next((image for image in images if isinstance(image, RequestError)), None) or default_collate(images)
+    for image in images:
+        if isinstance(image, RequestError):
+            return image
+    return default_collate(images)
 
 
 def _forkserver() -> BaseContext:
@@ -223,7 +229,8 @@ def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
 
     image = _opened(file)
     if seed is None:
-        return _stored(tv.center_crop(tv.resize(image, [round(min(size) / MIDDLE)]), list(size)))
+        resized = tv.resize(image, [round(min(size) / MIDDLE)])
+        return _stored(tv.center_crop(resized, list(size)))
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator that all share
         torch.default_generator.manual_seed(seed)
         place = RandomResizedCrop.get_params(image, list(CUT_SCALE), list(CUT_RATIO))
@@ -257,7 +264,9 @@ def load(spec: DataSpec, root: Path, device: torch.device, workers: int) -> tupl
     if spec.name in LISTED:
         return _listed(spec, root, device, workers)
     (images, targets), (test_images, test_targets) = _arrays(spec, root)
-    labels = targets if targets is not None and targets.ndim == 1 else torch.zeros(len(images), dtype=torch.int64)
+    labels = targets
+    if labels is None or labels.ndim != 1:  # images without a class of their own count as one class
+        labels = torch.zeros(len(images), dtype=torch.int64)
     train = _split(spec, images, targets, kept(labels, spec), device)
     return train, _split(spec, test_images, test_targets, torch.arange(len(test_images)), device)
 
@@ -340,13 +349,18 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
     if spec.name != IMAGEFOLDER:
         named = DATASETS[spec.name]
         listing = list_named(spec.name, root / str(named.folder))
-        found = {split: sum(map(len, classes.values())) for split, classes in listing.items()}
-        if (len(listing["train"]), found) != (named.classes, {"train": named.train, "test": named.test}):
+        train = sum(len(files) for files in listing["train"].values())
+        test = sum(len(files) for files in listing["test"].values())
+        found = (len(listing["train"]), train, test)
+        published = (named.classes, named.train, named.test)
+        if found != published:
             logger.warning(
                 "warning: %s in %s is not whole: found %d classes, %d training and %d test images of %d, %d and %d. "
                 "A run's id does not tell: keep such runs in a folder of their own",
-                *(spec.name, root, len(listing["train"]), found["train"], found["test"]),
-                *(named.classes, named.train, named.test),
+                spec.name,
+                root,
+                *found,
+                *published,
             )
         return listing
     assert spec.path is not None  # only a specification made from a suite file is loaded

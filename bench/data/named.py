@@ -53,7 +53,12 @@ class NamedData:
     @property
     def views(self) -> tuple[View, ...]:
         """Return what a network can be shown of an image, beside the image as it is."""
-        return (*(COLOUR_VIEWS if self.colour else ()), *(("depth",) if self.depth else ()))
+        views: list[View] = []
+        if self.colour:
+            views += COLOUR_VIEWS
+        if self.depth is not None:
+            views.append("depth")
+        return tuple(views)
 
     @property
     def where(self) -> str:

@@ -47,7 +47,8 @@ def read_nyu(folder: Path, size: tuple[int, int]) -> Arrays:
     """
     with _told(folder / "splits.mat") as path:
         splits = loadmat(path)
-        train, test = (np.sort(splits[name].ravel()).astype(np.int64) - 1 for name in ("trainNdxs", "testNdxs"))
+        train = _positions(splits["trainNdxs"])
+        test = _positions(splits["testNdxs"])
     with _told(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
         labels = class_of_each(names(file))
         return _read(file, train, labels, size), _read(file, test, labels, size)
@@ -59,13 +60,17 @@ def _told(path: Path) -> Iterator[Path]:
     try:
         yield path
     except Exception as error:  # scipy and h5py raise many kinds for a file that is missing, torn or of other content
-        problem = "is missing" if not path.is_file() else f"cannot be read ({' '.join(str(error).split())})"
+        problem = "is missing"
+        if path.is_file():
+            problem = f"cannot be read ({' '.join(str(error).split())})"
         raise absent("nyu_depth_v2", f"looked for the file {path}, which {problem}") from error
 
 
 def names(file: h5py.File) -> list[str]:
     """Return the names of the file's objects: a cell array is an array of references to texts in UTF-16."""
-    return ["".join(map(chr, file[reference][()].ravel())) for reference in file["names"][()].ravel()]
+    references = file["names"][()].ravel()
+    texts = [file[reference][()].ravel() for reference in references]
+    return ["".join(map(chr, text)) for text in texts]
 
 
 def class_of_each(objects: Sequence[str]) -> np.ndarray:
@@ -73,6 +78,11 @@ def class_of_each(objects: Sequence[str]) -> np.ndarray:
     places = {name: place for place, name in enumerate(CLASSES)}
     found = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
     return np.array([IGNORED, *found], dtype=np.uint8)
+
+
+def _positions(numbers: np.ndarray) -> np.ndarray:
+    """Return MATLAB's numbers, which count from 1, as positions from 0: (n,) int64, ascending."""
+    return np.sort(numbers.ravel()).astype(np.int64) - 1
 
 
 def _read(file: h5py.File, positions: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -83,5 +93,6 @@ def _read(file: h5py.File, positions: np.ndarray, labels: np.ndarray, size: tupl
         depth = np.rint(file["depths"][chosen] * MILLIMETRES).astype(np.int16)
         stored = np.concatenate([file["images"][chosen].astype(np.int16), depth[:, None]], axis=1)
         images[place] = scaled(torch.from_numpy(stored).transpose(2, 3), size)
-        targets[place] = nearest(torch.from_numpy(labels[file["labels"][chosen]]).transpose(1, 2), size)
+        classes = labels[file["labels"][chosen]]
+        targets[place] = nearest(torch.from_numpy(classes).transpose(1, 2), size)
     return images, targets

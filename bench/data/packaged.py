@@ -29,7 +29,8 @@ def digits() -> Arrays:
     targets = torch.from_numpy(digits.target).long()
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(targets), generator=generator)
-    train = torch.cat([order[targets[order] == label][: DATASETS["digits"].fewest] for label in range(10)])
+    of_labels = [order[targets[order] == label] for label in range(10)]
+    train = torch.cat([places[: DATASETS["digits"].fewest] for places in of_labels])
     is_train = torch.zeros(len(targets), dtype=torch.bool)
     is_train[train] = True
     return (images[is_train], targets[is_train]), (images[~is_train], targets[~is_train])
@@ -41,7 +42,9 @@ def photo_patches() -> Arrays:
     Training patches lie in a photograph's left part, test patches in the rest: they share no pixel. The places are
     drawn by a fixed seed, none twice.
     """
-    train, test, generator = [], [], torch.Generator().manual_seed(0)
+    train: list[Tensor] = []
+    test: list[Tensor] = []
+    generator = torch.Generator().manual_seed(0)
     for name in PHOTOGRAPHS:
         left, right = _parts(_photograph(name), "photo_patches")
         train.append(_tiles(left, 32, DATASETS["photo_patches"].train // len(PHOTOGRAPHS), generator))
@@ -64,8 +67,9 @@ def stereo_motorcycle() -> Arrays:
 
     image, _, disparity = photograph()
     known = np.isfinite(disparity)
-    stored = np.rint(np.where(known, disparity, 0) * DISPARITY_UNIT).astype(np.int16)
-    labels = np.where(known, np.digitize(np.where(known, disparity, 0), DISPARITY_BOUNDS), IGNORED).astype(np.int16)
+    disparity = np.where(known, disparity, 0)
+    stored = np.rint(disparity * DISPARITY_UNIT).astype(np.int16)
+    labels = np.where(known, np.digitize(disparity, DISPARITY_BOUNDS), IGNORED).astype(np.int16)
     colours = np.moveaxis(image, -1, 0).astype(np.int16)
     everything = torch.from_numpy(np.concatenate([colours, stored[None], labels[None]]))
     generator = torch.Generator().manual_seed(0)

@@ -20,9 +20,11 @@ def costs(findings: Findings) -> Iterator[tuple[str, Figure]]:
     path = findings.store.suite_folder(findings.plan.name) / "cost.csv"
     if not path.exists():
         return
+    columns: dict[str, type[str] | type[float]] = {"pair": str, "label": str, "stage": str}
+    for name in COSTS:
+        columns[name] = float
+    empty = {"teacher_ms": ""}  # where no row listens to a teacher
     try:
-        columns = {**dict.fromkeys(COSTS, float), **dict.fromkeys(("pair", "label", "stage"), str)}
-        empty = {"teacher_ms": ""}  # where no row listens to a teacher
         table = pd.read_csv(path, usecols=[*columns], dtype=columns, keep_default_na=False, na_values=empty)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read: {error}. Remove it, or measure anew with `cost`") from error
@@ -36,15 +38,20 @@ def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
     """Return a bar a row, its phases end to end, a panel a pair."""
     pairs = list(dict.fromkeys(table["pair"]))
     rows = int(table["pair"].value_counts().max())
-    stages = zip(table["label"], table["stage"], strict=True)
-    names = [wrapped(row if stage == "main" else f"{row} ({stage})", LABEL_LINE) for row, stage in stages]
-    across = 2 if max(map(len, names)) <= LABEL_LINE / 2 else 1  # or there is no room for the bars
-    height = 1.1 + 0.24 * rows * (1 + 0.6 * max(name.count("\n") for name in names))
+    names = []
+    for row, stage in zip(table["label"], table["stage"], strict=True):
+        title = row if stage == "main" else f"{row} ({stage})"
+        names.append(wrapped(title, LABEL_LINE))
+    longest = max(len(name) for name in names)
+    most_breaks = max(name.count("\n") for name in names)
+    across = 2 if longest <= LABEL_LINE / 2 else 1  # or there is no room for the bars
+    height = 1.1 + 0.24 * rows * (1 + 0.6 * most_breaks)
     figure, axes = grid(len(pairs), across, height, findings.plan.suite.title)
     table = table.assign(row=names)
     for axis, pair in zip(axes, pairs, strict=True):
         own = table[table["pair"] == pair]
-        places, left = np.arange(len(own)), np.zeros(len(own))
+        places = np.arange(len(own))
+        left = np.zeros(len(own))
         for phase, colour, hatch in zip(PHASES, COLOURS, ("", "///", "...", "xxx"), strict=False):
             widths = own[f"{phase}_ms"].to_numpy(dtype=float)
             axis.barh(places, widths, left=left, color=colour, hatch=hatch, edgecolor="white", lw=0.3, label=phase)
@@ -64,17 +71,28 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
     for group, every in findings.groups.items():
         measured = table[table["pair"] == every[0].pair].set_index("label")
         cells = [cell for cell in every if cell.label in measured.index]
-        results = {cell.label: list(found.values()) for cell in cells if (found := findings.results(cell))}
-        whole = {cell.label for cell in cells if len(cell.runs) == len(results.get(cell.label, ()))}
+        results: dict[str, list[float]] = {}
+        whole = set()
+        for cell in cells:
+            found = findings.results(cell)
+            if found:
+                results[cell.label] = list(found.values())
+            if len(found) == len(cell.runs):
+                whole.add(cell.label)
         if not results:
             continue
         figure, axes = grid(2, 2, 3.0, f"{findings.plan.suite.title}\n{group}", BAR_NOTE, sharey=True)
         columns = {"step_ms": "ms a step, teacher and data apart", "peak_mb": "peak memory of a step (MB)"}
         for axis, (measure, name) in zip(axes, columns.items(), strict=True):
             for label, values in results.items():
+                style = {
+                    **findings.looks[label],
+                    "linestyle": "none",
+                    "markersize": 7,
+                    "capsize": 2.5,
+                    "label": marked(label, label in whole),
+                }
                 spread = stdev(values) if len(values) > 1 else None
-                style = {**findings.looks[label], "linestyle": "none", "markersize": 7}
-                style |= {"capsize": 2.5, "label": marked(label, label in whole)}
                 axis.errorbar(measured[measure][label], mean(values), yerr=spread, **style)
             axis.set_xlabel(name)
         axes[0].set_ylabel(f"{axis_of(cells)} (%)")

@@ -3,6 +3,7 @@
 A row has the same colour, line and marker in all of a suite's figures, so that they can be told apart in grey as well.
 """
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -17,21 +18,31 @@ from matplotlib.ticker import MaxNLocator
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 STYLE: dict[Any, Any] = {
-    **{"text.parse_math": False, "axes.unicode_minus": False},  # a label's dollars are dollars
-    **{"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "figure.titlesize": 10},
-    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.3},
-    **{"lines.markersize": 4.5, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.hashsalt": "figures"},
+    "text.parse_math": False,  # a label's dollars are dollars
+    "axes.unicode_minus": False,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "figure.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "figures",
 }
 WIDTH = 7.0  # inches: a page's text
 LINE, PANEL_LINE, LABEL_LINE = 90, 24, 30  # characters of a title that fit into it, above a panel, and beside one
-COLOURS = [
-    sns.color_palette("colorblind")[i] for i in (0, 1, 2, 3, 4, 5, 6, 9)
-]  # without its grey, and yellow on white
+PALETTE = sns.color_palette("colorblind")
+COLOURS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 6, 9)]  # without its grey, and yellow on white
 LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d")  # 8, 5 and 13: 520 looks, none twice
 PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
-BAND_NOTE, BAR_NOTE = (f"{one}: a standard deviation over seeds to each side of the mean" for one in ("band", "bar"))
+BAND_NOTE = "band: a standard deviation over seeds to each side of the mean"
+BAR_NOTE = "bar: a standard deviation over seeds to each side of the mean"
 PARTIAL, PARTIAL_NOTE = "†", "† not all seeds are there"
 
 
@@ -46,7 +57,8 @@ def look(number: int) -> Look:
 
 def named(kind: str, text: str) -> str:
     """Return a figure's file name, without its ending."""
-    return f"{kind}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text.replace('->', '-to-'))}"
+    words = text.replace("->", "-to-")
+    return f"{kind}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', words)}"
 
 
 def marked(label: str, is_whole: bool) -> str:
@@ -58,7 +70,8 @@ def wrapped(text: str, width: int) -> str:
     """Return a name in lines of so many characters; a pair's breaks at its arrow, if it must."""
     if len(text) <= width:
         return text
-    return "\n".join(textwrap.wrap(text.replace("->", "-> "), width, break_on_hyphens=False)).replace("-> ", "->")
+    lines = textwrap.wrap(text.replace("->", "-> "), width, break_on_hyphens=False)
+    return "\n".join(lines).replace("-> ", "->")
 
 
 def grid(
@@ -80,8 +93,10 @@ def grid(
         settings: of `Figure.subplots`.
     """
     across = min(across, panels)
-    down = -(-panels // across)
-    heading = [line for text in [*title.splitlines(), *note.splitlines()] for line in textwrap.wrap(text, LINE)]
+    down = math.ceil(panels / across)
+    heading: list[str] = []
+    for text in [*title.splitlines(), *note.splitlines()]:
+        heading += textwrap.wrap(text, LINE)
     figure = Figure(figsize=(WIDTH, height * down + 0.18 * len(heading)), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False, **settings).flat)
     for unused in axes[panels:]:
@@ -98,13 +113,16 @@ def legend(figure: Figure) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             name = label.removesuffix(marked("", False))
             entries.setdefault(name, handle)
-            partial |= {name} - {label}
+            if name != label:
+                partial.add(name)
     if not entries:
         return
     labels = [marked(name, name not in partial) for name in entries]
-    width = 0.6 + 0.075 * max(map(len, labels))  # inches: the line, and letters of 8 points
+    longest = max(len(label) for label in labels)
+    width = 0.6 + 0.075 * longest  # inches: the line, and letters of 8 points
     columns = max(1, min(len(entries), int(WIDTH / width)))
-    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(entries) // columns))
+    rows = math.ceil(len(entries) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.18 * rows)
     settings: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "handlelength": 3.2}
     if partial:
         figure.set_figheight(figure.get_figheight() + 0.18)
@@ -114,11 +132,11 @@ def legend(figure: Figure) -> None:
 
 def band(axis: Axes, frame: pd.DataFrame, label: str, style: Look, seeds: int) -> None:
     """Draw the mean over a frame's columns, of so many seeds, and a band of a standard deviation to each side."""
-    label = marked(label, len(frame.columns) == seeds and bool(frame.notna().all(axis=None)))
+    is_whole = len(frame.columns) == seeds and bool(frame.notna().all(axis=None))
     middle, deviation = frame.mean(axis=1), frame.std(axis=1)
     step = max(1, len(frame) // 8)
     start = len(axis.get_lines()) % step  # or the markers of lines that run together lie on each other
-    axis.plot(frame.index, middle, label=label, markevery=(start, step), **style)
+    axis.plot(frame.index, middle, label=marked(label, is_whole), markevery=(start, step), **style)
     axis.fill_between(frame.index, middle - deviation, middle + deviation, color=style["color"], alpha=0.15, lw=0)
 
 

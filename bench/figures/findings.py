@@ -27,7 +27,10 @@ class Findings:
     def looks(self) -> dict[str, Look]:
         """Return each row's look, by label."""
         methods = dict.fromkeys(cell.label for cell in self.plan.cells if cell.method not in (TEACHER, NONE))
-        return {NONE: PLAIN, TEACHER: TAUGHT} | {label: look(number) for number, label in enumerate(methods)}
+        found = {NONE: PLAIN, TEACHER: TAUGHT}
+        for number, label in enumerate(methods):
+            found[label] = look(number)
+        return found
 
     @cached_property
     def groups(self) -> dict[str, list[Cell]]:
@@ -45,15 +48,24 @@ class Findings:
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
         """Return the main stage's epochs of each run that has begun, a row each by epoch."""
-        runs = [run for cell in self.plan.cells for own in cell.runs for run in (own, self.plan.trained(own))]
-        rows = {run_id: self.store.epochs(run_id) for run_id in dict.fromkeys(run.id for run in runs)}
-        main = {run_id: [row for row in one if row.get("stage") == "main"] for run_id, one in rows.items()}
-        return {run_id: pd.DataFrame(one).set_index("epoch") for run_id, one in main.items() if one}
+        run_ids: dict[str, None] = {}
+        for cell in self.plan.cells:
+            for run in cell.runs:
+                run_ids[run.id] = None
+                run_ids[self.plan.trained(run).id] = None
+        found = {}
+        for run_id in run_ids:
+            rows = [row for row in self.store.epochs(run_id) if row.get("stage") == "main"]
+            if rows:
+                found[run_id] = pd.DataFrame(rows).set_index("epoch")
+        return found
 
     def results(self, cell: Cell) -> dict[int, float]:
         """Return the last epoch's metric in percent of each seed that is done; nothing for a cell without a metric."""
         metric = metric_of(cell)
-        records = {run.seed: self.store.record(run.id) for run in cell.runs} if metric else {}
+        if metric is None:
+            return {}
+        records = {run.seed: self.store.record(run.id) for run in cell.runs}
         return {seed: record["metrics"][metric] for seed, record in records.items() if record is not None}
 
     def has_failed(self, run: RunSpec) -> bool:
@@ -63,7 +75,8 @@ class Findings:
     def curve(self, cell: Cell, column: str | None) -> pd.DataFrame:
         """Return a column of the epochs' rows: a row an epoch that has it, a column a seed."""
         seeds = {run.seed: self.epochs[run.id] for run in cell.runs if run.id in self.epochs}
-        return pd.DataFrame({seed: frame[column] for seed, frame in seeds.items() if column in frame}).dropna(how="all")
+        columns = {seed: frame[column] for seed, frame in seeds.items() if column in frame}
+        return pd.DataFrame(columns).dropna(how="all")
 
 
 def row_of(method: str, cells: Iterable[Cell]) -> Cell:
@@ -83,4 +96,5 @@ def metric_of(cell: Cell) -> str | None:
 
 def axis_of(cells: Iterable[Cell]) -> str:
     """Return what an axis is called that shows some cells' metric."""
-    return METRICS[next(name for cell in cells if (name := metric_of(cell)))]
+    metrics = [metric_of(cell) for cell in cells]
+    return METRICS[next(metric for metric in metrics if metric is not None)]

@@ -78,7 +78,9 @@ def cka(taught: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         (teacher's stages, student's stages) float64, 0 to 1; 0 where a stage gives all images the same.
     """
-    return np.array([[float(np.vdot(A, B)) for B in map(_unit, own)] for A in map(_unit, taught)])
+    of_teacher = [_unit(gram) for gram in taught]
+    of_student = [_unit(gram) for gram in own]
+    return np.array([[float(np.vdot(A, B)) for B in of_student] for A in of_teacher])
 
 
 def _unit(gram: np.ndarray) -> np.ndarray:
@@ -87,7 +89,8 @@ def _unit(gram: np.ndarray) -> np.ndarray:
 
 
 def _grams(found: Outputs) -> list[np.ndarray]:
-    return [found[f"gram{i}"] for i in range(sum(name.startswith("gram") for name in found))]
+    stages = sum(name.startswith("gram") for name in found)
+    return [found[f"gram{i}"] for i in range(stages)]
 
 
 def embeddings(findings: Findings) -> Iterator[tuple[str, Figure]]:
@@ -100,14 +103,15 @@ def embeddings(findings: Findings) -> Iterator[tuple[str, Figure]]:
         panels = {label: (points, labels) for label, (points, labels) in chosen.items() if _differ(points)}
         if not panels:
             continue
-        shown = dict(list(panels.items())[:MOST_PANELS])
+        rows = list(panels)
+        shown, left_out = rows[:MOST_PANELS], rows[MOST_PANELS:]
+        title = f"{findings.plan.suite.title}\n{group}: t-SNE of embeddings"
         note = TSNE_NOTE
-        if len(panels) > len(shown):
-            note += f"\nnot drawn, as there is no room: {', '.join(list(panels)[MOST_PANELS:])}"
-        figure, axes = _panels(
-            dict.fromkeys(shown, ""), f"{findings.plan.suite.title}\n{group}: t-SNE of embeddings", note
-        )
-        for axis, (points, labels) in zip(axes, shown.values(), strict=True):
+        if left_out:
+            note += f"\nnot drawn, as there is no room: {', '.join(left_out)}"
+        figure, axes = _panels(dict.fromkeys(shown, ""), title, note)
+        for axis, label in zip(axes, shown, strict=True):
+            points, labels = panels[label]
             _scatter(axis, points, labels, classes)
         legend(figure)
         yield named("tsne", group), figure
@@ -124,7 +128,9 @@ def _differ(points: np.ndarray) -> bool:
 
     Of points that are all alike, scikit-learn's t-SNE does not come back: it ends the process.
     """
-    return len(points) > MOST_CLASSES and bool(np.isfinite(points).all()) and np.ptp(points, axis=0).max() > 0
+    if len(points) <= MOST_CLASSES or not np.isfinite(points).all():
+        return False
+    return bool(np.ptp(points, axis=0).max() > 0)
 
 
 def _scatter(axis: Axes, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> None:
@@ -150,10 +156,10 @@ def _frame(axis: Axes) -> None:
 
 def _panels(lines: Mapping[str, str], title: str, note: str = "") -> tuple[Figure, list[Axes]]:
     """Return an empty figure with a square panel for each row, under its label and a line of text."""
-    names = {label: [*textwrap.wrap(label, PANEL_LINE), *line.splitlines()] for label, line in lines.items()}
-    height = 1.61 + 0.14 * max(map(len, names.values()))
+    names = [[*textwrap.wrap(label, PANEL_LINE), *line.splitlines()] for label, line in lines.items()]
+    height = 1.61 + 0.14 * max(len(name) for name in names)
     figure, axes = grid(len(lines), 4, height, title, note)
-    for axis, name in zip(axes, names.values(), strict=True):
+    for axis, name in zip(axes, names, strict=True):
         axis.set_title("\n".join(name), size=8)
     return figure, axes
 
@@ -163,9 +169,13 @@ def _beside_teachers(findings: Findings) -> Iterator[tuple[str, dict[str, tuple[
     if findings.plan.suite.task == "mutual":
         return  # the row `teacher` is nobody's teacher there
     for group, cells in findings.groups.items():
-        students = [cell for cell in cells if cell.method != TEACHER]
-        answered = {cell.label: _both(cell, row_of(TEACHER, cells), findings.store) for cell in students}
-        if found := {label: both for label, both in answered.items() if both is not None}:
+        teacher = row_of(TEACHER, cells)
+        found = {}
+        for cell in cells:
+            both = None if cell.method == TEACHER else _both(cell, teacher, findings.store)
+            if both is not None:
+                found[cell.label] = both
+        if found:
             yield group, found
 
 
@@ -176,8 +186,10 @@ def _both(cell: Cell, teacher: Cell, store: Store) -> tuple[Outputs, Outputs] | 
     """
     for number, run in enumerate(cell.runs):
         tested = teacher.runs[min(number, len(teacher.runs) - 1)]  # one teacher for all seeds, or one each
-        same = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
-        own, taught = (_outputs(one, store) for one in (run, tested)) if same else (None, None)
+        if any(getattr(run.data, key) != getattr(tested.data, key) for key in ("name", "size", "fingerprint")):
+            continue
+        own = _outputs(run, store)
+        taught = _outputs(tested, store)
         if own is not None and taught is not None:
             return taught, own
     return None
@@ -185,7 +197,11 @@ def _both(cell: Cell, teacher: Cell, store: Store) -> tuple[Outputs, Outputs] | 
 
 def _first(cell: Cell, store: Store) -> Outputs | None:
     """Return what the first seed of a row answered that has left its outputs."""
-    return next((found for run in cell.runs if (found := _outputs(run, store)) is not None), None)
+    for run in cell.runs:
+        found = _outputs(run, store)
+        if found is not None:
+            return found
+    return None
 
 
 def _outputs(run: RunSpec, store: Store) -> Outputs | None:

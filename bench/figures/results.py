@@ -1,7 +1,7 @@
 """Figures of the last epochs' numbers: gains, ranks, a metric by a parameter or by the number of teachers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -46,32 +46,34 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
     What is judged in several ways has as many panels of each.
     """
-    found = {group: _gains(cells, findings) for group, cells in findings.groups.items()}
-    found = {group: rows for group, rows in found.items() if rows}
-    if not found:
+    of_groups = {}
+    for group, cells in findings.groups.items():
+        rows = _gains(cells, findings)
+        if rows:
+            of_groups[group] = rows
+    if not of_groups:
         return
-    asked, of_pairs = len(findings.plan.suite.seed_list), list(found.values())
-    measures = {group: axis_of(findings.groups[group]) for group in found}
-    by_evaluation: dict[str, list[str]] = {}
-    for group in found:
-        by_evaluation.setdefault(findings.groups[group][0].evaluation, []).append(group)
-    over_all = {f"all pairs {one}".strip(): groups for one, groups in by_evaluation.items() if len(groups) > 1}
-    for name, groups in over_all.items():
-        found[name], measures[name] = {}, measures[groups[0]]
-        for label, values in ((label, values) for group in groups for label, values in found[group].items()):
-            found[name].setdefault(label, []).append(mean(values))
-    labels = [label for label in findings.looks if any(label in rows for rows in found.values())]
-    whole = {label for label in labels if all(len(rows.get(label, ())) == asked for rows in of_pairs)}
+    measures = {group: axis_of(findings.groups[group]) for group in of_groups}
+    over_all = {}
+    for name, groups in _over_all(of_groups, findings).items():
+        over_all[name] = _means([of_groups[group] for group in groups])
+        measures[name] = measures[groups[0]]
+    panels = of_groups | over_all
+    labels = [label for label in findings.looks if any(label in rows for rows in panels.values())]
+    seeds = len(findings.plan.suite.seed_list)
+    whole = {label for label in labels if all(len(rows.get(label, ())) == seeds for rows in of_groups.values())}
     names = [wrapped(marked(label, label in whole), LABEL_LINE) for label in labels]
-    titles = {group: wrapped(group, PANEL_LINE) for group in found}
+    titles = {group: wrapped(group, PANEL_LINE) for group in panels}
     marks = "seeds; of all pairs: pairs" if over_all else "seeds"
     note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {marks}"
-    note += "" if whole == set(labels) else f"\n{PARTIAL_NOTE}"
+    if len(whole) < len(labels):
+        note += f"\n{PARTIAL_NOTE}"
     title = f"{findings.plan.suite.title}\ngain over the undistilled student of the same seed"
-    of_title, of_name = (max(text.count("\n") for text in texts) for texts in (titles.values(), names))
-    height = 1.0 + 0.14 * of_title + 0.2 * (1 + 0.6 * of_name) * len(labels)
-    figure, axes = grid(len(found), 3, height, title, note, sharey=True)
-    for axis, (group, rows) in zip(axes, found.items(), strict=True):
+    title_breaks = max(text.count("\n") for text in titles.values())
+    name_breaks = max(text.count("\n") for text in names)
+    height = 1.0 + 0.14 * title_breaks + 0.2 * (1 + 0.6 * name_breaks) * len(labels)
+    figure, axes = grid(len(panels), 3, height, title, note, sharey=True)
+    for axis, (group, rows) in zip(axes, panels.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         for place, label in enumerate(labels):
             if label in rows:
@@ -85,14 +87,34 @@ def gains(findings: Findings) -> Iterator[tuple[str, Figure]]:
     yield "gain", figure
 
 
+def _over_all(groups: Iterable[str], findings: Findings) -> dict[str, list[str]]:
+    """Return the groups that a panel over all pairs is about, by its name: those of an evaluation, if several."""
+    by_evaluation: dict[str, list[str]] = {}
+    for group in groups:
+        evaluation = findings.groups[group][0].evaluation
+        by_evaluation.setdefault(evaluation, []).append(group)
+    return {f"all pairs {one}".strip(): alike for one, alike in by_evaluation.items() if len(alike) > 1}
+
+
+def _means(groups: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """Return each row's mean gain in every group that has the row, by label."""
+    found: dict[str, list[float]] = {}
+    for rows in groups:
+        for label, values in rows.items():
+            found.setdefault(label, []).append(mean(values))
+    return found
+
+
 def _gains(cells: Sequence[Cell], findings: Findings) -> dict[str, list[float]]:
     """Return each row's gains in points, one a seed that both it and the undistilled student have, by label."""
     plain = findings.results(row_of(NONE, cells))
     rows: dict[str, list[float]] = {}
     for cell in cells:
-        if cell.method not in (TEACHER, NONE):
-            paired = [value - plain[seed] for seed, value in findings.results(cell).items() if seed in plain]
-            rows |= {cell.label: paired} if paired else {}
+        if cell.method in (TEACHER, NONE):
+            continue
+        paired = [value - plain[seed] for seed, value in findings.results(cell).items() if seed in plain]
+        if paired:
+            rows[cell.label] = paired
     return rows
 
 
@@ -168,14 +190,16 @@ def sweeps(plan: Plan) -> dict[tuple[str, str], list[Sweep]]:
         trained = plan.trained(cell.runs[0])
         settings = _settings(trained)
         for (term, name), value in settings.items():
-            if term >= 0 and isinstance(value, int | float) and not isinstance(value, bool):
-                rest = {key: other for key, other in settings.items() if key != (term, name)}
-                method = trained.terms[term].method
-                groups.setdefault((method, name, group_of(cell), tuple(rest.items())), {})[value] = cell
+            if term < 0 or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            method = trained.terms[term].method
+            rest = tuple((key, other) for key, other in settings.items() if key != (term, name))
+            groups.setdefault((method, name, group_of(cell), rest), {})[value] = cell
     found: dict[tuple[str, str], list[Sweep]] = {}
     for (method, name, group, rest), cells in groups.items():
         if len(cells) > 1:
-            found.setdefault((method, name), []).append(Sweep(group, dict(rest), dict(sorted(cells.items()))))
+            ascending = dict(sorted(cells.items()))
+            found.setdefault((method, name), []).append(Sweep(group, dict(rest), ascending))
     return found
 
 
@@ -183,49 +207,79 @@ def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
     """Return all that a row sets, by its term's place, or -1 for what is about none of them, and its name."""
     found: dict[tuple[int, str], Scalar] = {(-1, "task_weight"): run.task_weight, (-1, "combine"): run.combine}
     for place, term in enumerate(run.terms):
-        own = {"method": term.method, "weight": term.weight, **term.parameters}
-        found |= {(place, name): value for name, value in own.items()}
+        found[place, "method"] = term.method
+        found[place, "weight"] = term.weight
+        for name, value in term.parameters.items():
+            found[place, name] = value
     return found
 
 
 def parameters(findings: Findings, methods: Mapping[str, Method]) -> Iterator[tuple[str, Figure]]:
     """Yield the metric by each parameter that a grid spans, with the undistilled student and the default."""
     for (method, name), found in sweeps(findings.plan).items():
-        frames = {id(sweep): _swept(sweep, findings) for sweep in found}
-        drawn = [sweep for sweep in found if len(frames[id(sweep)]) > 1]
+        drawn = []
+        for sweep in found:
+            frame = _by_number(sweep.cells, findings)
+            if len(frame) > 1:
+                drawn.append((sweep, frame))
         if not drawn:
             continue
-        differing = {key for sweep in drawn for key, value in sweep.rest.items() if value != drawn[0].rest.get(key)}
-        names = list(dict.fromkeys(sweep.group for sweep in drawn))
-        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{methods[method].title} by {name}", BAND_NOTE)
-        for number, sweep in enumerate(drawn):
-            parts = [sweep.group] if len(names) > 1 else []
-            parts += [f"{key[1]}={sweep.rest[key]}" for key in sorted(differing & sweep.rest.keys())]
-            seeds = len(next(iter(sweep.cells.values())).runs)
-            band(axis, frames[id(sweep)], ", ".join(parts) or methods[method].title, look(number), seeds)
-        for group in names:
-            plain = row_of(NONE, findings.groups[group])
-            if values := list(findings.results(plain).values()):
-                number = [sweep.group for sweep in drawn].index(group)  # of the group's first line
-                of_group = {"color": look(number)["color"]} if len(names) > 1 else {}
-                label = f"{NONE}, {group}" if len(names) > 1 else NONE
-                level(axis, values, label, PLAIN | of_group, len(plain.runs))
-        places = sorted({value for sweep in drawn for value in frames[id(sweep)].index})
         own = methods[method]
+        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{own.title} by {name}", BAND_NOTE)
+        _draw_sweeps(axis, drawn, own.title)
+        _draw_students(axis, [sweep.group for sweep, _ in drawn], findings)
+        places = sorted({value for _, frame in drawn for value in frame.index})
         default = own.weight if name == "weight" else own.parameters[name].default
-        axis.set_xlabel(f"{name} (default {default:g})" if isinstance(default, int | float) else name)
-        if isinstance(default, int | float) and places[0] <= default <= places[-1]:
-            axis.axvline(default, color="0.6", linewidth=0.8, label="default")
+        axis.set_xlabel(name)
+        if isinstance(default, int | float):
+            axis.set_xlabel(f"{name} (default {default:g})")
+            if places[0] <= default <= places[-1]:
+                axis.axvline(default, color="0.6", linewidth=0.8, label="default")
         _scale(axis, places)
-        axis.set_ylabel(f"{axis_of(drawn[0].cells.values())} (%)")
+        first, _ = drawn[0]
+        axis.set_ylabel(f"{axis_of(first.cells.values())} (%)")
         legend(figure)
         yield named("parameter", f"{method}_{name}"), figure
 
 
-def _swept(sweep: Sweep, findings: Findings) -> pd.DataFrame:
-    """Return the metric in percent: a row a value that has a number, a column a seed."""
-    results = {value: found for value, cell in sweep.cells.items() if (found := findings.results(cell))}
-    return pd.DataFrame.from_dict(results, orient="index")
+def _draw_sweeps(axis: Axes, drawn: Sequence[tuple[Sweep, pd.DataFrame]], title: str) -> None:
+    """Draw a line a sweep, called by what tells it from the others; a single one by a title."""
+    first, _ = drawn[0]
+    differing = {key for sweep, _ in drawn for key, value in sweep.rest.items() if value != first.rest.get(key)}
+    several_groups = len({sweep.group for sweep, _ in drawn}) > 1
+    for number, (sweep, frame) in enumerate(drawn):
+        parts = [sweep.group] if several_groups else []
+        own = [key for key in sorted(differing) if key in sweep.rest]
+        parts += [f"{key[1]}={sweep.rest[key]}" for key in own]
+        seeds = len(next(iter(sweep.cells.values())).runs)
+        band(axis, frame, ", ".join(parts) or title, look(number), seeds)
+
+
+def _draw_students(axis: Axes, groups: Sequence[str], findings: Findings) -> None:
+    """Draw the undistilled student of each group, in the colour of the group's first line where there are several.
+
+    Args:
+        axis: where the lines are.
+        groups: of each line.
+        findings: of the suite.
+    """
+    names = list(dict.fromkeys(groups))
+    for group in names:
+        plain = row_of(NONE, findings.groups[group])
+        values = list(findings.results(plain).values())
+        if not values:
+            continue
+        label, style = NONE, PLAIN
+        if len(names) > 1:
+            label = f"{NONE}, {group}"
+            style = {**PLAIN, "color": look(groups.index(group))["color"]}
+        level(axis, values, label, style, len(plain.runs))
+
+
+def _by_number(cells: Mapping[Any, Cell], findings: Findings) -> pd.DataFrame:
+    """Return cells' metric in percent: a row a number whose cell has a result, a column a seed."""
+    results = {number: findings.results(cell) for number, cell in cells.items()}
+    return pd.DataFrame.from_dict({number: found for number, found in results.items() if found}, orient="index")
 
 
 def _scale(axis: Axes, values: Sequence[float]) -> None:
@@ -241,7 +295,37 @@ def _scale(axis: Axes, values: Sequence[float]) -> None:
 
 def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the error by the number of teachers, where pairs differ in that number alone."""
-    groups: dict[str, dict[int, list[Cell]]] = {}
+    for group, by_number in sorted(_by_teachers(findings).items()):
+        frames: dict[str, pd.DataFrame] = {}
+        seeds: dict[str, int] = {}
+        for label, style in findings.looks.items():
+            if style is PLAIN:
+                continue
+            of_row = {n: cell for n, cells in sorted(by_number.items()) for cell in cells if cell.label == label}
+            frame = _by_number(of_row, findings)
+            if not frame.empty:
+                frames[label] = 100 - frame
+                seeds[label] = max(len(cell.runs) for cell in of_row.values())
+        if not any(len(frame) > 1 for frame in frames.values()):
+            continue
+        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
+        for label, frame in frames.items():
+            shown = "the teachers together" if label == TEACHER else label
+            band(axis, frame, shown, findings.looks[label], seeds[label])
+        plain = row_of(NONE, next(iter(by_number.values())))
+        values = findings.results(plain)
+        if values:
+            level(axis, [100 - value for value in values.values()], NONE, PLAIN, len(plain.runs))
+        axis.set_xticks(sorted(by_number))
+        axis.set_xlabel("number of teachers")
+        axis.set_ylabel(f"error: 100 - {axis_of([plain])} (%)")
+        legend(figure)
+        yield named("ensemble", group), figure
+
+
+def _by_teachers(findings: Findings) -> dict[str, dict[int, list[Cell]]]:
+    """Return the groups that differ in the number of teachers alone, by the name of one teacher's, and that number."""
+    found: dict[str, dict[int, list[Cell]]] = {}
     for group, cells in findings.groups.items():
         tested = row_of(TEACHER, cells)
         together = findings.plan.trained(tested.runs[0])
@@ -249,27 +333,5 @@ def ensembles(findings: Findings) -> Iterator[tuple[str, Figure]]:
         networks = {member.student.network for member in members}
         if len(networks) == 1:
             alike = group.replace(tested.teacher, networks.pop(), 1)
-            groups.setdefault(alike, {})[len(members)] = cells
-    for group, by_number in sorted(groups.items()):
-        frames: dict[str, pd.DataFrame] = {}
-        seeds: dict[str, int] = {}
-        for label, style in findings.looks.items():
-            of_row = {n: cell for n, cells in by_number.items() for cell in cells if cell.label == label}
-            results = {n: found for n, cell in sorted(of_row.items()) if (found := findings.results(cell))}
-            if results and style is not PLAIN:
-                frames[label] = 100 - pd.DataFrame.from_dict(results, orient="index")
-                seeds[label] = max(len(cell.runs) for cell in of_row.values())
-        if max((len(frame) for frame in frames.values()), default=0) < 2:
-            continue
-        figure, (axis,) = grid(1, 1, 3.4, f"{findings.plan.suite.title}\n{group}", BAND_NOTE)
-        for label, frame in frames.items():
-            shown = "the teachers together" if label == TEACHER else label
-            band(axis, frame, shown, findings.looks[label], seeds[label])
-        plain = row_of(NONE, next(iter(by_number.values())))
-        if values := findings.results(plain):
-            level(axis, [100 - value for value in values.values()], NONE, PLAIN, len(plain.runs))
-        axis.set_xticks(sorted(by_number))
-        axis.set_xlabel("number of teachers")
-        axis.set_ylabel(f"error: 100 - {axis_of([plain])} (%)")
-        legend(figure)
-        yield named("ensemble", group), figure
+            found.setdefault(alike, {})[len(members)] = cells
+    return found

@@ -1,9 +1,10 @@
 """Figures by epoch: learning curves, and what CRD's critic says."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAND_NOTE, TAUGHT, band, by_epoch, grid, legend, level, named
@@ -27,48 +28,57 @@ def curves(findings: Findings) -> Iterator[tuple[str, Figure]]:
         found = [cell for cell in cells if cell.method != TEACHER and not findings.curve(cell, "loss").empty]
         if not found:
             continue
-        seeds = {cell.label: len(cell.runs) for cell in found}
-        losses = {cell.label: findings.curve(cell, "ce") for cell in found}
-        labelled = not any(frame.empty for frame in losses.values())
-        if not labelled:
-            losses = {cell.label: findings.curve(cell, "loss") for cell in found}
-        tested = {cell.label: frame for cell in found if not (frame := findings.curve(cell, metric_of(cell))).empty}
+        tested = [cell for cell in found if not findings.curve(cell, metric_of(cell)).empty]
         title = f"{findings.plan.suite.title}\n{group}"
         figure, axes = grid(2 if tested else 1, 2, 3.0, title, BAND_NOTE, sharex=True)
         if tested:
-            for label, frame in tested.items():
-                band(axes[0], frame, label, findings.looks[label], seeds[label])
+            for cell in tested:
+                _band(axes[0], cell, metric_of(cell), findings)
             teacher = row_of(TEACHER, cells)
-            if taught := findings.results(teacher):
+            taught = findings.results(teacher)
+            if taught:
                 level(axes[0], list(taught.values()), TEACHER, TAUGHT, len(teacher.runs))
             axes[0].set_ylabel(f"{axis_of(found)} on the test split (%)")
-        failed = {cell.label for cell in found if any(map(findings.has_failed, cell.runs))}
-        for label in sorted(losses, key=failed.__contains__):
-            if label in failed < losses.keys():  # it may have grown beyond all bounds
-                axes[-1].set_ylim(axes[-1].get_ylim())
-            band(axes[-1], losses[label], label, findings.looks[label], seeds[label])
-        axes[-1].set_ylabel("cross-entropy in training" if labelled else "loss in training")
+        _losses(axes[-1], found, findings)
         for axis in axes:
             by_epoch(axis)
         legend(figure)
         yield named("curves", group), figure
 
 
+def _losses(axis: Axes, cells: Sequence[Cell], findings: Findings) -> None:
+    """Draw cells' losses in training; those of cells with a failed run lie within the others' limits."""
+    labelled = not any(findings.curve(cell, "ce").empty for cell in cells)
+    loss = "ce" if labelled else "loss"
+    failed = [cell for cell in cells if any(findings.has_failed(run) for run in cell.runs)]
+    sound = [cell for cell in cells if cell not in failed]
+    for cell in sound:
+        _band(axis, cell, loss, findings)
+    if failed and sound:
+        axis.set_ylim(axis.get_ylim())  # a failed one's loss may have grown beyond all bounds
+    for cell in failed:
+        _band(axis, cell, loss, findings)
+    axis.set_ylabel("cross-entropy in training" if labelled else "loss in training")
+
+
+def _band(axis: Axes, cell: Cell, column: str | None, findings: Findings) -> None:
+    band(axis, findings.curve(cell, column), cell.label, findings.looks[cell.label], len(cell.runs))
+
+
 def critics(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the critic's value by epoch, of student anchors and of teacher anchors, a figure a pair."""
     by_pair = {cells[0].pair: cells for cells in findings.groups.values()}  # evaluations share what was trained
     for pair, cells in by_pair.items():
-        found = {(side, cell.label): frame for cell in cells for side, frame in _critics(cell, findings).items()}
-        sides = [side for side in ("student", "teacher") if any(side == one for one, _ in found)]
+        found = {cell.label: _critics(cell, findings) for cell in cells}
+        sides = [side for side in ("student", "teacher") if any(side in of_row for of_row in found.values())]
         if not sides:
             continue
-        figure, axes = grid(
-            len(sides), 2, 3.0, f"{findings.plan.suite.title}\n{pair}", f"{BAND_NOTE}\n{CRITIC_NOTE}", sharey=True
-        )
+        title = f"{findings.plan.suite.title}\n{pair}"
+        figure, axes = grid(len(sides), 2, 3.0, title, f"{BAND_NOTE}\n{CRITIC_NOTE}", sharey=True)
         for axis, side in zip(axes, sides, strict=True):
             for cell in cells:
-                if (side, cell.label) in found:
-                    band(axis, found[side, cell.label], cell.label, findings.looks[cell.label], len(cell.runs))
+                if side in found[cell.label]:
+                    band(axis, found[cell.label][side], cell.label, findings.looks[cell.label], len(cell.runs))
             axis.set_title(f"{side} anchors")
             by_epoch(axis)
         axes[0].set_ylabel("critic's value (nats)")
@@ -81,8 +91,11 @@ def _critics(cell: Cell, findings: Findings) -> dict[str, pd.DataFrame]:
     sides: dict[str, dict[int, pd.Series]] = {}
     for run in cell.runs:
         frame = findings.epochs.get(findings.plan.trained(run).id, pd.DataFrame())
-        columns = [(match[1], name) for name in frame.columns if (match := CRITIC.fullmatch(name))]
-        for side in dict.fromkeys(side for side, _ in columns):
-            own = frame[[name for one, name in columns if one == side]]
-            sides.setdefault(side, {})[run.seed] = own.mean(axis=1)
+        columns: dict[str, list[str]] = {}
+        for name in frame.columns:
+            match = CRITIC.fullmatch(name)
+            if match is not None:
+                columns.setdefault(match[1], []).append(name)
+        for side, names in columns.items():
+            sides.setdefault(side, {})[run.seed] = frame[names].mean(axis=1)
     return {side: pd.DataFrame(seeds) for side, seeds in sides.items()}

@@ -47,7 +47,9 @@ class Probe(Network):
         self, frozen: Frozen, shapes: Shapes, num_classes: int, stage: int | None = None, most_values: int | None = None
     ) -> None:
         super().__init__()
-        self.frozen, self.stage, width = frozen, stage, shapes.embedding
+        self.frozen = frozen
+        self.stage = stage
+        width = shapes.embedding
         if stage is not None:
             maps = shapes.stages[stage]
             self.grid = grid(maps, most_values or math.prod(maps))
@@ -120,11 +122,7 @@ class Segmenter(Network):
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the network's features of images (B, C, H, W), with logits (B, K, H, W)."""
         read = self.backbone.features(x, preactivations)
-        last = read.stages[-SCORED_STAGES:]
-        logits = torch.stack(
-            [
-                F.interpolate(score(stage), x.shape[-2:], mode="bilinear")
-                for score, stage in zip(self.scores, last, strict=True)
-            ]
-        ).sum(dim=0)
+        scored = zip(self.scores, read.stages[-SCORED_STAGES:], strict=True)
+        enlarged = [F.interpolate(score(stage), x.shape[-2:], mode="bilinear") for score, stage in scored]
+        logits = torch.stack(enlarged).sum(dim=0)
         return Features(read.stages, read.preactivations, read.embedding, logits)

@@ -85,8 +85,13 @@ class HookedNetwork(Network):
             classifier = self.network.get_submodule(self.classifier_path)
             hooks.enter_context(classifier.register_forward_pre_hook(_input_keeper(self.classifier_path, inputs)))
             logits = self.network(x)
-        if unused := sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())):
-            raise RequestError(f"modules that take no part in the forward pass: {', '.join(unused)}; name others")
+        unused = paths - outputs.keys()
+        if self.classifier_path not in inputs:
+            unused.add(self.classifier_path)
+        if unused:
+            raise RequestError(
+                f"modules that take no part in the forward pass: {', '.join(sorted(unused))}; name others"
+            )
         if not isinstance(logits, Tensor):
             raise RequestError(f"the network gives {_describe(logits)}; logits are one tensor (B, K)")
         return Features(

@@ -56,7 +56,8 @@ class VGG(Network):
         before3 = self.block3(F.max_pool2d(stage2, 2))
         stage3 = F.relu(before3)
         # A fourth pool for height 64 and no other: STL-10 and TinyImageNet were published so.
-        before4 = self.block4(F.max_pool2d(stage3, 2) if x.shape[2] == 64 else stage3)
+        last_input = F.max_pool2d(stage3, 2) if x.shape[2] == 64 else stage3
+        before4 = self.block4(last_input)
         stage4 = F.relu(before4)
         embedding = pooled(stage4)
         return Features(

@@ -104,13 +104,14 @@ def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[
 
 
 def _remedy(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], misshaped: list[str]) -> str:
-    classifier = [name for name, tensor in wanted.items() if tensor.ndim == 2][-1:]  # the last linear layer's weight
-    if classifier and classifier[0] in misshaped and found[classifier[0]].shape[1:] == wanted[classifier[0]].shape[1:]:
-        classes, data_classes = len(found[classifier[0]]), len(wanted[classifier[0]])
-        return (
-            f"the checkpoint has {classes} classes, the data {data_classes}: give a checkpoint trained on this data, "
-            "or leave it out to train the network here"
-        )
+    linear = [name for name, tensor in wanted.items() if tensor.ndim == 2]
+    if linear and linear[-1] in misshaped:
+        own, other = wanted[linear[-1]], found[linear[-1]]  # weights of the classifier, (classes, D)
+        if own.shape[1:] == other.shape[1:]:
+            return (
+                f"the checkpoint has {len(other)} classes, the data {len(own)}: "
+                "give a checkpoint trained on this data, or leave it out to train the network here"
+            )
     return "give a checkpoint of this very network, or name the network that the checkpoint belongs to"
 
 
