@@ -12,8 +12,9 @@ import bench
 import methods
 from bench.suite import load
 from bench.types import RequestError
+from methods import Method, catalog, own_files
+from methods._catalog import import_file, read
 from methods.base import REGISTERED
-from methods.catalog import Method, catalog, import_file, own_files, read
 from tests.stores import write_suite
 
 METHODS = catalog()
@@ -78,7 +79,7 @@ def test_the_thirteen_methods_are_found_by_their_files():
 
 def test_reading_the_methods_imports_neither_torch_nor_any_of_them():
     code = (
-        "import sys; from methods.catalog import catalog; found = catalog(); "
+        "import sys; from methods import catalog; found = catalog(); "
         "print([name for name in sys.modules if name == 'torch' or name.removeprefix('methods.') in found])"
     )
     assert python(code) == "[]"
@@ -253,7 +254,7 @@ def test_a_methods_hash_is_its_files(tmp_path):
 
 # installed packages
 
-FIND = "from methods.catalog import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
+FIND = "from methods import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
 
 
 def installed(folder: Path, entry_point: str, text: str = PLUGIN) -> str:
@@ -289,7 +290,7 @@ def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
 def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path):
     """Else `status` could not tell that finished runs were made with other arithmetic."""
     folder = Path(shutil.copytree(Path(methods.__file__).parent, tmp_path / "methods"))
-    code = "from methods.catalog import catalog; print({name: method.sha256 for name, method in catalog().items()})"
+    code = "from methods import catalog; print({name: method.sha256 for name, method in catalog().items()})"
 
     def hashes() -> dict[str, str]:
         answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -297,10 +298,10 @@ def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path
 
     (tmp_path / "bench").symlink_to(Path(bench.__file__).parent)
     before = hashes()
-    with (folder / "banks.py").open("a") as file:
+    with (folder / "_banks.py").open("a") as file:
         file.write("# another sum\n")
     after = hashes()
     assert {name for name in before if before[name] != after[name]} == {"crd", "crd_local"}
-    with (folder / "maps.py").open("a") as file:
+    with (folder / "_maps.py").open("a") as file:
         file.write("# another mean\n")
     assert {"at", "ft", "nst"} <= {name for name, value in hashes().items() if value != after[name]}

@@ -55,10 +55,10 @@ class Picked(Piece):
 
     rows: Tensor
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         return (anchors @ bank.T).gather(1, self.rows)
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return weights.new_zeros(len(weights), len(bank)).scatter_add_(1, self.rows, weights) @ bank
 
 
@@ -68,7 +68,7 @@ class Gathered(Piece):
 
     rows: Tensor
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         found = anchors.new_empty(self.rows.shape)
         gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # one: a new one for each anchor leaves holes
         for anchor, own, out in zip(anchors, self.rows, found, strict=True):
@@ -76,7 +76,7 @@ class Gathered(Piece):
             torch.mv(gathered, anchor, out=out)
         return found
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return F.embedding_bag(self.rows, bank, per_sample_weights=weights, mode="sum")
 
 
@@ -86,10 +86,10 @@ class Shared(Piece):
 
     rows: Tensor | slice
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         return anchors @ bank[self.rows].T
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return weights @ bank[self.rows]
 
 
@@ -99,14 +99,14 @@ class Masked(Shared):
 
     mask: Tensor
 
-    def counted(self, values: Tensor) -> Tensor:  # noqa: D102
+    def counted(self, values: Tensor) -> Tensor:
         return values.mul_(self.mask)
 
-    def log_sum(self, scores: Tensor) -> Tensor:  # noqa: D102
+    def log_sum(self, scores: Tensor) -> Tensor:
         away = self.mask.clamp(max=1).sub_(1).mul_(FAR)  # finite, so that none counting gives -inf
         return super().log_sum(scores.add_(away))
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return super().weighted_rows(self.counted(weights), bank)
 
 
@@ -173,7 +173,7 @@ class SoftplusSum(torch.autograd.Function):
     """The gradient for an anchor is the sum of sigmoid(score - shift) * row."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401
         total, slope = torch.zeros_like(shift), torch.zeros_like(anchors)
         for side, piece, bank, scores in _scored(anchors, banks, pieces):
             x = scores.sub_(shift[side, piece.anchors, None])
@@ -184,7 +184,7 @@ class SoftplusSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         return grad[..., None] * slope, None, None, None
 
@@ -193,7 +193,7 @@ class LogSum(torch.autograd.Function):
     """The gradient for an anchor is the sum of exp(score - log sum) * row."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401
         total, slope = log_sum_value(anchors, banks, pieces), torch.zeros_like(anchors)
         for side, piece, bank, scores in _scored(anchors, banks, pieces):
             weights = _exp(scores.sub_(total[side, piece.anchors, None]))
@@ -203,7 +203,7 @@ class LogSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         return grad[..., None] * slope, None, None
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
 GIVEN = ["student", "teacher", "data"]  # what every constructor is given, by position
-NOT_METHODS = {"__init__", "base", "catalog", "adapters", "maps", "banks"}  # files of this folder that hold no method
+NO_METHOD = "base"  # without an underscore, because method files kept elsewhere import it too
 ANNOTATIONS: dict[str, Any] = {  # what a parameter's annotation may be made of
     **{
         name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")
@@ -114,14 +114,15 @@ def _sources(path: Path, *seen: Path) -> list[Path]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
             other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
-            if other.stem != "base" and other not in (*seen, *found):
+            if other.stem != NO_METHOD and other not in (*seen, *found):
                 found += [file for file in _sources(other, *seen, *found) if file not in found]
     return found
 
 
 def own_files() -> list[Path]:
-    """Return the method files of this folder, in alphabetical order."""
-    return sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_METHODS)
+    """Return the method files of this folder, in alphabetical order: all but `base` and names with an underscore."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(path for path in files if path.stem != NO_METHOD and not path.stem.startswith("_"))
 
 
 def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
