@@ -51,7 +51,7 @@ class Violation(torch.autograd.Function):
         return 2 * grad * pull, None
 
 
-@register("ab", weight=1.0)
+@register("ab", weight=1.0, initial_stage=True)
 class AB(Distiller):
     needs_preactivations = True
     autocast = True

@@ -29,7 +29,7 @@ def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
     return grams
 
 
-@register("fsp", weight=1.0)
+@register("fsp", weight=1.0, initial_stage=True)
 class FSP(Distiller):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> None:
         """Return None: the main stage is cross-entropy alone."""

@@ -20,7 +20,7 @@ from methods.base import Distiller, register
 SLOW_FAMILIES = ("resnet", "wrn")  # students whose paraphraser trains at 0.01, as in the published tables' code
 
 
-@register("ft", weight=500.0)
+@register("ft", weight=500.0, initial_stage=True)
 class FT(Distiller):
     autocast = True
 
