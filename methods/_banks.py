@@ -1,8 +1,8 @@
-"""Sums over the scores of anchors with the rows of banks, a piece of the scores at a time.
+"""Sums over the scores of anchors with the rows of banks, computed one piece of the scores at a time.
 
 S sides are scored at once, each against its own bank: anchors (S, B, D), banks S of (M, D), score = <anchor, row>.
-A sum's gradient for the anchors is made beside it and kept for the backward pass; no score outlives its piece, so
-`ENTRIES_AT_ONCE` bounds memory, not the banks' size. Nothing here is differentiable twice.
+A sum's gradient for the anchors is computed with it and kept for the backward pass. No score is kept longer than its
+piece, so memory is bounded by `ENTRIES_AT_ONCE` and not by the size of the banks. Nothing here is differentiable twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ Banks = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some scores of b of the anchors: (b, K), how they are made and what becomes of them.
+    """The scores (b, K) of some of the anchors: how they are computed and summed.
 
     Attributes:
-        anchors: which.
+        anchors: which anchors.
     """
 
     anchors: slice
@@ -36,7 +36,7 @@ class Piece:
         raise NotImplementedError
 
     def counted(self, values: Tensor) -> Tensor:
-        """Return values, one a score, with those of no account set to 0, in place."""
+        """Return the values, one per score, with those that do not count set to 0, in place."""
         return values
 
     def log_sum(self, scores: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Piece:
         return top[:, 0] + self.counted(_exp(scores.sub_(top))).sum(dim=1).log()
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
-        """Return the sum of each anchor's scored rows times weights, one a score: (b, D); overwrites the weights."""
+        """Return the sum of each anchor's rows times weights, one per score: (b, D); overwrites the weights."""
         raise NotImplementedError
 
 
@@ -161,7 +161,7 @@ def log_sum(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
 
 @torch.no_grad()
 def log_sum_value(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-    """Return what `log_sum` returns, without a way back."""
+    """Return what `log_sum` returns, without a gradient."""
     total = torch.full_like(anchors[..., 0], -torch.inf)
     for side, piece, _, scores in _scored(anchors, banks, pieces):
         here = total[side, piece.anchors]
@@ -216,5 +216,5 @@ def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Return exp(x) of x <= 0 in place, no less than e^-80: nearer to 0 a CPU takes twenty times as long."""
+    """Return exp(x) of x <= 0 in place, at least e^-80: closer to 0 a CPU takes twenty times as long."""
     return x.clamp_(min=-80, max=0).exp_()

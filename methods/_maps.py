@@ -1,4 +1,4 @@
-"""Sums of products over feature maps, with the backward passes that autograd's own graph would spend memory traffic on.
+"""Sums of products over feature maps, with backward passes that move less memory than those of autograd's graph.
 
 Every gradient comes back in the memory layout of the map it belongs to: a channels_last map's in channels_last, so
 that adding it to the network's own gradient is one pass over memory. None is differentiable twice. Of bfloat16 maps,
@@ -27,7 +27,7 @@ def gram(rows: Tensor, others: Tensor) -> Tensor:
     """Return the inner products of each sample's rows (B, I, P) with its others (B, J, P): (B, I, J).
 
     Of a map, `map.flatten(2)` are the channels as rows; in channels_last as well as contiguous memory that is a view.
-    Given one tensor twice, it takes one product instead of two to go back.
+    Given the same tensor twice, the backward pass takes one product instead of two.
     """
     return Gram.apply(rows, others)
 
@@ -38,7 +38,7 @@ def squared_error(features: Tensor, wanted: Tensor) -> Tensor:
 
 
 def inverse_root(squared_norms: Tensor) -> Tensor:
-    """Return 1 over the norms: what normalises. A vector of zeros stays one, and has gradient 0."""
+    """Return 1 / norm, the factor that normalizes. A vector of zeros stays zero and has gradient 0."""
     return squared_norms.clamp(min=EPS**2).rsqrt()
 
 
@@ -103,7 +103,7 @@ class Gram(torch.autograd.Function):
 
 
 def _wide(features: Tensor) -> torch.dtype:
-    """Return what sums over maps are made in: float32, or float64 for maps in it."""
+    """Return the precision of sums over maps: float32, or float64 for maps in float64."""
     return torch.promote_types(features.dtype, torch.float32)
 
 
