@@ -14,7 +14,7 @@ from bench.models.heads import FineTuned, Frozen, Probe, Segmenter
 from bench.mutual import MutualLane
 from bench.spec import PEER, STUDENT, DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.types import DataInfo, RequestError, Shapes
-from methods.catalog import Method
+from methods import Method
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.spec import RunSpec
     from bench.store import Store
     from bench.work import Work
-    from methods.catalog import Method
+    from methods import Method
 
 P = ParamSpec("P")
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -284,7 +284,7 @@ def _plan(
     """Return a suite's plan and store, and the methods; without training, a file that is gone is no error."""
     from bench import plan
     from bench.suite import load
-    from methods.catalog import catalog
+    from methods import catalog
 
     methods = catalog(plugin or ())
     overrides = list(changes or ())

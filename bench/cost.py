@@ -34,7 +34,7 @@ from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
 from bench.train import teacher_features
 from bench.types import Batch, RequestError
-from methods.catalog import Method
+from methods import Method
 
 logger = logging.getLogger(__name__)
 

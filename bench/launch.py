@@ -32,7 +32,7 @@ from bench.standing import is_open
 from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
 from bench.train import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
 from bench.types import RequestError
-from methods.catalog import Method, catalog
+from methods import Method, catalog
 
 logger = logging.getLogger(__name__)
 

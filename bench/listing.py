@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
 from bench.models import NETWORKS
 from bench.types import RequestError, suggest
-from methods.catalog import Method, catalog
+from methods import Method, catalog
 
 SUITES = Path("suites")
 

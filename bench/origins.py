@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.plan import Plan
 from bench.store import Store
-from methods.catalog import own_files
+from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # what tells how a run was made
 UNKNOWN = "—"

@@ -31,7 +31,7 @@ from bench.spec import (
 )
 from bench.suite import MOST_SEEDS, NONE, PEERS, TEACHER, Data, Evaluation, Pair, Row, Suite, Teacher, rows
 from bench.types import RequestError
-from methods.catalog import Method
+from methods import Method
 
 MOST_VALUES = 9000  # that a linear probe reads of a stage
 TOLERANCE = 0.1 + 1e-9  # percentage points by which a checkpoint may miss its stated accuracy, and rounding

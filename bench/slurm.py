@@ -34,7 +34,7 @@ from bench.store import Store, write_whole
 from bench.suite import Slurm
 from bench.types import RequestError, suggest
 from bench.work import Work
-from methods.catalog import catalog
+from methods import catalog
 
 logger = logging.getLogger(__name__)
 

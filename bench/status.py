@@ -18,7 +18,7 @@ from bench.standing import OPEN, is_open, run_status
 from bench.store import Store
 from bench.suite import NONE
 from bench.types import RequestError
-from methods.catalog import Method, own_files
+from methods import Method, own_files
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60  # characters

@@ -41,7 +41,7 @@ from bench.messages import messages, reason_of
 from bench.models import NETWORKS
 from bench.spec import NetworkSpec, Schedule, Strict
 from bench.types import RequestError, suggest
-from methods.catalog import Method, own_files
+from methods import Method, own_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a suite's name is a folder below the results
 RESERVED = {"runs"}  # the results folder holds the runs beside the suites

@@ -13,7 +13,7 @@ from bench.display import Progress
 from bench.launch import Launcher, Settings, choose_device
 from bench.plan import Plan
 from bench.store import Store
-from methods.catalog import catalog
+from methods import catalog
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from bench.suite import NONE, TEACHER, load
 from bench.train import evaluate, train_epoch
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import naive, startup
-from methods.catalog import catalog
+from methods import catalog
 from methods.crd import CRD
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from statistics import median
 from bench.plan import Plan, build
 from bench.store import Store, write_whole
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 
 ROOT = Path(__file__).parent.parent
 PAIRS = [("resnet110", student) for student in ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44")]

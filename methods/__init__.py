@@ -1,1 +1,8 @@
-"""The distillation methods: one file each, found by being here."""
+"""The distillation methods, one file each, and the catalog that finds them.
+
+Files that start with an underscore hold what methods share. Importing this package imports no torch.
+"""
+
+from methods._catalog import Method, catalog, own_files
+
+__all__ = ["Method", "catalog", "own_files"]

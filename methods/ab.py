@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
-from methods.adapters import regressor, unmappable
+from methods._adapters import regressor, unmappable
 from methods.base import Distiller, register, same_stages
 
 SCALE = 3 / 1000  # brings the sum over entries near cross-entropy's size; from the published tables' code
@@ -51,7 +51,7 @@ class Violation(torch.autograd.Function):
         return 2 * grad * pull, None
 
 
-@register("ab", weight=1.0)
+@register("ab", weight=1.0, initial_stage=True)
 class AB(Distiller):
     needs_preactivations = True
     autocast = True

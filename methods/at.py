@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.types import Batch, Features, Shapes
-from methods.adapters import match
+from methods._adapters import match
+from methods._maps import attention
 from methods.base import Distiller, register, same_stages
-from methods.maps import attention
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:

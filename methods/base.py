@@ -1,21 +1,22 @@
 """What a method is: the `Distiller` base class and the decorator that registers one.
 
-A method file defines one class, decorated with `@register(name, weight=...)`, `name` being the file's own.
-Its constructor's keyword parameters, with their annotations and defaults, are what a suite file may set.
+A method file defines one class, decorated with `@register(name, weight=...)`, where `name` is the name of the file.
+The constructor's keyword parameters, with their annotations and defaults, are what a suite file may set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
 
+Space = Mapping[str, Mapping[str, Sequence[bool | int | float | str]]]  # ranges by the names of parameters
 REGISTERED: dict[str, type["Distiller"]] = {}  # filled by the decorator as method files are imported
 
 
 class Distiller(nn.Module):
-    """A loss that draws a student towards a teacher. Adapters are submodules, so they train with the student.
+    """A loss that pulls a student towards a teacher. Adapters are submodules, so they train with the student.
 
     Randomness comes from torch's default generator, which the trainer seeds before each step.
     """
@@ -27,11 +28,12 @@ class Distiller(nn.Module):
     weight: ClassVar[float]  # the term's weight unless the suite says otherwise; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's weight beside it; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
+    search_space: ClassVar[Space]  # where to search for better values; set by `register`
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__()
-        # joins the rows of a (B, ...) tensor over all processes of the run, as `after_step` is given it, for what a
-        # loss must know of the whole batch; nothing flows back through it. All processes must call it alike.
+        # what `after_step` is given, for a loss that depends on the whole batch, as CRD's Z does: joins the rows of a
+        # (B, ...) tensor over all processes of the run, without a gradient. All processes must call it equally often.
         self.gather: Callable[[Tensor], Tensor] = lambda rows: rows
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor | None:
@@ -39,14 +41,14 @@ class Distiller(nn.Module):
         raise NotImplementedError
 
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Update state that is not learnt, after the optimizer's step.
+        """Update state that is not learned, after the optimizer's step.
 
         Args:
             gather: joins a (B, ...) tensor's rows over all processes of the run; the identity for one process.
         """
 
     def observed(self) -> Sequence[Tensor]:
-        """Return scalars of the last `loss` beside it, in the order of `observes`; a run's epochs hold their means."""
+        """Return further scalars of the last `loss`, in the order of `observes`; a run's epochs record their means."""
         return ()
 
     def initial_stage(self) -> InitialStage | None:
@@ -55,24 +57,43 @@ class Distiller(nn.Module):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return why the method cannot serve this pair, shown in the table's cell, or None if it can."""
+        """Return why the method cannot be used on this pair, shown in the table's cell, or None if it can."""
         return None
 
 
 def register(
-    name: str, *, weight: float, task_weight: float = 1.0, version: int = 1
+    name: str,
+    *,
+    weight: float,
+    task_weight: float = 1.0,
+    version: int = 1,
+    initial_stage: bool = False,
+    space: Space | None = None,
 ) -> Callable[[type[Distiller]], type[Distiller]]:
     """Return a decorator that registers a `Distiller` under `name`, which is its file's name.
 
     Args:
         name: lower-case name used in suite files and tables.
-        weight: the term's weight; its source belongs into the file's head.
+        weight: the term's weight; its source belongs in the file's head.
         task_weight: cross-entropy's weight beside the term.
-        version: raise it when a change moves the method's numbers: finished runs are then trained anew.
+        version: raise it when a change moves the method's numbers: finished runs are then trained again.
+        initial_stage: whether something trains before the main stage; true for a class that overrides or inherits
+            another `initial_stage` than `Distiller`'s.
+        space: where to search for better values of the method's own parameters and of `weight`, each
+            `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`.
+
+    Raises:
+        TypeError: the class has an initial stage that is not stated, or states one that it does not have.
     """
 
     def add(cls: type[Distiller]) -> type[Distiller]:
-        cls.weight, cls.task_weight, cls.version = weight, task_weight, version
+        # runs are planned by what is stated, before the class is imported
+        if (cls.initial_stage is not Distiller.initial_stage) != initial_stage:
+            fact = "has no method initial_stage" if initial_stage else "has a method initial_stage"
+            raise TypeError(
+                f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
+            )
+        cls.weight, cls.task_weight, cls.version, cls.search_space = weight, task_weight, version, space or {}
         REGISTERED[name] = cls
         return cls
 

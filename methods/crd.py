@@ -23,7 +23,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
-from methods.banks import Banks, Pieces, drawn_pieces, log_sum, log_sum_value, masked_pieces, softplus_sum
+from methods._banks import Banks, Pieces, drawn_pieces, log_sum, log_sum_value, masked_pieces, softplus_sum
 from methods.base import Distiller, register
 
 EPS = 1e-7  # added to N/M in the denominators, as in the published code

@@ -20,7 +20,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from bench.types import DataInfo, Features, Shapes
-from methods.banks import Pieces, masked_pieces, shared_pieces
+from methods._banks import Pieces, masked_pieces, shared_pieces
 from methods.base import register
 from methods.crd import CRD, Partners
 

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from bench.types import Batch, DataInfo, Features, Shapes
-from methods.adapters import regressor, unmappable
+from methods._adapters import regressor, unmappable
 from methods.base import Distiller, register
 
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.types import Batch, Features, InitialStage, Shapes
-from methods.adapters import match
+from methods._adapters import match
+from methods._maps import gram
 from methods.base import Distiller, register, same_stages
-from methods.maps import gram
 
 
 def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
@@ -29,7 +29,7 @@ def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
     return grams
 
 
-@register("fsp", weight=1.0)
+@register("fsp", weight=1.0, initial_stage=True)
 class FSP(Distiller):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> None:
         """Return None: the main stage is cross-entropy alone."""

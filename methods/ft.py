@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
-from methods.adapters import Paraphraser, match, translator
+from methods._adapters import Paraphraser, match, translator
+from methods._maps import attention
 from methods.base import Distiller, register
-from methods.maps import attention
 
 SLOW_FAMILIES = ("resnet", "wrn")  # students whose paraphraser trains at 0.01, as in the published tables' code
 
 
-@register("ft", weight=500.0)
+@register("ft", weight=500.0, initial_stage=True)
 class FT(Distiller):
     autocast = True
 

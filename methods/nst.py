@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.types import Batch, Features, Shapes
-from methods.adapters import match
+from methods._adapters import match
+from methods._maps import gram, inverse_root
 from methods.base import Distiller, register, same_stages
-from methods.maps import gram, inverse_root
 
 
 def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.types import Batch, Features
+from methods._maps import gram, inverse_root
 from methods.base import Distiller, register
-from methods.maps import gram, inverse_root
 
 DISTANCE_WEIGHT = 25.0
 ANGLE_WEIGHT = 50.0

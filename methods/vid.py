@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
-from methods.adapters import match
+from methods._adapters import match
+from methods._maps import squared_error
 from methods.base import Distiller, register, same_stages
-from methods.maps import squared_error
 
 EPS = 1e-5  # smallest variance
 START = 5.0  # variance before training

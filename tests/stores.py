@@ -9,7 +9,7 @@ from bench.plan import Cell, Plan, build
 from bench.spec import METRICS
 from bench.store import Failure, Store
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 
 METHODS = catalog()
 SUITE = {

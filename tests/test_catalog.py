@@ -12,8 +12,9 @@ import bench
 import methods
 from bench.suite import load
 from bench.types import RequestError
+from methods import Method, catalog, own_files
+from methods._reader import import_file, read
 from methods.base import REGISTERED
-from methods.catalog import Method, catalog, import_file, own_files, read
 from tests.stores import write_suite
 
 METHODS = catalog()
@@ -78,7 +79,7 @@ def test_the_thirteen_methods_are_found_by_their_files():
 
 def test_reading_the_methods_imports_neither_torch_nor_any_of_them():
     code = (
-        "import sys; from methods.catalog import catalog; found = catalog(); "
+        "import sys; from methods import catalog; found = catalog(); "
         "print([name for name in sys.modules if name == 'torch' or name.removeprefix('methods.') in found])"
     )
     assert python(code) == "[]"
@@ -107,6 +108,11 @@ def test_a_methods_source_says_whether_it_has_an_initial_stage(name):
     assert METHODS[name].has_initial_stage == ("initial_stage" in vars(METHODS[name].load()))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_source_says_where_to_search(name):
+    assert METHODS[name].space == METHODS[name].load().search_space
+
+
 # plugins
 
 
@@ -115,6 +121,10 @@ def test_a_plugin_is_read_like_a_method_of_this_folder(tmp_path):
     assert (method.title, method.weight, method.task_weight, method.version) == ("Mine", 3.0, 0.5, 7)
     assert {name: parameter.default for name, parameter in method.parameters.items()} == {
         **{"sharpness": 2.0, "power": 2, "side": "left", "on": False}
+    }
+    assert {name: parameter.annotation for name, parameter in method.parameters.items()} == {
+        **{"sharpness": "PositiveFloat", "power": "Annotated[int, Ge(ge=1)]"},
+        **{"side": "Literal['left', 'right']", "on": "bool"},
     }
     assert method.summary == "Mine: says nothing."
 
@@ -157,11 +167,75 @@ def test_a_method_that_inherits_its_constructor_is_read_by_importing_it(tmp_path
     }
 
 
-@pytest.mark.parametrize("body", ["pass", "def __init__(self, student, teacher, data):\n        pass"])
-@pytest.mark.parametrize(("imported", "base"), [("AB", "AB"), ("AB, Tensor", "AB"), ("AB as Base", "Base")])
-def test_a_method_inherits_its_initial_stage(body, imported, base, tmp_path):
-    text = INHERITED.replace("methods.at import AT", f"methods.ab import {imported}").replace("(AT)", f"({base})")
-    assert read(plugin(tmp_path, "nearly", text.replace("pass", body))).has_initial_stage
+STAGED = INHERITED.replace("methods.at import AT", "methods.ab import AB").replace("(AT)", "(AB)")
+OWN_CONSTRUCTOR = "def __init__(self, student, teacher, data):\n        super().__init__(student, teacher, data)"
+
+
+@pytest.mark.parametrize("body", ["pass", OWN_CONSTRUCTOR], ids=["by importing it", "from its source"])
+def test_a_method_states_its_initial_stage(body, tmp_path):
+    text = STAGED.replace("pass", body).replace("weight=5.0", "weight=5.0, initial_stage=True")
+    method = read(plugin(tmp_path, "nearly", text))
+    assert method.has_initial_stage
+    assert method.load().__name__ == "Nearly"
+
+
+@pytest.mark.parametrize("body", ["pass", OWN_CONSTRUCTOR], ids=["by importing it", "from its source"])
+def test_a_method_that_does_not_state_its_initial_stage_is_refused_when_it_is_loaded(body, tmp_path):
+    path = plugin(tmp_path, "nearly", STAGED.replace("pass", body))
+    with pytest.raises(RequestError) as caught:
+        read(path).load()
+    assert str(caught.value) == (
+        f"{path}: cannot be imported: TypeError: Nearly has a method initial_stage: "
+        "@register('nearly', ...) must state initial_stage=True"
+    )
+
+
+def test_a_method_that_states_an_initial_stage_it_does_not_have_is_refused_when_it_is_loaded(tmp_path):
+    method = read(plugin(tmp_path, "mine", PLUGIN.replace("version=7", "initial_stage=True")))
+    with pytest.raises(RequestError, match=r"Mine has no method initial_stage: .* must state initial_stage=False"):
+        method.load()
+
+
+SPACE = {"sharpness": {"log": [0.5, 4]}, "weight": {"linear": [1, 6.5]}, "side": {"choices": ["left", "right"]}}
+
+
+def test_a_method_states_where_to_search_for_better_values(tmp_path):
+    method = read(plugin(tmp_path, "mine", PLUGIN.replace("version=7", f"space={SPACE}")))
+    assert method.space == SPACE
+    assert method.load().search_space == SPACE
+
+
+def test_a_search_space_is_read_by_importing_too(tmp_path):
+    text = INHERITED.replace("weight=5.0", "weight=5.0, space={'weight': {'log': [0.1, 10.0]}}")
+    assert read(plugin(tmp_path, "nearly", text)).space == {"weight": {"log": [0.1, 10.0]}}
+
+
+def test_a_method_that_states_no_search_space_has_an_empty_one(tmp_path):
+    assert read(plugin(tmp_path, "mine", PLUGIN)).space == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"sharpnes": {"log": [0.5, 4]}}, "mine has no parameter 'sharpnes'"),
+        ({"power": [1, 4]}, "Input should be a valid dictionary"),
+        *(
+            ({"power": wrong}, f"{wrong} is not a range: {{'log': [low, high]}}, ")
+            for wrong in (
+                *({}, {"log": [0, 4]}, {"log": [4, 4]}, {"log": [1, 2, 4]}, {"log": ["1", "4"]}, {"linear": [4, 1]}),
+                *({"choices": []}, {"choices": "up"}, {"log": [1, 4], "linear": [1, 4]}, {"logarithmic": [1, 4]}),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_search_space_that_is_none_is_refused(given, said, tmp_path):
+    path = plugin(tmp_path, "mine", PLUGIN.replace("version=7", f"space={given}"))
+    with pytest.raises(RequestError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: @register(..., space=): ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_method_whose_registration_is_computed_is_read_by_importing_it(tmp_path):
@@ -253,7 +327,7 @@ def test_a_methods_hash_is_its_files(tmp_path):
 
 # installed packages
 
-FIND = "from methods.catalog import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
+FIND = "from methods import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
 
 
 def installed(folder: Path, entry_point: str, text: str = PLUGIN) -> str:
@@ -289,7 +363,7 @@ def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
 def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path):
     """Else `status` could not tell that finished runs were made with other arithmetic."""
     folder = Path(shutil.copytree(Path(methods.__file__).parent, tmp_path / "methods"))
-    code = "from methods.catalog import catalog; print({name: method.sha256 for name, method in catalog().items()})"
+    code = "from methods import catalog; print({name: method.sha256 for name, method in catalog().items()})"
 
     def hashes() -> dict[str, str]:
         answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -297,10 +371,10 @@ def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path
 
     (tmp_path / "bench").symlink_to(Path(bench.__file__).parent)
     before = hashes()
-    with (folder / "banks.py").open("a") as file:
+    with (folder / "_banks.py").open("a") as file:
         file.write("# another sum\n")
     after = hashes()
     assert {name for name in before if before[name] != after[name]} == {"crd", "crd_local"}
-    with (folder / "maps.py").open("a") as file:
+    with (folder / "_maps.py").open("a") as file:
         file.write("# another mean\n")
     assert {"at", "ft", "nst"} <= {name for name, value in hashes().items() if value != after[name]}

@@ -8,7 +8,7 @@ import pytest
 
 from bench.plan import build
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 from tests.train.conftest import Bench, cell, document
 
 ROOT = Path(__file__).parents[1]

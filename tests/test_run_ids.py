@@ -11,7 +11,7 @@ import pytest
 
 from bench.plan import build
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 
 ROOT = Path(__file__).parent.parent
 IDS = json.loads((ROOT / "tests/golden/run_ids.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from bench.figures.results import ensembles, gains, parameters, ranks
 from bench.figures.training import critics, curves
 from bench.plan import Plan
 from bench.store import Store, write_whole
-from methods.catalog import Method
+from methods import Method
 
 KINDS = ("pdf", "svg", "png")
 

@@ -36,7 +36,7 @@ from bench.report import outcomes
 from bench.spec import RunSpec, Scalar
 from bench.statistics import LEVEL, rankings
 from bench.suite import NONE, TEACHER
-from methods.catalog import Method
+from methods import Method
 
 # gain over the undistilled student
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from bench.types import Batch, DataInfo, Features, Shapes
+from methods import catalog
 from methods.base import Distiller
-from methods.catalog import catalog
 
 METHODS = catalog()
 CLASSES = 5

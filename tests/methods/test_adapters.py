@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.adapters import Paraphraser, match, regressor, translator, unmappable
+from methods._adapters import Paraphraser, match, regressor, translator, unmappable
 
 
 @pytest.mark.parametrize(

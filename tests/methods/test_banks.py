@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.types import DataInfo
-from methods import banks
-from methods.banks import drawn_pieces, log_sum, log_sum_value, masked_pieces, shared_pieces, softplus_sum
+from methods import _banks
+from methods._banks import drawn_pieces, log_sum, log_sum_value, masked_pieces, shared_pieces, softplus_sum
 from tests.methods.samples import build
 
 B, D, N = 4, 5, 6
@@ -59,8 +59,8 @@ def case(request):
 
 def test_the_kinds_of_pieces_are_what_they_are_called():
     whole, gathered = (next(Case(kind).pieces()) for kind in ("whole", "gathered"))
-    assert isinstance(whole, banks.Picked)
-    assert isinstance(gathered, banks.Gathered)
+    assert isinstance(whole, _banks.Picked)
+    assert isinstance(gathered, _banks.Gathered)
 
 
 def test_softplus_sum_adds_log_1_plus_exp_over_each_anchors_scores(case):
@@ -89,8 +89,8 @@ def test_sums_of_far_scores_neither_overflow_nor_vanish(case, scale):
 @pytest.mark.parametrize("total", [log_sum, partial(softplus_sum, shift=torch.zeros(2, B, dtype=torch.float64))])
 def test_small_pieces_give_the_same_as_one(case, total, entries, monkeypatch):
     found = []
-    for bound in (banks.ENTRIES_AT_ONCE, entries):
-        monkeypatch.setattr(banks, "ENTRIES_AT_ONCE", bound)
+    for bound in (_banks.ENTRIES_AT_ONCE, entries):
+        monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", bound)
         sums = total(case.anchors, case.banks, case.pieces)
         found.append((sums, *torch.autograd.grad(sums.square().sum(), case.anchors)))
     assert len(list(case.pieces())) > 1
@@ -115,7 +115,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("negatives", [{"n_negatives": 700}, {"n_negatives": 600}, {"negatives": "all"}])
 def test_a_step_of_crd_makes_no_tensor_above_the_bound(student, teacher, batch, monkeypatch, objective, negatives):
     m, bound = 5000, 10_000  # six anchors' scores with the whole bank are 30,000 entries, the bank's own are 80,000
-    monkeypatch.setattr(banks, "ENTRIES_AT_ONCE", bound)
+    monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", bound)
     data = DataInfo(m, 5, torch.arange(m) % 5)
     distiller = build("crd", data=data, dim=16, objective=objective, **negatives)
     with Largest() as largest:

@@ -4,7 +4,7 @@ from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 from torch.testing import assert_close
 
-from methods.maps import attention, gram, squared_error
+from methods._maps import attention, gram, squared_error
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

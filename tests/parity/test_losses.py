@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
+from methods import own_files
 from methods.base import REGISTERED, Distiller
-from methods.catalog import own_files
 from tests.conftest import OWN_GOLDENS
 from tests.parity.reference import UNPUBLISHED, draw, fill
 

@@ -15,7 +15,7 @@ from bench.lane import INITIAL, Lane, Teacher
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
 from bench.train import train_epoch
 from bench.types import Batch, DataInfo
-from methods.catalog import catalog
+from methods import catalog
 from tests.parity.reference import UNPUBLISHED, draw, fill
 
 METHODS = catalog()

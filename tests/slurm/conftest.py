@@ -16,7 +16,7 @@ from bench.plan import Plan, build
 from bench.store import Store
 from bench.store import _started as started
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 from tests.train.conftest import document, rows, weights
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from bench.launch import Launcher, Settings
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})

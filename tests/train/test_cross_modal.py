@@ -16,7 +16,7 @@ from bench.status import repetition
 from bench.store import Store
 from bench.suite import load
 from bench.types import RequestError
-from methods.catalog import catalog
+from methods import catalog
 from tests.train.conftest import Bench, document, rows, weights
 
 SUITES = Path(__file__).parents[2] / "suites"

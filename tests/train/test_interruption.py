@@ -19,7 +19,7 @@ from bench.lane import INITIAL, MAIN, Clock
 from bench.plan import build
 from bench.store import CHECKPOINT, CLAIM, Store
 from bench.suite import load
-from methods.catalog import catalog
+from methods import catalog
 from tests.train.conftest import Silent, document, rows, weights
 
 ROOT = Path(__file__).parents[2]

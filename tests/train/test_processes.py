@@ -56,7 +56,7 @@ from bench.types import InitialStage
 from methods.base import Distiller, register
 
 
-@register("freezes", weight=1.0)
+@register("freezes", weight=1.0, initial_stage=True)
 class Freezes(Distiller):
     def __init__(self, student, teacher, data):
         super().__init__(student, teacher, data)

@@ -11,7 +11,7 @@ from bench.data.batches import TrainingData, Viewer
 from bench.lane import INITIAL, MAIN, Clock, Lane, learning_rate
 from bench.spec import METRICS, Schedule
 from bench.train import checkpoint_due, evaluate, summary, train_epoch
-from methods import banks
+from methods import _banks
 from tests.train.conftest import cell, rows
 
 
@@ -178,8 +178,8 @@ def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
 
 def test_sizes_of_pieces_change_rounding_only(cohort, monkeypatch):
     ends = {}
-    for entries in (banks.ENTRIES_AT_ONCE, 200):
-        monkeypatch.setattr(banks, "ENTRIES_AT_ONCE", entries)
+    for entries in (_banks.ENTRIES_AT_ONCE, 200):
+        monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", entries)
         methods = [{"method": "crd", "n_negatives": 16}, {"method": "crd", "negatives": "all", "label": "all"}]
         lanes, data, teachers, _ = cohort(methods=methods)
         for _ in train_epoch(teachers, list(lanes.values()), [next(iter(data.epoch(1, MAIN, 1, 16)))]):

@@ -1,4 +1,4 @@
-"""Sums of products over feature maps, with the backward passes that autograd's own graph would spend memory traffic on.
+"""Sums of products over feature maps, with backward passes that move less memory than those of autograd's graph.
 
 Every gradient comes back in the memory layout of the map it belongs to: a channels_last map's in channels_last, so
 that adding it to the network's own gradient is one pass over memory. None is differentiable twice. Of bfloat16 maps,
@@ -27,7 +27,7 @@ def gram(rows: Tensor, others: Tensor) -> Tensor:
     """Return the inner products of each sample's rows (B, I, P) with its others (B, J, P): (B, I, J).
 
     Of a map, `map.flatten(2)` are the channels as rows; in channels_last as well as contiguous memory that is a view.
-    Given one tensor twice, it takes one product instead of two to go back.
+    Given the same tensor twice, the backward pass takes one product instead of two.
     """
     return Gram.apply(rows, others)
 
@@ -38,7 +38,7 @@ def squared_error(features: Tensor, wanted: Tensor) -> Tensor:
 
 
 def inverse_root(squared_norms: Tensor) -> Tensor:
-    """Return 1 over the norms: what normalises. A vector of zeros stays one, and has gradient 0."""
+    """Return 1 / norm, the factor that normalizes. A vector of zeros stays zero and has gradient 0."""
     return squared_norms.clamp(min=EPS**2).rsqrt()
 
 
@@ -46,7 +46,7 @@ class Attention(torch.autograd.Function):
     """With E = mean_C f^2 and a = E / ||E||: dE = (da - a <a, da>) / ||E|| and df = 2 f dE / C."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, features: Tensor) -> Tensor:  # noqa: ANN401
         wide = features.to(_wide(features))
         if features.stride(1) == 1:  # the norm of adjacent entries is quick, of any others it is scalar code
             energy = torch.linalg.vector_norm(wide, dim=1).square_()
@@ -60,7 +60,7 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
         features, attention, norm = ctx.saved_tensors
         along = (grad * attention).sum(dim=1, keepdim=True)
         energy_grad = (grad - attention * along).div_(norm * features.shape[1] / 2)
@@ -71,14 +71,14 @@ class SquaredError(torch.autograd.Function):
     """E = sum_BHW (f - w)^2, so df = 2 (f - w) dE."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, wanted: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, features: Tensor, wanted: Tensor) -> Tensor:  # noqa: ANN401
         difference = features - wanted
         ctx.save_for_backward(difference)
         return difference.square().sum(dim=(0, 2, 3), dtype=_wide(features))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         (difference,) = ctx.saved_tensors
         return difference * (2 * grad)[:, None, None].to(difference.dtype), None
 
@@ -87,14 +87,14 @@ class Gram(torch.autograd.Function):
     """G = X Y^T, so dX = dG Y and dY = dG^T X; of one tensor on both sides, dX = (dG + dG^T) X."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, others: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, rows: Tensor, others: Tensor) -> Tensor:  # noqa: ANN401
         ctx.symmetric = rows is others
         ctx.save_for_backward(rows, others)
         return rows @ others.mT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
         rows, others = ctx.saved_tensors
         if ctx.symmetric:
             return _product(grad + grad.mT, rows), None
@@ -103,7 +103,7 @@ class Gram(torch.autograd.Function):
 
 
 def _wide(features: Tensor) -> torch.dtype:
-    """Return what sums over maps are made in: float32, or float64 for maps in it."""
+    """Return the precision of sums over maps: float32, or float64 for maps in float64."""
     return torch.promote_types(features.dtype, torch.float32)
 
 

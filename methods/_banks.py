@@ -1,8 +1,8 @@
-"""Sums over the scores of anchors with the rows of banks, a piece of the scores at a time.
+"""Sums over the scores of anchors with the rows of banks, computed one piece of the scores at a time.
 
 S sides are scored at once, each against its own bank: anchors (S, B, D), banks S of (M, D), score = <anchor, row>.
-A sum's gradient for the anchors is made beside it and kept for the backward pass; no score outlives its piece, so
-`ENTRIES_AT_ONCE` bounds memory, not the banks' size. Nothing here is differentiable twice.
+A sum's gradient for the anchors is computed with it and kept for the backward pass. No score is kept longer than its
+piece, so memory is bounded by `ENTRIES_AT_ONCE` and not by the size of the banks. Nothing here is differentiable twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ Banks = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some scores of b of the anchors: (b, K), how they are made and what becomes of them.
+    """The scores (b, K) of some of the anchors: how they are computed and summed.
 
     Attributes:
-        anchors: which.
+        anchors: which anchors.
     """
 
     anchors: slice
@@ -36,7 +36,7 @@ class Piece:
         raise NotImplementedError
 
     def counted(self, values: Tensor) -> Tensor:
-        """Return values, one a score, with those of no account set to 0, in place."""
+        """Return the values, one per score, with those that do not count set to 0, in place."""
         return values
 
     def log_sum(self, scores: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Piece:
         return top[:, 0] + self.counted(_exp(scores.sub_(top))).sum(dim=1).log()
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
-        """Return the sum of each anchor's scored rows times weights, one a score: (b, D); overwrites the weights."""
+        """Return the sum of each anchor's rows times weights, one per score: (b, D); overwrites the weights."""
         raise NotImplementedError
 
 
@@ -55,10 +55,10 @@ class Picked(Piece):
 
     rows: Tensor
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         return (anchors @ bank.T).gather(1, self.rows)
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return weights.new_zeros(len(weights), len(bank)).scatter_add_(1, self.rows, weights) @ bank
 
 
@@ -68,7 +68,7 @@ class Gathered(Piece):
 
     rows: Tensor
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         found = anchors.new_empty(self.rows.shape)
         gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # one: a new one for each anchor leaves holes
         for anchor, own, out in zip(anchors, self.rows, found, strict=True):
@@ -76,7 +76,7 @@ class Gathered(Piece):
             torch.mv(gathered, anchor, out=out)
         return found
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return F.embedding_bag(self.rows, bank, per_sample_weights=weights, mode="sum")
 
 
@@ -86,10 +86,10 @@ class Shared(Piece):
 
     rows: Tensor | slice
 
-    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         return anchors @ bank[self.rows].T
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return weights @ bank[self.rows]
 
 
@@ -99,14 +99,14 @@ class Masked(Shared):
 
     mask: Tensor
 
-    def counted(self, values: Tensor) -> Tensor:  # noqa: D102
+    def counted(self, values: Tensor) -> Tensor:
         return values.mul_(self.mask)
 
-    def log_sum(self, scores: Tensor) -> Tensor:  # noqa: D102
+    def log_sum(self, scores: Tensor) -> Tensor:
         away = self.mask.clamp(max=1).sub_(1).mul_(FAR)  # finite, so that none counting gives -inf
         return super().log_sum(scores.add_(away))
 
-    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: D102
+    def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return super().weighted_rows(self.counted(weights), bank)
 
 
@@ -161,7 +161,7 @@ def log_sum(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
 
 @torch.no_grad()
 def log_sum_value(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
-    """Return what `log_sum` returns, without a way back."""
+    """Return what `log_sum` returns, without a gradient."""
     total = torch.full_like(anchors[..., 0], -torch.inf)
     for side, piece, _, scores in _scored(anchors, banks, pieces):
         here = total[side, piece.anchors]
@@ -173,7 +173,7 @@ class SoftplusSum(torch.autograd.Function):
     """The gradient for an anchor is the sum of sigmoid(score - shift) * row."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401
         total, slope = torch.zeros_like(shift), torch.zeros_like(anchors)
         for side, piece, bank, scores in _scored(anchors, banks, pieces):
             x = scores.sub_(shift[side, piece.anchors, None])
@@ -184,7 +184,7 @@ class SoftplusSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         return grad[..., None] * slope, None, None, None
 
@@ -193,7 +193,7 @@ class LogSum(torch.autograd.Function):
     """The gradient for an anchor is the sum of exp(score - log sum) * row."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401
         total, slope = log_sum_value(anchors, banks, pieces), torch.zeros_like(anchors)
         for side, piece, bank, scores in _scored(anchors, banks, pieces):
             weights = _exp(scores.sub_(total[side, piece.anchors, None]))
@@ -203,7 +203,7 @@ class LogSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401, D102
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         return grad[..., None] * slope, None, None
 
@@ -216,5 +216,5 @@ def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Return exp(x) of x <= 0 in place, no less than e^-80: nearer to 0 a CPU takes twenty times as long."""
+    """Return exp(x) of x <= 0 in place, at least e^-80: closer to 0 a CPU takes twenty times as long."""
     return x.clamp_(min=-80, max=0).exp_()

@@ -1,0 +1,45 @@
+"""The methods there are: this folder's, those of installed packages, and files given by path. Imports no torch."""
+
+import importlib.util
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bench.types import RequestError
+from methods._reader import BASE, Method, read
+
+ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
+
+
+def own_files() -> list[Path]:
+    """Return the method files of this folder, in alphabetical order: all but `base` and names with an underscore."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(path for path in files if path.stem != BASE and not path.stem.startswith("_"))
+
+
+def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
+    """Return every method by name: this folder's, installed packages' and the given files'.
+
+    Raises:
+        RequestError: a plugin is not a file, defines no method, or takes a name that is taken.
+    """
+    own = [(path, f"methods.{path.stem}") for path in own_files()]
+    modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
+    installed = [(_entry_point_file(module), module) for module in modules]
+    found: dict[str, Method] = {}
+    for path, module in [*own, *installed, *((path, None) for path in plugins)]:
+        method = read(path, module)
+        if method.name in found and found[method.name].path.resolve() != path.resolve():
+            raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")
+        found.setdefault(method.name, method)
+    return dict(sorted(found.items()))
+
+
+def _entry_point_file(module: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:  # of a package that the module is said to be in
+        spec = None
+    if spec is None or spec.origin is None:
+        raise RequestError(f"entry point {module!r} of group {ENTRY_POINTS!r}: there is no such module")
+    return Path(spec.origin)

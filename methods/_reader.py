@@ -1,0 +1,313 @@
+"""Reads a method from its file's source, without importing torch, and imports the file when the class is needed.
+
+`@register("name", weight=...)` above a class states the name and the registration, tables print the class's name, and
+the constructor's keyword parameters are what a suite file may set. Where the source alone does not tell, because the
+constructor is inherited for example, the file is imported and the same facts are read from the class.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import annotated_types
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from bench.types import RequestError
+
+if TYPE_CHECKING:
+    from methods.base import Distiller
+
+BASE = "base"  # the one file of this folder that has no underscore and is no method: methods kept elsewhere import it
+GIVEN = ["student", "teacher", "data"]  # what every constructor is given, by position
+ANNOTATIONS: dict[str, Any] = {  # the names that a parameter's annotation may use without an import of the file
+    **{
+        name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")
+    },
+    **{name: getattr(annotated_types, name) for name in ("Gt", "Ge", "Lt", "Le")},
+    **{"int": int, "float": float, "bool": bool, "str": str, "Literal": Literal, "Annotated": Annotated},
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One keyword parameter of a method: its type and its default."""
+
+    type: Any
+    default: Any
+
+    @property
+    def annotation(self) -> str:
+        """Return the type as a method file writes it."""
+        if known := [name for name, meaning in ANNOTATIONS.items() if meaning == self.type]:
+            return known[0]
+        return self.type.__name__ if isinstance(self.type, type) else str(self.type).replace("typing.", "")
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Return what checks a value; numbers written as text are refused."""
+        return TypeAdapter(self.type, config={"strict": True, "allow_inf_nan": False})
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method as its file describes it.
+
+    Attributes:
+        name: lower-case, as in suite files.
+        title: as tables print it; the class's name.
+        weight: the term's default weight.
+        task_weight: cross-entropy's default weight beside it.
+        version: part of a run's identity.
+        parameters: what a suite file may set.
+        has_initial_stage: whether something trains before the main stage.
+        space: where to search for better values, by the name of a parameter or `weight`.
+        summary: the file's docstring.
+        path: the file.
+        module: the name it is imported by; None for a file that is imported by its path.
+    """
+
+    name: str
+    title: str
+    weight: float
+    task_weight: float
+    version: int
+    parameters: dict[str, Parameter]
+    has_initial_stage: bool
+    space: dict[str, dict[str, Any]]
+    summary: str
+    path: Path
+    module: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash of the file and of what it imports of this folder, so that a change can be told."""
+        digest = hashlib.sha256()
+        for path in _sources(self.path):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def load(self) -> "type[Distiller]":
+        """Import the file and return its class."""
+        from methods.base import REGISTERED
+
+        if self.name not in REGISTERED:
+            import_file(self.path, self.module)
+        return REGISTERED[self.name]
+
+
+def _sources(method: Path) -> list[Path]:
+    """Return a method file and each file of this folder that it imports, directly or not; `base` computes nothing."""
+    found = [method]
+    for path in found:  # grows on the way
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
+                other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
+                if other.stem != BASE and other not in found:
+                    found.append(other)
+    return found
+
+
+def import_file(path: Path, module: str | None = None) -> None:
+    """Import a method file by its module's name, or by its path where it has none.
+
+    Raises:
+        RequestError: the file raises while it is imported.
+    """
+    try:
+        if module is not None:
+            importlib.import_module(module)
+            return
+        spec = importlib.util.spec_from_file_location(f"methods_plugin_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError("its name does not end in .py")
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = loaded  # pickling and dataclasses look a class's module up there
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        raise RequestError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+# reading
+
+
+class Facts(NamedTuple):
+    """What a class says of itself: its registered name, its own, the registration, the constructor's signature."""
+
+    name: str
+    title: str
+    stated: Mapping[str, Any]
+    signature: inspect.Signature
+
+
+def read(path: Path, module: str | None = None) -> Method:
+    """Return what a method file says of itself.
+
+    Args:
+        path: the file.
+        module: the name it is imported by; None to import it by its path.
+
+    Raises:
+        RequestError: the file is missing, is not valid Python, registers no method under its own name, or one whose
+            registration or parameters are not valid.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RequestError(f"{path}: cannot be read as a method file: {error}") from error
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _register_calls(node)]
+    if not classes:
+        raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
+    try:
+        facts = _facts_from_source(classes[0])
+    except Exception:  # it can hold any expression, and names that only an import defines
+        facts = _facts_from_import(path, module)
+    if facts.name != path.stem:
+        raise RequestError(f"{path}: registers {facts.name!r}; a method's name is its file's, {path.stem!r}")
+    registration = _registration(path, facts.stated)
+    parameters = _parameters(path, facts.signature)
+    if unknown := [key for key in registration.space if key not in ("weight", *parameters)]:
+        raise RequestError(f"{path}: @register(..., space=): {facts.name} has no parameter {unknown[0]!r}")
+    return Method(
+        name=facts.name,
+        title=facts.title,
+        weight=registration.weight,
+        task_weight=registration.task_weight,
+        version=registration.version,
+        parameters=parameters,
+        has_initial_stage=registration.initial_stage,
+        space=registration.space,
+        summary=ast.get_docstring(tree) or "",
+        path=path,
+        module=module,
+    )
+
+
+def _register_calls(node: ast.ClassDef) -> list[ast.Call]:
+    """Return the `register(...)` calls that decorate a class."""
+    calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
+
+
+def _facts_from_source(node: ast.ClassDef) -> Facts:
+    """Return a class's facts; raises where its source alone does not tell them."""
+    call = _register_calls(node)[0]
+    name = ast.literal_eval(call.args[0])
+    stated = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    constructor = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+    if constructor is not None:
+        return Facts(name, node.name, stated, _signature(constructor.args))
+    if [ast.unparse(base) for base in node.bases] != ["Distiller"]:
+        raise LookupError("the constructor is inherited")
+    return Facts(name, node.name, stated, inspect.signature(lambda student, teacher, data: None))
+
+
+def _signature(arguments: ast.arguments) -> inspect.Signature:
+    """Return a constructor's signature without `self`, and without the annotations of what is given by position."""
+    empty = inspect.Parameter.empty
+    given = [inspect.Parameter(each.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in arguments.args[1:]]
+    own = [
+        inspect.Parameter(
+            each.arg,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=empty if each.annotation is None else _meaning(each.annotation),
+            default=empty if default is None else ast.literal_eval(default),
+        )
+        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
+    return inspect.Signature([*given, *own])
+
+
+def _meaning(annotation: ast.expr) -> Any:  # noqa: ANN401
+    """Return the type that an annotation means, in quotes or not."""
+    text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
+    return eval(str(text), {"__builtins__": {}}, ANNOTATIONS)  # the text is code that is imported later anyway
+
+
+def _facts_from_import(path: Path, module: str | None) -> Facts:
+    """Return the facts of the class that a file registers."""
+    from methods.base import REGISTERED, Distiller
+
+    import_file(path, module)
+    if path.stem not in REGISTERED:
+        raise RequestError(f"{path}: registers no method under its file's name, {path.stem!r}")
+    cls = REGISTERED[path.stem]
+    try:
+        signature = inspect.signature(cls, eval_str=True)
+    except Exception as error:  # an annotation can be any expression
+        raise RequestError(f"{path}: the constructor's annotations cannot be read: {error}") from error
+    stated = {
+        "weight": cls.weight,
+        "task_weight": cls.task_weight,
+        "version": cls.version,
+        "initial_stage": cls.initial_stage is not Distiller.initial_stage,  # `register` holds them equal
+        "space": cls.search_space,
+    }
+    return Facts(path.stem, cls.__name__, stated, signature)
+
+
+# checking
+
+
+def _check_range(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a search range unchanged if it is one."""
+    match [*given.items()]:
+        case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
+            return given
+        case [("linear", [float() | int() as low, float() | int() as high])] if low < high:
+            return given
+        case [("choices", [_, *_])]:
+            return given
+    forms = "{'log': [low, high]}, {'linear': [low, high]} or {'choices': [...]}"
+    raise ValueError(f"{given} is not a range: {forms} with low < high, and 0 < low for log")
+
+
+class Registration(BaseModel):
+    """What `@register` states beside the name; `methods.base.register` says what it means."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    weight: float
+    task_weight: float = 1.0
+    version: int = 1
+    initial_stage: bool = False
+    space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
+
+
+def _registration(path: Path, stated: Mapping[str, Any]) -> Registration:
+    try:
+        return Registration.model_validate(stated)
+    except ValidationError as error:
+        raise RequestError(f"{path}: @register(..., {error.errors()[0]['loc'][0]}=): {_reason(error)}") from None
+
+
+def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter]:
+    """Return a constructor's keyword parameters, each of which a suite file can set."""
+    own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if [p.name for p in signature.parameters.values() if p not in own] != GIVEN:
+        raise RequestError(f"{path}: a constructor takes ({', '.join(GIVEN)}, *, its own parameters by keyword)")
+    if missing := [p.name for p in own if p.default is p.empty or p.annotation is p.empty]:
+        raise RequestError(f"{path}: parameter {missing[0]!r} needs an annotation and a default")
+    parameters = {p.name: Parameter(p.annotation, p.default) for p in own}
+    for name, parameter in parameters.items():
+        try:
+            if not isinstance(parameter.default, bool | int | float | str | None):
+                raise TypeError("a suite file has only numbers, text, true, false and null for it")
+            parameter.adapter.validate_python(parameter.default)
+        except (TypeError, PydanticUserError, ValidationError) as error:
+            said = f"{name}: {parameter.annotation} = {parameter.default!r}"
+            raise RequestError(f"{path}: parameter {said}: {_reason(error)}") from None
+    return parameters
+
+
+def _reason(error: Exception) -> str:
+    """Return the first reason for an error, in one line."""
+    return error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
