@@ -22,12 +22,12 @@ from bench.types import RequestError
 
 if TYPE_CHECKING:
     from bench.cost import PairCosts
-    from bench.jobs import Task
+    from bench.launch.jobs import Task
+    from bench.launch.work import Work
     from bench.plan import Cell, Plan
-    from bench.report import Outcome
+    from bench.report.tables import Outcome
     from bench.spec import RunSpec
     from bench.store import Store
-    from bench.work import Work
     from methods import Method
 
 P = ParamSpec("P")
@@ -124,7 +124,7 @@ def run_command(
     keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
 ) -> int:
     """Train what a suite still lacks."""
-    from bench.standing import is_open
+    from bench.plan.status import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
@@ -138,8 +138,8 @@ def run_command(
     if dry_run:
         return _dry_run(plan, store, wanted, methods, retried)
     if any(is_open(run, plan, store, retried) for run in wanted):
-        from bench.pool import devices, train
-        from bench.work import Work
+        from bench.launch.devices import devices, train
+        from bench.launch.work import Work
 
         ids = tuple(run.id for run in wanted)
         work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
@@ -160,8 +160,8 @@ def status(
     plugin: Plugin = None,
 ) -> int:
     """Show where a suite stands."""
-    from bench.jobs import tasks
-    from bench.status import cells_table, changed_methods, job_lines
+    from bench.launch.jobs import tasks
+    from bench.terminal.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
     try:
@@ -179,7 +179,7 @@ def status(
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     """End a suite's jobs."""
-    from bench.jobs import cancel, tasks
+    from bench.launch.jobs import cancel, tasks
     from bench.suite import check_name
 
     check_name(suite)
@@ -222,7 +222,7 @@ def cost(
     cells = _matching(plan, only, pairs)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # against the profiler's warnings; read as torch starts
     from bench.cost import costs, write
-    from bench.launch import Settings, choose_device
+    from bench.launch.launcher import Settings, choose_device
 
     settings = Settings(choose_device(device.value), data, plan.suite.threads, plan.suite.workers)
     found = []
@@ -242,7 +242,7 @@ def list_command(
     plugin: Plugin = None,
 ) -> int:
     """List what there is."""
-    from bench.listing import listing
+    from bench.terminal.listing import listing
 
     _say(listing(kind.value, name, plugin or ()))
     return OK
@@ -255,7 +255,7 @@ def show(
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
-    from bench.status import describe
+    from bench.terminal.status import describe
 
     _say(describe(_store(results), run))
     return OK
@@ -282,7 +282,7 @@ def _plan(
     trains: bool = False,
 ) -> "tuple[Plan, Store, dict[str, Method]]":
     """Return a suite's plan and store, and the methods; without training, a file that is gone is no error."""
-    from bench import plan
+    from bench.plan import build
     from bench.suite import load
     from methods import catalog
 
@@ -293,7 +293,7 @@ def _plan(
     read = load(suite, methods, overrides)
     store = _store(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return plan.build(read, suite, methods, remembered, overrides), store, methods
+    return build(read, suite, methods, remembered, overrides), store, methods
 
 
 def _store(results: Path) -> "Store":
@@ -340,8 +340,8 @@ def _submit(
     retried: set[str],
 ) -> int:
     """Submit jobs, and say where to look; return the exit status."""
-    from bench.slurm import submit
-    from bench.standing import is_open
+    from bench.launch.slurm import submit
+    from bench.plan.status import is_open
 
     found = submit(work, suite, wanted, retried)
     if not found and not any(is_open(run, plan, store) for run in wanted):
@@ -375,8 +375,8 @@ def _answer(
         wanted: the runs whose failure decides the exit status.
         anew: whether to write it even if no table has changed since: it takes seconds.
     """
-    from bench import report
-    from bench.standing import run_status
+    from bench.plan.status import run_status
+    from bench.report import tables as report
 
     found = report.write(plan, store)
     _say(_table(plan, found))
@@ -388,7 +388,8 @@ def _answer(
     last = (files[-1], folder / "report.html")  # both say what they are made of
     made = files[0].exists() and all(path.exists() and digest in path.read_text(encoding="utf-8") for path in last)
     if anew or not made:
-        from bench import epochs, figures, page, statistics  # each takes a second to import
+        from bench import figures
+        from bench.report import epochs, page, statistics  # each takes a second to import
 
         epochs.write_csv(plan, store)
         epochs.write_events(plan, store)
@@ -405,7 +406,7 @@ def _answer(
 
 
 def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]:
-    from bench.report import TERMINAL, layout
+    from bench.report.tables import TERMINAL, layout
 
     texts = layout(plan, found, TERMINAL)
     first = ("method", *(label for label, _ in texts.rows))
@@ -468,9 +469,9 @@ def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
 def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
-    from bench.launch import unserved
-    from bench.standing import is_open
-    from bench.status import plan_tables
+    from bench.launch.launcher import unserved
+    from bench.plan.status import is_open
+    from bench.terminal.status import plan_tables
 
     left = [run for run in wanted if is_open(run, plan, store, retried)]
     reasons = unserved(plan, left, methods)

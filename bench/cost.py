@@ -21,18 +21,18 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.build import build_lane, build_network, network_shapes, placed
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.figures import write_cost
-from bench.lane import INITIAL, Lane, Teacher, failure_of
-from bench.launch import Settings, most_processes, unserved
+from bench.launch.launcher import Settings, most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.precision import set_products
 from bench.spec import NetworkSpec, RunSpec
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
-from bench.train import teacher_features
+from bench.train.build import build_lane, build_network, network_shapes, placed
+from bench.train.lane import INITIAL, Lane, Teacher, failure_of
+from bench.train.loop import teacher_features
+from bench.train.precision import set_products
 from bench.types import Batch, RequestError
 from methods import Method
 

@@ -21,16 +21,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.build import build_lane
 from bench.cost import of_pair, peak_bytes, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
-from bench.lane import MAIN
+from bench.launch.provenance import provenance
 from bench.plan import build
-from bench.precision import set_products
-from bench.provenance import provenance
 from bench.suite import NONE, TEACHER, load
-from bench.train import evaluate, train_epoch
+from bench.train.build import build_lane
+from bench.train.lane import MAIN
+from bench.train.loop import evaluate, train_epoch
+from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import naive, startup
 from methods import catalog

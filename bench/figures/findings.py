@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Cell, Plan
-from bench.report import HEADLINES
+from bench.report.tables import HEADLINES
 from bench.spec import PEER, RunSpec, column
 from bench.store import Store
 from bench.suite import NONE, TEACHER

@@ -23,7 +23,7 @@ from bench.store import OUTPUTS, Store
 from bench.suite import TEACHER
 from bench.types import RequestError
 
-Outputs = Mapping[str, np.ndarray]  # of bench/outputs.py, by name
+Outputs = Mapping[str, np.ndarray]  # of bench/train/outputs.py, by name
 MOST_POINTS, MOST_CLASSES, MOST_PANELS = 200, 10, 16  # of t-SNE, which takes half a second a panel
 TSNE_NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 

@@ -32,9 +32,9 @@ from bench.figures.drawing import (
 )
 from bench.figures.findings import Findings, axis_of, group_of, row_of
 from bench.plan import Cell, Plan
-from bench.report import outcomes
+from bench.report.statistics import LEVEL, rankings
+from bench.report.tables import outcomes
 from bench.spec import RunSpec, Scalar
-from bench.statistics import LEVEL, rankings
 from bench.suite import NONE, TEACHER
 from methods import Method
 

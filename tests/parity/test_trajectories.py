@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.build import build_lane, build_network, network_shapes
-from bench.lane import INITIAL, Lane, Teacher
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
-from bench.train import train_epoch
+from bench.train.build import build_lane, build_network, network_shapes
+from bench.train.lane import INITIAL, Lane, Teacher
+from bench.train.loop import train_epoch
 from bench.types import Batch, DataInfo
 from methods import catalog
 from tests.parity.reference import UNPUBLISHED, draw, fill

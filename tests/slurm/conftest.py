@@ -14,7 +14,7 @@ import yaml
 
 from bench.plan import Plan, build
 from bench.store import Store
-from bench.store import _started as started
+from bench.store.store import _started as started
 from bench.suite import load
 from methods import catalog
 from tests.train.conftest import document, rows, weights

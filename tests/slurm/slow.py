@@ -5,11 +5,11 @@ import time
 
 from torch import Tensor
 
-import bench.train
+import bench.train.loop
 from bench.types import Batch, Features
 from methods.base import Distiller, register
 
-bench.train.CHECKPOINT_S = 0.0
+bench.train.loop.CHECKPOINT_S = 0.0
 STEP_S = float(os.environ.get("SLOW_STEP_S", "0"))
 
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 import yaml
 
-from bench.build import build_lane, build_network, network_shapes
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.lane import Teacher
-from bench.launch import Launcher, Settings
+from bench.launch.launcher import Launcher, Settings
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
+from bench.train.build import build_lane, build_network, network_shapes
+from bench.train.lane import Teacher
 from methods import catalog
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bench.cost import peak_bytes
-from bench.lane import MAIN
-from bench.precision import set_products
-from bench.train import evaluate, teacher_features, train_epoch
+from bench.train.lane import MAIN
+from bench.train.loop import evaluate, teacher_features, train_epoch
+from bench.train.precision import set_products
 from tests.train.conftest import cell
 
 pytestmark = [

@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from bench import train
-from bench.build import build_network
 from bench.data.batches import Viewer
 from bench.data.images import ResidentImages, Split
-from bench.outputs import COMPARED, Moments, gram, outputs
 from bench.spec import DataSpec, NetworkSpec
+from bench.train import loop as train
+from bench.train.build import build_network
+from bench.train.outputs import COMPARED, Moments, gram, outputs
 from tests.train.conftest import cell
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_images_without_labels_have_embeddings_alone(network, answered, split):
 
 
 def test_no_more_embeddings_are_kept_than_a_figure_draws(network, monkeypatch, split):
-    monkeypatch.setattr("bench.outputs.EMBEDDED", 270)
+    monkeypatch.setattr("bench.train.outputs.EMBEDDED", 270)
     found = outputs(network, split, DATA, CPU)
     assert len(found["embedding"]) == len(found["labels"]) == 270
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.lane import MAIN
-from bench.precision import as_float32, set_products
-from bench.train import teacher_features, train_epoch
+from bench.train.lane import MAIN
+from bench.train.loop import teacher_features, train_epoch
+from bench.train.precision import as_float32, set_products
 from bench.types import Features
 from tests.train.conftest import cell, rows
 

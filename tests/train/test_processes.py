@@ -14,22 +14,22 @@ import yaml
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from bench.build import build_lane
 from bench.cost import costs
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.lane import MAIN, Clock
-from bench.launch import Launcher, Settings
-from bench.processes import ProcessLostError, started
-from bench.slurm import submit
+from bench.launch.launcher import Launcher, Settings
+from bench.launch.slurm import submit
 from bench.spec import Schedule, canonical, seed_from
-from bench.status import repetition
 from bench.store import WEIGHTS, Failure, Store
-from bench.train import teacher_features
+from bench.terminal.status import repetition
+from bench.train.build import build_lane
+from bench.train.lane import MAIN, Clock
+from bench.train.loop import teacher_features
+from bench.train.processes import ProcessLostError, started
 from bench.types import Batch, RequestError
+from tests.launch.test_devices import work_of
+from tests.launch.test_interruption import EAGER, ROOT
 from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
-from tests.train.test_interruption import EAGER, ROOT
-from tests.train.test_pool import work_of
 
 # a gentle training: a rough one makes much of rounding, which a sum of shares does in another order
 TOGETHER = {"epochs": 2, "batch_size": 17, "lr": 0.001, "milestones": [1], "initial_epochs": 1, "processes": 2}

@@ -8,9 +8,9 @@ from sklearn.metrics import top_k_accuracy_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.data.batches import TrainingData, Viewer
-from bench.lane import INITIAL, MAIN, Clock, Lane, learning_rate
 from bench.spec import METRICS, Schedule
-from bench.train import checkpoint_due, evaluate, summary, train_epoch
+from bench.train.lane import INITIAL, MAIN, Clock, Lane, learning_rate
+from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
 from methods import _banks
 from tests.train.conftest import cell, rows
 

@@ -1,0 +1,116 @@
+"""What a task is: what a run learns and is evaluated by, and what it asks of a suite file. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from bench.spec import STUDENT, DataSpec, HeadSpec, NetworkSpec, RunSpec, column
+from bench.tasks.objectives import CLASSIFICATION, Metric, Objective
+
+if TYPE_CHECKING:
+    from bench.models.base import Network
+    from bench.models.heads import Frozen
+    from bench.types import Shapes
+
+
+class Task:
+    """What all runs of one kind have in common. A subclass states what differs; nothing else asks for a task's name.
+
+    Attributes:
+        name: as suite files, specifications and `list` have it.
+        objective: how labels are learned and evaluated; None where the student sees no labels.
+        networks: the networks that a run trains; each has a row of its own in the tables.
+        batches: runs of tasks with the same word here see the same batches, and can train in one cohort.
+        is_evaluation: whether it judges networks that other runs have trained; see `Evaluation`.
+        keeps_answers: whether a run leaves what its network answers to the test images.
+        same_view: whether teacher and student see the same image, so that their data must have one size.
+        trains_teachers: whether the teacher of a pair trains together with the student.
+        evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
+        needs: keys of a suite file that it cannot do without, and what each is for.
+        refuses: keys of a suite file that it has no use for, and why.
+        caption: a sentence for captions, or "".
+    """
+
+    name: str
+    objective: Objective | None = CLASSIFICATION
+    networks: tuple[str, ...] = (STUDENT,)
+    batches: str = ""
+    is_evaluation: bool = False
+    keeps_answers: bool = False
+    same_view: bool = True
+    trains_teachers: bool = False
+    evaluates_given_teachers: bool = True
+    needs: ClassVar[Mapping[str, str]] = {}
+    refuses: ClassVar[Mapping[str, str]] = {}
+    caption: str = ""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics of one network, the primary one first; none where it sees no labels."""
+        return () if self.objective is None else self.objective.metrics
+
+    def columns(self, network: str = STUDENT) -> list[str]:
+        """Return the names under which a run records the metrics of one of its networks."""
+        return [column(network, metric.name) for metric in self.metrics]
+
+    # planning
+
+    def student(self, run: RunSpec, teacher_data: DataSpec) -> RunSpec:
+        """Return the run of an undistilled student, made from one that trains it on labels alone."""
+        return run
+
+    def distilled(self, run: RunSpec, teacher: NetworkSpec, teacher_lr: float) -> RunSpec:
+        """Return the run of a distilled student, made from one with the row's terms and its teachers.
+
+        Args:
+            run: made from `student`.
+            teacher: the first teacher's network.
+            teacher_lr: the learning rate at which the teacher's network trains.
+        """
+        return run
+
+    def learns(self, run: RunSpec) -> bool:
+        """Return whether a run changes its network's weights."""
+        return True
+
+    def is_published(self, run: RunSpec) -> bool:
+        """Return whether papers print a number for such a run."""
+        return False
+
+
+class Evaluation(Task):
+    """Judges the features of a trained network: the network, with a new head, is trained on data with labels.
+
+    Attributes:
+        freezes: whether the network itself is left as it is, so that several heads can share its forward pass.
+        reads_stages: whether the head can read one of the network's stages instead of its embedding.
+    """
+
+    is_evaluation = True
+    freezes: bool = False
+    reads_stages: bool = False
+
+    def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
+        """Return what precedes the metrics' names in tables, unless the suite names the evaluation.
+
+        Args:
+            several_data: whether the suite evaluates on several data sets, whose names come first.
+            stages: the stages that are read, or None for the embedding.
+        """
+        return self.name
+
+    def sentence(self, head: HeadSpec) -> str:
+        """Return what is trained, for captions."""
+        raise NotImplementedError
+
+    def headed(self, network: Network | Frozen, shapes: Shapes, classes: int, head: HeadSpec) -> Network:
+        """Return the network with a new head.
+
+        Args:
+            network: the one that is judged; frozen where the task says so.
+            shapes: of its features.
+            classes: K, the number of logits of the head.
+            head: what it reads.
+        """
+        raise NotImplementedError

@@ -1,0 +1,32 @@
+"""Cross-modal transfer: a student of one modality learns from a teacher of another, without any labels.
+
+The student answers with its teacher's classes. What it has learned is judged by evaluations; the row `none` keeps its
+initial weights.
+"""
+
+from typing import ClassVar
+
+from bench.spec import DataSpec, RunSpec
+from bench.tasks.base import Task
+
+
+class CrossModal(Task):
+    name = "cross_modal"
+    objective = None
+    batches = "unlabelled images"
+    same_view = False
+    evaluates_given_teachers = False  # their accuracy is not needed, and often neither is the data that would tell it
+    needs: ClassVar = {
+        "evaluations": "how what its students learn is judged",
+        "teacher_data": "what teachers are trained on, in their view",
+    }
+    caption = "Students learn from their teachers alone; none is a student with its initial weights."
+
+    def student(self, run: RunSpec, teacher_data: DataSpec) -> RunSpec:
+        """Return a run without labels, of a student with the teacher's classes."""
+        data = run.data.model_copy(update={"classes": teacher_data.classes})
+        return run.but(task=self.name, data=data, task_weight=0.0)
+
+    def learns(self, run: RunSpec) -> bool:
+        """Return whether there is a teacher to learn from, or weights to take; there are no labels."""
+        return bool(run.terms) or run.checkpoint is not None

@@ -1,0 +1,164 @@
+"""What labels ask of logits: the loss beside the methods' terms, and the metrics of a test split.
+
+Importing this module imports no torch: tables and figures read the metrics' names here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bench.spec import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Labels = Literal["image", "pixel"]  # whether a whole image has a label, or each of its pixels
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number in percent that a test split gives.
+
+    Attributes:
+        name: as records and table.csv have it.
+        title: as axes and captions have it.
+        in_tables: whether the tables that people read have a column for it.
+    """
+
+    name: str
+    title: str
+    in_tables: bool = True
+
+
+class Score(Protocol):
+    """The metrics of one network, summed batch by batch on the device."""
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Return each metric in percent, by name, in the objective's order."""
+
+
+class Objective(Protocol):
+    """How logits are evaluated with labels.
+
+    Attributes:
+        labels: the kind of labels it needs.
+        metrics: of one network; the first is the primary one, by which the best epoch is found.
+        hit: the name of the metric that `hits` gives for a batch.
+    """
+
+    labels: ClassVar[Labels]
+    metrics: ClassVar[tuple[Metric, ...]]
+    hit: ClassVar[str]
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+
+    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of a batch's labels that are predicted, in percent, a scalar."""
+
+    def score(self, classes: int, device: torch.device) -> Score:
+        """Return an empty score."""
+
+
+class Classification:
+    """One label per image: logits (B, K), targets (B,)."""
+
+    labels: ClassVar[Labels] = "image"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "top-1 accuracy"),
+        Metric("top5", "top-5 accuracy", in_tables=False),
+    )
+    hit: ClassVar[str] = "top1"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(logits, targets)
+
+    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the top-1 accuracy in percent."""
+        return 100 * (logits.argmax(dim=1) == targets).double().mean()
+
+    def score(self, classes: int, device: torch.device) -> Score:
+        """Return an empty count of top-1 and top-5 hits."""
+        return TopK(device)
+
+
+class TopK:
+    """The share of images whose label is the likeliest class, and among the five likeliest."""
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self.hits = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("top1", "top5")}
+        self.n = 0
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: logits (B, K), targets (B,)."""
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+        self.hits["top1"] += best[:, 0].sum()
+        self.hits["top5"] += best.sum()
+        self.n += len(targets)
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Return top1 and top5 in percent."""
+        return {name: 100 * hits / self.n for name, hits in self.hits.items()}
+
+
+class PixelClassification:
+    """One label per pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` is no label."""
+
+    labels: ClassVar[Labels] = "pixel"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))
+    hit: ClassVar[str] = "pixel_accuracy"
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy, a mean over labelled pixels; 0 where there are none."""
+        from torch.nn import functional as F
+
+        total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+        return total / (targets != IGNORED).sum().clamp(min=1)
+
+    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of labelled pixels whose likeliest class is theirs, in percent."""
+        labelled = targets != IGNORED
+        return 100 * (logits.argmax(dim=1) == targets).sum().double() / labelled.sum().clamp(min=1)
+
+    def score(self, classes: int, device: torch.device) -> Score:
+        """Return an empty count of pixels by true and likeliest class."""
+        return Overlap(classes, device)
+
+
+class Overlap:
+    """Pixel accuracy, and the intersection over union of a class's true and predicted pixels.
+
+    The mean is over the classes that the split has or the network predicts; others have no union.
+    """
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex  # takes a second to import
+
+        settings: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED, "validate_args": False}
+        self.miou = MulticlassJaccardIndex(average="macro", **settings).to(device)
+        self.accuracy = MulticlassAccuracy(average="micro", **settings).to(device)
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: logits (B, K, H, W), targets (B, H, W)."""
+        predicted = logits.argmax(dim=1)
+        self.miou.update(predicted, targets)
+        self.accuracy.update(predicted, targets)
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Return miou and pixel_accuracy in percent."""
+        return {"miou": 100 * self.miou.compute(), "pixel_accuracy": 100 * self.accuracy.compute()}
+
+
+CLASSIFICATION: Objective = Classification()
+PIXEL_CLASSIFICATION: Objective = PixelClassification()

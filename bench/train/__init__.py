@@ -1,0 +1,1 @@
+"""The trainer: cohorts of runs in lockstep."""

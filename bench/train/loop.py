@@ -1,0 +1,335 @@
+"""The trainer: a cohort's lanes in lockstep, from their clocks to their records. It knows no method and no suite."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.data.batches import TrainingData, Viewer, batch_sizes
+from bench.data.images import Split
+from bench.models.base import Network
+from bench.spec import METRICS, PEER, STUDENT, DataSpec, column
+from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
+from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.lane import MAIN, Clock, Lane, Teacher
+from bench.train.outputs import outputs
+from bench.train.precision import Precision, arithmetic, set_products
+from bench.train.processes import ALONE, Group
+from bench.types import Batch, Features
+
+CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
+WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
+EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
+
+
+class Observer(Protocol):
+    """Who is told how a cohort comes along."""
+
+    def cohort(self, lanes: Sequence[Lane]) -> None:
+        """A cohort of these lanes starts or goes on."""
+
+    def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:
+        """A step was trained, counted from 1, of so many in the epoch."""
+
+    def epoch(self, lanes: Sequence[Lane], clock: Clock, seconds: float, steps: int) -> None:
+        """An epoch has ended for these lanes; their last rows say how."""
+
+
+@dataclass
+class Cohort:
+    """Lanes that see the same batches.
+
+    Attributes:
+        lanes: one a run.
+        teachers: by run id.
+        train: the training set.
+        test: the split for evaluation.
+        seed: of order and augmentation.
+        record: returns what a lane's record holds beside its metrics.
+        keep_checkpoints: whether checkpoints stay when a record stands.
+        within_epoch_s: the most seconds of an epoch that are at risk.
+        group: the processes that train the lanes together.
+    """
+
+    lanes: list[Lane]
+    teachers: Mapping[str, Teacher]
+    train: TrainingData
+    test: Split
+    seed: int
+    record: Callable[[Lane], dict[str, Any]]
+    keep_checkpoints: bool = False
+    within_epoch_s: float = WITHIN_EPOCH_S
+    group: Group = ALONE
+    saved: float = field(default_factory=time.monotonic)
+
+
+def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
+    """Train every lane to its end; each leaves a record or a failure in the store.
+
+    An epoch runs the lanes whose clock stands at it: a lane that was killed later than the others waits for them.
+    """
+    set_products(cohort.lanes[0].schedule.precision)
+    for lane in cohort.lanes:
+        with lane.isolated():
+            _resume(lane, store)
+        _leave(cohort, lane, store)
+    observer.cohort(cohort.lanes)
+    while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
+        clock, start = min(lane.position for lane in running)
+        lanes = [lane for lane in running if lane.position == (clock, start)]
+        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
+        ahead = [lane.trained for lane in running if lane.clock == clock and lane.trained > start]
+        stop = min(ahead, default=steps)  # where lanes that are further within the epoch join
+        _train(cohort, lanes, stop, steps, store, observer)
+        if stop == steps:
+            seconds = _end_epoch(cohort, lanes, clock, store)
+            observer.epoch(lanes, clock, seconds, steps)
+            if checkpoint_due(time.monotonic() - cohort.saved, seconds):
+                _save(cohort, running, store)
+        for lane in lanes:
+            _leave(cohort, lane, store)
+
+
+def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
+    """Return whether to save now, so that what is at risk is never more than `CHECKPOINT_S` or one epoch.
+
+    Args:
+        unsaved_s: seconds of work since the last checkpoint.
+        epoch_s: what the last epoch took; the next may take as long.
+    """
+    return unsaved_s + epoch_s > CHECKPOINT_S
+
+
+def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
+    """Train every lane on an epoch's batches, with one forward pass of each teacher a batch; yield each step's number.
+
+    Args:
+        teachers: by run id, in eval mode.
+        lanes: at equal positions; one that raises is left out from then on, the others go on unchanged.
+        batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
+
+    Raises:
+        RuntimeError: a lane writes into what all share; the others' numbers would no longer be theirs.
+    """
+    for lane in lanes:
+        with lane.isolated():
+            lane.begin_epoch()
+    for step, batch in enumerate(batches, start=lanes[0].trained):
+        lanes = [lane for lane in lanes if lane.failure is None]
+        features = teacher_features(teachers, lanes, batch.teacher_images)
+        untouched = versions(batch, features)
+        for lane in lanes:
+            with lane.isolated():
+                lane.step(batch, features, step)
+            if versions(batch, features) != untouched:
+                raise RuntimeError(f"run {lane.spec.id} writes into its batch or teacher, which all lanes share")
+        yield step
+
+
+def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], images: Tensor) -> dict[str, Features]:
+    """Return the features of the teachers that some lane listens to in its present stage, by run id."""
+    preactivations = any(lane.needs_preactivations for lane in lanes)
+    needed = sorted({name for lane in lanes for name in lane.teachers})
+    if not needed:
+        return {}
+    # no_grad, not inference_mode: a distiller may save these tensors for its backward
+    with torch.no_grad(), arithmetic(lanes[0].schedule.precision, images.device):
+        return {name: teachers[name].network.features(images, preactivations) for name in needed}
+
+
+def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
+    """Return how often each shared tensor was written into, which the host knows without asking the device."""
+    shared = [batch.images, batch.teacher_images, batch.indices]
+    if batch.targets is not None:
+        shared.append(batch.targets)
+    for one in features.values():
+        shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
+    return [tensor._version for tensor in shared]
+
+
+@torch.no_grad()
+def evaluate(
+    networks: Sequence[Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    objective: Objective = CLASSIFICATION,
+) -> list[dict[str, float]]:
+    """Return each network's metrics in percent; each batch is loaded once for all of them.
+
+    Args:
+        networks: put into eval mode.
+        split: the test images.
+        data: whose normalisation the networks were trained with.
+        device: where the networks live.
+        precision: of the forward passes; a run is evaluated as it was trained.
+        objective: how the split's labels judge them.
+    """
+    for network in networks:
+        network.eval()
+    scores = [objective.score(data.classes, device) for _ in networks]
+    sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
+    assert split.targets is not None  # what is evaluated has labels
+    targets = split.targets.to(device).split(sizes)
+    positions = torch.arange(len(split)).split(sizes)
+    viewer = Viewer(data, device)
+    for images, labels in zip(split.images.batches(positions), targets, strict=True):
+        view = viewer(images)
+        for score, network in zip(scores, networks, strict=True):
+            with arithmetic(precision, device):
+                logits = network(view)
+            score.update(logits, labels)
+    return [{name: value.item() for name, value in score.compute().items()} for score in scores]
+
+
+def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
+    """Train lanes from the step where they stand to another of the same epoch, and save them now and then."""
+    clock, start = lanes[0].position
+    batch_size = lanes[0].schedule.batch_size  # the cohort's: runs with another are in another cohort
+    batches = itertools.islice(cohort.train.epoch(cohort.seed, *clock, batch_size, start), stop - start)
+    began = time.monotonic()
+    for step in train_epoch(cohort.teachers, lanes, batches):
+        observer.step(lanes, step + 1, steps)
+        now = time.monotonic()
+        if step + 1 < stop and now - cohort.saved > cohort.within_epoch_s:
+            _add_seconds(lanes, now - began)
+            began = now
+            _save(cohort, lanes, store)
+    _add_seconds(lanes, time.monotonic() - began)
+
+
+def _add_seconds(lanes: Sequence[Lane], seconds: float) -> None:
+    for lane in lanes:
+        lane.seconds += seconds
+
+
+def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
+    """Write the checkpoint of every lane that goes on."""
+    for lane in lanes:
+        if not lane.done and lane.failure is None:
+            store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
+    cohort.saved = time.monotonic()
+
+
+def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
+    """Judge each lane's numbers, write its row, and evaluate its networks where the schedule says so."""
+    for lane in lanes:
+        if lane.failure is None:
+            lane.check_finite()
+            lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.read()})
+    sound = [lane for lane in lanes if lane.failure is None]
+    schedule = lanes[0].schedule
+    due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
+    objective = lanes[0].objective  # the cohort's, as its schedule is
+    if objective is None or clock.stage != MAIN or not due or not sound:
+        return
+    places = [(lane, name) for lane in sound for name in lane.networks]
+    networks = [lane.networks[name] for lane, name in places]
+    data = cohort.train
+    metrics = cohort.group.first(
+        lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
+    )
+    for (lane, name), values in zip(places, metrics, strict=True):
+        lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
+
+
+def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
+    """Evaluate the lanes, move the sound ones' clocks on, and their rows into the store; return the epoch's seconds."""
+    began = time.monotonic()
+    _evaluate_if_due(cohort, lanes, clock)
+    _add_seconds(lanes, time.monotonic() - began)
+    seconds = lanes[0].seconds
+    for lane in lanes:
+        if lane.failure is None:
+            lane.rows[-1]["wall_s"] = round(lane.seconds, 3)
+            store.append_epoch(lane.spec.id, lane.rows[-1])
+            lane.advance()
+    return seconds
+
+
+def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
+    """Write a lane's failure, or its weights and record, if it has come to an end."""
+    from safetensors.torch import save
+
+    run_id = lane.spec.id
+    answers: dict[str, Tensor] = {}
+    if lane.failure is None:
+        if not lane.done:
+            return
+        answers = _answers(cohort, lane)
+    if lane.failure is not None:
+        if lane.done:
+            store.write(run_id, CHECKPOINT, lane.checkpoint())  # a later try has nothing left to train
+        store.fail(run_id, lane.failure)
+        return
+    if cohort.keep_checkpoints:
+        store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
+    for network, trained in lane.networks.items():
+        state = trained.state_dict()
+        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
+        store.write(run_id, weights_file(network), save(weights))
+    if answers:
+        store.write(run_id, OUTPUTS, save(answers))
+    numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
+    store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
+
+
+def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
+    """Return what the outputs file of a finished classifier holds; a lane for which this raises has failed.
+
+    Nothing comes back for other networks, or in any process but the first.
+    """
+    answers: dict[str, Tensor] = {}
+    if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are not its own
+        with lane.isolated():  # what one network answers may take more memory than there is
+            if cohort.group.rank == 0:
+                data = cohort.train
+                answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
+    return answers
+
+
+def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside.
+
+    Args:
+        rows: one an epoch, at least one.
+        metrics: names of what the run is evaluated by, of each network the one that its best epoch is sought by
+            first; none where it is not evaluated.
+    """
+    best: dict[str, Any] = {}
+    for network in (STUDENT, PEER):
+        names = [name for name in metrics if name.startswith(f"{PEER}_") == (network == PEER)]
+        if evaluated := [row for row in rows if names and names[0] in row]:
+            row = max(evaluated, key=lambda one: one[names[0]])
+            best |= {column(network, "epoch"): row["epoch"], **{name: row[name] for name in names}}
+    return {
+        "metrics": {name: rows[-1][name] for name in metrics},
+        "best": best or None,
+        "epochs": sum(row["stage"] == "main" for row in rows),
+        "wall_s": round(sum(row["wall_s"] for row in rows), 3),
+    }
+
+
+def _resume(lane: Lane, store: Store) -> None:
+    """Go on from the run's checkpoint, if it has one, and let its epochs file say what the checkpoint says.
+
+    Raises:
+        ValueError: it cannot be restored; it is set aside, so that the run can be trained from its start.
+    """
+    path = store.folder(lane.spec.id) / CHECKPOINT
+    if path.exists():
+        try:
+            lane.restore(path.read_bytes())
+        except Exception as error:  # torch raises a dozen kinds for a file that is damaged or of other code
+            aside = store.set_aside(lane.spec.id, CHECKPOINT)
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{path.name} cannot be restored ({reason}) and is now {aside}; "
+                "--retry-failed trains the run from its start"
+            ) from error
+    store.write_epochs(lane.spec.id, lane.rows)

@@ -1,0 +1,88 @@
+"""What a finished classifier answers to the test images, as numbers that figures are drawn from."""
+
+import torch
+from torch import Tensor
+
+from bench.data.batches import Viewer, batch_sizes
+from bench.data.images import Split
+from bench.models.base import Network
+from bench.spec import DataSpec
+from bench.train.precision import Precision, arithmetic
+
+COMPARED = 256  # images of a Gram matrix, the first batch
+EMBEDDED = 1000  # images whose embeddings are kept
+
+
+class Moments:
+    """Sums over logits in float64, on their device, less one sample's: a constant logit's sums are exactly 0."""
+
+    def __init__(self, origin: Tensor) -> None:
+        """Start with no sample; `origin` (K,) is what is taken off each."""
+        self.origin = origin.double()
+        self.samples = 0
+        self.total = torch.zeros_like(self.origin)
+        self.products = torch.outer(self.total, self.total)
+
+    def add(self, logits: Tensor) -> None:
+        """Add a batch of logits (B, K)."""
+        shifted = logits.double() - self.origin
+        self.samples += len(logits)
+        self.total += shifted.sum(dim=0)
+        self.products += shifted.T @ shifted
+
+    def correlation(self) -> Tensor:
+        """Return the correlation of each logit with each other over all samples: (K, K); 0 where one is constant."""
+        covariance = self.products - torch.outer(self.total, self.total) / self.samples
+        scale = covariance.diagonal().clamp(min=0).sqrt()
+        scales = torch.outer(scale, scale)
+        return torch.where(scales > 0, covariance / scales, 0.0).clamp(-1, 1)
+
+
+@torch.no_grad()
+def outputs(
+    network: Network, split: Split, data: DataSpec, device: torch.device, precision: Precision = "fp32"
+) -> dict[str, Tensor]:
+    """Return what a network's answers to a split are like, on the CPU.
+
+    Args:
+        network: a classifier with logits (B, K) and `n` stages; put into eval mode.
+        split: the test images.
+        data: whose normalisation the network was trained with.
+        device: where the network lives.
+        precision: of the forward passes; a network answers as it was trained.
+
+    Returns:
+        `correlation`: (K, K) float32, of the logits over all images.
+        `embedding`: (min(n, 1000), D) float16, of the first images.
+        `labels`: (min(n, 1000),) int16, their classes; left out of a split without labels.
+        `gram0` ...: (b, b) float32 for each stage, stem first, of the first b = min(n, 256) images: inner products of
+        their flattened maps, each less its mean over those images. Linear CKA is <A, B> / (|A| |B|) of two of them.
+    """
+    network.eval()
+    moments: Moments | None = None
+    embeddings: list[Tensor] = []
+    found: dict[str, Tensor] = {}
+    viewer = Viewer(data, device)
+    places = torch.arange(len(split)).split(batch_sizes(len(split), COMPARED))
+    for images in split.images.batches(places):
+        with arithmetic(precision, device):
+            features = network.features(viewer(images))
+        if moments is None:
+            moments = Moments(features.logits[0])
+            found = {f"gram{i}": gram(stage[:COMPARED]).float() for i, stage in enumerate(features.stages)}
+        if moments.samples < EMBEDDED:
+            embeddings.append(features.embedding)
+        moments.add(features.logits)
+    assert moments is not None  # a split has images
+    found["correlation"] = moments.correlation().float()
+    found["embedding"] = torch.cat(embeddings)[:EMBEDDED].half()
+    if split.targets is not None:
+        found["labels"] = split.targets[:EMBEDDED].short()
+    return {name: value.contiguous().cpu() for name, value in found.items()}
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Return the inner products (B, B) of flattened maps (B, ...), each less its mean over the B, in float64."""
+    flat = maps.flatten(1).double()
+    flat = flat - flat.mean(dim=0)
+    return flat @ flat.T

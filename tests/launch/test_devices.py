@@ -1,0 +1,56 @@
+"""Several devices of this machine share a suite, a process each; here, all of them are its CPU."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from bench.launch.devices import devices, train
+from bench.launch.work import Work
+from bench.store import WEIGHTS, Store
+from bench.types import RequestError
+from tests.train.conftest import weights
+
+
+def work_of(suite) -> Work:
+    plan = suite.plan()
+    return Work(plan, tuple(plan.runs), suite.folder / "results", (), "cpu", suite.folder / "data")
+
+
+def test_the_cpu_is_one_device():
+    assert devices("cpu") == ["cpu"]
+
+
+def test_a_process_that_dies_leaves_its_runs_to_the_others_and_the_bits_are_the_same(bench):
+    suite = bench(methods=["kd", "at"], seeds=3)
+    plan, whole, _ = suite.run("whole")
+    store, killed = Store(suite.folder / "results"), []
+    students = [run.id for run in plan.runs.values() if run.terms]
+
+    def kill_one():
+        while not killed:
+            for run_id in students:
+                if (claim := store.holder(run_id)) is not None and store.spec(run_id) is not None:
+                    os.kill(claim.process, signal.SIGKILL)
+                    killed.append(claim.process)
+                    break
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    train(work_of(suite), ["cpu", "cpu"])
+    killer.join(timeout=10)
+    assert killed
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+
+
+def test_what_stops_every_process_is_said_once(bench):
+    suite = bench(methods=["kd"])
+    plan, store, _ = suite.run(only=["teacher"])
+    teacher = next(iter(plan.runs))
+    (store.folder(teacher) / WEIGHTS).write_bytes(b"")
+    with pytest.raises(RequestError, match=r"^[^\n]*the network's weights cannot be read[^\n]*$"):
+        train(work_of(suite), ["cpu", "cpu"])

@@ -1,0 +1,215 @@
+"""Killed at any moment and started again, a suite ends with the same bits as one that nobody disturbed."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bench.launch import launcher as launch
+from bench.plan import build
+from bench.store import CHECKPOINT, CLAIM, Store
+from bench.suite import load
+from bench.train.lane import INITIAL, MAIN, Clock
+from methods import catalog
+from tests.train.conftest import Silent, document, rows, weights
+
+ROOT = Path(__file__).parents[2]
+METHODS = ["ab", "ft", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "vid"]
+# the product's own command line, but with a checkpoint after every epoch rather than every 30 s, and t-SNE of few
+# points
+EAGER = "import bench.figures.networks, bench.train.loop; bench.figures.networks.MOST_POINTS = 20; "
+EAGER += "bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
+
+
+def suite(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(document(**{"methods": METHODS, **changes})))
+    return path
+
+
+def start(path: Path, results: Path, code: str = EAGER, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", code, str(path), "--results", str(results), *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def assert_equal_stores(path: Path, one: Store, other: Store) -> None:
+    methods = catalog()
+    for run_id in build(load(path, methods), path, methods).runs:
+        assert weights(one, run_id) == weights(other, run_id)
+        assert rows(one, run_id) == rows(other, run_id)
+        assert one.record(run_id)["metrics"] == other.record(run_id)["metrics"]
+
+
+def epochs_written(results: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in results.glob("runs/*/epochs.jsonl"))
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, tmp_path):
+    path = suite(tmp_path, training={"epochs": 3 + kills, "batch_size": 16, "milestones": [3], "initial_epochs": 2})
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start(path, undisturbed).wait() == 0
+
+    chance = random.Random(0)
+    for kill in range(kills):
+        process = start(path, killed)
+        seen = epochs_written(killed)
+        further = chance.randint(1, 4)
+        while abs(epochs_written(killed) - seen) < further:  # a resume may shorten the files first
+            assert process.poll() is None, f"ended before kill {kill}"
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+    assert start(path, killed).wait() == 0
+    assert_equal_stores(path, Store(undisturbed), Store(killed))
+
+
+def test_a_lane_that_is_ahead_waits_for_the_others(tmp_path, bench):
+    """As when a process dies between two lanes' checkpoints."""
+    made = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    plan, store, _ = made.run("whole")
+    ids = [run.id for run in plan.runs.values() if run.terms]
+
+    code = EAGER.replace("main()", "") + "import os; from bench.store import Store; w = Store.write; n = []\n"
+    code += "def torn(store, run, name, content):\n    w(store, run, name, content)\n"
+    code += (
+        "    n.extend([name] * (name in ('checkpoint.pt', 'student.safetensors')))\n    len(n) == 5 and os._exit(1)\n"
+    )
+    code += "Store.write = torn\nmain()"  # dies after the fifth checkpoint: none and KD saved, PKT behind
+    for _ in range(2):
+        process = start(made.path, tmp_path / "torn", code)
+        process.wait()
+    clocks = {path.parent.name for path in (tmp_path / "torn" / "runs").glob("*/checkpoint.pt")}
+    assert clocks
+    assert start(made.path, tmp_path / "torn").wait() == 0
+    for run_id in ids:
+        assert weights(store, run_id) == weights(Store(tmp_path / "torn"), run_id)
+        assert rows(store, run_id) == rows(Store(tmp_path / "torn"), run_id)
+
+
+def test_a_checkpoint_that_cannot_be_restored_is_set_aside_and_the_run_starts_anew_on_demand(bench):
+    suite = bench(methods=["kd"])
+    plan, whole, _ = suite.run("whole")
+    _, store, _ = suite.run("broken", only=["teacher"])
+    run = next(run for run in plan.runs.values() if run.terms)
+    store.begin(run)
+    (store.folder(run.id) / CHECKPOINT).write_bytes(b"not a checkpoint")
+    suite.run("broken")
+    failure = store.failure(run.id)
+    assert failure is not None
+    assert "checkpoint.pt cannot be restored" in failure.reason
+    assert "is now checkpoint.broken; --retry-failed trains the run from its start" in failure.reason
+    store.forget_failure(run.id)
+    suite.run("broken")
+    assert weights(store, run.id) == weights(whole, run.id)
+
+
+def test_a_kept_checkpoint_is_the_last_epochs(tmp_path):
+    path = suite(tmp_path, methods=["kd"])
+    process = start(path, tmp_path / "results", "from bench.cli import main; main()", ["--keep-checkpoints"])
+    assert process.wait() == 0
+    store = Store(tmp_path / "results")
+    runs = [folder.name for folder in (tmp_path / "results" / "runs").iterdir() if folder.is_dir()]
+    assert len(runs) == 3
+    for run_id in runs:
+        state = torch.load(store.folder(run_id) / CHECKPOINT, weights_only=True)
+        assert state["rows"] == store.epochs(run_id)
+
+
+def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
+    path = suite(tmp_path, training={"epochs": 60, "batch_size": 16, "milestones": [40], "initial_epochs": 1})
+    process = start(path, tmp_path / "results")
+    while not list((tmp_path / "results").glob("runs/*/checkpoint.pt")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"goes on" in errors
+    assert b"Traceback" not in errors
+    assert not list((tmp_path / "results").glob("runs/*/claim.json"))
+
+
+def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
+    path = suite(tmp_path, seeds=2)
+    pair = [start(path, tmp_path / "results") for _ in range(2)]
+    logs = [process.communicate(timeout=120)[1].decode() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    trained = [line for log in logs for line in log.splitlines() if ": training " in line]
+    assert len(trained) == len(set(trained)) == 3  # the teacher, and a cohort for each seed
+    for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):
+        epochs = [(row["stage"], row["epoch"]) for row in map(json.loads, record.read_text().splitlines())]
+        assert len(epochs) == len(set(epochs))
+
+
+def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on(bench, monkeypatch):
+    """As when this machine was suspended for longer than a claim lives."""
+    monkeypatch.setattr(launch, "POLL_S", 0.01)
+    suite = bench(methods=["kd", "at"])
+    plan, whole, _ = suite.run("whole")
+    store, other = Store(suite.folder / "results"), Store(suite.folder / "elsewhere")
+    taken = next(run.id for run in plan.runs.values() if run.terms)
+
+    class Suspended(Silent):
+        def epoch(self, lanes, clock, seconds, steps):
+            super().epoch(lanes, clock, seconds, steps)
+            if taken in self.epochs and not other.folder(taken).exists():
+                other.claim(taken)
+                shutil.copy(other.folder(taken) / CLAIM, store.folder(taken) / CLAIM)
+            elif self.cohorts[-1] and taken not in self.cohorts[-1]:  # the other one has come to its end meanwhile
+                shutil.copytree(whole.folder(taken), store.folder(taken), dirs_exist_ok=True)
+
+    observer = Suspended()
+    suite.run("results", observer=observer)
+    other.release(taken)
+    assert store.epochs(taken) == whole.epochs(taken)
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+
+
+@pytest.mark.parametrize("clock", [Clock(INITIAL, 1), Clock(MAIN, 2)], ids=["initial", "main"])
+def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(bench, clock):
+    """Two lanes even from different steps, as when the process dies between their checkpoints."""
+    often = {"slurm": {"checkpoint_minutes": 1e-9}}
+    suite = bench(methods=["ab", "ft", {"method": "crd", "n_negatives": 32}], **often)
+    plan, whole, _ = suite.run("whole")
+    store = Store(suite.folder / "killed")
+    behind = next(run.id for run in plan.runs.values() if run.terms)
+    old = suite.folder / "old.pt"
+
+    class Killer(Silent):
+        def step(self, lanes, step, steps):
+            if lanes[0].clock == clock and behind in self.cohorts[-1]:
+                if step == 3:  # what lies there is of step 2
+                    shutil.copy(store.folder(behind) / CHECKPOINT, old)
+                elif step == 4:
+                    raise KeyboardInterrupt
+
+    class Steps(Silent):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def step(self, lanes, step, steps):
+            self.seen.append((len(lanes), step))
+
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("killed", observer=Killer())
+    old.replace(store.folder(behind) / CHECKPOINT)
+    goes_on = Steps()
+    suite.run("killed", observer=goes_on)
+    together = 2 if clock.stage == INITIAL else 4
+    assert goes_on.seen[:2] == [(1, 3), (together, 4)]
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+        assert rows(store, run_id) == rows(whole, run_id)

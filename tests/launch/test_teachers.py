@@ -1,0 +1,287 @@
+"""Teachers: trained here, read from a checkpoint, of other architecture and data; and what follows when one fails."""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from bench.data.batches import Viewer
+from bench.data.images import load
+from bench.launch.launcher import fetch_data
+from bench.report.tables import outcomes
+from bench.store import WEIGHTS, Store
+from bench.terminal.status import describe
+from bench.train.build import build_network
+from bench.types import RequestError
+from tests.train.conftest import cell, rows, weights
+
+ROOT = Path(__file__).parents[2]
+HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
+
+
+ONE_EPOCH = {"epochs": 1, "batch_size": 16, "milestones": [1], "initial_epochs": 1}
+
+
+@pytest.fixture
+def trained(bench):
+    """Return (suite factory, store, id of a teacher that was trained here)."""
+    plan, store, _ = bench(methods=["kd"]).run("trained")
+    return bench, store, cell(plan, "teacher").runs[0].id
+
+
+def published(store, run_id: str, path) -> None:
+    """Write a run's weights as published checkpoints hold them."""
+    state = load_file(store.folder(run_id) / WEIGHTS)
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}, "epoch": 240}, path)
+
+
+def teacher(**settings: object) -> list[dict]:
+    return [{"teacher": {"network": "resnet14", **settings}, "student": "resnet8"}]
+
+
+def test_a_checkpoint_teaches_what_the_run_that_made_it_teaches(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    accuracy = round(store.record(run_id)["metrics"]["top1"], 1)
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=accuracy))
+    plan, again, observer = suite.run("read")
+    read = cell(plan, "teacher").runs[0]
+    assert again.record(read.id)["metrics"] == store.record(run_id)["metrics"]
+    assert read.id not in observer.epochs  # evaluated, not trained
+    one = {run.id for run in cell(plan, "KD").runs}
+    other = {run.id for run in cell(bench(methods=["kd"]).plan(), "KD").runs}
+    assert weights(again, one.pop()) == weights(store, other.pop())
+
+
+def test_a_checkpoint_that_misses_its_accuracy_is_refused_before_anything_is_written(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    wrong = store.record(run_id)["metrics"]["top1"] + 0.2
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=wrong))
+    with pytest.raises(RequestError, match=r"pairs\[0\].teacher.accuracy: .*teacher.pth reaches"):
+        suite.run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoints_run_and_its_students_can_be_shown(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    plan, again, _ = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("read")
+    for label, wanted in (("teacher", "checkpoint's evaluation"), ("KD", "FILE with sha256")):
+        assert wanted in " ".join(map(str, describe(again, cell(plan, label).runs[0].id)))
+
+
+def test_two_accuracies_of_one_checkpoint_are_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    pairs = teacher(checkpoint="teacher.pth", accuracy=50.0) + teacher(checkpoint="teacher.pth", accuracy=60.0)
+    pairs[1]["student"] = "resnet14"
+    with pytest.raises(RequestError, match=r"pairs\[1\].teacher.accuracy: 60.0, but .*pairs\[0\].teacher says 50.0"):
+        bench(pairs=pairs).plan()
+
+
+def test_an_accuracy_is_checked_on_a_finished_suite_too(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("read")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=99.9))
+    command = [sys.executable, str(ROOT / "run_suite.py"), str(suite.path), "--results", str(tmp_path / "read")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the suite says 99.9 %" in done.stderr
+
+
+def test_an_import_whose_process_died_is_taken_over(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth"))
+    importing = cell(suite.plan(), "teacher").runs[0].id
+    other = Store(tmp_path / "read")
+    assert other.claim(importing)
+    threading.Timer(3.0, other.release, [importing]).start()
+    plan, again, _ = suite.run("read")
+    assert {again.state(run) for run in plan.runs} == {"done"}
+
+
+def test_a_torchvision_network_that_cannot_take_the_images_is_refused(bench, tmp_path):
+    small = {"network": "torchvision.alexnet", "stages": ["features.0", "features.3"]}
+    with pytest.raises(RequestError, match=r"torchvision\.alexnet cannot take images of 32x32"):
+        bench(pairs=[{"teacher": "resnet14", "student": small}]).run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoint_already_evaluated_is_not_evaluated_again(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth"))
+    plan, again, _ = suite.run("read")
+    record = again.folder(cell(plan, "teacher").runs[0].id) / "record.json"
+    before = record.stat().st_mtime_ns
+    suite.run("read")
+    assert record.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("loss", ["gone", "cut short"])
+def test_a_teacher_whose_weights_cannot_be_read_is_found_before_anything_is_written(bench, loss):
+    suite = bench(methods=["kd"])
+    plan, store, _ = suite.run(only=["teacher"])
+    path = store.folder(cell(plan, "teacher").runs[0].id) / WEIGHTS
+    content = path.read_bytes()
+    path.unlink()
+    if loss == "cut short":
+        path.write_bytes(content[:-7])
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(RequestError, match="the network's weights cannot be read"):
+        suite.run()
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_checkpoint_with_nan_in_it_is_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    state = load_file(store.folder(run_id) / WEIGHTS)
+    state["conv1.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "teacher.pth")
+    with pytest.raises(RequestError, match=r"weights that are not finite: conv1\.weight"):
+        bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
+    pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "vgg8", "student": "resnet8"}]
+    plan, store, _ = bench(methods=[{"method": "fitnet", "layer": 4, "label": "deep"}], pairs=pairs).run()
+    found = {outcome.cell.label: outcome for outcome in outcomes(plan, store)}["deep"]
+    assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
+
+
+def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench):
+    pairs = [{"teacher": HOOKED, "student": HOOKED}]
+    training = {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}
+    plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, training=training).run()
+    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    run = cell(plan, "AT").runs[0]
+    assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
+
+
+def test_a_method_that_cannot_serve_a_pair_gets_a_reason_and_no_training(bench):
+    plan, store, observer = bench(methods=["fsp", "kd"], pairs=[{"teacher": "wrn_16_2", "student": "wrn_16_1"}]).run()
+    outcome = next(one for one in outcomes(plan, store) if one.cell.label == "FSP")
+    assert (outcome.status, "FSP needs equal ones" in outcome.reason) == ("inapplicable", True)
+    assert outcome.cell.runs[0].id not in observer.epochs
+
+
+def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
+    hot = {"epochs": 2, "batch_size": 16, "milestones": [1], "lr": 1e30}
+    plan, store, _ = bench(methods=["kd", "pkt"], teacher_training=hot).run()
+    found = {one.cell.label: one for one in outcomes(plan, store)}
+    assert found["teacher"].status == "diverged"
+    assert found["none"].status == "done"
+    for label in ("KD", "PKT"):
+        assert found[label].status == "diverged"
+        assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
+
+
+def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench, tmp_path):
+    suite = bench(methods=["kd"], pairs=[{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}])
+    plan, store, observer = suite.run()
+    (together,) = cell(plan, "teacher").runs
+    assert set(together.teachers) <= set(observer.epochs)
+    _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
+    images = Viewer(together.data, torch.device("cpu"))(test.images.images)
+    mean = torch.zeros(len(test), 10)
+    for name in together.teachers:
+        network = build_network(plan.runs[name].student, plan.runs[name].data).eval()
+        network.load_state_dict(load_file(store.folder(name) / WEIGHTS))
+        with torch.no_grad():
+            mean += network(images).softmax(dim=1) / 2
+    wanted = 100 * (mean.argmax(dim=1) == test.targets).double().mean().item()
+    assert store.record(together.id)["metrics"]["top1"] == pytest.approx(wanted, abs=0.12)  # one image may round over
+    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+
+
+def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
+    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
+    methods = [
+        {"method": "kd", "label": "sum"},
+        {"method": "kd", "weight": 0.45, "label": "half"},
+        {"method": "kd", "combine": "mean", "label": "mean"},
+    ]
+    plan, store, _ = bench(methods=methods, pairs=pairs, training=ONE_EPOCH).run()
+    ends = {label: weights(store, cell(plan, label).runs[0].id) for label in ("sum", "half", "mean")}
+    assert ends["mean"] == ends["half"] != ends["sum"]
+
+
+def test_teacher_data_trains_the_teacher_alone(bench):
+    more = {"name": "digits", "resize": 32, "train_per_class": 20}
+    plan, store, _ = bench(methods=["kd"], teacher_data=more).run()
+    other, plain, _ = bench(methods=["kd"]).run("plain")
+    assert cell(plan, "teacher").runs[0].id != cell(other, "teacher").runs[0].id
+    assert rows(store, cell(plan, "none").runs[0].id) == rows(plain, cell(other, "none").runs[0].id)
+
+
+def test_paired_teacher_seeds_give_every_seed_its_own_teacher(bench):
+    plan, store, _ = bench(methods=["kd"], seeds=2, teacher_seeds="paired").run()
+    first, second = cell(plan, "teacher").runs
+    assert weights(store, first.id) != weights(store, second.id)
+    assert [run.teachers for run in cell(plan, "KD").runs] == [(first.id,), (second.id,)]
+
+
+@pytest.fixture
+def publisher(tmp_path, monkeypatch):
+    """Return the file in which somebody publishes weights for torchvision's resnet18 under the name DIGITS_V1."""
+    torch.manual_seed(0)
+    state, plain = torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "plain.pth"
+    torch.save(state, plain)
+    file = tmp_path / f"resnet18-{hashlib.sha256(plain.read_bytes()).hexdigest()[:8]}.pth"
+    plain.rename(file)
+
+    class Published(torchvision.models.WeightsEnum):
+        DIGITS_V1 = torchvision.models.Weights(url=file.as_uri(), transforms=None, meta={})
+
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: Published)
+    return file
+
+
+def test_weights_that_torchvision_publishes_are_fetched_once_and_used_as_they_are(publisher, bench, tmp_path):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}])
+    plan, store, observer = suite.run(only=["teacher"])
+    run = cell(plan, "teacher").runs[0]
+    ours, theirs = load_file(store.folder(run.id) / "student.safetensors"), torch.load(publisher, weights_only=True)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert observer.epochs == {}
+    fetched = tmp_path / "data" / "weights" / publisher.name
+    assert fetched.read_bytes() == publisher.read_bytes()
+    publisher.unlink()
+    suite.run("elsewhere", only=["teacher"])  # from the file that was fetched
+
+
+def test_published_weights_that_cannot_be_had_are_named_with_their_place(publisher, bench, tmp_path):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}])
+    address = publisher.as_uri()
+    publisher.unlink()
+    with pytest.raises(RequestError, match=f"looked for .*{publisher.name} and did not find it, and {address} cannot"):
+        suite.run(only=["teacher"])
+    place = tmp_path / "data" / "weights" / publisher.name
+    place.write_bytes(b"another file")
+    with pytest.raises(RequestError, match="is not what torchvision publishes: its sha256 does not begin with"):
+        suite.run(only=["teacher"])
+    assert not (tmp_path / "results").exists()
+
+
+def test_weights_of_a_name_that_is_not_published_are_refused_with_the_nearest(publisher, bench):
+    suite = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V2"}, "student": "resnet8"}])
+    with pytest.raises(RequestError, match=r"publishes no 'DIGITS_V2' for resnet18\. Did you mean 'DIGITS_V1'"):
+        suite.run(only=["teacher"])
+
+
+def test_published_weights_are_fetched_with_the_data_before_jobs_that_may_lack_a_network_begin(
+    publisher, bench, tmp_path
+):
+    plan = bench(pairs=[{"teacher": HOOKED | {"weights": "DIGITS_V1"}, "student": "resnet8"}]).plan()
+    fetch_data(list(plan.runs.values()), tmp_path / "data")
+    assert (tmp_path / "data" / "weights" / publisher.name).read_bytes() == publisher.read_bytes()

@@ -1,0 +1,29 @@
+"""Run ids decide what is trained again: those of our suites never change without need.
+
+`golden/run_ids.json` holds the ids of each suite's runs, in the plan's order. Where an id must change, the changelog
+says so under **Numbers**, and this file is written again.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.plan import build
+from bench.suite import load
+from methods import catalog
+
+ROOT = Path(__file__).parents[2]
+IDS = json.loads((ROOT / "tests/golden/run_ids.json").read_text(encoding="utf-8"))
+SUITES = {path.stem: path for path in (ROOT / "suites").rglob("*.yaml")}
+
+
+def test_every_suite_has_its_ids_written_down():
+    assert SUITES.keys() == IDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(IDS))
+def test_a_suite_asks_for_the_same_runs_as_ever(name):
+    methods = catalog()
+    plan = build(load(SUITES[name], methods), SUITES[name], methods)
+    assert list(plan.runs) == IDS[name].split()

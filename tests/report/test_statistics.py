@@ -1,0 +1,316 @@
+import csv
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from bench.plan import Plan
+from bench.report import statistics
+from bench.report import tables as report
+from bench.report.published import table
+from bench.report.statistics import gain, holm, ranking, relative_improvement
+from bench.store import Failure, Store
+from tests.stores import cell_of, fail, finish, finish_all, plan_of
+
+ROOT = Path(__file__).parents[2]
+PAIRS = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def rows(plan: Plan, store: Store, statistic: str) -> list[dict[str, str]]:
+    """Write the statistics and return statistics.csv's rows of one kind."""
+    statistics.write(plan, store, report.outcomes(plan, store))
+    with (store.suite_folder(plan.name) / "statistics.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["statistic"] == statistic]
+
+
+def text(plan: Plan, store: Store) -> str:
+    """Write the statistics and return statistics.md."""
+    statistics.write(plan, store, report.outcomes(plan, store))
+    return (store.suite_folder(plan.name) / "statistics.md").read_text(encoding="utf-8")
+
+
+# the numbers
+
+
+def test_over_the_published_pairs_crd_improves_on_kd_by_the_papers_57_percent():
+    known = table("1") | table("2")
+    pairs = dict.fromkeys(key[:3] for key in known)
+    ours, kd, student = ([known[*pair, method, "top1"] for pair in pairs] for method in ("CRD", "KD", "student"))
+    found = relative_improvement(ours, kd, student)
+    assert (found.n, found.left_out) == (13, 0)
+    assert found.mean == pytest.approx(0.568, abs=5e-4)
+    assert found.median == pytest.approx(0.366, abs=5e-4)
+
+
+def test_pairs_in_which_the_other_method_is_not_above_the_student_are_left_out_and_counted():
+    found = relative_improvement([75.0, 75.0, 80.0, 71.0], [72.0, 70.0, 69.0, 74.0], [70.0, 70.0, 70.0, 70.0])
+    assert (found.n, found.left_out) == (2, 2)
+    assert found.mean == pytest.approx((3 / 2 - 3 / 4) / 2)
+
+
+def test_without_a_pair_that_counts_there_is_no_improvement():
+    assert relative_improvement([75.0], [70.0], [70.0]) == statistics.Improvement(None, None, 0, 1)
+
+
+def test_the_gain_is_the_mean_difference_with_the_paired_tests_p():
+    values, reference = [75.0, 76.0, 74.5, 75.2], [74.0, 74.8, 73.9, 74.1]
+    found = gain(values, reference)
+    differences = np.subtract(values, reference)
+    t = differences.mean() / (differences.std(ddof=1) / 2)  # by hand, of four seeds
+    assert (found.n, found.mean) == (4, pytest.approx(differences.mean()))
+    assert found.p == pytest.approx(2 * scipy.stats.t.sf(abs(t), 3))
+
+
+def test_the_interval_is_that_of_all_resamples_of_the_differences():
+    differences = [1.0, 2.0, 6.0]
+    means = sorted(np.mean([a, b, c]) for a in differences for b in differences for c in differences)
+    found = gain(differences, [0.0, 0.0, 0.0])
+    # of 27 equally likely resamples, the first and the last have a share above 2.5 %
+    assert found.interval == pytest.approx((means[0], means[-1]))
+
+
+def test_an_interval_lies_around_its_mean_and_widens_with_the_spread():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(40)
+    narrow, wide = (gain(list(1 + scale * noise), [0.0] * 40).interval for scale in (0.1, 1.0))
+    assert narrow[0] < 1 + 0.1 * noise.mean() < narrow[1]
+    expected = 2 * 1.96 * noise.std() / math.sqrt(40)  # the normal approximation
+    assert wide[1] - wide[0] == pytest.approx(expected, rel=0.05)
+    assert narrow[1] - narrow[0] == pytest.approx(0.1 * expected, rel=0.05)
+
+
+def test_two_seeds_have_a_test_and_no_interval_one_has_neither():
+    assert gain([1.0, 2.0], [0.0, 0.5]).interval is None
+    assert gain([1.0, 2.0], [0.0, 0.5]).p == pytest.approx(2 * scipy.stats.t.sf(1.25 / 0.25, 1))
+    assert gain([1.0], [0.0]) == statistics.Gain(1, 1.0, None, None)
+
+
+def test_differences_without_spread_have_neither():
+    found = gain([70.1, 71.1, 72.1], [70.0, 71.0, 72.0])
+    assert (found.interval, found.p) == (None, None)
+
+
+def test_holm_multiplies_the_smallest_p_by_the_number_of_tests_and_never_falls():
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+    assert holm([None]) == [None]
+
+
+def test_the_critical_difference_is_demsars():
+    rng = np.random.default_rng(0)
+    found = ranking(["a", "b", "c", "d"], rng.standard_normal((14, 4)))
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)  # his example of four methods on 14 data sets
+
+
+def test_mean_ranks_count_from_the_best_and_ties_share_a_rank():
+    assert ranking(["a", "b", "c"], [[3.0, 2.0, 1.0], [3.0, 1.0, 1.0]]).ranks == [1.0, 2.25, 2.75]
+
+
+def test_friedmans_statistic_is_that_of_the_ranks():
+    values = np.random.default_rng(1).standard_normal((8, 5))
+    found = ranking(list("abcde"), values)
+    expected = 12 * 8 / (5 * 6) * sum((rank - 3) ** 2 for rank in found.ranks)  # chi-squared of mean ranks
+    assert found.statistic == pytest.approx(expected)
+    assert found.p == pytest.approx(scipy.stats.chi2.sf(expected, 4))
+
+
+def test_ranks_a_critical_difference_apart_are_those_that_nemenyi_tells_apart():
+    values = np.random.default_rng(2).standard_normal((12, 5)) + np.arange(5) * 0.8
+    found = ranking(list("abcde"), values)
+    apart = np.abs(np.subtract.outer(found.ranks, found.ranks)) > found.critical_difference
+    assert (apart == (found.nemenyi < 0.05)).all()
+    assert apart.any()
+
+
+# from a suite's outcomes
+
+
+def test_methods_are_compared_on_the_seeds_that_both_have(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=3)
+    finish(store, cell_of(plan, "none"), [60.0, 60.0, 60.0])
+    finish(store, cell_of(plan, "KD"), [70.0, 71.0, 90.0])
+    finish(store, cell_of(plan, "AT"), [72.0, 72.0])
+    found = {(row["label"], row["reference"]): row for row in rows(plan, store, "gain")}
+    assert set(found) == {("AT", "KD"), ("KD", "none"), ("AT", "none")}
+    at = found["AT", "KD"]
+    assert (at["n"], at["value"], at["note"]) == ("2", "1.5", "not all seeds are there; see n")
+    assert float(at["p"]) == pytest.approx(2 * scipy.stats.t.sf(1.5 / 0.5, 1), rel=1e-5)
+    assert found["KD", "none"]["note"] == ""
+    assert "| AT | 2<sup>†</sup> | +1.50 | — | 0.205 | 0.205 |" in text(plan, store)
+
+
+def test_holms_correction_is_over_the_methods_of_a_pair(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], seeds=3)
+    for label, values in {"KD": [70.0, 71.0, 72.0], "AT": [72.0, 73.5, 74.2], "SP": [70.5, 71.9, 72.4]}.items():
+        finish(store, cell_of(plan, label), values)
+    found = rows(plan, store, "gain")
+    p = {row["label"]: float(row["p"]) for row in found}
+    assert {row["label"]: float(row["p_holm"]) for row in found} == {
+        "AT": pytest.approx(2 * p["AT"], rel=1e-5),
+        "SP": pytest.approx(max(2 * p["AT"], p["SP"]), rel=1e-5),
+    }
+
+
+def filled(tmp_path, store, **changes) -> Plan:
+    """Return a plan of three pairs whose rows are finished, best first: CRD, AT, KD, none."""
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "crd"], **changes)
+    for number, cell in enumerate(plan.cells):
+        value = {"none": 60.0, "KD": 64.0, "AT": 65.0, "CRD": 66.0, "teacher": 99.0}[cell.label]
+        if cell.label != "none":
+            finish(store, cell, [value + number / 100 * (cell.label != "KD")] * len(cell.runs))
+        elif cell.pair.startswith("resnet14"):  # the same run for all pairs
+            finish(store, cell, [value] * len(cell.runs))
+    return plan
+
+
+def test_over_all_pairs_the_samples_are_the_pairs_means(tmp_path, store):
+    plan = filled(tmp_path, store, seeds=2)
+    (found,) = [
+        row
+        for row in rows(plan, store, "gain")
+        if (row["pair"], row["label"], row["reference"]) == ("all pairs", "AT", "KD")
+    ]
+    assert (found["n"], float(found["value"])) == ("3", pytest.approx(1.08))
+
+
+def test_a_gain_over_pairs_that_are_not_all_there_is_marked(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"])
+    for number, cell in enumerate(plan.cells):
+        if (cell.label, cell.pair) != ("SP", "resnet32->resnet8"):
+            finish(store, cell, [60.0 + number % 7])
+    found = {
+        row["label"]: row for row in rows(plan, store, "gain") if (row["pair"], row["reference"]) == ("all pairs", "KD")
+    }
+    assert {label: (row["n"], row["note"]) for label, row in found.items()} == {
+        "AT": ("3", ""),
+        "SP": ("2", "not all pairs are there; see n"),
+    }
+    last = text(plan, store).split("## Gain over KD in top1, all pairs")[1]
+    assert "| SP | 2<sup>†</sup> | " in last
+
+
+def test_rows_are_ranked_over_pairs_teachers_left_out(tmp_path, store):
+    plan = filled(tmp_path, store)
+    found = {row["label"]: float(row["value"]) for row in rows(plan, store, "mean_rank")}
+    assert found == {"CRD": 1.0, "AT": 2.0, "KD": 3.0, "none": 4.0}
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["value"], friedman["note"]) == ("3", "9", "")  # three equal orders of four
+
+
+def test_a_row_without_a_number_and_a_pair_not_finished_are_left_out_of_the_ranks_and_named(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp", "fsp"])
+    for number, cell in enumerate(plan.cells):
+        if cell.label == "FSP" or (cell.label == "SP" and cell.pair == "resnet20->resnet8"):
+            fail(store, cell, "inapplicable", "no")
+        elif (cell.label, cell.pair) != ("KD", "resnet32->resnet8"):
+            finish(store, cell, [60.0 + number])
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: SP, FSP, resnet32->resnet8")
+    assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT"}
+
+
+def test_a_row_that_lost_a_seed_for_good_is_left_out_of_the_ranks_and_its_pair_counts(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"], seeds=2)
+    lost = cell_of(plan, "SP", "resnet20->resnet8")
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [60.0 + number] if cell is lost else [60.0 + number, 60.0])
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: resnet20->resnet8")  # its second seed is waiting
+    store.fail(lost.runs[1].id, Failure("diverged", "the loss was nan"))
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("3", "left out: SP")
+
+
+def test_a_pair_whose_teacher_is_lost_does_not_keep_the_others_from_a_ranking(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for number, cell in enumerate(plan.cells):
+        if cell.pair != "resnet20->resnet8":
+            finish(store, cell, [60.0 + number])
+        elif cell.method == "teacher":
+            fail(store, cell, "failed", "disk full")
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["n"], friedman["note"]) == ("2", "left out: resnet20->resnet8")
+
+
+def test_a_suite_of_one_pair_says_what_ranks_need(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    for cell in plan.cells:
+        finish(store, cell, [60.0])
+    (friedman,) = rows(plan, store, "friedman")
+    assert friedman["note"].startswith("Ranks need two pairs")
+    assert friedman["note"].endswith("there are 1 and 3.")
+    assert friedman["note"] in text(plan, store)
+
+
+def test_crds_relative_improvement_is_over_each_other_method(tmp_path, store):
+    plan = filled(tmp_path, store)
+    found = {row["reference"]: row for row in rows(plan, store, "relative_improvement_mean")}
+    assert set(found) == {"KD", "AT"}
+    shares = [(66 + number / 100 - 64) / 4 for number in (4, 9, 14)]
+    assert float(found["KD"]["value"]) == pytest.approx(np.mean(shares))
+    assert "| AT | top1 | 3 | 0 | 19.9 % | 19.9 % |" in text(plan, store)  # 1.01 above AT, which is 5.08 above none
+
+
+def test_rows_that_tie_everywhere_have_ranks_and_no_p(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    for cell in plan.cells:
+        finish(store, cell, [60.0])
+    (friedman,) = rows(plan, store, "friedman")
+    assert (friedman["value"], friedman["p"]) == ("", "")
+    assert {row["value"] for row in rows(plan, store, "mean_rank")} == {"2"}
+
+
+def test_an_empty_store_gives_statistics_that_say_so(tmp_path, store):
+    plan = plan_of(tmp_path)
+    assert rows(plan, store, "gain") == []
+    assert "No gains yet" in text(plan, store)
+
+
+def test_the_same_store_gives_the_same_files(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=20)  # so many that no two draws of resamples agree
+    for label in ("KD", "AT"):
+        finish(
+            store, cell_of(plan, label), np.random.default_rng(len(label) + ord(label[0])).uniform(70, 75, 20).tolist()
+        )
+    assert rows(plan, store, "gain") == rows(plan, store, "gain")
+
+
+def test_teachers_that_learn_from_their_students_are_not_compared_with_students(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", pairs=PAIRS[:2], methods=["kd", "at", "crd"])
+    for number, cell in enumerate(plan.cells):
+        finish(store, cell, [60.0 + number])
+    assert {(row["label"], row["reference"]) for row in rows(plan, store, "gain")} == {
+        *(("AT", "KD"), ("CRD", "KD"), ("KD", "none"), ("AT", "none"), ("CRD", "none"))
+    }
+    assert {row["label"] for row in rows(plan, store, "mean_rank")} == {"none", "KD", "AT", "CRD"}
+    assert {row["reference"] for row in rows(plan, store, "relative_improvement_mean")} == {"KD", "AT"}
+    (friedman,) = rows(plan, store, "friedman")
+    assert friedman["note"] == ""
+
+
+def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_another_table(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    files = [store.suite_folder(plan.name) / name for name in report.STATISTICS]
+    command = [sys.executable, "run_suite.py", str(tmp_path / "table.yaml"), "--results", str(store.root)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    made = [path.read_text(encoding="utf-8") for path in files]
+    assert "| KD | 1 | +5.00 | — | — | — |" in made[1]
+    page = store.suite_folder(plan.name) / "report.html"
+    whole = page.read_text(encoding="utf-8")
+    page.write_text("an earlier page, as is left by a kill after the statistics")
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert page.read_text(encoding="utf-8") == whole
+    (tmp_path / "other").mkdir()
+    other = plan_of(tmp_path / "other", methods=["kd", "at"])  # the same suite before a row was taken out
+    statistics.write(other, store, report.outcomes(other, store))
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert [path.read_text(encoding="utf-8") for path in files] == made

@@ -1,0 +1,750 @@
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import plan
+from bench.suite import json_schema, load, rows
+from bench.suite.document import LARGEST_FILE
+from bench.types import RequestError
+from tests.stores import METHODS, SUITE, write_suite
+
+SUITES = Path(__file__).parents[2] / "suites"
+PAIR = {"teacher": "resnet14", "student": "resnet8"}
+DATA = {"name": "digits", "resize": 32}
+LINES = {"title": 1, "data": 2, "pairs": 3, "methods": 4, "training": 5}  # of SUITE, written a line a key
+
+
+def messages(folder: Path, text: str | None = None, *overrides: str, name: str = "table", **changes: object) -> str:
+    """Return what is said of a wrong suite file: one that differs from SUITE in some keys, or reads `text`."""
+    document = {key: value for key, value in (SUITE | changes).items() if value is not None}
+    lines = [f"{key}: {value if isinstance(value, str) else json.dumps(value)}\n" for key, value in document.items()]
+    path = write_suite(folder, name, "".join(lines) if text is None else text)
+    with pytest.raises(RequestError) as caught:
+        plan.build(load(path, METHODS, overrides), path, METHODS)
+    return str(caught.value).replace(f"{folder}{os.sep}", "")
+
+
+def refusal(path: Path) -> list[str]:
+    """Return the lines with which a file is refused; none, if it can be planned."""
+    try:
+        plan.build(load(path, METHODS), path, METHODS)
+    except RequestError as error:
+        return str(error).splitlines()
+    return []
+
+
+def row_labels(folder: Path, *entries: object) -> list[str]:
+    return [row.label for row in rows(load(write_suite(folder, methods=list(entries)), METHODS), METHODS)]
+
+
+# names that are not known
+
+UNKNOWN = {
+    "method": ({"methods": ["ptk"]}, "methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab, at, cc,"),
+    "method in capitals": ({"methods": ["KD"]}, "methods[0]: unknown method 'KD'. Did you mean 'kd'?"),
+    "method among terms": (
+        {"methods": [{"terms": ["at", "srp"]}]},
+        "methods[0].terms[1]: unknown method 'srp'. Did you",
+    ),
+    "teacher as a method": ({"methods": ["teacher"]}, "methods[0]: unknown method 'teacher'. Known: ab, at,"),
+    "student": (
+        {"pairs": [PAIR | {"student": "resnet9"}]},
+        "pairs[0].student.network: unknown network 'resnet9'. Did you mean 'resnet8'? Known: MobileNetV2,",
+    ),
+    "teacher": (
+        {"pairs": [PAIR | {"teacher": {"network": "wrn_40_22"}}]},
+        "pairs[0].teacher.network: unknown network 'wrn_40_22'. Did you mean 'wrn_40_2'?",
+    ),
+    "data": ({"data": "cifar1000"}, "data: unknown data set 'cifar1000'. Did you mean 'cifar100'? Known: cifar10,"),
+    "teacher_data": ({"teacher_data": "cifar"}, "teacher_data: unknown data set 'cifar'. Did you mean 'cifar10'?"),
+    "network of a rate": (
+        {"lr_by_network": {"MobileNetV3": 0.01}},
+        "lr_by_network: unknown network 'MobileNetV3'. Did you mean 'MobileNetV2'?",
+    ),
+    "published table": (
+        {"published": {"source": "x", "table": 99}},
+        "published.table: unknown table 99. Known: 1, 10,",
+    ),
+    "task": ({"task": "compresion"}, "task: found \"compresion\": must be 'compression'"),
+    "precision": ({"training": {"precision": "fp61"}}, "training.precision: found \"fp61\": must be 'fp32'"),
+    "augmentation": (
+        {"data": DATA | {"augment": "flip"}},
+        "data.augment: found \"flip\": must be 'none', 'crop', 'crop_flip' or 'resized_crop_flip'",
+    ),
+    "key": ({"traning": {}}, "traning: unknown key 'traning'. Did you mean 'training'? Known: data,"),
+    "key of training": (
+        {"training": {"epoch": 3}},
+        "training.epoch: unknown key 'epoch'. Did you mean 'epochs'? Known:",
+    ),
+    "key of teacher_training": (
+        {"teacher_training": {"lrs": 3}},
+        "teacher_training.lrs: unknown key 'lrs'. Did you mean",
+    ),
+    "key of data": (
+        {"data": DATA | {"train_per_clas": 3}},
+        "data.train_per_clas: unknown key 'train_per_clas'. Did you mean 'train_per_class'?",
+    ),
+    "key of a teacher": (
+        {"pairs": [PAIR | {"teacher": {"network": "resnet14", "chekpoint": "x"}}]},
+        "pairs[0].teacher.chekpoint: unknown key 'chekpoint'. Did you mean 'checkpoint'? Known: accuracy,",
+    ),
+    "parameter": (
+        {"methods": [{"method": "crd", "n_negative": 3}]},
+        "methods[0]: crd has no parameter 'n_negative'. Did you mean 'n_negatives'? Known:",
+    ),
+    "key beside a method": (
+        {"methods": [{"method": "crd", "kdd": 1.0}]},
+        "methods[0]: crd has no parameter 'kdd'. Did you",
+    ),
+    "key beside terms": (
+        {"methods": [{"terms": ["at", "sp"], "lable": "x"}]},
+        "methods[0]: unknown key 'lable'. Did you mean 'label'? Known: combine, kd, kd_temperature, label,",
+    ),
+    "method key": (
+        {"methods": [{"metod": "kd"}]},
+        "methods[0]: names no method: write {method: NAME} or {terms: [...]}; found",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_an_unknown_name_is_refused_with_its_line_and_the_nearest_known_one(case, tmp_path):
+    changes, said = UNKNOWN[case]
+    line = LINES.get(next(iter(changes)), len(SUITE) + 1)
+    assert messages(tmp_path, **changes).startswith(f"table.yaml:{line}: {said}")
+
+
+# values of a wrong type or out of range
+
+WRONG = {
+    "no title": ({"title": None}, "title: is missing"),
+    "empty title": ({"title": '" "'}, "title: a title needs a word"),
+    "title that is no": (
+        {"title": "no"},
+        "title: false is a truth value to YAML (as are yes, no, on, off): put the word",
+    ),
+    "title that is a number": ({"title": "3"}, "title: found 3: must be text"),
+    "no pairs": ({"pairs": None}, "pairs: is missing"),
+    "empty pairs": ({"pairs": []}, "pairs: found []: must hold at least 1 item(s)"),
+    "pairs that are no list": ({"pairs": "resnet14"}, 'pairs: found "resnet14": must be a list'),
+    "pair without a student": ({"pairs": [{"teacher": "resnet14"}]}, "pairs[0].student: is missing"),
+    "no methods": ({"methods": None}, "methods: is missing"),
+    "empty methods": ({"methods": []}, "methods: found []: must hold at least 1 item(s)"),
+    "methods left blank": ({"methods": ""}, "methods: found null: must be a list"),
+    "method that is a list": ({"methods": [["kd"]]}, 'methods[0]: found ["kd"]: must be a mapping of keys to values'),
+    "empty terms": ({"methods": [{"terms": []}]}, "methods[0].terms: found []: must hold at least 1 item(s)"),
+    "none among terms": ({"methods": [{"terms": ["none", "kd"]}]}, "methods[0]: 'none' cannot be one of several terms"),
+    "terms beside a method": (
+        {"methods": [{"method": "kd", "terms": ["at"]}]},
+        "methods[0]: with 'terms', each term has",
+    ),
+    "none with a weight": (
+        {"methods": [{"method": "none", "weight": 2.0}]},
+        "methods[0]: 'none' is the undistilled student",
+    ),
+    "none with a label": (
+        {"methods": [{"method": "none", "label": "x"}]},
+        "methods[0]: 'none' is the undistilled student",
+    ),
+    "temperature without kd": (
+        {"methods": [{"method": "crd", "kd_temperature": 2.0}]},
+        "methods[0]: 'kd_temperature' is for the KD term beside a method: give its weight, 'kd', too",
+    ),
+    "label that is no": ({"methods": "[{method: kd, label: no}]"}, "methods[0].label: false is a truth value to YAML"),
+    "label that is yes": ({"methods": "[{method: kd, label: yes}]"}, "methods[0].label: true is a truth value to YAML"),
+    "label of two lines": (
+        {"methods": [{"method": "kd", "label": "a\nb"}]},
+        r'methods[0].label: found "a\nb": a label is',
+    ),
+    "label of another row": (
+        {"methods": [{"method": "kd", "label": "None"}]},
+        "methods[0].label: 'None' names a row that",
+    ),
+    "weight below 0": (
+        {"methods": [{"method": "kd", "weight": -1}]},
+        "methods[0].weight: found -1: must be greater than",
+    ),
+    "weight below 0 in a grid": (
+        {"methods": [{"method": "kd", "weight": [1, -2]}]},
+        "methods[0].weight[1]: found -2: must be greater than or equal to 0",
+    ),
+    "empty grid": (
+        {"methods": [{"method": "crd", "temperature": []}]},
+        "methods[0]: 'temperature' of crd is an empty list: a grid needs a value",
+    ),
+    "grid of millions": (
+        {
+            "methods": [
+                {"method": "crd", "weight": [*range(200)], "dim": [*range(1, 200)], "n_negatives": [*range(1, 200)]}
+            ]
+        },
+        "methods: span a grid of 7920200 rows; at most 1000 make a table",
+    ),
+    "parameter out of range": (
+        {"methods": [{"method": "crd", "n_negatives": -3}]},
+        "methods[0]: parameter 'n_negatives' of crd: found -3: must be greater than 0",
+    ),
+    "parameter of a wrong type": (
+        {"methods": [{"method": "crd", "n_negatives": 1.5}]},
+        "methods[0]: parameter 'n_negatives' of crd: found 1.5: must be a whole number",
+    ),
+    "parameter that is not a number": (
+        {"methods": "[{method: crd, temperature: .nan}]"},
+        "methods[0]: parameter 'temperature' of crd: found NaN: must be a finite number",
+    ),
+    "parameter among its choices": (
+        {"methods": [{"method": "crd", "objective": "nce"}]},
+        "methods[0]: parameter 'objective' of crd: found \"nce\": must be 'crd' or 'infonce'",
+    ),
+    "negative epochs": ({"training": {"epochs": -1}}, "training.epochs: found -1: must be greater than 0"),
+    "no epochs": ({"training": {"epochs": 0}}, "training.epochs: found 0: must be greater than 0"),
+    "half an epoch": ({"training": {"epochs": 1.5}}, "training.epochs: found 1.5: must be a whole number"),
+    "epochs in words": ({"training": {"epochs": "two"}}, 'training.epochs: found "two": must be a whole number'),
+    "epochs as a truth value": ({"training": {"epochs": True}}, "training.epochs: found true: must be a whole number"),
+    "batch of 0": ({"training": {"batch_size": 0}}, "training.batch_size: found 0: must be greater than or equal to 2"),
+    "batch of 1": ({"training": {"batch_size": 1}}, "training.batch_size: found 1: must be greater than or equal to 2"),
+    "rate that is not a number": ({"training": "{lr: .nan}"}, "training.lr: found NaN: must be a finite number"),
+    "infinite rate": ({"training": "{lr: .inf}"}, "training.lr: found Infinity: must be a finite number"),
+    "rate of 0": ({"training": {"lr": 0.0}}, "training.lr: found 0.0: must be greater than 0"),
+    "rate as text": ({"training": "{lr: 5e-4}"}, 'training.lr: "5e-4" is text to YAML: write 0.0005 (a decimal point,'),
+    "epochs as text": ({"training": "{epochs: 1e2}"}, 'training.epochs: "1e2" is text to YAML: write 100 (a decimal'),
+    "momentum of 1": ({"training": {"momentum": 1.0}}, "training.momentum: found 1.0: must be less than 1"),
+    "milestones that are no list": ({"training": {"milestones": 3}}, "training.milestones: found 3: must be a list"),
+    "milestone in words": (
+        {"training": {"milestones": [1, "b"]}},
+        'training.milestones[1]: found "b": must be a whole',
+    ),
+    "training that is a list": ({"training": []}, "training: found []: must be a mapping of keys to values"),
+    "rate of a network as text": (
+        {"lr_by_network": "{resnet8: 5e-4}"},
+        'lr_by_network.resnet8: "5e-4" is text to YAML',
+    ),
+    "no seeds": ({"seeds": 0}, "seeds: found 0: must be greater than or equal to 1"),
+    "half a seed": ({"seeds": 1.5}, "seeds: found 1.5: must be a whole number or a list"),
+    "empty seeds": ({"seeds": []}, "seeds: found []: must hold at least 1 item(s)"),
+    "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same seed twice"),
+    "seeds without end": ({"seeds": 10**12}, "seeds: found 1000000000000: must be less than or equal to 1000"),
+    "seeds in words": ({"seeds": [1, "b"]}, 'seeds[1]: found "b": must be a whole number'),
+    "teacher_seeds": ({"teacher_seeds": "pair"}, "teacher_seeds: found \"pair\": must be 'fixed' or 'paired'"),
+    "threads": ({"threads": 0}, "threads: found 0: must be greater than 0"),
+    "published without its table": ({"published": {"source": "x"}}, "published.table: is missing"),
+    "published table as a fraction": (
+        {"published": {"source": "x", "table": 1.5}},
+        "published.table: found 1.5: must be a whole number or text",
+    ),
+    "a teacher and teachers": (
+        {"pairs": "[{teacher: resnet14, teachers: [resnet20], student: resnet8}]"},
+        "pairs[0]: a pair names its 'teacher', or several as 'teachers', and not both",
+    ),
+    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair names its 'teacher', or several as"),
+    "no copy of a teacher": (
+        {"pairs": "[{teachers: {network: resnet14, n: 0}, student: resnet8}]"},
+        "pairs[0].teachers.n: found 0: must be greater than or equal to 1",
+    ),
+    "misspelt resource": (
+        {"slurm": "{partitoin: gpu}"},
+        "slurm: unknown key 'partitoin'. Did you mean 'partition'? Known: account, checkpoint_minutes,",
+    ),
+    "no lanes": ({"max_lanes": 0}, "max_lanes: found 0: must be greater than 0"),
+    "time limit with a fraction": ({"slurm": {"timeout_min": 1.5}}, "slurm.timeout_min: found 1.5: must be a whole"),
+    "partition that is off": ({"slurm": "{partition: off}"}, "slurm.partition: false is a truth value to YAML"),
+    "date": ({"seeds": "2020-01-01"}, 'seeds: found "2020-01-01": must be a whole number or a list'),
+    "more images a class than there are": (
+        {"data": DATA | {"train_per_class": 91}},
+        "data: train_per_class is 91, but digits has 90 images a class",
+    ),
+    "more than all images": (
+        {"data": DATA | {"train_fraction": 1.5}},
+        "data.train_fraction: found 1.5: must be less than",
+    ),
+    "images too small": (
+        {"data": "digits"},
+        "data: digits's images are smaller than the networks take: add resize: 32",
+    ),
+    "two kinds of subset": (
+        {"data": DATA | {"train_per_class": 3, "train_fraction": 0.5}},
+        "data: give train_per_class or",
+    ),
+    "image folder without its facts": ({"data": "imagefolder"}, "data: an imagefolder needs 'path'"),
+    "two channel means": (
+        {"data": DATA | {"name": "imagefolder", "path": "x", "mean": [0.5, 0.5], "std": [0.5] * 3, "augment": "crop"}},
+        "data.mean[2]: is missing",
+    ),
+    "four channel deviations": (
+        {"data": DATA | {"name": "imagefolder", "path": "x", "mean": [0.5] * 3, "std": [0.5] * 4, "augment": "crop"}},
+        "data.std: found [0.5, 0.5, 0.5, 0.5]: must hold at most 3 item(s)",
+    ),
+    "accuracy without a checkpoint": (
+        {"pairs": [PAIR | {"teacher": {"network": "resnet14", "accuracy": 70.0}}]},
+        "pairs[0].teacher: 'accuracy' is checked against a checkpoint; name one or leave it out",
+    ),
+    "hooked network without stages": (
+        {"pairs": [PAIR | {"teacher": "torchvision.resnet18"}]},
+        "pairs[0].teacher: torchvision.resnet18 needs 'stages'",
+    ),
+    "stages of a network that has its own": (
+        {"pairs": [PAIR | {"teacher": {"network": "resnet14", "stages": ["layer1"]}}]},
+        "pairs[0].teacher: 'stages', 'classifier' and 'preactivations' are for torchvision.NAME; resnet14 has its own",
+    ),
+    "the same pair twice": ({"pairs": [PAIR, PAIR]}, "pairs: the same pair twice: resnet14->resnet8"),
+    "the same method twice": (
+        {"methods": ["kd", "at", "kd"]},
+        "methods: the same method twice: KD. Leave one out, or give",
+    ),
+    "a method with its default beside it": (
+        {"methods": ["kd", {"method": "kd", "temperature": 4.0}]},
+        "methods: the same method twice: KD.",
+    ),
+    "none twice": ({"methods": ["none", "none", "kd"]}, "methods: the same method twice: none."),
+    "the same label twice": (
+        {"methods": [{"method": "kd", "label": "A"}, {"method": "at", "label": "A"}]},
+        "methods: the same method twice: A.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_value_is_refused_with_its_line_what_was_found_and_what_is_allowed(case, tmp_path):
+    changes, said = WRONG[case]
+    line = LINES.get(next(iter(changes)), len(SUITE) + 1) if None not in changes.values() else 1
+    found = messages(tmp_path, **changes)
+    assert found.startswith(f"table.yaml:{line}: {said}")
+    assert "\n" not in found
+
+
+def test_all_errors_of_a_file_are_told_at_once_and_each_once(tmp_path):
+    text = """title: no
+data: {name: digits, resize: 32, train_per_class: 91}
+pairs:
+  - {teacher: resnet9, student: resnet8}
+  - {teacher: resnet14, studnt: resnet8}
+methods: [ptk, {method: crd, n_negatives: 0, temprature: 0.1, weight: 5e-4}, {method: kd, temperature: 0}]
+seeds: []
+training: {epochs: -1, lr: .nan}
+teacher: resnet14
+"""
+    found = messages(tmp_path, text).splitlines()
+    assert [line.split(": ")[0] + " " + line.split(": ")[1] for line in found] == [
+        "table.yaml:1 title",
+        "table.yaml:2 data",
+        "table.yaml:4 pairs[0].teacher.network",
+        "table.yaml:5 pairs[1].student",
+        "table.yaml:5 pairs[1].studnt",
+        "table.yaml:6 methods[0]",
+        "table.yaml:6 methods[1].weight",
+        "table.yaml:6 methods[2]",
+        "table.yaml:7 seeds",
+        "table.yaml:8 training.epochs",
+        "table.yaml:8 training.lr",
+        "table.yaml:9 teacher",
+    ]
+
+
+def test_all_errors_of_a_methods_parameters_are_told_at_once(tmp_path):
+    found = messages(tmp_path, methods=[{"method": "crd", "n_negatives": 0, "temprature": 0.1, "dim": "x"}])
+    assert all(name in found for name in ("'n_negatives'", "'temprature'", "'dim'"))
+
+
+def test_all_missing_checkpoints_are_told_at_once(tmp_path):
+    pairs = [PAIR | {"teacher": {"network": name, "checkpoint": f"{name}.pth"}} for name in ("resnet14", "resnet20")]
+    found = messages(tmp_path, pairs=pairs).splitlines()
+    assert [line.split(": ")[1] for line in found] == ["pairs[0].teacher.checkpoint", "pairs[1].teacher.checkpoint"]
+    assert found[0].startswith("table.yaml: pairs[0].teacher.checkpoint: resnet14.pth: No such file or directory. Put")
+
+
+def test_a_missing_image_folder_is_named_with_the_key_that_names_it(tmp_path):
+    data = {"name": "imagefolder", "path": "photos", "mean": [0.5] * 3, "std": [0.5] * 3, "augment": "crop"}
+    assert messages(tmp_path, data=data).startswith("table.yaml: data: looked for the folder photos/train")
+    assert messages(tmp_path, teacher_data=data).startswith(
+        "table.yaml: teacher_data: looked for the folder photos/train"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "found"),
+    [("data", "stereo_motorcycle", "a label of each pixel"), ("teacher_data", "stl10_unlabelled", "no labels")],
+)
+def test_data_without_the_labels_that_networks_learn_from_is_refused(key, name, found, tmp_path):
+    said = messages(tmp_path, **{key: name})
+    assert f"'{key}': {name} has {found}, and one of each image is needed. Known: cifar10, " in said
+
+
+def test_teacher_data_of_another_size_is_refused(tmp_path):
+    assert "teacher_data: images of (40, 40) pixels, but data has (32, 32)" in messages(
+        tmp_path, teacher_data={"name": "digits", "resize": 40}
+    )
+
+
+# files that are no suite
+
+HOSTILE = {
+    "an empty file": ("", ": found an empty file, not a mapping of keys to values"),
+    "a comment": ("# nothing\n", ": found an empty file, not a mapping of keys to values"),
+    "a list": ("- a\n", ": found one list, not a mapping of keys to values"),
+    "a word": ("words\n", ": found one str, not a mapping of keys to values"),
+    "broken YAML": ("a: [1,\n", ": is no YAML of plain data: while parsing a flow node"),
+    "a tab": ("a:\n\t- x\n", ": is no YAML of plain data: while scanning"),
+    "two documents": ("a: 1\n---\nb: 2\n", ": is no YAML of plain data: expected a single document"),
+    "a Python object": (
+        'title: !!python/object/apply:os.system ["touch hacked"]\n',
+        ": is no YAML of plain data: could not determine a constructor for the tag",
+    ),
+    "a Python name": (
+        "title: !!python/name:os.system\n",
+        ": is no YAML of plain data: could not determine a constructor",
+    ),
+    "an object of the reader's own": (
+        "!!python/object:bench.suite.Suite {}\n",
+        ": is no YAML of plain data: could not",
+    ),
+    "an alias bomb": (
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        ": expands to more than 100000 values",
+    ),
+    "a list within itself": ("a: &a [*a]\n", ": is nested too deeply"),
+    "a mapping within itself": ("&a {title: *a}\n", ": is nested too deeply"),
+    "deep nesting": (f"a: {'[' * 5000}{']' * 5000}\n", ": is nested too deeply"),
+    "deep nesting of mappings": (f"a: {'{a: ' * 3000}{'}' * 3000}\n", ": is nested too deeply"),
+    "a key twice": ("title: x\ndata: y\ntitle: z\n", ":3: title: the same key twice, first at table.yaml:1"),
+    "an inner key twice": ("training: {lr: 1.0,\n  lr: 2.0}\n", ":2: training.lr: the same key twice, first at"),
+    "a list as a key": ("? [a, b]\n: 3\n", ": is no YAML of plain data: while constructing a mapping"),
+    "a tag at odds with its value": (
+        "seeds: !!int x\n",
+        ": a value is not what its tag says: invalid literal for int()",
+    ),
+    "a time that is none": ("seeds: !!timestamp x\n", ": a value is not what its tag says"),
+    "a number of ten thousand digits": (
+        f"seeds: {'9' * 10_000}\n",
+        ": a value is not what its tag says: Exceeds the limit",
+    ),
+    "half a character": ('title: x\nseeds: "\\ud800"\n', ':2: found "\\ud800": control characters have no place here'),
+    "an escape sequence": ('title: "\\e[2J"\n', ':1: found "\\u001b[2J": control characters have no place here'),
+    "an escape sequence as a key": ('"\\e[2J": x\n', ':1: found "\\u001b[2J": control characters have no place here'),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_line(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, said = HOSTILE[case]
+    found = messages(tmp_path, text)
+    assert found.startswith(f"table.yaml{said}")
+    assert "\n" not in found
+    assert not Path("hacked").exists()
+
+
+def test_keys_that_are_no_text_are_unknown_keys(tmp_path):
+    text = write_suite(tmp_path).read_text() + "no: 1\nnull: 2\n3: 4\n"
+    assert [line.split(". ")[0] for line in messages(tmp_path, text).splitlines()] == [
+        "table.yaml:1: False: unknown key 'False'",
+        "table.yaml:1: None: unknown key 'None'",
+        "table.yaml:15: 3: unknown key '3'",
+    ]
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    with pytest.raises(RequestError, match="cannot be read: 'utf-8' codec"):
+        load(path, METHODS)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "table.yaml"
+    with path.open("wb") as file:
+        file.truncate(10**12)  # a hole, of which no byte is stored
+    with pytest.raises(RequestError, match=f"larger than {LARGEST_FILE} bytes"):
+        load(path, METHODS)
+
+
+def test_a_missing_file_is_told_with_the_nearest_name_beside_it(tmp_path):
+    write_suite(tmp_path, "quickstart")
+    with pytest.raises(RequestError, match=r"quickstrt.yaml: there is no such file. Did you mean 'quickstart.yaml'"):
+        load(tmp_path / "quickstrt.yaml", METHODS)
+
+
+def test_a_missing_file_in_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(RequestError, match=r"nowhere/x.yaml: there is no such file.$"):
+        load(tmp_path / "nowhere" / "x.yaml", METHODS)
+
+
+@pytest.mark.parametrize("name", ["runs", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
+def test_a_name_that_leaves_the_results_folder_or_takes_the_runs_is_refused(name, tmp_path):
+    assert "cannot name a folder of the results" in messages(tmp_path, name=name)
+
+
+# --set
+
+SETS = {
+    "training.epochs": "--set training.epochs: write it as KEY=VALUE, for example --set training.epochs=2",
+    "=3": "--set =3: write it as KEY=VALUE",
+    "training..epochs=3": "--set training..epochs=3: write it as KEY=VALUE",
+    "training.epochs =3": "--set training.epochs =3: write it as KEY=VALUE",
+    "methods[0]=kd": "--set methods[0]=kd: write it as KEY=VALUE",
+    "training.epochs=": "--set training.epochs=: training.epochs: found null: must be a whole number",
+    "training.epochs=abc": '--set training.epochs=abc: training.epochs: found "abc": must be a whole number',
+    "training.epocs=3": "--set training.epocs=3: training.epocs: unknown key 'epocs'. Did you mean 'epochs'?",
+    "training.lr=.nan": "--set training.lr=.nan: training.lr: found NaN: must be a finite number",
+    "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text to YAML: write 0.0005',
+    "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
+    "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
+    "pairs.x=1": "--set pairs.x=1: 'pairs' is no mapping in the suite file; set all of it: --set 'pairs=...'",
+    "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
+    "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
+    "title=a: b: c": "--set title=a: b: c: is no YAML of plain data: mapping values are not allowed here",
+    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is no YAML of plain data",
+    "title=*a": "--set title=*a: is no YAML of plain data: found undefined alias 'a'",
+    "title=&a [*a]": "--set title=&a [*a]: is nested too deeply",
+    "seeds=!!int x": "--set seeds=!!int x: a value is not what its tag says",
+    "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",
+}
+
+
+@pytest.mark.parametrize("override", SETS)
+def test_a_wrong_set_is_refused_by_its_own_name(override, tmp_path):
+    found = messages(tmp_path, None, override)
+    assert found.startswith(SETS[override])
+    assert "\n" not in found
+
+
+def test_set_changes_one_key_and_leaves_the_rest(tmp_path):
+    suite = load(write_suite(tmp_path), METHODS, ["training.lr=0.1", "data.train_per_class=7", "slurm.partition=gpu"])
+    assert (suite.training.lr, suite.training.epochs) == (0.1, 1)
+    assert (suite.data.train_per_class, suite.data.resize) == (7, 32)
+    assert suite.slurm.partition == "gpu"
+
+
+def test_set_mends_what_the_file_has_wrong(tmp_path):
+    path = write_suite(tmp_path, methods=[["ptk", {"x": "y"}]])
+    assert load(path, METHODS, ["methods=[at]"]).methods[0].method == "at"
+
+
+def test_the_last_of_two_sets_counts(tmp_path):
+    assert load(write_suite(tmp_path), METHODS, ["seeds=2", "seeds=3"]).seed_list == (1, 2, 3)
+
+
+# what a right file means
+
+
+def test_a_bare_name_stands_for_its_mapping(tmp_path):
+    short = load(write_suite(tmp_path, data="cifar10"), METHODS)
+    long = {
+        "data": {"name": "cifar10"},
+        "pairs": [{"teacher": {"network": "resnet14"}, "student": {"network": "resnet8"}}],
+        "methods": [{"method": "kd"}],
+    }
+    assert load(write_suite(tmp_path, **long), METHODS) == short
+
+
+def test_a_byte_order_mark_is_read_past(tmp_path):
+    path = write_suite(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path, METHODS).title == "A table"
+
+
+def test_a_title_of_several_lines_becomes_one(tmp_path):
+    assert load(write_suite(tmp_path, title="two\n\nlines\n"), METHODS).title == "two lines"
+
+
+def test_teachers_train_as_students_do_but_for_what_is_said(tmp_path):
+    training = {"epochs": 9, "lr": 0.2, "milestones": [4]}
+    suite = load(write_suite(tmp_path, training=training, teacher_training={"epochs": 5}), METHODS)
+    assert suite.teacher_schedule == suite.training.model_copy(update={"epochs": 5})
+
+
+def test_rows_are_labelled_by_class_and_by_what_is_not_the_default(tmp_path):
+    assert row_labels(
+        tmp_path,
+        "kd",
+        {"method": "crd", "n_negatives": 8, "temperature": 0.1},
+        {"method": "crd", "kd": 1.0},
+        {"method": "crd", "kd": 0.5, "kd_temperature": 2.0, "task_weight": 0.3},
+        {"terms": ["at", {"method": "sp", "weight": 10.0}]},
+        {"terms": ["at", "sp"], "label": "both"},
+    ) == [
+        "KD",
+        "CRD n_negatives=8",
+        "CRD+KD",
+        "CRD+KD kd=0.5, kd_temperature=2, task_weight=0.3",
+        "AT+SP weight=10",
+        "both",
+    ]
+
+
+def test_lists_of_values_span_a_grid_with_a_label_each(tmp_path):
+    assert row_labels(
+        tmp_path,
+        {"method": "crd", "temperature": [0.05, 0.1], "weight": [0.8, 1], "label": "C"},
+        {"terms": ["at", {"method": "kd", "temperature": [2.0, 4.0]}], "label": "two"},
+    ) == [
+        "C weight=0.8, temperature=0.05",
+        "C weight=0.8, temperature=0.1",
+        "C weight=1, temperature=0.05",
+        "C weight=1, temperature=0.1",
+        "two temperature=2",
+        "two temperature=4",
+    ]
+
+
+def test_captions_tell_only_what_is_not_the_default(tmp_path):
+    entry = {"method": "crd", "temperature": [0.05, 0.1], "n_negatives": 16384, "label": "C"}
+    found = rows(load(write_suite(tmp_path, methods=[entry]), METHODS), METHODS)
+    assert [row.overrides for row in found] == ["temperature=0.05", ""]
+
+
+# whatever is written
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.dates()
+    | st.binary(max_size=3)
+    | st.sampled_from(
+        ["kd", "crd", "none", "resnet8", "cifar10", "5e-4", "~x/y", "torchvision.resnet18", "imagefolder"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+FULL = SUITE | {
+    "teacher_data": {"name": "digits", "resize": 32, "train_fraction": 0.5, "augment": "crop"},
+    "pairs": [
+        PAIR,
+        {
+            "teacher": {"network": "resnet20", "checkpoint": "x.pth", "accuracy": 70.0},
+            "student": {"network": "resnet8"},
+        },
+        {"teacher": {"network": "torchvision.resnet18", "stages": ["a", "b"], "classifier": "c"}, "student": "vgg8"},
+    ],
+    "methods": [
+        "none",
+        "kd",
+        {
+            "method": "crd",
+            "kd": 1.0,
+            "kd_temperature": 2.0,
+            "temperature": [0.05, 0.1],
+            "weight": [0.5, 0.8],
+            "label": "C",
+        },
+        {"terms": ["at", {"method": "sp", "weight": 2.0}], "task_weight": 0.5, "combine": "mean"},
+    ],
+    "seeds": [1, 2],
+    "teacher_seeds": "paired",
+    "training": {"epochs": 3, "milestones": [1, 2], "lr": 0.1, "precision": "fp32"},
+    "teacher_training": {"epochs": 2},
+    "lr_by_network": {"resnet8": 0.01},
+    "published": {"source": "x", "table": 1},
+    "slurm": {"partition": "gpu", "mem_gb": 3.0, "setup": ["module load x"], "slurm_account": "x"},
+}
+
+
+def places(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return every place of a document, the whole included."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, item in items for place in places(item, (*at, key)))]
+
+
+def replaced(value: object, at: tuple[str | int, ...], new: object) -> object:
+    """Return a document with another value at a place."""
+    if not at:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[at[0]] = replaced(copy[at[0]], at[1:], new)
+    return copy
+
+
+@given(st.lists(st.tuples(st.sampled_from(places(FULL)), VALUES), min_size=1, max_size=2))
+@settings(max_examples=300, deadline=None)
+def test_whatever_stands_in_a_file_it_is_planned_or_refused_in_words(tmp_path_factory, changes):
+    document: object = FULL
+    for at, value in changes:
+        try:
+            document = replaced(document, at, value)
+        except (TypeError, KeyError, IndexError, AttributeError):
+            return  # the first change took the second's place away
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "x.pth").write_bytes(b"weights")
+    path = folder / "table.yaml"
+    path.write_text(yaml.dump(document, allow_unicode=True), encoding="utf-8")
+    said = refusal(path)
+    assert all(line.startswith(str(path)) for line in said)
+    assert len(set(said)) == len(said)
+
+
+@given(st.text(max_size=40) | st.text("[]{}:,-&*!?|>'\"\n x", max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_file_reads_it_is_refused_in_words(tmp_path_factory, text):
+    path = write_suite(tmp_path_factory.getbasetemp(), "any", text)
+    with pytest.raises(RequestError):
+        load(path, METHODS)
+
+
+# for editors
+
+
+def test_the_committed_schema_is_current():
+    """Write it again with `python -m bench.suite.schema > suites/suite.schema.json`."""
+    assert json.loads((SUITES / "suite.schema.json").read_text(encoding="utf-8")) == json_schema()
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
+    text = path.read_text(encoding="utf-8")
+    schema = "suite.schema.json" if path.parent == SUITES else "../suite.schema.json"
+    assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
+    jsonschema.validate(yaml.safe_load(text), json_schema())
+    assert plan.build(load(path, METHODS), path, METHODS).cells
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"traning": {}},
+        {"training": {"epocs": 3}},
+        {"training": {"lr": "5e-4"}},
+        {"training": {"epochs": -1}},
+        {"data": "cifar1000"},
+        {"pairs": []},
+        {"methods": None},
+        {"seeds": 0},
+        {"slurm": {"partitoin": "gpu"}},
+        {"from": {"suite": "table"}},
+    ],
+    ids=json.dumps,
+)
+def test_the_schema_refuses_what_the_reader_refuses(changes):
+    document = {key: value for key, value in (SUITE | changes).items() if value is not None}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"seeds": 2}, "$"),
+        ({"from": {"suite": "table", "pair": ["*"]}}, "$.from"),
+        ({"evaluations": [{"data": DATA, "stage": [1]}]}, "$.evaluations[0]"),
+        ({"evaluations": [{"data": DATA, "training": {"epoch": 2}}]}, "$.evaluations[0].training"),
+        ({"evaluations": [{"data": DATA, "kind": "linear"}]}, "$.evaluations[0].kind"),
+    ],
+    ids=json.dumps,
+)
+def test_the_schema_says_where_a_transfer_suite_is_wrong(changes, place):
+    document = {"title": "judged", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert validator.is_valid(document)
+    assert [error.json_path for error in validator.iter_errors(document | changes)] == [place]
+
+
+def test_the_schema_takes_all_that_a_suite_may_say():
+    jsonschema.validate(FULL, json_schema())

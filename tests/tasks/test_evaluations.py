@@ -1,0 +1,209 @@
+"""Networks that were trained are judged: linear probes, fine-tuning, and suites that ask for them."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from skimage.measure import block_reduce
+from sklearn.linear_model import LogisticRegression
+
+from bench.data import images
+from bench.data.batches import Viewer
+from bench.models.base import Network
+from bench.plan.status import run_status
+from bench.store import Failure, Store
+from bench.train import loop as train
+from bench.train.build import backbone_data, build_network
+from bench.types import RequestError
+from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
+
+DATA = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
+TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1], "evaluate_every": 2}
+
+
+def transfer(**changes: object) -> dict:
+    """Return a suite that judges the networks of `tiny.yaml`."""
+    return {
+        "title": "judged",
+        "task": "transfer",
+        "from": {"suite": "tiny"},
+        "evaluations": [{"data": DATA, "training": TRAINING}],
+    } | changes
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """Return a way to make a transfer suite beside a tiny one: `judge(evaluations=[...])`."""
+
+    def make(source: dict | None = None, **changes: object) -> Bench:
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(**(source or {}))))
+        return Bench(tmp_path, transfer(**changes), name="judged")
+
+    return make
+
+
+def cells(plan, label: str) -> dict:
+    """Return a row's runs by the metric that tables show first."""
+    return {next(iter(cell.metrics)): cell.runs for cell in plan.cells if cell.label == label}
+
+
+def source_of(run, store) -> Network:
+    """Return the network that a run judges."""
+    network = build_network(run.student, backbone_data(run))
+    network.load_state_dict(load_file(store.folder(run.source) / "student.safetensors"))
+    return network
+
+
+def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all images of a split of a run's data, 0 to train and 1 to test, as the network sees them, and labels."""
+    part = images.load(run.data, store.root, CPU, workers=0)[split]
+    stored = next(part.images.batches([torch.arange(len(part))]))
+    return Viewer(run.data, CPU)(stored), part.targets
+
+
+def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
+    n, weight_decay = 50, 0.05
+    training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
+    probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
+    suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
+    plan, store, _ = suite.run(only=["none"])
+
+    def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
+        view, targets = everything(run, store, split)
+        with torch.no_grad():
+            found = source_of(run, store).eval().features(view)
+        values = found.embedding.double().numpy()
+        if run.head.stage is not None:  # 64 maps of 8x8, averaged over 2x2 cells of 4x4: 256 values
+            values = block_reduce(found.stages[3].double().numpy(), (1, 1, 4, 4), np.mean).reshape(len(targets), -1)
+        return np.hstack([values, np.ones((len(targets), 1))]), targets  # the bias, decayed as all else
+
+    for metric in ("embedding_top1", "stage3_top1"):
+        run = cells(plan, "none")[metric][0]
+        theirs = LogisticRegression(C=1 / (weight_decay * n), fit_intercept=False, tol=1e-10, max_iter=10_000)
+        theirs.fit(*read(run, 0))
+        ours = load_file(store.folder(run.id) / "student.safetensors")
+        found = np.hstack([ours["classifier.weight"], ours["classifier.bias"][:, None]])
+        np.testing.assert_allclose(found, theirs.coef_, atol=2e-3)
+        accuracy = 100 * theirs.score(*read(run, 1))
+        assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=0.4)  # 3 of 897 at the edge
+
+
+def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):
+    still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1, "batch_size": 50}
+    stepping = still | {"lr": 0.1, "weight_decay": 0.01}
+    tune = {"kind": "finetune", "data": DATA}
+    suite = judge(evaluations=[tune | {"name": "a", "training": still}, tune | {"name": "b", "training": stepping}])
+    plan, store, _ = suite.run(only=["none"])
+    start, run = (cells(plan, "none")[f"{name}_top1"][0] for name in "ab")
+    head = load_file(store.folder(start.id) / "student.safetensors")
+    network, classifier = source_of(run, store).train(), torch.nn.Linear(64, 10)
+    classifier.load_state_dict({name: head[f"classifier.{name}"] for name in ("weight", "bias")})
+    view, targets = everything(run, store, 0)
+    torch.nn.functional.cross_entropy(classifier(network.features(view).embedding), targets).backward()
+    named = {f"backbone.{name}": p for name, p in network.named_parameters() if p.grad is not None}
+    named |= {f"classifier.{name}": p for name, p in classifier.named_parameters()}
+    tuned = load_file(store.folder(run.id) / "student.safetensors")
+    for name, parameter in named.items():
+        stepped = parameter - 0.1 * (parameter.grad + 0.01 * parameter)
+        torch.testing.assert_close(tuned[name], stepped.detach(), rtol=1e-4, atol=1e-5)  # float32
+    assert torch.equal(tuned["backbone.fc.weight"], network.fc.weight)  # its own classifier has no part in it
+
+
+def test_what_is_judged_is_trained_first_and_not_again(judge):
+    suite = judge()
+    plan, store, observer = suite.run(only=["KD"])
+    run = cells(plan, "KD")["top1"][0]
+    order = [members[0] for members in observer.cohorts]
+    assert order.index(run.source) < order.index(run.id)
+    assert store.record(run.id)["source_sha256"]
+    _, _, again = suite.run(only=["KD"])
+    assert again.epochs == {}
+
+
+def test_probes_of_one_network_train_together_as_each_alone(judge):
+    stages = {"data": DATA, "stages": [0, 3], "training": TRAINING}
+    suite = judge(evaluations=[stages, {"data": DATA, "training": TRAINING}])
+    plan, store, observer = suite.run(only=["none"])
+    runs = [runs[0].id for runs in cells(plan, "none").values()]
+    assert sorted(cells(plan, "none")) == ["embedding_top1", "stage0_top1", "stage3_top1"]
+    assert sorted(runs) == sorted(observer.cohorts[-1])
+    alone = judge(evaluations=[stages | {"stages": [3]}])
+    plan, elsewhere, _ = alone.run("elsewhere", only=["none"])
+    run = cells(plan, "none")["stage3_top1"][0].id
+    assert weights(elsewhere, run) == weights(store, run)
+
+
+def test_fine_tuning_begins_with_the_weights_that_were_trained(judge):
+    still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1}
+    plan, store, _ = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": still}]).run(only=["none"])
+    run = cells(plan, "none")["top1"][0]
+    source = load_file(store.folder(run.source) / "student.safetensors")
+    tuned = load_file(store.folder(run.id) / "student.safetensors")
+    assert all(torch.equal(tuned[f"backbone.{name}"], value) for name, value in source.items() if "weight" in name)
+
+
+def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch):
+    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}])
+    plan, store, _ = suite.run(only=["none"])
+    run = cells(plan, "none")["top1"][0]
+
+    class Interrupting(Silent):
+        def step(self, lanes, step, steps):
+            if lanes[0].spec.id == run.id and lanes[0].clock.epoch == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)  # one an epoch: within seconds there is none otherwise
+    with pytest.raises(KeyboardInterrupt):
+        suite.run("again", only=["none"], observer=Interrupting())
+    _, again, observer = suite.run("again", only=["none"])
+    assert observer.epochs == {run.id: 1}
+    assert weights(again, run.id) == weights(store, run.id)
+    assert rows(again, run.id) == rows(store, run.id)
+
+
+def test_a_networks_probe_fails_with_it_and_says_so(judge, tmp_path):
+    plan = judge().plan()
+    run = cells(plan, "KD")["top1"][0]
+    store = Store(tmp_path / "results")
+    store.begin(plan.runs[run.source])
+    store.fail(run.source, Failure("diverged", "the loss is not finite"))
+    assert run_status(run, plan, store) == ("diverged", "its training resnet8 diverged: the loss is not finite")
+
+
+def test_pairs_methods_and_seeds_are_chosen_by_name(judge):
+    source = {"methods": ["kd", "at", "sp"], "seeds": 3, "pairs": [{"teacher": "resnet14", "student": "resnet8"}]}
+    source["pairs"].append({"teacher": "resnet20", "student": "resnet8"})
+    chosen = {"suite": "tiny", "pairs": ["resnet20->*"], "methods": ["kd", "S*"], "seeds": [2, 3]}
+    plan = judge(source, **{"from": chosen}).plan()
+    assert [cell.label for cell in plan.cells] == ["teacher", "none", "KD", "SP"]
+    assert {cell.pair for cell in plan.cells} == {"resnet20->resnet8"}
+    assert [run.seed for run in cells(plan, "KD")["top1"]] == [2, 3]
+
+
+def test_what_judges_a_network_is_told_from_what_trains_it(judge):
+    plan = judge().plan()
+    probe = next(run for cell in plan.cells if cell.label == "KD" for run in cell.runs)
+    assert [plan.titles[run][1] for run in (probe.source, probe.id)] == ["KD", "KD probe"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"from": {"suite": "tin"}}, r"judged\.yaml: from\.suite: .*tin\.yaml: there is no such file\. Did you"),
+        ({"from": {"suite": "../tiny"}}, r"from\.suite: found \"../tiny\""),
+        (
+            {"from": {"suite": "tiny", "methods": ["kdd"]}},
+            r"from\.methods: .*tiny\.yaml has no 'kdd'\. Did you mean 'KD'",
+        ),
+        ({"from": {"suite": "judged"}}, r"judged\.yaml is a suite of task transfer"),
+        ({"evaluations": [{"data": DATA, "stages": [4]}]}, r"resnet8 has no stage 4: it has 4, counted from 0"),
+        ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
+        ({"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]}, r"'stages' is for probes"),
+        ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
+        ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
+    ],
+)
+def test_a_wrong_transfer_suite_is_refused_with_the_reason(judge, changes, message):
+    with pytest.raises(RequestError, match=message):
+        judge(**changes).run(only=["none"])
