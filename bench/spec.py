@@ -31,8 +31,7 @@ ID_LENGTH = 16  # hex digits of a run's id
 FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
-Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
-METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
+METRICS: dict[str, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
     "compression": ("top1", "top5"),
     "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
     "mutual": ("top1", "top5", "peer_top1", "peer_top5"),
@@ -183,7 +182,7 @@ class HeadSpec(Strict):
 class RunSpec(Strict):
     """One student's training; an undistilled network and a teacher are runs without terms."""
 
-    task: Task = "compression"
+    task: str = "compression"
     """A name of `bench.tasks.TASKS`: what is learned and how it is evaluated."""
     student: NetworkSpec
     """The network that is trained."""

@@ -24,12 +24,23 @@ from bench.spec import (
     NetworkSpec,
     RunSpec,
     Schedule,
-    Task,
     TermSpec,
     canonical,
     column,
 )
-from bench.suite import MOST_SEEDS, NONE, PEERS, TEACHER, Data, Evaluation, Pair, Row, Suite, Teacher, rows
+from bench.suite import (
+    MOST_SEEDS,
+    NONE,
+    PEERS,
+    TEACHER,
+    DataEntry,
+    EvaluationEntry,
+    PairEntry,
+    Row,
+    Suite,
+    TeacherChoice,
+    rows,
+)
 from bench.types import RequestError
 from methods import Method
 
@@ -248,7 +259,7 @@ def build(
         ids = {seed: tuple(run.id for run, _ in members) for seed, members in teachers.items()}
         taught_by = {seed: ids.get(seed, next(iter(ids.values()))) for seed in suite.seed_list}
         tested = [_tested(pair, members, seed) for seed, members in teachers.items()]
-        student = NetworkSpec.model_validate(pair.student.model_dump())
+        student = pair.student.spec
         plain = tuple(_plain(suite, student, seed, data, suite.training) for seed in suite.seed_list)
         if suite.task == "cross_modal":  # students answer with their teachers' classes, and see no labels
             taught_data = data.model_copy(update={"classes": teacher_data.classes})
@@ -313,7 +324,7 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
     return sorted(found, key=lambda cohort: order[cohort.runs[0].id])
 
 
-def _resolve(choice: Data, path: Path, key: str, sources: Sources) -> DataSpec:
+def _resolve(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataSpec:
     """Return the resolved data; an image folder's relative path counts from the suite file."""
     if choice.path is None:
         return resolve(choice)
@@ -338,7 +349,7 @@ def _teacher_seeds(suite: Suite) -> tuple[int, ...]:
 
 
 def _teachers(
-    suite: Suite, pair: Pair, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
+    suite: Suite, pair: PairEntry, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> list[tuple[RunSpec, Checkpoint | None]]:
     """Return a pair's teachers for a seed; of equal ones that are trained here, each after the first has the next."""
     step = 1 if suite.teacher_seeds == "fixed" else MOST_SEEDS
@@ -349,7 +360,7 @@ def _teachers(
     return found
 
 
-def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], seed: int) -> RunSpec:
+def _tested(pair: PairEntry, members: Sequence[tuple[RunSpec, Checkpoint | None]], seed: int) -> RunSpec:
     """Return the run whose accuracy is the pair's teacher row: the teacher's own, or that of all together."""
     runs = [run for run, _ in members]
     if len(runs) == 1:
@@ -359,10 +370,10 @@ def _tested(pair: Pair, members: Sequence[tuple[RunSpec, Checkpoint | None]], se
 
 
 def _teacher(
-    suite: Suite, teacher: Teacher, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
+    suite: Suite, teacher: TeacherChoice, seed: int, data: DataSpec, folder: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     # a cross-modal suite has no use for the accuracy of weights that are given, and often not the data that would tell
-    task: Task = "cross_modal" if suite.task == "cross_modal" and not teacher.is_tested else "compression"
+    task = "cross_modal" if suite.task == "cross_modal" and not teacher.is_tested else "compression"
     given = RunSpec(task=task, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.weights is not None:
         return given, Checkpoint(None, teacher.accuracy, where)
@@ -413,14 +424,14 @@ def _judged(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[
             yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
 
 
-def _as_trained(data: Data, view: str | None) -> Data:
+def _as_trained(data: DataEntry, view: str | None) -> DataEntry:
     """Return an evaluation's data in the view that a network was trained with."""
     if view is None:
         return data.model_copy(update={"view": None})
     return data.model_copy(update={"view": view, "mean": None, "std": None})  # a view has a normalisation of its own
 
 
-def _evaluation_name(suite: Suite, evaluation: Evaluation, stage: int | None) -> str:
+def _evaluation_name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
     """Return what precedes an evaluation's metrics in the tables; "" where it needs no name."""
     several_data_sets = len({one.data.name for one in suite.evaluations}) > 1
     words = []
@@ -438,7 +449,7 @@ def _evaluation_name(suite: Suite, evaluation: Evaluation, stage: int | None) ->
     return "_".join(words)
 
 
-def _judging(evaluation: Evaluation, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
+def _judging(evaluation: EvaluationEntry, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
     """Return the run that judges the network which another run trains, a probe's at one stage or the embedding."""
     most_values = None
     if stage is not None:
@@ -491,7 +502,7 @@ def _distil(
     )
 
 
-def _with_peer(suite: Suite, pair: Pair, run: RunSpec) -> RunSpec:
+def _with_peer(suite: Suite, pair: PairEntry, run: RunSpec) -> RunSpec:
     """Return the run in which a student and its teacher train together, of the one that learns from the latter."""
     assert run.schedule is not None  # a student trains
     (peer,) = pair.members
@@ -507,7 +518,7 @@ def _of_each(cell: Cell) -> tuple[Cell, Cell]:
     return own, replace(cell, label=f"{cell.label}{PEERS}", overrides="", standard="", metrics=metrics)
 
 
-def _cell(pair: Pair, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
+def _cell(pair: PairEntry, method: str, label: str, overrides: str, standard: str, runs: Iterable[RunSpec]) -> Cell:
     members = tuple(runs)
     return Cell(
         pair=pair.name,

@@ -277,11 +277,11 @@ def test_a_method_must_serve_both_directions_and_the_reason_names_the_one_it_can
 REFUSED = {
     "a checkpoint": (
         {"pairs": [{"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}]},
-        "pairs[0]: in mutual learning the teacher is trained too: leave its weights out",
+        "pairs[0]: with task mutual, the teacher is trained too: leave its weights out",
     ),
     "several teachers": (
         {"pairs": [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]},
-        "pairs[0]: in mutual learning two networks train together: name one 'teacher'",
+        "pairs[0]: with task mutual, two networks train together: name one 'teacher'",
     ),
     "other data": (
         {"teacher_data": {"name": "digits", "resize": 32}},
