@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from annotated_types import Ge, Le, Len
 from pydantic import (
@@ -47,11 +47,12 @@ TEACHER = "teacher"
 PEERS = f" ({TEACHER})"  # ends the label of the teacher's own row, where both networks of a pair train together
 TRANSFER = "transfer"  # what the file of a `TransferSuite` has for its task
 SUITE_TASKS = sorted({*TASKS, TRANSFER} - {*EVALUATIONS})
+T = TypeVar("T")
 
 
-def repeated(names: Iterable[str]) -> list[str]:
-    """Return the names that occur more than once, sorted."""
-    return sorted(name for name, count in Counter(names).items() if count > 1)
+def repeated(values: Iterable[T]) -> list[T]:
+    """Return the values that occur more than once, in order."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def listed(value: object) -> Sequence[Any]:
@@ -74,10 +75,10 @@ def _label(label: str) -> str:
     return label
 
 
-def _distinct(seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-    if isinstance(seeds, tuple) and len(set(seeds)) < len(seeds):
-        raise ValueError("the same seed twice")
-    return seeds
+def _distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if twice := repeated(numbers):
+        raise ValueError(f"the same number twice: {', '.join(map(str, twice))}")
+    return numbers
 
 
 def _installed(wanted: bool) -> bool:
@@ -109,10 +110,8 @@ def _known_table(table: int | str) -> int | str:
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
-Seeds = Annotated[
-    Annotated[int, Ge(1), Le(MOST_SEEDS)] | Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS)],
-    AfterValidator(_distinct),
-]
+Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS), AfterValidator(_distinct)]
+Seeds = Annotated[int, Ge(1), Le(MOST_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
@@ -394,7 +393,7 @@ class EvaluationEntry(Strict):
     """
     data: DataEntry
     """The data that it is trained and evaluated on; the network sees it in the view that it was trained with."""
-    stages: Annotated[tuple[NonNegativeInt, ...], Len(1)] | None = None
+    stages: Numbers | None = None
     """The stages that probes read, one probe each, counted from 0, the stem; the embedding if not given."""
     most_values: PositiveInt | None = None
     """Most values that a probe reads of a stage: its maps are averaged over a grid that gives no more; 9,000 if not
@@ -411,8 +410,6 @@ class EvaluationEntry(Strict):
         if self.stages is not None and not task.reads_stages:
             readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
             raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
-        if self.stages is not None and len(set(self.stages)) < len(self.stages):
-            raise ValueError("the same stage twice")
         if self.most_values is not None and self.stages is None:
             raise ValueError("'most_values' is for 'stages': name the stages that are read, or leave it out")
         if self.data.view is not None:
@@ -513,11 +510,10 @@ class Suite(SuiteFile):
             yield f"'task_weight' is for students that learn from labels; those of task {task.name} learn from none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             yield f"'data': {reason}"
-        need_labels = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
-        if self.teacher_data is not None and need_labels:
-            reason = unlabelled(self.teacher_data.name, CLASSIFICATION.labels)
-            if reason:
-                yield f"'teacher_data': {reason}"
+        are_tested = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
+        teacher_data = self.teacher_data if are_tested else None
+        if teacher_data is not None and (reason := unlabelled(teacher_data.name, CLASSIFICATION.labels)):
+            yield f"'teacher_data': {reason}"
 
     def _problems_of_peers(self) -> Iterator[str]:
         """Yield what keeps the networks of a pair from training together."""

@@ -12,6 +12,7 @@ from bench import plan
 from bench.suite import load, rows
 from bench.suite.json_schema import json_schema
 from bench.suite.yaml_positions import LARGEST_FILE
+from bench.tasks import TASKS
 from bench.types import RequestError
 from tests.stores import METHODS, SUITE, write_suite
 
@@ -103,6 +104,14 @@ UNKNOWN = {
         {"methods": [{"method": "crd", "kdd": 1.0}]},
         "methods[0]: crd has no parameter 'kdd'. Did you",
     ),
+    "key of one of several teachers": (
+        {"pairs": [{"teachers": [{"network": "resnet14", "chekpoint": "x"}], "student": "resnet8"}]},
+        "pairs[0].teachers[0].chekpoint: unknown key 'chekpoint'. Did you mean 'checkpoint'? Known: accuracy,",
+    ),
+    "kind of evaluation": (
+        {"evaluations": [{"kind": "prob", "data": DATA}]},
+        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, probe, segmentation",
+    ),
     "key beside terms": (
         {"methods": [{"terms": ["at", "sp"], "lable": "x"}]},
         "methods[0]: unknown key 'lable'. Did you mean 'label'? Known: combine, kd, kd_temperature, label,",
@@ -147,6 +156,19 @@ WRONG = {
     "terms beside a method": (
         {"methods": [{"method": "kd", "terms": ["at"]}]},
         "methods[0]: 'method' is not allowed beside 'terms'. With 'terms', each term has",
+    ),
+    "parameter beside terms": (
+        {"methods": [{"terms": ["kd", "at"], "temperature": 2.0}]},
+        "methods[0]: unknown key 'temperature'. Did you mean 'kd_temperature'? Known: combine, kd, kd_temperature, label, "
+        "task_weight, terms. With 'terms', each term has its own method, weight and parameters",
+    ),
+    "value of one of several terms": (
+        {"methods": [{"terms": ["at", {"method": "kd", "weight": -1.0}]}]},
+        "methods[0].terms[1].weight: found -1.0: must be greater than or equal to 0",
+    ),
+    "term without a method": (
+        {"methods": [{"terms": [{"metod": "kd"}]}]},
+        "methods[0].terms[0]: names no method: write {method: NAME}; found 'metod'",
     ),
     "none with a weight": (
         {"methods": [{"method": "none", "weight": 2.0}]},
@@ -232,7 +254,7 @@ WRONG = {
     "no seeds": ({"seeds": 0}, "seeds: found 0: must be greater than or equal to 1"),
     "half a seed": ({"seeds": 1.5}, "seeds: found 1.5: must be a whole number or a list"),
     "empty seeds": ({"seeds": []}, "seeds: found []: must hold at least 1 item(s)"),
-    "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same seed twice"),
+    "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same number twice: 1"),
     "seeds without end": ({"seeds": 10**12}, "seeds: found 1000000000000: must be less than or equal to 1000"),
     "seeds in words": ({"seeds": [1, "b"]}, 'seeds[1]: found "b": must be a whole number'),
     "teacher_seeds": ({"teacher_seeds": "pair"}, "teacher_seeds: found \"pair\": must be 'fixed' or 'paired'"),
@@ -699,6 +721,23 @@ def test_whatever_a_file_reads_it_is_refused_in_words(tmp_path_factory, text):
 def test_the_committed_schema_is_current():
     """Write it again with `python -m bench.suite.json_schema > suites/suite.schema.json`."""
     assert json.loads((SUITES / "suite.schema.json").read_text(encoding="utf-8")) == json_schema()
+
+
+def test_every_property_of_the_schema_has_a_description():
+    described = {}
+    for name, model in json_schema()["$defs"].items():
+        for shape in model.get("anyOf", [model]):
+            described |= {
+                f"{name}.{key}": value.get("description", "") for key, value in shape.get("properties", {}).items()
+            }
+    assert len(described) > 100
+    assert [name for name, text in described.items() if len(text.split()) < 3] == []
+
+
+def test_the_schema_lists_the_tasks_that_there_are():
+    models = json_schema()["$defs"]
+    tasks = models["Suite"]["properties"]["task"]["enum"]
+    assert {*tasks, *models["EvaluationEntry"]["properties"]["kind"]["enum"]} == {*TASKS, "transfer"}
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: path.stem)
