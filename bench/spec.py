@@ -31,14 +31,6 @@ ID_LENGTH = 16  # hex digits of a run's id
 FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
-METRICS: dict[str, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
-    "compression": ("top1", "top5"),
-    "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
-    "mutual": ("top1", "top5", "peer_top1", "peer_top5"),
-    "probe": ("top1", "top5"),
-    "finetune": ("top1", "top5"),
-    "segmentation": ("miou", "pixel_accuracy"),
-}
 
 
 class Strict(BaseModel):
@@ -221,6 +213,22 @@ class RunSpec(Strict):
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the run trains, rather than only evaluate given weights or several teachers together."""
+        return self.schedule is not None
+
+    @property
+    def training(self) -> Schedule:
+        """Return the schedule of a run that trains."""
+        assert self.schedule is not None  # callers have asked `trains`
+        return self.schedule
+
+    @property
+    def trained_by(self) -> str:
+        """Return the id of the run that trains the network which this run is about: another one, or itself."""
+        return self.source or self.id
 
     @property
     def is_ensemble(self) -> bool:

@@ -28,11 +28,11 @@ class Row:
 
     label: str
     method: str
-    terms: tuple[tuple[str, float | None, dict[str, Any]], ...]
-    task_weight: float | None
-    combine: Literal["sum", "mean"]
-    overrides: str
-    standard: str
+    terms: tuple[tuple[str, float | None, dict[str, Any]], ...] = ()
+    task_weight: float | None = None
+    combine: Literal["sum", "mean"] = "sum"
+    overrides: str = ""
+    standard: str = ""
 
 
 def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:

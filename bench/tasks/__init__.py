@@ -13,7 +13,6 @@ from bench.tasks.segmentation import Segmentation
 TASKS: dict[str, Task] = {
     task.name: task for task in (Compression(), CrossModal(), Mutual(), Probe(), FineTune(), Segmentation())
 }
-
 EVALUATIONS: dict[str, Evaluation] = {name: task for name, task in TASKS.items() if isinstance(task, Evaluation)}
 
 

@@ -159,8 +159,8 @@ WRONG = {
     ),
     "parameter beside terms": (
         {"methods": [{"terms": ["kd", "at"], "temperature": 2.0}]},
-        "methods[0]: unknown key 'temperature'. Did you mean 'kd_temperature'? Known: combine, kd, kd_temperature, label, "
-        "task_weight, terms. With 'terms', each term has its own method, weight and parameters",
+        "methods[0]: unknown key 'temperature'. Did you mean 'kd_temperature'? Known: combine, kd, kd_temperature, "
+        "label, task_weight, terms. With 'terms', each term has its own method, weight and parameters",
     ),
     "value of one of several terms": (
         {"methods": [{"terms": ["at", {"method": "kd", "weight": -1.0}]}]},
@@ -727,9 +727,8 @@ def test_every_property_of_the_schema_has_a_description():
     described = {}
     for name, model in json_schema()["$defs"].items():
         for shape in model.get("anyOf", [model]):
-            described |= {
-                f"{name}.{key}": value.get("description", "") for key, value in shape.get("properties", {}).items()
-            }
+            properties = shape.get("properties", {})
+            described |= {f"{name}.{key}": value.get("description", "") for key, value in properties.items()}
     assert len(described) > 100
     assert [name for name, text in described.items() if len(text.split()) < 3] == []
 
