@@ -28,7 +28,7 @@ from bench.launch.provenance import provenance
 from bench.plan import build
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
-from bench.train.lane import MAIN
+from bench.train.learner import MAIN
 from bench.train.loop import evaluate, train_epoch
 from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes
