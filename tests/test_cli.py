@@ -747,7 +747,7 @@ def test_an_interruption_gives_130_and_says_how_to_go_on(first, folder, argument
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "Interrupted. The same command goes on from the last checkpoints."
+    assert err.splitlines()[-1] == "Interrupted. The same command continues from the last checkpoints."
 
 
 def test_the_word_run_may_be_left_out(cli, tmp_path, results):
