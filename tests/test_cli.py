@@ -508,7 +508,7 @@ def test_list_names_all_of_a_kind(cli):
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
-    assert "weight 0.8, cross-entropy beside it 1, version 1" in out
+    assert "weight 0.8, cross-entropy weight 1, version 1" in out
     assert re.search(r"│ n_negatives +│ PositiveInt +│ 16384 +│", out)
 
 
