@@ -1,7 +1,7 @@
 """Sums of products over feature maps, with backward passes that move less memory than autograd's.
 
-Every gradient has the memory layout of its map: that of a channels_last map is channels_last, so adding it to the
 Every gradient has the memory layout of its map: a channels_last map has a channels_last gradient, so adding it to the
+network's gradient is one pass over memory. None of the functions is twice differentiable. For bfloat16 maps, `attention`
 and `squared_error` sum in float32; `gram` multiplies in the precision of its inputs.
 """
 
