@@ -1,8 +1,8 @@
 """Sums of products over feature maps, with backward passes that move less memory than autograd's.
 
 Every gradient has the memory layout of its map: a channels_last map has a channels_last gradient, so adding it to the
-network's gradient is one pass over memory. None of the functions is twice differentiable. For bfloat16 maps, `attention`
-and `squared_error` sum in float32; `gram` multiplies in the precision of its inputs.
+network's gradient is one pass over memory. None of the functions is twice differentiable. For bfloat16 maps,
+`attention` and `squared_error` sum in float32; `gram` multiplies in the precision of its inputs.
 """
 
 from typing import Any
