@@ -18,7 +18,7 @@ COMMAND = "# python run_suite.py"  # begins the entry's first line: how to run i
 
 
 def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
-    """Return the suite files that hold one run and what it needs, by name; the first line of `ENTRY` says how to run it.
+    """Return the suite files that hold one run and what it needs, by name; `ENTRY` begins with how to run it.
 
     Paths of image folders and checkpoints are absolute.
     """
@@ -40,7 +40,7 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
 
 
 def _place(plan: Plan, run: RunSpec) -> tuple[Cell, int]:
-    """Return the first cell that a run serves, and the seed: as one of its runs, by training its network, or a teacher."""
+    """Return the first cell that a run serves, itself, as a teacher, or by training its network; and the seed."""
     for cell in plan.cells:
         for own in cell.runs:
             trained = plan.trained(own)
@@ -60,7 +60,7 @@ def _label(cell: Cell, trained: RunSpec) -> str:
 
 
 def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
-    """Return the suite's document with one pair, one row and one seed; what is no part of a run's identity is left out."""
+    """Return the suite's document with one pair, row and seed, without what is no part of a run's identity."""
     suite, trained = plan.suite, plan.trained(cell.runs[0])
     document: dict[str, Any] = {"title": f"run {run.id}", "task": suite.task, "data": _data(plan, suite.data)}
     if suite.teacher_data is not None:
