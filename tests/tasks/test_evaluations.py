@@ -14,7 +14,7 @@ from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.store import Failure, Store
 from bench.train import loop as train
-from bench.train.build import backbone_data, build_network
+from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
 
