@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from bench.plan import OPEN, Cell, Plan, run_status
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.spec import RunSpec, column
+from bench.spec import RunSpec
 from bench.store import Store
 from bench.suite import NONE, TEACHER
 from bench.tasks import Metric, task_of
@@ -199,6 +199,10 @@ class Frame:
         """Return the rows of the tables."""
         return list(dict.fromkeys(one.label for one in self.summaries))
 
+    def has_published(self, column: Column) -> bool:
+        """Return whether the paper prints any number of a column."""
+        return any(self.at(*column, label).published is not None for label in self.labels)
+
     @cached_property
     def primary(self) -> list[Summary]:
         """Return one summary per cell: that of the metric by which the best epoch is found."""
@@ -223,7 +227,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     for cell in plan.cells:
         for metric, recorded in cell.metrics.items():
             number = printed.get((cell.pair, cell.label, metric))
-            network, kind = _kind(cell.runs[0], recorded)
+            network, kind = task_of(cell.runs[0]).measured(recorded)
             rows = []
             for run in cell.runs:
                 status, reason = statuses[run.id]
@@ -254,13 +258,6 @@ def results_frame(plan: Plan, store: Store) -> Frame:
             measurements += rows
             summaries.append(_summary(cell, network, kind, rows))
     return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
-
-
-def _kind(run: RunSpec, recorded: str) -> tuple[str, Metric]:
-    """Return which network and which metric a name in a run's record stands for."""
-    task = task_of(run)
-    kinds = {column(network, metric.name): (network, metric) for network in task.networks for metric in task.metrics}
-    return kinds[recorded]
 
 
 def _teacher_seed(run: RunSpec, plan: Plan) -> int | None:

@@ -54,6 +54,15 @@ class Task:
         """Return the names under which a run records the metrics of one of its networks."""
         return [column(network, metric.name) for metric in self.metrics]
 
+    def measured(self, recorded: str) -> tuple[str, Metric]:
+        """Return the network and the metric that a name in a run's record stands for."""
+        return next(
+            (network, metric)
+            for network in self.networks
+            for metric in self.metrics
+            if column(network, metric.name) == recorded
+        )
+
     # planning
 
     def student(self, run: RunSpec, teacher_data: DataSpec) -> RunSpec:
