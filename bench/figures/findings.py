@@ -67,7 +67,8 @@ class Findings:
 
     def results(self, cell: Cell) -> dict[int, float]:
         """Return the last epoch's metric in percent of each seed that is done; nothing for a cell without a metric."""
-        return next((one.by_seed for one in self.frame.tabled if one.cell is cell), {})
+        metric = metric_of(cell)
+        return next((one.by_seed for one in self.frame.tabled if one.cell is cell and one.recorded == metric), {})
 
     def has_failed(self, run: RunSpec) -> bool:
         """Return whether a run came to nothing: it failed or diverged."""

@@ -41,26 +41,18 @@ class Measurement:
     """A row of the frame: one metric of one seed of a cell.
 
     Attributes:
-        suite: the suite's name.
-        pair: `<teacher>-><student>`.
-        teacher: name of the teacher's network.
-        student: name of the student's network.
-        label: of the table's row.
         method: registered name(s), `teacher` or `none`.
         parameters: what differs from the method's defaults, "" if nothing does.
         network: the network of the run that is measured: `student` or `peer`.
-        seed: the run's.
-        teacher_seed: of the run that trained the (first) teacher; None where there is no teacher.
+        teacher_seed: of the run that trained the first teacher; None where there is no teacher.
         evaluation: which evaluation it is, "" where a row has only one.
-        metric: as tables name it.
-        recorded: as the record names it.
+        metric: as tables name it; `recorded` is its name in the record.
         value: after the last epoch, in percent; None without a record.
         best: at the best epoch, in percent; None without one.
         epoch: the last epoch; 0 for what is only evaluated, None without a record.
         published: the number that the paper prints, in percent, or None.
-        status: of the run: done, running, waiting, diverged, failed or inapplicable.
-        reason: why the run is not done, or "".
-        run: its id.
+        status: of the run: done, running, waiting, diverged, failed or inapplicable; `reason` says why it is not done.
+        run: the run's id.
     """
 
     suite: str
@@ -87,20 +79,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of a cell, over its seeds.
+    """One metric of a cell, over its seeds; numbers are in percent, and None where there are too few seeds.
 
     Attributes:
-        cell: which cell.
-        metric: as tables name it.
-        recorded: as the records name it.
-        title: as axes and captions name it.
+        metric: as tables name it; `recorded` is its name in the records, `title` that on axes.
         in_tables: whether the tables that people read show it.
         network: the network that is measured: `student` or `peer`.
-        seeds: the finished ones.
-        values: their values in percent, in the same order.
-        mean: of the values; None if there are none.
-        std: of the values, with n - 1; None for fewer than two.
-        best_mean: mean of the best epochs' values; None if there are none.
+        seeds: the finished ones, in the order of `values`.
+        mean: of the last epochs' values; `std` has n - 1.
+        best_mean: of the best epochs' values.
         published: the number that the paper prints, or None.
         status: done, partial (fewer seeds than asked for), running, waiting, diverged, failed or inapplicable.
         reason: why it is not done, or "".
@@ -160,15 +147,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Frame:
-    """The results of a plan; see the module.
-
-    Attributes:
-        plan: what was asked for.
-        measurements: in the plan's order of cells; within a cell by metric, then seed.
-        summaries: in the plan's order of cells; within a cell by metric.
-        records: by run id, of the plan's finished runs.
-        statuses: (status, reason) by run id, of all the plan's runs.
-    """
+    """The results of a plan, in its order of cells, then by metric and seed; see the module."""
 
     plan: Plan
     measurements: Sequence[Measurement]

@@ -17,39 +17,22 @@ from bench.suite import NONE
 
 
 def _greek(letter: str) -> str:
-    """Return LaTeX's command for a Greek letter, which is its name but for Unicode's "lamda"."""
+    """Return LaTeX's name for a Greek letter, which is Unicode's but for "lamda"."""
     name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
-    command = name.capitalize() if letter.isupper() else name.lower()
-    return f"\\{command}"
+    return name.capitalize() if letter.isupper() else name.lower()
 
 
 UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
-TEX = {
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≠": r"$\neq$",
-    "≈": r"$\approx$",
-    "∞": r"$\infty$",
-    "\N{MINUS SIGN}": "$-$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    BREAK: r"\allowbreak{}",
-    "[": "{[}",  # a bracket or a star after a row's end would be an option of that end
-    "]": "{]}",
-    "*": "{*}",
-    "|": r"\textbar{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "→": r"$\to$",
-    "—": "---",
-    "†": r"$\dagger$",
-}
-TEX |= {letter: f"${_greek(letter)}$" for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
+MATHS = {"≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "±": "pm", "†": "dagger"}
+MATHS |= {"↑": "uparrow", "↓": "downarrow", "→": "to"}
+MATHS |= {letter: _greek(letter) for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
+NAMED = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum", "|": "textbar"}
+NAMED |= {"<": "textless", ">": "textgreater", BREAK: "allowbreak"}
+TEX = {"\N{MINUS SIGN}": "$-$", "—": "---"}
+TEX |= {sign: rf"$\{name}$" for sign, name in MATHS.items()}
+TEX |= {character: rf"\{name}{{}}" for character, name in NAMED.items()}
 TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+TEX |= {character: f"{{{character}}}" for character in "[]*"}  # or they would be an option of a row's end
 # what LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs that its first font has
 PRINTED = {chr(code) for code in range(0x20, 0x7F)}
 PRINTED |= {chr(code) for code in range(0xA1, 0x180)}

@@ -102,14 +102,8 @@ def _box(one: Summary, index: int) -> dict[str, Any]:
     if one.mean is not None:
         shown, spread = number(one).split(" ", 1)
         spread += f" ({one.arrow})" if one.arrow else ""
-    return {
-        "index": index,
-        "value": one.mean,
-        "mean": shown,
-        "spread": spread,
-        "place": one.place,
-        "status": one.status,
-    }
+    text = {"mean": shown, "spread": spread, "status": one.status}
+    return {"index": index, "value": one.mean, "place": one.place, **text}
 
 
 def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
