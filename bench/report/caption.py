@@ -6,7 +6,7 @@ from bench.plan import Cell, Plan
 from bench.report.paper import KD, row_named, settings_used
 from bench.spec import DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
-from bench.tasks import TASKS, Evaluation, Task, task_of
+from bench.tasks import TASKS, Evaluation, task_of
 
 TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # of teachers trained otherwise
 
@@ -21,11 +21,9 @@ def protocol(plan: Plan) -> str:
         f"parentheses; {len(plan.suite.seed_list)} asked for; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
+        "" if plan.suite.evaluations else TASKS[plan.suite.task].caption,
+        *_teachers(plan),
     ]
-    task = _task(plan)
-    if task is not None and task.caption and not plan.suite.evaluations:
-        sentences.append(task.caption)
-    sentences += _teachers(plan)
     student = _student(plan)
     if student is None or student.data.name != "imagenet":  # there, paper and code have the same temperature, and no FT
         sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
@@ -34,7 +32,7 @@ def protocol(plan: Plan) -> str:
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def published_source(plan: Plan) -> str:
@@ -42,11 +40,6 @@ def published_source(plan: Plan) -> str:
     assert plan.suite.published is not None  # or no number is published
     source = f"{plan.suite.published.source}, table {plan.suite.published.table}"
     return f"Published: {source}; the difference is the last epoch's mean less the published number."
-
-
-def _task(plan: Plan) -> Task | None:
-    """Return the task that the suite's students learn by; None where they are other suites'."""
-    return TASKS.get(plan.suite.task)
 
 
 def _student(plan: Plan) -> RunSpec | None:
@@ -83,24 +76,21 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             f"{task.sentence(run.head)}, trained on {_described(run.data)} for {run.schedule.epochs} epochs "
             f"(rate {run.schedule.lr:g}, batch {run.schedule.batch_size}, {_arithmetic(run.schedule)})"
         )
-        shown = [name for name, recorded in cell.metrics.items() if task.measured(recorded)[1].in_tables]
+        shown = [name for name, metric in zip(cell.metrics, task.metrics, strict=True) if metric.in_tables]
         ways.setdefault(how, {}).update(dict.fromkeys(shown))
     for how, names in ways.items():
         yield f"{', '.join(names)}: {how}."
     student = _student(plan)
     if student is not None and student.schedule is not None:
         yield f"Students trained on {_seen(student.data)} for {student.schedule.epochs} epochs."
-    task_trained = _task(plan)
-    if task_trained is not None and task_trained.caption:
-        yield task_trained.caption
+    yield TASKS[plan.suite.task].caption
 
 
 def _marks(plan: Plan) -> Iterator[str]:
     """Yield a sentence on how the tables set rows off."""
     rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
     if len(rows) > 1:
-        task = _task(plan)
-        apart = ", students and teachers apart" if task is not None and task.trains_teachers else ""
+        apart = ", students and teachers apart" if TASKS[plan.suite.task].trains_teachers else ""
         arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
         yield f"Of the methods the best is bold, the second underlined{apart}{arrows}."
 

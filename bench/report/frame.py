@@ -204,9 +204,9 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     measurements: list[Measurement] = []
     summaries: list[Summary] = []
     for cell in plan.cells:
-        for metric, recorded in cell.metrics.items():
+        kinds = task_of(cell.runs[0]).metrics
+        for (metric, recorded), kind in zip(cell.metrics.items(), kinds, strict=True):
             number = printed.get((cell.pair, cell.label, metric))
-            network, kind = task_of(cell.runs[0]).measured(recorded)
             rows = []
             for run in cell.runs:
                 status, reason = statuses[run.id]
@@ -219,7 +219,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                     label=cell.label,
                     method=cell.method,
                     parameters=cell.overrides,
-                    network=network,
+                    network=cell.network,
                     seed=run.seed,
                     teacher_seed=_teacher_seed(run, plan),
                     evaluation=cell.evaluation,
@@ -235,7 +235,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                 )
                 rows.append(row)
             measurements += rows
-            summaries.append(_summary(cell, network, kind, rows))
+            summaries.append(_summary(cell, kind, rows))
     return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
 
 
@@ -245,7 +245,7 @@ def _teacher_seed(run: RunSpec, plan: Plan) -> int | None:
     return plan.runs[teachers[0]].seed if teachers else None
 
 
-def _summary(cell: Cell, network: str, kind: Metric, rows: Sequence[Measurement]) -> Summary:
+def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
     """Return the summary of a cell's metric, before it is compared with others."""
     values = {row.seed: row.value for row in rows if row.value is not None}
     best = [row.best for row in rows if row.best is not None]
@@ -256,7 +256,7 @@ def _summary(cell: Cell, network: str, kind: Metric, rows: Sequence[Measurement]
         recorded=rows[0].recorded,
         title=kind.title,
         in_tables=kind.in_tables,
-        network=network,
+        network=cell.network,
         seeds=tuple(values),
         values=tuple(values.values()),
         mean=mean(values.values()) if values else None,

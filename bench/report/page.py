@@ -145,7 +145,8 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
     status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
     task = task_of(run)
-    shown = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
+    names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
+    series = [column(network, name) for name in names for network in task.networks]
     return {
         "seed": run.seed,
         "status": status,
@@ -157,9 +158,7 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
         "wall_s": record.get("wall_s"),
         "made": made.index(origin_of(record)) if record else None,
         "every": _step(len(epochs)),
-        "curves": {
-            series: curve(epochs, series) for name in shown for series in (column(one, name) for one in task.networks)
-        },
+        "curves": {name: curve(epochs, name) for name in series},
     }
 
 

@@ -54,14 +54,10 @@ class Task:
         """Return the names under which a run records the metrics of one of its networks."""
         return [column(network, metric.name) for metric in self.metrics]
 
-    def measured(self, recorded: str) -> tuple[str, Metric]:
-        """Return the network and the metric that a name in a run's record stands for."""
-        return next(
-            (network, metric)
-            for network in self.networks
-            for metric in self.metrics
-            if column(network, metric.name) == recorded
-        )
+    @property
+    def recorded(self) -> list[str]:
+        """Return the names under which a run records the metrics of all its networks."""
+        return [name for network in self.networks for name in self.columns(network)]
 
     # planning
 

@@ -32,7 +32,8 @@ from bench.store import store as store_module
 from bench.types import RequestError
 
 RUN = "0123456789abcdef"
-HOLDER = "import sys; from bench.store.store import *; print(Store(Path(sys.argv[1])).claim(sys.argv[2]), flush=True); input()"
+IMPORTS = "import sys; from bench.store.store import *"
+HOLDER = f"{IMPORTS}; print(Store(Path(sys.argv[1])).claim(sys.argv[2]), flush=True); input()"
 DATA = DataSpec(name="digits", classes=10, size=(32, 32), mean=(0.3,) * 3, std=(0.3,) * 3, augment="crop")
 SPEC = RunSpec(
     student=NetworkSpec(network="resnet8"),
