@@ -1,4 +1,4 @@
-"""The command line. What needs torch imports it where it is used, so that `--help` answers at once."""
+"""The command line. Whatever needs torch is imported inside the command that uses it, so that `--help` is instant."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 class Device(StrEnum):
-    """Where to train."""
+    """The devices that `--device` accepts."""
 
     auto = "auto"
     cpu = "cpu"
@@ -46,7 +46,7 @@ class Device(StrEnum):
 
 
 class Kind(StrEnum):
-    """What `list` lists."""
+    """What `list` can list."""
 
     methods = "methods"
     models = "models"
@@ -55,31 +55,31 @@ class Kind(StrEnum):
 
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs and tables are kept.")]
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where data sets lie or are downloaded to.")]
-Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label, or else method, matches.")]
-Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")]
-Where = Annotated[Device, typer.Option("--device", help="Where to train.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.")]
+Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label (or, failing that, method) matches.")]
+Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs, as `teacher->student`, that match.")]
+Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
 Seeds = Annotated[
-    int | None, typer.Option("--seeds", metavar="N", min=1, help="Number of seeds instead of the suite's.")
+    int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, such as training.epochs=2."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file kept elsewhere.")]
+Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.")]
 
 
 class Answer(Console):
-    """Standard output; when its reader leaves early, as `| head` does, the exit status stays what it is."""
+    """Standard output that keeps the exit status when its reader closes early, as in `| head`."""
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence."""
+        """Send the rest of the output nowhere."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answers(command: Callable[P, int]) -> Callable[P, None]:
-    """Turn a command's result into the exit status, and its errors into one message each."""
+    """Return the command with its result turned into the exit status, and each of its errors into one message."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -90,7 +90,7 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
             typer.echo(str(error), err=True)
             status = WRONG_REQUEST
         except KeyboardInterrupt:
-            typer.echo("Interrupted. The same command goes on from the last checkpoints.", err=True)
+            typer.echo("Interrupted. The same command continues from the last checkpoints.", err=True)
             status = INTERRUPTED
         raise typer.Exit(status)
 
@@ -98,7 +98,8 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
 
 
 @app.command(
-    "run", help="Train what a suite still lacks, and write its tables and figures. The word `run` may be left out."
+    "run",
+    help="Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted.",
 )
 @answers
 def run_command(
@@ -111,14 +112,16 @@ def run_command(
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Submit it as jobs to the cluster, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and write nothing.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed, diverged or was refused.")
+        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged or were refused.")
     ] = False,
-    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
+    ] = False,
 ) -> int:
-    """Train what a suite still lacks."""
+    """Return the exit status of training whatever is missing from a suite."""
     from bench.plan.status import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
@@ -142,7 +145,7 @@ def run_command(
             return _submit(work, plan, store, methods, suite, wanted, retried)
         train(work, devices(device.value), retried)
     answer = _answer(plan, store, methods, wanted)
-    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
+    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all processes have died
 
 
 @app.command("status", help="Show what is done, running, failed (with reasons) and waiting.")
@@ -154,7 +157,7 @@ def status(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Show where a suite stands."""
+    """Show the status of a suite's cells and jobs."""
     from bench.launch.jobs import tasks
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
@@ -162,7 +165,7 @@ def status(
     try:
         jobs = tasks(store)
     except RequestError as error:
-        typer.echo(f"warning: {error}. What follows is from the store alone", err=True)
+        typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
         jobs = []
     _say([cells_table(plan, store), *job_lines(plan, store, jobs)])
     for warning in changed_methods(plan, store, methods):
@@ -170,10 +173,10 @@ def status(
     return OK
 
 
-@app.command("cancel", help="End a suite's jobs on the cluster, and no others.")
+@app.command("cancel", help="Cancel a suite's jobs on the cluster, and no others.")
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """End a suite's jobs."""
+    """Cancel a suite's jobs."""
     from bench.launch.jobs import cancel, tasks
     from bench.suite import check_name
 
@@ -181,7 +184,7 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     left = [task for task in tasks(_store(results), suite.stem) if task.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to be cancelled"])
+    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to cancel"])
     return OK
 
 
@@ -194,28 +197,28 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write the tables and all that is made of them."""
+    """Write the tables, and everything that is made from them."""
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, methods, list(plan.runs.values()), anew=True)
+    return _answer(plan, store, methods, list(plan.runs.values()), always=True)
 
 
-@app.command("cost", help="Measure what each row's training step costs; write cost.csv and its figures.")
+@app.command("cost", help="Measure what a training step of each row costs; write cost.csv and its figures.")
 @answers
 def cost(
     suite: SuiteFile,
     only: Only = "*",
     pairs: Pairs = "*",
     changes: Set = None,
-    device: Annotated[Device, typer.Option("--device", help="Where to measure.")] = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that count; times are their medians.")] = 7,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what the rows of a suite cost."""
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # against the profiler's warnings; read as torch starts
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     from bench.cost import costs, write
     from bench.launch.launcher import Settings, choose_device
     from bench.terminal.tables import cost_table
@@ -230,24 +233,24 @@ def cost(
     return RUN_FAILED if any(one.failed for one in found) else OK
 
 
-@app.command("list", help="List methods, models, datasets or suites; with a name, all about one.")
+@app.command("list", help="List methods, models, datasets or suites; with a name, describe one of them.")
 @answers
 def list_command(
-    kind: Kind,
-    name: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
     plugin: Plugin = None,
 ) -> int:
-    """List what there is."""
+    """List what is available."""
     from bench.terminal.listing import listing
 
     _say(listing(kind.value, name, plugin or ()))
     return OK
 
 
-@app.command("show", help="Show one run: specification, curve, where its numbers come from, how to repeat it.")
+@app.command("show", help="Show one run: specification, curve, where its numbers come from, and how to repeat it.")
 @answers
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its beginning.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
@@ -263,10 +266,10 @@ def _width() -> int:
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    """Print tables and texts; where no terminal sets the width, every table is as wide as what it holds."""
+    """Print tables and texts; without a terminal, every table is as wide as its content."""
     console = Answer(width=_width(), emoji=False, highlight=False)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))  # a line stays one, to be copied or piped on
+        console.print(part, soft_wrap=isinstance(part, str))  # a line is not broken, so that it can be copied or piped
 
 
 def _plan(
@@ -277,7 +280,7 @@ def _plan(
     plugin: Sequence[Path] | None,
     trains: bool = False,
 ) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return a suite's plan and store, and the methods; without training, a file that is gone is no error."""
+    """Return a suite's plan and store, and the methods; a file that is gone is an error only if `trains`."""
     from bench.plan import build
     from bench.suite import load
     from methods import catalog
@@ -293,21 +296,21 @@ def _plan(
 
 
 def _store(results: Path) -> "Store":
-    """Return the store in a folder.
+    """Return the store in a folder, which need not exist.
 
     Raises:
-        RequestError: there is a file in the folder's place.
+        RequestError: the folder, or one above it, is a file.
     """
     from bench.store import Store
 
     for path in (results, *results.parents):
         if path.is_file():
-            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is made if it is not there")
+            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
     return Store(results)
 
 
 def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
-    """Return the cells whose label, or else method, and whose pair match, in the plan's order.
+    """Return the cells whose pair and label match, in the plan's order; if no label matches, methods are compared.
 
     Raises:
         RequestError: nothing matches.
@@ -317,7 +320,7 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
         return fnmatchcase(text.lower(), pattern.lower())
 
     in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
-    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD besides
+    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD too
     cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
     if not cells:
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
@@ -335,21 +338,21 @@ def _submit(
     wanted: "Sequence[RunSpec]",
     retried: set[str],
 ) -> int:
-    """Submit jobs, and say where to look; return the exit status."""
+    """Submit jobs, and print where to look; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import is_open
 
     found = submit(work, suite, wanted, retried)
     if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, methods, wanted)  # what was open cannot be trained
+        return _answer(plan, store, methods, wanted)  # the runs that were open cannot be trained
     arrays: dict[str, list[Task]] = {}
     for task in found:
         arrays.setdefault(task.job.partition("_")[0], []).append(task)
     for job, members in arrays.items():
         runs = sum(len(task.runs) for task in members)
-        waits = ", after what they need" if members[0].reason else ""
+        waits = ", after the jobs they depend on" if members[0].reason else ""
         _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
-    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: jobs have it already"])
+    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: all runs are in jobs already"])
     where = [str(suite), "--results", str(work.results)]
     settings = [f"--set={change}" for change in plan.changes]
     plugins = [f"--plugin={path}" for path in work.plugins]
@@ -360,16 +363,16 @@ def _submit(
 
 
 def _answer(
-    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", anew: bool = False
+    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
 ) -> int:
-    """Write and print the tables, and write all that is made of them; return the exit status.
+    """Write and print the tables, and write everything that is made from them; return the exit status.
 
     Args:
-        plan: the suite's.
-        store: its results.
-        methods: by name.
+        plan: the suite's plan.
+        store: where its runs are.
+        methods: the methods by name.
         wanted: the runs whose failure decides the exit status.
-        anew: whether to write it even if no table has changed since: it takes seconds.
+        always: whether to write it even if no table has changed, which takes seconds.
     """
     from bench.plan.status import run_status
     from bench.report.tables import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
@@ -379,7 +382,7 @@ def _answer(
     _say(results_table(frame, _width()))
     folder = store.suite_folder(plan.name)
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
-    if anew or not is_reported(frame, store):
+    if always or not is_reported(frame, store):
         from bench import figures  # takes a second to import
 
         figures.write(plan, store, methods)
@@ -407,8 +410,8 @@ def _dry_run(
 
 
 def main() -> None:
-    """Run the command line; `run_suite.py SUITE.yaml` stands for `run_suite.py run SUITE.yaml`."""
-    # threads that wait for each other soon sleep: as fast on a machine of one's own, ten times as fast on a shared one
+    """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
+    # waiting threads go to sleep soon: no slower on an idle machine, ten times as fast on a shared one
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}

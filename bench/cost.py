@@ -29,9 +29,11 @@ from bench.plan import Cell, Plan
 from bench.spec import NetworkSpec, RunSpec
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER
-from bench.train.build import build_lane, build_network, network_shapes, placed
-from bench.train.lane import INITIAL, Lane, Teacher, failure_of
+from bench.train.build import build_lane
+from bench.train.lane import Lane, failure_of
+from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import teacher_features
+from bench.train.networks import build_network, network_shapes, placed
 from bench.train.precision import set_products
 from bench.types import Batch, RequestError
 from methods import Method
@@ -380,7 +382,7 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
 
 def _own(lane: Lane, step_ms: float, plain_ms: float) -> float:
     """Return what a lane's step takes beyond the undistilled student's, in percent of the latter."""
-    own_ms = step_ms - plain_ms if lane.trains_student else step_ms
+    own_ms = step_ms - plain_ms if lane.learner.trains_network else step_ms
     return 100 * own_ms / plain_ms
 
 

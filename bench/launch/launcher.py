@@ -25,9 +25,11 @@ from bench.plan.status import is_open
 from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
 from bench.tasks import task_of
-from bench.train.build import backbone_data, build_lane, build_network, inapplicable, placed, teacher_shapes
-from bench.train.lane import Clock, Lane, Teacher, failure_of
+from bench.train.build import build_lane, inapplicable
+from bench.train.lane import Clock, Lane, failure_of
+from bench.train.learner import Teacher
 from bench.train.loop import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
+from bench.train.networks import backbone_data, build_network, placed, teacher_shapes
 from bench.train.outputs import outputs
 from bench.train.precision import set_products
 from bench.train.processes import Group, ProcessLostError, started

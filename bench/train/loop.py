@@ -16,7 +16,8 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
-from bench.train.lane import MAIN, Clock, Lane, Teacher
+from bench.train.lane import Clock, Lane
+from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
 from bench.train.processes import ALONE, Group

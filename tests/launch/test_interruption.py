@@ -18,7 +18,8 @@ from bench.launch import launcher as launch
 from bench.plan import build
 from bench.store import CHECKPOINT, CLAIM, Store
 from bench.suite import load
-from bench.train.lane import INITIAL, MAIN, Clock
+from bench.train.lane import Clock
+from bench.train.learner import INITIAL, MAIN
 from methods import catalog
 from tests.train.conftest import Silent, document, rows, weights
 

@@ -17,7 +17,7 @@ from bench.launch.launcher import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
 from bench.terminal.status import describe
-from bench.train.build import build_network
+from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.train.conftest import cell, rows, weights
 

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.data.batches import TrainingData, Viewer
 from bench.spec import Schedule
 from bench.tasks import TASKS
-from bench.train.lane import INITIAL, MAIN, Clock, Lane, learning_rate
+from bench.train.lane import Clock, Lane
+from bench.train.learner import INITIAL, MAIN, learning_rate
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
 from methods import _banks
 from tests.train.conftest import cell, rows
@@ -38,7 +39,7 @@ def test_the_optimizer_follows_the_schedule(cohort):
     seen = []
     while not lane.done:
         epoch([lane], data, teachers)
-        seen.append(lane.optimizer.param_groups[0]["lr"])
+        seen.append(lane.learner.optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([0.05, 0.005])
 
 
@@ -84,7 +85,7 @@ def test_the_main_stage_starts_with_momentum_from_zero(cohort):
     lanes, data, teachers, _ = cohort()
     lane = lanes["AB"]
     epoch([lane], data, teachers)
-    assert not lane.optimizer.state
+    assert not lane.learner.optimizer.state
 
 
 def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):

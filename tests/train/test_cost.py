@@ -16,7 +16,7 @@ from torch import nn
 from bench.cli import main
 from bench.cost import Cost, Stopwatch, measure, peak_bytes, stand_in, write
 from bench.store import Store
-from bench.train.lane import MAIN
+from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
 from benchmarks.__main__ import main as benchmark
 from benchmarks.__main__ import resident_peak
