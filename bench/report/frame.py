@@ -38,81 +38,51 @@ SEVERITY = ("failed", "diverged", "inapplicable", "running", "waiting")  # the f
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row of the frame: one metric of one seed of a cell.
-
-    Attributes:
-        method: registered name(s), `teacher` or `none`.
-        parameters: what differs from the method's defaults, "" if nothing does.
-        network: the network of the run that is measured: `student` or `peer`.
-        teacher_seed: of the run that trained the first teacher; None where there is no teacher.
-        evaluation: which evaluation it is, "" where a row has only one.
-        metric: as tables name it; `recorded` is its name in the record.
-        value: after the last epoch, in percent; None without a record.
-        best: at the best epoch, in percent; None without one.
-        epoch: the last epoch; 0 for what is only evaluated, None without a record.
-        published: the number that the paper prints, in percent, or None.
-        status: of the run: done, running, waiting, diverged, failed or inapplicable; `reason` says why it is not done.
-        run: the run's id.
-    """
+    """A row of the frame: one metric of one seed of a cell. Numbers are in percent; None where there is no record."""
 
     suite: str
-    pair: str
+    pair: str  # `<teacher>-><student>`
     teacher: str
     student: str
-    label: str
-    method: str
-    parameters: str
-    network: str
+    label: str  # of the table's row
+    method: str  # registered name(s), `teacher` or `none`
+    parameters: str  # what differs from the method's defaults
+    network: str  # the network of the run that is measured: `student` or `peer`
     seed: int
-    teacher_seed: int | None
-    evaluation: str
-    metric: str
-    recorded: str
-    value: float | None
-    best: float | None
-    epoch: int | None
-    published: float | None
-    status: str
-    reason: str
-    run: str
+    teacher_seed: int | None  # of the run that trained the first teacher, if there is one
+    evaluation: str  # "" where a row has only one
+    metric: str  # as tables name it
+    recorded: str  # as the record names it
+    value: float | None  # after the last epoch
+    best: float | None  # at the best epoch, if there are epochs
+    epoch: int | None  # the last one; 0 for what is only evaluated
+    published: float | None  # the number that the paper prints, if it has one
+    status: str  # of the run: done, running, waiting, diverged, failed or inapplicable
+    reason: str  # why the run is not done, or ""
+    run: str  # the run's id
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of a cell, over its seeds; numbers are in percent, and None where there are too few seeds.
-
-    Attributes:
-        metric: as tables name it; `recorded` is its name in the records, `title` that on axes.
-        in_tables: whether the tables that people read show it.
-        network: the network that is measured: `student` or `peer`.
-        seeds: the finished ones, in the order of `values`.
-        mean: of the last epochs' values; `std` has n - 1.
-        best_mean: of the best epochs' values.
-        published: the number that the paper prints, or None.
-        status: done, partial (fewer seeds than asked for), running, waiting, diverged, failed or inapplicable.
-        reason: why it is not done, or "".
-        is_open: whether a run of the cell is still to be trained, and can be.
-        place: 1 for the best and 2 for the second of a column's finished methods; 0 where there is nothing to compare.
-        arrow: `↑` or `↓` where a finished method is above or below a finished KD, else "".
-    """
+    """One metric of a cell, over its seeds. Numbers are in percent; None where there are too few seeds."""
 
     cell: Cell
-    metric: str
-    recorded: str
-    title: str
-    in_tables: bool
-    network: str
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]
+    metric: str  # as tables name it
+    recorded: str  # as the records name it
+    title: str  # as axes name it
+    in_tables: bool  # whether the tables that people read show it
+    network: str  # the network of the runs that is measured: `student` or `peer`
+    seeds: tuple[int, ...]  # the finished ones
+    values: tuple[float, ...]  # theirs, after the last epoch
     mean: float | None
-    std: float | None
-    best_mean: float | None
-    published: float | None
-    status: str
-    reason: str
-    is_open: bool
-    place: int = 0
-    arrow: str = ""
+    std: float | None  # with n - 1
+    best_mean: float | None  # of the best epochs' values
+    published: float | None  # the number that the paper prints, if it has one
+    status: str  # done, partial (fewer seeds than asked for), running, waiting, diverged, failed or inapplicable
+    reason: str  # why it is not done, or ""
+    is_open: bool  # whether a run of the cell is still to be trained, and can be
+    place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
+    arrow: str = ""  # `↑` or `↓` where a finished method is above or below a finished KD
 
     @property
     def pair(self) -> str:

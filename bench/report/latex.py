@@ -47,13 +47,7 @@ def escape_tex(text: str) -> str:
     """
     plain = unicodedata.normalize("NFC", text.replace("->", "→"))
     breakable = re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
-    return "".join(_tex_character(character) for character in breakable)
-
-
-def _tex_character(character: str) -> str:
-    if character in TEX:
-        return TEX[character]
-    return character if character in PRINTED else f"U+{ord(character):04X}"
+    return "".join(TEX.get(one, one if one in PRINTED else f"U+{ord(one):04X}") for one in breakable)
 
 
 def _number(text: str) -> str:
@@ -79,20 +73,12 @@ LATEX = Style(
 
 @dataclass(frozen=True)
 class Float:
-    """A table of a LaTeX document.
-
-    Attributes:
-        caption: what it shows.
-        key: what stands after `tab:` in its label.
-        table: its columns.
-        rows: the label and the texts of each row.
-        notes: what the marks in the texts mean.
-    """
+    """A table of a LaTeX document."""
 
     caption: str
-    key: str
-    table: Layout
-    rows: list[list[str]]
+    key: str  # what stands after `tab:` in its label
+    table: Layout  # its columns
+    rows: list[list[str]]  # the label and the texts of each row
     notes: list[str]
 
 

@@ -18,21 +18,13 @@ INCOMPLETE = "not all seeds are there; see n"
 
 @dataclass(frozen=True)
 class Layout:
-    """Methods by row, pairs by column.
+    """Methods by row, pairs by column."""
 
-    Attributes:
-        headings: of each column: its pair, its metric or both.
-        networks: (teacher, student) of each column.
-        metrics: of each column; empty where the whole table is about top-1 accuracy.
-        rows: (label, (result, mark) of each column).
-        notes: (mark, what it means).
-    """
-
-    headings: list[str]
-    networks: list[tuple[str, str]]
-    metrics: list[str]
-    rows: list[tuple[str, list[tuple[Summary, str]]]]
-    notes: list[tuple[str, str]]
+    headings: list[str]  # of each column: its pair, its metric or both
+    networks: list[tuple[str, str]]  # (teacher, student) of each column
+    metrics: list[str]  # of each column; empty where the whole table is about top-1 accuracy
+    rows: list[tuple[str, list[tuple[Summary, str]]]]  # (label, (result, mark) of each column)
+    notes: list[tuple[str, str]]  # (mark, what it means)
 
 
 def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:

@@ -32,19 +32,12 @@ def row_named(cells: Sequence[Cell], name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Improvement:
-    """The paper's average relative improvement over a method, as shares (1 is 100 %).
-
-    Attributes:
-        mean: over pairs; None if there is none.
-        median: likewise.
-        n: pairs that count.
-        left_out: pairs in which the method is not above the student.
-    """
+    """The paper's average relative improvement over a method, as shares (1 is 100 %); None where no pair counts."""
 
     mean: float | None
     median: float | None
-    n: int
-    left_out: int
+    n: int  # pairs that count
+    left_out: int  # pairs in which the method is not above the student
 
 
 def relative_improvement(ours: Sequence[float], other: Sequence[float], student: Sequence[float]) -> Improvement:

@@ -34,13 +34,9 @@ FEWEST_RESAMPLED = 3  # of two samples the bootstrap knows no more than their ra
 
 @dataclass(frozen=True)
 class Gain:
-    """How much one sample's paired values are above another's.
+    """How much one sample's paired values are above another's: the mean of their differences.
 
-    Attributes:
-        n: number of pairs of values.
-        mean: of the differences.
-        interval: the bootstrap's for that mean; None for fewer than three values, or differences without spread.
-        p: of Student's paired t-test; None for one value, or differences without spread.
+    The bootstrap interval is None for fewer than three values, the t-test's p for one; both without any spread.
     """
 
     n: int
@@ -58,7 +54,7 @@ def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
     interval = None
     if n >= FEWEST_RESAMPLED:
         # percentile: BCa's acceleration is undefined or wild for the three to five seeds that a suite has
-        found = scipy.stats.bootstrap(
+        bounds = scipy.stats.bootstrap(
             (differences,),
             np.mean,
             n_resamples=RESAMPLES,
@@ -66,34 +62,24 @@ def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
             method="percentile",
             rng=np.random.default_rng(0),  # the same store gives the same file
         ).confidence_interval
-        interval = (float(found.low), float(found.high))
+        interval = (float(bounds.low), float(bounds.high))
     return Gain(n, float(differences.mean()), interval, float(scipy.stats.ttest_rel(values, reference).pvalue))
 
 
-def holm(found: Sequence[float | None]) -> list[float | None]:
+def holm(values: Sequence[float | None]) -> list[float | None]:
     """Return p-values after Holm's correction for all that there are."""
-    known = [p for p in found if p is not None]
+    known = [p for p in values if p is not None]
     corrected = iter(multipletests(known, method="holm")[1] if known else [])
-    return [None if p is None else float(next(corrected)) for p in found]
+    return [None if p is None else float(next(corrected)) for p in values]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How rows rank over pairs.
-
-    Attributes:
-        labels: the rows.
-        ranks: the mean rank of each, 1 being the best.
-        blocks: number of pairs.
-        statistic: Friedman's.
-        p: its p-value.
-        critical_difference: of mean ranks, by Nemenyi.
-        nemenyi: p-value of each two rows.
-    """
+    """How rows rank over pairs: Friedman's test, and Nemenyi's critical difference and p-value of each two rows."""
 
     labels: Sequence[str]
-    ranks: Sequence[float]
-    blocks: int
+    ranks: Sequence[float]  # of each row the mean over pairs, 1 being the best
+    blocks: int  # number of pairs
     statistic: float
     p: float
     critical_difference: float
@@ -128,43 +114,25 @@ def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
 
 @dataclass(frozen=True)
 class Compared:
-    """A row compared with a reference.
-
-    Attributes:
-        pair: or `all pairs`.
-        metric: compared.
-        label: the row.
-        reference: the row it is compared with.
-        gain: of the former over the latter, in percentage points.
-        p_holm: its p-value after Holm's correction.
-        complete: whether all seeds of both are there; over all pairs, whether all pairs are.
-    """
+    """A row compared with a reference, in percentage points, in one pair or over all of them."""
 
     pair: str
     metric: str
     label: str
     reference: str
     gain: Gain
-    p_holm: float | None
-    complete: bool
+    p_holm: float | None  # after Holm's correction
+    complete: bool  # whether all seeds of both are there; over all pairs, whether all pairs are
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """All that is computed of a suite.
-
-    Attributes:
-        gains: by metric, pair and reference.
-        rankings: by metric; where there is none, what is missing; and what the ranking leaves out: rows without a
-            number in a pair that it is over, and pairs not finished or lost.
-        ours: the row CRD, whose improvements these are; None if the suite has none.
-        improvements: its over each other row, by metric and that row's label.
-    """
+    """All that is computed of a suite."""
 
     gains: list[Compared]
-    rankings: dict[str, tuple[Ranking | str, list[str]]]
-    ours: str | None
-    improvements: dict[tuple[str, str], Improvement]
+    rankings: dict[str, tuple[Ranking | str, list[str]]]  # see `rankings`
+    ours: str | None  # the row CRD, whose improvements these are
+    improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
 
 
 def statistics(frame: Frame) -> Statistics:

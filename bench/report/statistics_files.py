@@ -49,32 +49,16 @@ def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
     for one in computed.gains:
         low, high = one.gain.interval or (None, None)
         missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
-        yield {
-            "statistic": "gain",
-            "metric": one.metric,
-            "pair": one.pair,
-            "label": one.label,
-            "reference": one.reference,
-            "n": one.gain.n,
-            "value": one.gain.mean,
-            "low": low,
-            "high": high,
-            "p": one.gain.p,
-            "p_holm": one.p_holm,
-            "note": "" if one.complete else missing,
-        }
+        compared = {name: getattr(one, name) for name in ("metric", "pair", "label", "reference", "p_holm")}
+        numbers = {"n": one.gain.n, "value": one.gain.mean, "low": low, "high": high, "p": one.gain.p}
+        yield {"statistic": "gain", **compared, **numbers, "note": "" if one.complete else missing}
     for metric, (ranks, left_out) in computed.rankings.items():
         for row in _rank_rows(ranks, left_out):
             yield {"metric": metric, "pair": ALL, **row}
     for (metric, label), share in computed.improvements.items():
-        common = {
-            "metric": metric,
-            "pair": ALL,
-            "label": computed.ours,
-            "reference": label,
-            "n": share.n,
-            "note": f"{share.left_out} pair(s) left out: not above the student" if share.left_out else "",
-        }
+        note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
+        rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
+        common = {**rows, "n": share.n, "note": note}
         yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
 

@@ -11,11 +11,11 @@ import scipy.stats
 from bench.plan import Plan
 from bench.report.frame import results_frame
 from bench.report.paper import Improvement, relative_improvement
-from bench.report.published import table
 from bench.report.statistics import Gain, gain, holm, ranking
 from bench.report.statistics_files import write
 from bench.report.tables import STATISTICS
 from bench.store import Failure, Store
+from bench.suite.published import published_tables
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def text(plan: Plan, store: Store) -> str:
 
 
 def test_over_the_published_pairs_crd_improves_on_kd_by_the_papers_57_percent():
-    known = table("1") | table("2")
+    known = published_tables()["1"] | published_tables()["2"]
     pairs = dict.fromkeys(key[:3] for key in known)
     ours, kd, student = ([known[*pair, method, "top1"] for pair in pairs] for method in ("CRD", "KD", "student"))
     found = relative_improvement(ours, kd, student)
