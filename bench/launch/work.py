@@ -11,8 +11,8 @@ from rich.console import Console
 from bench.launch.launcher import Launcher, Settings, choose_device
 from bench.launch.progress import Progress
 from bench.plan import Plan
-from bench.report import epochs
-from bench.report import tables as report
+from bench.report.epochs import write_events
+from bench.report.tables import write_tables
 from bench.store import Store
 from methods import catalog
 
@@ -57,5 +57,5 @@ class Work:
 
     def _write_tables(self, store: Store) -> None:
         with store.locked("tables"):  # or another process's, made before the latest records, may be written last
-            report.write(self.plan, store)
-            epochs.write_events(self.plan, store)
+            write_tables(self.plan, store)
+            write_events(self.plan, store)

@@ -6,6 +6,7 @@ from bench.plan import Cell, Plan
 from bench.spec import DataSpec
 from bench.suite import NONE
 from bench.suite.published import Key, published_tables
+from bench.tasks import task_of
 
 NETWORKS = {  # ours to theirs, where it is not wrn_16_2 for wrn-16-2 or the same
     "ShuffleV1": "ShuffleNetV1",
@@ -41,14 +42,15 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
 def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
     """Return what papers call a cell's metric; None if no paper has it: other data, settings or ways to judge."""
     run = cell.runs[0]
-    if run.task not in ("compression", "probe"):
+    task = task_of(run)
+    if not task.is_published(run):
         return None
     name = _data(plan.trained(run).data)
     if name is None:
         return None
-    if run.head is not None:
+    if task.is_evaluation:
         judged_on = _data(run.data)
-        if run.head.stage is not None or judged_on is None:
+        if judged_on is None:
             return None
         name = f"{name}->{judged_on}"
     if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):

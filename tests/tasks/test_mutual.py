@@ -14,7 +14,8 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.launcher import unserved
 from bench.plan import Plan, cohorts
-from bench.report import tables as report
+from bench.report.frame import results_frame
+from bench.report.markdown import to_markdown
 from bench.store import Store
 from bench.suite import load
 from bench.terminal.status import repetition
@@ -201,7 +202,7 @@ def test_a_lane_whose_peer_breaks_leaves_and_the_others_go_on_unchanged(mutual, 
 def test_the_table_has_a_row_for_each_network_with_the_accuracy_of_its_weights(mutual):
     suite = mutual()
     plan, store, _ = suite.run(only=["DML"])
-    table = {(row["label"], row["metric"]): row["mean"] for row in report.rows(plan, report.outcomes(plan, store))}
+    table = {(one.label, one.metric): one.mean for one in results_frame(plan, store).summaries}
     (run,) = cell(plan, "DML").runs
     assert cell(plan, "DML (teacher)").runs == (run,)
     assert run.peer is not None
@@ -227,7 +228,7 @@ def test_networks_are_ranked_among_their_own(mutual):
     plan, store = suite.plan(), Store(suite.folder / "results")
     finish(store, plan, "DML", 70.0, 91.0)
     finish(store, plan, "CRD+KD", 71.0, 90.0)
-    lines = report.to_markdown(plan, report.outcomes(plan, store)).splitlines()
+    lines = to_markdown(results_frame(plan, store)).splitlines()
     told = [line for line in lines if line.startswith(("| DML", "| CRD"))][:4]  # last epochs; the best ones follow
     assert told == [
         "| DML | <u>70.00 (1)</u> |",
