@@ -1,13 +1,12 @@
 """Every epoch of a suite's runs for other programs: epochs.csv, and event files for TensorBoard. Imports no torch."""
 
-import csv
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.plan import Plan
-from bench.store import EPOCHS, Store, write_whole
+from bench.store import EPOCHS, Store, csv_text, write_whole
 
 EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has `tfevents` in its name
 FORMAT = "brain.Event:2"  # what an event file begins with
@@ -27,12 +26,8 @@ def write_csv(plan: Plan, store: Store) -> Path:
             row = {"pair": pair, "row": title, "seed": run.seed, "run": run.id, **epoch}
             columns |= dict.fromkeys(row)
             rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     path = store.suite_folder(plan.name) / "epochs.csv"
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text(columns, rows))
     return path
 
 
