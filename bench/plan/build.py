@@ -12,7 +12,7 @@ from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.teachers import PairTeachers, pair_teachers, teacher_seeds, undistilled
-from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec, TermSpec
+from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
 from bench.suite import NONE, PEERS, TEACHER, PairEntry, Row, Suite, rows
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
