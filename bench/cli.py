@@ -254,7 +254,7 @@ def show(
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
-    from bench.terminal.status import describe
+    from bench.terminal.run import describe
 
     _say(describe(_store(results), run))
     return OK

@@ -19,9 +19,9 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.launcher import Launcher, Settings
 from bench.launch.slurm import submit
+from bench.plan.entry import ENTRY, entry
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
-from bench.terminal.status import repetition
 from bench.train.build import build_lane
 from bench.train.lane import Clock
 from bench.train.learner import MAIN
@@ -383,8 +383,7 @@ def test_a_job_with_fewer_gpus_than_processes_is_refused(bench, monkeypatch):
 
 
 def test_a_run_says_how_many_processes_repeat_it(whole):
-    _, plan, store, _ = whole
-    said = repetition(store, cell(plan, "KD").runs[0])
-    again = yaml.safe_load(said[: said.index("\npython")])
+    _, plan, _, _ = whole
+    again = yaml.safe_load(entry(plan, cell(plan, "KD").runs[0])[ENTRY])
     assert again["training"]["processes"] == 2
     assert again["teacher_training"]["processes"] == 1
