@@ -26,11 +26,11 @@ from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
 from bench.tasks import task_of
 from bench.train.build import backbone_data, build_lane, build_network, inapplicable, placed, teacher_shapes
+from bench.train.group import Group, ProcessLostError, process_group
 from bench.train.lane import Clock, Lane, Teacher, failure_of
 from bench.train.loop import WITHIN_EPOCH_S, Cohort, Observer, evaluate, fit
 from bench.train.outputs import outputs
 from bench.train.precision import set_products
-from bench.train.processes import Group, ProcessLostError, started
 from bench.types import RequestError
 from methods import Method, catalog
 
@@ -282,7 +282,7 @@ class Launcher:
         plugins = tuple(method.path for method in self.methods.values() if method.module is None)
         part = Part(self.plan, tuple(run.id for run in runs), self.store.root, plugins, self.settings)
         try:
-            with started(most_processes(runs), part, self.settings.device) as group:
+            with process_group(most_processes(runs), part, self.settings.device) as group:
                 self.fit(runs, group, observer)
         except (RequestError, ClaimLostError):
             raise  # the store cannot be written, or an image not read: no run's own failure
@@ -328,7 +328,7 @@ class Launcher:
                 lane = build_lane(run, teachers, training.info, self.methods, device, judged)
             except Exception as error:  # a method's own mistake costs its run, not the cohort
                 failure = failure_of(error, "while it was built")
-            if (failure := group.settle(failure)) is not None:
+            if (failure := group.agree_on_failure(failure)) is not None:
                 self.store.fail(run.id, failure)
             else:
                 lane.join(group)

@@ -15,8 +15,8 @@ from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.tasks import task_of
+from bench.train.group import ALONE, Group, LaneLostError, ProcessLostError
 from bench.train.precision import arithmetic, as_float32
-from bench.train.processes import ALONE, Group, LaneLostError, ProcessLostError
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
@@ -123,7 +123,7 @@ class Lane:
         """Train together with other processes from now on."""
         self.group = group
         for term in self.terms:
-            term.distiller.gather = group.gather
+            term.distiller.gather = group.all_gather
 
     # the clock
 
@@ -163,7 +163,7 @@ class Lane:
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             # what is frozen now reads its norms' statistics, of which each process has had its own
-            self.group.copy_first([buffer for module in self._initial_modules for buffer in module.buffers()])
+            self.group.broadcast([buffer for module in self._initial_modules for buffer in module.buffers()])
             self.clock = Clock(MAIN, 1)
             self._enter_stage()
         else:
@@ -270,11 +270,11 @@ class Lane:
         means = torch.stack([value.detach().double() for value in values])
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
-        samples = self.group.average([*gradients, means], samples)
+        samples = self.group.all_reduce_mean([*gradients, means], samples)
         self.optimizer.step()
         if self.clock.stage == MAIN:
             for term in self.terms:
-                term.distiller.after_step(self.group.gather)
+                term.distiller.after_step(self.group.all_gather)
         self.meter.add(means, samples)
 
     def _student_features(self, batch: Batch) -> Features | None:
@@ -348,9 +348,9 @@ class Lane:
             where = self._where()
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
-            self.failure = self.group.settle(failure_of(error, where))
+            self.failure = self.group.agree_on_failure(failure_of(error, where))
         else:
-            self.failure = self.group.settle(self.failure)
+            self.failure = self.group.agree_on_failure(self.failure)
 
     def check_finite(self) -> None:
         """Let the lane leave as diverged if its loss or a parameter is not finite."""

@@ -15,10 +15,10 @@ from bench.models.base import Network
 from bench.spec import METRICS, PEER, STUDENT, DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.group import ALONE, Group
 from bench.train.lane import MAIN, Clock, Lane, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
-from bench.train.processes import ALONE, Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -231,7 +231,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
-    metrics = cohort.group.first(
+    metrics = cohort.group.run_on_rank0(
         lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
     )
     for (lane, name), values in zip(places, metrics, strict=True):

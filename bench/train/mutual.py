@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.models.base import Network
 from bench.spec import PEER, STUDENT, column
+from bench.train.group import Group
 from bench.train.lane import Lane, ignore
-from bench.train.processes import Group
 from bench.types import Batch, Features
 
 

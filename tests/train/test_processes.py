@@ -23,9 +23,9 @@ from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.terminal.status import repetition
 from bench.train.build import build_lane
+from bench.train.group import ProcessLostError, process_group
 from bench.train.lane import MAIN, Clock
 from bench.train.loop import teacher_features
-from bench.train.processes import ProcessLostError, started
 from bench.types import Batch, RequestError
 from tests.launch.test_devices import work_of
 from tests.launch.test_interruption import EAGER, ROOT
@@ -269,16 +269,16 @@ def exchange(group):
     tensors = [torch.tensor([1.0 + group.rank]), torch.tensor([[group.rank]], dtype=torch.float64)]
     failure, copied = Failure("failed", f"of {group.rank}"), torch.tensor(group.rank)
     found = {
-        "gathered": group.gather(own),
-        "samples": group.average(tensors, samples=group.rank + 1),
+        "gathered": group.all_gather(own),
+        "samples": group.all_reduce_mean(tensors, samples=group.rank + 1),
         "means": tensors,
-        "failures": [group.settle(failure if group.rank >= least else None) for least in (1, 3)],
-        "first": group.first(lambda: f"by {group.rank}"),
+        "failures": [group.agree_on_failure(failure if group.rank >= least else None) for least in (1, 3)],
+        "first": group.run_on_rank0(lambda: f"by {group.rank}"),
         "copied": copied,
     }
-    group.copy_first([copied])
+    group.broadcast([copied])
     with pytest.raises(ValueError, match="not every process has a gradient for the same parameters"):
-        group.average([torch.zeros(group.rank + 1)], samples=1)
+        group.all_reduce_mean([torch.zeros(group.rank + 1)], samples=1)
     return found
 
 
@@ -286,13 +286,13 @@ def exchange_and_break_off(group):
     exchange(group)
     if group.rank == 2:
         raise MemoryError("all is full")
-    group.settle(None)
+    group.agree_on_failure(None)
 
 
 def exchange_as_first(found):
-    with started(3, exchange_and_break_off, CPU) as group:
+    with process_group(3, exchange_and_break_off, CPU) as group:
         found |= exchange(group)
-        group.settle(None)
+        group.agree_on_failure(None)
 
 
 @pytest.fixture(scope="module")
@@ -326,8 +326,8 @@ def read_what_is_no_image(group):
 
 
 def test_what_another_process_finds_wrong_with_the_request_is_wrong_with_it():
-    with pytest.raises(RequestError, match="cannot be read"), started(2, read_what_is_no_image, CPU) as group:
-        group.settle(None)
+    with pytest.raises(RequestError, match="cannot be read"), process_group(2, read_what_is_no_image, CPU) as group:
+        group.agree_on_failure(None)
 
 
 # the number of processes
