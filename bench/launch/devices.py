@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from bench.launch.launcher import choose_device, fetch_data, most_processes, settle
+from bench.launch.launcher import launch
+from bench.launch.preparation import choose_device, fetch_data, most_processes, record_without_training
 from bench.launch.work import Work
 from bench.plan.status import is_open
 from bench.store import Store
@@ -37,25 +39,22 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
         RequestError: a process found the request wrong, and runs are left.
     """
     plan, store = work.plan, Store(work.results)
-    wanted = [plan.runs[run_id] for run_id in work.runs]
-    most = most_processes(wanted)
+    most = most_processes(work.wanted)
     on = [on[first] for first in range(0, len(on) - most + 1, most)] or on[:1]
     if len(on) == 1:
-        replace(work, device=on[0])(retried)
+        launch(replace(work, device=on[0]), retried)
         return
-    fetch_data([run for run in wanted if is_open(run, plan, store, retried)], work.data)
-    settle(plan, store, {}, retried)
+    fetch_data([run for run in work.wanted if is_open(run, plan, store, retried)], work.data)
+    record_without_training(plan, store, {}, retried)
     errors = []
-    with children([replace(work, device=device, live=False) for device in on]) as processes:
+    with children([partial(launch, replace(work, device=device, live=False)) for device in on]) as processes:
         for process in ended(processes):
             failure = process.failure()
-            if failure is None:
-                continue
-            if failure.is_request:
+            if failure is not None and failure.is_request:
                 errors.append(failure.reason)
-            else:
+            elif failure is not None:
                 device = on[processes.index(process)]
                 logger.warning("the process on %s %s: the others go on", device, failure.reason)
-                logger.warning("%s", failure.details)
-    if errors and any(is_open(run, plan, store) for run in wanted):
+                logger.debug("%s", failure.details)
+    if errors and any(is_open(run, plan, store) for run in work.wanted):
         raise RequestError("\n".join(dict.fromkeys(errors)))

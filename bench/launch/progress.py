@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bench.spec import METRICS
+from bench.tasks import task_of
 
 if TYPE_CHECKING:
     from bench.train.lane import Clock, Lane
@@ -137,4 +137,4 @@ class Progress:
 
 def _metric(lane: "Lane") -> str:
     """Return the name of the first of what a lane is evaluated by; "" where it is not."""
-    return next(iter(METRICS[lane.spec.task]), "")
+    return next(iter(task_of(lane.spec).columns()), "")

@@ -20,6 +20,7 @@ import rich.markup
 
 from bench.plan import Cell, Plan
 from bench.plan.status import OPEN, run_status
+from bench.report.epochs import write_events
 from bench.report.origins import command, origins
 from bench.report.published import published
 from bench.spec import DataSpec, RunSpec, Schedule
@@ -152,6 +153,13 @@ def write(plan: Plan, store: Store) -> list[Outcome]:
         remembered = store.sources(plan.name) | dict(plan.sources)  # what another call left out is not forgotten
         write_whole(folder / SOURCES, json.dumps(remembered, indent=1) + "\n")
     return found
+
+
+def write_tables(plan: Plan, store: Store) -> None:
+    """Write the suite's tables and event files, as every process does that has new records for them."""
+    with store.locked("tables"):  # or another process's, made before the latest records, may be written last
+        write(plan, store)
+        write_events(plan, store)
 
 
 def digest(plan: Plan, found: Iterable[Outcome]) -> str:

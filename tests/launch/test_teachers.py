@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bench.data.batches import Viewer
 from bench.data.images import load
-from bench.launch.launcher import fetch_data
+from bench.launch.preparation import fetch_data
 from bench.report.tables import outcomes
 from bench.store import WEIGHTS, Store
 from bench.terminal.status import describe

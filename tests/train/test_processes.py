@@ -14,10 +14,10 @@ import yaml
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from bench.cost import costs
+from bench.cost.rows import costs
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.launch.launcher import Launcher, Settings
+from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
@@ -27,7 +27,6 @@ from bench.train.group import ProcessLostError, process_group
 from bench.train.lane import MAIN, Clock
 from bench.train.loop import teacher_features
 from bench.types import Batch, RequestError
-from tests.launch.test_devices import work_of
 from tests.launch.test_interruption import EAGER, ROOT
 from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
 
@@ -114,9 +113,8 @@ def whole(tmp_path_factory):
 def by_hand(suite: Bench, store: Store, run):
     """Return the lanes of two shares that one process trains by the mean of their gradients, with the losses."""
     plan = suite.plan()
-    settings = Settings(CPU, suite.folder / "data", threads=1, workers=0)
-    launcher = Launcher(plan, store, suite.methods, settings)
-    teachers = {name: launcher._teacher(plan.runs[name], run.data) for name in run.teachers}
+    inputs = Inputs(suite.work(), store)
+    teachers = {name: inputs.teacher(plan.runs[name], run.data) for name in run.teachers}
     data = TrainingData(run.data, images.load(run.data, suite.folder, CPU, workers=0)[0], CPU, run.data)
     lanes = [build_lane(run, teachers, data.info, suite.methods, CPU) for _ in range(2)]
     means = []
@@ -364,18 +362,16 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(bench, changes, reason):
 
 def test_costs_are_measured_in_one_process_alone(bench):
     suite = bench(training=TOGETHER)
-    settings = Settings(CPU, suite.folder / "data", threads=1, workers=0)
     plan = suite.plan()
     with pytest.raises(RequestError, match=r"Add --set training\.processes=1"):
-        list(costs(plan, plan.cells, suite.methods, settings, steps=1))
+        list(costs(plan, plan.cells, suite.methods, suite.folder / "data", CPU, steps=1))
 
 
 def test_a_job_with_fewer_gpus_than_processes_is_refused(bench, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")  # as on a cluster
     suite = bench(training=TOGETHER, slurm={"gpus_per_node": 1})
-    plan = suite.plan()
     with pytest.raises(RequestError, match=r"gpus_per_node: 1, but training: processes: 2.*Set gpus_per_node: 2"):
-        submit(work_of(suite), suite.path, list(plan.runs.values()), ())
+        submit(suite.work())
     assert not (suite.folder / "results").exists()
 
 

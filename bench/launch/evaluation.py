@@ -1,0 +1,81 @@
+"""Runs that train nothing: given weights, and several teachers together, are evaluated and recorded."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from safetensors.torch import save
+
+from bench.launch.inputs import Inputs
+from bench.launch.preparation import published_file
+from bench.launch.provenance import provenance, sha256_of
+from bench.models.base import Network
+from bench.models.ensemble import Ensemble
+from bench.models.weights import load_weights
+from bench.spec import RunSpec
+from bench.store import OUTPUTS, WEIGHTS
+from bench.tasks import task_of
+from bench.train.build import build_network, placed
+from bench.train.loop import evaluate
+from bench.train.outputs import outputs
+
+
+class Evaluator:
+    """Finishes runs without a schedule."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self._checkpoints: dict[str, tuple[Network, dict[str, float]]] = {}
+
+    def read_checkpoints(self, wanted: Iterable[RunSpec]) -> None:
+        """Read and evaluate the checkpoints of runs that the store has no record of.
+
+        Raises:
+            RequestError: one does not fit its network, or does not reach the accuracy that the suite states.
+        """
+        inputs = self.inputs
+        for run in wanted:
+            if run.checkpoint is None or inputs.store.record(run.id) is not None:
+                continue
+            checkpoint = inputs.plan.checkpoints[run.id]
+            network = build_network(run.student, run.data)
+            load_weights(network, checkpoint.path or published_file(run, inputs.work.data))
+            placed(network, inputs.device)
+            metrics: dict[str, float] = {}
+            if task_of(run).objective is not None:
+                metrics = self._metrics(network, run)
+                checkpoint.check(metrics["top1"])
+            self._checkpoints[run.id] = (network, metrics)
+
+    def finish(self, run: RunSpec) -> bool:
+        """Record a run of which all that it needs is done; return False if another process does so."""
+        store = self.inputs.store
+        if not store.claim(run.id):
+            return False
+        try:
+            store.begin(run)
+            facts = provenance(self.inputs.device, self.inputs.plan.suite.threads)
+            numbers = self._ensemble(run) if run.is_ensemble else self._checkpoint(run)
+            store.finish(run.id, facts | {"best": None, "epochs": 0, "wall_s": 0.0} | numbers)
+        finally:
+            store.release(run.id)
+        return True
+
+    def _checkpoint(self, run: RunSpec) -> dict[str, Any]:
+        """Copy a checkpoint's weights into the store."""
+        inputs = self.inputs
+        network, metrics = self._checkpoints[run.id]
+        weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+        inputs.store.write(run.id, WEIGHTS, save(weights))
+        if task_of(run).keeps_answers:
+            answers = outputs(network, inputs.data(run.data)[1], run.data, inputs.device)
+            inputs.store.write(run.id, OUTPUTS, save(answers))
+        return {"metrics": metrics}
+
+    def _ensemble(self, run: RunSpec) -> dict[str, Any]:
+        inputs = self.inputs
+        ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
+        hashes = {name: sha256_of(inputs.store.folder(name) / WEIGHTS) for name in run.teachers}
+        return {"metrics": self._metrics(ensemble, run), "teachers_sha256": hashes}
+
+    def _metrics(self, network: Network, run: RunSpec) -> dict[str, float]:
+        return evaluate([network], self.inputs.data(run.data)[1], run.data, self.inputs.device)[0]
