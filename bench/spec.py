@@ -31,15 +31,6 @@ ID_LENGTH = 16  # hex digits of a run's id
 FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
-Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
-METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
-    "compression": ("top1", "top5"),
-    "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
-    "mutual": ("top1", "top5", "peer_top1", "peer_top5"),
-    "probe": ("top1", "top5"),
-    "finetune": ("top1", "top5"),
-    "segmentation": ("miou", "pixel_accuracy"),
-}
 
 
 class Strict(BaseModel):
@@ -194,7 +185,7 @@ class RunSpec(Strict):
     """One student's training; an undistilled network and a teacher are runs without terms.
 
     Attributes:
-        task: what the views and the evaluation are.
+        task: a name of `bench.tasks.TASKS`: what is learned, and what it is evaluated by.
         student: the network that trains.
         data: what it trains on and is evaluated on.
         schedule: how; None for what is only evaluated: a checkpoint, or several teachers together.
@@ -211,7 +202,7 @@ class RunSpec(Strict):
         peer_lr: its learning rate at the start; the schedule's if None.
     """
 
-    task: Task = "compression"
+    task: str = "compression"
     student: NetworkSpec
     data: DataSpec
     schedule: Schedule | None = None
@@ -234,6 +225,22 @@ class RunSpec(Strict):
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the run trains, rather than only evaluate given weights or several teachers together."""
+        return self.schedule is not None
+
+    @property
+    def training(self) -> Schedule:
+        """Return the schedule of a run that trains."""
+        assert self.schedule is not None  # callers have asked `trains`
+        return self.schedule
+
+    @property
+    def trained_by(self) -> str:
+        """Return the id of the run that trains the network which this run is about: another one, or itself."""
+        return self.source or self.id
 
     @property
     def is_ensemble(self) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
-from bench.spec import METRICS
 from bench.store import Failure, Store
 from bench.suite import load
+from bench.tasks import task_of
 from methods import catalog
 
 METHODS = catalog()
@@ -44,7 +44,7 @@ def finish(store: Store, cell: Cell, values: Sequence[float]) -> None:
     """Write a record for a cell's first runs, one for each value: that of its metrics, top-5 accuracy apart."""
     for run, value in zip(cell.runs, values, strict=False):
         store.begin(run)
-        metrics = dict.fromkeys(METRICS[run.task], value) | ({"top5": 99.0} if "top5" in METRICS[run.task] else {})
+        metrics = {name: 99.0 if name == "top5" else value for name in task_of(run).recorded}
         best = {name: 99.5 if name == "top5" else number + 1 for name, number in metrics.items()}
         store.finish(run.id, {"metrics": metrics, "best": {"epoch": 1, **best}, "threads": 2})
 

@@ -25,9 +25,10 @@ from bench.plan.status import run_status
 from bench.report import tables as report
 from bench.report.origins import command, origin_of, origins
 from bench.report.tables import MISSING, Outcome
-from bench.spec import METRICS, PEER, STUDENT, RunSpec
+from bench.spec import RunSpec
 from bench.spec import column as recorded
 from bench.store import Store, write_whole
+from bench.tasks import task_of
 
 PAGE = "report.html"
 MOST_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
@@ -211,10 +212,9 @@ def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]
     record = store.record(run.id) or {}
     status, reason = run_status(run, plan, store)
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
-    series = [recorded(STUDENT, "loss")]
-    if run.peer is not None:
-        series.append(recorded(PEER, "loss"))
-    series += [metric for metric in METRICS[run.task] if report.is_tabled(metric)]
+    task = task_of(run)
+    series = [recorded(network, "loss") for network in task.networks]
+    series += [metric for metric in task.recorded if report.is_tabled(metric)]
     return {
         "seed": run.seed,
         "status": status,

@@ -671,11 +671,11 @@ class Row:
 
     label: str
     method: str
-    terms: tuple[tuple[str, float | None, dict[str, Any]], ...]
-    task_weight: float | None
-    combine: Literal["sum", "mean"]
-    overrides: str
-    standard: str
+    terms: tuple[tuple[str, float | None, dict[str, Any]], ...] = ()
+    task_weight: float | None = None
+    combine: Literal["sum", "mean"] = "sum"
+    overrides: str = ""
+    standard: str = ""
 
 
 def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
@@ -800,7 +800,6 @@ def _with_source(transfer: Transfer, path: Path, methods: Mapping[str, Method]) 
     row_names = [(entry, [entry.method, *(row.label for row in _rows([entry], methods))]) for entry in source.methods]
     changes: dict[str, object] = {
         "title": transfer.title,
-        "task": transfer.task,
         "pairs": _matching(pair_names, transfer.source.pairs, f"{path}: from.pairs: {of}"),
         "methods": _matching(row_names, transfer.source.methods, f"{path}: from.methods: {of}"),
         "evaluations": transfer.evaluations,

@@ -54,6 +54,11 @@ class Task:
         """Return the names under which a run records the metrics of one of its networks."""
         return [column(network, metric.name) for metric in self.metrics]
 
+    @property
+    def recorded(self) -> list[str]:
+        """Return the names under which a run records the metrics of all its networks."""
+        return [name for network in self.networks for name in self.columns(network)]
+
     # planning
 
     def student(self, run: RunSpec, teacher_data: DataSpec) -> RunSpec:

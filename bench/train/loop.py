@@ -12,8 +12,9 @@ from torch import Tensor
 from bench.data.batches import TrainingData, Viewer, batch_sizes
 from bench.data.images import Split
 from bench.models.base import Network
-from bench.spec import METRICS, PEER, STUDENT, DataSpec, column
+from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
+from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.group import ALONE, Group
 from bench.train.lane import MAIN, Clock, Lane, Teacher
@@ -275,17 +276,17 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         store.write(run_id, weights_file(network), save(weights))
     if answers:
         store.write(run_id, OUTPUTS, save(answers))
-    numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
+    numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 
 def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
     """Return what the outputs file of a finished classifier holds; a lane for which this raises has failed.
 
-    Nothing comes back for other networks, or in any process but the first.
+    It is empty for other networks, and in every process but the first.
     """
     answers: dict[str, Tensor] = {}
-    if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are not its own
+    if task_of(lane.spec).keeps_answers:
         with lane.isolated():  # what one network answers may take more memory than there is
             if cohort.group.rank == 0:
                 data = cohort.train
@@ -293,22 +294,23 @@ def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
     return answers
 
 
-def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside.
+def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's.
 
     Args:
-        rows: one an epoch, at least one.
-        metrics: names of what the run is evaluated by, of each network the one that its best epoch is sought by
-            first; none where it is not evaluated.
+        rows: one per epoch, at least one.
+        task: whose metrics they are; each network's best epoch is the one with the best primary metric.
     """
     best: dict[str, Any] = {}
-    for network in (STUDENT, PEER):
-        names = [name for name in metrics if name.startswith(f"{PEER}_") == (network == PEER)]
-        if evaluated := [row for row in rows if names and names[0] in row]:
+    for network in task.networks:
+        names = task.columns(network)
+        evaluated = [row for row in rows if names and names[0] in row]
+        if evaluated:
             row = max(evaluated, key=lambda one: one[names[0]])
-            best |= {column(network, "epoch"): row["epoch"], **{name: row[name] for name in names}}
+            best[column(network, "epoch")] = row["epoch"]
+            best |= {name: row[name] for name in names}
     return {
-        "metrics": {name: rows[-1][name] for name in metrics},
+        "metrics": {name: rows[-1][name] for name in task.recorded},
         "best": best or None,
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
