@@ -202,10 +202,9 @@ def _teacher_runs(plan: Plan, cells: Iterable[Cell]) -> dict[str, RunSpec]:
 def stages(cell: Cell) -> Iterator[RunSpec]:
     """Yield a cell's first run as it begins in its main stage and, if it has one, in its initial stage."""
     run = cell.runs[0]
-    assert run.schedule is not None  # a student trains
-    yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 0}))
-    if run.schedule.initial_epochs:
-        yield run.but(schedule=run.schedule.model_copy(update={"initial_epochs": 1}))
+    yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 0}))
+    if run.training.initial_epochs:
+        yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 1}))
 
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:

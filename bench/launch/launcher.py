@@ -78,7 +78,7 @@ class Launcher:
         record_without_training(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
-            if run.id in awaited and run.schedule is not None:
+            if run.id in awaited and run.trains:
                 name = run.student.network
                 logger.info("%s: no checkpoint is given, so it is trained here (seed %d)", name, run.seed)
         while self._next_cohort(open_runs, observer):
@@ -99,7 +99,7 @@ class Launcher:
         """Train one cohort that is ready, or wait for one; return False when nothing is left to do."""
         pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
-            if run.schedule is None and self._is_ready(run.needs) and self.evaluator.finish(run):
+            if not run.trains and self._is_ready(run.needs) and self.evaluator.finish(run):
                 return True
         for cohort in cohorts(pending, self.plan.suite.max_lanes):
             if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):
@@ -165,8 +165,4 @@ def _take_part(work: Work, group: Group) -> None:
         device = torch.device("cuda", (device.index or 0) + group.rank)
     torch.set_num_threads(work.plan.suite.threads)
     inputs = Inputs(replace(work, device=str(device)), ReadStore(work.results))
-    _fit(work.wanted, inputs, group, Unobserved())
-
-
-class Unobserved(Observer):
-    """An observer that ignores everything."""
+    _fit(work.wanted, inputs, group, Observer())

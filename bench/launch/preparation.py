@@ -33,13 +33,12 @@ def choose_device(name: str) -> torch.device:
 
 def most_processes(runs: Iterable[RunSpec]) -> int:
     """Return the largest number of processes that any of some runs is trained by."""
-    schedules = [run.schedule for run in runs if run.schedule is not None]
-    return max((schedule.processes or 1 for schedule in schedules), default=1)
+    return max((run.training.processes or 1 for run in runs if run.trains), default=1)
 
 
 def needs_data(run: RunSpec) -> bool:
     """Return whether a run reads its data: given weights that are not evaluated read none."""
-    return run.schedule is not None or task_of(run).objective is not None
+    return run.trains or task_of(run).objective is not None
 
 
 def fetch_data(runs: Iterable[RunSpec], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A suite on a SLURM cluster, through submitit: one array of jobs per stage, one task per cohort, no process left behind.
+"""A suite on a SLURM cluster, through submitit: an array of jobs per stage, a task per cohort, no process left behind.
 
 Jobs run from a copy of the code that is made when they are submitted: whatever is edited while they wait, a submission
 is of one version. A job knows its own runs only; all progress is in the store.

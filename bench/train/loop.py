@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
-class Observer(Protocol):
-    """Who is told how a cohort comes along."""
+class Observer:
+    """Who is told how a cohort comes along; this one ignores it."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """A cohort of these lanes starts or goes on."""
