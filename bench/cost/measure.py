@@ -26,7 +26,7 @@ WARM_UP = 2  # steps before the first that counts
 
 
 class Stopwatch:
-    """Milliseconds by phase; on a GPU, each phase is waited for."""
+    """Milliseconds by phase; a GPU is synchronised at the end of each phase."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -44,8 +44,8 @@ class Stopwatch:
         self.last = now
 
     def read(self) -> dict[str, float]:
-        """Return each phase's median, the warm-up left out."""
-        return {phase: median(times[WARM_UP:]) for phase, times in self.times.items()}
+        """Return each phase's median after the warm-up, under the name `<phase>_ms`."""
+        return {f"{phase}_ms": median(times[WARM_UP:]) for phase, times in self.times.items()}
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -56,18 +56,13 @@ class Stopwatch:
 def measure(
     lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
 ) -> list[dict[str, Any] | None]:
-    """Return each lane's numbers of `Cost`, from steps that the lanes take in turn; None for one that fails.
+    """Return each lane's fields of `Cost`, from steps that the lanes take in turn; None for a lane that fails.
 
-    Args:
-        lanes: at their start, of one seed and schedule.
-        teachers: by run id.
-        training: the data.
-        steps: how many count.
+    The lanes are at their start, of one seed and schedule; `steps` follow the warm-up.
     """
     if not lanes:
         return []
-    schedule = lanes[0].schedule
-    seed = lanes[0].spec.seed
+    schedule, seed = lanes[0].schedule, lanes[0].spec.seed
     set_products(schedule.precision)
     for lane in lanes:
         with lane.isolated():
@@ -85,23 +80,21 @@ def measure(
                 with lane.isolated():
                     lane.step(batch, features, number, watch.mark)
         shared.start()
-    once: dict[str, Any] = {"teacher_ms": None}  # unless one was marked
-    for phase, value in shared.read().items():
-        once[f"{phase}_ms"] = value
-    found: list[dict[str, Any] | None] = []
+    once = {"teacher_ms": None, **shared.read()}
+    costs: list[dict[str, Any] | None] = []
     for lane, watch in timed:
         if lane.failure is None:
             with lane.isolated():
-                found.append(once | _numbers(lane, watch, partial(lane.step, batch, features, number)))
+                costs.append(once | _lane_costs(lane, watch, partial(lane.step, batch, features, number)))
         if lane.failure is not None:
             logger.debug("%s", lane.failure.details)
-            found.append(None)
-    return found
+            costs.append(None)
+    return costs
 
 
-def _numbers(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
-    """Return the numbers of `Cost` that are a lane's own."""
-    phases = {f"{phase}_ms": value for phase, value in watch.read().items()}
+def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
+    """Return the fields of `Cost` that are a lane's own."""
+    phases = watch.read()
     with FlopCounterMode(display=False) as counter:
         step()
     own = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
@@ -115,7 +108,7 @@ def _numbers(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[s
 
 
 def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
-    """Yield n batches of as many epochs as they take, each one's loading marked as `data`."""
+    """Yield n batches of as many epochs as they take, and mark the loading of each."""
     endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, batch_size))
     for batch in islice(endless, n):
         watch.mark("data")

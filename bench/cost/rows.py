@@ -41,7 +41,7 @@ class Cost:
         label: the row.
         stage: main, or initial for what AB, FSP and FT train first.
         data_ms: loading, augmenting and normalising a batch; paid once for all rows of a pair.
-        teacher_ms: the teacher's forward pass; paid once for all rows of a pair. None where no row listens to one.
+        teacher_ms: the teacher's forward pass; paid once for all rows of a pair. None where no row has a teacher.
         student_ms: the student's forward pass.
         term_ms: cross-entropy and the method's term, forward.
         backward_ms: the backward pass through both.
@@ -95,15 +95,9 @@ class PairCosts:
 def costs(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], data: Path, device: torch.device, steps: int
 ) -> Iterator[PairCosts]:
-    """Yield the costs of each pair; before anything is measured, every pair's networks and methods are checked.
+    """Yield the costs of some cells' first seeds and of the undistilled students, pair by pair.
 
-    Args:
-        plan: the suite's.
-        cells: those to measure, each with its first seed; the undistilled student is measured with them.
-        methods: by name.
-        data: the folder of data sets.
-        device: where to measure.
-        steps: how many count.
+    All networks and methods are checked before anything is measured.
 
     Raises:
         RequestError: data is missing, a network or a parameter does not fit, or runs have several processes.
@@ -143,16 +137,7 @@ def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
 def of_pair(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], train: Split, device: torch.device, steps: int
 ) -> PairCosts:
-    """Return the costs of one pair's rows, the undistilled student's among them.
-
-    Args:
-        plan: the suite's.
-        cells: of the pair, without its teacher's.
-        methods: by name.
-        train: the training images.
-        device: where they are.
-        steps: how many count.
-    """
+    """Return the costs of one pair's cells, which do not include its teacher's, on the given training images."""
     reasons = unserved(plan, (cell.runs[0] for cell in cells), methods)
     training = training_data(cells, plan, train, device)
     teachers = stand_ins(cells, plan, training)
@@ -188,15 +173,10 @@ def of_pair(
 def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
     """Return a pair's training set, with the view that its teacher has of it."""
     run = cells[0].runs[0]
-    teachers = list(_teacher_runs(plan, cells).values())
     if task_of(run).objective is None:
         train = Split(train.images, None)  # such students see no labels
-    return TrainingData(run.data, train, device, teachers[0].data if teachers else run.data)
-
-
-def _teacher_runs(plan: Plan, cells: Iterable[Cell]) -> dict[str, RunSpec]:
-    """Return the teachers of some cells, by run id."""
-    return {name: plan.runs[name] for cell in cells for name in cell.runs[0].teachers}
+    seen = next((plan.runs[name].data for cell in cells for name in cell.runs[0].teachers), run.data)
+    return TrainingData(run.data, train, device, seen)
 
 
 def stages(cell: Cell) -> Iterator[RunSpec]:
@@ -209,21 +189,22 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
     """Return a stand-in for each teacher that some cells listen to, by run id."""
-    return {name: stand_in(spec.student, training) for name, spec in _teacher_runs(plan, cells).items()}
+    names = dict.fromkeys(name for cell in cells for name in cell.runs[0].teachers)
+    return {name: stand_in(plan.runs[name].student, training) for name in names}
 
 
 def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
     """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
     data, device = training.teacher_spec, training.device
-    built = placed(build_network(network, data, TEACHER_SEED), device).train()
-    for module in built.modules():
+    teacher = placed(build_network(network, data, TEACHER_SEED), device).train()
+    for module in teacher.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # one pass sets the statistics
     batch = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64)))
     with torch.no_grad():
-        built.features(batch.teacher_images)
+        teacher.features(batch.teacher_images)
     shapes = network_shapes(network, data.model_copy(update={"size": training.spec.size}))  # of its students' images
-    return Teacher(built.eval().requires_grad_(False), shapes)
+    return Teacher(teacher.eval().requires_grad_(False), shapes)
 
 
 def _name(label: str, stage: str) -> str:

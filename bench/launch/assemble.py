@@ -21,13 +21,7 @@ FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source,
 
 
 def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
-    """Return a cohort with a lane per run; a run whose lane cannot be built fails instead.
-
-    Args:
-        runs: a cohort's.
-        inputs: data and networks.
-        group: the processes that train them together.
-    """
+    """Return a cohort with a lane per run; a run whose lane cannot be built fails instead."""
     plan, store, data = inputs.plan, inputs.store, runs[0].data
     names = list(dict.fromkeys(name for run in runs for name in run.teachers))
     teachers = {name: inputs.teacher(plan.runs[name], data) for name in names}

@@ -26,14 +26,9 @@ def devices(name: str) -> list[str]:
 
 
 def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
-    """Do the work on some devices; a process that dies leaves its runs to the others.
+    """Do the work on some devices, and retry some runs; a process that dies leaves its runs to the others.
 
     If runs are trained by several processes each, every launching process gets that many consecutive devices.
-
-    Args:
-        work: what to do.
-        on: names of the devices.
-        retried: ids of runs whose failure is forgotten.
 
     Raises:
         RequestError: a process found the request wrong, and runs are left.
@@ -50,11 +45,11 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
     with children([partial(launch, replace(work, device=device, live=False)) for device in on]) as processes:
         for process in ended(processes):
             failure = process.failure()
-            if failure is not None and failure.is_request:
-                errors.append(failure.reason)
+            if isinstance(failure, RequestError):
+                errors.append(str(failure))
             elif failure is not None:
                 device = on[processes.index(process)]
-                logger.warning("the process on %s %s: the others go on", device, failure.reason)
+                logger.warning("the process on %s %s: the others go on", device, failure)
                 logger.debug("%s", failure.details)
     if errors and any(is_open(run, plan, store) for run in work.wanted):
         raise RequestError("\n".join(dict.fromkeys(errors)))

@@ -1,7 +1,6 @@
 """Runs that train nothing: given weights, and several teachers together, are evaluated and recorded."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from safetensors.torch import save
 
@@ -47,35 +46,28 @@ class Evaluator:
             self._checkpoints[run.id] = (network, metrics)
 
     def finish(self, run: RunSpec) -> bool:
-        """Record a run of which all that it needs is done; return False if another process does so."""
-        store = self.inputs.store
+        """Record a run whose needs are done; return False if another process does so."""
+        inputs, store = self.inputs, self.inputs.store
         if not store.claim(run.id):
             return False
         try:
             store.begin(run)
-            facts = provenance(self.inputs.device, self.inputs.plan.suite.threads)
-            numbers = self._ensemble(run) if run.is_ensemble else self._checkpoint(run)
-            store.finish(run.id, facts | {"best": None, "epochs": 0, "wall_s": 0.0} | numbers)
+            record = provenance(inputs.device, inputs.plan.suite.threads) | {"best": None, "epochs": 0, "wall_s": 0.0}
+            if run.is_ensemble:
+                ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
+                record["metrics"] = self._metrics(ensemble, run)
+                record["teachers_sha256"] = {name: sha256_of(store.folder(name) / WEIGHTS) for name in run.teachers}
+            else:
+                network, record["metrics"] = self._checkpoints[run.id]
+                weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+                store.write(run.id, WEIGHTS, save(weights))
+                if task_of(run).keeps_answers:
+                    answers = outputs(network, inputs.data(run.data)[1], run.data, inputs.device)
+                    store.write(run.id, OUTPUTS, save(answers))
+            store.finish(run.id, record)
         finally:
             store.release(run.id)
         return True
-
-    def _checkpoint(self, run: RunSpec) -> dict[str, Any]:
-        """Copy a checkpoint's weights into the store."""
-        inputs = self.inputs
-        network, metrics = self._checkpoints[run.id]
-        weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-        inputs.store.write(run.id, WEIGHTS, save(weights))
-        if task_of(run).keeps_answers:
-            answers = outputs(network, inputs.data(run.data)[1], run.data, inputs.device)
-            inputs.store.write(run.id, OUTPUTS, save(answers))
-        return {"metrics": metrics}
-
-    def _ensemble(self, run: RunSpec) -> dict[str, Any]:
-        inputs = self.inputs
-        ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
-        hashes = {name: sha256_of(inputs.store.folder(name) / WEIGHTS) for name in run.teachers}
-        return {"metrics": self._metrics(ensemble, run), "teachers_sha256": hashes}
 
     def _metrics(self, network: Network, run: RunSpec) -> dict[str, float]:
         return evaluate([network], self.inputs.data(run.data)[1], run.data, self.inputs.device)[0]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,14 @@ def submitted(store: Store, suite: str = "*") -> list[Job]:
         RequestError: the scheduler does not answer.
     """
     records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
-    states = queue(job_name(record.parent) for record in records)
+    if not records:
+        return []
+    names = ",".join(job_name(record.parent) for record in records)
+    states = {}
+    for line in command("squeue", "--noheader", "--array", f"--name={names}", "--format=%i|%T|%r").splitlines():
+        job_id, state, reason = line.split("|", 2)
+        if state != ENDING:
+            states[job_id] = (state, "" if reason == "None" else reason)
     return [
         Job(job_id, tuple(runs), log_of(record.parent, job_id), *states.get(job_id, ("", "")))
         for record in records
@@ -81,30 +88,8 @@ def submitted(store: Store, suite: str = "*") -> list[Job]:
     ]
 
 
-def queue(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return (state, reason) of each job that has one of the names and has not ended, by id.
-
-    Raises:
-        RequestError: the scheduler does not answer.
-    """
-    chosen = ",".join(names)
-    if not chosen:
-        return {}
-    answer = command("squeue", "--noheader", "--array", f"--name={chosen}", "--format=%i|%T|%r")
-    states = {}
-    for line in answer.splitlines():
-        job_id, state, reason = line.split("|", 2)
-        if state != ENDING:
-            states[job_id] = (state, "" if reason == "None" else reason)
-    return states
-
-
 def cancel(jobs: Sequence[Job]) -> None:
-    """End jobs; they must be all that is left of their submissions.
-
-    Raises:
-        RequestError: the scheduler refuses.
-    """
+    """End jobs; they must be all that is left of their submissions."""
     command("scancel", *dict.fromkeys(job.array for job in jobs))
 
 

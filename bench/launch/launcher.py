@@ -19,22 +19,18 @@ from bench.plan import cohorts
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, Failure, ReadStore, Store
-from bench.train.group import Group, ProcessLostError, process_group
+from bench.train.group import Group, process_group
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
+from bench.train.processes import ProcessLostError
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
-    """Train what the store lacks of some work, and show the progress.
-
-    Args:
-        work: what to do.
-        retried: ids of runs whose failure is forgotten.
-    """
+    """Train what the store lacks of some work, and the runs to be retried; show the progress."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     console = Console(stderr=True, force_terminal=None if work.live else False)
     with Progress(work.plan.titles, console) as progress:
@@ -42,7 +38,10 @@ def launch(work: Work, retried: Collection[str] = ()) -> None:
 
 
 class Launcher:
-    """Trains what the store lacks of some work, whoever else works on the same store."""
+    """Trains what the store lacks of some work, whoever else works on the same store.
+
+    `retried`, here and elsewhere, are ids of runs whose failure is forgotten.
+    """
 
     def __init__(self, work: Work) -> None:
         self.work, self.plan, self.store = work, work.plan, Store(work.results)
@@ -51,10 +50,6 @@ class Launcher:
 
     def run(self, observer: Observer, retried: Collection[str] = ()) -> None:
         """Train each run once; all that can be wrong with the request is found before anything is written.
-
-        Args:
-            observer: is told of steps and epochs.
-            retried: ids of runs whose failure is forgotten.
 
         Raises:
             RequestError: data is missing, a checkpoint does not fit or reach its accuracy, the weights of a teacher

@@ -1,6 +1,6 @@
 """What precedes training: the device, data and weights to download, and runs that need no training."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,13 +41,12 @@ def needs_data(run: RunSpec) -> bool:
     return run.trains or task_of(run).objective is not None
 
 
-def fetch_data(runs: Iterable[RunSpec], folder: Path) -> None:
+def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
     """Download the data sets and weights that runs need and the folder lacks, once for all processes that train them.
 
     Raises:
         RequestError: they cannot be downloaded.
     """
-    runs = list(runs)
     named = {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}
     for data in named.values():
         fetch(data, folder)
@@ -84,14 +83,7 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
 def record_without_training(
     plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str] = ()
 ) -> None:
-    """Forget the failures of retried runs, and record runs whose methods cannot serve their pairs.
-
-    Args:
-        plan: the suite's.
-        store: where it is recorded.
-        reasons: why a run cannot be served, by its id.
-        retried: ids of runs whose failure is forgotten.
-    """
+    """Forget the failures of retried runs, and record the reasons of runs that cannot be served, all by run id."""
     for run_id in retried:
         store.forget_failure(run_id)
     for run_id, reason in reasons.items():

@@ -125,23 +125,22 @@ def _submit(
                 later.append(cohort)
         left = later
         for needed, array in arrays.items():
-            members = [tuple(run.id for run in cohort.runs) for cohort in array]
-            shares = [
-                CohortJob(replace(work, runs=(*sorted(cohort.needs), *runs)), runs, folder)
-                for runs, cohort in zip(members, array, strict=True)
-            ]
+            calls = []
+            for cohort in array:
+                runs = tuple(run.id for run in cohort.runs)
+                calls.append(CohortJob(replace(work, runs=(*sorted(cohort.needs), *runs)), runs, folder))
             dependency = f"afterok:{needed}" if needed else None
             try:
                 executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
                 with redirect_stderr(StringIO()):  # submitit repeats there what its error says
-                    submitted_ids = [one.job_id for one in executor.submit_array(shares)]
+                    job_ids = [job.job_id for job in executor.submit_array(calls)]
             except FailedJobError as error:
                 said = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
                 reason = "; ".join(said) or str(error)
                 raise RequestError(f"sbatch refuses the jobs: {reason}") from None
-            for runs, job_id in zip(members, submitted_ids, strict=True):
-                trained_by |= dict.fromkeys(runs, job_id)
-                yield Job(job_id, runs, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
+            for call, job_id in zip(calls, job_ids, strict=True):
+                trained_by |= dict.fromkeys(call.cohort, job_id)
+                yield Job(job_id, call.cohort, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
 
 
 def _relocated(work: Work, folder: Path) -> Work:
@@ -186,20 +185,19 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
         known = [f"slurm_{name}" for name in allowed]
         problems = [f"{suite}: slurm: unknown key '{key}'. {suggest(key, known)}" for key in unknown]
         raise RequestError("\n".join(problems))
-    options: dict[str, Any] = {}
-    for name in ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task"):
-        value = getattr(slurm, name)
-        if value:
-            options[name] = value
-    options["time"] = slurm.timeout_min
-    options["mem"] = f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None
-    options["array_parallelism"] = slurm.max_parallel or MAX_PARALLEL
-    options["signal_delay_s"] = min(SIGNAL_S, slurm.timeout_min * 60 // 4)
-    options["wckey"] = None  # submitit's own is refused where such keys are checked
-    options |= others
+    same_name = ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task")
+    options = {name: value for name in same_name if (value := getattr(slurm, name))}
+    options |= {
+        "time": slurm.timeout_min,
+        "mem": f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None,
+        "array_parallelism": slurm.max_parallel or MAX_PARALLEL,
+        "signal_delay_s": min(SIGNAL_S, slurm.timeout_min * 60 // 4),
+        "wckey": None,  # submitit's own is refused where such keys are checked
+        **others,
+    }
     additional = {
         "requeue": True,  # also where jobs are not unless they ask for it
-        "kill-on-invalid-dep": "yes",  # what waits for a job that failed would else wait for ever
+        "kill-on-invalid-dep": "yes",  # or a job that waits for a failed one would wait for ever
     }
     options["additional_parameters"] = additional | others.get("additional_parameters", {})
     return options

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.store import Failure
-from bench.train.processes import Child, children, ended
+from bench.train.processes import Child, ProcessLostError, children, ended
 from bench.types import RequestError
 
 R = TypeVar("R")
@@ -39,74 +39,27 @@ class LaneLostError(Exception):
         self.failure = failure
 
 
-class ProcessLostError(Exception):
-    """One of the processes has died or does not answer: none of them can go on."""
-
-    def __init__(self, reason: str, details: str = "") -> None:
-        super().__init__(reason)
-        self.details = details
+def lost(error: Exception) -> Exception:
+    """Return what a process other than rank 0 raises when an exchange breaks off: rank 0 knows the reason."""
+    return ProcessLostError(str(error))
 
 
 class Group:
-    """The collective operations of the processes that train some runs; here there is only one process.
-
-    Attributes:
-        rank: the process's number, from 0.
-        size: how many processes there are.
-    """
-
-    rank, size = 0, 1
-
-    def all_reduce_mean(self, tensors: Sequence[Tensor], samples: int) -> int:
-        """Replace means over each process's samples by means over all samples; return the number of all samples.
-
-        Args:
-            tensors: of the same shapes in every process.
-            samples: how many samples this process's means are over.
-        """
-        return samples
-
-    def all_gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (B, ...) of all processes in rank order, without gradients; each may have another B."""
-        return rows
-
-    def agree_on_failure(self, failure: Failure | None) -> Failure | None:
-        """Return the failure of the lowest rank that has one. Each part of a lane's step ends with this call.
-
-        Raises:
-            ProcessLostError: a process does not answer; every other method raises it too.
-        """
-        return failure
-
-    def run_on_rank0(self, function: Callable[[], R]) -> R:
-        """Return what the function returns on rank 0; the other processes wait for it."""
-        return function()
-
-    def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Copy rank 0's values into the tensors of all processes."""
-
-
-ALONE = Group()
-
-
-class DistributedGroup(Group):
-    """One of several processes.
+    """The collective operations of the processes that train some runs, as one of them sees them.
 
     `all_reduce_mean` and `all_gather` begin with a meeting, and `agree_on_failure` is one. A process in which a lane
     fails brings the failure to its next meeting; the others, wherever in the lane's step they are, learn of it there.
+    All methods raise what `explain` returns when an exchange with the other processes breaks off.
     """
 
-    def __init__(self, rank: int, size: int, explain: Callable[[Exception], Exception]) -> None:
-        """Describe this process.
-
-        Args:
-            rank: its number.
-            size: how many processes there are.
-            explain: returns the exception to raise when an exchange breaks off.
-        """
+    def __init__(self, rank: int = 0, size: int = 1, explain: Callable[[Exception], Exception] = lost) -> None:
+        """Describe this process: its number, from 0, how many there are, and how a broken exchange is explained."""
         self.rank, self.size, self.explain = rank, size, explain
 
-    def all_reduce_mean(self, tensors: Sequence[Tensor], samples: int) -> int:  # noqa: D102
+    def all_reduce_mean(self, tensors: Sequence[Tensor], samples: int) -> int:
+        """Replace means over this process's samples by means over all samples; return the number of all samples."""
+        if self.size == 1:
+            return samples
         met = self._meet(samples, sum(tensor.numel() for tensor in tensors))
         if len({values for _, values in met}) > 1:
             raise ValueError("not every process has a gradient for the same parameters, so they have no average")
@@ -121,7 +74,10 @@ class DistributedGroup(Group):
                 tensor.copy_(mean.view(tensor.shape))
         return total
 
-    def all_gather(self, rows: Tensor) -> Tensor:  # noqa: D102
+    def all_gather(self, rows: Tensor) -> Tensor:
+        """Return the rows (B, ...) of all processes in rank order, without gradients; each may have another B."""
+        if self.size == 1:
+            return rows
         counts = [count for count, _ in self._meet(len(rows))]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all must send equally many
         padded[: len(rows)] = rows
@@ -130,23 +86,30 @@ class DistributedGroup(Group):
             dist.all_gather(received, padded)
         return torch.cat([of_process[:count] for of_process, count in zip(received, counts, strict=True)])
 
-    def agree_on_failure(self, failure: Failure | None) -> Failure | None:  # noqa: D102
+    def agree_on_failure(self, failure: Failure | None) -> Failure | None:
+        """Return the failure of the lowest rank that has one. Each part of a lane's step ends with this call."""
+        if self.size == 1:
+            return failure
         try:
             self._meet(failure=failure)
         except LaneLostError as error:
             return error.failure
         return None
 
-    def run_on_rank0(self, function: Callable[[], R]) -> R:  # noqa: D102
+    def run_on_rank0(self, function: Callable[[], R]) -> R:
+        """Return what the function returns on rank 0; the other processes wait for it."""
         box = [function() if self.rank == 0 else None]
-        with self._exchange():
-            dist.broadcast_object_list(box)
+        if self.size > 1:
+            with self._exchange():
+                dist.broadcast_object_list(box)
         return box[0]  # type: ignore[return-value]  # rank 0 has filled it
 
-    def broadcast(self, tensors: Sequence[Tensor]) -> None:  # noqa: D102
-        with self._exchange():
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Copy rank 0's values into the tensors of all processes."""
+        if self.size > 1:
+            with self._exchange():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def _meet(self, samples: int = 0, values: int = 0, failure: Failure | None = None) -> list[tuple[int, int]]:
         """Return (samples, values) of every process; the exchange is between CPUs, so no device is waited for.
@@ -174,13 +137,16 @@ class DistributedGroup(Group):
             raise self.explain(error) from error
 
 
+ALONE = Group()
+
+
 @contextmanager
 def process_group(size: int, member: Callable[[Group], None], device: torch.device) -> Iterator[Group]:
     """Start the other processes of a group, end them with the block, and yield the group as rank 0 sees it.
 
     Args:
         size: how many processes; with one, none is started.
-        member: what each of the others calls, which can be pickled; it takes part in the same exchanges as the block.
+        member: what each other process calls; it is pickled, and takes part in the same exchanges as the block.
         device: its type decides how tensors are exchanged.
 
     Raises:
@@ -200,7 +166,7 @@ def process_group(size: int, member: Callable[[Group], None], device: torch.devi
                     if not all(other.wait_until_started() for other in others):
                         raise _explanation(others, EOFError())
                     _join(0, size, place, backend)
-                    yield DistributedGroup(0, size, lambda error: _explanation(others, error))
+                    yield Group(0, size, lambda error: _explanation(others, error))
                     for other in others:
                         other.process.join()
                     if any(other.process.exitcode for other in others):
@@ -226,12 +192,11 @@ def _explanation(others: Sequence[Child], error: Exception) -> Exception:
     size = len(others) + 1
     for other in ended(others, GRACE_S):
         failure = other.failure()
-        if failure is None or other.process.exitcode == FOLLOWED:
-            continue
-        if failure.is_request:
-            return RequestError(failure.reason)
-        rank = 1 + others.index(other)
-        return ProcessLostError(f"process {rank} of {size} {failure.reason}", failure.details)
+        if isinstance(failure, RequestError):
+            return failure
+        if failure is not None and other.process.exitcode != FOLLOWED:
+            rank = 1 + others.index(other)
+            return ProcessLostError(f"process {rank} of {size} {failure}", failure.details)
     reason = " ".join(str(error).split())[:200]
     return ProcessLostError(f"the run's {size} processes do not reach each other: {reason}")
 
@@ -242,7 +207,7 @@ def _take_part(rank: int, size: int, place: Path, backend: str, member: Callable
         signal.signal(number, signal.SIG_IGN)
     try:
         _join(rank, size, place, backend)
-        member(DistributedGroup(rank, size, lambda error: ProcessLostError(str(error))))
+        member(Group(rank, size))
         dist.destroy_process_group()
     except ProcessLostError:
         first = multiprocessing.parent_process()

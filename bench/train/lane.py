@@ -15,8 +15,9 @@ from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, Schedule, seed_from
 from bench.store import Failure
 from bench.tasks import task_of
-from bench.train.group import ALONE, Group, LaneLostError, ProcessLostError
+from bench.train.group import ALONE, Group, LaneLostError
 from bench.train.precision import arithmetic, as_float32
+from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 

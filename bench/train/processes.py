@@ -16,24 +16,25 @@ from pathlib import Path
 from bench.types import RequestError
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a child process failed.
+class ProcessLostError(Exception):
+    """A process has died or does not answer.
 
     Attributes:
-        reason: a predicate such as "has died (signal 9)"; the whole message where the request is at fault.
+        reason: a sentence; of a child, only its predicate, such as "has died (signal 9)".
         details: a traceback, or "".
-        is_request: whether the request is at fault.
     """
 
-    reason: str
-    details: str = ""
-    is_request: bool = False
+    def __init__(self, reason: str, details: str = "") -> None:
+        super().__init__(reason, details)
+        self.reason, self.details = reason, details
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
 class Child:
-    """A child process and the pipe it writes to: None when it has started, an `Ending` when it fails."""
+    """A child process and the pipe it writes to: None when it has started, the exception when it fails."""
 
     process: SpawnProcess
     messages: Connection
@@ -46,26 +47,23 @@ class Child:
             return False
         return True
 
-    def failure(self) -> Ending | None:
+    def failure(self) -> RequestError | ProcessLostError | None:
         """Return how the process, which has ended, failed; None if it did not."""
-        message = None
+        error = None
         with suppress(EOFError, OSError):
             while self.messages.poll():
-                message = self.messages.recv()
+                error = self.messages.recv()
         status = self.process.exitcode
-        if message is None and status:
-            how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            return Ending(f"has died ({how})")
-        return message
+        if error is None and status:
+            return ProcessLostError(f"has died ({f'signal {-status}' if status < 0 else f'exit status {status}'})")
+        return error
 
 
 @contextmanager
 def children(targets: Sequence[Callable[[], object]], leftover: Path | None = None) -> Iterator[list[Child]]:
-    """Start one process per target and yield them; whatever is left of them ends with the block.
+    """Start one process per target, which is pickled; yield the processes and end them with the block.
 
-    Args:
-        targets: what each process calls; they are pickled.
-        leftover: a folder that the children remove if this process is killed and cannot.
+    Should this process be killed, its children end too, and remove the folder `leftover`.
     """
     spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     started: list[Child] = []
@@ -108,10 +106,10 @@ def _run(target: Callable[[], object], messages: Connection, leftover: Path | No
     except KeyboardInterrupt:
         return  # Ctrl-C reaches the parent too, which reports it
     except RequestError as error:
-        messages.send(Ending(str(error), is_request=True))
+        messages.send(error)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        messages.send(Ending(f"has ended: {reason}", "".join(traceback.format_exception(error))))
+        messages.send(ProcessLostError(f"has ended: {reason}", "".join(traceback.format_exception(error))))
     else:
         return
     os._exit(1)  # exit handlers may wait for a device that itself waits for other processes

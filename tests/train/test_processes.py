@@ -23,9 +23,10 @@ from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.terminal.status import repetition
 from bench.train.build import build_lane
-from bench.train.group import ProcessLostError, process_group
+from bench.train.group import process_group
 from bench.train.lane import MAIN, Clock
 from bench.train.loop import teacher_features
+from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
 from tests.launch.test_interruption import EAGER, ROOT
 from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
