@@ -508,7 +508,7 @@ def test_list_names_all_of_a_kind(cli):
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
-    assert "weight 0.8, cross-entropy beside it 1, version 1" in out
+    assert "weight 0.8, cross-entropy weight 1, version 1" in out
     assert re.search(r"│ n_negatives +│ PositiveInt +│ 16384 +│", out)
 
 
@@ -747,7 +747,7 @@ def test_an_interruption_gives_130_and_says_how_to_go_on(first, folder, argument
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "Interrupted. The same command goes on from the last checkpoints."
+    assert err.splitlines()[-1] == "Interrupted. The same command continues from the last checkpoints."
 
 
 def test_the_word_run_may_be_left_out(cli, tmp_path, results):

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "figures": {"report", "plan", "suite", *TRAINED},
     "launch": {"train", "plan", "suite", *TRAINED},
     "cost": {"launch", "train", "plan", "suite", *TRAINED},
-    "terminal": {"launch", "report", "plan", "suite", *TRAINED},
+    "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
     "cli": {"cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
     "run_suite": {"cli"},
 }

@@ -15,7 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import TrainingData
-from bench.train.lane import INITIAL, Lane, Teacher
+from bench.train.lane import Lane
+from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import teacher_features
 from bench.train.precision import set_products
 from bench.types import Batch

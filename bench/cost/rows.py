@@ -3,8 +3,6 @@
 The lanes are those that the suite trains, on its data; the teachers' weights are random, on which no cost depends.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,11 +17,13 @@ from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.spec import NetworkSpec, RunSpec
-from bench.store import Store, write_whole
+from bench.store import Store, csv_text, write_whole
 from bench.suite import NONE, TEACHER
 from bench.tasks import task_of
-from bench.train.build import build_lane, build_network, network_shapes, placed
-from bench.train.lane import INITIAL, Lane, Teacher, failure_of
+from bench.train.build import build_lane
+from bench.train.lane import Lane, failure_of
+from bench.train.learner import INITIAL, Teacher
+from bench.train.networks import build_network, network_shapes, placed
 from bench.types import RequestError
 from methods import Method
 
@@ -164,7 +164,7 @@ def of_pair(
             continue
         own_percent = None
         if plain_ms is not None:
-            own_ms = numbers["step_ms"] - (plain_ms if lane.trains_student else 0.0)
+            own_ms = numbers["step_ms"] - (plain_ms if lane.learner.trains_network else 0.0)
             own_percent = 100 * own_ms / plain_ms
         answer.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent))
     return answer
@@ -213,11 +213,7 @@ def _name(label: str, stage: str) -> str:
 
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     """Write cost.csv into the suite's results; return its path."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Cost)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()})
+    rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
     path = store.suite_folder(plan.name) / "cost.csv"
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text((field.name for field in fields(Cost)), rounded))
     return path

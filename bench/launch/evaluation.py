@@ -13,8 +13,8 @@ from bench.models.weights import load_weights
 from bench.spec import RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
-from bench.train.build import build_network, placed
 from bench.train.loop import evaluate
+from bench.train.networks import build_network, placed
 from bench.train.outputs import outputs
 
 

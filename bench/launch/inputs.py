@@ -10,8 +10,8 @@ from bench.launch.work import Work
 from bench.models.base import Network
 from bench.spec import DataSpec, RunSpec
 from bench.store import WEIGHTS, Store
-from bench.train.build import backbone_data, build_network, placed, teacher_shapes
-from bench.train.lane import Teacher
+from bench.train.learner import Teacher
+from bench.train.networks import backbone_data, build_network, placed, teacher_shapes
 from bench.types import RequestError
 from methods import catalog
 

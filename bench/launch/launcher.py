@@ -18,7 +18,7 @@ from bench.launch.work import Work
 from bench.plan import cohorts
 from bench.plan.status import is_open
 from bench.spec import RunSpec
-from bench.store import ClaimLostError, Failure, ReadStore, Store
+from bench.store import ClaimLostError, DiscardingStore, Failure, Store
 from bench.train.group import Group, process_group
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
@@ -159,5 +159,5 @@ def _take_part(work: Work, group: Group) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", (device.index or 0) + group.rank)
     torch.set_num_threads(work.plan.suite.threads)
-    inputs = Inputs(replace(work, device=str(device)), ReadStore(work.results))
+    inputs = Inputs(replace(work, device=str(device)), DiscardingStore(work.results))
     _fit(work.wanted, inputs, group, Observer())

@@ -13,7 +13,8 @@ from bench.data import DATASETS, IMAGEFOLDER, unlabelled
 from bench.launch.jobs import Job
 from bench.plan import Plan, portions
 from bench.plan.status import OPEN, is_open, run_status
-from bench.report.tables import MISSING, outcomes
+from bench.report.frame import results_frame
+from bench.report.layout import MISSING
 from bench.spec import ID_LENGTH, NetworkSpec, RunSpec, Schedule
 from bench.store import Store
 from bench.suite import NONE
@@ -26,24 +27,22 @@ CURVE_WIDTH = 60  # characters
 
 def cells_table(plan: Plan, store: Store) -> Table:
     """Return a row a cell: its status, seeds done, first metric, the epoch of what runs, why others do not."""
-    found = outcomes(plan, store)
-    metrics = {next(iter(outcome.values)) for outcome in found}
+    results = results_frame(plan, store).primary
+    metrics = {one.metric for one in results}
     several = len(metrics) > 1
     number = "%" if several else f"{metrics.pop()} %"
     rows = []
-    for outcome in found:
-        cell = outcome.cell
-        metric, values = next(iter(outcome.values.items()))
-        reached = [_progress(run, store) for run in cell.runs]
+    for one in results:
+        reached = [_progress(run, store) for run in one.cell.runs]
         row = {
-            "pair": cell.pair,
-            "row": cell.label,
-            "metric": metric if several else "",
-            "status": outcome.status,
-            "seeds": f"{len(values)}/{len(cell.runs)}",
-            number: f"{sum(values) / len(values):.2f}" if values else MISSING,
+            "pair": one.pair,
+            "row": one.label,
+            "metric": one.metric if several else "",
+            "status": one.status,
+            "seeds": f"{one.n}/{len(one.cell.runs)}",
+            number: MISSING if one.mean is None else f"{one.mean:.2f}",
             "epochs": ", ".join(text for text in reached if text),
-            "reason": outcome.reason,
+            "reason": one.reason,
         }
         rows.append(row)
     heads = [head for head in rows[0] if any(row[head] for row in rows)]  # the columns that say anything

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data.batches import TrainingData, Viewer, batch_sizes
+from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
+from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.group import ALONE, Group
-from bench.train.lane import MAIN, Clock, Lane, Teacher
+from bench.train.lane import Clock, Lane
+from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
 from bench.types import Batch, Features
@@ -178,7 +180,7 @@ def evaluate(
     assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
     positions = torch.arange(len(split)).split(sizes)
-    viewer = Viewer(data, device)
+    viewer = ViewTransform(data, device)
     for images, labels in zip(split.images.batches(positions), targets, strict=True):
         view = viewer(images)
         for score, network in zip(scores, networks, strict=True):

@@ -17,7 +17,8 @@ import yaml
 from bench.plan import build
 from bench.store import CHECKPOINT, CLAIM, Store
 from bench.suite import load
-from bench.train.lane import INITIAL, MAIN, Clock
+from bench.train.lane import Clock
+from bench.train.learner import INITIAL, MAIN
 from methods import catalog
 from tests.train.conftest import Silent, document, rows, weights
 

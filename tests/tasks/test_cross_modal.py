@@ -14,7 +14,7 @@ from bench.spec import RunSpec
 from bench.store import Store
 from bench.suite import load
 from bench.terminal.status import repetition
-from bench.train.build import backbone_data, build_network
+from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from methods import catalog
 from tests.train.conftest import Bench, document, rows, weights

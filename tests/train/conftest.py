@@ -12,8 +12,9 @@ from bench.launch.work import Work
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
-from bench.train.build import build_lane, build_network, network_shapes
-from bench.train.lane import Teacher
+from bench.train.build import build_lane
+from bench.train.learner import Teacher
+from bench.train.networks import build_network, network_shapes
 from methods import catalog
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]

@@ -24,7 +24,8 @@ from bench.store import WEIGHTS, Failure, Store
 from bench.terminal.status import repetition
 from bench.train.build import build_lane
 from bench.train.group import process_group
-from bench.train.lane import MAIN, Clock
+from bench.train.lane import Clock
+from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
@@ -129,14 +130,16 @@ def by_hand(suite: Bench, store: Store, run):
             fractions = [size / sum(sizes) for size in sizes]
             columns = (batch.images, batch.teacher_images, batch.targets, batch.indices)
             parts = [Batch(*part) for part in zip(*(rows.split(sizes) for rows in columns), strict=True)]
-            features = [lane._student_features(part) for lane, part in zip(lanes, parts, strict=True)]
+            features = [lane.learner.features(part) for lane, part in zip(lanes, parts, strict=True)]
 
             def losses(number=number, parts=parts, features=features):
                 found = []
                 for rank, (lane, part, own) in enumerate(zip(lanes, parts, features, strict=True)):
                     at = (run.seed, *lane.clock, number)
                     torch.manual_seed(seed_from("step", *at, *((rank,) if rank else ())))
-                    found.append(lane._losses(own, part, teacher_features(teachers, lanes, part.teacher_images))[0])
+                    found.append(
+                        lane.learner.losses(own, part, teacher_features(teachers, lanes, part.teacher_images))[0]
+                    )
                 return found
 
             distillers = [term.distiller for lane in lanes for term in lane.terms if term.name == "watched"]
@@ -146,17 +149,17 @@ def by_hand(suite: Bench, store: Store, run):
                 for one in distillers:
                     one.log_z.copy_(z.log())
             for loss, share, lane in zip(losses(), fractions, lanes, strict=True):
-                lane.optimizer.zero_grad()
+                lane.learner.optimizer.zero_grad()
                 loss.backward()
                 total += share * loss.item() * len(batch.images)
-            trained = [lane.optimizer.param_groups[0]["params"] for lane in lanes]
+            trained = [lane.learner.optimizer.param_groups[0]["params"] for lane in lanes]
             for pair in zip(*trained, strict=True):
                 if pair[0].grad is not None:
                     mean = sum(share * parameter.grad for share, parameter in zip(fractions, pair, strict=True))
                     for parameter in pair:
                         parameter.grad = mean.clone()
             for lane in lanes:
-                lane.optimizer.step()
+                lane.learner.optimizer.step()
             if distillers:
                 joined = [torch.cat(rows) for rows in zip(*(one.visited for one in distillers), strict=True)]
                 for one in distillers:
