@@ -6,7 +6,7 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from bench.launch.jobs import Task
+from bench.launch.jobs import Job
 from bench.plan import Plan, portions
 from bench.plan.status import OPEN, is_open, run_status
 from bench.report.frame import results_frame
@@ -67,22 +67,22 @@ def _progress(run: RunSpec, store: Store) -> str:
     return f"{reached} ({last['wall_s']:.1f} s an epoch, {left} left)"
 
 
-def job_lines(plan: Plan, store: Store, tasks: Sequence[Task]) -> Iterator[str]:
+def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield what the cluster says of the runs that are not done: a line a job, and a dead one's last words."""
     titles = plan.titles
-    latest = {run_id: task for task in tasks for run_id in task.runs}
+    latest = {run_id: job for job in jobs for run_id in job.runs}
     left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
-    for task in dict.fromkeys(latest[run_id] for run_id in left):
-        runs = [left[run_id] for run_id in task.runs if run_id in left and latest[run_id] == task]
+    for job in dict.fromkeys(latest[run_id] for run_id in left):
+        runs = [left[run_id] for run_id in job.runs if run_id in left and latest[run_id] == job]
         pairs = ", ".join(dict.fromkeys(titles[run.id][0] for run in runs))
         labels = ", ".join(dict.fromkeys(titles[run.id][1] for run in runs))
-        what = escape(f"job {task.job}: {pairs} seed {runs[0].seed}, {labels}")
-        if task.state:
-            reason = f" ({task.reason})" if task.reason else ""
-            yield f"{what}: {task.state.lower()}{reason}"
+        what = escape(f"job {job.id}: {pairs} seed {runs[0].seed}, {labels}")
+        if job.state:
+            reason = f" ({job.reason})" if job.reason else ""
+            yield f"{what}: {job.state.lower()}{reason}"
         elif any(store.state(run.id) == "waiting" for run in runs):
-            yield f"{what}: failed, its log {escape(str(task.log))} ends:"
-            for line in task.last_words or ["(nothing: it never began)"]:
+            yield f"{what}: failed, its log {escape(str(job.log))} ends:"
+            for line in job.last_words or ["(nothing: it never began)"]:
                 yield f"    {escape(line)}"
 
 

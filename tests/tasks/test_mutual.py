@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.launch.launcher import unserved
+from bench.launch.preparation import unserved
 from bench.plan import Plan, cohorts
 from bench.plan.entry import ENTRY, entry
 from bench.report.frame import results_frame
