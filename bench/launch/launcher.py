@@ -16,6 +16,7 @@ from bench.launch.preparation import most_processes, needs_data, record_without_
 from bench.launch.progress import Progress
 from bench.launch.work import Work
 from bench.plan import cohorts
+from bench.plan.entry import entry
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
@@ -126,7 +127,7 @@ class Launcher:
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:
         for run in runs:
-            self.store.begin(run)
+            self.store.begin(run, entry(self.plan, run))
         device = self.inputs.device
         member = partial(_take_part, replace(self.work, runs=tuple(run.id for run in runs), device=str(device)))
         try:
