@@ -1,11 +1,10 @@
 """The command line. Whatever needs torch is imported inside the command that uses it, so that `--help` is instant."""
 
-import itertools
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import wraps
@@ -13,19 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.markup import escape, render
-from rich.table import Table
+from rich.markup import escape
 
 from bench.types import RequestError
 
 if TYPE_CHECKING:
-    from bench.cost import PairCosts
-    from bench.launch.jobs import Task
+    from bench.launch.jobs import Job
     from bench.launch.work import Work
     from bench.plan import Cell, Plan
-    from bench.report.tables import Outcome
     from bench.spec import RunSpec
     from bench.store import Store
     from methods import Method
@@ -143,11 +138,20 @@ def run_command(
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
+        from bench.report.tables import write_while_training
 
-        ids = tuple(run.id for run in wanted)
-        work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
+        work = Work(
+            plan,
+            runs=tuple(run.id for run in wanted),
+            results=results,
+            data=data,
+            write_tables=write_while_training,
+            device=device.value,
+            plugins=tuple(plugin or ()),
+            keep_checkpoints=keep_checkpoints,
+        )
         if slurm:
-            return _submit(work, plan, store, methods, suite, wanted, retried)
+            return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
     answer = _answer(plan, store, methods, wanted)
     return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all processes have died
@@ -163,12 +167,12 @@ def status(
     plugin: Plugin = None,
 ) -> int:
     """Show the status of a suite's cells and jobs."""
-    from bench.launch.jobs import tasks
+    from bench.launch.jobs import submitted
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
     try:
-        jobs = tasks(store)
+        jobs = submitted(store)
     except RequestError as error:
         typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
         jobs = []
@@ -182,14 +186,14 @@ def status(
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite's jobs."""
-    from bench.launch.jobs import cancel, tasks
+    from bench.launch.jobs import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)
-    left = [task for task in tasks(_store(results), suite.stem) if task.state]
+    left = [job for job in submitted(_store(results), suite.stem) if job.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to cancel"])
+    _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
     return OK
 
 
@@ -224,17 +228,19 @@ def cost(
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
-    from bench.cost import costs, write
-    from bench.launch.launcher import Settings, choose_device
+    from bench.cost.rows import costs, write
+    from bench.figures import write_cost
+    from bench.launch.preparation import choose_device
+    from bench.terminal.tables import cost_table
 
-    settings = Settings(choose_device(device.value), data, plan.suite.threads, plan.suite.workers)
-    found = []
-    for of_pair in costs(plan, cells, methods, settings, steps):
-        _say(_cost_table(of_pair))
-        found.append(of_pair)
-    written = write(plan, store, [row for one in found for row in one.rows])
-    _say([f"Written: {escape(', '.join(written))}"])
-    return RUN_FAILED if any(one.failed for one in found) else OK
+    pairs_costs = []
+    for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
+        _say(cost_table(pair_costs))
+        pairs_costs.append(pair_costs)
+    table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
+    written = [table, *write_cost(plan, store)]  # last: what was measured must not hang on the figures
+    _say([f"Written: {escape(', '.join(map(str, written)))}"])
+    return RUN_FAILED if any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
 @app.command("list", help="List methods, models, datasets or suites; with a name, describe one of them.")
@@ -258,7 +264,7 @@ def show(
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
-    from bench.terminal.status import describe
+    from bench.terminal.run import describe
 
     _say(describe(_store(results), run))
     return OK
@@ -333,31 +339,24 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
     return cells
 
 
-def _submit(
-    work: "Work",
-    plan: "Plan",
-    store: "Store",
-    methods: "dict[str, Method]",
-    suite: Path,
-    wanted: "Sequence[RunSpec]",
-    retried: set[str],
-) -> int:
+def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
     """Submit jobs, and print where to look; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import is_open
 
-    found = submit(work, suite, wanted, retried)
-    if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, methods, wanted)  # the runs that were open cannot be trained
-    arrays: dict[str, list[Task]] = {}
-    for task in found:
-        arrays.setdefault(task.job.partition("_")[0], []).append(task)
-    for job, members in arrays.items():
-        runs = sum(len(task.runs) for task in members)
+    plan = work.plan
+    jobs = submit(work, retried)
+    if not jobs and not any(is_open(run, plan, store) for run in work.wanted):
+        return _answer(plan, store, methods, work.wanted)  # the runs that were open cannot be trained
+    arrays: dict[str, list[Job]] = {}
+    for job in jobs:
+        arrays.setdefault(job.array, []).append(job)
+    for array, members in arrays.items():
+        runs = sum(len(job.runs) for job in members)
         waits = ", after the jobs they depend on" if members[0].reason else ""
-        _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
-    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: all runs are in jobs already"])
-    where = [str(suite), "--results", str(work.results)]
+        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+    _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
+    where = [str(plan.file), "--results", str(work.results)]
     settings = [f"--set={change}" for change in plan.changes]
     plugins = [f"--plugin={path}" for path in work.plugins]
     same = shlex.join([*where, *settings, *plugins])
@@ -379,100 +378,31 @@ def _answer(
         always: whether to write it even if no table has changed, which takes seconds.
     """
     from bench.plan.status import run_status
-    from bench.report import tables as report
+    from bench.report.tables import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
+    from bench.terminal.tables import results_table
 
-    found = report.write(plan, store)
-    _say(_table(plan, found))
+    frame = write_tables(plan, store)
+    _say(results_table(frame, _width()))
     folder = store.suite_folder(plan.name)
-    tables = [str(folder / f"table.{kind}") for kind in ("csv", "md", "tex")]
-    _say([f"Tables: {escape(', '.join(tables))}"])
-    files = [folder / name for name in report.STATISTICS]
-    digest = report.digest(plan, found)
-    last = (files[-1], folder / "report.html")  # both contain the digest of the tables they are made from
-    made = files[0].exists() and all(path.exists() and digest in path.read_text(encoding="utf-8") for path in last)
-    if always or not made:
-        from bench import figures
-        from bench.report import epochs, page, statistics  # each takes a second to import
+    _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
+    if always or not is_reported(frame, store):
+        from bench import figures  # takes a second to import
 
-        epochs.write_csv(plan, store)
-        epochs.write_events(plan, store)
         figures.write(plan, store, methods)
-        statistics.write(plan, store, found)
-        page.write(plan, store, found)
-    _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
+        write_report(frame, store)
+    _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
     names = sorted(path.stem for path in (folder / "figures").glob("*.pdf"))
     if names:
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
-    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / 'report.html'))}"])
+    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
-
-
-def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]:
-    from bench.report.tables import TERMINAL, layout
-
-    texts = layout(plan, found, TERMINAL)
-    first = ("method", *(label for label, _ in texts.rows))
-    columns = list(zip(texts.columns, *(row for _, row in texts.rows), strict=True))
-    yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
-    while columns:  # as many pairs side by side as fit, the others below
-        fitting = _fitting(first, columns)
-        table = Table()
-        for column in (first, *columns[:fitting]):
-            table.add_column(column[0], overflow="fold")
-        for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
-            table.add_row(*row)
-        yield table
-        columns = columns[fitting:]
-    yield from texts.notes
-    yield texts.protocol
-
-
-def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]]) -> int:
-    """Return how many columns fit next to the first one, at least one."""
-    widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
-    totals = itertools.accumulate(widths)
-    return max(1, sum(total < _width() for total in totals) - 1)
-
-
-def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
-    def shown(value: float | None, digits: int = 1) -> str:
-        return "—" if value is None else f"{value:,.{digits}f}"
-
-    head = f"[bold]{escape(found.pair)}[/bold]"
-    if found.rows:
-        first = found.rows[0]
-        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
-        table = Table()
-        table.add_column("row", justify="left")
-        for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):
-            table.add_column(name, justify="right")
-        for one in found.rows:
-            table.add_row(
-                escape(one.name),
-                shown(one.step_ms),
-                shown(one.student_ms),
-                shown(one.term_ms),
-                shown(one.backward_ms),
-                shown(one.optimizer_ms),
-                shown(one.own_percent),
-                shown(one.peak_mb, 0),
-                shown(one.extra_parameters, 0),
-                shown(one.step_gflop),
-            )
-        yield table
-    else:
-        yield head
-    for name, reason in found.inapplicable.items():
-        yield escape(f"{name}: inapplicable: {reason}")
-    for name, reason in found.failed.items():
-        yield escape(f"{name}: failed: {reason}")
 
 
 def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
-    from bench.launch.launcher import unserved
+    from bench.launch.preparation import unserved
     from bench.plan.status import is_open
     from bench.terminal.status import plan_tables
 

@@ -21,14 +21,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.cost import of_pair, peak_bytes, stages, stand_ins, training_data
+from bench.cost.measure import peak_bytes
+from bench.cost.rows import of_pair, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.launch.provenance import provenance
 from bench.plan import build
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
-from bench.train.lane import MAIN
+from bench.train.learner import MAIN
 from bench.train.loop import evaluate, train_epoch
 from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes

@@ -12,8 +12,8 @@ from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.teachers import PairTeachers, pair_teachers, teacher_seeds, undistilled
-from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec, TermSpec
-from bench.suite import NONE, PEERS, TEACHER, Pair, Row, Suite, rows
+from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
+from bench.suite import NONE, PEERS, TEACHER, PairEntry, Row, Suite, rows
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method
@@ -100,7 +100,7 @@ def _add_checkpoints(added: Mapping[str, Checkpoint], checkpoints: dict[str, Che
 
 def _pair_cells(
     suite: Suite,
-    pair: Pair,
+    pair: PairEntry,
     data: DataSpec,
     teacher_data: DataSpec,
     teachers: Mapping[int, PairTeachers],
@@ -108,7 +108,7 @@ def _pair_cells(
 ) -> Iterator[Cell]:
     """Yield the cells of a pair: its teacher's, the undistilled student's, then one per row and network."""
     task = TASKS[suite.task]
-    student = NetworkSpec.model_validate(pair.student.model_dump())
+    student = pair.student.spec
     plain = [
         task.student(undistilled(suite, student, seed, data, suite.training), teacher_data) for seed in suite.seed_list
     ]
@@ -158,7 +158,7 @@ def _distilled(
     )
 
 
-def _cell(pair: Pair, row: Row, runs: Iterable[RunSpec], network: str = STUDENT) -> Cell:
+def _cell(pair: PairEntry, row: Row, runs: Iterable[RunSpec], network: str = STUDENT) -> Cell:
     """Return the cell of a row; of a network that trains beside the student, under a name of its own."""
     members = tuple(runs)
     task = task_of(members[0])

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from bench.data import resolve
 from bench.plan.model import Sources
 from bench.spec import DataSpec, canonical
-from bench.suite import Data
+from bench.suite import DataEntry
 from bench.types import RequestError
 
 
-def resolved(choice: Data, path: Path, key: str, sources: Sources) -> DataSpec:
+def resolved(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataSpec:
     """Return the specification of data; an image folder's relative path counts from the suite file.
 
     Args:

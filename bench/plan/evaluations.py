@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
 from bench.spec import DataSpec, HeadSpec, RunSpec
-from bench.suite import Data, Evaluation, Suite
+from bench.suite import DataEntry, EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 
@@ -38,14 +38,14 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
             yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
 
 
-def _in_view(choice: Data, view: str | None) -> Data:
+def _in_view(choice: DataEntry, view: str | None) -> DataEntry:
     """Return an evaluation's data in the view that a network was trained with."""
     if view is None:
         return choice.model_copy(update={"view": None})
     return choice.model_copy(update={"view": view, "mean": None, "std": None})  # a view has its own normalisation
 
 
-def _name(suite: Suite, evaluation: Evaluation, stage: int | None) -> str:
+def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
     """Return what precedes an evaluation's metrics in the tables; "" where it needs no name."""
     several_data = len({one.data.name for one in suite.evaluations}) > 1
     words = [evaluation.name or ""]
@@ -57,7 +57,7 @@ def _name(suite: Suite, evaluation: Evaluation, stage: int | None) -> str:
     return "_".join(filter(None, words))
 
 
-def _evaluation(evaluation: Evaluation, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
+def _evaluation(evaluation: EvaluationEntry, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
     """Return the run that evaluates the network which another run trains, at one stage or at the embedding."""
     max_values = None if stage is None else evaluation.most_values or MAX_VALUES
     return RunSpec(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite import MOST_SEEDS, Pair, Suite, Teacher
+from bench.suite import MOST_SEEDS, PairEntry, Suite, TeacherChoice
 from bench.tasks import TASKS
 from bench.types import RequestError
 
@@ -40,7 +40,7 @@ def teacher_seeds(suite: Suite) -> tuple[int, ...]:
 
 
 def pair_teachers(
-    suite: Suite, pair: Pair, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
+    suite: Suite, pair: PairEntry, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> PairTeachers:
     """Return a pair's teachers for a seed; of equal ones that are trained here, each has its own seed.
 
@@ -73,7 +73,7 @@ def pair_teachers(
 
 
 def _teacher(
-    suite: Suite, teacher: Teacher, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
+    suite: Suite, teacher: TeacherChoice, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     """Return the run that trains a teacher, or that evaluates its weights and the file of these."""
     if teacher.checkpoint is None and teacher.weights is None:

@@ -27,6 +27,7 @@ class Task:
         same_view: whether teacher and student see the same image, so that their data must have one size.
         trains_teachers: whether the teacher of a pair trains together with the student.
         evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
+        allows_transfer: whether a suite of task `transfer` can evaluate its students on other data.
         needs: keys of a suite file that it cannot do without, and what each is for.
         refuses: keys of a suite file that it has no use for, and why.
         caption: a sentence for captions, or "".
@@ -41,6 +42,7 @@ class Task:
     same_view: bool = True
     trains_teachers: bool = False
     evaluates_given_teachers: bool = True
+    allows_transfer: bool = False
     needs: ClassVar[Mapping[str, str]] = {}
     refuses: ClassVar[Mapping[str, str]] = {}
     caption: str = ""
