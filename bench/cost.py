@@ -3,8 +3,6 @@
 The lanes are those that a suite trains, on its data; the teacher's weights are random, on which no cost depends.
 """
 
-import csv
-import io
 import logging
 import os
 import time
@@ -27,7 +25,7 @@ from bench.figures import write_cost
 from bench.launch.launcher import Settings, most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.spec import NetworkSpec, RunSpec
-from bench.store import Store, write_whole
+from bench.store import Store, csv_text, write_whole
 from bench.suite import NONE, TEACHER
 from bench.train.build import build_lane
 from bench.train.lane import Lane, failure_of
@@ -398,13 +396,10 @@ def _reason(error: Exception, where: str) -> str:
 
 def write(plan: Plan, store: Store, found: Sequence[Cost]) -> list[str]:
     """Write cost.csv and what is drawn from it into the suite's results; return their paths."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Cost)], lineterminator="\n")
-    writer.writeheader()
-    for cost in found:
-        writer.writerow({name: _rounded(value) for name, value in asdict(cost).items()})
+    rows = [{name: _rounded(value) for name, value in asdict(cost).items()} for cost in found]
+    text = csv_text((field.name for field in fields(Cost)), rows)
     path = store.suite_folder(plan.name) / "cost.csv"
-    write_whole(path, text.getvalue())  # before the figures: what was measured must not hang on them
+    write_whole(path, text)  # before the figures: what was measured must not hang on them
     return [str(path), *map(str, write_cost(plan, store))]
 
 

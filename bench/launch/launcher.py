@@ -23,7 +23,7 @@ from bench.models.weights import load_weights
 from bench.plan import Plan, cohorts
 from bench.plan.status import is_open
 from bench.spec import DataSpec, NetworkSpec, RunSpec
-from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, Failure, ReadStore, Store
+from bench.store import OUTPUTS, WEIGHTS, ClaimLostError, DiscardingStore, Failure, Store
 from bench.tasks import task_of
 from bench.train.build import build_lane, inapplicable
 from bench.train.lane import Clock, Lane, failure_of
@@ -177,7 +177,7 @@ class Part:
             device = torch.device("cuda", (device.index or 0) + group.rank)
             torch.cuda.set_device(device)
         settings = replace(self.settings, device=device)
-        launcher = Launcher(self.plan, ReadStore(self.results), catalog(self.plugins), settings)
+        launcher = Launcher(self.plan, DiscardingStore(self.results), catalog(self.plugins), settings)
         torch.set_num_threads(settings.threads)
         launcher.fit([self.plan.runs[run_id] for run_id in self.runs], group, Unobserved())
 

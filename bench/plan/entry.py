@@ -9,7 +9,7 @@ import yaml
 
 from bench.plan.model import Cell, Plan
 from bench.spec import RunSpec, Schedule
-from bench.suite import NONE, TEACHER, Data
+from bench.suite import NONE, TEACHER, DataEntry
 from bench.tasks import TASKS, task_of
 from methods import own_files
 
@@ -91,7 +91,7 @@ def _training(schedule: Schedule) -> dict[str, Any]:
     return schedule.model_dump(mode="json", exclude_none=True) | {"processes": schedule.processes or 1}
 
 
-def _data(plan: Plan, choice: Data) -> Mapping[str, Any]:
+def _data(plan: Plan, choice: DataEntry) -> Mapping[str, Any]:
     document = choice.model_dump(mode="json", exclude_unset=True)
     return document | {"path": _absolute(plan, document["path"])} if "path" in document else document
 

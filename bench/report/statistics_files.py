@@ -11,8 +11,7 @@ from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
 from bench.report.tables import STATISTICS, digest
-from bench.report.text import csv_text
-from bench.store import Store, write_whole
+from bench.store import Store, csv_text, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
 INCOMPLETE_PAIRS = "not all pairs are there; see n"

@@ -9,8 +9,7 @@ from bench.plan import Plan
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
-from bench.report.text import csv_text
-from bench.store import SOURCES, Store, write_whole
+from bench.store import SOURCES, Store, csv_text, write_whole
 
 COLUMNS = (
     *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean", "published"),

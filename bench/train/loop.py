@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.data.batches import TrainingData, Viewer, batch_sizes
+from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
+from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
@@ -179,7 +180,7 @@ def evaluate(
     assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
     positions = torch.arange(len(split)).split(sizes)
-    viewer = Viewer(data, device)
+    viewer = ViewTransform(data, device)
     for images, labels in zip(split.images.batches(positions), targets, strict=True):
         view = viewer(images)
         for score, network in zip(scores, networks, strict=True):

@@ -11,8 +11,8 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from bench.data.batches import Viewer
 from bench.data.images import load
+from bench.data.views import ViewTransform
 from bench.launch.launcher import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
@@ -192,7 +192,7 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
     (together,) = cell(plan, "teacher").runs
     assert set(together.teachers) <= set(observer.epochs)
     _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
-    images = Viewer(together.data, torch.device("cpu"))(test.images.images)
+    images = ViewTransform(together.data, torch.device("cpu"))(test.images.images)
     mean = torch.zeros(len(test), 10)
     for name in together.teachers:
         network = build_network(plan.runs[name].student, plan.runs[name].data).eval()

@@ -9,7 +9,7 @@ from skimage.measure import block_reduce
 from sklearn.linear_model import LogisticRegression
 
 from bench.data import images
-from bench.data.batches import Viewer
+from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.store import Failure, Store
@@ -59,7 +59,7 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return all images of a split of a run's data, 0 to train and 1 to test, as the network sees them, and labels."""
     part = images.load(run.data, store.root, CPU, workers=0)[split]
     stored = next(part.images.batches([torch.arange(len(part))]))
-    return Viewer(run.data, CPU)(stored), part.targets
+    return ViewTransform(run.data, CPU)(stored), part.targets
 
 
 def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):

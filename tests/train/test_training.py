@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.data.batches import TrainingData, Viewer
+from bench.data.batches import TrainingData
+from bench.data.views import ViewTransform
 from bench.spec import Schedule
 from bench.tasks import TASKS
 from bench.train.lane import Clock, Lane
@@ -101,7 +102,7 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
     found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
     with torch.no_grad():
         images = next(test.images.batches([torch.arange(len(test))]))
-        logits = network.eval()(Viewer(data.spec, torch.device("cpu"))(images))
+        logits = network.eval()(ViewTransform(data.spec, torch.device("cpu"))(images))
     for k in (1, 5):
         wanted = 100 * top_k_accuracy_score(test.targets, logits, k=k, labels=range(10))
         assert found[f"top{k}"] == pytest.approx(wanted, abs=0.12)  # one of 897 images may stand on the edge
