@@ -18,7 +18,7 @@ from rich.markup import escape
 from bench.types import RequestError
 
 if TYPE_CHECKING:
-    from bench.launch.jobs import Task
+    from bench.launch.jobs import Job
     from bench.launch.work import Work
     from bench.plan import Cell, Plan
     from bench.spec import RunSpec
@@ -138,11 +138,20 @@ def run_command(
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
+        from bench.report.tables import write_while_training
 
-        ids = tuple(run.id for run in wanted)
-        work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
+        work = Work(
+            plan,
+            runs=tuple(run.id for run in wanted),
+            results=results,
+            data=data,
+            write_tables=write_while_training,
+            device=device.value,
+            plugins=tuple(plugin or ()),
+            keep_checkpoints=keep_checkpoints,
+        )
         if slurm:
-            return _submit(work, plan, store, methods, suite, wanted, retried)
+            return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
     answer = _answer(plan, store, methods, wanted)
     return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all processes have died
@@ -158,12 +167,12 @@ def status(
     plugin: Plugin = None,
 ) -> int:
     """Show the status of a suite's cells and jobs."""
-    from bench.launch.jobs import tasks
+    from bench.launch.jobs import submitted
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
     try:
-        jobs = tasks(store)
+        jobs = submitted(store)
     except RequestError as error:
         typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
         jobs = []
@@ -177,14 +186,14 @@ def status(
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite's jobs."""
-    from bench.launch.jobs import cancel, tasks
+    from bench.launch.jobs import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)
-    left = [task for task in tasks(_store(results), suite.stem) if task.state]
+    left = [job for job in submitted(_store(results), suite.stem) if job.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to cancel"])
+    _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
     return OK
 
 
@@ -219,18 +228,19 @@ def cost(
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
-    from bench.cost import costs, write
-    from bench.launch.launcher import Settings, choose_device
+    from bench.cost.rows import costs, write
+    from bench.figures import write_cost
+    from bench.launch.preparation import choose_device
     from bench.terminal.tables import cost_table
 
-    settings = Settings(choose_device(device.value), data, plan.suite.threads, plan.suite.workers)
-    found = []
-    for of_pair in costs(plan, cells, methods, settings, steps):
-        _say(cost_table(of_pair))
-        found.append(of_pair)
-    written = write(plan, store, [row for one in found for row in one.rows])
-    _say([f"Written: {escape(', '.join(written))}"])
-    return RUN_FAILED if any(one.failed for one in found) else OK
+    pairs_costs = []
+    for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
+        _say(cost_table(pair_costs))
+        pairs_costs.append(pair_costs)
+    table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
+    written = [table, *write_cost(plan, store)]  # last: what was measured must not hang on the figures
+    _say([f"Written: {escape(', '.join(map(str, written)))}"])
+    return RUN_FAILED if any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
 @app.command("list", help="List methods, models, datasets or suites; with a name, describe one of them.")
@@ -254,7 +264,7 @@ def show(
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
-    from bench.terminal.status import describe
+    from bench.terminal.run import describe
 
     _say(describe(_store(results), run))
     return OK
@@ -329,31 +339,24 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
     return cells
 
 
-def _submit(
-    work: "Work",
-    plan: "Plan",
-    store: "Store",
-    methods: "dict[str, Method]",
-    suite: Path,
-    wanted: "Sequence[RunSpec]",
-    retried: set[str],
-) -> int:
+def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
     """Submit jobs, and print where to look; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import is_open
 
-    found = submit(work, suite, wanted, retried)
-    if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, methods, wanted)  # the runs that were open cannot be trained
-    arrays: dict[str, list[Task]] = {}
-    for task in found:
-        arrays.setdefault(task.job.partition("_")[0], []).append(task)
-    for job, members in arrays.items():
-        runs = sum(len(task.runs) for task in members)
+    plan = work.plan
+    jobs = submit(work, retried)
+    if not jobs and not any(is_open(run, plan, store) for run in work.wanted):
+        return _answer(plan, store, methods, work.wanted)  # the runs that were open cannot be trained
+    arrays: dict[str, list[Job]] = {}
+    for job in jobs:
+        arrays.setdefault(job.array, []).append(job)
+    for array, members in arrays.items():
+        runs = sum(len(job.runs) for job in members)
         waits = ", after the jobs they depend on" if members[0].reason else ""
-        _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
-    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: all runs are in jobs already"])
-    where = [str(suite), "--results", str(work.results)]
+        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+    _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
+    where = [str(plan.file), "--results", str(work.results)]
     settings = [f"--set={change}" for change in plan.changes]
     plugins = [f"--plugin={path}" for path in work.plugins]
     same = shlex.join([*where, *settings, *plugins])
@@ -399,7 +402,7 @@ def _answer(
 def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
-    from bench.launch.launcher import unserved
+    from bench.launch.preparation import unserved
     from bench.plan.status import is_open
     from bench.terminal.status import plan_tables
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -481,7 +482,7 @@ REPEATED = {
 def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, results, store):
     plan = plan_of(tmp_path, **REPEATED[label])
     for cell in plan.cells:
-        finish(store, cell, [80.0])
+        finish(store, cell, [80.0], plan)
     run = cell_of(plan, label).runs[0].id
     _, out, _ = cli("show", run, "--results", results)
     text, _, command = out.partition("To repeat it\n")[2].partition("\npython run_suite.py ")
@@ -489,9 +490,10 @@ def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, res
     again = build(load(path, METHODS), path, METHODS)
     assert run in again.runs
     assert again.suite.threads == 2
-    only = re.search(r"--only '(.*)' --results ANOTHER_FOLDER", command)
-    assert only
-    assert run in RUN_ID.findall(cli(path, "--only", only[1], "--results", tmp_path / "other", "--dry-run")[1])
+    file, *options = shlex.split(command)
+    assert file == str(results / "runs" / run / "suite.yaml")
+    assert options[-2:] == ["--results", "ANOTHER_FOLDER"]
+    assert run in RUN_ID.findall(cli(file, *options[:-1], tmp_path / "other", "--dry-run")[1])
 
 
 def test_list_names_all_of_a_kind(cli):

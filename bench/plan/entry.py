@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,11 +15,11 @@ from bench.tasks import TASKS, task_of
 from methods import own_files
 
 ENTRY, SOURCE = "suite.yaml", "source.yaml"  # the second, of a transfer suite, has the networks that it evaluates
-COMMAND = "# python run_suite.py"  # begins the entry's first line: how to run it
+OPTIONS = "# options: "  # begins the entry's first line: what the command line needs besides the file
 
 
 def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
-    """Return the suite files that hold one run and what it needs, by name; `ENTRY` begins with how to run it.
+    """Return the suite files that hold one run and what it needs, by name; `ENTRY` begins with its options.
 
     Paths of image folders and checkpoints are absolute.
     """
@@ -36,7 +37,14 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
     files = {
         name: yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=110) for name, one in documents.items()
     }
-    return files | {ENTRY: f"{COMMAND} {ENTRY} {shlex.join(_options(cell, plan.trained(run)))}\n{files[ENTRY]}"}
+    options = shlex.join(_options(cell, plan.trained(run)))
+    return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
+
+
+def command(path: Path) -> str:
+    """Return the command line that repeats the run of a stored entry in another results folder."""
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+    return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 
 
 def _place(plan: Plan, run: RunSpec) -> tuple[Cell, int]:

@@ -13,8 +13,9 @@ from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, Schedule, column, seed_from
 from bench.store import Failure
 from bench.tasks.objectives import Objective
+from bench.train.group import ALONE, Group, LaneLostError
 from bench.train.learner import INITIAL, MAIN, Learner, Meter, Term, detached
-from bench.train.processes import ALONE, Group, LaneLostError, ProcessLostError
+from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
 
 
@@ -65,7 +66,7 @@ class Lane:
         self.group = group
         for learner in self.learners.values():
             for term in learner.terms:
-                term.distiller.gather = group.gather
+                term.distiller.gather = group.all_gather
 
     # what it is made of; the cohort's lanes share schedule and objective
 
@@ -148,7 +149,7 @@ class Lane:
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             # what is frozen now reads its norms' statistics, of which each process has had its own
             modules = [module for learner in self.learners.values() for module in learner.initial_modules]
-            self.group.copy_first([buffer for module in modules for buffer in module.buffers()])
+            self.group.broadcast([buffer for module in modules for buffer in module.buffers()])
             self.clock = Clock(MAIN, 1)
             for learner in self.learners.values():
                 learner.enter(MAIN)
@@ -226,9 +227,9 @@ class Lane:
             where = self._where()
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
-            self.failure = self.group.settle(failure_of(error, where))
+            self.failure = self.group.agree_on_failure(failure_of(error, where))
         else:
-            self.failure = self.group.settle(self.failure)
+            self.failure = self.group.agree_on_failure(self.failure)
 
     def _where(self) -> str:
         if self.clock.stage == INITIAL:

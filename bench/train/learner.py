@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.spec import Schedule
 from bench.tasks.objectives import Objective
+from bench.train.group import Group
 from bench.train.precision import arithmetic, as_float32
-from bench.train.processes import Group
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
@@ -243,11 +243,11 @@ class Learner:
         means = torch.stack([value.detach().double() for value in values])
         trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
-        samples = group.average([*gradients, means], samples)
+        samples = group.all_reduce_mean([*gradients, means], samples)
         self.optimizer.step()
         if self.stage == MAIN:
             for term in self.terms:
-                term.distiller.after_step(group.gather)
+                term.distiller.after_step(group.all_gather)
         self.meter.add(means, samples)
 
     def is_finite(self) -> bool:

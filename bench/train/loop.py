@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.group import ALONE, Group
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
-from bench.train.processes import ALONE, Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -29,8 +29,8 @@ WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
-class Observer(Protocol):
-    """Who is told how a cohort comes along."""
+class Observer:
+    """Who is told how a cohort comes along; this one ignores it."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """A cohort of these lanes starts or goes on."""
@@ -234,7 +234,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
-    metrics = cohort.group.first(
+    metrics = cohort.group.run_on_rank0(
         lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
     )
     for (lane, name), values in zip(places, metrics, strict=True):

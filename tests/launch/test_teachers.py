@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bench.data.images import load
 from bench.data.views import ViewTransform
-from bench.launch.launcher import fetch_data
+from bench.launch.preparation import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
 from bench.terminal.status import describe

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.launch.launcher import unserved
+from bench.launch.preparation import unserved
 from bench.plan import Plan, cohorts
+from bench.plan.entry import ENTRY, entry
 from bench.report.frame import results_frame
 from bench.report.markdown import to_markdown
 from bench.store import Store
 from bench.suite import load
-from bench.terminal.status import repetition
 from bench.train.build import build_lane
 from bench.train.lane import Lane
 from bench.train.loop import evaluate, train_epoch
@@ -308,13 +308,12 @@ def test_what_mutual_learning_has_no_use_for_is_refused(mutual, case):
 @pytest.mark.parametrize("rates", [{}, {"resnet14": 0.01}])
 def test_what_show_says_to_repeat_a_run_plans_that_run(mutual, rates):
     suite = mutual(methods=[CRD], lr_by_network=rates, seeds=[3])
-    plan, store = suite.plan(), Store(suite.folder / "results")
-    finish(store, plan, "CRD+KD", 70.0, 90.0)
+    plan = suite.plan()
     (run,) = cell(plan, "CRD+KD").runs
-    text, _, command = repetition(store, run).partition("\npython run_suite.py ")
+    text = entry(plan, run)[ENTRY]
     again = Bench(suite.folder, yaml.safe_load(text), name="again").plan()
     assert run.id in again.runs
-    assert "--only 'crd+kd'" in command
+    assert text.startswith("# options: --only crd+kd\n")
 
 
 def test_both_networks_train_in_bf16(mutual):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.cost import peak_bytes
+from bench.cost.measure import peak_bytes
 from bench.train.learner import MAIN
 from bench.train.loop import evaluate, teacher_features, train_epoch
 from bench.train.precision import set_products
