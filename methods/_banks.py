@@ -2,7 +2,8 @@
 
 S sides are scored at once, each against its own bank: anchors (S, B, D), banks S of (M, D), score = <anchor, row>.
 A sum's gradient for the anchors is computed with it and kept for the backward pass. No score is kept longer than its
-piece, so memory is bounded by `ENTRIES_AT_ONCE` and not by the size of the banks. Nothing here is differentiable twice.
+piece, so memory is bounded by `entries_at_once`, the entries of the largest tensor made, and not by the size of the
+banks. Nothing here is differentiable twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -113,34 +114,37 @@ class Masked(Shared):
 Pieces = Callable[[], Iterator[Piece]]
 
 
-def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
+def drawn_pieces(rows: Tensor, n_samples: int, dim: int, entries_at_once: int = ENTRIES_AT_ONCE) -> Iterator[Piece]:
     """Yield the scores of each anchor with its own rows (B, N) of banks (M, D), which may repeat."""
     if n_samples <= GATHERED_ROW_COST * rows.shape[1]:
-        for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // n_samples):
+        for anchors in _blocks(len(rows), entries_at_once // n_samples):
             yield Picked(anchors, rows[anchors])
     else:
-        for part in rows.split(max(1, ENTRIES_AT_ONCE // dim), dim=1):
-            for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // part.shape[1]):
+        for part in rows.split(max(1, entries_at_once // dim), dim=1):
+            for anchors in _blocks(len(rows), entries_at_once // part.shape[1]):
                 yield Gathered(anchors, part[anchors])
 
 
-def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
+def shared_pieces(rows: Tensor, each: int, dim: int, entries_at_once: int = ENTRIES_AT_ONCE) -> Iterator[Piece]:
     """Yield the scores of anchors, `each` of every sample in a row, with the sample's rows (B, N), of D = `dim`."""
     for sample, own in enumerate(rows):
-        for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
-            for block in _blocks(each, ENTRIES_AT_ONCE // len(part)):
+        for part in own.split(max(1, entries_at_once // dim)):
+            for block in _blocks(each, entries_at_once // len(part)):
                 yield Shared(slice(sample * each + block.start, sample * each + block.stop), part)
 
 
-def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
+def masked_pieces(
+    mask: Callable[[slice], Tensor], b: int, n_samples: int, entries_at_once: int = ENTRIES_AT_ONCE
+) -> Iterator[Piece]:
     """Yield the scores of b anchors with the rows of banks (M, D), each as often as a mask says.
 
     Args:
         mask: gives the columns of a (B, M) mask that it is asked for.
         b: B.
         n_samples: M.
+        entries_at_once: as in the module's head.
     """
-    for rows in _blocks(n_samples, ENTRIES_AT_ONCE // (2 * b)):  # scores, and the mask beside them
+    for rows in _blocks(n_samples, entries_at_once // (2 * b)):  # scores, and the mask beside them
         yield Masked(slice(None), rows, mask(rows))
 
 
