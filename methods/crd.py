@@ -166,7 +166,8 @@ class CRD(Distiller):
             return partial(
                 masked_pieces, self.mask(partners.indices), len(partners.indices), self.n_samples, self.entries_at_once
             )
-        return partial(drawn_pieces, partners.negatives, *self.student_bank.shape, entries_at_once=self.entries_at_once)
+        dim = self.student_bank.shape[1]
+        return partial(drawn_pieces, partners.negatives, self.n_samples, dim, self.entries_at_once)
 
     def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
         """Return what gives columns of (B, M), 1 where a sample may be a negative and 0 elsewhere, for indices (B,)."""
