@@ -28,30 +28,28 @@ LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 class DataChoice(Strict):
-    """What a suite file says of its data; a bare name stands for `{name: NAME}`.
-
-    Attributes:
-        name: a name of `run_suite.py list datasets`.
-        resize: height and width in pixels that images are scaled to (bilinear, antialiased; depth and the pixels'
-            labels by the nearest pixel).
-        train_per_class: training images kept of each class, always the same ones.
-        train_fraction: share of each class's training images kept, always the same ones.
-        augment: instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder.
-        view: what the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it.
-        path: an image folder's place.
-        mean: an image folder's channel means, of images in [0, 1]; a view has its own.
-        std: an image folder's channel deviations; a view has its own.
-    """
+    """What a suite file says of its data; a bare name stands for `{name: NAME}`."""
 
     name: str
+    """A name of `run_suite.py list datasets`."""
     resize: Annotated[int, Ge(MIN_SIZE)] | None = None
+    """Height and width in pixels to which images are scaled (bilinear, antialiased; depth and labels of pixels by the
+    nearest pixel).
+    """
     train_per_class: PositiveInt | None = None
+    """Number of training images kept of each class, always the same ones."""
     train_fraction: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of the training images of each class that is kept, always the same ones."""
     augment: Augment | None = None
+    """Augmentation instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder."""
     view: View | None = None
+    """What the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it."""
     path: str | None = None
+    """Path of an image folder."""
     mean: tuple[float, float, float] | None = None
+    """Channel means of an image folder, of images in [0, 1]; a view has its own."""
     std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
+    """Channel standard deviations of an image folder; a view has its own."""
 
     def problems(self) -> list[str]:
         """Return what is wrong with the choice, judged without looking at any file."""

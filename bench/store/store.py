@@ -1,6 +1,6 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
-    <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
+    <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/
                             peer.safetensors, where two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,8 +142,10 @@ class Store:
         self._check_claim(run_id)
         write_whole(self.folder(run_id) / name, content)
 
-    def begin(self, spec: RunSpec) -> None:
-        """Write a run's specification."""
+    def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
+        """Write a run's specification, after the suite files that repeat it, by name; see `bench.plan.entry`."""
+        for name, text in (entry or {}).items():
+            self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 
     def write_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:

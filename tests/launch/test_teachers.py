@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from bench.data.images import load
 from bench.data.views import ViewTransform
-from bench.launch.launcher import fetch_data
-from bench.report.tables import outcomes
+from bench.launch.preparation import fetch_data
+from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
 from bench.terminal.status import describe
-from bench.train.build import build_network
+from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.train.conftest import cell, rows, weights
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_with_nan_in_it_is_refused(trained, tmp_path):
 def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "vgg8", "student": "resnet8"}]
     plan, store, _ = bench(methods=[{"method": "fitnet", "layer": 4, "label": "deep"}], pairs=pairs).run()
-    found = {outcome.cell.label: outcome for outcome in outcomes(plan, store)}["deep"]
+    found = {one.label: one for one in results_frame(plan, store).primary}["deep"]
     assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
 
 
@@ -163,22 +163,22 @@ def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench)
     pairs = [{"teacher": HOOKED, "student": HOOKED}]
     training = {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}
     plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, training=training).run()
-    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
     run = cell(plan, "AT").runs[0]
     assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
 
 
 def test_a_method_that_cannot_serve_a_pair_gets_a_reason_and_no_training(bench):
     plan, store, observer = bench(methods=["fsp", "kd"], pairs=[{"teacher": "wrn_16_2", "student": "wrn_16_1"}]).run()
-    outcome = next(one for one in outcomes(plan, store) if one.cell.label == "FSP")
-    assert (outcome.status, "FSP needs equal ones" in outcome.reason) == ("inapplicable", True)
-    assert outcome.cell.runs[0].id not in observer.epochs
+    fsp = next(one for one in results_frame(plan, store).primary if one.label == "FSP")
+    assert (fsp.status, "FSP needs equal ones" in fsp.reason) == ("inapplicable", True)
+    assert fsp.cell.runs[0].id not in observer.epochs
 
 
 def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
     hot = {"epochs": 2, "batch_size": 16, "milestones": [1], "lr": 1e30}
     plan, store, _ = bench(methods=["kd", "pkt"], teacher_training=hot).run()
-    found = {one.cell.label: one for one in outcomes(plan, store)}
+    found = {one.label: one for one in results_frame(plan, store).primary}
     assert found["teacher"].status == "diverged"
     assert found["none"].status == "done"
     for label in ("KD", "PKT"):
@@ -201,7 +201,7 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
             mean += network(images).softmax(dim=1) / 2
     wanted = 100 * (mean.argmax(dim=1) == test.targets).double().mean().item()
     assert store.record(together.id)["metrics"]["top1"] == pytest.approx(wanted, abs=0.12)  # one image may round over
-    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
 
 
 def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):

@@ -14,7 +14,7 @@ from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.store import Failure, Store
 from bench.train import loop as train
-from bench.train.build import backbone_data, build_network
+from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
 
@@ -199,7 +199,10 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
         ({"from": {"suite": "judged"}}, r"judged\.yaml is a suite of task transfer"),
         ({"evaluations": [{"data": DATA, "stages": [4]}]}, r"resnet8 has no stage 4: it has 4, counted from 0"),
         ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
-        ({"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]}, r"'stages' is for probes"),
+        (
+            {"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]},
+            r"'stages' is for kind: probe; finetune reads",
+        ),
         ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
         ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
     ],

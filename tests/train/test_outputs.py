@@ -9,7 +9,7 @@ from bench.data.images import ResidentImages, Split
 from bench.data.views import ViewTransform
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import loop as train
-from bench.train.build import build_network
+from bench.train.networks import build_network
 from bench.train.outputs import COMPARED, Moments, gram, outputs
 from tests.train.conftest import cell
 
