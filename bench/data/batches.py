@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench.data.images import Split
 from bench.data.views import ViewTransform
-from bench.spec import FEWEST_SAMPLES, IGNORED, Augment, DataSpec, seed_from
+from bench.spec import MIN_SAMPLES, IGNORED, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -125,7 +125,7 @@ def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
     """
     sizes = [batch_size] * (n // batch_size)
     rest = n % batch_size
-    if 0 < rest < FEWEST_SAMPLES * processes and sizes:
+    if 0 < rest < MIN_SAMPLES * processes and sizes:
         sizes[-1] += rest
     elif rest:
         sizes.append(rest)

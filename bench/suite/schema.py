@@ -41,7 +41,7 @@ from bench.types import suggest
 from methods import Method
 
 FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a suite file, without `.yaml`
-MOST_SEEDS = 1_000
+MAX_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
 PEERS = f" ({TEACHER})"  # ends the label of the teacher's own row, where both networks of a pair train together
@@ -113,8 +113,8 @@ def _known_table(table: int | str) -> int | str:
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
-Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS), AfterValidator(_distinct)]
-Seeds = Annotated[int, Ge(1), Le(MOST_SEEDS)] | Numbers
+Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
+Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
