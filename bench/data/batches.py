@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench.data.images import Split
 from bench.data.views import ViewTransform
-from bench.spec import MIN_SAMPLES, IGNORED, Augment, DataSpec, seed_from
+from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
