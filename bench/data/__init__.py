@@ -20,10 +20,7 @@ CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.
 # paper's authors normalise in their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
-    "chrominance": (
-        ((98.233 - 86.183) / 2, (94.478 - 107.857) / 2),
-        ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2),
-    ),
+    "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
 }
 
 

@@ -188,12 +188,7 @@ def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
 
 
 def _split(
-    spec: DataSpec,
-    images: Tensor,
-    targets: Tensor | None,
-    chosen: Tensor,
-    device: torch.device,
-    resident_bytes: int,
+    spec: DataSpec, images: Tensor, targets: Tensor | None, chosen: Tensor, device: torch.device, resident_bytes: int
 ) -> Split:
     """Return a split of the chosen ones of an array's images, in the device's memory if they fit."""
     if targets is not None:
