@@ -1,18 +1,16 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from bench.data import images
-from bench.data.batches import TrainingData
+from bench.data.packaged import PACKAGED, Arrays, digits
 from bench.launch.launcher import Launcher, Settings
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
-from bench.train.build import build_lane, build_network, network_shapes
-from bench.train.lane import Teacher
 from methods import catalog
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
@@ -20,6 +18,16 @@ ALL.append({"method": "crd", "n_negatives": 64})
 
 
 CPU = torch.device("cpu")
+
+
+@cache
+def few_digits() -> Arrays:
+    """Return digits with 100 of their 897 test images: to test a tiny suite's networks takes longer than to train them.
+
+    Where a process reads them instead of the whole data set, its accuracies are others; all else is the same.
+    """
+    train, (images, targets) = digits()
+    return train, (images[:100], targets[:100])
 
 
 class Silent:
@@ -57,6 +65,7 @@ class Bench:
         only: Sequence[str] | None = None,
         device: torch.device = CPU,
         observer: Silent | None = None,
+        data: Callable[[], Arrays] = few_digits,
     ) -> tuple[Plan, Store, Silent]:
         """Train all runs of the plan, or those with the given labels and what they need."""
         plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
@@ -69,7 +78,9 @@ class Bench:
             workers=0,
             checkpoint_minutes=plan.suite.slurm.checkpoint_minutes,
         )
-        Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PACKAGED, "digits", data)
+            Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
         return plan, store, observer
 
 
@@ -83,31 +94,6 @@ def document(**changes: object) -> dict:
         "threads": 1,  # two would wait for each other where a test runs two processes
         "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "evaluate_every": 2},
     } | changes
-
-
-@pytest.fixture
-def bench(tmp_path):
-    """Return a way to make a suite: `bench(methods=["kd"], seeds=2)`."""
-    return lambda plugins=(), **changes: Bench(tmp_path, document(**changes), plugins)
-
-
-@pytest.fixture
-def cohort(bench):
-    """Return a way to make a cohort at its start: its lanes by method, training data, teachers and test split."""
-
-    def make(device: torch.device = CPU, **changes: object):
-        suite = bench(**{"methods": ALL, **changes})
-        plan = suite.plan()
-        run = cell(plan, "teacher").runs[0]
-        network = build_network(run.student, run.data).to(device).to(memory_format=torch.channels_last)
-        teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
-        train, test = images.load(run.data, suite.folder, device, workers=0)
-        data = TrainingData(run.data, train, device, run.data)
-        runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
-        lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
-        return lanes, data, teachers, test
-
-    return make
 
 
 def cell(plan: Plan, label: str):
