@@ -12,15 +12,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, models*, trajectories*.json")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_points() -> None:
-    """Let t-SNE place few points: it takes longer than a small suite's training, and each suite's end draws it."""
-    from bench.figures import networks
-
-    networks.MOST_POINTS = 40
-
-
 # What these import, torch among it, is imported where they are used: most tests of a plan or a report need none of it.
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Test networks on few digits and let t-SNE place few points: both take longer than a tiny suite's training."""
+    from tests.few import use_few
+
+    use_few(monkeypatch)
 
 
 @pytest.fixture

@@ -1,33 +1,23 @@
+import shutil
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from bench.data.packaged import PACKAGED, Arrays, digits
+from bench.data.arrays import Arrays
+from bench.data.packaged import PACKAGED
 from bench.launch.launcher import Launcher, Settings
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
 from methods import catalog
+from tests.few import few_digits
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})
-
-
 CPU = torch.device("cpu")
-
-
-@cache
-def few_digits() -> Arrays:
-    """Return digits with 100 of their 897 test images: to test a tiny suite's networks takes longer than to train them.
-
-    Where a process reads them instead of the whole data set, its accuracies are others; all else is the same.
-    """
-    train, (images, targets) = digits()
-    return train, (images[:100], targets[:100])
 
 
 class Silent:
@@ -66,9 +56,22 @@ class Bench:
         device: torch.device = CPU,
         observer: Silent | None = None,
         data: Callable[[], Arrays] = few_digits,
+        teachers: Store | None = None,
     ) -> tuple[Plan, Store, Silent]:
-        """Train all runs of the plan, or those with the given labels and what they need."""
+        """Train all runs of the plan, or those with the given labels and what they need.
+
+        Args:
+            results: the store's folder, below the suite's.
+            only: labels of rows.
+            device: where to train.
+            observer: is told of the epochs.
+            data: what reads the digits.
+            teachers: a store that has the teachers already: they are copied.
+        """
         plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
+        if teachers is not None:
+            for name in {name for run in plan.runs.values() for name in run.teachers}:
+                shutil.copytree(teachers.folder(name), store.folder(name))
         cells = [cell for cell in plan.cells if only is None or cell.label in only]
         wanted = plan.with_needs(run for cell in cells for run in cell.runs)
         settings = Settings(

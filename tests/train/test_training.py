@@ -32,7 +32,7 @@ def test_the_first_lower_rate_is_that_of_the_epoch_after_the_milestone():
 
 
 def test_the_optimizer_follows_the_schedule(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["kd"])
     lane = lanes["none"]
     seen = []
     while not lane.done:
@@ -43,7 +43,7 @@ def test_the_optimizer_follows_the_schedule(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FSP"])
 def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_alone(cohort, label):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=[label.lower()])
     lane = lanes[label]
     trunk = {id(p) for module in lane.student.trunk() for p in module.parameters()}
     before = {name: p.detach().clone() for name, p in lane.student.named_parameters()}
@@ -54,7 +54,7 @@ def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_al
 
 
 def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["ft"])
     lane = lanes["FT"]
     before = {name: value.clone() for name, value in lane.student.state_dict().items()}
     distiller = lane.terms[0].distiller
@@ -67,7 +67,7 @@ def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FT"])
 def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=[label.lower()])
     lane = lanes[label]
     epoch([lane], data, teachers)
     assert lane.clock == Clock(MAIN, 1)
@@ -80,7 +80,7 @@ def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
 
 
 def test_the_main_stage_starts_with_momentum_from_zero(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["ab"])
     lane = lanes["AB"]
     epoch([lane], data, teachers)
     assert not lane.optimizer.state
@@ -94,7 +94,7 @@ def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
 
 
 def test_accuracy_is_what_scikit_learn_says(cohort):
-    lanes, data, _, test = cohort()
+    lanes, data, _, test = cohort(methods=["kd"])
     network = lanes["none"].student
     found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
     with torch.no_grad():
