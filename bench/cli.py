@@ -1,11 +1,10 @@
-"""The command line. What needs torch imports it where it is used, so that `--help` answers at once."""
+"""The command line. Whatever needs torch is imported inside the command that uses it, so that `--help` is instant."""
 
-import itertools
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import wraps
@@ -13,19 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.markup import escape, render
-from rich.table import Table
+from rich.markup import escape
 
 from bench.types import RequestError
 
 if TYPE_CHECKING:
-    from bench.cost import PairCosts
-    from bench.launch.jobs import Task
+    from bench.launch.jobs import Job
     from bench.launch.work import Work
     from bench.plan import Cell, Plan
-    from bench.report.tables import Outcome
     from bench.spec import RunSpec
     from bench.store import Store
     from methods import Method
@@ -43,7 +38,7 @@ app = typer.Typer(
 
 
 class Device(StrEnum):
-    """Where to train."""
+    """The devices that `--device` accepts."""
 
     auto = "auto"
     cpu = "cpu"
@@ -51,7 +46,7 @@ class Device(StrEnum):
 
 
 class Kind(StrEnum):
-    """What `list` lists."""
+    """What `list` can list."""
 
     methods = "methods"
     models = "models"
@@ -60,31 +55,31 @@ class Kind(StrEnum):
 
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where runs and tables are kept.")]
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where data sets lie or are downloaded to.")]
-Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label, or else method, matches.")]
-Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs `teacher->student` that match.")]
-Where = Annotated[Device, typer.Option("--device", help="Where to train.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.")]
+Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label (or, failing that, method) matches.")]
+Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs, as `teacher->student`, that match.")]
+Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
 Seeds = Annotated[
-    int | None, typer.Option("--seeds", metavar="N", min=1, help="Number of seeds instead of the suite's.")
+    int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the suite, such as training.epochs=2."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file kept elsewhere.")]
+Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.")]
 
 
 class Answer(Console):
-    """Standard output; when its reader leaves early, as `| head` does, the exit status stays what it is."""
+    """Standard output that keeps the exit status when its reader closes early, as in `| head`."""
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence."""
+        """Send the rest of the output nowhere."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answers(command: Callable[P, int]) -> Callable[P, None]:
-    """Turn a command's result into the exit status, and its errors into one message each."""
+    """Return the command with its result turned into the exit status, and each of its errors into one message."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -95,7 +90,7 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
             typer.echo(str(error), err=True)
             status = WRONG_REQUEST
         except KeyboardInterrupt:
-            typer.echo("Interrupted. The same command goes on from the last checkpoints.", err=True)
+            typer.echo("Interrupted. The same command continues from the last checkpoints.", err=True)
             status = INTERRUPTED
         raise typer.Exit(status)
 
@@ -103,7 +98,8 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
 
 
 @app.command(
-    "run", help="Train what a suite still lacks, and write its tables and figures. The word `run` may be left out."
+    "run",
+    help="Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted.",
 )
 @answers
 def run_command(
@@ -116,14 +112,16 @@ def run_command(
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run; write nothing.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Submit it as jobs to the cluster, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and write nothing.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed, diverged or was refused.")
+        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged or were refused.")
     ] = False,
-    keep_checkpoints: Annotated[bool, typer.Option("--keep-checkpoints", help="Keep them beside records.")] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
+    ] = False,
 ) -> int:
-    """Train what a suite still lacks."""
+    """Return the exit status of training whatever is missing from a suite."""
     from bench.plan.status import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
@@ -140,14 +138,23 @@ def run_command(
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
+        from bench.report.tables import write_while_training
 
-        ids = tuple(run.id for run in wanted)
-        work = Work(plan, ids, results, tuple(plugin or ()), device.value, data, keep_checkpoints)
+        work = Work(
+            plan,
+            runs=tuple(run.id for run in wanted),
+            results=results,
+            data=data,
+            write_tables=write_while_training,
+            device=device.value,
+            plugins=tuple(plugin or ()),
+            keep_checkpoints=keep_checkpoints,
+        )
         if slurm:
-            return _submit(work, plan, store, methods, suite, wanted, retried)
+            return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
     answer = _answer(plan, store, methods, wanted)
-    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all who trained have died
+    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all processes have died
 
 
 @app.command("status", help="Show what is done, running, failed (with reasons) and waiting.")
@@ -159,15 +166,15 @@ def status(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Show where a suite stands."""
-    from bench.launch.jobs import tasks
+    """Show the status of a suite's cells and jobs."""
+    from bench.launch.jobs import submitted
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
     try:
-        jobs = tasks(store)
+        jobs = submitted(store)
     except RequestError as error:
-        typer.echo(f"warning: {error}. What follows is from the store alone", err=True)
+        typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
         jobs = []
     _say([cells_table(plan, store), *job_lines(plan, store, jobs)])
     for warning in changed_methods(plan, store, methods):
@@ -175,18 +182,18 @@ def status(
     return OK
 
 
-@app.command("cancel", help="End a suite's jobs on the cluster, and no others.")
+@app.command("cancel", help="Cancel a suite's jobs on the cluster, and no others.")
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """End a suite's jobs."""
-    from bench.launch.jobs import cancel, tasks
+    """Cancel a suite's jobs."""
+    from bench.launch.jobs import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)
-    left = [task for task in tasks(_store(results), suite.stem) if task.state]
+    left = [job for job in submitted(_store(results), suite.stem) if job.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(task.job for task in left)}" if left else "No job is left to be cancelled"])
+    _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
     return OK
 
 
@@ -199,63 +206,65 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write the tables and all that is made of them."""
+    """Write the tables, and everything that is made from them."""
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, methods, list(plan.runs.values()), anew=True)
+    return _answer(plan, store, methods, list(plan.runs.values()), always=True)
 
 
-@app.command("cost", help="Measure what each row's training step costs; write cost.csv and its figures.")
+@app.command("cost", help="Measure what a training step of each row costs; write cost.csv and its figures.")
 @answers
 def cost(
     suite: SuiteFile,
     only: Only = "*",
     pairs: Pairs = "*",
     changes: Set = None,
-    device: Annotated[Device, typer.Option("--device", help="Where to measure.")] = Device.auto,
+    device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that count; times are their medians.")] = 7,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what the rows of a suite cost."""
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # against the profiler's warnings; read as torch starts
-    from bench.cost import costs, write
-    from bench.launch.launcher import Settings, choose_device
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
+    from bench.cost.rows import costs, write
+    from bench.figures import write_cost
+    from bench.launch.preparation import choose_device
+    from bench.terminal.tables import cost_table
 
-    settings = Settings(choose_device(device.value), data, plan.suite.threads, plan.suite.workers)
-    found = []
-    for of_pair in costs(plan, cells, methods, settings, steps):
-        _say(_cost_table(of_pair))
-        found.append(of_pair)
-    written = write(plan, store, [row for one in found for row in one.rows])
-    _say([f"Written: {escape(', '.join(written))}"])
-    return RUN_FAILED if any(one.failed for one in found) else OK
+    pairs_costs = []
+    for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
+        _say(cost_table(pair_costs))
+        pairs_costs.append(pair_costs)
+    table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
+    written = [table, *write_cost(plan, store)]  # last: what was measured must not hang on the figures
+    _say([f"Written: {escape(', '.join(map(str, written)))}"])
+    return RUN_FAILED if any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
-@app.command("list", help="List methods, models, datasets or suites; with a name, all about one.")
+@app.command("list", help="List methods, models, datasets or suites; with a name, describe one of them.")
 @answers
 def list_command(
-    kind: Kind,
-    name: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
     plugin: Plugin = None,
 ) -> int:
-    """List what there is."""
+    """List what is available."""
     from bench.terminal.listing import listing
 
     _say(listing(kind.value, name, plugin or ()))
     return OK
 
 
-@app.command("show", help="Show one run: specification, curve, where its numbers come from, how to repeat it.")
+@app.command("show", help="Show one run: specification, curve, where its numbers come from, and how to repeat it.")
 @answers
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its beginning.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
     results: Results = Path("results"),
 ) -> int:
     """Show one run."""
-    from bench.terminal.status import describe
+    from bench.terminal.run import describe
 
     _say(describe(_store(results), run))
     return OK
@@ -267,10 +276,10 @@ def _width() -> int:
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    """Print tables and texts; where no terminal sets the width, every table is as wide as what it holds."""
+    """Print tables and texts; without a terminal, every table is as wide as its content."""
     console = Answer(width=_width(), emoji=False, highlight=False)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))  # a line stays one, to be copied or piped on
+        console.print(part, soft_wrap=isinstance(part, str))  # a line is not broken, so that it can be copied or piped
 
 
 def _plan(
@@ -281,7 +290,7 @@ def _plan(
     plugin: Sequence[Path] | None,
     trains: bool = False,
 ) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return a suite's plan and store, and the methods; without training, a file that is gone is no error."""
+    """Return a suite's plan and store, and the methods; a file that is gone is an error only if `trains`."""
     from bench.plan import build
     from bench.suite import load
     from methods import catalog
@@ -297,21 +306,21 @@ def _plan(
 
 
 def _store(results: Path) -> "Store":
-    """Return the store in a folder.
+    """Return the store in a folder, which need not exist.
 
     Raises:
-        RequestError: there is a file in the folder's place.
+        RequestError: the folder, or one above it, is a file.
     """
     from bench.store import Store
 
     for path in (results, *results.parents):
         if path.is_file():
-            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is made if it is not there")
+            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
     return Store(results)
 
 
 def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
-    """Return the cells whose label, or else method, and whose pair match, in the plan's order.
+    """Return the cells whose pair and label match, in the plan's order; if no label matches, methods are compared.
 
     Raises:
         RequestError: nothing matches.
@@ -321,7 +330,7 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
         return fnmatchcase(text.lower(), pattern.lower())
 
     in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
-    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD besides
+    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD too
     cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
     if not cells:
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
@@ -330,31 +339,24 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
     return cells
 
 
-def _submit(
-    work: "Work",
-    plan: "Plan",
-    store: "Store",
-    methods: "dict[str, Method]",
-    suite: Path,
-    wanted: "Sequence[RunSpec]",
-    retried: set[str],
-) -> int:
-    """Submit jobs, and say where to look; return the exit status."""
+def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
+    """Submit jobs, and print where to look; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import is_open
 
-    found = submit(work, suite, wanted, retried)
-    if not found and not any(is_open(run, plan, store) for run in wanted):
-        return _answer(plan, store, methods, wanted)  # what was open cannot be trained
-    arrays: dict[str, list[Task]] = {}
-    for task in found:
-        arrays.setdefault(task.job.partition("_")[0], []).append(task)
-    for job, members in arrays.items():
-        runs = sum(len(task.runs) for task in members)
-        waits = ", after what they need" if members[0].reason else ""
-        _say([f"job {job}: {len(members)} task(s), {runs} run(s){waits}"])
-    _say([f"Logs: {escape(str(found[0].log.parent))}" if found else "Nothing to submit: jobs have it already"])
-    where = [str(suite), "--results", str(work.results)]
+    plan = work.plan
+    jobs = submit(work, retried)
+    if not jobs and not any(is_open(run, plan, store) for run in work.wanted):
+        return _answer(plan, store, methods, work.wanted)  # the runs that were open cannot be trained
+    arrays: dict[str, list[Job]] = {}
+    for job in jobs:
+        arrays.setdefault(job.array, []).append(job)
+    for array, members in arrays.items():
+        runs = sum(len(job.runs) for job in members)
+        waits = ", after the jobs they depend on" if members[0].reason else ""
+        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+    _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
+    where = [str(plan.file), "--results", str(work.results)]
     settings = [f"--set={change}" for change in plan.changes]
     plugins = [f"--plugin={path}" for path in work.plugins]
     same = shlex.join([*where, *settings, *plugins])
@@ -364,112 +366,43 @@ def _submit(
 
 
 def _answer(
-    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", anew: bool = False
+    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
 ) -> int:
-    """Write and print the tables, and write all that is made of them; return the exit status.
+    """Write and print the tables, and write everything that is made from them; return the exit status.
 
     Args:
-        plan: the suite's.
-        store: its results.
-        methods: by name.
+        plan: the suite's plan.
+        store: where its runs are.
+        methods: the methods by name.
         wanted: the runs whose failure decides the exit status.
-        anew: whether to write it even if no table has changed since: it takes seconds.
+        always: whether to write it even if no table has changed, which takes seconds.
     """
     from bench.plan.status import run_status
-    from bench.report import tables as report
+    from bench.report.tables import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
+    from bench.terminal.tables import results_table
 
-    found = report.write(plan, store)
-    _say(_table(plan, found))
+    frame = write_tables(plan, store)
+    _say(results_table(frame, _width()))
     folder = store.suite_folder(plan.name)
-    tables = [str(folder / f"table.{kind}") for kind in ("csv", "md", "tex")]
-    _say([f"Tables: {escape(', '.join(tables))}"])
-    files = [folder / name for name in report.STATISTICS]
-    digest = report.digest(plan, found)
-    last = (files[-1], folder / "report.html")  # both say what they are made of
-    made = files[0].exists() and all(path.exists() and digest in path.read_text(encoding="utf-8") for path in last)
-    if anew or not made:
-        from bench import figures
-        from bench.report import epochs, page, statistics  # each takes a second to import
+    _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
+    if always or not is_reported(frame, store):
+        from bench import figures  # takes a second to import
 
-        epochs.write_csv(plan, store)
-        epochs.write_events(plan, store)
         figures.write(plan, store, methods)
-        statistics.write(plan, store, found)
-        page.write(plan, store, found)
-    _say([f"Statistics: {escape(', '.join(map(str, files)))}"])
+        write_report(frame, store)
+    _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
     names = sorted(path.stem for path in (folder / "figures").glob("*.pdf"))
     if names:
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
-    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / 'report.html'))}"])
+    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
     failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
     return RUN_FAILED if failed else OK
-
-
-def _table(plan: "Plan", found: "Sequence[Outcome]") -> Iterator[RenderableType]:
-    from bench.report.tables import TERMINAL, layout
-
-    texts = layout(plan, found, TERMINAL)
-    first = ("method", *(label for label, _ in texts.rows))
-    columns = list(zip(texts.columns, *(row for _, row in texts.rows), strict=True))
-    yield f"[bold]{TERMINAL.text(plan.suite.title)}[/bold]"
-    while columns:  # as many pairs side by side as the width takes, the others below
-        fitting = _fitting(first, columns)
-        table = Table()
-        for column in (first, *columns[:fitting]):
-            table.add_column(column[0], overflow="fold")
-        for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
-            table.add_row(*row)
-        yield table
-        columns = columns[fitting:]
-    yield from texts.notes
-    yield texts.protocol
-
-
-def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]]) -> int:
-    """Return how many columns stand beside the first one within the width, at least one."""
-    widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
-    totals = itertools.accumulate(widths)
-    return max(1, sum(total < _width() for total in totals) - 1)
-
-
-def _cost_table(found: "PairCosts") -> Iterator[RenderableType]:
-    def shown(value: float | None, digits: int = 1) -> str:
-        return "—" if value is None else f"{value:,.{digits}f}"
-
-    head = f"[bold]{escape(found.pair)}[/bold]"
-    if found.rows:
-        first = found.rows[0]
-        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
-        table = Table()
-        table.add_column("row", justify="left")
-        for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):
-            table.add_column(name, justify="right")
-        for one in found.rows:
-            table.add_row(
-                escape(one.name),
-                shown(one.step_ms),
-                shown(one.student_ms),
-                shown(one.term_ms),
-                shown(one.backward_ms),
-                shown(one.optimizer_ms),
-                shown(one.own_percent),
-                shown(one.peak_mb, 0),
-                shown(one.extra_parameters, 0),
-                shown(one.step_gflop),
-            )
-        yield table
-    else:
-        yield head
-    for name, reason in found.inapplicable.items():
-        yield escape(f"{name}: inapplicable: {reason}")
-    for name, reason in found.failed.items():
-        yield escape(f"{name}: failed: {reason}")
 
 
 def _dry_run(
     plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
 ) -> int:
-    from bench.launch.launcher import unserved
+    from bench.launch.preparation import unserved
     from bench.plan.status import is_open
     from bench.terminal.status import plan_tables
 
@@ -480,8 +413,8 @@ def _dry_run(
 
 
 def main() -> None:
-    """Run the command line; `run_suite.py SUITE.yaml` stands for `run_suite.py run SUITE.yaml`."""
-    # threads that wait for each other soon sleep: as fast on a machine of one's own, ten times as fast on a shared one
+    """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
+    # waiting threads go to sleep soon: no slower on an idle machine, ten times as fast on a shared one
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}

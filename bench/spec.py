@@ -31,15 +31,6 @@ ID_LENGTH = 16  # hex digits of a run's id
 FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
-Task = Literal["compression", "cross_modal", "mutual", "probe", "finetune", "segmentation"]
-METRICS: dict[Task, tuple[str, ...]] = {  # in percent; the first is what the best epoch is sought by
-    "compression": ("top1", "top5"),
-    "cross_modal": (),  # what a student learns from its teacher alone has no metric of its own
-    "mutual": ("top1", "top5", "peer_top1", "peer_top5"),
-    "probe": ("top1", "top5"),
-    "finetune": ("top1", "top5"),
-    "segmentation": ("miou", "pixel_accuracy"),
-}
 
 
 class Strict(BaseModel):
@@ -49,37 +40,37 @@ class Strict(BaseModel):
 
 
 class Schedule(Strict):
-    """How a network trains; the defaults are the paper's for CIFAR-100.
-
-    Attributes:
-        epochs: epochs of the main stage.
-        batch_size: images a step, of all processes together; from 2, since CC and RKD compare samples of a batch.
-        lr: SGD's learning rate at the start.
-        lr_decay: factor at each milestone.
-        milestones: the lower rate starts in epoch milestone + 1.
-        momentum: SGD's momentum (no Nesterov).
-        weight_decay: on every trained parameter, norms and biases included.
-        precision: arithmetic of the networks' forward and backward passes: `fp32`; `tf32`, products with 10 bits of
-            fraction on GPUs that have them (elsewhere as fp32); `bf16`, maps and products in bfloat16, the weights,
-            their steps and the losses' sums in fp32.
-        initial_epochs: epochs of the stage that ab, fsp and ft train first; 0 leaves it out.
-        evaluate_every: epochs between two evaluations; the last epoch always has one. Part of a run's identity, since
-            the best epoch, printed beside the last, is sought among the evaluated ones.
-        processes: of one machine, that train a run together, each with its share of every batch: on GPUs, one each.
-            None is one. Part of a run's identity: batch norm and losses see a share at a time.
-    """
+    """How a network trains; the defaults are the paper's for CIFAR-100."""
 
     epochs: PositiveInt = 240
+    """Number of epochs of the main stage."""
     batch_size: Annotated[int, Ge(FEWEST_SAMPLES)] = 64
+    """Images per step, of all processes together; at least 2, since CC and RKD compare samples of a batch."""
     lr: PositiveFloat = 0.05
+    """Learning rate of SGD at the start."""
     lr_decay: PositiveFloat = 0.1
+    """Factor of the learning rate at each milestone."""
     milestones: tuple[PositiveInt, ...] = (150, 180, 210)
+    """Epochs after which the learning rate is lowered: it is lower from epoch milestone + 1."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Momentum of SGD (no Nesterov)."""
     weight_decay: NonNegativeFloat = 5e-4
+    """Weight decay of every trained parameter, norms and biases included."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of the networks' forward and backward passes: `fp32`; `tf32`, products with 10 bits of fraction on
+    GPUs that have them (elsewhere as fp32); `bf16`, maps and products in bfloat16, but weights, their updates and the
+    sums of losses in fp32.
+    """
     initial_epochs: NonNegativeInt = 30
+    """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
     evaluate_every: PositiveInt = 1
+    """Number of epochs between two evaluations; the last epoch is always evaluated. Part of a run's identity, since the
+    best epoch, which is printed beside the last, is found among the evaluated ones.
+    """
     processes: PositiveInt | None = None
+    """Number of processes on one machine that train a run together, each with its share of every batch and, where there
+    are GPUs, one of its own. None is one. Part of a run's identity: batch norm and losses see one share at a time.
+    """
 
     @field_validator("processes")
     @classmethod
@@ -105,54 +96,50 @@ class Schedule(Strict):
 
 
 class NetworkSpec(Strict):
-    """A network by name; the module paths are for networks that are read through hooks (`torchvision.NAME`).
-
-    Attributes:
-        network: a name of `run_suite.py list models`, or `torchvision.NAME`.
-        stages: paths of the modules whose outputs are the stages, stem first.
-        classifier: path of the module whose input is the embedding; the last linear layer if not given.
-        preactivations: paths of the modules whose outputs are the pre-activations; the stages if not given.
-    """
+    """A network by name; the module paths are for networks that are read through hooks (`torchvision.NAME`)."""
 
     network: str
+    """A name of `run_suite.py list models`, or `torchvision.NAME`."""
     stages: tuple[str, ...] | None = None
+    """Paths of the modules whose outputs are the stages, stem first."""
     classifier: str | None = None
+    """Path of the module whose input is the embedding; the last linear layer if not given."""
     preactivations: tuple[str, ...] | None = None
+    """Paths of the modules whose outputs are the pre-activations; the stages if not given."""
 
 
 class DataSpec(Strict):
-    """A data set as a run sees it, every default resolved.
-
-    Attributes:
-        name: a name of `run_suite.py list datasets`.
-        classes: number of classes.
-        channels: channels of what a network sees, grey images being repeated to three.
-        size: (height, width) in pixels after `resize`.
-        mean: per channel, of images in [0, 1], or of the view in its own units.
-        std: likewise.
-        augment: `crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides;
-            `resized_crop_flip` cuts a part of random place, area (8 to 100 %) and ratio (3/4 to 4/3), scales it and
-            flips half of the images; its test images are cut from the middle.
-        view: what a network sees of an image: its `luminance` (L) or `chrominance` (a and b of CIE Lab), its `depth`,
-            or None for the image as it is.
-        train_per_class: training images kept of each class, or None for all.
-        train_fraction: share of each class's training images kept, or None for all.
-        fingerprint: hash of an image folder's listing (names and sizes), None for named data sets.
-        path: where an image folder lies; no part of the identity.
-    """
+    """A data set as a run sees it, every default resolved."""
 
     name: str
+    """A name of `run_suite.py list datasets`."""
     classes: int
+    """Number of classes of the labels."""
     channels: int = 3
+    """Channels of what a network sees; grey images are repeated to three."""
     size: tuple[int, int]
+    """(height, width) in pixels after `resize`."""
     mean: tuple[float, ...]
+    """Mean of each channel, of images in [0, 1], or of the view in its own units."""
     std: tuple[float, ...]
+    """Standard deviation of each channel, in the same units."""
     augment: Augment
+    """`crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides; `resized_crop_flip` cuts a
+    part of random place, area (8 to 100 %) and ratio (3/4 to 4/3), scales it and flips half of the images; its test
+    images are cut from the middle.
+    """
     view: View | None = None
+    """What a network sees of an image: its `luminance` (L) or `chrominance` (a and b of CIE Lab), its `depth`, or None
+    for the image as it is.
+    """
     train_per_class: int | None = None
+    """Training images kept of each class, or None for all."""
     train_fraction: float | None = None
+    """Share of each class's training images kept, or None for all."""
     fingerprint: str | None = None
+    """Hash of an image folder's listing (names and sizes), None for named data sets."""
     path: Path | None = Field(default=None, exclude=True)
+    """Where an image folder lies; no part of the identity."""
 
     @property
     def key(self) -> str:
@@ -161,70 +148,62 @@ class DataSpec(Strict):
 
 
 class TermSpec(Strict):
-    """One method's term of a run's loss.
-
-    Attributes:
-        method: the registered name.
-        version: the method's hand-kept version.
-        weight: factor of the term in the total loss.
-        parameters: the constructor's keyword parameters, defaults included.
-    """
+    """One method's term of a run's loss."""
 
     method: str
+    """The name of the method."""
     version: int
+    """The version that the method's file states."""
     weight: float
+    """Factor of the term in the total loss."""
     parameters: dict[str, Scalar]
+    """All keyword parameters of the constructor, defaults included."""
 
 
 class HeadSpec(Strict):
-    """What is read of a network whose features are judged, and what rebuilds that network.
-
-    Attributes:
-        classes: number of logits that the network itself has.
-        stage: which stage's maps a linear probe reads, stem first from 0; the embedding if None.
-        most_values: a probe's maps are averaged over a grid of as many cells as give at most so many values.
-    """
+    """What a new head reads of a network whose features are evaluated, and what rebuilds that network."""
 
     classes: int
+    """Number of logits that the network itself has."""
     stage: int | None = None
+    """The stage whose maps a linear probe reads, counted from 0, the stem; the embedding if None."""
     most_values: int | None = None
+    """Most values that a linear probe reads of a stage: its maps are averaged over a grid that gives no more."""
 
 
 class RunSpec(Strict):
-    """One student's training; an undistilled network and a teacher are runs without terms.
+    """One student's training; an undistilled network and a teacher are runs without terms."""
 
-    Attributes:
-        task: what the views and the evaluation are.
-        student: the network that trains.
-        data: what it trains on and is evaluated on.
-        schedule: how; None for what is only evaluated: a checkpoint, or several teachers together.
-        seed: of initialisation, batch order, augmentation and the methods' draws.
-        teachers: ids of the runs that give the teachers.
-        terms: the methods' terms, each with every teacher.
-        task_weight: weight of the cross-entropy with the labels.
-        combine: whether the terms of several teachers are summed or averaged.
-        checkpoint: sha256 of the file that holds the weights, for a teacher that is not trained here; or the name under
-            which torchvision publishes them.
-        head: for tasks that judge features; the student is the network that has them, or begins with them.
-        source: id of the run that trained that network; its initial weights are judged if None.
-        peer: of mutual learning: the network that trains beside the student; each has the other for its teacher.
-        peer_lr: its learning rate at the start; the schedule's if None.
-    """
-
-    task: Task = "compression"
+    task: str = "compression"
+    """A name of `bench.tasks.TASKS`: what is learned and how it is evaluated."""
     student: NetworkSpec
+    """The network that is trained."""
     data: DataSpec
+    """The data that it is trained and evaluated on."""
     schedule: Schedule | None = None
+    """How it is trained; None for what is only evaluated: a checkpoint, or several teachers together."""
     seed: NonNegativeInt
+    """Seed of initialisation, batch order, augmentation and whatever else is random."""
     teachers: tuple[str, ...] = ()
+    """Ids of the runs whose networks are the teachers."""
     terms: tuple[TermSpec, ...] = ()
+    """Terms of the loss; each is computed with every teacher."""
     task_weight: float = 1.0
+    """Weight of the cross-entropy with the labels."""
     combine: Literal["sum", "mean"] = "sum"
+    """Whether the terms of several teachers are summed or averaged."""
     checkpoint: str | None = None
+    """Hash (sha256) of the file of weights of a teacher that is not trained here, or the name under which torchvision
+    publishes them.
+    """
     head: HeadSpec | None = None
+    """The new head, for tasks that evaluate features; the student is the network that has the features."""
     source: str | None = None
+    """Id of the run that trained that network; its initial weights are evaluated if None."""
     peer: NetworkSpec | None = None
+    """The network that trains beside the student in mutual learning: each is the teacher of the other."""
     peer_lr: PositiveFloat | None = None
+    """Learning rate of the peer at the start; that of the schedule if None."""
 
     @cached_property
     def id(self) -> str:
@@ -234,6 +213,22 @@ class RunSpec(Strict):
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the run trains, rather than only evaluate given weights or several teachers together."""
+        return self.schedule is not None
+
+    @property
+    def training(self) -> Schedule:
+        """Return the schedule of a run that trains."""
+        assert self.schedule is not None  # callers have asked `trains`
+        return self.schedule
+
+    @property
+    def trained_by(self) -> str:
+        """Return the id of the run that trains the network which this run is about: another one, or itself."""
+        return self.source or self.id
 
     @property
     def is_ensemble(self) -> bool:

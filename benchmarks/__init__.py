@@ -1,1 +1,1 @@
-"""Measurements of speed: the product against a loop of the reference implementation's shape."""
+"""Speed measurements of this project, relative to a naive loop that is written like the reference implementation."""

@@ -1,7 +1,7 @@
-"""Every ratio that the project promises of its speed, measured on this machine: `python -m benchmarks`.
+"""Measures every speed target of the project on this machine: `python -m benchmarks`.
 
-Ratios come from medians of repeats in turn, so that a machine that slows down slows both sides. The images are noise of
-CIFAR-100's size: no cost depends on what they show.
+Ratios are of medians over repeats taken in turn, so that a machine that slows down affects both sides. The images are
+noise of CIFAR-100's size, since no cost depends on their content.
 """
 
 import logging
@@ -21,14 +21,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.cost import of_pair, peak_bytes, stages, stand_ins, training_data
+from bench.cost.measure import peak_bytes
+from bench.cost.rows import of_pair, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.launch.provenance import provenance
 from bench.plan import build
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
-from bench.train.lane import MAIN
+from bench.train.learner import MAIN
 from bench.train.loop import evaluate, train_epoch
 from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes
@@ -42,12 +43,12 @@ SUITE = Path(__file__).parent / "speed.yaml"
 METHODS = catalog()
 DEVICE = torch.device("cpu")
 TRAIN, TEST, CLASSES = 50_000, 10_000, 100  # CIFAR-100's
-EVALUATED = 1_000  # test images whose time stands for all
+EVALUATED = 1_000  # test images that are timed; the time is scaled to all
 N_NEGATIVES = 16_384  # CRD's
 LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
-GPU_WORKERS = 8  # processes that load for the naive loop
-READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches a worker ready
-WANTED = {  # a term's own share of a plain student's step
+GPU_WORKERS = 8  # loader processes of the naive loop on a GPU
+READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches per worker ready
+WANTED = {  # the target for a term's own share of a plain student's step
     "NST": 0.25,
     "FSP (initial)": 0.2,
     "FT": 0.4,
@@ -67,7 +68,7 @@ WANTED = {  # a term's own share of a plain student's step
 
 @dataclass(frozen=True)
 class Row:
-    """One promise: what it is of, what was measured, and at most what was wanted; None for what cannot be measured."""
+    """One target: what is measured, the value (None if it cannot be measured), and the highest value wanted."""
 
     what: str
     measured: float | None
@@ -76,7 +77,7 @@ class Row:
 
 
 class Cohort:
-    """The suite's lanes at their main stage with a teacher of random weights, and a clock for their steps."""
+    """The suite's lanes in their main stage, with a teacher of random weights, and a clock for their steps."""
 
     def __init__(self, train: Split, precision: str, device: torch.device = DEVICE) -> None:
         self.device = device
@@ -90,7 +91,7 @@ class Cohort:
         }
 
     def seconds(self, left_out: str = "") -> Iterator[float]:
-        """Yield what each of the trainer's steps takes, data and teacher included."""
+        """Yield the seconds of each of the trainer's steps, including data and teacher."""
         lanes = [lane for label, lane in self.lanes.items() if label != left_out]
         steps = iter(train_epoch(self.teachers, lanes, self.data.epoch(1, MAIN, 1, lanes[0].schedule.batch_size)))
         while True:
@@ -99,23 +100,23 @@ class Cohort:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             spent = time.perf_counter() - started
-            assert not any(lane.failure for lane in lanes), "a lane has left, and costs nothing any more"
+            assert not any(lane.failure for lane in lanes), "a lane has failed and is no longer measured"
             yield spent
 
 
 def split(n: int, device: torch.device = DEVICE) -> Split:
-    """Return n images of noise, of CIFAR-100's size, with labels in turn."""
+    """Return n noise images of CIFAR-100's size, with cyclic labels."""
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Split(ResidentImages(images, device), torch.arange(n) % CLASSES)
 
 
 def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[float]:
-    """Yield what each step of one row takes in the yardstick's loop, on the cohort's device.
+    """Yield the seconds of each step of one row in the naive loop, on the cohort's device.
 
     Args:
-        cohort: whose networks, adapters and images are used.
-        label: the row.
-        workers: processes that load; on a CPU they would take the step's cores.
+        cohort: the cohort whose networks, adapters and images are used.
+        label: the label of the row.
+        workers: loader processes; on a CPU they would compete with the step for cores.
     """
     lane = cohort.lanes[label]
     if lane.terms:
@@ -138,7 +139,7 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
 
 
 def against_naive(train: Split, repeats: int) -> Iterator[Row]:
-    """Yield the cohort's step against the yardstick's, in fp32 and bf16, with and without NST."""
+    """Yield the cohort's step relative to the naive loop's, in fp32 and bf16, with and without NST."""
     cohorts = {precision: Cohort(train, precision) for precision in ("fp32", "bf16")}
     clocks: dict[str, Iterator[float]] = {}
     for precision, cohort in cohorts.items():
@@ -150,23 +151,23 @@ def against_naive(train: Split, repeats: int) -> Iterator[Row]:
     for repeat in range(repeats + 1):
         for name, clock in clocks.items():
             times[name].append(next(clock))
-        logger.info("cohort against yardstick: %d of %d repeats", repeat, repeats)
-    middle = {name: median(spent[1:]) for name, spent in times.items()}  # the first warms up
+        logger.info("cohort and naive loop: %d of %d repeats", repeat, repeats)
+    middle = {name: median(spent[1:]) for name, spent in times.items()}  # the first is a warm-up
     logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * spent:.0f}" for name, spent in middle.items()))
     whole = sum(middle[label] for label in labels)
     for precision, wanted, wanted_rest in (("fp32", 1 / 6, 1 / 3), ("bf16", 1 / 9, 1 / 5)):
-        yield Row(f"step of a cohort of 14, {precision}, against the naive loop", middle[precision] / whole, wanted)
+        yield Row(f"step of a cohort of 14, {precision}, relative to the naive loop", middle[precision] / whole, wanted)
         rest = middle[f"{precision}, no NST"] / (whole - middle["NST"])
-        yield Row("the same with NST left out of both", rest, wanted_rest)
+        yield Row("the same without NST in either", rest, wanted_rest)
 
 
 def of_terms(train: Split, steps: int) -> Iterator[Row]:
-    """Yield each term's own share of a plain student's step, and the data's of a cohort's."""
+    """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
     cohort = Cohort(train, "fp32")
     found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps).rows
     for cost in found:
         if cost.name in WANTED and cost.own_percent is not None:
-            yield Row(f"own term of {cost.name}, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
+            yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
     main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
     data, teacher = found[0].data_ms, found[0].teacher_ms or 0.0
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
@@ -192,7 +193,7 @@ def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
 
 
 def of_memory() -> Iterator[Row]:
-    """Yield the most memory that CRD's term takes beyond networks and banks, as torch or as the system counts it."""
+    """Yield CRD's peak memory beyond networks and banks, as counted by torch or the system, whichever is more."""
     bound = 100.0
     for n, what in ((TRAIN, "a bank of 50,000"), (LARGE_BANK, "a bank of 1,300,000")):
         shapes = Shapes("any", ((64, 8, 8),), (), 256, CLASSES)
@@ -203,14 +204,14 @@ def of_memory() -> Iterator[Row]:
             batch = Batch(embeddings[0], embeddings[0], None, torch.arange(64))
 
             step = partial(_step_alone, distiller, student, teacher, batch)
-            step()  # heads' gradients are there from then on
+            step()  # allocates the heads' gradients
             peak = max(peak_bytes(step, DEVICE), median(resident_peak(step) for _ in range(3)))
             kind = "" if negatives == "other_class" else ", negatives: all"
             yield Row(f"peak memory of CRD on {what}{kind}", peak / 1e6, bound, "MB")
 
 
 def resident_peak(step: Callable[[], object]) -> int:
-    """Return by how many bytes resident memory rises during a step: the allocator does not see holes in its heap."""
+    """Return by how many bytes resident memory rises during a step; torch does not count holes in the heap."""
     before = peak = _resident()
     ended = threading.Event()
 
@@ -239,14 +240,14 @@ def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Bat
 
 
 def of_startup(repeats: int) -> Iterator[Row]:
-    """Yield how long the command line takes for a suite of 10,000 finished runs."""
+    """Yield the seconds of the command line for a suite of 10,000 finished runs."""
     bounds = {"--help": 1.0, "status": 5.0, "report": 30.0, "a run with nothing to do": 5.0}
     for name, seconds in startup.measured(repeats).items():
         yield Row(f"start-up: {name}", seconds, bounds[name], "s")
 
 
 def of_gpu() -> Iterator[Row]:
-    """Yield the cohort's step on a GPU against the naive loop's on the same card, all rows' together."""
+    """Yield the cohort's step on a GPU relative to the sum of the naive loop's steps for all rows on the same GPU."""
     ratio = None
     if torch.cuda.is_available():
         set_products("fp32")
@@ -257,20 +258,22 @@ def of_gpu() -> Iterator[Row]:
         spent = {"cohort": own, **naively}
         logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in spent.items()))
         ratio = own / sum(naively.values())
-    yield Row("on a GPU: step of a cohort of 14, fp32, against the naive loop", ratio, 0.1)
+    yield Row("on a GPU: step of a cohort of 14, fp32, relative to the naive loop", ratio, 0.1)
 
 
 def _steady(clock: Iterator[float]) -> float:
-    """Return a step's mean seconds once what workers have read ahead is used up: their batches come in bursts."""
+    """Return the mean seconds of a step after the batches that workers read ahead, since those arrive in bursts."""
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
 def main(
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats in turn; ratios are of their medians.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the arithmetic.")] = 2,
-    only: Annotated[str, typer.Option(help="Parts, by comma: naive, terms, evaluation, memory, startup, gpu.")] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, taken in turn; ratios are of medians.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 2,
+    only: Annotated[
+        str, typer.Option(help="Parts, separated by commas: naive, terms, evaluation, memory, startup, gpu.")
+    ] = "",
 ) -> None:
-    """Measure every promise of the project's speed, and print measured and wanted side by side."""
+    """Measure every speed target of the project, and print measured values and targets side by side."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     parts: dict[str, Callable[[], Iterator[Row]]] = {
@@ -290,17 +293,17 @@ def main(
     facts = provenance(DEVICE, threads)
     console = Console(width=110)
     table = Table(title=f"{facts['device']}, {threads} threads, torch {facts['versions']['torch']}")
-    for head in ("what", "measured", "wanted", ""):
+    for head in ("what", "measured", "target", ""):
         table.add_column(head, justify="left" if head in ("what", "") else "right")
     for part in chosen:
         for row in part():
             unit = f" {row.unit}" if row.unit else ""
-            measured, verdict = "unmeasured", ""
+            measured, verdict = "not measured", ""
             if row.measured is not None:
                 measured = f"{row.measured:.3g}{unit}"
                 verdict = "reached" if row.measured <= row.wanted else "not reached"
             table.add_row(row.what, measured, f"<= {row.wanted:.3g}{unit}", verdict)
-            logger.info("%s: %s, wanted <= %.3g%s", row.what, measured, row.wanted, unit)
+            logger.info("%s: %s, target <= %.3g%s", row.what, measured, row.wanted, unit)
     console.print(table)
 
 

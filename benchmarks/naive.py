@@ -1,13 +1,13 @@
-"""The yardstick: one method at a time, in a loop of the reference implementation's shape.
+"""The baseline of the speed measurements: a naive loop that trains one method at a time, like the reference code.
 
-Each method makes its own pass over the data: images are loaded and augmented one by one, the teacher runs forward for
-every method and batch, all is contiguous (NCHW), eager and fp32, and the terms are written as the published tables'
-code shapes them: NST and FSP broadcast, CRD gathers rows of its banks. Networks, adapters and weights are the
-product's, so that losses can be compared; the formulas stand here a second time, so that the yardstick keeps its
-length when the product's terms become faster.
+Each method makes its own pass over the data. Images are loaded and augmented one by one, the teacher runs forward for
+every method and batch, and everything is contiguous (NCHW), eager and fp32. The terms are written as in the published
+tables' code: NST and FSP broadcast, CRD gathers rows of its banks. Networks, adapters and weights are this project's,
+so that losses can be compared. The formulas are repeated here, so that the baseline stays the same when the project's
+terms become faster.
 
-Where that code does work that nothing needs (KD's term at weight 0, top-1 and top-5 each step, the student's pass while
-FT's paraphraser trains), this loop leaves it out: the comparison errs on the reference's side.
+Where the reference code does unnecessary work (KD's term at weight 0, top-1 and top-5 at each step, the student's pass
+while FT's paraphraser trains), this loop omits it, so the comparison favours the reference.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,13 +37,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class NaiveBatch(NamedTuple):
-    """One sample as the data set gives it, or B of them as the loader collates them.
+    """One sample from the data set, or B of them, collated by the loader.
 
     Attributes:
         images: (B, 3, H, W) float32, augmented and normalised.
         targets: (B,) int64 class indices.
         indices: (B,) int64 positions in the training set.
-        negatives: (B, N) int64 positions of samples of other classes; N = 0 for all methods but CRD.
+        negatives: (B, N) int64 positions of samples of other classes; N = 0 for all methods except CRD.
     """
 
     images: Tensor
@@ -53,7 +53,7 @@ class NaiveBatch(NamedTuple):
 
 
 class NaiveImages(Dataset[NaiveBatch]):
-    """A training set that augments, and draws CRD's negatives, item by item."""
+    """A training set that augments images and draws CRD's negatives one item at a time."""
 
     def __init__(
         self, images: np.ndarray, targets: np.ndarray, mean: Sequence[float], std: Sequence[float], n_negatives: int
@@ -87,16 +87,16 @@ def loader(
     workers: int,
     n_negatives: int = 0,
 ) -> DataLoader[NaiveBatch]:
-    """Return a loader that yields one epoch's `NaiveBatch`es in random order, the last partial one included.
+    """Return a loader that yields one epoch of `NaiveBatch`es in random order, including the last partial one.
 
     Args:
         images: (n, H, W, 3) uint8.
         targets: (n,) class indices.
-        mean: per channel, of images in [0, 1].
-        std: per channel, of images in [0, 1].
+        mean: mean per channel, for images in [0, 1].
+        std: standard deviation per channel, for images in [0, 1].
         batch_size: B.
-        workers: processes that load and augment; 0 for this one.
-        n_negatives: N, drawn anew for each item; 0 for all methods but CRD.
+        workers: processes that load and augment; 0 to use this one.
+        n_negatives: N, drawn for each item; 0 for all methods except CRD.
     """
     dataset = NaiveImages(images, targets, mean, std, n_negatives)
     return DataLoader(dataset, batch_size, shuffle=True, num_workers=workers)
@@ -196,7 +196,7 @@ def boundary_cost(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def boundary_gap(connectors: nn.ModuleList, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Return AB's term of maps (B, C, H, W), a stage each: scalar, mean over B; shares 1, 1/2, ... from the last."""
+    """Return AB's term of maps (B, C, H, W), one per stage: scalar, mean over B; shares 1, 1/2, ... from the last."""
     stages = zip(connectors, student, teacher, strict=True)
     costs = torch.stack([boundary_cost(connector(s), t) for connector, s, t in stages])
     shares = 2.0 ** torch.arange(1 - len(costs), 1).to(costs)
@@ -250,19 +250,19 @@ def noise_contrast(scores: Tensor, n_samples: int) -> Tensor:
     return -(log_data.sum() + log_noise.sum()) / len(scores)
 
 
-# terms: which features and adapters each formula reads; unweighted, as the product's `loss`
+# terms: the features and adapters that each formula reads; unweighted, like `Distiller.loss`
 
 
 class NaiveContrast:
-    """CRD's term for drawn negatives and the paper's objective, with banks of its own that start as the product's."""
+    """CRD's term for drawn negatives and the paper's objective; its banks start as copies of the distiller's."""
 
     def __init__(self, adapters: CRD) -> None:
         self.student_bank, self.teacher_bank = adapters.student_bank.clone(), adapters.teacher_bank.clone()
-        self.z: list[Tensor] = []  # of student anchors and of teacher anchors, from the first batch on
+        self.z: list[Tensor] = []  # of student anchors and teacher anchors, set by the first batch
         self.visited: tuple[Tensor, Tensor, Tensor]
 
     def __call__(self, adapters: CRD, student: Features, teacher: Features, batch: NaiveBatch) -> Tensor:
-        """Return the term, both directions summed."""
+        """Return the term, summed over both directions."""
         anchors_s = F.normalize(adapters.student_head(student.embedding))
         anchors_t = F.normalize(adapters.teacher_head(teacher.embedding))
         rows = torch.cat([batch.indices[:, None], batch.negatives], dim=1)
@@ -277,7 +277,7 @@ class NaiveContrast:
         return torch.stack(costs).sum()
 
     def update(self, momentum: float) -> None:
-        """Move the visited rows of both banks towards the step's embeddings, `momentum` being the share that stays."""
+        """Move the visited rows of both banks towards the step's embeddings; `momentum` is the share that is kept."""
         indices, anchors_s, anchors_t = self.visited
         for bank, anchors in ((self.student_bank, anchors_s), (self.teacher_bank, anchors_t)):
             moved = momentum * bank.index_select(0, indices) + (1 - momentum) * anchors
@@ -285,12 +285,12 @@ class NaiveContrast:
 
 
 def over_stages(formula: Callable[..., Tensor], *of_stages: Iterable[object]) -> Tensor:
-    """Return a formula's sum over the stages, what it reads of each being given side by side: scalar."""
+    """Return the sum of a formula over the stages, given one sequence per argument of the formula: scalar."""
     costs = [formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]
     return torch.stack(costs).sum()
 
 
-Term = Callable[..., Tensor]  # (adapters, student features, teacher features, batch) to a scalar
+Term = Callable[..., Tensor]  # maps (adapters, student features, teacher features, batch) to a scalar
 MAIN: dict[str, Term] = {
     "kd": lambda own, s, t, batch: softened_divergence(s.logits, t.logits, own.temperature),
     "fitnet": lambda own, s, t, batch: F.mse_loss(own.regressor(s.stages[own.layer]), t.stages[own.layer]),
@@ -319,16 +319,16 @@ def main_term(method: str, adapters: Distiller | None) -> Term | None:
 
 
 class NaiveRun:
-    """One method's training, to be given batch after batch: the main stage by `step`, the one before by `initial_step`.
+    """The training of one method, batch by batch: `step` for the main stage, `initial_step` for the stage before it.
 
-    It trains contiguous copies, so networks and adapters may be those of a lane, whatever stage that is in.
+    It trains contiguous copies, so networks and adapters may be those of a lane in any stage.
 
     Args:
         method: a registered name, or `none`.
         student: the network that trains.
-        teacher: None for `none` only.
-        adapters: the method's distiller, whose modules, parameters and weights are used; None for `none` only.
-        schedule: the rates; milestones are the caller's affair.
+        teacher: its teacher; None only for `none`.
+        adapters: the method's distiller, whose modules, parameters and weights are used; None only for `none`.
+        schedule: the learning rate, momentum and weight decay; milestones are not applied.
     """
 
     def __init__(
@@ -343,9 +343,9 @@ class NaiveRun:
         self.stage = ""
 
     def step(self, batch: NaiveBatch) -> float:
-        """Train on one batch of the main stage and return the total loss, for which the host waits, as it does there.
+        """Train on one batch of the main stage and return the total loss; the host waits for it, as in the reference.
 
-        The teacher runs forward for every method but `none`, even where nothing reads it (`ab`, `fsp`).
+        The teacher runs forward for every method except `none`, even if nothing reads it (`ab`, `fsp`).
         """
         self._enter("main")
         batch = self._received(batch)
@@ -362,7 +362,7 @@ class NaiveRun:
         return loss.item()
 
     def initial_step(self, batch: NaiveBatch) -> float:
-        """Train on one batch of the stage that `ab`, `fsp` and `ft` have first and return its loss."""
+        """Train on one batch of the initial stage of `ab`, `fsp` or `ft`, and return its loss."""
         self._enter("initial")
         batch = self._received(batch)
         preactivations = self.method == "ab"
@@ -374,7 +374,7 @@ class NaiveRun:
         return loss.item()
 
     def _received(self, batch: NaiveBatch) -> NaiveBatch:
-        # images that lie channels last would make every layer's output lie so
+        # channels_last images would make the output of every layer channels_last
         return NaiveBatch(*(tensor.to(self.device).contiguous() for tensor in batch))
 
     @torch.no_grad()
@@ -387,7 +387,7 @@ class NaiveRun:
         self.optimizer.step()
 
     def _enter(self, stage: str) -> None:
-        """Set every module's mode and start the stage's optimizer, unless the run is in that stage."""
+        """Set the mode of every module and create the stage's optimizer, unless the run is already in that stage."""
         if stage == self.stage:
             return
         self.stage = stage
@@ -415,5 +415,5 @@ class NaiveRun:
 
 
 def contiguous(module: Module) -> Module:
-    """Return a copy whose weights lie as NCHW tensors do."""
+    """Return a copy with contiguous (NCHW) weights."""
     return deepcopy(module).to(memory_format=torch.contiguous_format)

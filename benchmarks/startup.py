@@ -1,4 +1,4 @@
-"""How long the command line takes to answer for a suite of 10,000 finished runs."""
+"""Measures how long the command line takes for a suite of 10,000 finished runs."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ seeds: {SEEDS}
 
 
 def measured(repeats: int) -> dict[str, float]:
-    """Return the median seconds of `--help`, `status`, `report` and a run with nothing to do, whole processes each."""
+    """Return the median seconds of `--help`, `status`, `report` and a run with nothing to do, each a whole process."""
     with tempfile.TemporaryDirectory() as folder:
         path, results = Path(folder) / "ten_thousand.yaml", Path(folder) / "results"
         path.write_text(TABLE, encoding="utf-8")
@@ -42,7 +42,7 @@ def measured(repeats: int) -> dict[str, float]:
 
 
 def _finish(plan: Plan, store: Store) -> None:
-    """Write what the store holds of runs that are done."""
+    """Write all runs of a plan to the store as finished."""
     metrics = {"top1": 70.0, "top5": 90.0}
     for run in plan.runs.values():
         store.begin(run)

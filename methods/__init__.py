@@ -1,6 +1,6 @@
 """The distillation methods, one file each, and the catalog that finds them.
 
-Files that start with an underscore hold what methods share. Importing this package imports no torch.
+Files that start with an underscore contain code that several methods share. Importing this package imports no torch.
 """
 
 from methods._catalog import Method, catalog, own_files

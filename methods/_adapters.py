@@ -1,4 +1,4 @@
-"""Pieces that several methods share: pooling to a common size, and small networks between features."""
+"""Adapters that several methods share: pooling to a common size, and small networks between features."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,17 +7,17 @@ LEAK = 0.1  # slope of the leaky ReLUs in FT's two networks
 
 
 def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both maps, the higher one average-pooled adaptively to the other's height and width.
+    """Return both maps, the higher one average-pooled to the other's height and width.
 
     Args:
         student: (B, C_s, H_s, W_s).
-        teacher: (B, C_t, H_t, W_t); its channels need not be the student's.
+        teacher: (B, C_t, H_t, W_t), with any number of channels.
 
     Returns:
         (B, C_s, H, W) and (B, C_t, H, W).
     """
     (h_s, w_s), (h_t, w_t) = student.shape[2:], teacher.shape[2:]
-    if (h_s, w_s) > (h_t, w_t):  # by height; by width where heights are equal
+    if (h_s, w_s) > (h_t, w_t):  # compares heights, and widths where the heights are equal
         return F.adaptive_avg_pool2d(student, (h_t, w_t)), teacher
     if (h_s, w_s) < (h_t, w_t):
         return student, F.adaptive_avg_pool2d(teacher, (h_s, w_s))
@@ -25,7 +25,7 @@ def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unmappable(student: tuple[int, int, int], teacher: tuple[int, int, int]) -> str | None:
-    """Return why `regressor` cannot map the one (C, H, W) to the other, or None if it can."""
+    """Return why `regressor` cannot map a student's (C, H, W) to a teacher's, or None if it can."""
     (_, height, width), (_, t_height, t_width) = student, teacher
     if (2 * height, 2 * width) == (t_height, t_width) or (height >= t_height and width >= t_width):
         return None
@@ -36,8 +36,8 @@ def regressor(student: tuple[int, int, int], teacher: tuple[int, int, int], relu
     """Return one convolution with batch norm that maps a student's (C, H, W) to a teacher's.
 
     Args:
-        student: shape of the maps that come in.
-        teacher: shape of the maps that go out.
+        student: shape of the input maps.
+        teacher: shape of the output maps.
         relu: whether a ReLU follows the norm (FitNet) or not (AB, whose targets have both signs).
 
     Raises:
@@ -60,7 +60,7 @@ def regressor(student: tuple[int, int, int], teacher: tuple[int, int, int], relu
 
 
 class Paraphraser(nn.Module):
-    """FT's teacher side: an autoencoder with half as many channels in the middle. All maps keep their size."""
+    """FT's teacher side: an autoencoder with half the channels in the middle. Height and width never change."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Paraphraser(nn.Module):
 
 
 def translator(student_channels: int, teacher_channels: int) -> nn.Sequential:
-    """Return FT's student side: maps (B, C_s, H, W) to (B, C_t / 2, H, W), as many channels as the encoder gives."""
+    """Return FT's student side: maps (B, C_s, H, W) to (B, C_t / 2, H, W), the encoder's number of channels."""
     half = teacher_channels // 2
     widths = [(student_channels, student_channels), (student_channels, half), (half, half)]
     layers: list[nn.Module] = []

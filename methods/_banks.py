@@ -1,8 +1,9 @@
 """Sums over the scores of anchors with the rows of banks, computed one piece of the scores at a time.
 
-S sides are scored at once, each against its own bank: anchors (S, B, D), banks S of (M, D), score = <anchor, row>.
-A sum's gradient for the anchors is computed with it and kept for the backward pass. No score is kept longer than its
-piece, so memory is bounded by `ENTRIES_AT_ONCE` and not by the size of the banks. Nothing here is differentiable twice.
+S sides are scored at once, each against its own bank: anchors (S, B, D), S banks (M, D), score = <anchor, row>.
+The gradient of a sum with respect to the anchors is computed in the forward pass and kept for the backward pass. Scores
+are discarded after each piece, so memory is bounded by `ENTRIES_AT_ONCE`, not by the size of the banks. None of the
+functions is twice differentiable.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,19 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ENTRIES_AT_ONCE = 2**22  # of the largest tensor made, 16 MB in float32; another number changes rounding only
-GATHERED_ROW_COST = 8  # a bank row read at random for one anchor costs as much as this many in one whole product
-FAR = 1e30  # from any score, but finite
+ENTRIES_AT_ONCE = 2**22  # entries of the largest tensor, 16 MB in float32; affects results by rounding only
+GATHERED_ROW_COST = 8  # reading one row at random costs as much as this many rows of a product with the bank
+FAR = 1e30  # further than any score, but finite
 
 Banks = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The scores (b, K) of some of the anchors: how they are computed and summed.
+    """How the scores (b, K) of some of the anchors are computed and summed.
 
     Attributes:
-        anchors: which anchors.
+        anchors: the slice of anchors.
     """
 
     anchors: slice
@@ -36,7 +37,7 @@ class Piece:
         raise NotImplementedError
 
     def counted(self, values: Tensor) -> Tensor:
-        """Return the values, one per score, with those that do not count set to 0, in place."""
+        """Return the values, one per score, with those of scores that do not count set to 0, in place."""
         return values
 
     def log_sum(self, scores: Tensor) -> Tensor:
@@ -45,13 +46,13 @@ class Piece:
         return top[:, 0] + self.counted(_exp(scores.sub_(top))).sum(dim=1).log()
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
-        """Return the sum of each anchor's rows times weights, one per score: (b, D); overwrites the weights."""
+        """Return the sum of each anchor's rows, weighted by one weight per score: (b, D); overwrites the weights."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Picked(Piece):
-    """Each anchor's own rows (b, N), which may repeat, from products with the whole bank."""
+    """Each anchor's own rows (b, N), which may repeat, picked from products with the whole bank."""
 
     rows: Tensor
 
@@ -64,13 +65,13 @@ class Picked(Piece):
 
 @dataclass(frozen=True)
 class Gathered(Piece):
-    """Each anchor's own rows (b, N), which may repeat, gathered for one anchor after the other."""
+    """Each anchor's own rows (b, N), which may repeat, gathered for one anchor at a time."""
 
     rows: Tensor
 
     def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
         found = anchors.new_empty(self.rows.shape)
-        gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # one: a new one for each anchor leaves holes
+        gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # reused: one per anchor would fragment memory
         for anchor, own, out in zip(anchors, self.rows, found, strict=True):
             torch.index_select(bank, 0, own, out=gathered)
             torch.mv(gathered, anchor, out=out)
@@ -95,7 +96,7 @@ class Shared(Piece):
 
 @dataclass(frozen=True)
 class Masked(Shared):
-    """The same rows (K) for all anchors; the mask (b, K) says how often a score counts."""
+    """The same rows (K) for all anchors; the mask (b, K) states how often each score counts."""
 
     mask: Tensor
 
@@ -103,7 +104,7 @@ class Masked(Shared):
         return values.mul_(self.mask)
 
     def log_sum(self, scores: Tensor) -> Tensor:
-        away = self.mask.clamp(max=1).sub_(1).mul_(FAR)  # finite, so that none counting gives -inf
+        away = self.mask.clamp(max=1).sub_(1).mul_(FAR)  # finite, so that the result is -inf if no score counts
         return super().log_sum(scores.add_(away))
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ Pieces = Callable[[], Iterator[Piece]]
 
 
 def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
-    """Yield the scores of each anchor with its own rows (B, N) of banks (M, D), which may repeat."""
+    """Yield pieces that score each anchor with its own rows (B, N) of banks (M, D); rows may repeat."""
     if n_samples <= GATHERED_ROW_COST * rows.shape[1]:
         for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // n_samples):
             yield Picked(anchors, rows[anchors])
@@ -125,7 +126,7 @@ def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
 
 
 def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
-    """Yield the scores of anchors, `each` of every sample in a row, with the sample's rows (B, N), of D = `dim`."""
+    """Yield pieces that score `each` consecutive anchors per sample with the sample's rows (B, N), of D = `dim`."""
     for sample, own in enumerate(rows):
         for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
             for block in _blocks(each, ENTRIES_AT_ONCE // len(part)):
@@ -133,14 +134,14 @@ def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
 
 
 def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
-    """Yield the scores of b anchors with the rows of banks (M, D), each as often as a mask says.
+    """Yield pieces that score b anchors with the rows of banks (M, D), each counted as often as a mask states.
 
     Args:
-        mask: gives the columns of a (B, M) mask that it is asked for.
-        b: B.
-        n_samples: M.
+        mask: returns the given columns of a (B, M) mask.
+        b: B, the number of anchors.
+        n_samples: M, the number of rows.
     """
-    for rows in _blocks(n_samples, ENTRIES_AT_ONCE // (2 * b)):  # scores, and the mask beside them
+    for rows in _blocks(n_samples, ENTRIES_AT_ONCE // (2 * b)):  # the scores and the mask
         yield Masked(slice(None), rows, mask(rows))
 
 
@@ -150,7 +151,7 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def softplus_sum(anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:
-    """Return sum log(1 + exp(score - shift)) of each anchor, shift (S, B) without gradient: (S, B)."""
+    """Return sum log(1 + exp(score - shift)) of each anchor, with shift (S, B) constant: (S, B)."""
     return SoftplusSum.apply(anchors, banks, pieces, shift)
 
 
@@ -170,14 +171,14 @@ def log_sum_value(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
 
 
 class SoftplusSum(torch.autograd.Function):
-    """The gradient for an anchor is the sum of sigmoid(score - shift) * row."""
+    """The gradient of an anchor is the sum of sigmoid(score - shift) * row."""
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces, shift: Tensor) -> Tensor:  # noqa: ANN401
         total, slope = torch.zeros_like(shift), torch.zeros_like(anchors)
         for side, piece, bank, scores in _scored(anchors, banks, pieces):
             x = scores.sub_(shift[side, piece.anchors, None])
-            total[side, piece.anchors] += piece.counted(F.softplus(x, threshold=40.0)).sum(dim=1)  # above, it is x
+            total[side, piece.anchors] += piece.counted(F.softplus(x, threshold=40.0)).sum(dim=1)  # above 40, it is x
             slope[side, piece.anchors] += piece.weighted_rows(x.sigmoid_(), bank)
         ctx.save_for_backward(slope)
         return total
@@ -190,7 +191,7 @@ class SoftplusSum(torch.autograd.Function):
 
 
 class LogSum(torch.autograd.Function):
-    """The gradient for an anchor is the sum of exp(score - log sum) * row."""
+    """The gradient of an anchor is the sum of exp(score - log sum) * row."""
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:  # noqa: ANN401
@@ -209,12 +210,12 @@ class LogSum(torch.autograd.Function):
 
 
 def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int, Piece, Tensor, Tensor]]:
-    """Yield side, piece, bank and scores, for every piece and all sides."""
+    """Yield (side, piece, bank, scores) for every piece and side."""
     for piece in pieces():
         for side, bank in enumerate(banks):
             yield side, piece, bank, piece.scores(anchors[side, piece.anchors], bank)
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Return exp(x) of x <= 0 in place, at least e^-80: closer to 0 a CPU takes twenty times as long."""
+    """Return exp(x) of x <= 0 in place, at least e^-80: below that, a CPU takes twenty times as long."""
     return x.clamp_(min=-80, max=0).exp_()

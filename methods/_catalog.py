@@ -1,4 +1,4 @@
-"""The methods there are: this folder's, those of installed packages, and files given by path. Imports no torch."""
+"""Finds all methods: in this folder, in installed packages, and in files given by path. Imports no torch."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed p
 
 
 def own_files() -> list[Path]:
-    """Return the method files of this folder, in alphabetical order: all but `base` and names with an underscore."""
+    """Return the method files of this folder, sorted: all except `base` and names that start with an underscore."""
     files = Path(__file__).parent.glob("*.py")
     return sorted(path for path in files if path.stem != BASE and not path.stem.startswith("_"))
 
 
 def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
-    """Return every method by name: this folder's, installed packages' and the given files'.
+    """Return every method by name, from this folder, installed packages and the given files.
 
     Raises:
-        RequestError: a plugin is not a file, defines no method, or takes a name that is taken.
+        RequestError: a plugin is not a file, defines no method, or uses a name that is already taken.
     """
     own = [(path, f"methods.{path.stem}") for path in own_files()]
     modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
@@ -38,7 +38,7 @@ def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
 def _entry_point_file(module: str) -> Path:
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:  # of a package that the module is said to be in
+    except ImportError:  # a package that should contain the module cannot be imported
         spec = None
     if spec is None or spec.origin is None:
         raise RequestError(f"entry point {module!r} of group {ENTRY_POINTS!r}: there is no such module")

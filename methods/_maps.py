@@ -1,8 +1,8 @@
-"""Sums of products over feature maps, with backward passes that move less memory than those of autograd's graph.
+"""Sums of products over feature maps, with backward passes that move less memory than autograd's.
 
-Every gradient comes back in the memory layout of the map it belongs to: a channels_last map's in channels_last, so
-that adding it to the network's own gradient is one pass over memory. None is differentiable twice. Of bfloat16 maps,
-attention and errors are summed in float32; `gram` multiplies what it is given as it is.
+Every gradient has the memory layout of its map: a channels_last map has a channels_last gradient, so adding it to the
+network's gradient is one pass over memory. None of the functions is twice differentiable. For bfloat16 maps,
+`attention` and `squared_error` sum in float32; `gram` multiplies in the precision of its inputs.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ EPS = 1e-12  # smallest norm, as in `torch.nn.functional.normalize`
 
 
 def attention(features: Tensor) -> Tensor:
-    """Return where each sample's energy lies: (B, H*W) of unit length, the channels' mean square at each position.
+    """Return each sample's attention: (B, H*W) of unit length, the mean square over channels at each position.
 
     Args:
         features: (B, C, H, W), any scale.
@@ -24,16 +24,16 @@ def attention(features: Tensor) -> Tensor:
 
 
 def gram(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the inner products of each sample's rows (B, I, P) with its others (B, J, P): (B, I, J).
+    """Return the inner products of each sample's rows (B, I, P) with its rows (B, J, P): (B, I, J).
 
-    Of a map, `map.flatten(2)` are the channels as rows; in channels_last as well as contiguous memory that is a view.
-    Given the same tensor twice, the backward pass takes one product instead of two.
+    The channels of a map as rows are `map.flatten(2)`, a view in both channels_last and contiguous memory.
+    If both arguments are the same tensor, the backward pass takes one product instead of two.
     """
     return Gram.apply(rows, others)
 
 
 def squared_error(features: Tensor, wanted: Tensor) -> Tensor:
-    """Return each channel's sum of squared differences of maps (B, C, H, W), the second without gradient: (C,)."""
+    """Return each channel's sum of squared differences of maps (B, C, H, W), with `wanted` constant: (C,)."""
     return SquaredError.apply(features, wanted)
 
 
@@ -48,7 +48,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:  # noqa: ANN401
         wide = features.to(_wide(features))
-        if features.stride(1) == 1:  # the norm of adjacent entries is quick, of any others it is scalar code
+        if features.stride(1) == 1:  # the norm is fast over adjacent entries only
             energy = torch.linalg.vector_norm(wide, dim=1).square_()
         else:
             energy = wide.square().sum(dim=1)
@@ -84,7 +84,7 @@ class SquaredError(torch.autograd.Function):
 
 
 class Gram(torch.autograd.Function):
-    """G = X Y^T, so dX = dG Y and dY = dG^T X; of one tensor on both sides, dX = (dG + dG^T) X."""
+    """G = X Y^T, so dX = dG Y and dY = dG^T X; with X = Y, dX = (dG + dG^T) X."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, others: Tensor) -> Tensor:  # noqa: ANN401
@@ -108,5 +108,5 @@ def _wide(features: Tensor) -> torch.dtype:
 
 
 def _product(weights: Tensor, rows: Tensor) -> Tensor:
-    """Return (B, I, J) @ (B, J, P), laid out in memory as the rows are."""
+    """Return (B, I, J) @ (B, J, P) in the memory layout of the rows."""
     return (rows.mT @ weights.mT).mT if rows.mT.is_contiguous() else weights @ rows

@@ -1,8 +1,8 @@
 """Reads a method from its file's source, without importing torch, and imports the file when the class is needed.
 
-`@register("name", weight=...)` above a class states the name and the registration, tables print the class's name, and
-the constructor's keyword parameters are what a suite file may set. Where the source alone does not tell, because the
-constructor is inherited for example, the file is imported and the same facts are read from the class.
+`@register("name", weight=...)` above a class states the name and the registration. Tables print the class's name. The
+constructor's keyword parameters are what a suite file may set. If the source alone does not state all this, for example
+because the constructor is inherited, the file is imported and the same facts are read from the class.
 """
 
 import ast
@@ -26,9 +26,9 @@ from bench.types import RequestError
 if TYPE_CHECKING:
     from methods.base import Distiller
 
-BASE = "base"  # the one file of this folder that has no underscore and is no method: methods kept elsewhere import it
-GIVEN = ["student", "teacher", "data"]  # what every constructor is given, by position
-ANNOTATIONS: dict[str, Any] = {  # the names that a parameter's annotation may use without an import of the file
+BASE = "base"  # not a method, although it has no underscore: methods outside this folder import it
+GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
+ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
     **{
         name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")
     },
@@ -46,14 +46,14 @@ class Parameter:
 
     @property
     def annotation(self) -> str:
-        """Return the type as a method file writes it."""
+        """Return the type as it is written in a method file."""
         if known := [name for name, meaning in ANNOTATIONS.items() if meaning == self.type]:
             return known[0]
         return self.type.__name__ if isinstance(self.type, type) else str(self.type).replace("typing.", "")
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
-        """Return what checks a value; numbers written as text are refused."""
+        """Return the adapter that checks values; numbers written as text are refused."""
         return TypeAdapter(self.type, config={"strict": True, "allow_inf_nan": False})
 
 
@@ -62,17 +62,17 @@ class Method:
     """A registered method as its file describes it.
 
     Attributes:
-        name: lower-case, as in suite files.
-        title: as tables print it; the class's name.
+        name: the lower-case name used in suite files.
+        title: the class's name, as printed in tables.
         weight: the term's default weight.
-        task_weight: cross-entropy's default weight beside it.
+        task_weight: the default weight of cross-entropy.
         version: part of a run's identity.
         parameters: what a suite file may set.
         has_initial_stage: whether something trains before the main stage.
-        space: where to search for better values, by the name of a parameter or `weight`.
+        space: where to search for better values, by the name of a parameter, or `weight`.
         summary: the file's docstring.
         path: the file.
-        module: the name it is imported by; None for a file that is imported by its path.
+        module: the module's name; None for a file that is imported by its path.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Method:
 
     @cached_property
     def sha256(self) -> str:
-        """Return the hash of the file and of what it imports of this folder, so that a change can be told."""
+        """Return the hash of the file and the files of this folder that it imports, which reveals changes."""
         digest = hashlib.sha256()
         for path in _sources(self.path):
             digest.update(path.read_bytes())
@@ -105,9 +105,9 @@ class Method:
 
 
 def _sources(method: Path) -> list[Path]:
-    """Return a method file and each file of this folder that it imports, directly or not; `base` computes nothing."""
+    """Return a method file and the files of this folder that it imports, directly or not, without `base`."""
     found = [method]
-    for path in found:  # grows on the way
+    for path in found:  # grows during the loop
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
                 other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
@@ -117,10 +117,10 @@ def _sources(method: Path) -> list[Path]:
 
 
 def import_file(path: Path, module: str | None = None) -> None:
-    """Import a method file by its module's name, or by its path where it has none.
+    """Import a method file by its module's name, or by its path if it has none.
 
     Raises:
-        RequestError: the file raises while it is imported.
+        RequestError: importing the file raises an error.
     """
     try:
         if module is not None:
@@ -130,7 +130,7 @@ def import_file(path: Path, module: str | None = None) -> None:
         if spec is None or spec.loader is None:
             raise ImportError("its name does not end in .py")
         loaded = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = loaded  # pickling and dataclasses look a class's module up there
+        sys.modules[spec.name] = loaded  # pickle and dataclasses look up a class's module there
         spec.loader.exec_module(loaded)
     except Exception as error:
         raise RequestError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
@@ -140,7 +140,7 @@ def import_file(path: Path, module: str | None = None) -> None:
 
 
 class Facts(NamedTuple):
-    """What a class says of itself: its registered name, its own, the registration, the constructor's signature."""
+    """The facts of a class: its registered name, its class name, the registration, the constructor's signature."""
 
     name: str
     title: str
@@ -149,15 +149,15 @@ class Facts(NamedTuple):
 
 
 def read(path: Path, module: str | None = None) -> Method:
-    """Return what a method file says of itself.
+    """Return the method that a file registers.
 
     Args:
         path: the file.
-        module: the name it is imported by; None to import it by its path.
+        module: the module's name; None to import the file by its path.
 
     Raises:
-        RequestError: the file is missing, is not valid Python, registers no method under its own name, or one whose
-            registration or parameters are not valid.
+        RequestError: the file is missing, is not valid Python, or registers no method under its own name, or the
+            registration or the parameters are invalid.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def read(path: Path, module: str | None = None) -> Method:
         raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
     try:
         facts = _facts_from_source(classes[0])
-    except Exception:  # it can hold any expression, and names that only an import defines
+    except Exception:  # the source may contain any expression, and names defined by imports
         facts = _facts_from_import(path, module)
     if facts.name != path.stem:
         raise RequestError(f"{path}: registers {facts.name!r}; a method's name is its file's, {path.stem!r}")
@@ -198,7 +198,7 @@ def _register_calls(node: ast.ClassDef) -> list[ast.Call]:
 
 
 def _facts_from_source(node: ast.ClassDef) -> Facts:
-    """Return a class's facts; raises where its source alone does not tell them."""
+    """Return a class's facts; raises any error if its source alone does not state them."""
     call = _register_calls(node)[0]
     name = ast.literal_eval(call.args[0])
     stated = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -211,7 +211,7 @@ def _facts_from_source(node: ast.ClassDef) -> Facts:
 
 
 def _signature(arguments: ast.arguments) -> inspect.Signature:
-    """Return a constructor's signature without `self`, and without the annotations of what is given by position."""
+    """Return a constructor's signature without `self` and without annotations of positional arguments."""
     empty = inspect.Parameter.empty
     given = [inspect.Parameter(each.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in arguments.args[1:]]
     own = [
@@ -227,9 +227,9 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _meaning(annotation: ast.expr) -> Any:  # noqa: ANN401
-    """Return the type that an annotation means, in quotes or not."""
+    """Return the type that an annotation, quoted or not, stands for."""
     text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
-    return eval(str(text), {"__builtins__": {}}, ANNOTATIONS)  # the text is code that is imported later anyway
+    return eval(str(text), {"__builtins__": {}}, ANNOTATIONS)  # the same code would run when the file is imported
 
 
 def _facts_from_import(path: Path, module: str | None) -> Facts:
@@ -248,7 +248,7 @@ def _facts_from_import(path: Path, module: str | None) -> Facts:
         "weight": cls.weight,
         "task_weight": cls.task_weight,
         "version": cls.version,
-        "initial_stage": cls.initial_stage is not Distiller.initial_stage,  # `register` holds them equal
+        "initial_stage": cls.initial_stage is not Distiller.initial_stage,  # `register` ensures that both agree
         "space": cls.search_space,
     }
     return Facts(path.stem, cls.__name__, stated, signature)
@@ -258,7 +258,7 @@ def _facts_from_import(path: Path, module: str | None) -> Facts:
 
 
 def _check_range(given: dict[str, Any]) -> dict[str, Any]:
-    """Return a search range unchanged if it is one."""
+    """Return a search range unchanged if it is valid."""
     match [*given.items()]:
         case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
             return given
@@ -271,7 +271,7 @@ def _check_range(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Registration(BaseModel):
-    """What `@register` states beside the name; `methods.base.register` says what it means."""
+    """The arguments of `@register` other than the name; see `methods.base.register`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -4,7 +4,7 @@ Paper:   Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activati
 Formula: c = connector(s);  loss = 3/1000 / B * sum over layers i = 1..n of 2^(i-n) * sum of (1 + c)^2 where
          t <= 0 and c > -1, and of (1 - c)^2 where t > 0 and c <= 1.
 Reads:   pre-activations of all stages but the stem. Owns a connector per stage, trained in the initial stage.
-Weight:  1 in the initial stage, which trains the student's trunk too; the main stage is cross-entropy alone, as in
+Weight:  1 in the initial stage, which also trains the student's trunk; the main stage is cross-entropy alone, as in
          the CRD tables.
 """
 
@@ -18,11 +18,11 @@ from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
 from methods._adapters import regressor, unmappable
 from methods.base import Distiller, register, same_stages
 
-SCALE = 3 / 1000  # brings the sum over entries near cross-entropy's size; from the published tables' code
+SCALE = 3 / 1000  # makes the sum comparable to cross-entropy; from the published tables' code
 
 
 def boundary_violation(connected: Tensor, teacher: Tensor) -> Tensor:
-    """Return how far a map lies on the wrong side of the teacher's activation boundary, with a margin of 1.
+    """Return how far a map is on the wrong side of the teacher's activation boundary, with a margin of 1.
 
     Args:
         connected: (B, C, H, W), the student's pre-activations after the connector.
@@ -39,8 +39,8 @@ class Violation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, connected: Tensor, teacher: Tensor) -> Tensor:  # noqa: ANN401, D102
-        side = teacher.sign().sub_(0.5).sign_()  # arithmetic, for torch.where and masks are scalar code on CPUs
-        violation = (side * connected).sub_(1).clamp_(max=0)  # v below zero
+        side = teacher.sign().sub_(0.5).sign_()  # arithmetic, since torch.where and masks are slow on CPUs
+        violation = (side * connected).sub_(1).clamp_(max=0)  # -v
         ctx.save_for_backward(side.mul_(violation))
         return torch.linalg.vector_norm(violation, dtype=torch.promote_types(violation.dtype, torch.float32)).square()
 
@@ -80,7 +80,7 @@ class AB(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason where stages do not pair up, pre-activations are missing or no connector fits."""
+        """Return a reason if stages do not pair up, pre-activations are missing or no connector fits."""
         if reason := same_stages(student, teacher):
             return reason
         for network in (student, teacher):

@@ -2,7 +2,7 @@
 
 Paper:   Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017.
 Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = sum over stages of mean_{B,HW} (a(s) - a(t))^2.
-Reads:   all stages but the stem, the larger map pooled to the smaller one. Owns no parameters.
+Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns no parameters.
 Weight:  1000 (a mean over B*H*W entries of unit vectors is small), as in the CRD tables.
 """
 
@@ -32,5 +32,5 @@ class AT(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason where the stages do not pair up."""
+        """Return a reason if the stages do not pair up."""
         return same_stages(student, teacher)

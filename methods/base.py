@@ -1,4 +1,4 @@
-"""What a method is: the `Distiller` base class and the decorator that registers one.
+"""The `Distiller` base class of every method, and the decorator that registers one.
 
 A method file defines one class, decorated with `@register(name, weight=...)`, where `name` is the name of the file.
 The constructor's keyword parameters, with their annotations and defaults, are what a suite file may set.
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
 
-Space = Mapping[str, Mapping[str, Sequence[bool | int | float | str]]]  # ranges by the names of parameters
-REGISTERED: dict[str, type["Distiller"]] = {}  # filled by the decorator as method files are imported
+Space = Mapping[str, Mapping[str, Sequence[bool | int | float | str]]]  # ranges, by parameter name
+REGISTERED: dict[str, type["Distiller"]] = {}  # filled by the decorator when method files are imported
 
 
 class Distiller(nn.Module):
@@ -22,33 +22,34 @@ class Distiller(nn.Module):
     """
 
     needs_preactivations: ClassVar[bool] = False  # whether `Features.preactivations` must be filled
-    needs_targets: ClassVar[bool] = False  # whether `Batch.targets` must be there
-    autocast: ClassVar[bool] = False  # whether the term takes maps as a bf16 network gives them, instead of in float32
-    observes: ClassVar[tuple[str, ...]] = ()  # names of what `observed` gives, columns of a run's epochs
-    weight: ClassVar[float]  # the term's weight unless the suite says otherwise; set by `register`
-    task_weight: ClassVar[float]  # cross-entropy's weight beside it; set by `register`
+    needs_targets: ClassVar[bool] = False  # whether the method needs `Batch.targets`
+    autocast: ClassVar[bool] = False  # whether the term takes bfloat16 maps from a bf16 network, not float32
+    observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars of `observed`, columns of a run's epochs
+    weight: ClassVar[float]  # the term's default weight; set by `register`
+    task_weight: ClassVar[float]  # cross-entropy's default weight; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
     search_space: ClassVar[Space]  # where to search for better values; set by `register`
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__()
-        # what `after_step` is given, for a loss that depends on the whole batch, as CRD's Z does: joins the rows of a
-        # (B, ...) tensor over all processes of the run, without a gradient. All processes must call it equally often.
+        # the same function that `after_step` receives, for a loss that depends on the whole batch, as CRD's Z does: it
+        # joins the rows of a (B, ...) tensor over all processes of the run, without a gradient. All processes must call
+        # it equally often.
         self.gather: Callable[[Tensor], Tensor] = lambda rows: rows
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor | None:
-        """Return the main stage's unweighted term, a scalar, or None where the method adds nothing there."""
+        """Return the unweighted term of the main stage, a scalar, or None if the method adds nothing there."""
         raise NotImplementedError
 
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Update state that is not learned, after the optimizer's step.
 
         Args:
-            gather: joins a (B, ...) tensor's rows over all processes of the run; the identity for one process.
+            gather: joins the rows of a (B, ...) tensor over all processes of the run; the identity for one process.
         """
 
     def observed(self) -> Sequence[Tensor]:
-        """Return further scalars of the last `loss`, in the order of `observes`; a run's epochs record their means."""
+        """Return other scalars of the last `loss`, in the order of `observes`; a run's epochs record their means."""
         return ()
 
     def initial_stage(self) -> InitialStage | None:
@@ -74,20 +75,20 @@ def register(
 
     Args:
         name: lower-case name used in suite files and tables.
-        weight: the term's weight; its source belongs in the file's head.
-        task_weight: cross-entropy's weight beside the term.
-        version: raise it when a change moves the method's numbers: finished runs are then trained again.
-        initial_stage: whether something trains before the main stage; true for a class that overrides or inherits
-            another `initial_stage` than `Distiller`'s.
+        weight: the term's weight; state its source in the module's docstring.
+        task_weight: the weight of cross-entropy.
+        version: increase it when a change moves the method's numbers, so that finished runs are trained again.
+        initial_stage: whether something trains before the main stage, which is true for a class that defines or
+            inherits an `initial_stage` other than `Distiller`'s.
         space: where to search for better values of the method's own parameters and of `weight`, each
             `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`.
 
     Raises:
-        TypeError: the class has an initial stage that is not stated, or states one that it does not have.
+        TypeError: the class has an initial stage that it does not state, or states one that it does not have.
     """
 
     def add(cls: type[Distiller]) -> type[Distiller]:
-        # runs are planned by what is stated, before the class is imported
+        # runs are planned before the class is imported, so what is stated must be true
         if (cls.initial_stage is not Distiller.initial_stage) != initial_stage:
             fact = "has no method initial_stage" if initial_stage else "has a method initial_stage"
             raise TypeError(

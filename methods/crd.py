@@ -4,9 +4,9 @@ Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR
 Formula: h(x) = exp(<anchor, x> / T) / Z for the anchor's positive p, its N negatives q, and M training samples;
          loss = mean_B -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], summed over two directions:
          student anchors against the bank of the teacher's embeddings, teacher anchors against the student's.
-         Z is M times the first batch's mean of exp(...), then kept; the paper has no Z, its published code has.
+         Z is M times the first batch's mean of exp(...) and then stays fixed; the paper has no Z, but its code does.
 Reads:   embedding of both networks, the samples' indices and, unless negatives are any other sample, their classes.
-         Owns a linear head a side, trained, and two banks (M x 128) and log Z, which are not learnt.
+         Owns one linear head per side, both trained, and two banks (M x 128) and log Z, which are not learned.
 Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published code has 0.07 throughout).
 """
 
@@ -27,18 +27,18 @@ from methods._banks import Banks, Pieces, drawn_pieces, log_sum, log_sum_value, 
 from methods.base import Distiller, register
 
 EPS = 1e-7  # added to N/M in the denominators, as in the published code
-KEYS_AT_ONCE = 2**23  # random keys that a draw on an accelerator holds at a time: 32 MB
+KEYS_AT_ONCE = 2**23  # the most random keys at a time in a draw on an accelerator: 32 MB
 
 
 @dataclass(frozen=True)
 class Partners:
-    """What B samples are scored with.
+    """The positives and negatives that B samples are scored with.
 
     Attributes:
-        indices: (B,), the samples themselves.
-        positives: (B,), each one's positive.
-        negatives: (B, N), which may repeat; None for all that may be one.
-        counts: (B,), how many negatives each has.
+        indices: (B,), the samples.
+        positives: (B,), one positive per sample.
+        negatives: (B, N), which may repeat; None for all possible negatives.
+        counts: (B,), the number of negatives per sample.
     """
 
     indices: Tensor
@@ -50,11 +50,11 @@ class Partners:
 @register("crd", weight=0.8)
 class CRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
-    student_bank: Tensor  # (M, D), unit rows once visited
+    student_bank: Tensor  # (M, D), rows have unit length once visited
     teacher_bank: Tensor  # (M, D)
-    log_z: Tensor  # one for each of `observes`; infinite until the first batch
-    pools: Tensor  # (classes,), how many samples may be negatives of each class
-    kept: Tensor | None  # (classes, M), which samples may be negatives of each class, where not all others are
+    log_z: Tensor  # one per name in `observes`; infinite until the first batch
+    pools: Tensor  # (classes,), how many samples can be negatives of each class
+    kept: Tensor | None  # (classes, M), which samples can be negatives of each class; None for all of the other classes
 
     def __init__(
         self,
@@ -71,23 +71,23 @@ class CRD(Distiller):
         dim: PositiveInt = 128,
         bank_momentum: NonNegativeFloat = 0.5,
     ) -> None:
-        """Build heads and banks; banks and the cut of `negatives_fraction` come from torch's default generator.
+        """Build heads and banks; banks and the choice for `negatives_fraction` use torch's default generator.
 
         Args:
             student: shapes of the student's features.
             teacher: shapes of the teacher's features.
-            data: the training set; its targets are needed unless only `other_sample` and `same_sample` are asked for.
-            n_negatives: N, drawn anew each step; not read with `all`.
-            negatives: samples of another class, any other sample, or every sample of another class, without a draw.
+            data: the training set; it needs targets unless negatives are `other_sample` and positives `same_sample`.
+            n_negatives: N, drawn at each step; ignored for `all`.
+            negatives: samples of another class, any other sample, or (`all`) every sample of another class, undrawn.
             negatives_fraction: share of each class's possible negatives that is ever used, chosen here, rounded up.
-            positives: the sample itself, or any sample of its class (itself included), drawn anew each step.
+            positives: the sample itself, or any sample of its class (itself included), drawn at each step.
             objective: the paper's, or softmax cross-entropy of the positive among the negatives.
-            temperature: T, divides the scores.
-            dim: D, of the heads' outputs and the banks' rows.
-            bank_momentum: share of a bank row that stays when its sample is visited, 0 to 1.
+            temperature: T, which divides the scores.
+            dim: D, the dimension of the heads' outputs and the banks' rows.
+            bank_momentum: share of a bank row that is kept when its sample is visited, 0 to 1.
 
         Raises:
-            ValueError: values out of range or at odds with each other, or classes are needed and unknown.
+            ValueError: values are out of range or contradict each other, or classes are needed but unknown.
         """
         super().__init__(student, teacher, data)
         if not 0 < negatives_fraction <= 1:
@@ -111,13 +111,13 @@ class CRD(Distiller):
             torch.arange(data.n) if negatives == "other_sample" or data.targets is None else data.targets
         )
         self.same_class = Groups(data.targets) if positives == "same_class" and data.targets is not None else None
-        # drawn here from the run's seed, so a resumed run has it without a checkpoint, where it would be large
+        # drawn here from the run's seed: a resumed run has it again, and it need not be stored in a large checkpoint
         kept = self.alike.cut(negatives_fraction) if negatives_fraction < 1 else None
         self.register_buffer("kept", kept, persistent=False)
         pools = data.n - self.alike.sizes if self.kept is None else self.kept.sum(dim=1)
         self.register_buffer("pools", pools, persistent=False)
         self.visited: tuple[Tensor, Tensor, Tensor] | None = None
-        self.at_start = True  # no step since it was built: Z may be infinite, which it would cost a GPU's wait to ask
+        self.at_start = True  # no step yet, so Z may be infinite; asking the GPU would make the host wait
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): mean over the batch, both directions summed."""
@@ -127,15 +127,15 @@ class CRD(Distiller):
         return sides.sum()
 
     def observed(self) -> Sequence[Tensor]:
-        """Return log N less the loss, for each of `observes`: the critic's value, in nats.
+        """Return log N minus the loss, for each name in `observes`: the critic's value, in nats.
 
-        A lower bound on the two embeddings' mutual information only where negatives are any other sample
-        (`other_sample`): then they come from the product of the marginals.
+        It is a lower bound on the mutual information of the two embeddings only if negatives are any other sample
+        (`other_sample`), because they then come from the product of the marginals.
         """
         return self.critics.unbind()
 
     def partners(self, indices: Tensor) -> Partners:
-        """Return what the samples at indices (B,) are scored with, drawn anew."""
+        """Return newly drawn positives and negatives of the samples at indices (B,)."""
         positives = indices if self.same_class is None else self.same_class.draw_member(indices)
         if self.score_all:
             return Partners(indices, positives, None, self.pools[self.alike.labels[indices]])
@@ -151,26 +151,26 @@ class CRD(Distiller):
         return self.contrast(torch.stack((z_s, z_t)), banks, partners, self.pieces(partners), self.log_z[:2])
 
     def pieces(self, partners: Partners) -> Pieces:
-        """Return the scores of a batch's samples with their negatives, in pieces of the banks."""
+        """Return the pieces that score the samples of a batch with their negatives."""
         if partners.negatives is None:
             return partial(masked_pieces, self.mask(partners.indices), len(partners.indices), self.n_samples)
         return partial(drawn_pieces, partners.negatives, *self.student_bank.shape)
 
     def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
-        """Return what gives columns of (B, M), 1 where a sample may be a negative and 0 elsewhere, for indices (B,)."""
+        """Return a function that gives columns of a (B, M) mask for indices (B,): 1 for possible negatives, else 0."""
         return lambda columns: self.candidates(indices, columns).to(self.student_bank)
 
     def contrast(self, anchors: Tensor, banks: Banks, partners: Partners, pieces: Pieces, log_z: Tensor) -> Tensor:
-        """Return the objective by side: (S,), mean over the anchors.
+        """Return the objective of each side: (S,), mean over the anchors.
 
         With c = N/M and u = score - log Z - log(c + eps), -log(h / (h + c + eps)) is softplus(-u), and
         -log(c / (h + c + eps)) is softplus(u) + log((c + eps) / c).
 
         Args:
-            anchors: (S, B*A, D), unit vectors, each sample's A in a row.
-            banks: what the anchors are scored against, one a side.
-            partners: which rows each sample's anchors are scored with.
-            pieces: the scores with the negatives.
+            anchors: (S, B*A, D), unit vectors, the A anchors of each sample in succession.
+            banks: the bank of each side.
+            partners: the rows that each sample's anchors are scored with.
+            pieces: the pieces that score them with the negatives.
             log_z: (S,), set here where it is infinite.
         """
         anchors = anchors / self.temperature
@@ -181,7 +181,7 @@ class CRD(Distiller):
             return infonce(positive, log_sum(anchors, banks, pieces))
         if self.at_start:
             log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces))
-            of_all, terms = self.gather(log_sums.T).T, self.gather(counts + 1)  # Z is the whole batch's
+            of_all, terms = self.gather(log_sums.T).T, self.gather(counts + 1)  # Z is that of the whole batch
             log_mean = of_all.logsumexp(dim=1) - terms.sum().to(of_all).log()
             log_z.copy_(torch.where(log_z.isinf(), math.log(self.n_samples) + log_mean, log_z))
         share = counts.to(positive) / self.n_samples
@@ -192,7 +192,7 @@ class CRD(Distiller):
 
     @torch.no_grad()
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Move the visited rows of both banks towards the step's embeddings, in all processes those of all."""
+        """Move the visited rows of both banks towards the step's embeddings, those of all processes."""
         if self.visited is None:
             return
         indices, z_s, z_t = (gather(rows) for rows in self.visited)
@@ -202,7 +202,7 @@ class CRD(Distiller):
         self.visited, self.at_start = None, False
 
     def candidates(self, indices: Tensor, columns: slice = slice(None)) -> Tensor:
-        """Return which samples, or columns of them, may be a negative of each anchor: (B, M) booleans for (B,)."""
+        """Return which of the samples `columns` can be negatives of each anchor: (B, M) booleans for indices (B,)."""
         labels = self.alike.labels[indices]
         others = self.alike.labels[columns] != labels[:, None]
         return others if self.kept is None else others & self.kept[labels, columns]
@@ -210,8 +210,8 @@ class CRD(Distiller):
     def draw_negatives(self, indices: Tensor) -> Tensor:
         """Return N negatives for each anchor: (B, N) int64 positions in the training set for indices (B,).
 
-        Uniform; distinct where an anchor's pool holds N samples, with replacement where it does not. Drawn where the
-        indices live, so that no step waits for an accelerator; the CPU's way is several times faster on a CPU.
+        Uniform, without replacement if the anchor's pool contains N samples, with replacement otherwise. Drawn on the
+        device of the indices, so that no step waits for an accelerator. On a CPU, its own way is several times faster.
         """
         if indices.device.type != "cpu":
             blocks = indices.split(max(1, KEYS_AT_ONCE // self.n_samples))
@@ -219,16 +219,16 @@ class CRD(Distiller):
         generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
         if self.kept is None:
             return self.alike.draw_others(indices, self.n_negatives, generator)
-        pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one at a time in memory
+        pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one pool in memory at a time
         return torch.from_numpy(np.stack([pool[draw_ranks(len(pool), self.n_negatives, generator)] for pool in pools]))
 
 
 class Groups(nn.Module):
-    """The training set in groups: its classes, or every sample by itself. Nothing here is part of a checkpoint."""
+    """The training set in groups: its classes, or single samples. None of it is stored in checkpoints."""
 
-    labels: Tensor  # (M,), each sample's group
-    order: Tensor  # (M,), samples group by group
-    starts: Tensor  # (groups,), where each begins in `order`
+    labels: Tensor  # (M,), the group of each sample
+    order: Tensor  # (M,), samples ordered by group
+    starts: Tensor  # (groups,), where each group begins in `order`
     sizes: Tensor  # (groups,)
 
     def __init__(self, labels: Tensor) -> None:
@@ -246,7 +246,7 @@ class Groups(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def cut(self, fraction: float) -> Tensor:
-        """Return (groups, M) booleans: of each group's others a random share, rounded up."""
+        """Return (groups, M) booleans: for each group, a random share of the samples outside it, rounded up."""
         kept = torch.zeros(len(self.sizes), len(self.labels), dtype=torch.bool)
         for group, row in enumerate(kept):
             others = (self.labels != group).nonzero()[:, 0]
@@ -255,45 +255,45 @@ class Groups(nn.Module):
         return kept
 
     def draw_member(self, indices: Tensor) -> Tensor:
-        """Return a sample of each given sample's group, itself included, uniform: (B,) for indices (B,)."""
+        """Return a uniformly drawn sample from the group of each given sample, which it may be: (B,) for (B,)."""
         groups = self.labels[indices]
         ranks = torch.randint(2**62, indices.shape, device=indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
     def draw_others(self, indices: Tensor, n: int, generator: np.random.Generator) -> Tensor:
-        """Return n samples of other groups for each given one: (B, n) for indices (B,), on the CPU."""
+        """Return n samples from other groups for each given sample, on the CPU: (B, n) for (B,)."""
         groups = self.labels[indices]
         starts, sizes = self.starts[groups, None], self.sizes[groups, None]
         pools = (len(self.labels) - sizes)[:, 0].tolist()
         ranks = torch.from_numpy(np.stack([draw_ranks(pool, n, generator) for pool in pools]))
-        ranks += sizes * (ranks >= starts)  # a group is a run in `order`: step over it
+        ranks += sizes * (ranks >= starts)  # skips the sample's own group, which is contiguous in `order`
         return self.order.take(ranks)
 
 
 def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
-    """Return n numbers below `pool`, uniform, distinct where there are enough: (n,) int64."""
+    """Return n uniform numbers below `pool`, distinct if there are enough: (n,) int64."""
     return generator.choice(pool, n, replace=n > pool, shuffle=False)
 
 
 def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
-    """Return n columns of each row's candidates: uniform, distinct where there are enough. On any device, no sync.
+    """Return n uniform candidates per row, distinct if there are enough, on any device without synchronization.
 
     Args:
-        candidates: (B, M) booleans, at least one a row.
-        n: how many.
+        candidates: (B, M) booleans, at least one true per row.
+        n: the number of columns to draw.
 
     Returns:
-        (B, n) int64.
+        (B, n) int64 column numbers.
     """
     keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, math.inf)
-    shuffled = keys.topk(min(n, keys.shape[1]), largest=False).indices  # the candidates first, in random order
+    shuffled = keys.topk(min(n, keys.shape[1]), largest=False).indices  # candidates come first, in random order
     pools = candidates.sum(dim=1, keepdim=True)
     again = torch.randint(2**62, (len(keys), n), device=keys.device) % pools
     return shuffled.gather(1, torch.where(pools < n, again, torch.arange(n, device=keys.device)))
 
 
 def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives by side: (S,), mean over B.
+    """Return the cross-entropy of the positive among the negatives, for each side: (S,), mean over B.
 
     Args:
         positive: (S, B), scores.

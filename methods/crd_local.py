@@ -1,13 +1,13 @@
-"""LocalCRD: CRD, and contrastive distillation of every position of a feature map beside it.
+"""LocalCRD: CRD plus contrastive distillation of every position of a feature map.
 
 Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, whose transfer from RGB to depth
-         has a global and a local loss. No code of it is published, so the form is this project's reading.
+         has a global and a local loss. No code for it is published, so the exact form is our reading of the paper.
 Formula: loss = CRD's + mean_BHW -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], where every position of
-         sample i's map is an anchor against the bank of the teacher's embeddings: h, T, M and Z as in `crd`, Z one of
-         this sum's own, and the positive p and the N negatives q those that CRD's anchor of the same sample has.
+         a sample's map is an anchor against the bank of the teacher's embeddings. h, T and M are as in `crd`, Z is
+         separate for this sum, and the positive p and the N negatives q are those of CRD's anchor of the same sample.
 Reads:   what `crd` reads, and one stage of the student.
          Owns what `crd` owns, a 1x1 convolution, trained, and a third log Z.
-Weight:  0.8, CRD's, for both sums alike, for want of a published one. Temperature 0.1, as there.
+Weight:  0.8 for both sums, which is CRD's; none is published for this method. Temperature 0.1, as in CRD.
 """
 
 from collections.abc import Callable
@@ -50,19 +50,19 @@ class LocalCRD(CRD):
         Args:
             student: shapes of the student's features.
             teacher: shapes of the teacher's features.
-            data: the training set; as it is set here, its targets are not needed.
-            stage: the student's stage, the stem being 0; negative counts from the end.
-            n_negatives: as in CRD, like all that follow.
-            negatives: any other sample unless said otherwise, so that no labels are needed.
+            data: the training set; its targets are not needed with the defaults.
+            stage: the student's stage, the stem being 0; negative numbers count from the end.
+            n_negatives: as in CRD.
+            negatives: as in CRD; any other sample by default, so that no labels are needed.
             negatives_fraction: as in CRD.
             positives: as in CRD.
-            objective: as in CRD, of the positions too.
+            objective: as in CRD, also for the positions.
             temperature: as in CRD.
-            dim: as in CRD, of the convolution's outputs too.
+            dim: as in CRD, also for the convolution's outputs.
             bank_momentum: as in CRD.
 
         Raises:
-            ValueError: the student lacks the stage, or CRD refuses its parameters.
+            ValueError: the student does not have the stage, or CRD refuses the parameters.
         """
         if reason := self.inapplicable(student, teacher, stage):
             raise ValueError(f"stage={stage}: {reason}")
@@ -83,7 +83,7 @@ class LocalCRD(CRD):
         self.local_head = nn.Conv2d(student.stages[stage][0], dim, kernel_size=1)
 
     def sides(self, student: Features, teacher: Features, partners: Partners) -> Tensor:
-        """Return CRD's losses and that of the positions of a map (B, C, H, W), the mean over them: (3,)."""
+        """Return CRD's two losses and the mean loss of the positions of a map (B, C, H, W): (3,)."""
         positions = self.local_head(student.stages[self.stage]).flatten(2).mT  # (B, H*W, D)
         pieces = self.local_pieces(partners, positions.shape[1])
         anchors = F.normalize(positions.flatten(0, 1))[None]
@@ -91,11 +91,11 @@ class LocalCRD(CRD):
         return torch.cat((super().sides(student, teacher, partners), local))
 
     def local_pieces(self, partners: Partners, each: int) -> Pieces:
-        """Return the scores of `each` anchors of every sample with the sample's negatives, in pieces of the bank."""
+        """Return the pieces that score `each` anchors of every sample with the sample's negatives."""
         drawn = partners.negatives
         if drawn is not None and drawn.shape[1] < self.n_samples:
             return partial(shared_pieces, drawn, each, self.teacher_bank.shape[1])
-        # with N above M the whole bank is fewer rows than were drawn from it
+        # if N > M, the whole bank has fewer rows than were drawn
         of_samples = self.mask(partners.indices) if drawn is None else self.times(drawn)
 
         def mask(columns: slice) -> Tensor:
@@ -104,14 +104,14 @@ class LocalCRD(CRD):
         return partial(masked_pieces, mask, each * len(partners.indices), self.n_samples)
 
     def times(self, drawn: Tensor) -> Callable[[slice], Tensor]:
-        """Return what gives columns of (B, M): how often each row of the bank is among those drawn, (B, N)."""
+        """Return a function that gives columns of (B, M): how often each row of the bank was drawn in (B, N)."""
         ones = self.teacher_bank.new_ones(drawn.shape)
         times = self.teacher_bank.new_zeros(len(drawn), self.n_samples).scatter_add_(1, drawn, ones)
         return lambda columns: times[:, columns]
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes, stage: int = -1) -> str | None:
-        """Return a reason where the student lacks the stage."""
+        """Return a reason if the student does not have the stage."""
         stages = len(student.stages)
         if -stages <= stage < stages:
             return None

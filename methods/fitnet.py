@@ -2,8 +2,8 @@
 
 Paper:   Romero, Ballas, Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015.
 Formula: loss = mean (r(s) - t)^2, r = ReLU(norm(convolution)), s and t the feature maps of one stage.
-Reads:   stage 2 (the stem is 0) of both networks, or the one that `layer` names. Owns the regressor r, trained.
-Weight:  100, as in the CRD tables. There the term runs beside cross-entropy; the paper pre-trains with it instead.
+Reads:   stage `layer` of both networks, 2 by default (the stem is 0). Owns the regressor r, trained.
+Weight:  100, as in the CRD tables. There, the term is added to cross-entropy; the paper pre-trains with it instead.
 """
 
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ class FitNet(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes, layer: int = 2) -> str | None:
-        """Return a reason where a network lacks the stage, or where no regressor fits between the two maps."""
+        """Return a reason if a network does not have the stage, or no regressor maps one to the other."""
         for network in (student, teacher):
             if layer >= len(network.stages):
                 return f"{network.network} has stages 0 to {len(network.stages) - 1}, FitNet reads stage {layer}"

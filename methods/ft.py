@@ -4,7 +4,7 @@ Paper:   Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression v
 Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = mean_{B,HW} |a(translator(s)) - a(encoder(t))|.
          Initial stage: mean (decoder(encoder(t)) - t)^2.
 Reads:   last stage of both networks. Owns the paraphraser (encoder and decoder), trained in the initial stage, which
-         leaves the student alone, and the translator, trained in the main stage.
+         does not train the student, and the translator, trained in the main stage.
 Weight:  500, the CRD paper's; its published scripts say 200.
 """
 
@@ -17,7 +17,7 @@ from methods._adapters import Paraphraser, match, translator
 from methods._maps import attention
 from methods.base import Distiller, register
 
-SLOW_FAMILIES = ("resnet", "wrn")  # students whose paraphraser trains at 0.01, as in the published tables' code
+SLOW_FAMILIES = ("resnet", "wrn")  # with these the paraphraser trains at 0.01, as in the published tables' code
 
 
 @register("ft", weight=500.0, initial_stage=True)
@@ -32,7 +32,7 @@ class FT(Distiller):
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term of the last stages: scalar, mean over batch and positions."""
-        with torch.no_grad():  # the paraphraser learns in the initial stage only
+        with torch.no_grad():  # the paraphraser trains in the initial stage only
             teacher_factor = self.paraphraser.encoder(teacher.stages[-1])
         factors = match(self.translator(student.stages[-1]), teacher_factor)
         return F.l1_loss(attention(factors[0]), attention(factors[1]))
@@ -44,5 +44,5 @@ class FT(Distiller):
         )
 
     def reconstruction_loss(self, student: Features | None, teacher: Features, batch: Batch) -> Tensor:
-        """Return how badly the paraphraser repeats the teacher's last stage: scalar, mean over all entries."""
+        """Return the paraphraser's squared error on the teacher's last stage: scalar, mean over all entries."""
         return F.mse_loss(self.paraphraser(teacher.stages[-1]), teacher.stages[-1])

@@ -3,7 +3,7 @@
 Paper:   Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, NIPS workshop 2014, arXiv 2015.
 Formula: loss = T^2 * KL(softmax(t / T) || softmax(s / T)), summed over classes, mean over the batch; T = 4.
 Reads:   logits of both networks. Owns no parameters.
-Weight:  0.9, with 0.1 for cross-entropy, as in the CRD tables; T^2 keeps the gradient's size as T changes.
+Weight:  0.9, with 0.1 for cross-entropy, as in the CRD tables; T^2 keeps the size of the gradient as T changes.
 """
 
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     Args:
         student_logits: (B, K), before softmax.
         teacher_logits: (B, K), before softmax.
-        temperature: T > 0, divides both.
+        temperature: T > 0, which divides both.
     """
     log_p_s = F.log_softmax(student_logits / temperature, dim=1)
     p_t = F.softmax(teacher_logits / temperature, dim=1)
@@ -39,7 +39,7 @@ class KD(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason where the two networks do not predict the same number of classes."""
+        """Return a reason if the two networks do not predict the same number of classes."""
         if student.classes == teacher.classes:
             return None
         return (

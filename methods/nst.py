@@ -3,7 +3,7 @@
 Paper:   Huang and Wang, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017.
 Formula: x_c = flatten(channel c) / ||.||_2,  k(x, y) = <x, y>^2;
          loss = sum over stages of mean k(t, t) + mean k(s, s) - 2 mean k(s, t), means over batch and channel pairs.
-Reads:   all stages but the stem, the larger map pooled to the smaller one. Owns no parameters.
+Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns no parameters.
 Weight:  50, as in the CRD tables.
 """
 
@@ -19,8 +19,8 @@ from methods.base import Distiller, register, same_stages
 def channel_discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the squared maximum mean discrepancy of two sets of channels, kernel <x, y>^2: scalar, mean over B.
 
-    With X (C, P) the unit channels as rows, the sum of <x, y>^2 over all pairs is ||X Y^T||^2 = <X^T X, Y^T Y>: one
-    product a pair of sets (C x C) or one a set (P x P); whichever multiplies less runs.
+    With the unit channels as rows of X (C, P), the sum of <x, y>^2 over all pairs is ||X Y^T||^2 = <X^T X, Y^T Y>: one
+    product (C x C) per pair of sets, or one (P x P) per set. The one with fewer multiplications is used.
 
     Args:
         student: (B, C_s, H, W), any scale.
@@ -42,7 +42,7 @@ def by_positions(channels: Tensor) -> Tensor:
 def by_channels(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the discrepancy of channels (B, C_s, P) and (B, C_t, P).
 
-    The products' own diagonals hold the squared norms, so no map is normalised.
+    The diagonals of the products are the squared norms, so the maps need not be normalised.
     """
     within_s, within_t, across = gram(student, student), gram(teacher, teacher), gram(student, teacher)
     inverse_s, inverse_t = (inverse_root(within.diagonal(dim1=1, dim2=2)) for within in (within_s, within_t))
@@ -66,5 +66,5 @@ class NST(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason where the stages do not pair up."""
+        """Return a reason if the stages do not pair up."""
         return same_stages(student, teacher)

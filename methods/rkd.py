@@ -17,7 +17,7 @@ from methods.base import Distiller, register
 
 DISTANCE_WEIGHT = 25.0
 ANGLE_WEIGHT = 50.0
-EPS = 1e-12  # smallest squared distance of two samples: the root of 0 would make the gradient of equal ones NaN
+EPS = 1e-12  # smallest squared distance: the root of 0 would have gradient NaN
 
 
 def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
     squared = offsets.square().sum(dim=2)
     distances = squared.clamp(min=EPS).sqrt()
     distances = distances.masked_fill(torch.eye(n, dtype=torch.bool, device=embedding.device), 0.0)
-    mean = distances.sum() / (n * (n - 1))  # over the positive ones: all but the diagonal, for they are clamped
+    mean = distances.sum() / (n * (n - 1))  # over all pairs off the diagonal, which are positive since they are clamped
     directions = offsets * inverse_root(squared)[:, :, None]
     return distances / mean, gram(directions, directions)
 

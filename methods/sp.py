@@ -2,7 +2,7 @@
 
 Paper:   Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
 Formula: G = F F^T of flattened maps F (B, C*H*W), each row then L2-normalised;  loss = ||G_t - G_s||^2 / B^2.
-         The paper's earlier text normalises before the product; the published tables' code, and this, after it.
+         The paper's earlier text normalises before the product; the published tables' code and this file, after it.
 Reads:   last stage of both networks. Owns no parameters.
 Weight:  3000 (a mean over B*B entries of unit rows is small), as in the CRD tables.
 """
@@ -15,7 +15,7 @@ from methods.base import Distiller, register
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Return how much each sample (row) is like each other one (column): (B, B), rows of unit length.
+    """Return the similarity of each sample (row) to every sample (column): (B, B), rows of unit length.
 
     Args:
         features: (B, C, H, W), any scale.

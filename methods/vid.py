@@ -2,7 +2,7 @@
 
 Paper:   Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019.
 Formula: loss = sum over stages of mean ((m(s) - t)^2 / v + log v) / 2,  v = softplus(r) + 1e-5 per teacher channel.
-Reads:   all stages but the stem, the larger map pooled to the smaller one. Owns, per stage, m (three 1x1
+Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns, per stage, m (three 1x1
          convolutions) and r, both trained; r starts where v = 5.
 Weight:  1, as in the CRD tables.
 """
@@ -23,7 +23,7 @@ START = 5.0  # variance before training
 
 
 class Gaussian(nn.Module):
-    """A guess of the teacher's map from the student's: a mean at every position, a variance per channel."""
+    """A Gaussian prediction of the teacher's map from the student's: a mean per position, a variance per channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Gaussian(nn.Module):
         self.rho = nn.Parameter(torch.full((teacher_channels,), math.log(math.exp(START - EPS) - 1)))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the negative log-likelihood of maps (B, C_t, H, W) given (B, C_s, H, W), less its constant: mean."""
+        """Return the mean negative log-likelihood of maps (B, C_t, H, W) given (B, C_s, H, W), without its constant."""
         variance = F.softplus(self.rho) + EPS
         error = squared_error(self.mean(student), teacher) / (teacher.numel() / teacher.shape[1])
         return (error / variance + variance.log()).mean() / 2
@@ -61,5 +61,5 @@ class VID(Distiller):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason where the stages do not pair up."""
+        """Return a reason if the stages do not pair up."""
         return same_stages(student, teacher)

@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch()); "
 
 
-@cache
-def few_digits() -> "Arrays":
-    """Return the digits with 100 of their 897 test images."""
-    from bench.data.packaged import digits
-
-    train, (images, targets) = digits()
-    return train, (images[:100], targets[:100])
-
-
 def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits and draw t-SNE of few points; only accuracies change by it."""
-    from bench.data.packaged import PACKAGED
-
-    patch.setitem(PACKAGED, "digits", few_digits)
+    use_few_digits(patch)
     patch.setattr("bench.figures.networks.MOST_POINTS", 20)
+
+
+def use_few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Let this process read 100 of the 897 test images of the digits."""
+    from bench.data import packaged
+
+    whole = packaged.digits
+
+    @cache
+    def read() -> "Arrays":
+        train, (images, targets) = whole(None, None)  # it reads neither
+        return train, (images[:100], targets[:100])
+
+    patch.setattr(packaged, "digits", lambda spec, root: read())

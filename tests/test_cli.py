@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -483,7 +484,7 @@ REPEATED = {
 def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, results, store):
     plan = plan_of(tmp_path, **REPEATED[label])
     for cell in plan.cells:
-        finish(store, cell, [80.0])
+        finish(store, cell, [80.0], plan)
     run = cell_of(plan, label).runs[0].id
     _, out, _ = cli("show", run, "--results", results)
     text, _, command = out.partition("To repeat it\n")[2].partition("\npython run_suite.py ")
@@ -491,9 +492,10 @@ def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, res
     again = build(load(path, METHODS), path, METHODS)
     assert run in again.runs
     assert again.suite.threads == 2
-    only = re.search(r"--only '(.*)' --results ANOTHER_FOLDER", command)
-    assert only
-    assert run in RUN_ID.findall(cli(path, "--only", only[1], "--results", tmp_path / "other", "--dry-run")[1])
+    file, *options = shlex.split(command)
+    assert file == str(results / "runs" / run / "suite.yaml")
+    assert options[-2:] == ["--results", "ANOTHER_FOLDER"]
+    assert run in RUN_ID.findall(cli(file, *options[:-1], tmp_path / "other", "--dry-run")[1])
 
 
 def test_list_names_all_of_a_kind(cli):
@@ -510,7 +512,7 @@ def test_list_names_all_of_a_kind(cli):
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
-    assert "weight 0.8, cross-entropy beside it 1, version 1" in out
+    assert "weight 0.8, cross-entropy weight 1, version 1" in out
     assert re.search(r"│ n_negatives +│ PositiveInt +│ 16384 +│", out)
 
 
@@ -762,7 +764,7 @@ def test_an_interruption_gives_130_and_says_how_to_go_on(first, folder, argument
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not list((folder / "results").glob("runs/*/claim.json"))
-    assert err.splitlines()[-1] == "Interrupted. The same command goes on from the last checkpoints."
+    assert err.splitlines()[-1] == "Interrupted. The same command continues from the last checkpoints."
 
 
 def test_the_word_run_may_be_left_out(cli, tmp_path, results):

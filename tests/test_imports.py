@@ -26,9 +26,9 @@ ARROWS: dict[str, set[str]] = {
     "train": TRAINED,
     "report": {"plan", "suite", *TRAINED},
     "figures": {"report", "plan", "suite", *TRAINED},
-    "launch": {"train", "plan", "suite", "report", *TRAINED},
-    "cost": {"figures", "launch", "train", "plan", "suite", *TRAINED},
-    "terminal": {"launch", "report", "plan", "suite", *TRAINED},
+    "launch": {"train", "plan", "suite", *TRAINED},
+    "cost": {"launch", "train", "plan", "suite", *TRAINED},
+    "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
     "cli": {"cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
     "run_suite": {"cli"},
 }

@@ -58,7 +58,7 @@ def write_fashion_mnist(root: Path) -> None:
 def few_patches(monkeypatch):
     """Let the photographs be cut into hundreds of patches, not thousands."""
     for name in ("photo_patches", "stereo_motorcycle"):
-        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, fewest=20))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, min_per_class=20))
 
 
 @pytest.mark.usefixtures("few", "few_patches")

@@ -11,10 +11,11 @@ from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
 
-SMALLEST = 32  # pixels: height and width that every network takes
+MIN_SIZE = 32  # pixels: height and width that every network takes
 IMAGEFOLDER = "imagefolder"
 IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...) and DIR/test/ or DIR/val/ alike; any image size"
-CUT_WHEN_READ = (IMAGEFOLDER, "imagenet")  # large images, cut and scaled by the processes that read them
+# large images, cut and scaled by the processes that read them
+CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
 # Mean and deviation of L, and of a and b: centre and half-range of what sRGB colours can have, with which the
 # paper's authors normalise in their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -27,30 +28,28 @@ LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 class DataChoice(Strict):
-    """What a suite file says of its data; a bare name stands for `{name: NAME}`.
-
-    Attributes:
-        name: a name of `run_suite.py list datasets`.
-        resize: height and width in pixels that images are scaled to (bilinear, antialiased; depth and the pixels'
-            labels by the nearest pixel).
-        train_per_class: training images kept of each class, always the same ones.
-        train_fraction: share of each class's training images kept, always the same ones.
-        augment: instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder.
-        view: what the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it.
-        path: an image folder's place.
-        mean: an image folder's channel means, of images in [0, 1]; a view has its own.
-        std: an image folder's channel deviations; a view has its own.
-    """
+    """What a suite file says of its data; a bare name stands for `{name: NAME}`."""
 
     name: str
-    resize: Annotated[int, Ge(SMALLEST)] | None = None
+    """A name of `run_suite.py list datasets`."""
+    resize: Annotated[int, Ge(MIN_SIZE)] | None = None
+    """Height and width in pixels to which images are scaled (bilinear, antialiased; depth and labels of pixels by the
+    nearest pixel).
+    """
     train_per_class: PositiveInt | None = None
+    """Number of training images kept of each class, always the same ones."""
     train_fraction: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of the training images of each class that is kept, always the same ones."""
     augment: Augment | None = None
+    """Augmentation instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder."""
     view: View | None = None
+    """What the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it."""
     path: str | None = None
+    """Path of an image folder."""
     mean: tuple[float, float, float] | None = None
+    """Channel means of an image folder, of images in [0, 1]; a view has its own."""
     std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
+    """Channel standard deviations of an image folder; a view has its own."""
 
     def problems(self) -> list[str]:
         """Return what is wrong with the choice, judged without looking at any file."""
@@ -87,12 +86,12 @@ class DataChoice(Strict):
         found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
         if self.train_per_class is not None and named.labels != "image":
             found.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
-        elif (self.train_per_class or 0) > named.fewest:
+        elif (self.train_per_class or 0) > named.min_per_class:
             found.append(
-                f"train_per_class is {self.train_per_class}, but {self.name} has {named.fewest} images a class"
+                f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images a class"
             )
-        if self.resize is None and min(named.size) < SMALLEST:
-            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {SMALLEST}")
+        if self.resize is None and min(named.size) < MIN_SIZE:
+            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
         if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
             found.append(
                 f"augment is 'resized_crop_flip', which is for {' and '.join(CUT_WHEN_READ)}; "
@@ -127,7 +126,7 @@ def resolve(choice: DataChoice) -> DataSpec:
     if choice.name == IMAGEFOLDER:
         return _resolve_folder(choice)
     named = DATASETS[choice.name]
-    everything = named.fewest if named.fewest * named.classes == named.train else None
+    everything = named.min_per_class if named.min_per_class * named.classes == named.train else None
     return DataSpec(
         name=choice.name,
         classes=named.classes,
@@ -178,8 +177,8 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     if (choice.train_per_class or 0) > fewest:
         raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
     size = (choice.resize, choice.resize) if choice.resize else size_of(next(iter(train.values()))[0])
-    if min(size) < SMALLEST:
-        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {SMALLEST}")
+    if min(size) < MIN_SIZE:
+        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
     return DataSpec(
         name=choice.name,
         classes=len(train),

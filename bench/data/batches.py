@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
+from bench.data.views import ViewTransform
 from bench.spec import FEWEST_SAMPLES, IGNORED, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
@@ -34,33 +35,6 @@ class Draws:
     offsets: Tensor
     flips: Tensor
     seeds: Tensor
-
-
-class Viewer:
-    """Makes what a network sees of stored images: all of it, or a part such as the luminance, normalised.
-
-    Colours are read as sRGB in [0, 1]; L, a and b are those of CIE Lab, L from 0 to 100; depth keeps its stored unit.
-    """
-
-    def __init__(self, spec: DataSpec, device: torch.device) -> None:
-        self.name = spec.view
-        self.mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
-
-    def __call__(self, stored: Tensor) -> Tensor:
-        """Return float32 images (B, C, H, W), channels last in memory, of stored ones (B, 3 or 4, H, W)."""
-        return ((self._seen(stored) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-    def _seen(self, stored: Tensor) -> Tensor:
-        if self.name == "depth":
-            return stored[:, 3:].float()
-        colours = stored[:, :3].float() / 255
-        if self.name is None:
-            return colours
-        from kornia.color import rgb_to_lab  # not for runs that see images as they are: it takes a while
-
-        lab = rgb_to_lab(colours)
-        return lab[:, :1] if self.name == "luminance" else lab[:, 1:]
 
 
 @dataclass(frozen=True)
@@ -103,8 +77,8 @@ class TrainingData:
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
         sizes = [share for size in whole for share in shares(size, self.processes)]
-        view = Viewer(self.spec, self.device)
-        teachers_view = Viewer(self.teacher_spec, self.device)
+        view = ViewTransform(self.spec, self.device)
+        teachers_view = ViewTransform(self.teacher_spec, self.device)
         same_view = _view_of(self.spec) == _view_of(self.teacher_spec)
 
         def own(drawn: Tensor) -> tuple[Tensor, ...]:

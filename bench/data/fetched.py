@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from bench.data.arrays import Arrays
 from bench.data.named import DATASETS
+from bench.spec import DataSpec
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
@@ -33,12 +34,13 @@ KINDS: dict[str, type[Any]] = {
 STL10_SHAPE = (3, 96, 96)  # of an image in STL-10's files, columns before rows
 
 
-def read_fetched(name: str, root: Path) -> Arrays:
+def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Arrays:
     """Return one of torchvision's data sets from `root`, downloaded there first if it can be.
 
     Raises:
         RequestError: it is not there and cannot be downloaded.
     """
+    name = spec.name
     folder = root / str(DATASETS[name].folder)
     try:
         return _read(name, root, folder)
@@ -46,7 +48,7 @@ def read_fetched(name: str, root: Path) -> Arrays:
         logger.info("%s is not in %s, or is damaged: downloading it", name, root)
         logger.debug("%r", error)
     try:
-        _download(KINDS[name], root, folder)
+        _download(KINDS[name], root, folder, timeout_s)
         return _read(name, root, folder)
     except Exception as error:
         raise RequestError(
@@ -71,7 +73,7 @@ def _read(name: str, root: Path, folder: Path) -> Arrays:
 
 def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
     """Return the files of images and labels of the two splits."""
-    if name == "stl10_unlabelled":
+    if DATASETS[name].labels == "none":
         return ("unlabeled_X.bin", None), ("test_X.bin", None)
     return ("train_X.bin", "train_y.bin"), ("test_X.bin", "test_y.bin")
 
@@ -112,12 +114,12 @@ def _unpack(packed: Path, plain: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _download(kind: type[Any], root: Path, folder: Path) -> None:
+def _download(kind: type[Any], root: Path, folder: Path, timeout_s: float) -> None:
     """Download a data set beside its place, then move it there: a download cut short leaves nothing that is read."""
     made = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)
+    socket.setdefaulttimeout(timeout_s)
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as place:
             archive = root / getattr(kind, "filename", "")

@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.data.named import DATASETS
+from bench.spec import DataSpec
 from bench.types import RequestError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
@@ -51,32 +53,22 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
     return listing
 
 
-def list_named(name: str, folder: Path) -> Listing:
-    """Return the files of `imagenet` or `tiny_imagenet`, as `list_folder` does, its classes in the order of their ids.
+def list_imagenet(spec: DataSpec, root: Path) -> Listing:
+    """Return ImageNet's files, as `list_folder` does, its classes in the order of their ids.
 
     Raises:
         RequestError: something is missing or not as published.
     """
-    try:
-        return list_folder(folder, test=("val",)) if name == "imagenet" else _list_tiny_imagenet(folder)
-    except RequestError as error:
-        raise absent(name, str(error)) from error
+    return list_folder(root / str(DATASETS[spec.name].folder), test=("val",))
 
 
-def absent(name: str, found: str) -> RequestError:
-    """Return the error for a data set that is not there as it was published, and that cannot be fetched.
+def list_tiny_imagenet(spec: DataSpec, root: Path) -> Listing:
+    """Return TinyImageNet's files, as `list_imagenet` does.
 
-    Args:
-        name: the data set's.
-        found: where it was looked for, and what was wrong.
+    Raises:
+        RequestError: something is missing or not as published.
     """
-    return RequestError(
-        f"data {name!r}: {found}. It cannot be downloaded from here: put the published files there, "
-        "or name another folder with --data DIR"
-    )
-
-
-def _list_tiny_imagenet(folder: Path) -> Listing:
+    folder = root / str(DATASETS[spec.name].folder)
     wnids = sorted(_lines(folder / "wnids.txt"))
     of_image = dict(line.split("\t")[:2] for line in _lines(folder / "val" / "val_annotations.txt"))
     train = {wnid: _images_in(folder / "train" / wnid / "images") for wnid in wnids}
@@ -87,6 +79,19 @@ def _list_tiny_imagenet(folder: Path) -> Listing:
             raise RequestError(f"{path}: found no class of wnids.txt for it in val_annotations.txt")
         test[wnid].append(path)
     return {"train": train, "test": test}
+
+
+def absent(name: str, reason: str) -> RequestError:
+    """Return the error for a data set that is not there as it was published, and that cannot be fetched.
+
+    Args:
+        name: the data set's.
+        reason: where it was looked for, and what was wrong.
+    """
+    return RequestError(
+        f"data {name!r}: {reason}. It cannot be downloaded from here: put the published files there, "
+        "or name another folder with --data DIR"
+    )
 
 
 def _lines(file: Path) -> list[str]:

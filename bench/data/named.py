@@ -12,6 +12,7 @@ from typing import Literal
 from bench.spec import Augment, View
 
 Labels = Literal["image", "pixel", "none"]
+EXTRAS = {"nyu": ("h5py", "h5py"), "photos": ("skimage", "scikit-image")}  # module and package that an extra installs
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,8 +29,12 @@ class NamedData:
         augment: what the field trains with; no flips where a mirrored image is another sign.
         train: number of training images.
         test: number of test images.
-        fewest: training images of the smallest class; 0 where an image has no class of its own.
+        min_per_class: training images of the smallest class; 0 where an image has no class of its own.
+        reader: `MODULE.FUNCTION` of this package, called with the specification and the data root; it returns the
+            images and labels as `Arrays` or, if `is_listed`, the files as a `Listing`.
         folder: the folder below the data root, None for data that comes with a package.
+        is_listed: whether each image is a file that is decoded on its own.
+        extra: the project's extra that installs what the reader needs beyond the project's own dependencies.
         labels: whether an image has a class, each of its pixels has one, or nothing has.
         colour: whether the images have colours.
         depth: mean and deviation of the depth that comes with each image, in the unit it is stored in (millimetres,
@@ -44,8 +49,11 @@ class NamedData:
     augment: Augment
     train: int
     test: int
-    fewest: int
-    folder: str | None
+    min_per_class: int
+    reader: str
+    folder: str | None = None
+    is_listed: bool = False
+    extra: str | None = None
     labels: Labels = "image"
     colour: bool = True
     depth: tuple[float, float] | None = None
@@ -63,7 +71,8 @@ class NamedData:
     @property
     def where(self) -> str:
         """Return where the data is looked for, as text."""
-        return f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+        place = f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+        return f"{place}; needs distillation-bench[{self.extra}]" if self.extra else place
 
 
 COLOUR_VIEWS: tuple[View, ...] = ("luminance", "chrominance")
@@ -77,8 +86,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop",
         train=900,
         test=897,
-        fewest=90,
-        folder=None,
+        min_per_class=90,
+        reader="packaged.digits",
         colour=False,
     ),
     "mnist": NamedData(
@@ -90,7 +99,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop",
         train=60000,
         test=10000,
-        fewest=5421,
+        min_per_class=5421,
+        reader="fetched.read_fetched",
         folder="MNIST",
         colour=False,
     ),
@@ -103,7 +113,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=60000,
         test=10000,
-        fewest=6000,
+        min_per_class=6000,
+        reader="fetched.read_fetched",
         folder="FashionMNIST",
         colour=False,
     ),
@@ -116,7 +127,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=50000,
         test=10000,
-        fewest=5000,
+        min_per_class=5000,
+        reader="fetched.read_fetched",
         folder="cifar-10-batches-py",
     ),
     "cifar100": NamedData(
@@ -128,7 +140,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=50000,
         test=10000,
-        fewest=500,
+        min_per_class=500,
+        reader="fetched.read_fetched",
         folder="cifar-100-python",
     ),
     "stl10": NamedData(
@@ -140,7 +153,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=5000,
         test=8000,
-        fewest=500,
+        min_per_class=500,
+        reader="fetched.read_fetched",
         folder="stl10_binary",
     ),
     # Without labels there are no classes; with ten a student's classifier fits stl10, which it is tuned on later.
@@ -153,7 +167,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=100000,
         test=8000,
-        fewest=0,
+        min_per_class=0,
+        reader="fetched.read_fetched",
         folder="stl10_binary",
         labels="none",
     ),
@@ -166,8 +181,10 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=100000,
         test=10000,
-        fewest=500,
+        min_per_class=500,
+        reader="folders.list_tiny_imagenet",
         folder="tiny-imagenet-200",
+        is_listed=True,
     ),
     "imagenet": NamedData(
         summary="ImageNet's colour photographs of a thousand kinds of things; read by workers, never held in memory",
@@ -178,8 +195,10 @@ DATASETS: dict[str, NamedData] = {
         augment="resized_crop_flip",
         train=1281167,
         test=50000,
-        fewest=732,
+        min_per_class=732,
+        reader="folders.list_imagenet",
         folder="imagenet",
+        is_listed=True,
     ),
     # Depth: our choice, which maps 0 to 10 m, the sensor's range, to -1 to 1.
     "nyu_depth_v2": NamedData(
@@ -191,10 +210,12 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=795,
         test=654,
-        fewest=0,
+        min_per_class=0,
+        reader="nyu.read_nyu",
         folder="nyu_depth_v2",
         labels="pixel",
         depth=(5000.0, 5000.0),
+        extra="nyu",
     ),
     "photo_patches": NamedData(
         summary="a fixture, no benchmark: 32x32 patches of ten photographs; a patch's class is its photograph",
@@ -205,8 +226,9 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=12000,
         test=5000,
-        fewest=1200,
-        folder=None,
+        min_per_class=1200,
+        reader="packaged.photo_patches",
+        extra="photos",
     ),
     "stereo_motorcycle": NamedData(
         summary="a fixture, no benchmark: 64x64 tiles of one photograph with disparity; a pixel's class is its range",
@@ -217,9 +239,10 @@ DATASETS: dict[str, NamedData] = {
         augment="crop_flip",
         train=600,
         test=200,
-        fewest=0,
-        folder=None,
+        min_per_class=0,
+        reader="packaged.stereo_motorcycle",
         labels="pixel",
         depth=(3139.3, 1753.2),
+        extra="photos",
     ),
 }

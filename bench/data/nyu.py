@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bench.data.arrays import Arrays, nearest, scaled
 from bench.data.folders import absent
-from bench.spec import IGNORED
+from bench.data.named import DATASETS
+from bench.spec import IGNORED, DataSpec
 
 CLASSES = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
@@ -32,30 +33,31 @@ CHUNK = 32  # images read at a time: at full size they and their depth take 80 M
 MILLIMETRES = 1000  # in the metre, in which the file gives depth
 
 
-def read_nyu(folder: Path, size: tuple[int, int]) -> Arrays:
+def read_nyu(spec: DataSpec, root: Path) -> Arrays:
     """Return the training and the test split of `splits.mat`, in the order of the labelled file.
 
     Images are (n, 4, H, W) int16: red, green and blue from 0 to 255, then the depth in millimetres, holes filled in as
     in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
 
     Args:
-        folder: holds both files.
-        size: (H, W) that images are scaled to; they are 480x640 in the file.
+        spec: its size (H, W) is what images are scaled to; they are 480x640 in the file.
+        root: the data root; its folder `nyu_depth_v2` holds both files.
 
     Raises:
         RequestError: a file is missing, or is not the published one.
     """
-    with _told(folder / "splits.mat") as path:
+    folder = root / str(DATASETS[spec.name].folder)
+    with _reading(folder / "splits.mat") as path:
         splits = loadmat(path)
         train = _positions(splits["trainNdxs"])
         test = _positions(splits["testNdxs"])
-    with _told(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
+    with _reading(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
         labels = class_of_each(names(file))
-        return _read(file, train, labels, size), _read(file, test, labels, size)
+        return _read(file, train, labels, spec.size), _read(file, test, labels, spec.size)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[Path]:
+def _reading(path: Path) -> Iterator[Path]:
     """Turn whatever is wrong with a file into an error that names it."""
     try:
         yield path
@@ -76,8 +78,8 @@ def names(file: h5py.File) -> list[str]:
 def class_of_each(objects: Sequence[str]) -> np.ndarray:
     """Return the class (uint8) of each label in the file: 0 is no label, 1 the first of the names."""
     places = {name: place for place, name in enumerate(CLASSES)}
-    found = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
-    return np.array([IGNORED, *found], dtype=np.uint8)
+    classes = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
+    return np.array([IGNORED, *classes], dtype=np.uint8)
 
 
 def _positions(numbers: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Cell, Plan
-from bench.report.tables import HEADLINES
+from bench.report.frame import Frame, results_frame
 from bench.spec import PEER, RunSpec, column
 from bench.store import Store
 from bench.suite import NONE, TEACHER
@@ -22,6 +22,11 @@ class Findings:
 
     plan: Plan
     store: Store
+
+    @cached_property
+    def frame(self) -> Frame:
+        """Return the results."""
+        return results_frame(self.plan, self.store)
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -63,10 +68,7 @@ class Findings:
     def results(self, cell: Cell) -> dict[int, float]:
         """Return the last epoch's metric in percent of each seed that is done; nothing for a cell without a metric."""
         metric = metric_of(cell)
-        if metric is None:
-            return {}
-        records = {run.seed: self.store.record(run.id) for run in cell.runs}
-        return {seed: record["metrics"][metric] for seed, record in records.items() if record is not None}
+        return next((one.by_seed for one in self.frame.tabled if one.cell is cell and one.recorded == metric), {})
 
     def has_failed(self, run: RunSpec) -> bool:
         """Return whether a run came to nothing: it failed or diverged."""
@@ -91,7 +93,7 @@ def group_of(cell: Cell) -> str:
 
 def metric_of(cell: Cell) -> str | None:
     """Return the records' name of the metric that a cell is drawn by: the first that tables show."""
-    return next((name for name in cell.metrics.values() if name in HEADLINES), None)
+    return next((name for name in cell.metrics.values() if name in METRICS), None)
 
 
 def axis_of(cells: Iterable[Cell]) -> str:

@@ -33,7 +33,6 @@ from bench.figures.drawing import (
 from bench.figures.findings import Findings, axis_of, group_of, row_of
 from bench.plan import Cell, Plan
 from bench.report.statistics import LEVEL, rankings
-from bench.report.tables import outcomes
 from bench.spec import RunSpec, Scalar
 from bench.suite import NONE, TEACHER
 from methods import Method
@@ -133,7 +132,7 @@ def _strip(axis: Axes, values: Sequence[float], place: float, style: Look) -> No
 
 def ranks(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield the mean ranks over pairs, with bars over rows that Nemenyi's test does not tell apart, by metric."""
-    for metric, (found, left_out) in rankings(outcomes(findings.plan, findings.store)).items():
+    for metric, (found, left_out) in rankings(findings.frame).items():
         if isinstance(found, str):
             continue
         title = f"{findings.plan.suite.title}\nmean rank in {metric} over {found.blocks} pairs, 1 is the best"

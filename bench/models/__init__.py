@@ -1,4 +1,4 @@
-"""The networks: what there is, by name, and how to build one. Importing this package imports no torch."""
+"""The networks by name, and the function that builds one. Importing this package imports no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NetworkEntry:
         summary: one line for `list models`; its parameter count is for 100 classes and 3 input channels.
         file: the module of this package that holds it, imported when it is built.
         factory: the class in that module.
-        settings: the class's keyword arguments beside `num_classes` and `in_channels`.
+        settings: the class's keyword arguments besides `num_classes` and `in_channels`.
     """
 
     summary: str
@@ -95,12 +95,13 @@ def build(
         name: one of `NETWORKS`, or `torchvision.NAME` for one of torchvision's classifiers.
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        stages: paths of the modules whose outputs are the stages, stem first; for torchvision's only, which need it.
-        classifier: path of the module whose input is the embedding; for torchvision's only.
-        preactivations: paths of the modules whose outputs are the pre-activations; for torchvision's only.
+        stages: paths of the modules whose outputs are the stages, stem first; torchvision's classifiers only, which
+            need it.
+        classifier: path of the module whose input is the embedding; torchvision's classifiers only.
+        preactivations: paths of the modules whose outputs are the pre-activations; torchvision's classifiers only.
 
     Raises:
-        RequestError: for an unknown name or module, or stages named where they are fixed.
+        RequestError: the name or a module is unknown, or stages are given for a network whose stages are fixed.
     """
     if name.startswith("torchvision."):
         from bench.models.hooked import torchvision_network
@@ -128,14 +129,14 @@ def build(
 def shapes(network: Network, name: str, in_channels: int, height: int, width: int) -> Shapes:
     """Return the shapes of a network's features for one image size, from one eval-mode forward pass.
 
-    The network is left as it was, modes and statistics included; one built on the meta device computes nothing.
+    The network is left unchanged, including its modes and statistics. On the meta device nothing is computed.
 
     Args:
         network: any network, on any device.
         name: its registered name, for messages.
         in_channels: channels of the images.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What every network is: logits from `forward`, and all that a method may read from `features`."""
+"""The base class of every network: `forward` gives logits, `features` gives everything that a method may read."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from bench.types import Features
 class Network(nn.Module):
     """A classifier whose stages, pre-activations and embedding can be read.
 
-    `features` is the one place where a network computes; `forward` is its logits.
+    A network computes in `features` only; `forward` returns the logits of that pass.
     """
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of a batch.
 
         Args:
-            x: (B, C, H, W), normalised images, H and W from 32.
+            x: (B, C, H, W), normalised images, H and W at least 32.
             preactivations: whether to fill `Features.preactivations`; the other fields do not depend on it.
         """
         raise NotImplementedError
@@ -27,5 +27,5 @@ class Network(nn.Module):
         return self.features(x).logits
 
     def trunk(self) -> Sequence[nn.Module]:
-        """Return the modules that precede the last stage's output (stem and groups): what AB and FSP pre-train."""
+        """Return the modules up to the last stage's output (stem and groups), which AB and FSP pre-train."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, table 1.
 Stages: the stem after its ReLU, then each of four groups.
-Where it differs: a 3x3 stem without stride or max pool, and the stride in a block's 3x3 convolution.
+Differs in: a 3x3 stem without stride or max pool, and the stride is in a block's 3x3 convolution.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bench.models.base import Network
 from bench.models.parts import ReluGroup, draw_convolutions, pooled
 from bench.types import Features
 
-EXPANSION = 4  # a block's output has 4 times the channels of its 3x3 convolution
+EXPANSION = 4  # a block's output has 4 times as many channels as its 3x3 convolution
 
 
 class Bottleneck(nn.Module):

@@ -1,7 +1,8 @@
 """A five-stage convolutional network for images of any kind: luminance, chrominance, depth.
 
-Paper:  none; the widths are those of AlexNet as torchvision has it (Krizhevsky, One weird trick for parallelizing
-        convolutional neural networks, 2014), its convolutions 3x3 with batch norm, its three linear layers one.
+Paper:  none. The widths are those of torchvision's AlexNet (Krizhevsky, One weird trick for parallelizing
+        convolutional neural networks, 2014). Its convolutions are 3x3 with batch norm, and it has one linear layer, not
+        three.
 Stages: each of five convolutions after norm and ReLU, before the max pool that follows the first three.
 """
 
@@ -15,7 +16,7 @@ from bench.models.parts import draw_convolutions, draw_linear, pooled
 from bench.types import Features
 
 WIDTHS = (64, 192, 384, 256, 256)
-POOLED = 3  # of the stages, from the first
+POOLED = 3  # a max pool follows each of the first 3 stages
 
 
 class Conv5(Network):

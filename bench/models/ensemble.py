@@ -1,4 +1,4 @@
-"""Several networks that answer together."""
+"""An ensemble of networks."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from bench.models.base import Network
 
 
 class Ensemble(Network):
-    """Networks whose probabilities are averaged; there are no common features."""
+    """Networks whose probabilities are averaged; an ensemble has no features."""
 
     def __init__(self, members: Sequence[Network]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""New heads on trained networks: how the representation that a network has learnt is judged.
+"""New heads on trained networks, which evaluate the representations that the networks have learned.
 
 A linear probe reads a frozen network's embedding or one of its stages; fine-tuning trains the network and a linear
 head together; segmentation trains the network and a head that scores every pixel.
@@ -14,11 +14,11 @@ from bench.models.base import Network
 from bench.models.parts import draw_linear
 from bench.types import Features, Shapes
 
-SCORED_STAGES = 3  # a segmentation head reads the last ones, as FCN-8s does
+SCORED_STAGES = 3  # a segmentation head reads the last three stages, as FCN-8s does
 
 
 class Frozen:
-    """A trained network that is read and never changed; all who read it for one batch share a forward pass."""
+    """A trained network that never changes; all probes that read it for one batch share a forward pass."""
 
     def __init__(self, network: Network) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -33,14 +33,14 @@ class Frozen:
 
 
 class Probe(Network):
-    """A linear classifier of what a frozen network gives; the classifier alone trains and is stored.
+    """A linear classifier on the features of a frozen network; only the classifier trains and is stored.
 
     Args:
         frozen: the network.
-        shapes: of its features.
+        shapes: the shapes of its features.
         num_classes: K, the number of logits.
-        stage: which stage's maps are read, stem first from 0; the embedding if None.
-        most_values: a stage's maps are averaged over a grid of as many cells as give at most so many values.
+        stage: the stage whose maps are read, the stem being 0; None to read the embedding.
+        most_values: a stage's maps are averaged over the finest grid that gives at most this many values.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Probe(Network):
 
 
 def grid(stage: tuple[int, int, int], most_values: int) -> tuple[int, int]:
-    """Return the (height, width) to which maps (C, H, W) are averaged, so that C times both is at most `most_values`.
+    """Return the grid (height, width) to which maps (C, H, W) are averaged: C * height * width <= `most_values`.
 
-    The grid is square unless a side of the maps is shorter, and has at least one cell.
+    The grid is square unless a side of the maps is shorter. It has at least one cell, whatever `most_values` is.
     """
     channels, height, width = stage
     side = max(1, math.isqrt(most_values // channels))
@@ -80,11 +80,11 @@ def pooled(maps: Tensor, cells: tuple[int, int]) -> Tensor:
 
 
 class FineTuned(Network):
-    """A network that goes on training, with a new linear classifier of its embedding.
+    """A network that continues to train, with a new linear classifier on its embedding.
 
     Args:
-        backbone: the network; its own classifier has no part in the logits and keeps its weights.
-        shapes: of its features.
+        backbone: the network; its own classifier does not contribute to the logits and keeps its weights.
+        shapes: the shapes of its features.
         num_classes: K, the number of logits.
     """
 
@@ -101,15 +101,15 @@ class FineTuned(Network):
 
 
 class Segmenter(Network):
-    """A network that goes on training, with a head that scores every pixel: a small FCN-8s.
+    """A network that continues to train, with a head that scores every pixel: a small FCN-8s.
 
-    Each of the last three stages is scored by a 1x1 convolution; the scores are enlarged to the image and added.
+    A 1x1 convolution scores each of the last three stages; the scores are upsampled to the image's size and added.
     Paper: Long, Shelhamer and Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015.
 
     Args:
-        backbone: the network; its own classifier has no part in the logits and keeps its weights.
-        shapes: of its features.
-        num_classes: K, the number of logits of a pixel.
+        backbone: the network; its own classifier does not contribute to the logits and keeps its weights.
+        shapes: the shapes of its features.
+        num_classes: K, the number of logits per pixel.
     """
 
     def __init__(self, backbone: Network, shapes: Shapes, num_classes: int) -> None:

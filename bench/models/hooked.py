@@ -1,4 +1,4 @@
-"""Any classifier as a network of this benchmark: its stage modules are named, forward hooks read their outputs.
+"""Any classifier as a network of this benchmark: you name its stage modules, and forward hooks read their outputs.
 
     build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
@@ -21,21 +21,21 @@ from bench.types import Features, RequestError, suggest
 
 logger = logging.getLogger(__name__)
 
-WRAPPED = "network."  # what torch puts before the wrapped network's names
+WRAPPED = "network."  # the prefix of the wrapped network's names in a state dict
 
 
 class HookedNetwork(Network):
-    """A wrapped classifier whose features are read by hooks that live for one forward pass.
+    """A wrapped classifier whose features are read by hooks that exist for one forward pass.
 
     Args:
-        network: gives logits (B, K) of images (B, C, H, W).
+        network: maps images (B, C, H, W) to logits (B, K).
         stages: paths of the modules whose outputs (B, C, H, W) are the stages, stem first.
-        classifier: path of the module whose input (B, D) is the embedding; the last `nn.Linear` if not given.
-        preactivations: paths of the modules whose outputs are the pre-activations, one a stage; if none are given,
-            the stages stand in for them.
+        classifier: path of the module whose input (B, D) is the embedding; the last `nn.Linear` by default.
+        preactivations: paths of the modules whose outputs are the pre-activations, one per stage; by default the
+            stages are used.
 
     Raises:
-        RequestError: for a path that names no module, no stages, or pre-activations that do not match them.
+        RequestError: a path names no module, no stages are given, or the pre-activations do not match the stages.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class HookedNetwork(Network):
             )
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return what the named modules give for images (B, C, H, W).
+        """Return the features of images (B, C, H, W), from the named modules.
 
         Raises:
-            RequestError: where a named module gives no maps, has no flat input or takes no part.
+            RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass.
         """
         preactivation_paths = self.preactivation_paths if preactivations else ()
         paths = {*self.stage_paths, *preactivation_paths}
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
-        with ExitStack() as hooks:  # takes them out again, also when the forward pass fails
+        with ExitStack() as hooks:  # removes them again, even if the forward pass fails
             for path in paths:
                 keep = _output_keeper(path, outputs)
                 hooks.enter_context(self.network.get_submodule(path).register_forward_hook(keep))
@@ -109,13 +109,13 @@ class HookedNetwork(Network):
 
 
 def _output_keeper(path: str, outputs: dict[str, Tensor]) -> Callable[..., Tensor]:
-    """Return a forward hook that stores a module's output and lets the network go on with a copy."""
+    """Return a forward hook that stores a module's output and passes a copy on to the network."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise RequestError(f"module '{path}' gives {_describe(output)}; a stage is maps (B, C, H, W)")
         outputs[path] = output
-        return output.clone()  # what follows may change it in place, as torchvision's ReLUs do
+        return output.clone()  # later modules may change it in place, as torchvision's ReLUs do
 
     return hook
 
@@ -141,7 +141,7 @@ def _last_linear(network: nn.Module) -> str:
 
 
 def _siblings(path: str, modules: Mapping[str, nn.Module]) -> list[str]:
-    """Return the paths that exist where a wrong one leaves the network: the children of its last module that does."""
+    """Return the paths of the modules next to a wrong path: the children of its last parent that exists."""
     parent = path.rpartition(".")[0]
     while parent not in modules:
         parent = parent.rpartition(".")[0]
@@ -177,7 +177,7 @@ def torchvision_network(
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
     settings: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if "inception" in name or name == "googlenet":
-        settings |= {"aux_logits": False, "init_weights": True}  # with its extra heads it gives three outputs to train
+        settings |= {"aux_logits": False, "init_weights": True}  # or it has three outputs in training
     network = torchvision.models.get_model(name, **settings)
     if in_channels != 3:
         _widen_first_convolution(network, in_channels)
@@ -188,7 +188,7 @@ def torchvision_network(
 
 
 def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
-    """Let the first convolution read `in_channels` channels; its weights are drawn anew, as PyTorch does."""
+    """Give the first convolution `in_channels` input channels, with weights drawn again by PyTorch's default."""
     convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
     convolution.in_channels = in_channels
@@ -197,15 +197,15 @@ def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
 
 
 def published_weights(name: str, weights: str, folder: Path) -> Path:
-    """Return the file of weights that torchvision publishes, downloaded into a folder unless it is there.
+    """Return the file of weights that torchvision publishes, downloaded if it is missing.
 
     Args:
         name: torchvision's name of the network.
-        weights: of the weights, such as IMAGENET1K_V1.
-        folder: where the file lies, under its published name, which ends in the first digits of its sha256.
+        weights: name of the weights, such as IMAGENET1K_V1.
+        folder: the folder of the file; its published name ends in the first digits of its sha256.
 
     Raises:
-        RequestError: there are none of that name, they cannot be downloaded, or the file is another.
+        RequestError: the name is unknown, the download fails, or the file does not match its sha256.
     """
     known = torchvision.models.get_model_weights(name).__members__
     if weights not in known:
@@ -217,7 +217,7 @@ def published_weights(name: str, weights: str, folder: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), progress=False)
-        except Exception as error:  # of a network that fails in its own way
+        except Exception as error:  # a download can fail in many ways
             raise RequestError(
                 f"weights: looked for {file} and did not find it, and {url} cannot be downloaded "
                 f"({' '.join(str(error).split())}). Put the file there, or name another folder with --data DIR"

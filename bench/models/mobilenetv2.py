@@ -1,9 +1,9 @@
 """MobileNetV2 at half width, for small images.
 
 Paper:  Sandler, Howard, Zhu, Zhmoginov and Chen, MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018.
-Stages: the stem after its ReLU, then block groups 1, 2, 4 and 6, linear outputs that are their own pre-activations.
-Where it differs: ReLU instead of ReLU6, stride 1 in group 1, and the first block keeps its 1x1 convolution though
-it expands nothing, as in the published checkpoints.
+Stages: the stem after its ReLU, then block groups 1, 2, 4 and 6, whose linear outputs are also the pre-activations.
+Differs in: ReLU instead of ReLU6, stride 1 in group 1, and the first block keeps its 1x1 convolution although it does
+not expand, as in the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ GROUPS = (  # expansion, channels at full width, repeats, stride of the first bl
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-EMBEDDING = 1280  # at any width up to 1
+EMBEDDING = 1280  # for any width up to 1
 
 
 class InvertedResidual(nn.Module):
@@ -43,7 +43,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, channels, H / stride, W / stride) of (B, C, H, W), of either sign: no ReLU follows."""
+        """Return (B, channels, H / stride, W / stride) of (B, C, H, W); values have either sign: no ReLU follows."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -53,7 +53,7 @@ class MobileNetV2(Network):
     Args:
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        width: factor of every width but the last convolution's.
+        width: factor of every width except that of the last convolution.
     """
 
     def __init__(self, num_classes: int, in_channels: int, *, width: float) -> None:

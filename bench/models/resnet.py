@@ -1,8 +1,8 @@
-"""CIFAR ResNets of 6n + 2 layers, and the wider `x4` ones of the distillation tables.
+"""CIFAR ResNets with 6n + 2 layers, and the wider `x4` variants of the distillation tables.
 
 Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
 Stages: the stem after its ReLU, then each of three groups.
-Where it differs: 1x1 convolution shortcuts where shapes change, not zero-padding, as in the published checkpoints.
+Differs in: 1x1 convolutions as shortcuts where shapes change, not zero-padding, as in the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class ResNet(Network):
     Args:
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        depth: 6n + 2 layers, n blocks a group.
+        depth: 6n + 2 layers, n blocks per group.
         widths: channels of the stem and of the three groups.
     """
 

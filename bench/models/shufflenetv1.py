@@ -3,8 +3,8 @@
 Paper:  Zhang, Zhou, Lin and Sun, ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
         Devices, CVPR 2018, table 1 with 3 groups.
 Stages: the stem after its ReLU, then each of three groups of units.
-Where it differs: a ReLU after the depthwise norm too, and hidden channels from what the unit's own convolutions
-give, (out - in) / 4 where the input is concatenated, as in the published checkpoints.
+Differs in: a ReLU follows the depthwise norm, too; a unit whose input is concatenated has (out - in) / 4 hidden
+channels, a quarter of what its convolutions output. Both are as in the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Unit(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        own = channels if stride == 1 else channels - in_channels  # the rest is the pooled input
+        own = channels if stride == 1 else channels - in_channels  # the other channels are the pooled input
         hidden = own // 4
         self.groups = 1 if in_channels == STEM else GROUPS  # the stem is too narrow to be grouped
         self.conv1 = nn.Conv2d(in_channels, hidden, 1, groups=self.groups, bias=False)

@@ -17,7 +17,7 @@ from bench.types import Features
 
 STEM = 24
 WIDTHS = (116, 232, 464)
-UNITS = (4, 8, 4)  # the first halves the size
+UNITS = (4, 8, 4)  # the first of each group halves the size
 EMBEDDING = 1024
 
 
@@ -33,7 +33,7 @@ class BasicUnit(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the half that passes beside the other one before its last ReLU, same shape as `x` (B, C, H, W)."""
+        """Return the unchanged half and the other one before its last ReLU, same shape as `x` (B, C, H, W)."""
         passed, hidden = x.chunk(2, dim=1)
         hidden = F.relu(self.bn1(self.conv1(hidden)))
         hidden = self.bn2(self.conv2(hidden))
@@ -56,7 +56,7 @@ class DownUnit(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return both branches side by side, before their last ReLU: (B, channels, H / 2, W / 2) of (B, C, H, W)."""
+        """Return both branches, concatenated, before their last ReLU: (B, channels, H / 2, W / 2) of (B, C, H, W)."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         right = F.relu(self.bn3(self.conv3(x)))
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
@@ -65,7 +65,7 @@ class DownUnit(nn.Module):
 
 class ShuffledGroup(ReluGroup):
     def activate(self, before: Tensor) -> Tensor:
-        """Return both halves after their ReLU, shuffled, same shape; the passed half is unchanged, never negative."""
+        """Return both halves after ReLU, shuffled, same shape; ReLU does not change the passed half, which is >= 0."""
         return shuffle(F.relu(before), 2)
 
 

@@ -17,7 +17,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 def block(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
-    """Return 3x3 convolutions, each with norm and ReLU, but for the last ReLU, which `features` applies."""
+    """Return 3x3 convolutions, each with norm and ReLU, except the last ReLU, which `features` applies."""
     layers: list[nn.Module] = []
     for _ in range(convolutions):
         layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
@@ -55,7 +55,7 @@ class VGG(Network):
         stage2 = F.relu(before2)
         before3 = self.block3(F.max_pool2d(stage2, 2))
         stage3 = F.relu(before3)
-        # A fourth pool for height 64 and no other: STL-10 and TinyImageNet were published so.
+        # A fourth pool for height 64 only, as in the published results on STL-10 and TinyImageNet.
         last_input = F.max_pool2d(stage3, 2) if x.shape[2] == 64 else stage3
         before4 = self.block4(last_input)
         stage4 = F.relu(before4)

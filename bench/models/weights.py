@@ -1,4 +1,4 @@
-"""Published checkpoints: their weights, read without running anything the file may hold."""
+"""Published checkpoints: their weights, read without running any code that the file may contain."""
 
 import argparse
 from collections.abc import Iterable, Mapping
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from bench.types import RequestError
 
-SHOWN = 3  # names that a message lists of each kind
-PARALLEL = "module."  # what nn.DataParallel puts before every name
+SHOWN = 3  # the most names of each kind that a message lists
+PARALLEL = "module."  # the prefix that nn.DataParallel adds to every name
 
 
 def load_weights(network: nn.Module, path: Path | str) -> None:
-    """Copy a checkpoint's weights into a network: all of them, or none and an error.
+    """Copy a checkpoint's weights into a network: either all of them, or none, with an error.
 
     Args:
-        network: on any device.
-        path: a `.safetensors` file, or one of `torch.save` with a state dict, alone or under "model" or "state_dict".
+        network: the network, on any device.
+        path: a `.safetensors` file, or a `torch.save` file of a state dict, alone or under "model" or "state_dict".
 
     Raises:
-        RequestError: the file is missing, is no checkpoint, does not fit the network, or holds NaN or infinity.
+        RequestError: the file is missing, is not a checkpoint, does not fit the network, or contains NaN or infinity.
     """
     found = read_weights(path)
     problems = _misfits(wanted=network.state_dict(), found=found)
@@ -38,14 +38,14 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     """Return a checkpoint's tensors by name, on the CPU, without DataParallel's prefix.
 
     Raises:
-        RequestError: the file is missing or is no checkpoint.
+        RequestError: the file is missing or is not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise RequestError(f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network")
     try:
         content = _read_file(path)
-    except Exception as error:  # torch raises a dozen kinds for a file that is broken or not its own
+    except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
         reason = " ".join(str(error).split())[:200]
         raise RequestError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason}); "
@@ -65,12 +65,12 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def _read_file(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path, device="cpu")
-    with torch.serialization.safe_globals([argparse.Namespace]):  # published files hold their options, too
+    with torch.serialization.safe_globals([argparse.Namespace]):  # published files contain their options, too
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _state_dict(content: object) -> dict[str, Tensor] | None:
-    """Return the state dict that a file's content is or holds, or None if there is none."""
+    """Return the state dict that a file's content is or contains, or None."""
     if not isinstance(content, Mapping):
         return None
     nested = [content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)]
@@ -86,7 +86,7 @@ def _describe(content: object) -> str:
 
 
 def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Return what keeps `found` from fitting, each with its first names; empty if it fits."""
+    """Return the reasons why `found` does not fit, each with a few names; empty if it fits."""
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     misshaped = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]

@@ -1,8 +1,8 @@
-"""Wide residual networks, wrn_d_k: d layers, k times the width.
+"""Wide residual networks wrn_d_k: d layers, k times the width.
 
 Paper:  Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016.
-Stages: the stem's convolution, then each of three groups; raw sums, without norm or ReLU.
-Pre-activations: each group's output through the norm that follows it, the next group's first or the final one.
+Stages: the stem's convolution, then each of three groups: raw sums, without norm or ReLU.
+Pre-activations: each group's output after the norm that follows it, which is the next group's first or the final one.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class WideBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         if in_channels != channels:
-            self.convShortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)  # the checkpoints' spelling
+            self.convShortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)  # named as in the checkpoints
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the block's output (B, channels, H / stride, W / stride), and its input (B, C, H, W) normalised."""
@@ -54,8 +54,8 @@ class WideResNet(Network):
     Args:
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        depth: 6n + 4 layers, n blocks a group.
-        widen: the groups have 16, 32 and 64 times as many channels.
+        depth: 6n + 4 layers, n blocks per group.
+        widen: k; the groups have 16 k, 32 k and 64 k channels.
     """
 
     def __init__(self, num_classes: int, in_channels: int, *, depth: int, widen: int) -> None:

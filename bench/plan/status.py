@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from bench.plan.build import Plan
+from bench.plan.model import Plan
 from bench.spec import RunSpec
 from bench.store import Store
 

@@ -1,22 +1,23 @@
-"""Every epoch of a suite's runs for other programs: epochs.csv, and event files for TensorBoard. Imports no torch."""
+"""Every epoch of a suite's runs for other programs: epochs.csv, and event files for TensorBoard.
 
-import csv
-import io
+Only writing an event file imports torch.
+"""
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.plan import Plan
-from bench.store import EPOCHS, Store, write_whole
+from bench.store import EPOCHS, Store, csv_text, write_whole
 
 EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has `tfevents` in its name
-FORMAT = "brain.Event:2"  # what an event file begins with
 
 
 def write_csv(plan: Plan, store: Store) -> Path:
-    """Write epochs.csv, a row an epoch of every run of the suite; return its path.
+    """Write epochs.csv, one row per epoch and run of the suite; return its path.
 
-    A run that serves several cells stands under the first. A column that a run's epochs lack is empty.
+    A run that serves several cells is listed under the first. A column that a run's epochs lack is empty.
     """
     titles = plan.titles
     columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch"])
@@ -27,12 +28,8 @@ def write_csv(plan: Plan, store: Store) -> Path:
             row = {"pair": pair, "row": title, "seed": run.seed, "run": run.id, **epoch}
             columns |= dict.fromkeys(row)
             rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     path = store.suite_folder(plan.name) / "epochs.csv"
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text(columns, rows))
     return path
 
 
@@ -50,23 +47,20 @@ def write_events(plan: Plan, store: Store) -> None:
 
 
 def events(epochs: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return an event file: a scalar a number of each epoch, an initial stage's named after it.
+    """Return an event file: one scalar per number of each epoch, an initial stage's named after it.
 
     Times are seconds of training, so that TensorBoard's relative axis is right; the store knows no dates.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard import SummaryWriter  # it imports torch, which a report needs for nothing else
 
-    buffer = io.BytesIO()
-    writer = RecordWriter(buffer)
-    trained_s = 0.0
-    writer.write(Event(wall_time=trained_s, file_version=FORMAT).SerializeToString())
-    for epoch in epochs:
-        trained_s += epoch.get("wall_s", 0.0)
-        stage = "" if epoch["stage"] == "main" else f"{epoch['stage']}/"
-        numbers = {name: value for name, value in epoch.items() if name not in ("stage", "epoch")}
-        values = [Summary.Value(tag=f"{stage}{name}", simple_value=value) for name, value in numbers.items()]
-        event = Event(wall_time=trained_s, step=epoch["epoch"], summary=Summary(value=values))
-        writer.write(event.SerializeToString())
-    return buffer.getvalue()
+    with TemporaryDirectory() as folder:
+        trained_s = 0.0
+        with SummaryWriter(folder) as writer:
+            for epoch in epochs:
+                trained_s += epoch.get("wall_s", 0.0)
+                stage = "" if epoch["stage"] == "main" else f"{epoch['stage']}/"
+                for name, value in epoch.items():
+                    if name not in ("stage", "epoch"):
+                        writer.add_scalar(f"{stage}{name}", value, epoch["epoch"], trained_s)
+        (file,) = Path(folder).iterdir()
+        return file.read_bytes()

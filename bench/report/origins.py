@@ -2,12 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.plan import Plan
-from bench.store import Store
 from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # what tells how a run was made
@@ -30,21 +29,19 @@ def _from_here(path: Path) -> str:
     return path.name if relative.startswith(os.pardir) else relative
 
 
-def origins(plan: Plan, store: Store) -> dict[tuple[str, ...], dict[str, str]]:
-    """Return how the finished runs were made: commit, machine, versions, the days, and how many runs share them."""
-    records: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for run_id in plan.runs:
-        record = store.record(run_id)
-        if record is not None:
-            records.setdefault(origin_of(record), []).append(record)
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    for origin, alike in records.items():
-        found[origin] = {
+def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return how finished runs were made: commit, machine, versions, the days, and how many runs share them."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(origin_of(record), []).append(record)
+    return {
+        origin: {
             **dict(zip(ORIGIN, origin, strict=True)),
             "date": _days({record["date"] for record in alike if "date" in record}),
             "runs": str(len(alike)),
         }
-    return found
+        for origin, alike in groups.items()
+    }
 
 
 def _days(dates: set[str]) -> str:

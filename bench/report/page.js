@@ -1,12 +1,12 @@
 "use strict";
-// Sorting, filtering and the cells' windows. Text from the store is only ever set as text, never as markup.
+// Sorting, filtering, and the window of each cell. Text from the store is always set as text, never as markup.
 
 const { cells, runs } = JSON.parse(document.getElementById("data").textContent);
 const made = JSON.parse(document.getElementById("made").textContent);
 const SERIES = 6; // colours of lines
 const PERCENT = 2; // decimals
 
-// sorting: a click gives the order in which one looks first, the next its reverse, the third the page's own
+// sorting: the first click puts the best first, the second reverses the order, the third restores the page's order
 
 function keyOf(cell) {
   const text = "value" in cell.dataset ? cell.dataset.value : cell.querySelector(".cell") ? "" : cell.textContent.trim();
@@ -14,7 +14,7 @@ function keyOf(cell) {
 }
 
 function compare(one, other, direction) {
-  if (one === "" || other === "") return (one === "") - (other === ""); // what has no number comes last, either way
+  if (one === "" || other === "") return (one === "") - (other === ""); // cells without a number come last in both orders
   if (typeof one === "number" && typeof other === "number") return direction * (one - other);
   return direction * String(one).localeCompare(String(other), undefined, { numeric: true });
 }
@@ -35,13 +35,13 @@ function sort(table, head, rows) {
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
-  const rows = [...table.tBodies[0].rows]; // the page's own order
+  const rows = [...table.tBodies[0].rows]; // the order of the page
   for (const button of table.querySelectorAll("thead button")) {
     button.addEventListener("click", () => sort(table, button.closest("th"), rows));
   }
 }
 
-// filtering: every word must be found in a name
+// filtering: a name must contain every word
 
 const results = document.getElementById("results");
 const filters = { method: document.getElementById("filter-method"), pair: document.getElementById("filter-pair") };
@@ -69,7 +69,7 @@ for (const input of Object.values(filters)) {
   input.form.addEventListener("submit", (event) => event.preventDefault());
 }
 
-// the cells are one stop of the tab key; the arrow keys go from one to the next
+// keyboard: the tab key stops once in the table; the arrow keys move from cell to cell
 
 function isShown(button) {
   return !button.closest("td").hidden && !button.closest("tr").hidden;
@@ -97,7 +97,7 @@ results.addEventListener("keydown", (event) => {
   button.focus();
 });
 
-// a cell's window
+// the window of a cell
 
 const dialog = document.getElementById("window");
 
@@ -120,7 +120,7 @@ function ticks(low, high) {
 
 function tickText(tick) {
   const size = Math.abs(tick);
-  return size >= 1e5 || (size > 0 && size < 1e-3) ? tick.toExponential() : String(tick); // or it does not fit
+  return size >= 1e5 || (size > 0 && size < 1e-3) ? tick.toExponential() : String(tick); // shorter, so that it fits
 }
 
 function chart(name, lines) {
@@ -143,14 +143,14 @@ function chart(name, lines) {
   }
   for (const { curve, series } of lines) {
     const points = curve[0].map((epoch, at) => `${x(epoch).toFixed(1)} ${y(curve[1][at]).toFixed(1)}`);
-    // a run of one epoch is a point: a line of no length has round ends only where they are asked for
+    // a run with one epoch is a point: a line without length is visible only with round ends
     const d = points.length > 1 ? `M${points.join("L")}` : `M${points[0]}h.1`;
     svg.append(make("path", { class: `line s${series}`, d, "stroke-linecap": points.length > 1 ? "butt" : "round" }));
   }
   return make("figure", {}, svg, make("figcaption", {}, `${name} by epoch`));
 }
 
-// of a run of two networks, the name of a number of the one that a cell is about
+// returns the name of a number of the cell's network, where a run trains two networks
 function own(cell, name) {
   return cell.series.startsWith("peer_") ? `peer_${name}` : name;
 }
@@ -164,7 +164,7 @@ function charts(cell) {
   });
   if (!found.length) return [];
   const every = Math.max(...cell.runs.map((id) => runs[id].every));
-  const note = every > 1 ? [make("p", { class: "legend" }, `One epoch in ${every} is drawn, the last one included.`)] : [];
+  const note = every > 1 ? [make("p", { class: "legend" }, `One in every ${every} epochs is drawn, including the last.`)] : [];
   return [make("div", { class: "charts" }, ...found), ...note];
 }
 
@@ -211,7 +211,7 @@ function open(cell) {
     ...charts(cell),
     make("h3", {}, "Runs"),
     runTable(cell),
-    make("h3", {}, "To repeat it"),
+    make("h3", {}, "Command to repeat it"),
     code(cell.command),
     make("details", {}, make("summary", {}, `Settings of seed ${seed}`), code(cell.settings)),
   );
@@ -227,7 +227,7 @@ results.addEventListener("click", (event) => {
 });
 document.getElementById("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => {
-  if (event.target === dialog) dialog.close(); // beside the window
+  if (event.target === dialog) dialog.close(); // a click outside the window
 });
 
 filter();

@@ -9,76 +9,43 @@ import csv
 import glob
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import jinja2
 import yaml
 from markupsafe import Markup
 
-from bench.plan import Cell, Plan
-from bench.plan.status import run_status
-from bench.report import tables as report
+from bench.plan import Plan
+from bench.report.caption import protocol
+from bench.report.frame import Frame, Summary
+from bench.report.layout import MISSING, number
 from bench.report.origins import command, origin_of, origins
-from bench.report.tables import MISSING, Outcome
-from bench.spec import METRICS, PEER, STUDENT, RunSpec
-from bench.spec import column as recorded
+from bench.report.tables import PAGE, STATISTICS, digest
+from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
+from bench.tasks import task_of
 
-PAGE = "report.html"
 MOST_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
 LARGE = 200_000  # bytes of a drawing, above which its picture is shown if that is smaller
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: a pair, and one of its metrics."""
-
-    pair: str
-    teacher: str
-    student: str
-    metric: str
-
-
-@dataclass(frozen=True)
-class Box:
-    """A cell of the table as it is shown.
-
-    Attributes:
-        index: its place among what can be opened.
-        value: the mean in percent by which it is sorted, or None.
-        mean: the same as text.
-        spread: standard deviation, number of seeds, and whether the mean is above or below KD's, as text.
-        place: 1 and 2 for the best and the second method of a column.
-        status: as table.csv has it.
-    """
-
-    index: int
-    value: float | None
-    mean: str
-    spread: str
-    place: int
-    status: str
-
-
-def write(plan: Plan, store: Store, found: Sequence[Outcome]) -> Path:
-    """Write the page of a suite from what the store holds now, its figures and statistics included; return its path."""
-    path = store.suite_folder(plan.name) / PAGE
-    write_whole(path, render(plan, store, found))
+def write(frame: Frame, store: Store) -> Path:
+    """Write the page of a suite, with the figures and the statistics that are there; return its path."""
+    path = store.suite_folder(frame.plan.name) / PAGE
+    write_whole(path, render(frame, store))
     return path
 
 
-def render(plan: Plan, store: Store, found: Sequence[Outcome]) -> str:
-    """Return the page as HTML.
+def render(frame: Frame, store: Store) -> str:
+    """Return the page of a suite as HTML.
 
     Args:
-        plan: the suite's.
+        frame: its results.
         store: where its runs are.
-        found: the outcomes of its cells.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report", "."),
@@ -89,102 +56,75 @@ def render(plan: Plan, store: Store, found: Sequence[Outcome]) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     sources = {name: (files("bench.report") / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    digest = base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode()
+    plan = frame.plan
     folder = store.suite_folder(plan.name)
-    made = origins(plan, store)
-    columns, rows, opened = _table(plan, found)
+    made = origins(frame.records.values())
+    boxes = {(one.pair, one.metric, one.label): _box(one, index) for index, one in enumerate(_in_rows(frame))}
+    methods = {one.label: one.cell.method for one in frame.primary}
     return environment.get_template("page.html.j2").render(
         title=plan.suite.title,
         name=plan.name,
         style=Markup(sources["css"]),
         script=Markup(sources["js"]),
-        script_hash=digest,
-        columns=columns,
-        metrics=sorted({column.metric for column in columns}),
-        rows=rows,
-        has_arrows=any(_has_arrow(box) for row in rows for box in row["boxes"]),
-        counts=_counts(found),
-        unfinished=_unfinished(found),
-        protocol=report.protocol(plan),
-        statistics=_statistics(folder / "statistics.csv"),
+        script_hash=base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode(),
+        columns=[frame.at(*column, frame.labels[0]) for column in frame.columns],
+        metrics=sorted({metric for _, metric in frame.columns}),
+        rows=[
+            {"label": label, "method": method, "boxes": [boxes[*column, label] for column in frame.columns]}
+            for label, method in methods.items()
+        ],
+        has_arrows=any(one.arrow for one in frame.tabled),
+        counts=Counter(one.status for one in frame.primary),
+        unfinished=_unfinished(frame),
+        protocol=protocol(plan),
+        statistics=_statistics(folder / STATISTICS[0]),
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in _drawings(folder)],
         command=command(plan),
         suite_file=plan.file.read_text(encoding="utf-8"),
         file_name=plan.file.name,
         made=list(made.values()),
-        table_hash=report.digest(plan, found),
-        data={"cells": opened, "runs": _runs(plan, store, found, list(made))},
+        table_hash=digest(frame),
+        data={"cells": [_opened(plan, one) for one in _in_rows(frame)], "runs": _runs(frame, store, list(made))},
     )
 
 
 # the table, and what its cells open
 
 
-def _table(plan: Plan, found: Sequence[Outcome]) -> tuple[list[Column], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the columns, the rows (label, method, boxes) and what the boxes open, in the order of their indices."""
-    numbers = {(row["pair"], row["metric"], row["label"]): row for row in report.rows(plan, found)}
-    outcomes = {
-        (Column(outcome.cell.pair, outcome.cell.teacher, outcome.cell.student, shown), outcome.cell.label): outcome
-        for outcome in found
-        for shown in outcome.cell.metrics
-        if report.is_tabled(shown)
-    }
-    columns = list(dict.fromkeys(column for column, _ in outcomes))
-    methods = {outcome.cell.label: outcome.cell.method for outcome in found}
-    kd = report.row_named(plan.cells, "KD")
-    rows: list[dict[str, Any]] = []
-    opened: list[dict[str, Any]] = []
-    for label, method in methods.items():
-        boxes = []
-        for column in columns:
-            outcome = outcomes[column, label]
-            row = numbers[column.pair, column.metric, label]
-            rivals = [outcomes[column, other] for other in methods]
-            place = report.place_of(outcome, rivals, column.metric)
-            arrow = report.arrow(outcome, None if kd is None else outcomes[column, kd], column.metric)
-            boxes.append(_box(len(opened), outcome, column, place, arrow))
-            opened.append(_opened(plan, outcome, column, row))
-        rows.append({"label": label, "method": method, "boxes": boxes})
-    return columns, rows, opened
+def _in_rows(frame: Frame) -> list[Summary]:
+    """Return what the table shows, row by row."""
+    return [frame.at(*column, label) for label in frame.labels for column in frame.columns]
 
 
-def _has_arrow(box: Box) -> bool:
-    return report.ABOVE in box.spread or report.BELOW in box.spread
+def _box(one: Summary, index: int) -> dict[str, Any]:
+    """Return a cell of the table as the template takes it; `index` is its place among what can be opened."""
+    shown, spread = MISSING, ""
+    if one.mean is not None:
+        shown, spread = number(one).split(" ", 1)
+        spread += f" ({one.arrow})" if one.arrow else ""
+    text = {"mean": shown, "spread": spread, "status": one.status}
+    return {"index": index, "value": one.mean, "place": one.place, **text}
 
 
-def _box(index: int, outcome: Outcome, column: Column, place: int, arrow: str) -> Box:
-    values = outcome.values[column.metric]
-    if not values:
-        return Box(index, None, MISSING, "", 0, outcome.status)
-    shown, spread = _result(values).split(" ", 1)
-    return Box(index, mean(values), shown, spread + arrow, place, outcome.status)
-
-
-def _result(values: Sequence[float]) -> str:
-    deviation = stdev(values) if len(values) > 1 else None
-    return report.number(mean(values), deviation, len(values))
-
-
-def _opened(plan: Plan, outcome: Outcome, column: Column, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a cell's window tells beside its runs."""
-    cell, values = outcome.cell, outcome.values[column.metric]
-    facts = {"method": cell.method, "status": outcome.status, "reason": outcome.reason}
-    if values:
-        facts["last epoch"] = _result(values)
-    if row["best_mean"] != "":
-        facts["best epoch"] = f"{row['best_mean']:.2f}, the mean of each seed's best: not the result"
-    if row["published"] != "":
-        facts["published"] = f"{row['published']:.2f}"
-        if values:
-            facts["published"] += f" (here {mean(values) - row['published']:+z.2f})"
+def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
+    """Return what a cell's window shows beside its runs."""
+    cell = one.cell
+    facts = {"method": cell.method, "status": one.status, "reason": one.reason}
+    if one.mean is not None:
+        facts["last epoch"] = number(one)
+    if one.best_mean is not None:
+        facts["best epoch"] = f"{one.best_mean:.2f}, the mean of each seed's best: not the result"
+    if one.published is not None:
+        difference = "" if one.difference is None else f" (here {one.difference:+z.2f})"
+        facts["published"] = f"{one.published:.2f}{difference}"
     return {
-        "label": cell.label,
-        "pair": column.pair,
-        "metric": column.metric,
-        "series": cell.metrics[column.metric],
+        "label": one.label,
+        "pair": one.pair,
+        "metric": one.metric,
+        "series": one.recorded,
         "facts": {name: text for name, text in facts.items() if text},
         "settings": _settings(cell.runs[0]),
-        "command": _repetition(plan, cell),
+        "command": command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),  # trains it alone
         "runs": [run.id for run in cell.runs],
     }
 
@@ -194,27 +134,19 @@ def _settings(run: RunSpec) -> str:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90)
 
 
-def _repetition(plan: Plan, cell: Cell) -> str:
-    """Return the command that trains a cell, and what it needs, alone."""
-    return command(plan, "--only", glob.escape(cell.label), "--pairs", glob.escape(cell.pair))
+def _runs(frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+    """Return what a cell's window shows of each run, by id; `made` are the origins, which runs name by number."""
+    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
+    return {run_id: _run(run, frame, store, made) for run_id, run in runs.items()}
 
 
-def _runs(
-    plan: Plan, store: Store, found: Sequence[Outcome], made: Sequence[tuple[str, ...]]
-) -> dict[str, dict[str, Any]]:
-    """Return what a cell's window tells of each run, by id; `made` are the origins, which runs name by number."""
-    runs = {run.id: run for outcome in found for run in outcome.cell.runs}
-    return {run_id: _run(run, plan, store, made) for run_id, run in runs.items()}
-
-
-def _run(run: RunSpec, plan: Plan, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    record = store.record(run.id) or {}
-    status, reason = run_status(run, plan, store)
+def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    record = frame.records.get(run.id, {})
+    status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
-    series = [recorded(STUDENT, "loss")]
-    if run.peer is not None:
-        series.append(recorded(PEER, "loss"))
-    series += [metric for metric in METRICS[run.task] if report.is_tabled(metric)]
+    task = task_of(run)
+    names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
+    series = [column(network, name) for name in names for network in task.networks]
     return {
         "seed": run.seed,
         "status": status,
@@ -250,18 +182,12 @@ def _step(points: int) -> int:
     return max(1, math.ceil(points / MOST_POINTS))
 
 
-def _counts(found: Iterable[Outcome]) -> dict[str, int]:
-    statuses = [outcome.status for outcome in found]
-    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
-
-
-def _unfinished(found: Iterable[Outcome]) -> list[tuple[str, str, list[str]]]:
+def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
     """Return (status, reason, cells) of what has no number, or not all seeds, and says why."""
     cells: dict[tuple[str, str], list[str]] = {}
-    for outcome in found:
-        if outcome.reason:
-            name = f"{outcome.cell.title} ({outcome.cell.pair})"
-            cells.setdefault((outcome.status, outcome.reason), []).append(name)
+    for one in frame.primary:
+        if one.reason:
+            cells.setdefault((one.status, one.reason), []).append(f"{one.cell.title} ({one.pair})")
     return [(status, reason, names) for (status, reason), names in cells.items()]
 
 

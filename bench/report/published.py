@@ -1,12 +1,12 @@
-"""The numbers that papers print, found by our names for networks, rows, data and metrics. Imports no torch."""
+"""The numbers that papers print, at the cells of a plan. Imports no torch."""
 
-import csv
-from collections.abc import Iterator, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
 
 from bench.plan import Cell, Plan
 from bench.spec import DataSpec
 from bench.suite import NONE
+from bench.suite.published import Key, published_tables
+from bench.tasks import task_of
 
 NETWORKS = {  # ours to theirs, where it is not wrn_16_2 for wrn-16-2 or the same
     "ShuffleV1": "ShuffleNetV1",
@@ -23,51 +23,34 @@ DATA = {  # ours to theirs, with the size at which it is theirs
 SETTINGS: Mapping[str, Mapping[str, str]] = {  # that a paper's row has on some data, where they are not the defaults
     "ImageNet": {"KD": "task_weight=0.5", "CRD": "temperature=0.07", "CRD+KD": "temperature=0.07"},
 }
-Key = tuple[str, str, str, str, str]  # data, teacher, student, method, metric: top1, top5
 
 
 def published(plan: Plan) -> dict[tuple[str, str, str], float]:
     """Return the numbers of the suite's published table in percent, by (pair, label, metric)."""
     if plan.suite.published is None or plan.suite.teacher_data is not None:  # papers' teachers see what students see
         return {}
-    known = table(str(plan.suite.published.table))
+    known = published_tables()[str(plan.suite.published.table)]
     found = {}
     for cell in plan.cells:
         for shown in cell.metrics:
             key = _key(plan, cell, shown)
-            if key in known:
+            if key is not None and key in known:
                 found[cell.pair, cell.label, shown] = known[key]
     return found
-
-
-def table(name: str) -> dict[Key, float]:
-    """Return a table of `published.csv` as accuracies in percent, by their names; `top1` and `top5` are ours."""
-    return dict(_rows(name))
-
-
-def _rows(name: str) -> Iterator[tuple[Key, float]]:
-    with (files("bench.suite") / "published.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            metric, _, kind = row["metric"].partition("_")
-            if row["table"] != name or not row["value"] or kind not in ("acc", "err"):
-                continue
-            accuracy = float(row["value"])
-            if kind == "err":
-                accuracy = round(100 - accuracy, 4)  # of numbers with two digits
-            yield (row["dataset"], row["teacher"], row["student"], row["method"], metric), accuracy
 
 
 def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
     """Return what papers call a cell's metric; None if no paper has it: other data, settings or ways to judge."""
     run = cell.runs[0]
-    if run.task not in ("compression", "probe"):
+    task = task_of(run)
+    if not task.is_published(run):
         return None
     name = _data(plan.trained(run).data)
     if name is None:
         return None
-    if run.head is not None:
+    if task.is_evaluation:
         judged_on = _data(run.data)
-        if run.head.stage is not None or judged_on is None:
+        if judged_on is None:
             return None
         name = f"{name}->{judged_on}"
     if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):

@@ -1,21 +1,19 @@
-"""The store: the folders of the runs, the only memory there is. Imports no torch."""
+"""The store: the runs' folders, the only memory there is. Imports no torch."""
 
+from bench.store.claims import DEAD_AFTER_S, Claim, ClaimLostError
+from bench.store.files import csv_text, write_whole
 from bench.store.store import (
     CHECKPOINT,
     CLAIM,
-    DEAD_AFTER_S,
     EPOCHS,
     OUTPUTS,
     RECORD,
     SOURCES,
     WEIGHTS,
-    Claim,
-    ClaimLostError,
+    DiscardingStore,
     Failure,
-    ReadStore,
     Store,
     weights_file,
-    write_whole,
 )
 
 __all__ = [
@@ -29,9 +27,10 @@ __all__ = [
     "WEIGHTS",
     "Claim",
     "ClaimLostError",
+    "DiscardingStore",
     "Failure",
-    "ReadStore",
     "Store",
+    "csv_text",
     "weights_file",
     "write_whole",
 ]

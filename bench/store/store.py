@@ -1,13 +1,13 @@
 """The Store: the runs' folders, the only memory there is. Imports no torch.
 
-    <root>/runs/<run id>/   spec.json  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
+    <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/
                             peer.safetensors, where two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             sources.json  cost.csv  figures/
 
-Every file appears whole or not at all. One process writes a run: it holds the run's claim, which is taken over when
-that process is dead. Stores are merged by copying run folders.
+Every file appears whole or not at all. One process writes a run: it holds the run's claim, which another process takes
+over when that one is dead. Stores are merged by copying run folders.
 """
 
 import contextlib
@@ -15,27 +15,24 @@ import fcntl
 import json
 import os
 import re
-import socket
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from bench.spec import ID_LENGTH, RunSpec
+from bench.store.claims import Claim, ClaimLostError, is_alive, new_claim
+from bench.store.files import TEMPORARY, incompatible, read_as, read_json, read_text, write_whole, writing
 from bench.types import RequestError
 
-R = TypeVar("R")
 State = Literal["done", "failed", "diverged", "inapplicable", "running", "waiting"]
 HEARTBEAT_S = 15.0  # how often a live claim is renewed
-DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 OUTPUTS = "outputs.safetensors"  # of classifiers: what they answer to the test images
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
 SOURCES = "sources.json"  # beside a suite's tables
-TEMPORARY = ".{}.tmp"  # names of files on their way; no reader looks at them
 
 _ONE_THREAD = threading.Lock()  # beside the file lock, which keeps processes apart but not a process's threads
 
@@ -55,34 +52,16 @@ class Failure:
     details: str = ""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Who writes a run.
+class Store:
+    """A results folder. Nothing is created before something is written.
 
-    Attributes:
-        machine: host name, its boot's id and the process-id namespace: clones share a name, containers a machine.
-        process: process id there.
-        started: when that process started, in clock ticks since the boot, because ids are used again; 0 if unknown.
-        job: the cluster's job id, or "".
-        token: unique to the claim.
+    Args:
+        root: the folder.
+        heartbeat_s: how often the claims that this object holds are renewed.
     """
 
-    machine: str
-    process: int
-    started: int
-    job: str
-    token: str
-
-
-class ClaimLostError(Exception):
-    """Another process has taken a run over: it found this one silent for so long that it looked dead."""
-
-
-class Store:
-    """A results folder. Nothing is created before something is written."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self.root, self.heartbeat_s = root, heartbeat_s
         self._held: dict[str, Claim] = {}
         self._stop = threading.Event()  # ends the thread that renews the claims
 
@@ -90,11 +69,11 @@ class Store:
         """Return a run's folder.
 
         Raises:
-            RequestError: the id is no id; nothing outside the store is ever named.
+            RequestError: it is not a run id; no path outside the store is ever returned.
         """
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):
             raise RequestError(
-                f"{run_id!r} is no run id: {ID_LENGTH} hex digits, as `status` and `--dry-run` print them"
+                f"{run_id!r} is not a run id ({ID_LENGTH} hex digits, as `status` and `--dry-run` print them)"
             )
         return self.root / "runs" / run_id
 
@@ -104,19 +83,19 @@ class Store:
 
     def sources(self, suite: str) -> dict[str, Any]:
         """Return what a suite's image folders and checkpoints were when it last ran; see `bench.plan.Sources`."""
-        return _read_json(self.suite_folder(suite) / SOURCES) or {}
+        return read_json(self.suite_folder(suite) / SOURCES) or {}
 
     # reading
 
     def state(self, run_id: str) -> State:
-        """Return where a run stands: `waiting` is not begun, or begun by a process that is gone."""
+        """Return a run's state: `waiting` is one that no process has begun, or whose process is gone."""
         folder = self.folder(run_id)
         if (folder / RECORD).exists():
             return "done"
         if (failure := self.failure(run_id)) is not None:
             return failure.status
-        claim = _read_claim(folder / CLAIM)
-        if claim is not None and _alive(claim, folder / CLAIM, time.time()):
+        claim = self.holder(run_id)
+        if claim is not None and is_alive(claim, folder / CLAIM, time.time()):
             return "running"
         return "waiting"
 
@@ -124,68 +103,64 @@ class Store:
         """Return what a finished run recorded, or None.
 
         Raises:
-            RequestError: the file is no record; so do the other readers with theirs.
+            RequestError: the file is not a record. The other readers raise it too.
         """
         path = self.folder(run_id) / RECORD
-        document = _read_json(path)
+        document = read_json(path)
         if document is not None and "metrics" not in document:
-            raise _foreign(path, "it has no metrics")
+            raise incompatible(path, "it has no metrics")
         return document
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
-        return _read_as(Failure, self.folder(run_id) / FAILURE)
+        return read_as(Failure, self.folder(run_id) / FAILURE)
 
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
         path = self.folder(run_id) / SPEC
-        document = _read_json(path)
+        document = read_json(path)
         if document is None:
             return None
         try:
             return RunSpec.model_validate_json(json.dumps(document))
         except ValueError as error:
-            raise _foreign(path, error) from error
+            raise incompatible(path, error) from error
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
-        """Return a run's epochs, one mapping each; a torn last line is read past."""
-        path = self.folder(run_id) / EPOCHS
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
+        """Return a run's epochs, one mapping each; a last line that was cut short is ignored."""
+        text = read_text(self.folder(run_id) / EPOCHS, errors="replace")
         rows = []
-        for line in text.splitlines():
+        for line in (text or "").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 rows.append(json.loads(line))
         return rows
 
-    # writing: each raises `ClaimLostError` instead where this object held the run's claim, and another holds it now
+    # writing: each raises `ClaimLostError` if this object has claimed the run and another process holds the claim now
 
     def write(self, run_id: str, name: str, content: str | bytes) -> None:
         """Write one of a run's files."""
         self._check_claim(run_id)
         write_whole(self.folder(run_id) / name, content)
 
-    def begin(self, spec: RunSpec) -> None:
-        """Write a run's specification."""
+    def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
+        """Write a run's specification, after the suite files that repeat it, by name; see `bench.plan.entry`."""
+        for name, text in (entry or {}).items():
+            self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 
     def write_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Replace a run's epochs by these, as after a resume."""
+        """Replace a run's epochs, as after a resume."""
         self.write(run_id, EPOCHS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:
         """Add an epoch's row."""
         self._check_claim(run_id)
         path = self.folder(run_id) / EPOCHS
-        with _writing(path), path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:
-        """Write a run's record, after its weights; from then on it is done."""
+        """Write a run's record, after its weights: the run is done."""
         self.write(run_id, RECORD, json.dumps(record, indent=1) + "\n")
         if not keep_checkpoint:
             (self.folder(run_id) / CHECKPOINT).unlink(missing_ok=True)
@@ -195,12 +170,12 @@ class Store:
         self.write(run_id, FAILURE, json.dumps(asdict(failure), indent=1) + "\n")
 
     def set_aside(self, run_id: str, name: str) -> str:
-        """Give one of a run's files another name, under which nobody reads it; return that name."""
+        """Rename one of a run's files so that nothing reads it; return the new name."""
         path = self.folder(run_id) / name
         return path.replace(path.with_suffix(".broken")).name
 
     def forget_failure(self, run_id: str) -> None:
-        """Let a run that failed be tried again, from its last checkpoint if it has one."""
+        """Remove a run's failure, so that it is trained again, from its last checkpoint if it has one."""
         (self.folder(run_id) / FAILURE).unlink(missing_ok=True)
 
     # one writer
@@ -214,16 +189,10 @@ class Store:
         folder = self.folder(run_id)
         path = folder / CLAIM
         with self.locked() as now:
-            held = _read_claim(path)
-            if held is not None and _alive(held, path, now):
+            held = self.holder(run_id)
+            if held is not None and is_alive(held, path, now):
                 return False
-            mine = Claim(
-                machine=_machine(),
-                process=os.getpid(),
-                started=_started(os.getpid()),
-                job=os.environ.get("SLURM_JOB_ID", ""),
-                token=uuid.uuid4().hex,
-            )
+            mine = new_claim()
             write_whole(path, json.dumps(asdict(mine)) + "\n")
             for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
                 leftover.unlink(missing_ok=True)
@@ -234,7 +203,7 @@ class Store:
         return True
 
     def release(self, run_id: str) -> None:
-        """Give a claim back; one that this object does not hold is left alone."""
+        """Give a claim back, if this object holds it."""
         mine = self._held.pop(run_id, None)
         if mine is None:
             return
@@ -246,10 +215,10 @@ class Store:
 
     def holder(self, run_id: str) -> Claim | None:
         """Return the claim under which a run is held, or None."""
-        return _read_claim(self.folder(run_id) / CLAIM)
+        return read_as(Claim, self.folder(run_id) / CLAIM)
 
     def _renew(self, stop: threading.Event) -> None:
-        while not stop.wait(HEARTBEAT_S):
+        while not stop.wait(self.heartbeat_s):
             for run_id, mine in list(self._held.items()):
                 with contextlib.suppress(OSError, RequestError):  # a file server's hiccup must not end the heartbeat
                     if self.holder(run_id) == mine:  # not another's, who took it over while this machine slept
@@ -266,10 +235,10 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, what: str = "") -> Iterator[float]:
-        """Hold one of the store's locks, which keep apart all threads and processes, on whatever machine.
+        """Hold one of the store's locks, which one thread of one process on one machine holds at a time.
 
         Args:
-            what: "" while a claim is judged and written, so that two never take over the same; or another's name.
+            what: the lock's name; "" is the lock under which a claim is read and written.
 
         Yields:
             The time in seconds, by the clock that stamps the store's files: a file server has its own.
@@ -277,19 +246,19 @@ class Store:
         name = f".lock-{what}" if what else ".lock"
         path = self.root / "runs" / name
         with _ONE_THREAD:
-            with _writing(path):
+            with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = path.open("a")
             with file:
-                with _writing(path):
+                with writing(path):
                     fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
                     os.utime(path)
                     now = path.stat().st_mtime
                 yield now
 
 
-class ReadStore(Store):
-    """A store as those see it who do what another process does too, and that one writes: what they write is dropped."""
+class DiscardingStore(Store):
+    """A store that discards what is written: for processes that train a run together with the one that writes it."""
 
     def write(self, run_id: str, name: str, content: str | bytes) -> None:  # noqa: D102
         pass
@@ -307,100 +276,3 @@ class ReadStore(Store):
 def weights_file(network: str) -> str:
     """Return the name of the file with the weights of one of a run's networks."""
     return f"{network}.safetensors"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power cut.
-
-    Raises:
-        RequestError: it cannot be written.
-    """
-    temporary = path.with_name(TEMPORARY.format(f"{path.name}.{uuid.uuid4().hex}"))
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the rename itself
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file that cannot be written into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        raise RequestError(
-            f"{path}: cannot be written: {error.strerror or error}. Mend that, or name another folder with --results"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: is no JSON ({error}); the store never writes such a file. Remove it") from None
-    if not isinstance(document, dict):
-        raise _foreign(path, f"it holds a {type(document).__name__}")
-    return document
-
-
-def _read_as(kind: type[R], path: Path) -> R | None:
-    document = _read_json(path)
-    if document is None:
-        return None
-    try:
-        return kind(**document)
-    except TypeError as error:
-        raise _foreign(path, error) from error
-
-
-def _foreign(path: Path, reason: object) -> RequestError:
-    return RequestError(f"{path}: was written by another version of this project, or by hand: {reason}. Remove it")
-
-
-def _read_claim(path: Path) -> Claim | None:
-    return _read_as(Claim, path)
-
-
-def _alive(claim: Claim, path: Path, now: float) -> bool:
-    if claim.machine == _machine() and claim.started:
-        return _started(claim.process) == claim.started
-    try:
-        return now - path.stat().st_mtime < DEAD_AFTER_S
-    except FileNotFoundError:
-        return False
-
-
-def _machine() -> str:
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _started(process: int) -> int:
-    """Return when a process started, or 0 if there is none or the system does not say."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return 0
-    _, _, rest = text.rpartition(")")  # the command's name before it may hold anything
-    fields = rest.split()
-    if fields[0] in "ZX":  # a zombie writes nothing any more
-        return 0
-    return int(fields[19])

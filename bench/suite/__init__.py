@@ -1,21 +1,18 @@
 """From a suite file to what it asks for. Imports no torch."""
 
+from bench.suite.load import check_name, load
+from bench.suite.resources import Slurm
+from bench.suite.rows import Row, rows
 from bench.suite.schema import (
     MOST_SEEDS,
     NONE,
     PEERS,
     TEACHER,
-    Data,
-    Evaluation,
-    Pair,
-    Row,
-    Slurm,
+    DataEntry,
+    EvaluationEntry,
+    PairEntry,
     Suite,
-    Teacher,
-    check_name,
-    json_schema,
-    load,
-    rows,
+    TeacherChoice,
 )
 
 __all__ = [
@@ -23,15 +20,14 @@ __all__ = [
     "NONE",
     "PEERS",
     "TEACHER",
-    "Data",
-    "Evaluation",
-    "Pair",
+    "DataEntry",
+    "EvaluationEntry",
+    "PairEntry",
     "Row",
     "Slurm",
     "Suite",
-    "Teacher",
+    "TeacherChoice",
     "check_name",
-    "json_schema",
     "load",
     "rows",
 ]

@@ -1,74 +1,18 @@
-"""What pydantic finds wrong with a document, as one message a place that says how to mend it. Imports no torch."""
+"""The errors that pydantic finds in a suite file, as one message per key that says how to mend it. Imports no torch."""
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench.suite.document import Place, dotted
+from bench.suite.yaml_positions import KeyPath, Positions, dotted
 from bench.types import suggest
 
-AllowedKeys = Callable[[Place], Sequence[str]]  # the keys allowed beside an unknown one, by its place
-
-
-def messages(error: ValidationError, places: Mapping[Place, str], allowed_keys: AllowedKeys) -> Iterator[str]:
-    """Yield a message a wrong place, in pydantic's order.
-
-    Args:
-        error: what pydantic found.
-        places: where each key and item stands.
-        allowed_keys: for suggestions.
-    """
-    found: dict[Place, list[ErrorDetails]] = {}
-    for item in error.errors():
-        at = _place(item["loc"], places)
-        if item["type"] == "extra_forbidden" and at[-1:] != item["loc"][-1:]:
-            at = (*at, item["loc"][-1])  # a key that is no word is a key all the same
-        found.setdefault(at, []).append(item)
-    for at, items in found.items():
-        # a union complains once a branch: a list is judged as a list, all else as the other branch
-        has_wrong_items = any(place[: len(at)] == at and place != at for place in found)
-        if has_wrong_items and _judged_as_list(items):
-            continue  # its items say what is wrong
-        reason = reason_of(items, allowed_keys)
-        if reason:
-            key = f"{dotted(at)}: " if at else ""
-            yield f"{places[_nearest(at, places)]}: {key}{reason}"
-
-
-def _nearest(at: Place, places: Mapping[Place, str]) -> Place:
-    """Return the innermost place around one, or itself, that stands in the file."""
-    while at and at not in places:
-        at = at[:-1]
-    return at
-
-
-def _judged_as_list(items: Sequence[ErrorDetails]) -> bool:
-    of_lists = {*WANTED, "too_short", "too_long"}
-    return all(isinstance(item["input"], tuple) and item["type"] in of_lists for item in items)
-
-
-def _place(loc: Place, places: Mapping[Place, str]) -> Place:
-    """Return a place of pydantic's without the names of the union's branches."""
-    at: Place = ()
-    for part in loc:
-        if (*at, part) in places or _is_key(part):
-            at = (*at, part)
-    return at
-
-
-def _is_key(part: str | int) -> bool:
-    """Return whether a part of pydantic's place can be a key, rather than a union's branch such as `tuple[...]`."""
-    if isinstance(part, int):
-        return True
-    is_word = re.fullmatch(r"[a-z_]\w*", part) is not None
-    return is_word and part not in {"int", "str", "float"}
-
-
-WANTED = {  # what pydantic's errors of type ask for
+WANTED = {  # what must stand where pydantic reports an error of type
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "text",
@@ -78,43 +22,104 @@ WANTED = {  # what pydantic's errors of type ask for
     "tuple_type": "a list",
     "finite_number": "a finite number",
 }
+OF_LISTS = {*WANTED, "too_short", "too_long"}
 
 
-def reason_of(items: Sequence[ErrorDetails], allowed_keys: AllowedKeys = lambda place: ()) -> str:
+def messages(error: ValidationError, positions: Positions, model: type[BaseModel]) -> Iterator[str]:
+    """Yield one message per wrong key or item, in pydantic's order.
+
+    Args:
+        error: what pydantic reports of a document.
+        positions: of each key and item of the document.
+        model: what the document was validated as.
+    """
+    by_key: dict[KeyPath, list[ErrorDetails]] = {}
+    for item in error.errors():
+        key_path = _key_path(item["loc"], positions)
+        if item["type"] == "extra_forbidden" and key_path[-1:] != item["loc"][-1:]:
+            key_path = (*key_path, item["loc"][-1])  # an unknown key that is not a word
+        by_key.setdefault(key_path, []).append(item)
+    for key_path, items in by_key.items():
+        # every branch of a union reports its errors; of a list, those of its items are the ones to tell
+        has_wrong_items = any(other[: len(key_path)] == key_path and other != key_path for other in by_key)
+        if has_wrong_items and all(isinstance(item["input"], tuple) and item["type"] in OF_LISTS for item in items):
+            continue
+        inner = key_path
+        while inner and inner not in positions:
+            inner = inner[:-1]
+        key = f"{dotted(key_path)}: " if key_path else ""
+        yield f"{positions[inner]}: {key}{reason_of(items, model)}"
+
+
+def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:
+    """Return pydantic's path without the names of unions' branches, such as `tuple[...]` or `TermsEntry`."""
+    key_path: KeyPath = ()
+    for part in loc:
+        is_word = isinstance(part, int) or (re.fullmatch(r"[a-z_]\w*", part) and part not in ("int", "str", "float"))
+        if is_word or (*key_path, part) in positions:
+            key_path = (*key_path, part)
+    return key_path
+
+
+def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = None) -> str:
     """Return what is wrong with a value, what is allowed, and how to mend YAML's traps.
 
     Args:
         items: pydantic's errors at one place; several where the value may be of several types.
-        allowed_keys: for suggestions.
+        model: what the document was validated as, for the keys allowed beside an unknown one.
     """
-    items = [item for item in items if item["type"] not in WANTED] or items  # of a type, but out of range, comes first
+    items = [item for item in items if item["type"] not in WANTED] or items  # a wrong range is nearer than a wrong type
     first = items[0]
-    kind = first["type"]
-    found = first["input"]
+    kind, value = first["type"], first["input"]
     message = first["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        at = first["loc"]
-        return f"unknown key {at[-1]!r}. {suggest(str(at[-1]), allowed_keys(at))}"
-    shown = json.dumps(found, default=str)
+        key = str(first["loc"][-1])
+        return f"unknown key {key!r}. {suggest(key, _allowed_keys(model, first['loc']) if model else ())}"
+    shown = json.dumps(value, default=str)
     if len(shown) > 60:
         shown = f"{shown[:57]}..."
-    if isinstance(found, str) and kind in ("int_type", "float_type"):
-        number = _number(found)
+    if isinstance(value, str) and kind in ("int_type", "float_type"):
+        number = _number(value)
         if number is not None:
             return f"{shown} is text to YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
-    if isinstance(found, bool) and kind == "string_type":
+    if isinstance(value, bool) and kind == "string_type":
         return f"{shown} is a truth value to YAML (as are yes, no, on, off): put the word in quotes"
-    if kind == "too_short" and isinstance(found, tuple):
+    if kind == "too_short" and isinstance(value, tuple):
         return f"found {shown}: must hold at least {first['ctx']['min_length']} item(s)"
-    if kind == "too_long" and isinstance(found, tuple):
+    if kind == "too_long" and isinstance(value, tuple):
         return f"found {shown}: must hold at most {first['ctx']['max_length']} item(s)"
     wanted = dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED)
     allowed = f"must be {' or '.join(wanted)}" if wanted else message.replace("Input should be", "must be")
     return f"found {shown}: {allowed[0].lower()}{allowed[1:]}"
+
+
+def _allowed_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
+    """Return the keys allowed beside an unknown one, by pydantic's path from a model to it."""
+    models = {model.__name__: model}
+    for part in loc[:-1]:
+        inner = _fields(models)
+        if part in models:  # the name of a union's branch
+            models = {str(part): models[str(part)]}
+        elif part in inner:
+            models = _models_in(inner[str(part)])
+    return list(_fields(models))
+
+
+def _fields(models: dict[str, type[BaseModel]]) -> dict[str, object]:
+    """Return the types of some models' keys, as a file spells the keys."""
+    fields = [named for model in models.values() for named in model.model_fields.items()]
+    return {field.alias or name: field.annotation for name, field in fields}
+
+
+def _models_in(annotation: object) -> dict[str, type[BaseModel]]:
+    """Return the models that a type names, by their names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation.__name__: annotation}
+    return {name: model for argument in get_args(annotation) for name, model in _models_in(argument).items()}
 
 
 def _number(text: str) -> float | None:

@@ -13,6 +13,7 @@ from bench.tasks.segmentation import Segmentation
 TASKS: dict[str, Task] = {
     task.name: task for task in (Compression(), CrossModal(), Mutual(), Probe(), FineTune(), Segmentation())
 }
+EVALUATIONS: dict[str, Evaluation] = {name: task for name, task in TASKS.items() if isinstance(task, Evaluation)}
 
 
 def task_of(run: RunSpec) -> Task:
@@ -20,4 +21,4 @@ def task_of(run: RunSpec) -> Task:
     return TASKS[run.task]
 
 
-__all__ = ["TASKS", "Evaluation", "Metric", "Task", "task_of"]
+__all__ = ["EVALUATIONS", "TASKS", "Evaluation", "Metric", "Task", "task_of"]

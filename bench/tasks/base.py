@@ -27,6 +27,7 @@ class Task:
         same_view: whether teacher and student see the same image, so that their data must have one size.
         trains_teachers: whether the teacher of a pair trains together with the student.
         evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
+        allows_transfer: whether a suite of task `transfer` can evaluate its students on other data.
         needs: keys of a suite file that it cannot do without, and what each is for.
         refuses: keys of a suite file that it has no use for, and why.
         caption: a sentence for captions, or "".
@@ -41,6 +42,7 @@ class Task:
     same_view: bool = True
     trains_teachers: bool = False
     evaluates_given_teachers: bool = True
+    allows_transfer: bool = False
     needs: ClassVar[Mapping[str, str]] = {}
     refuses: ClassVar[Mapping[str, str]] = {}
     caption: str = ""
@@ -53,6 +55,11 @@ class Task:
     def columns(self, network: str = STUDENT) -> list[str]:
         """Return the names under which a run records the metrics of one of its networks."""
         return [column(network, metric.name) for metric in self.metrics]
+
+    @property
+    def recorded(self) -> list[str]:
+        """Return the names under which a run records the metrics of all its networks."""
+        return [name for network in self.networks for name in self.columns(network)]
 
     # planning
 

@@ -8,6 +8,7 @@ class Compression(Task):
     name = "compression"
     batches = "labelled images"
     keeps_answers = True
+    allows_transfer = True
 
     def is_published(self, run: RunSpec) -> bool:
         """Return True: these are the papers' main tables."""

@@ -1,4 +1,4 @@
-"""What `list` prints: methods, networks, data sets and suites. Imports no torch."""
+"""The output of `list`: methods, networks, data sets and suites. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,21 +17,21 @@ SUITES = Path("suites")
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
-    """Yield tables and texts about all of a kind, or about one of them.
+    """Yield a table of everything of one kind, or the description of one entry.
 
     Args:
         kind: methods, models, datasets or suites.
-        name: one of them, or None for all.
-        plugins: further method files.
+        name: the entry to describe, or None for all.
+        plugins: additional method files.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: no entry has that name.
     """
     summaries, detail = _kinds(plugins)[kind]()
     if name is None:
         table = Table(title=kind)
         table.add_column("name")
-        table.add_column("what it is")
+        table.add_column("description")
         for known, summary in summaries.items():
             table.add_row(escape(known), escape(summary))
         yield table
@@ -81,7 +81,7 @@ def _title(path: Path) -> str:
 
 def _method(method: Method) -> Iterator[Any]:
     yield escape(method.summary)
-    yield f"\nweight {method.weight:g}, cross-entropy beside it {method.task_weight:g}, version {method.version}"
+    yield f"\nweight {method.weight:g}, cross-entropy weight {method.task_weight:g}, version {method.version}"
     table = Table("parameter", "type", "default")
     for name, parameter in method.parameters.items():
         table.add_row(name, escape(parameter.annotation), escape(repr(parameter.default)))

@@ -4,21 +4,24 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.data.batches import TrainingData, Viewer, batch_sizes
+from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
+from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import METRICS, PEER, STUDENT, DataSpec, column
+from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
+from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
-from bench.train.lane import MAIN, Clock, Lane, Teacher
+from bench.train.group import ALONE, Group
+from bench.train.lane import Clock, Lane
+from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
-from bench.train.processes import ALONE, Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
@@ -26,8 +29,8 @@ WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
-class Observer(Protocol):
-    """Who is told how a cohort comes along."""
+class Observer:
+    """Who is told how a cohort comes along; this one ignores it."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """A cohort of these lanes starts or goes on."""
@@ -177,7 +180,7 @@ def evaluate(
     assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
     positions = torch.arange(len(split)).split(sizes)
-    viewer = Viewer(data, device)
+    viewer = ViewTransform(data, device)
     for images, labels in zip(split.images.batches(positions), targets, strict=True):
         view = viewer(images)
         for score, network in zip(scores, networks, strict=True):
@@ -231,7 +234,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
-    metrics = cohort.group.first(
+    metrics = cohort.group.run_on_rank0(
         lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
     )
     for (lane, name), values in zip(places, metrics, strict=True):
@@ -275,17 +278,17 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         store.write(run_id, weights_file(network), save(weights))
     if answers:
         store.write(run_id, OUTPUTS, save(answers))
-    numbers = summary(lane.rows, METRICS[lane.spec.task]) | {"lanes": len(cohort.lanes)}
+    numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 
 def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
     """Return what the outputs file of a finished classifier holds; a lane for which this raises has failed.
 
-    Nothing comes back for other networks, or in any process but the first.
+    It is empty for other networks, and in every process but the first.
     """
     answers: dict[str, Tensor] = {}
-    if lane.objective is CLASSIFICATION and lane.spec.head is None:  # a probe's answers are not its own
+    if task_of(lane.spec).keeps_answers:
         with lane.isolated():  # what one network answers may take more memory than there is
             if cohort.group.rank == 0:
                 data = cohort.train
@@ -293,22 +296,23 @@ def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
     return answers
 
 
-def summary(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
-    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's beside.
+def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's.
 
     Args:
-        rows: one an epoch, at least one.
-        metrics: names of what the run is evaluated by, of each network the one that its best epoch is sought by
-            first; none where it is not evaluated.
+        rows: one per epoch, at least one.
+        task: whose metrics they are; each network's best epoch is the one with the best primary metric.
     """
     best: dict[str, Any] = {}
-    for network in (STUDENT, PEER):
-        names = [name for name in metrics if name.startswith(f"{PEER}_") == (network == PEER)]
-        if evaluated := [row for row in rows if names and names[0] in row]:
+    for network in task.networks:
+        names = task.columns(network)
+        evaluated = [row for row in rows if names and names[0] in row]
+        if evaluated:
             row = max(evaluated, key=lambda one: one[names[0]])
-            best |= {column(network, "epoch"): row["epoch"], **{name: row[name] for name in names}}
+            best[column(network, "epoch")] = row["epoch"]
+            best |= {name: row[name] for name in names}
     return {
-        "metrics": {name: rows[-1][name] for name in metrics},
+        "metrics": {name: rows[-1][name] for name in task.recorded},
         "best": best or None,
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from bench.data.batches import Viewer, batch_sizes
+from bench.data.batches import batch_sizes
 from bench.data.images import Split
+from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DataSpec
 from bench.train.precision import Precision, arithmetic
@@ -62,7 +63,7 @@ def outputs(
     moments: Moments | None = None
     embeddings: list[Tensor] = []
     found: dict[str, Tensor] = {}
-    viewer = Viewer(data, device)
+    viewer = ViewTransform(data, device)
     places = torch.arange(len(split)).split(batch_sizes(len(split), COMPARED))
     for images in split.images.batches(places):
         with arithmetic(precision, device):

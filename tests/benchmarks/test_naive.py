@@ -8,9 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
-from bench.train.build import build_lane, build_network, network_shapes
-from bench.train.lane import INITIAL, Lane, Teacher
+from bench.train.build import build_lane
+from bench.train.lane import Lane
+from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import train_epoch
+from bench.train.networks import build_network, network_shapes
 from bench.types import Batch
 from benchmarks import naive
 from tests.methods import samples
@@ -143,7 +145,7 @@ def test_naive_steps_have_the_losses_of_the_products_lane(name, teachers):
         for _ in train_epoch(teachers, [lane], [one]):
             pass
         assert lane.failure is None, lane.failure
-        assert step(naive_batch(one)) == pytest.approx(lane.meter.read()["loss"], rel=1e-9)
+        assert step(naive_batch(one)) == pytest.approx(lane.learner.meter.read()["loss"], rel=1e-9)
         lane.advance()
     assert len(set(stages)) == (2 if name in WITH_INITIAL_STAGE else 1)
 

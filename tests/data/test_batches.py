@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torchvision.transforms import functional as tv
 
-from bench.data.batches import PADDING, TrainingData, Viewer, batch_sizes, crop, draw, shares
+from bench.data.batches import PADDING, TrainingData, batch_sizes, crop, draw, shares
 from bench.data.images import ResidentImages, Split
+from bench.data.views import ViewTransform
 from bench.spec import DataSpec, seed_from
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def test_a_batch_is_padded_cropped_flipped_and_normalised_as_by_torchvision_bitw
     places = [(top, left, flip) for top in range(9) for left in range(9) for flip in (False, True)]
     uint8 = torch.randint(0, 256, (len(places), 3, *size), dtype=torch.uint8)
     offsets, flips = torch.tensor([place[:2] for place in places]), torch.tensor([place[2] for place in places])
-    ours = Viewer(spec, CPU)(crop(uint8, offsets, flips))
+    ours = ViewTransform(spec, CPU)(crop(uint8, offsets, flips))
     theirs = [by_torchvision(image, *place, spec) for image, place in zip(uint8, places, strict=True)]
     assert torch.equal(ours, torch.stack(theirs))
 

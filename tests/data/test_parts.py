@@ -7,8 +7,10 @@ from torchvision import transforms
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, resolve
-from bench.data.batches import TrainingData, Viewer, draw
-from bench.data.images import FileImages, ResidentImages, load, read_part
+from bench.data.batches import TrainingData, draw
+from bench.data.image_files import FileImages, read_part
+from bench.data.images import ResidentImages, load
+from bench.data.views import ViewTransform
 from bench.spec import seed_from
 from tests.data.published import smooth, write_imagenet
 
@@ -56,7 +58,7 @@ def test_an_epoch_is_what_torchvision_makes_of_its_draws(imagenet):
     for position, seed, flip in zip(draws.order, draws.seeds.tolist(), draws.flips, strict=True):
         part = by_torchvision(data.split.images.files.files[position], seed, (48, 48))
         wanted.append(part.flip(2) if flip else part)
-    assert torch.equal(found, Viewer(data.spec, CPU)(torch.stack(wanted)))
+    assert torch.equal(found, ViewTransform(data.spec, CPU)(torch.stack(wanted)))
 
 
 def test_two_epochs_cut_different_parts_of_an_image(imagenet):

@@ -7,8 +7,9 @@ from skimage.color import rgb2lab
 from torch.testing import assert_close
 
 from bench.data import DATASETS, DataChoice, resolve
-from bench.data.batches import TrainingData, Viewer, crop, draw
+from bench.data.batches import TrainingData, crop, draw
 from bench.data.images import ResidentImages, Split, load
+from bench.data.views import ViewTransform
 from bench.spec import IGNORED, DataSpec, seed_from
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def lab_of(images):
 @pytest.mark.parametrize(("view", "channels"), [(None, 3), ("luminance", 1), ("chrominance", 2), ("depth", 1)])
 def test_a_view_has_as_many_channels_as_the_specification_says(view, channels):
     spec = seen("stereo_motorcycle", view=view)
-    images = Viewer(spec, CPU)(noise(channels=4).to(torch.int16))
+    images = ViewTransform(spec, CPU)(noise(channels=4).to(torch.int16))
     assert images.shape[1] == spec.channels == channels == len(spec.mean) == len(spec.std)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -39,7 +40,7 @@ def test_a_view_has_as_many_channels_as_the_specification_says(view, channels):
 def test_luminance_and_chrominance_are_scikit_images_lab_normalised():
     images = noise().to(torch.uint8)
     lab = lab_of(images)
-    luminance, chrominance = (Viewer(seen(view=view), CPU)(images) for view in ("luminance", "chrominance"))
+    luminance, chrominance = (ViewTransform(seen(view=view), CPU)(images) for view in ("luminance", "chrominance"))
     assert_close(luminance.double() * 50 + 50, lab[:, :1], rtol=0, atol=2e-2)
     centre, half = ([[[6.025]], [[-6.6895]]], [[[92.208]], [[101.1675]]])
     found = chrominance.double() * torch.tensor(half) + torch.tensor(centre)
@@ -50,7 +51,7 @@ def test_every_colour_lies_within_the_range_that_the_views_are_normalised_by():
     levels = torch.arange(0, 256, 15)
     colours = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 18, -1).to(torch.uint8)
     for view in ("luminance", "chrominance"):
-        values = Viewer(seen(view=view), CPU)(colours).flatten(2)
+        values = ViewTransform(seen(view=view), CPU)(colours).flatten(2)
         assert values.abs().amax() < 1.001
         assert values.amin() < -0.99
         assert values.amax() > 0.99
@@ -59,9 +60,11 @@ def test_every_colour_lies_within_the_range_that_the_views_are_normalised_by():
 def test_depth_is_the_fourth_channel_and_the_image_as_it_is_the_first_three():
     stored = noise(channels=4).to(torch.int16)
     mean, std = DATASETS["stereo_motorcycle"].depth
-    assert_close(Viewer(seen("stereo_motorcycle", view="depth"), CPU)(stored), (stored[:, 3:].float() - mean) / std)
+    assert_close(
+        ViewTransform(seen("stereo_motorcycle", view="depth"), CPU)(stored), (stored[:, 3:].float() - mean) / std
+    )
     spec = seen("stereo_motorcycle")
-    assert torch.equal(Viewer(spec, CPU)(stored), Viewer(spec, CPU)(stored[:, :3].to(torch.uint8)))
+    assert torch.equal(ViewTransform(spec, CPU)(stored), ViewTransform(spec, CPU)(stored[:, :3].to(torch.uint8)))
 
 
 def test_the_view_is_part_of_a_runs_identity_only_where_there_is_one():
@@ -78,8 +81,8 @@ def test_teacher_and_student_see_two_views_of_the_same_crop():
     batches = list(data.epoch(3, 1, 2, batch_size=8))
     students = torch.cat([batch.images for batch in batches])
     teachers = torch.cat([batch.teacher_images for batch in batches])
-    assert_close(students, Viewer(spec, CPU)(crops))
-    assert_close(teachers, Viewer(teacher_spec, CPU)(crops))
+    assert_close(students, ViewTransform(spec, CPU)(crops))
+    assert_close(teachers, ViewTransform(teacher_spec, CPU)(crops))
 
 
 def test_teacher_and_student_share_one_tensor_of_the_same_view():

@@ -14,10 +14,10 @@ import torch
 import yaml
 
 from bench.cli import main
-from bench.launch import launcher as launch
 from bench.store import CHECKPOINT, CLAIM, Store
 from bench.train import loop as train
-from bench.train.lane import INITIAL, MAIN, Clock
+from bench.train.lane import Clock
+from bench.train.learner import INITIAL, MAIN
 from tests.few import FEW
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
@@ -152,9 +152,8 @@ def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
         assert len(epochs) == len(set(epochs))
 
 
-def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on(bench, monkeypatch):
+def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on(bench):
     """As when this machine was suspended for longer than a claim lives."""
-    monkeypatch.setattr(launch, "POLL_S", 0.01)
     suite = bench(methods=["kd", "at"])
     plan, whole, _ = suite.run("whole")
     store, other = Store(suite.folder / "results"), Store(suite.folder / "elsewhere")
@@ -170,7 +169,7 @@ def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on
                 shutil.copytree(whole.folder(taken), store.folder(taken), dirs_exist_ok=True)
 
     observer = Suspended()
-    suite.run("results", observer=observer)
+    suite.run("results", observer=observer, poll_s=0.01)
     other.release(taken)
     assert store.epochs(taken) == whole.epochs(taken)
     for run_id in plan.runs:

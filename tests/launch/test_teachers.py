@@ -12,14 +12,13 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from bench.data.batches import Viewer
 from bench.data.images import load
-from bench.data.packaged import digits
-from bench.launch.launcher import fetch_data
-from bench.report.tables import outcomes
+from bench.data.views import ViewTransform
+from bench.launch.preparation import fetch_data
+from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
 from bench.terminal.status import describe
-from bench.train.build import build_network
+from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.train.conftest import Bench, cell, document, rows, weights
 
@@ -166,14 +165,14 @@ def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "vgg8", "student": "resnet8"}]
     deep = {"method": "fitnet", "layer": 4, "label": "deep"}
     plan, store, _ = bench(methods=[deep], pairs=pairs, training=ONE_EPOCH).run(only=["deep"])
-    found = {outcome.cell.label: outcome for outcome in outcomes(plan, store)}["deep"]
+    found = {one.label: one for one in results_frame(plan, store).primary}["deep"]
     assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
 
 
 def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench):
     pairs, data = [{"teacher": HOOKED, "student": HOOKED}], {"name": "digits", "resize": 32, "train_per_class": 2}
     plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, data=data, training=ONE_EPOCH).run()
-    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
     run = cell(plan, "AT").runs[0]
     assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
 
@@ -181,15 +180,15 @@ def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench)
 def test_a_method_that_cannot_serve_a_pair_gets_a_reason_and_no_training(bench):
     pairs = [{"teacher": "wrn_16_2", "student": "wrn_16_1"}]
     plan, store, observer = bench(methods=["fsp", "kd"], pairs=pairs, training=ONE_EPOCH).run()
-    outcome = next(one for one in outcomes(plan, store) if one.cell.label == "FSP")
-    assert (outcome.status, "FSP needs equal ones" in outcome.reason) == ("inapplicable", True)
-    assert outcome.cell.runs[0].id not in observer.epochs
+    fsp = next(one for one in results_frame(plan, store).primary if one.label == "FSP")
+    assert (fsp.status, "FSP needs equal ones" in fsp.reason) == ("inapplicable", True)
+    assert fsp.cell.runs[0].id not in observer.epochs
 
 
 def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
     hot = {"epochs": 2, "batch_size": 16, "milestones": [1], "lr": 1e30}
     plan, store, _ = bench(methods=["kd", "pkt"], teacher_training=hot).run()
-    found = {one.cell.label: one for one in outcomes(plan, store)}
+    found = {one.label: one for one in results_frame(plan, store).primary}
     assert found["teacher"].status == "diverged"
     assert found["none"].status == "done"
     for label in ("KD", "PKT"):
@@ -199,11 +198,11 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
 
 def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench, tmp_path):
     suite = bench(methods=["kd"], pairs=[{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}])
-    plan, store, observer = suite.run(only=["teacher"], data=digits)
+    plan, store, observer = suite.run(only=["teacher"], few=False)
     (together,) = cell(plan, "teacher").runs
     assert set(together.teachers) <= set(observer.epochs)
     _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
-    images = Viewer(together.data, torch.device("cpu"))(test.images.images)
+    images = ViewTransform(together.data, torch.device("cpu"))(test.images.images)
     mean = torch.zeros(len(test), 10)
     for name in together.teachers:
         network = build_network(plan.runs[name].student, plan.runs[name].data).eval()
@@ -224,7 +223,7 @@ def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
     plan, store, _ = bench(methods=methods, pairs=pairs, training=ONE_EPOCH).run()
     ends = {label: weights(store, cell(plan, label).runs[0].id) for label in ("sum", "half", "mean")}
     assert ends["mean"] == ends["half"] != ends["sum"]
-    assert {outcome.status for outcome in outcomes(plan, store)} == {"done"}
+    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
 
 
 def test_teacher_data_trains_the_teacher_alone(bench, kd):

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
-from bench.train.build import build_lane, build_network, network_shapes
-from bench.train.lane import INITIAL, Lane, Teacher
+from bench.train.build import build_lane
+from bench.train.lane import Lane
+from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import train_epoch
+from bench.train.networks import build_network, network_shapes
 from bench.types import Batch, DataInfo
 from methods import catalog
 from tests.parity.reference import UNPUBLISHED, draw, fill
@@ -77,7 +79,7 @@ def epoch_of_one_batch(lane: Lane, teachers: dict[str, Teacher], one: Batch) -> 
     for _ in train_epoch(teachers, [lane], [one]):
         pass
     assert lane.failure is None, lane.failure
-    means = lane.meter.read()
+    means = lane.learner.meter.read()
     lane.advance()
     return means
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.report import tables as report
+from bench.report.frame import results_frame
 from bench.report.origins import origins
+from bench.report.tables import write_tables
 from bench.store import Store
 from tests.stores import cell_of, plan_of
 
@@ -28,7 +29,7 @@ def test_runs_are_counted_by_commit_machine_and_versions_with_the_days_on_which_
     store.finish(kd[1].id, {key: value for key, value in (MADE | {"host": "old"}).items() if key != "date"})
     common = {"device": "A processor", "threads": "2", "versions": "python 3.12.1, torch 2.9.0"}
     changed = "0123456789abcdef with changes beside it"
-    assert list(origins(plan, store).values()) == [
+    assert list(origins(results_frame(plan, store).records.values()).values()) == [
         {"commit": "0123456789abcdef", "host": "machine7", **common, "date": "2026-01-02 to 2026-01-04", "runs": "3"},
         {"commit": changed, "host": "other", **common, "date": "2026-01-02", "runs": "1"},
         {"commit": "0123456789abcdef", "host": "old", **common, "date": "—", "runs": "1"},
@@ -37,12 +38,12 @@ def test_runs_are_counted_by_commit_machine_and_versions_with_the_days_on_which_
 
 def test_the_markdown_table_ends_in_the_command_that_repeats_it_and_how_it_was_made(tmp_path, store):
     plan = plan_of(tmp_path, "training.epochs=2")
-    report.write(plan, store)
+    write_tables(plan, store)
     path = store.suite_folder(plan.name) / "table.md"
     heading = "## How it was made\n\n```\npython run_suite.py table.yaml\n```\n"
     assert path.read_text().endswith(heading)  # nothing has been made yet
     store.finish(cell_of(plan, "KD").runs[0].id, MADE)
-    report.write(plan, store)
+    write_tables(plan, store)
     head, _, last = path.read_text().split(heading)[1].strip().splitlines()
     assert head == "| commit | host | device | threads | versions | date | runs |"
     facts = ["0123456789abcdef", "machine7", "A processor", "2", "python 3.12.1, torch 2.9.0", "2026-01-02", "1"]

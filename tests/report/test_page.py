@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from bench.cli import main
 from bench.plan import Plan
-from bench.report import page, statistics
-from bench.report import tables as report
+from bench.report import page, statistics_files
+from bench.report.frame import results_frame
+from bench.report.tables import write_tables
 from bench.store import Failure, Store
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
@@ -122,7 +123,7 @@ def written(tmp_path_factory) -> Path:
     (results / "figures").mkdir(parents=True)
     (results / "figures" / "gain.svg").write_text(RED)
     (results / "statistics.csv").write_text(f'method,p\nKD,0.01\nSP,0.2\nAT,\n"{MARKUP}",0.05\n')
-    return page.write(plan, store, report.write(plan, store))
+    return page.write(write_tables(plan, store), store)
 
 
 @pytest.fixture
@@ -334,7 +335,7 @@ def test_thirteen_pairs_fit_across_a_sheet(browser, tmp_path):
     plan, store = plan_of(tmp_path, pairs=pairs, seeds=2), Store(tmp_path / "results")
     finish_all(store, plan, {"teacher": [90.25], "none": [80.25, 81.5], "KD": [85.25, 86.0]})
     context = browser.new_context(viewport=PAPER)
-    found = Opened(context.new_page()).open(page.write(plan, store, report.write(plan, store)))
+    found = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
     assert found.page.locator("#results").bounding_box()["width"] > PAPER["width"]
     found.page.emulate_media(media="print")
     assert found.page.locator("#results").bounding_box()["width"] <= PAPER["width"]
@@ -351,10 +352,10 @@ def test_long_labels_stay_readable_and_printed_numbers_whole(browser, tmp_path, 
     plan = plan_of(tmp_path, methods=["kd", grid], seeds=3)
     for number, cell in enumerate(plan.cells):
         finish(store, cell, [70.123 - number / 7, 71.234 + number / 3, 71.987 + number / 9])
-    found = report.write(plan, store)
-    statistics.write(plan, store, found)
+    frame = write_tables(plan, store)
+    statistics_files.write(frame, store)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = Opened(context.new_page()).open(page.write(plan, store, found))
+    opened = Opened(context.new_page()).open(page.write(frame, store))
     lines = "e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; }"
     labels = opened.page.locator("#results tbody th").all()
     assert max(label.evaluate(lines) for label in labels) <= 2
@@ -375,7 +376,7 @@ def test_the_numbers_beside_a_curve_are_seen_whole_however_large(browser, tmp_pa
     store.write_epochs(run.id, [{"stage": "main", "epoch": n, "loss": 10.0 ** (4 * n)} for n in (1, 2, 3)])
     store.fail(run.id, Failure("diverged", "the loss is not finite in epoch 4"))
     context = browser.new_context()
-    opened = Opened(context.new_page()).open(page.write(plan, store, report.write(plan, store)))
+    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
     opened.page.locator("#results tbody tr", has_text="KD").locator(".cell").click()
     texts = opened.page.locator("dialog svg text[text-anchor=end]").all()
     assert "1e+12" in [text.text_content() for text in texts]
@@ -392,7 +393,7 @@ def data_of(html: str) -> dict:
 
 
 def rendered(plan: Plan, store: Store) -> str:
-    return page.render(plan, store, report.outcomes(plan, store))
+    return page.render(results_frame(plan, store), store)
 
 
 def test_a_suite_that_was_never_run_has_a_page(tmp_path, store):
@@ -456,7 +457,7 @@ def test_of_two_networks_that_train_together_each_has_its_own_curves_and_best_ep
     best = {"epoch": 1, "peer_epoch": 2, **both}
     store.finish(run.id, MADE | {"metrics": both, "best": best, "epochs": 2, "wall_s": 2.0})
     context = browser.new_context()
-    opened = Opened(context.new_page()).open(page.write(plan, store, report.write(plan, store)))
+    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
     opened.page.locator("#results tbody tr", has_text="KD (teacher)").locator(".cell").click()
     assert "60.00 (epoch 2)" in opened.window
     told = [one.get_attribute("aria-label") for one in opened.page.locator("dialog svg[role=img]").all()]

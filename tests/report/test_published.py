@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from bench.plan import Plan, build
-from bench.report.published import published, table
+from bench.report.published import published
 from bench.suite import load
+from bench.suite.published import published_tables
 from tests.stores import METHODS, plan_of
 
 SUITES = Path(__file__).parents[2] / "suites"
@@ -22,7 +23,7 @@ def shipped(name: str) -> Plan:
     [("cifar100_similar_arch", "1"), ("cifar100_different_arch", "2"), ("imagenet", "3"), ("transfer", "4")],
 )
 def test_every_number_of_a_published_table_finds_its_row_in_the_suite(name, number):
-    assert sorted(published(shipped(name)).values()) == sorted(table(number).values())
+    assert sorted(published(shipped(name)).values()) == sorted(published_tables()[number].values())
 
 
 def test_the_errors_of_the_published_imagenet_table_are_accuracies_at_their_rows():

@@ -8,11 +8,13 @@ import scipy.stats
 
 from bench.cli import main
 from bench.plan import Plan
-from bench.report import statistics
-from bench.report import tables as report
-from bench.report.published import table
-from bench.report.statistics import gain, holm, ranking, relative_improvement
+from bench.report.frame import results_frame
+from bench.report.paper import Improvement, relative_improvement
+from bench.report.statistics import Gain, gain, holm, ranking
+from bench.report.statistics_files import write
+from bench.report.tables import STATISTICS
 from bench.store import Failure, Store
+from bench.suite.published import published_tables
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
 PAIRS = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32)]
@@ -25,14 +27,14 @@ def store(tmp_path):
 
 def rows(plan: Plan, store: Store, statistic: str) -> list[dict[str, str]]:
     """Write the statistics and return statistics.csv's rows of one kind."""
-    statistics.write(plan, store, report.outcomes(plan, store))
+    write(results_frame(plan, store), store)
     with (store.suite_folder(plan.name) / "statistics.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["statistic"] == statistic]
 
 
 def text(plan: Plan, store: Store) -> str:
     """Write the statistics and return statistics.md."""
-    statistics.write(plan, store, report.outcomes(plan, store))
+    write(results_frame(plan, store), store)
     return (store.suite_folder(plan.name) / "statistics.md").read_text(encoding="utf-8")
 
 
@@ -40,7 +42,7 @@ def text(plan: Plan, store: Store) -> str:
 
 
 def test_over_the_published_pairs_crd_improves_on_kd_by_the_papers_57_percent():
-    known = table("1") | table("2")
+    known = published_tables()["1"] | published_tables()["2"]
     pairs = dict.fromkeys(key[:3] for key in known)
     ours, kd, student = ([known[*pair, method, "top1"] for pair in pairs] for method in ("CRD", "KD", "student"))
     found = relative_improvement(ours, kd, student)
@@ -56,7 +58,7 @@ def test_pairs_in_which_the_other_method_is_not_above_the_student_are_left_out_a
 
 
 def test_without_a_pair_that_counts_there_is_no_improvement():
-    assert relative_improvement([75.0], [70.0], [70.0]) == statistics.Improvement(None, None, 0, 1)
+    assert relative_improvement([75.0], [70.0], [70.0]) == Improvement(None, None, 0, 1)
 
 
 def test_the_gain_is_the_mean_difference_with_the_paired_tests_p():
@@ -89,7 +91,7 @@ def test_an_interval_lies_around_its_mean_and_widens_with_the_spread():
 def test_two_seeds_have_a_test_and_no_interval_one_has_neither():
     assert gain([1.0, 2.0], [0.0, 0.5]).interval is None
     assert gain([1.0, 2.0], [0.0, 0.5]).p == pytest.approx(2 * scipy.stats.t.sf(1.25 / 0.25, 1))
-    assert gain([1.0], [0.0]) == statistics.Gain(1, 1.0, None, None)
+    assert gain([1.0], [0.0]) == Gain(1, 1.0, None, None)
 
 
 def test_differences_without_spread_have_neither():
@@ -303,7 +305,7 @@ def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_anothe
 
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
-    files = [store.suite_folder(plan.name) / name for name in report.STATISTICS]
+    files = [store.suite_folder(plan.name) / name for name in STATISTICS]
     run()
     made = [path.read_text(encoding="utf-8") for path in files]
     assert "| KD | 1 | +5.00 | — | — | — |" in made[1]
@@ -314,6 +316,6 @@ def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_anothe
     assert page.read_text(encoding="utf-8") == whole
     (tmp_path / "other").mkdir()
     other = plan_of(tmp_path / "other", methods=["kd", "at"])  # the same suite before a row was taken out
-    statistics.write(other, store, report.outcomes(other, store))
+    write(results_frame(other, store), store)
     run()
     assert [path.read_text(encoding="utf-8") for path in files] == made

@@ -3,15 +3,19 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.plan import Cell, Plan, build
-from bench.report import tables as report
-from bench.report.tables import Outcome, protocol
+from bench.plan import Plan, build
+from bench.report import latex
+from bench.report.caption import protocol
+from bench.report.frame import Frame, results_frame
+from bench.report.tables import write_tables
 from bench.store import Store
 from bench.suite import load
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of, write_suite
@@ -28,7 +32,7 @@ def store(tmp_path):
 
 def table(plan: Plan, store: Store, metric: str = "top1") -> dict[str, dict[str, str]]:
     """Write the tables and return table.csv's rows of one metric, by label; of the first pair, where there are more."""
-    report.write(plan, store)
+    write_tables(plan, store)
     with (store.suite_folder(plan.name) / "table.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
     return {row["label"]: row for row in reversed(rows)}
@@ -36,7 +40,7 @@ def table(plan: Plan, store: Store, metric: str = "top1") -> dict[str, dict[str,
 
 def written(plan: Plan, store: Store, kind: str) -> str:
     """Write the tables and return one as text."""
-    report.write(plan, store)
+    write_tables(plan, store)
     return (store.suite_folder(plan.name) / f"table.{kind}").read_text(encoding="utf-8")
 
 
@@ -571,16 +575,16 @@ def plain_tex(text: str) -> str:
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=24))
 def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
-    assert plain_tex(report.escape_tex(text)) == text.replace("->", "→").replace("—", "---").replace("---", "—")
+    assert plain_tex(latex.escape_tex(text)) == text.replace("->", "→").replace("—", "---").replace("---", "—")
 
 
 @given(st.text(st.characters()))
 def test_latex_is_given_no_character_that_it_cannot_print(text):
-    assert set(report.escape_tex(text)) <= report.PRINTED
+    assert set(latex.escape_tex(text)) <= latex.PRINTED
 
 
 def test_a_character_that_latex_cannot_print_stands_by_its_code_and_a_letter_in_parts_is_put_together():
-    assert report.escape_tex("KD 中 \x1b[31m e\u0301") == "KD U+4E2D U+001B{[}31m é"
+    assert latex.escape_tex("KD 中 \x1b[31m e\u0301") == "KD U+4E2D U+001B{[}31m é"
 
 
 labels = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60).map(lambda t: " ".join(t.split()))
@@ -620,7 +624,7 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
     methods = [{"method": "kd", "label": HOSTILE}, {"method": "at", "label": "[x]"}, {"method": "sp", "label": "*"}]
     plan = plan_of(tmp_path, title=HOSTILE, methods=methods)
     fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
-    fail(store, cell_of(plan, "*"), "failed", "".join(sorted(report.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
+    fail(store, cell_of(plan, "*"), "failed", "".join(sorted(latex.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
     compiled(tmp_path, written(plan, store, "tex"))
 
 
@@ -633,14 +637,20 @@ def test_long_words_of_reasons_and_settings_stay_within_the_line(tmp_path, store
     assert "Overfull" not in compiled(tmp_path, written(plan, store, "tex"))
 
 
-def made_up(cell: Cell, number: int) -> Outcome:
-    """Return an outcome as wide as they get; of some methods one that has a note."""
-    if cell.method == "fsp":
-        return Outcome(
-            cell, "inapplicable", "stage 1 has 16 channels, teacher 32", *({m: [] for m in cell.metrics},) * 2
-        )
-    values = {metric: [70.25 + number % 7, 71.5][: 1 + (cell.method != "ft")] for metric in cell.metrics}
-    return Outcome(cell, "partial" if cell.method == "ft" else "done", "", values, values)
+def made_up(frame: Frame) -> Frame:
+    """Return results as wide as they get; of some methods with a note."""
+    summaries = []
+    for number, one in enumerate(frame.summaries):
+        values = (70.25 + number % 7, 71.5)
+        if one.cell.method == "fsp":
+            one = replace(one, status="inapplicable", reason="stage 1 has 16 channels, teacher 32")
+        elif one.cell.method == "ft":
+            one = replace(one, status="partial", values=values[:1], mean=values[0])
+        else:
+            one = replace(one, status="done", values=values, mean=mean(values), std=stdev(values))
+            one = replace(one, place=number % 3, arrow="↑") if one.is_method else one
+        summaries.append(one)
+    return replace(frame, summaries=summaries)
 
 
 @needs_latex
@@ -648,7 +658,7 @@ def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
     texts = []
     for path in sorted([*SUITES.glob("*.yaml"), *SUITES.glob("small/*.yaml")]):
         plan = build(load(path, METHODS), path, METHODS)
-        texts.append(report.to_latex(plan, [made_up(cell, number) for number, cell in enumerate(plan.cells)]))
+        texts.append(latex.to_latex(made_up(results_frame(plan, Store(tmp_path)))))
     assert len(texts) >= 16
     log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
     assert "Overfull \\hbox" not in log

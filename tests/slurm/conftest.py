@@ -14,7 +14,7 @@ import yaml
 
 from bench.plan import Plan, build
 from bench.store import Store
-from bench.store.store import _started as started
+from bench.store.claims import process_start
 from bench.suite import load
 from methods import catalog
 from tests.train.conftest import document, rows, weights
@@ -42,7 +42,7 @@ class Cluster:
         time.sleep(3)
         log = (FOLDER / "log" / "slurmd.out").open("a")
         daemon = subprocess.Popen(["slurmd", "-D", "-f", self.env["SLURM_CONF"]], stdout=log, stderr=log, env=self.env)
-        (FOLDER / "run" / "slurmd.pid").write_text(f"{daemon.pid} {started(daemon.pid)}\n")
+        (FOLDER / "run" / "slurmd.pid").write_text(f"{daemon.pid} {process_start(daemon.pid)}\n")
 
     def do(self, *words: str) -> str:
         """Return what a command prints."""

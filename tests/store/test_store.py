@@ -28,7 +28,6 @@ from bench.store import (
     Store,
     write_whole,
 )
-from bench.store import store as store_module
 from bench.types import RequestError
 
 RUN = "0123456789abcdef"
@@ -96,7 +95,7 @@ def own_claim(store):
     "name", ["", ".", "..", "../../etc", "0123456789abcde", RUN.upper(), RUN + "\n", RUN + "/x", f"/{RUN}", "x" * 16]
 )
 def test_what_is_no_run_id_names_no_folder(name, store):
-    with pytest.raises(RequestError, match="is no run id: 16 hex digits"):
+    with pytest.raises(RequestError, match=r"is not a run id \(16 hex digits"):
         store.folder(name)
 
 
@@ -220,7 +219,7 @@ def test_the_checkpoint_goes_once_the_record_stands_unless_it_is_kept(keep, stor
 def test_a_damaged_file_is_named(store):
     store.finish(RUN, {})
     (store.folder(RUN) / RECORD).write_text("{")
-    with pytest.raises(RequestError, match=rf"{RUN}/record\.json: is no JSON .* Remove it"):
+    with pytest.raises(RequestError, match=rf"{RUN}/record\.json: is not valid JSON .* Remove it"):
         store.record(RUN)
 
 
@@ -416,8 +415,8 @@ def test_a_process_whose_claim_was_taken_over_writes_nothing_more(own_claim, sto
     assert [path.name for path in store.folder(SPEC.id).iterdir()] == [CLAIM]
 
 
-def test_the_heartbeat_renews_what_is_held_also_after_all_was_released_once(store, monkeypatch):
-    monkeypatch.setattr(store_module, "HEARTBEAT_S", 0.02)
+def test_the_heartbeat_renews_what_is_held_also_after_all_was_released_once(tmp_path):
+    store = Store(tmp_path / "results", heartbeat_s=0.02)
     path = store.folder(RUN) / CLAIM
     for _ in range(3):
         store.claim(RUN)
@@ -426,8 +425,8 @@ def test_the_heartbeat_renews_what_is_held_also_after_all_was_released_once(stor
         store.release(RUN)
 
 
-def test_the_heartbeat_does_not_renew_a_claim_that_was_taken_over(own_claim, store, monkeypatch):
-    monkeypatch.setattr(store_module, "HEARTBEAT_S", 0.02)
+def test_the_heartbeat_does_not_renew_a_claim_that_was_taken_over(own_claim, tmp_path):
+    store = Store(tmp_path / "results", heartbeat_s=0.02)
     store.claim(RUN)
     write_claim(store, replace(own_claim, machine="elsewhere", token="other"))
     os.utime(store.folder(RUN) / CLAIM, (0, 0))
@@ -435,8 +434,8 @@ def test_the_heartbeat_does_not_renew_a_claim_that_was_taken_over(own_claim, sto
     assert (store.folder(RUN) / CLAIM).stat().st_mtime == 0
 
 
-def test_the_heartbeat_ends_when_nothing_is_held(store, monkeypatch):
-    monkeypatch.setattr(store_module, "HEARTBEAT_S", 0.02)
+def test_the_heartbeat_ends_when_nothing_is_held(tmp_path):
+    store = Store(tmp_path / "results", heartbeat_s=0.02)
     before = set(threading.enumerate())
     store.claim(RUN)
     store.claim(RUN[::-1])

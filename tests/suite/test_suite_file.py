@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import plan
-from bench.suite import json_schema, load, rows
-from bench.suite.document import LARGEST_FILE
+from bench.suite import load, rows
+from bench.suite.json_schema import json_schema
+from bench.suite.yaml_positions import LARGEST_FILE
+from bench.tasks import TASKS
 from bench.types import RequestError
 from tests.stores import METHODS, SUITE, write_suite
 
@@ -65,13 +67,13 @@ UNKNOWN = {
     "teacher_data": ({"teacher_data": "cifar"}, "teacher_data: unknown data set 'cifar'. Did you mean 'cifar10'?"),
     "network of a rate": (
         {"lr_by_network": {"MobileNetV3": 0.01}},
-        "lr_by_network: unknown network 'MobileNetV3'. Did you mean 'MobileNetV2'?",
+        "lr_by_network.MobileNetV3: unknown network 'MobileNetV3'. Did you mean 'MobileNetV2'?",
     ),
     "published table": (
         {"published": {"source": "x", "table": 99}},
         "published.table: unknown table 99. Known: 1, 10,",
     ),
-    "task": ({"task": "compresion"}, "task: found \"compresion\": must be 'compression'"),
+    "task": ({"task": "compresion"}, "task: unknown task 'compresion'. Did you mean 'compression'? Known:"),
     "precision": ({"training": {"precision": "fp61"}}, "training.precision: found \"fp61\": must be 'fp32'"),
     "augmentation": (
         {"data": DATA | {"augment": "flip"}},
@@ -101,6 +103,14 @@ UNKNOWN = {
     "key beside a method": (
         {"methods": [{"method": "crd", "kdd": 1.0}]},
         "methods[0]: crd has no parameter 'kdd'. Did you",
+    ),
+    "key of one of several teachers": (
+        {"pairs": [{"teachers": [{"network": "resnet14", "chekpoint": "x"}], "student": "resnet8"}]},
+        "pairs[0].teachers[0].chekpoint: unknown key 'chekpoint'. Did you mean 'checkpoint'? Known: accuracy,",
+    ),
+    "kind of evaluation": (
+        {"evaluations": [{"kind": "prob", "data": DATA}]},
+        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, probe, segmentation",
     ),
     "key beside terms": (
         {"methods": [{"terms": ["at", "sp"], "lable": "x"}]},
@@ -139,10 +149,26 @@ WRONG = {
     "methods left blank": ({"methods": ""}, "methods: found null: must be a list"),
     "method that is a list": ({"methods": [["kd"]]}, 'methods[0]: found ["kd"]: must be a mapping of keys to values'),
     "empty terms": ({"methods": [{"terms": []}]}, "methods[0].terms: found []: must hold at least 1 item(s)"),
-    "none among terms": ({"methods": [{"terms": ["none", "kd"]}]}, "methods[0]: 'none' cannot be one of several terms"),
+    "none among terms": (
+        {"methods": [{"terms": ["none", "kd"]}]},
+        "methods[0].terms[0]: 'none' cannot be one of several terms",
+    ),
     "terms beside a method": (
         {"methods": [{"method": "kd", "terms": ["at"]}]},
-        "methods[0]: with 'terms', each term has",
+        "methods[0]: 'method' is not allowed beside 'terms'. With 'terms', each term has",
+    ),
+    "parameter beside terms": (
+        {"methods": [{"terms": ["kd", "at"], "temperature": 2.0}]},
+        "methods[0]: unknown key 'temperature'. Did you mean 'kd_temperature'? Known: combine, kd, kd_temperature, "
+        "label, task_weight, terms. With 'terms', each term has its own method, weight and parameters",
+    ),
+    "value of one of several terms": (
+        {"methods": [{"terms": ["at", {"method": "kd", "weight": -1.0}]}]},
+        "methods[0].terms[1].weight: found -1.0: must be greater than or equal to 0",
+    ),
+    "term without a method": (
+        {"methods": [{"terms": [{"metod": "kd"}]}]},
+        "methods[0].terms[0]: names no method: write {method: NAME}; found 'metod'",
     ),
     "none with a weight": (
         {"methods": [{"method": "none", "weight": 2.0}]},
@@ -228,7 +254,7 @@ WRONG = {
     "no seeds": ({"seeds": 0}, "seeds: found 0: must be greater than or equal to 1"),
     "half a seed": ({"seeds": 1.5}, "seeds: found 1.5: must be a whole number or a list"),
     "empty seeds": ({"seeds": []}, "seeds: found []: must hold at least 1 item(s)"),
-    "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same seed twice"),
+    "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same number twice: 1"),
     "seeds without end": ({"seeds": 10**12}, "seeds: found 1000000000000: must be less than or equal to 1000"),
     "seeds in words": ({"seeds": [1, "b"]}, 'seeds[1]: found "b": must be a whole number'),
     "teacher_seeds": ({"teacher_seeds": "pair"}, "teacher_seeds: found \"pair\": must be 'fixed' or 'paired'"),
@@ -388,20 +414,20 @@ HOSTILE = {
     "a comment": ("# nothing\n", ": found an empty file, not a mapping of keys to values"),
     "a list": ("- a\n", ": found one list, not a mapping of keys to values"),
     "a word": ("words\n", ": found one str, not a mapping of keys to values"),
-    "broken YAML": ("a: [1,\n", ": is no YAML of plain data: while parsing a flow node"),
-    "a tab": ("a:\n\t- x\n", ": is no YAML of plain data: while scanning"),
-    "two documents": ("a: 1\n---\nb: 2\n", ": is no YAML of plain data: expected a single document"),
+    "broken YAML": ("a: [1,\n", ": is not YAML of plain data: while parsing a flow node"),
+    "a tab": ("a:\n\t- x\n", ": is not YAML of plain data: while scanning"),
+    "two documents": ("a: 1\n---\nb: 2\n", ": is not YAML of plain data: expected a single document"),
     "a Python object": (
         'title: !!python/object/apply:os.system ["touch hacked"]\n',
-        ": is no YAML of plain data: could not determine a constructor for the tag",
+        ": is not YAML of plain data: could not determine a constructor for the tag",
     ),
     "a Python name": (
         "title: !!python/name:os.system\n",
-        ": is no YAML of plain data: could not determine a constructor",
+        ": is not YAML of plain data: could not determine a constructor",
     ),
     "an object of the reader's own": (
         "!!python/object:bench.suite.Suite {}\n",
-        ": is no YAML of plain data: could not",
+        ": is not YAML of plain data: could not",
     ),
     "an alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
@@ -414,19 +440,19 @@ HOSTILE = {
     "deep nesting of mappings": (f"a: {'{a: ' * 3000}{'}' * 3000}\n", ": is nested too deeply"),
     "a key twice": ("title: x\ndata: y\ntitle: z\n", ":3: title: the same key twice, first at table.yaml:1"),
     "an inner key twice": ("training: {lr: 1.0,\n  lr: 2.0}\n", ":2: training.lr: the same key twice, first at"),
-    "a list as a key": ("? [a, b]\n: 3\n", ": is no YAML of plain data: while constructing a mapping"),
+    "a list as a key": ("? [a, b]\n: 3\n", ": is not YAML of plain data: while constructing a mapping"),
     "a tag at odds with its value": (
         "seeds: !!int x\n",
-        ": a value is not what its tag says: invalid literal for int()",
+        ": a value does not fit its tag: invalid literal for int()",
     ),
-    "a time that is none": ("seeds: !!timestamp x\n", ": a value is not what its tag says"),
+    "a time that is none": ("seeds: !!timestamp x\n", ": a value does not fit its tag"),
     "a number of ten thousand digits": (
         f"seeds: {'9' * 10_000}\n",
-        ": a value is not what its tag says: Exceeds the limit",
+        ": a value does not fit its tag: Exceeds the limit",
     ),
-    "half a character": ('title: x\nseeds: "\\ud800"\n', ':2: found "\\ud800": control characters have no place here'),
-    "an escape sequence": ('title: "\\e[2J"\n', ':1: found "\\u001b[2J": control characters have no place here'),
-    "an escape sequence as a key": ('"\\e[2J": x\n', ':1: found "\\u001b[2J": control characters have no place here'),
+    "half a character": ('title: x\nseeds: "\\ud800"\n', ':2: found "\\ud800": control characters are not allowed'),
+    "an escape sequence": ('title: "\\e[2J"\n', ':1: found "\\u001b[2J": control characters are not allowed'),
+    "an escape sequence as a key": ('"\\e[2J": x\n', ':1: found "\\u001b[2J": control characters are not allowed'),
 }
 
 
@@ -495,14 +521,14 @@ SETS = {
     "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text to YAML: write 0.0005',
     "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
     "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
-    "pairs.x=1": "--set pairs.x=1: 'pairs' is no mapping in the suite file; set all of it: --set 'pairs=...'",
+    "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set all of it: --set 'pairs=...'",
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
-    "title=a: b: c": "--set title=a: b: c: is no YAML of plain data: mapping values are not allowed here",
-    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is no YAML of plain data",
-    "title=*a": "--set title=*a: is no YAML of plain data: found undefined alias 'a'",
+    "title=a: b: c": "--set title=a: b: c: is not YAML of plain data: mapping values are not allowed here",
+    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is not YAML of plain data",
+    "title=*a": "--set title=*a: is not YAML of plain data: found undefined alias 'a'",
     "title=&a [*a]": "--set title=&a [*a]: is nested too deeply",
-    "seeds=!!int x": "--set seeds=!!int x: a value is not what its tag says",
+    "seeds=!!int x": "--set seeds=!!int x: a value does not fit its tag",
     "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",
 }
 
@@ -693,8 +719,24 @@ def test_whatever_a_file_reads_it_is_refused_in_words(tmp_path_factory, text):
 
 
 def test_the_committed_schema_is_current():
-    """Write it again with `python -m bench.suite.schema > suites/suite.schema.json`."""
+    """Write it again with `python -m bench.suite.json_schema > suites/suite.schema.json`."""
     assert json.loads((SUITES / "suite.schema.json").read_text(encoding="utf-8")) == json_schema()
+
+
+def test_every_property_of_the_schema_has_a_description():
+    described = {}
+    for name, model in json_schema()["$defs"].items():
+        for shape in model.get("anyOf", [model]):
+            properties = shape.get("properties", {})
+            described |= {f"{name}.{key}": value.get("description", "") for key, value in properties.items()}
+    assert len(described) > 100
+    assert [name for name, text in described.items() if len(text.split()) < 3] == []
+
+
+def test_the_schema_lists_the_tasks_that_there_are():
+    models = json_schema()["$defs"]
+    tasks = models["Suite"]["properties"]["task"]["enum"]
+    assert {*tasks, *models["EvaluationEntry"]["properties"]["kind"]["enum"]} == {*TASKS, "transfer"}
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.rglob("*.yaml")), ids=lambda path: path.stem)

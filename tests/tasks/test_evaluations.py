@@ -9,13 +9,12 @@ from skimage.measure import block_reduce
 from sklearn.linear_model import LogisticRegression
 
 from bench.data import images
-from bench.data.batches import Viewer
-from bench.data.packaged import digits
+from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.store import Failure, Store
 from bench.train import loop as train
-from bench.train.build import backbone_data, build_network
+from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
 
@@ -60,7 +59,7 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return all images of a split of a run's data, 0 to train and 1 to test, as the network sees them, and labels."""
     part = images.load(run.data, store.root, CPU, workers=0)[split]
     stored = next(part.images.batches([torch.arange(len(part))]))
-    return Viewer(run.data, CPU)(stored), part.targets
+    return ViewTransform(run.data, CPU)(stored), part.targets
 
 
 def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
@@ -68,7 +67,7 @@ def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
     probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
     suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
-    plan, store, _ = suite.run(only=["none"], data=digits)
+    plan, store, _ = suite.run(only=["none"], few=False)
 
     def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
         view, targets = everything(run, store, split)
@@ -200,7 +199,10 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
         ({"from": {"suite": "judged"}}, r"judged\.yaml is a suite of task transfer"),
         ({"evaluations": [{"data": DATA, "stages": [4]}]}, r"resnet8 has no stage 4: it has 4, counted from 0"),
         ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
-        ({"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]}, r"'stages' is for probes"),
+        (
+            {"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]},
+            r"'stages' is for kind: probe; finetune reads",
+        ),
         ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
         ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
     ],

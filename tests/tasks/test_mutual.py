@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.data.packaged import digits
-from bench.launch.launcher import unserved
+from bench.launch.preparation import unserved
 from bench.plan import Plan, cohorts
-from bench.report import tables as report
+from bench.plan.entry import ENTRY, entry
+from bench.report.frame import results_frame
+from bench.report.markdown import to_markdown
 from bench.store import Store
 from bench.suite import load
-from bench.terminal.status import repetition
-from bench.train.build import build_lane, build_network
+from bench.train.build import build_lane
+from bench.train.lane import Lane
 from bench.train.loop import evaluate, train_epoch
-from bench.train.mutual import MutualLane
+from bench.train.networks import build_network
 from bench.types import Batch, RequestError
 from tests.train.conftest import CPU, Bench, cell, document, rows, weights
 
@@ -66,17 +67,17 @@ def listens(tmp_path):
     return path
 
 
-def lane_of(suite: Bench, label: str = "DML") -> tuple[MutualLane, TrainingData]:
+def lane_of(suite: Bench, label: str = "DML") -> tuple[Lane, TrainingData]:
     """Return a row's lane at its start, and its training set."""
     run = cell(suite.plan(), label).runs[0]
     train, _ = images.load(run.data, suite.folder, CPU, workers=0)
     data = TrainingData(run.data, train, CPU, run.data)
     lane = build_lane(run, {}, data.info, suite.methods, CPU)
-    assert isinstance(lane, MutualLane)
+    assert lane.learners.keys() == {"student", "peer"}
     return lane, data
 
 
-def batches(lane: MutualLane, data: TrainingData, first: int = 0) -> list[Batch]:
+def batches(lane: Lane, data: TrainingData, first: int = 0) -> list[Batch]:
     return list(data.epoch(lane.spec.seed, *lane.clock, lane.schedule.batch_size, first))
 
 
@@ -91,7 +92,7 @@ def assert_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> None:
 def test_steps_are_those_written_by_hand(mutual):
     training = {"epochs": 2, "batch_size": 16, "lr": 0.05, "weight_decay": 1e-3, "milestones": []}
     lane, data = lane_of(mutual(training=training, lr_by_network={"resnet14": 0.01}))
-    student, peer = copy.deepcopy(lane.student), copy.deepcopy(lane.peer.student)
+    student, peer = copy.deepcopy(lane.student), copy.deepcopy(lane.networks["peer"])
     optimizers = [
         torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=1e-3)
         for network, lr in ((student, 0.05), (peer, 0.01))
@@ -107,7 +108,7 @@ def test_steps_are_those_written_by_hand(mutual):
             (F.cross_entropy(own, batch.targets) + kd).backward()
         for optimizer in optimizers:
             optimizer.step()
-    for ours, by_hand in ((lane.student, student), (lane.peer.student, peer)):
+    for ours, by_hand in ((lane.student, student), (lane.networks["peer"], peer)):
         for one, other in zip(ours.parameters(), by_hand.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
@@ -125,7 +126,7 @@ def test_no_gradient_reaches_the_network_that_is_listened_to(mutual, listens):
 
 def test_networks_start_as_they_would_alone(mutual):
     lane, _ = lane_of(mutual())
-    for name, network in {"student": lane.student, "peer": lane.peer.student}.items():
+    for name, network in lane.networks.items():
         alone = build_network(getattr(lane.spec, name), lane.spec.data, lane.spec.seed)
         assert_equal(parameters(network), parameters(alone))
 
@@ -135,12 +136,12 @@ def test_two_equal_networks_do_not_start_equal(mutual):
     alone = build_network(lane.spec.student, lane.spec.data, lane.spec.seed)
     assert_equal(parameters(lane.student), parameters(alone))
     view = batches(lane, data)[0].images
-    assert not torch.allclose(lane.student(view), lane.peer.student(view), atol=0.01)
+    assert not torch.allclose(lane.student(view), lane.networks["peer"](view), atol=0.01)
 
 
 def test_adapters_of_the_two_directions_do_not_start_equal(mutual):
     lane, _ = lane_of(mutual(pairs=TWINS, methods=[CRD]), "CRD+KD")
-    own, peers = (side.terms[0].distiller for side in (lane, lane.peer))
+    own, peers = (learner.terms[0].distiller for learner in lane.learners.values())
     assert not torch.equal(own.student_head.weight, peers.student_head.weight)
     assert not torch.equal(own.student_bank, peers.student_bank)
 
@@ -163,7 +164,7 @@ def test_a_lane_goes_on_from_a_checkpoint_within_an_epoch_with_the_same_bits(mut
     assert again.read() == lane.read()
     for one, other in zip(again.networks.values(), lane.networks.values(), strict=True):
         assert_equal(list(one.state_dict().values()), list(other.state_dict().values()))
-    for one, other in ((again, lane), (again.peer, lane.peer)):
+    for one, other in zip(again.learners.values(), lane.learners.values(), strict=True):
         assert_equal([*one.terms[0].distiller.buffers()], [*other.terms[0].distiller.buffers()])
 
 
@@ -206,8 +207,8 @@ def test_a_lane_whose_peer_breaks_leaves_and_the_others_go_on_unchanged(mutual, 
 
 def test_the_table_has_a_row_for_each_network_with_the_accuracy_of_its_weights(mutual):
     suite = mutual()
-    plan, store, _ = suite.run(only=["DML"], data=digits)
-    table = {(row["label"], row["metric"]): row["mean"] for row in report.rows(plan, report.outcomes(plan, store))}
+    plan, store, _ = suite.run(only=["DML"], few=False)
+    table = {(one.label, one.metric): one.mean for one in results_frame(plan, store).summaries}
     (run,) = cell(plan, "DML").runs
     assert cell(plan, "DML (teacher)").runs == (run,)
     assert run.peer is not None
@@ -233,7 +234,7 @@ def test_networks_are_ranked_among_their_own(mutual):
     plan, store = suite.plan(), Store(suite.folder / "results")
     finish(store, plan, "DML", 70.0, 91.0)
     finish(store, plan, "CRD+KD", 71.0, 90.0)
-    lines = report.to_markdown(plan, report.outcomes(plan, store)).splitlines()
+    lines = to_markdown(results_frame(plan, store)).splitlines()
     told = [line for line in lines if line.startswith(("| DML", "| CRD"))][:4]  # last epochs; the best ones follow
     assert told == [
         "| DML | <u>70.00 (1)</u> |",
@@ -284,11 +285,11 @@ def test_a_method_must_serve_both_directions_and_the_reason_names_the_one_it_can
 REFUSED = {
     "a checkpoint": (
         {"pairs": [{"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}]},
-        "pairs[0]: in mutual learning the teacher is trained too: leave its weights out",
+        "pairs[0]: with task mutual, the teacher is trained too: leave its weights out",
     ),
     "several teachers": (
         {"pairs": [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]},
-        "pairs[0]: in mutual learning two networks train together: name one 'teacher'",
+        "pairs[0]: with task mutual, two networks train together: name one 'teacher'",
     ),
     "other data": (
         {"teacher_data": {"name": "digits", "resize": 32}},
@@ -313,13 +314,12 @@ def test_what_mutual_learning_has_no_use_for_is_refused(mutual, case):
 @pytest.mark.parametrize("rates", [{}, {"resnet14": 0.01}])
 def test_what_show_says_to_repeat_a_run_plans_that_run(mutual, rates):
     suite = mutual(methods=[CRD], lr_by_network=rates, seeds=[3])
-    plan, store = suite.plan(), Store(suite.folder / "results")
-    finish(store, plan, "CRD+KD", 70.0, 90.0)
+    plan = suite.plan()
     (run,) = cell(plan, "CRD+KD").runs
-    text, _, command = repetition(store, run).partition("\npython run_suite.py ")
+    text = entry(plan, run)[ENTRY]
     again = Bench(suite.folder, yaml.safe_load(text), name="again").plan()
     assert run.id in again.runs
-    assert "--only 'crd+kd'" in command
+    assert text.startswith("# options: --only crd+kd\n")
 
 
 def test_both_networks_train_in_bf16(mutual):

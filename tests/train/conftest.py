@@ -1,22 +1,28 @@
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from bench.data.arrays import Arrays
-from bench.data.packaged import PACKAGED
-from bench.launch.launcher import Launcher, Settings
+from bench.data import images
+from bench.data.batches import TrainingData
+from bench.launch.launcher import Launcher
+from bench.launch.work import Work
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
+from bench.train.build import build_lane
+from bench.train.learner import Teacher
+from bench.train.networks import build_network, network_shapes
 from methods import catalog
-from tests.few import few_digits
+from tests.few import use_few_digits
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})
+
+
 CPU = torch.device("cpu")
 
 
@@ -49,42 +55,53 @@ class Bench:
     def plan(self) -> Plan:
         return build(load(self.path, self.methods), self.path, self.methods)
 
+    def work(self, results: str = "results", only: Sequence[str] | None = None, **settings: object) -> Work:
+        """Return all runs of the plan, or those with the given labels and what they need, as work for the CPU."""
+        plan = self.plan()
+        cells = [cell for cell in plan.cells if only is None or cell.label in only]
+        wanted = plan.with_needs(run for cell in cells for run in cell.runs)
+        return Work(
+            plan,
+            runs=tuple(run.id for run in wanted),
+            results=self.folder / results,
+            data=self.folder / "data",
+            write_tables=no_tables,
+            plugins=tuple(self.plugins),
+            **{"device": "cpu", **settings},
+        )
+
     def run(
         self,
         results: str = "results",
         only: Sequence[str] | None = None,
-        device: torch.device = CPU,
         observer: Silent | None = None,
-        data: Callable[[], Arrays] = few_digits,
+        few: bool = True,
         teachers: Store | None = None,
+        **settings: object,
     ) -> tuple[Plan, Store, Silent]:
-        """Train all runs of the plan, or those with the given labels and what they need.
+        """Train that work.
 
         Args:
             results: the store's folder, below the suite's.
             only: labels of rows.
-            device: where to train.
             observer: is told of the epochs.
-            data: what reads the digits.
+            few: whether to evaluate on few digits.
             teachers: a store that has the teachers already: they are copied.
+            settings: others of the work.
         """
-        plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
+        work, observer = self.work(results, only, **settings), observer or Silent()
         if teachers is not None:
-            for name in {name for run in plan.runs.values() for name in run.teachers}:
-                shutil.copytree(teachers.folder(name), store.folder(name))
-        cells = [cell for cell in plan.cells if only is None or cell.label in only]
-        wanted = plan.with_needs(run for cell in cells for run in cell.runs)
-        settings = Settings(
-            device,
-            self.folder / "data",
-            plan.suite.threads,
-            workers=0,
-            checkpoint_minutes=plan.suite.slurm.checkpoint_minutes,
-        )
+            for name in {name for run in work.plan.runs.values() for name in run.teachers}:
+                shutil.copytree(teachers.folder(name), work.results / "runs" / name)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(PACKAGED, "digits", data)
-            Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
-        return plan, store, observer
+            if few:
+                use_few_digits(patch)
+            Launcher(work).run(observer)
+        return work.plan, Store(work.results), observer
+
+
+def no_tables(plan: Plan, store: Store) -> None:
+    """Write no tables."""
 
 
 def document(**changes: object) -> dict:
@@ -94,9 +111,35 @@ def document(**changes: object) -> dict:
         "data": {"name": "digits", "resize": 32, "train_per_class": 5},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
+        "workers": 0,
         "threads": 1,  # two would wait for each other where a test runs two processes
         "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "evaluate_every": 2},
     } | changes
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a way to make a suite: `bench(methods=["kd"], seeds=2)`."""
+    return lambda plugins=(), **changes: Bench(tmp_path, document(**changes), plugins)
+
+
+@pytest.fixture
+def cohort(bench):
+    """Return a way to make a cohort at its start: its lanes by method, training data, teachers and test split."""
+
+    def make(device: torch.device = CPU, **changes: object):
+        suite = bench(**{"methods": ALL, **changes})
+        plan = suite.plan()
+        run = cell(plan, "teacher").runs[0]
+        network = build_network(run.student, run.data).to(device).to(memory_format=torch.channels_last)
+        teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
+        train, test = images.load(run.data, suite.folder, device, workers=0)
+        data = TrainingData(run.data, train, device, run.data)
+        runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
+        lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
+        return lanes, data, teachers, test
+
+    return make
 
 
 def cell(plan: Plan, label: str):

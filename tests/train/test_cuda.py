@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bench.cost import peak_bytes
-from bench.train.lane import MAIN
+from bench.cost.measure import peak_bytes
+from bench.train.learner import MAIN
 from bench.train.loop import evaluate, teacher_features, train_epoch
 from bench.train.precision import set_products
 from tests.train.conftest import cell
@@ -30,7 +30,7 @@ def losses(cohort, device: str, precision: str = "fp32") -> dict[str, float]:
     for _ in train_epoch(teachers, list(lanes.values()), batches):
         pass
     assert {label: lane.failure for label, lane in lanes.items() if lane.failure} == {}
-    return {label: lane.meter.read()["loss"] for label, lane in lanes.items()}
+    return {label: lane.learner.meter.read()["loss"] for label, lane in lanes.items()}
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("tf32", 0.02), ("bf16", 0.05)])

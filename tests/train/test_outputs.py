@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from bench.data.batches import Viewer
 from bench.data.images import ResidentImages, Split
+from bench.data.views import ViewTransform
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import loop as train
-from bench.train.build import build_network
+from bench.train.networks import build_network
 from bench.train.outputs import COMPARED, Moments, gram, outputs
 from tests.train.conftest import cell
 
@@ -39,7 +39,7 @@ def answered(network, split):
 def features(network, split):
     """Return the features of all images at once."""
     with torch.no_grad():
-        return network.features(Viewer(DATA, CPU)(split.images.images))
+        return network.features(ViewTransform(DATA, CPU)(split.images.images))
 
 
 def test_the_correlation_is_numpys_over_all_images(answered, features):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.train.lane import MAIN
+from bench.train.learner import MAIN
 from bench.train.loop import teacher_features, train_epoch
 from bench.train.precision import as_float32, set_products
 from bench.types import Features
@@ -44,7 +44,7 @@ def test_the_networks_run_in_bfloat16_and_their_weights_stay_float32(cohort):
     lane = lanes["none"]
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
     lane.begin_epoch()
-    assert {stage.dtype for stage in lane._student_features(batch).stages} == {torch.bfloat16}
+    assert {stage.dtype for stage in lane.learner.features(batch).stages} == {torch.bfloat16}
     features = teacher_features(teachers, [lanes["KD"]], batch.images)
     assert {stage.dtype for one in features.values() for stage in one.stages} == {torch.bfloat16}
     assert {p.dtype for p in lane.student.parameters()} == {torch.float32}
@@ -70,7 +70,7 @@ def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
         for _ in train_epoch(teachers, list(lanes.values()), [batch]):
             pass
         assert {label for label, lane in lanes.items() if lane.failure} == set()
-        losses[precision] = {label: lane.meter.read()["loss"] for label, lane in lanes.items()}
+        losses[precision] = {label: lane.learner.meter.read()["loss"] for label, lane in lanes.items()}
     assert losses["bf16"] != losses["fp32"]
     for label, loss in losses["fp32"].items():
         assert losses["bf16"][label] == pytest.approx(loss, rel=0.05), label

@@ -7,9 +7,12 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.data.batches import TrainingData, Viewer
-from bench.spec import METRICS, Schedule
-from bench.train.lane import INITIAL, MAIN, Clock, Lane, learning_rate
+from bench.data.batches import TrainingData
+from bench.data.views import ViewTransform
+from bench.spec import Schedule
+from bench.tasks import TASKS
+from bench.train.lane import Clock, Lane
+from bench.train.learner import INITIAL, MAIN, learning_rate
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
 from methods import _banks
 from tests.train.conftest import cell, rows
@@ -37,7 +40,7 @@ def test_the_optimizer_follows_the_schedule(cohort):
     seen = []
     while not lane.done:
         epoch([lane], data, teachers)
-        seen.append(lane.optimizer.param_groups[0]["lr"])
+        seen.append(lane.learner.optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([0.05, 0.005])
 
 
@@ -83,7 +86,7 @@ def test_the_main_stage_starts_with_momentum_from_zero(cohort):
     lanes, data, teachers, _ = cohort(methods=["ab"])
     lane = lanes["AB"]
     epoch([lane], data, teachers)
-    assert not lane.optimizer.state
+    assert not lane.learner.optimizer.state
 
 
 def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
@@ -99,7 +102,7 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
     found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
     with torch.no_grad():
         images = next(test.images.batches([torch.arange(len(test))]))
-        logits = network.eval()(Viewer(data.spec, torch.device("cpu"))(images))
+        logits = network.eval()(ViewTransform(data.spec, torch.device("cpu"))(images))
     for k in (1, 5):
         wanted = 100 * top_k_accuracy_score(test.targets, logits, k=k, labels=range(10))
         assert found[f"top{k}"] == pytest.approx(wanted, abs=0.12)  # one of 897 images may stand on the edge
@@ -108,7 +111,7 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
 def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
     said = [(1, 50.0, 60.0), (2, 90.0, 91.0), (3, 80.0, 95.0)]
     history = [{"stage": "main", "epoch": e, "top1": one, "top5": five, "wall_s": 1.0} for e, one, five in said]
-    found = summary(history, ("top1", "top5"))
+    found = summary(history, TASKS["compression"])
     assert found["metrics"] == {"top1": 80.0, "top5": 95.0}
     assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 91.0}
 
@@ -116,7 +119,7 @@ def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
 def test_each_of_two_networks_has_a_best_epoch_of_its_own():
     row = {"stage": "main", "wall_s": 1.0, "top5": 99.0, "peer_top5": 98.0}
     history = [row | {"epoch": 1, "top1": 70.0, "peer_top1": 60.0}, row | {"epoch": 2, "top1": 65.0, "peer_top1": 80.0}]
-    best = summary(history, METRICS["mutual"])["best"]
+    best = summary(history, TASKS["mutual"])["best"]
     assert best == {
         **{"epoch": 1, "top1": 70.0, "top5": 99.0},
         **{"peer_epoch": 2, "peer_top1": 80.0, "peer_top5": 98.0},

@@ -1,0 +1,44 @@
+"""From a suite's choice of data to its specification, as far as it can be told without reading images. No torch."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.data import resolve
+from bench.plan.model import Sources
+from bench.spec import DataSpec, canonical
+from bench.suite import DataEntry
+from bench.types import RequestError
+
+
+def resolved(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataSpec:
+    """Return the specification of data; an image folder's relative path counts from the suite file.
+
+    Args:
+        choice: what the suite says.
+        path: the suite file.
+        key: where in it.
+        sources: what is remembered of image folders that are gone.
+
+    Raises:
+        RequestError: an image folder is missing, or lacks what it needs.
+    """
+    if choice.path is None:
+        return resolve(choice)
+
+    def look() -> dict[str, Any]:
+        folder = path.parent.resolve() / os.path.expanduser(str(choice.path))
+        try:
+            spec = resolve(choice.model_copy(update={"path": str(folder)}))
+        except RequestError as error:
+            raise RequestError(f"{path}: {key}: {error}") from None
+        return {**spec.model_dump(mode="json"), "path": str(spec.path)}
+
+    document = sources.take(f"data {canonical(choice)}", look)
+    try:
+        return DataSpec.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise RequestError(f"{path}: {key}: what sources.json remembers of it cannot be read: {error}") from None

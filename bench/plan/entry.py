@@ -1,0 +1,108 @@
+"""The suite files that repeat one run: what a suite asks for, reduced to the run's pair, row and seed. No torch."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.plan.model import Cell, Plan
+from bench.spec import RunSpec, Schedule
+from bench.suite import NONE, TEACHER, DataEntry
+from bench.tasks import TASKS, task_of
+from methods import own_files
+
+ENTRY, SOURCE = "suite.yaml", "source.yaml"  # the second, of a transfer suite, has the networks that it evaluates
+OPTIONS = "# options: "  # begins the entry's first line: what the command line needs besides the file
+
+
+def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
+    """Return the suite files that hold one run and what it needs, by name; `ENTRY` begins with its options.
+
+    Paths of image folders and checkpoints are absolute.
+    """
+    cell, seed = _place(plan, run)
+    document = _reduced(plan, cell, run, seed)
+    evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
+    threads = {"threads": plan.suite.threads}  # two counts round differently
+    if evaluations and TASKS[plan.suite.task].needs.get("evaluations"):
+        documents = {ENTRY: document | threads | {"evaluations": evaluations}}
+    elif task_of(run).is_evaluation:
+        judged = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
+        documents = {ENTRY: judged | threads | {"evaluations": evaluations}, SOURCE: document | threads}
+    else:
+        documents = {ENTRY: document | threads}
+    files = {
+        name: yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=110) for name, one in documents.items()
+    }
+    options = shlex.join(_options(cell, plan.trained(run)))
+    return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
+
+
+def command(path: Path) -> str:
+    """Return the command line that repeats the run of a stored entry in another results folder."""
+    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+    return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
+
+
+def _place(plan: Plan, run: RunSpec) -> tuple[Cell, int]:
+    """Return the first cell that a run serves, itself, as a teacher, or by training its network; and the seed."""
+    for cell in plan.cells:
+        for own in cell.runs:
+            trained = plan.trained(own)
+            if run.id in (own.id, trained.id, *trained.teachers):
+                return cell, own.seed if own.seed in plan.suite.seed_list else plan.suite.seed_list[0]
+    raise ValueError(f"run {run.id} serves no cell of {plan.name}")
+
+
+def _options(cell: Cell, trained: RunSpec) -> list[str]:
+    """Return what the command line needs besides the file."""
+    elsewhere = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
+    return ["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in elsewhere)]
+
+
+def _label(cell: Cell, trained: RunSpec) -> str:
+    return cell.method if cell.method in (TEACHER, NONE) else "+".join(term.method for term in trained.terms)
+
+
+def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
+    """Return the suite's document with one pair, row and seed, without what is no part of a run's identity."""
+    suite, trained = plan.suite, plan.trained(cell.runs[0])
+    document: dict[str, Any] = {"title": f"run {run.id}", "task": suite.task, "data": _data(plan, suite.data)}
+    if suite.teacher_data is not None:
+        document["teacher_data"] = _data(plan, suite.teacher_data)
+    pair = next(pair for pair in suite.pairs if pair.name == cell.pair).model_dump(mode="json", exclude_unset=True)
+    for teacher in (pair.get("teacher"), *(pair["teachers"] if isinstance(pair.get("teachers"), list) else ())):
+        if teacher and "checkpoint" in teacher:
+            teacher["checkpoint"] = _absolute(plan, teacher["checkpoint"])
+    row: Any = NONE
+    if cell.method not in (TEACHER, NONE):
+        terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in trained.terms]
+        row = {"terms": terms, "combine": trained.combine, "label": _label(cell, trained)}
+        if task_of(trained).objective is not None:
+            row["task_weight"] = trained.task_weight
+    return document | {
+        "pairs": [pair],
+        "methods": [row],
+        "seeds": [seed],
+        "teacher_seeds": suite.teacher_seeds,
+        "training": _training(suite.training),
+        "teacher_training": _training(suite.teacher_schedule),
+        "lr_by_network": dict(suite.lr_by_network),
+    }
+
+
+def _training(schedule: Schedule) -> dict[str, Any]:
+    """Return a schedule as a suite file says it; one process must be stated, or a teacher has the students' number."""
+    return schedule.model_dump(mode="json", exclude_none=True) | {"processes": schedule.processes or 1}
+
+
+def _data(plan: Plan, choice: DataEntry) -> Mapping[str, Any]:
+    document = choice.model_dump(mode="json", exclude_unset=True)
+    return document | {"path": _absolute(plan, document["path"])} if "path" in document else document
+
+
+def _absolute(plan: Plan, path: str) -> str:
+    return str(plan.file.parent.resolve() / os.path.expanduser(path))

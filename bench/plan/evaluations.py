@@ -1,0 +1,71 @@
+"""From trained networks to the runs that evaluate them: one cell per evaluation and stage. Imports no torch."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench.plan.data import resolved
+from bench.plan.model import Cell, Sources
+from bench.spec import DataSpec, HeadSpec, RunSpec
+from bench.suite import DataEntry, EvaluationEntry, Suite
+from bench.tasks import EVALUATIONS, task_of
+from bench.types import RequestError
+
+MAX_VALUES = 9000  # that a linear probe reads of a stage
+
+
+def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:
+    """Yield the cells that evaluate the networks which a cell's runs train: one per evaluation and stage.
+
+    Raises:
+        RequestError: data is missing, or two evaluations have the same name.
+    """
+    taken: set[str] = set()
+    for index, evaluation in enumerate(suite.evaluations):
+        key = f"evaluations[{index}]"
+        choice = _in_view(evaluation.data, cell.runs[0].data.view)
+        if problems := choice.problems():
+            raise RequestError(f"{path}: {key}.data: {'; '.join(problems)}")
+        data = resolved(choice, path, f"{key}.data", sources)
+        for stage in evaluation.stages or (None,):
+            name = _name(suite, evaluation, stage)
+            recorded = EVALUATIONS[evaluation.kind].columns()
+            metrics = {f"{name}_{metric}" if name else metric: metric for metric in recorded}
+            if twice := sorted(taken & metrics.keys()):
+                raise RequestError(f"{path}: {key}: {twice[0]} twice: give each its own 'name'")
+            taken |= metrics.keys()
+            runs = tuple(_evaluation(evaluation, stage, run, data) for run in cell.runs)
+            yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
+
+
+def _in_view(choice: DataEntry, view: str | None) -> DataEntry:
+    """Return an evaluation's data in the view that a network was trained with."""
+    if view is None:
+        return choice.model_copy(update={"view": None})
+    return choice.model_copy(update={"view": view, "mean": None, "std": None})  # a view has its own normalisation
+
+
+def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
+    """Return what precedes an evaluation's metrics in the tables; "" where it needs no name."""
+    several_data = len({one.data.name for one in suite.evaluations}) > 1
+    words = [evaluation.name or ""]
+    if not evaluation.name and len(suite.evaluations) > 1:
+        task = EVALUATIONS[evaluation.kind]
+        words = [evaluation.data.name if several_data else "", task.prefix(several_data, evaluation.stages)]
+    if stage is not None:
+        words.append(f"stage{stage}")
+    return "_".join(filter(None, words))
+
+
+def _evaluation(evaluation: EvaluationEntry, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
+    """Return the run that evaluates the network which another run trains, at one stage or at the embedding."""
+    max_values = None if stage is None else evaluation.most_values or MAX_VALUES
+    return RunSpec(
+        task=evaluation.kind,
+        student=run.student,
+        data=data,
+        schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+        seed=run.seed,
+        head=HeadSpec(classes=run.data.classes, stage=stage, most_values=max_values),
+        source=run.id if task_of(run).learns(run) else None,
+    )

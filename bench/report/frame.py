@@ -1,0 +1,273 @@
+"""The results frame: one long table of what a plan asks for and what the store holds of it. Imports no torch.
+
+    frame = results_frame(plan, store)          # reads the store once
+    frame.measurements                          # one row per cell, seed and metric; without a record the value is None
+    frame.summaries                             # one row per cell and metric: mean, deviation, status, place
+    frame.at(pair, metric, label)               # one summary
+    frame.primary                               # of each cell, the summary of its first metric
+    frame.columns, frame.labels                 # the (pair, metric) and the rows of the tables that people read
+    frame.records[run_id], frame.statuses[run_id]   # of every run of the plan: what it recorded, (status, reason)
+    frame.to_pandas()                           # the measurements as a pandas data frame
+
+Tables, statistics, figures and the page read the frame; only it reads the records' metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from bench.plan import OPEN, Cell, Plan, run_status
+from bench.report.paper import KD, row_named
+from bench.report.published import published
+from bench.spec import RunSpec
+from bench.store import Store
+from bench.suite import NONE, TEACHER
+from bench.tasks import Metric, task_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Column = tuple[str, str]  # pair and metric
+ABOVE, BELOW = "↑", "↓"
+SEVERITY = ("failed", "diverged", "inapplicable", "running", "waiting")  # the first that a run has is its cell's
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row of the frame: one metric of one seed of a cell. Numbers are in percent; None where there is no record."""
+
+    suite: str
+    pair: str  # `<teacher>-><student>`
+    teacher: str
+    student: str
+    label: str  # of the table's row
+    method: str  # registered name(s), `teacher` or `none`
+    parameters: str  # what differs from the method's defaults
+    network: str  # the network of the run that is measured: `student` or `peer`
+    seed: int
+    teacher_seed: int | None  # of the run that trained the first teacher, if there is one
+    evaluation: str  # "" where a row has only one
+    metric: str  # as tables name it
+    recorded: str  # as the record names it
+    value: float | None  # after the last epoch
+    best: float | None  # at the best epoch, if there are epochs
+    epoch: int | None  # the last one; 0 for what is only evaluated
+    published: float | None  # the number that the paper prints, if it has one
+    status: str  # of the run: done, running, waiting, diverged, failed or inapplicable
+    reason: str  # why the run is not done, or ""
+    run: str  # the run's id
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of a cell, over its seeds. Numbers are in percent; None where there are too few seeds."""
+
+    cell: Cell
+    metric: str  # as tables name it
+    recorded: str  # as the records name it
+    title: str  # as axes name it
+    in_tables: bool  # whether the tables that people read show it
+    network: str  # the network of the runs that is measured: `student` or `peer`
+    seeds: tuple[int, ...]  # the finished ones
+    values: tuple[float, ...]  # theirs, after the last epoch
+    mean: float | None
+    std: float | None  # with n - 1
+    best_mean: float | None  # of the best epochs' values
+    published: float | None  # the number that the paper prints, if it has one
+    status: str  # done, partial (fewer seeds than asked for), running, waiting, diverged, failed or inapplicable
+    reason: str  # why it is not done, or ""
+    is_open: bool  # whether a run of the cell is still to be trained, and can be
+    place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
+    arrow: str = ""  # `↑` or `↓` where a finished method is above or below a finished KD
+
+    @property
+    def pair(self) -> str:
+        """Return the cell's pair."""
+        return self.cell.pair
+
+    @property
+    def label(self) -> str:
+        """Return the label of the cell's row."""
+        return self.cell.label
+
+    @property
+    def n(self) -> int:
+        """Return the number of finished seeds."""
+        return len(self.values)
+
+    @property
+    def difference(self) -> float | None:
+        """Return the mean less the published number."""
+        return None if self.mean is None or self.published is None else self.mean - self.published
+
+    @property
+    def is_method(self) -> bool:
+        """Return whether the row is a method's, not the teacher's or the undistilled student's."""
+        return self.cell.method not in (TEACHER, NONE)
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Return the values by seed."""
+        return dict(zip(self.seeds, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The results of a plan, in its order of cells, then by metric and seed; see the module."""
+
+    plan: Plan
+    measurements: Sequence[Measurement]
+    summaries: Sequence[Summary]
+    records: Mapping[str, Mapping[str, Any]]
+    statuses: Mapping[str, tuple[str, str]]
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[str, str, str], Summary]:
+        return {(one.pair, one.metric, one.label): one for one in self.summaries}
+
+    def at(self, pair: str, metric: str, label: str) -> Summary:
+        """Return the summary of one row in one column."""
+        return self._by_place[pair, metric, label]
+
+    @cached_property
+    def tabled(self) -> list[Summary]:
+        """Return the summaries that the tables show."""
+        return [one for one in self.summaries if one.in_tables]
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Return the columns of the tables."""
+        return list(dict.fromkeys((one.pair, one.metric) for one in self.tabled))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Return the rows of the tables."""
+        return list(dict.fromkeys(one.label for one in self.summaries))
+
+    def has_published(self, column: Column) -> bool:
+        """Return whether the paper prints any number of a column."""
+        return any(self.at(*column, label).published is not None for label in self.labels)
+
+    @cached_property
+    def primary(self) -> list[Summary]:
+        """Return one summary per cell: that of the metric by which the best epoch is found."""
+        return [one for one in self.summaries if one.metric == next(iter(one.cell.metrics))]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the measurements, a column per attribute."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(one) for one in self.measurements])
+
+
+def results_frame(plan: Plan, store: Store) -> Frame:
+    """Return the results of a plan, as the store has them now."""
+    # statuses first: a run that finishes in between is then done in both
+    statuses = {run.id: run_status(run, plan, store) for run in plan.runs.values()}
+    records = {run_id: record for run_id in plan.runs if (record := store.record(run_id)) is not None}
+    statuses |= dict.fromkeys(records, ("done", ""))
+    printed = published(plan)
+    measurements: list[Measurement] = []
+    summaries: list[Summary] = []
+    for cell in plan.cells:
+        kinds = task_of(cell.runs[0]).metrics
+        for (metric, recorded), kind in zip(cell.metrics.items(), kinds, strict=True):
+            number = printed.get((cell.pair, cell.label, metric))
+            rows = []
+            for run in cell.runs:
+                status, reason = statuses[run.id]
+                record = records.get(run.id)
+                row = Measurement(
+                    suite=plan.name,
+                    pair=cell.pair,
+                    teacher=cell.teacher,
+                    student=cell.student,
+                    label=cell.label,
+                    method=cell.method,
+                    parameters=cell.overrides,
+                    network=cell.network,
+                    seed=run.seed,
+                    teacher_seed=_teacher_seed(run, plan),
+                    evaluation=cell.evaluation,
+                    metric=metric,
+                    recorded=recorded,
+                    value=None if record is None else record["metrics"][recorded],
+                    best=record["best"][recorded] if record is not None and record["best"] else None,
+                    epoch=None if record is None else record.get("epochs"),
+                    published=number,
+                    status=status,
+                    reason=reason,
+                    run=run.id,
+                )
+                rows.append(row)
+            measurements += rows
+            summaries.append(_summary(cell, kind, rows))
+    return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
+
+
+def _teacher_seed(run: RunSpec, plan: Plan) -> int | None:
+    """Return the seed of the run that trained the first teacher."""
+    teachers = plan.trained(run).teachers
+    return plan.runs[teachers[0]].seed if teachers else None
+
+
+def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
+    """Return the summary of a cell's metric, before it is compared with others."""
+    values = {row.seed: row.value for row in rows if row.value is not None}
+    best = [row.best for row in rows if row.best is not None]
+    status, reason = _standing(rows)
+    return Summary(
+        cell=cell,
+        metric=rows[0].metric,
+        recorded=rows[0].recorded,
+        title=kind.title,
+        in_tables=kind.in_tables,
+        network=cell.network,
+        seeds=tuple(values),
+        values=tuple(values.values()),
+        mean=mean(values.values()) if values else None,
+        std=stdev(values.values()) if len(values) > 1 else None,
+        best_mean=mean(best) if best else None,
+        published=rows[0].published,
+        status=status,
+        reason=reason,
+        is_open=any(row.status in OPEN for row in rows),
+    )
+
+
+def _standing(rows: Sequence[Measurement]) -> tuple[str, str]:
+    """Return a cell's status and the reason of the worst of its runs."""
+    left = [row for row in rows if row.value is None]
+    if not left:
+        return "done", ""
+    worst = min(left, key=lambda row: SEVERITY.index(row.status))
+    if len(left) == len(rows):
+        return worst.status, worst.reason
+    reason = f": {worst.reason}" if worst.reason else ""
+    return "partial", f"seed {worst.seed} {worst.status}{reason}"
+
+
+def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
+    """Return summaries with each finished method's place in its column and its arrow against KD.
+
+    Where teachers train too, they are compared with each other, and students with students.
+    """
+    means: dict[tuple[str, str, str], dict[str, float]] = {}  # of finished methods; by label
+    for one in summaries:
+        if one.mean is not None and one.status == "done" and one.is_method:
+            means.setdefault((one.pair, one.metric, one.network), {})[one.label] = one.mean
+    compared = []
+    for one in summaries:
+        rivals = means.get((one.pair, one.metric, one.network), {})
+        own = rivals.get(one.label)
+        if own is not None:
+            place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
+            reference = own if kd is None else rivals.get(kd, own)
+            arrow = ABOVE if own > reference else BELOW if own < reference else ""
+            one = replace(one, place=place, arrow=arrow)
+        compared.append(one)
+    return compared

@@ -1,0 +1,112 @@
+"""The table that people read, whatever its format: which result stands where, and with which mark."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.report.frame import Column, Frame, Summary
+
+LINE, CELL, MOST_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
+MISSING, PARTIAL = "—", "†"
+INCOMPLETE = "not all seeds are there; see n"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Methods by row, pairs by column."""
+
+    headings: list[str]  # of each column: its pair, its metric or both
+    networks: list[tuple[str, str]]  # (teacher, student) of each column
+    metrics: list[str]  # of each column; empty where the whole table is about top-1 accuracy
+    rows: list[tuple[str, list[tuple[Summary, str]]]]  # (label, (result, mark) of each column)
+    notes: list[tuple[str, str]]  # (mark, what it means)
+
+
+def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:
+    """Return the layout of some columns, or of all."""
+    shown = frame.columns if columns is None else columns
+    letters: dict[str, str] = {}  # by what they stand for
+    rows = []
+    for label in frame.labels:
+        results = [frame.at(pair, metric, label) for pair, metric in shown]
+        rows.append((label, [(one, _mark(one, letters)) for one in results]))
+    notes = [(letter, why) for why, letter in letters.items()]
+    if any(mark == PARTIAL for _, cells in rows for _, mark in cells):
+        notes.append((PARTIAL, INCOMPLETE))
+    several_pairs = len({pair for pair, _ in frame.columns}) > 1
+    only_top1 = {metric for _, metric in frame.columns} == {"top1"}
+    first = [frame.at(pair, metric, frame.labels[0]).cell for pair, metric in shown]
+    return Layout(
+        headings=[_heading(pair, metric, several_pairs, only_top1) for pair, metric in shown],
+        networks=[(cell.teacher, cell.student) for cell in first],
+        metrics=[] if only_top1 else [metric for _, metric in shown],
+        rows=rows,
+        notes=notes,
+    )
+
+
+def _mark(one: Summary, letters: dict[str, str]) -> str:
+    """Return the mark of a result, with a new letter for a reason that has none yet."""
+    if one.status == "done":
+        return ""
+    if one.status == "partial":
+        return PARTIAL
+    reason = " ".join(one.reason.split())
+    why = f"{one.status}: {reason}" if reason else one.status
+    return letters.setdefault(why, _letter(len(letters)))
+
+
+def _letter(index: int) -> str:
+    """Return a, b, ..., z, aa, ab, ... by its place, from 0."""
+    last = chr(ord("a") + index % 26)
+    return last if index < 26 else _letter(index // 26 - 1) + last
+
+
+def _heading(pair: str, metric: str, several_pairs: bool, only_top1: bool) -> str:
+    if only_top1:
+        return pair
+    return f"{pair} {metric}" if several_pairs else metric
+
+
+def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
+    """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
+    fitting = (LINE - max(len(label) for label in labels)) // CELL
+    count = math.ceil(len(columns) / min(MOST_COLUMNS, max(1, fitting)))
+    bounds = [len(columns) * part // count for part in range(count + 1)]
+    return [columns[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def number(one: Summary) -> str:
+    """Return `75.48 ± 0.21 (3)`, or `75.48 (1)` where there is no deviation, of a result that has a value."""
+    spread = "" if one.std is None else f" ± {one.std:.2f}"
+    return f"{one.mean:.2f}{spread} ({one.n})"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a format writes plain text, a mark, and the number of the best method, the second and the others."""
+
+    text: Callable[[str], str]
+    mark: Callable[[str], str]
+    best: Callable[[str], str]
+    second: Callable[[str], str]
+    number: Callable[[str], str] = str
+    dash: str = MISSING
+
+    def cell(self, one: Summary, mark: str) -> str:
+        """Return a result: its number, set off by its place in the column, its arrow against KD, and its mark."""
+        text = self.dash
+        if one.mean is not None:
+            set_off = {1: self.best, 2: self.second}.get(one.place, str)
+            arrow = self.text(f" ({one.arrow})") if one.arrow else ""
+            text = set_off(self.number(number(one))) + arrow
+        return text + (self.mark(mark) if mark else "")
+
+    def note(self, mark: str, meaning: str) -> str:
+        """Return what a mark means."""
+        return f"{self.mark(mark)} {self.text(meaning)}"

@@ -1,0 +1,81 @@
+"""The table as Markdown, with best epochs and published numbers beside the last epoch's. Imports no torch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from bench.report.caption import protocol, published_source
+from bench.report.frame import Column, Frame
+from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
+from bench.report.origins import command, origins
+
+BEST_IS_SOUGHT = "The last epoch is the result; the best epoch, sought on the test split, is only shown beside it."
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~&$" else character for character in text)
+
+
+MARKDOWN = Style(
+    text=_escape,
+    mark=lambda sign: f"<sup>{sign}</sup>",
+    best=lambda text: f"**{text}**",
+    second=lambda text: f"<u>{text}</u>",
+)
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def to_markdown(frame: Frame) -> str:
+    """Return table.md: methods by pairs; per pair, best epochs and published numbers; how it was made."""
+    plan = frame.plan
+    lines = [f"# {_escape(plan.suite.title)}", "", _escape(protocol(plan))]
+    for columns in parts(frame.columns, frame.labels):
+        table = layout(frame, columns)
+        rows = [[_escape(label), *(MARKDOWN.cell(*cell) for cell in cells)] for label, cells in table.rows]
+        lines += ["", *grid(["method", *map(_escape, table.headings)], rows)]
+        if table.notes:
+            lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
+    lines += _beside_best(frame)
+    lines += ["", "## How it was made", "", "```", command(plan), "```"]
+    made = origins(frame.records.values())
+    if made:
+        facts = list(made.values())
+        lines += ["", *grid(list(facts[0]), [[_escape(fact) for fact in one.values()] for one in facts])]
+    return "\n".join(lines) + "\n"
+
+
+def _beside_best(frame: Frame) -> list[str]:
+    """Return the lines of the tables of best epochs and published numbers, one per column that has any number."""
+    if all(one.mean is None for one in frame.tabled):
+        return []
+    title, explained = "## Last epoch beside best epoch", BEST_IS_SOUGHT
+    if any(one.published is not None for one in frame.tabled):
+        title += " and published number"
+        explained += f" {_escape(published_source(frame.plan))}"
+    lines = ["", title, "", explained]
+    for column, heading in zip(frame.columns, layout(frame).headings, strict=True):
+        rows = list(_details(frame, column))
+        if rows:
+            heads = ["method", "last epoch", "best epoch", "published", "difference"]
+            width = 5 if frame.has_published(column) else 3
+            lines += ["", f"### {_escape(heading)}", "", *grid(heads[:width], [row[:width] for row in rows])]
+    return lines
+
+
+def _details(frame: Frame, column: Column) -> Iterator[list[str]]:
+    """Yield a column's rows that have numbers: label, last epoch, best epoch, published, difference."""
+    for label in frame.labels:
+        one = frame.at(*column, label)
+        if one.mean is not None:
+            mark = MARKDOWN.mark(PARTIAL) if one.status == "partial" else ""
+            yield [
+                _escape(label),
+                number(one) + mark,
+                MISSING if one.best_mean is None else f"{one.best_mean:.2f}{mark}",
+                MISSING if one.published is None else f"{one.published:.2f}",
+                MISSING if one.difference is None else f"{one.difference:+z.2f}{mark}",
+            ]

@@ -1,0 +1,65 @@
+"""What the CRD paper says and our tables repeat: the names of its rows, its relative improvement, its settings.
+
+Paper: Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020. Imports no torch.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+
+from bench.plan import Cell
+from bench.spec import RunSpec
+
+KD, CRD = "KD", "CRD"  # the rows that tables compare with, and whose improvement the paper reports
+STUDENT = "student (none)"  # papers call the undistilled student so, our tables its row
+SETTINGS = {  # in which the paper and its code differ: method, parameter, the paper's value, the code's
+    "FT's weight": ("ft", "weight", 500.0, 200.0),
+    "CRD's temperature": ("crd", "temperature", 0.1, 0.07),
+}
+IMPROVEMENT = (
+    "Mean and median over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)); pairs in which X is not above the "
+    "student are left out and counted. A pair in which X is barely above it can make the mean alone: see the median."
+)
+
+
+def row_named(cells: Sequence[Cell], name: str) -> str | None:
+    """Return the label of the row with a paper's name: a method at its defaults, or else the row with that label."""
+    at_defaults = (cell.label for cell in cells if cell.standard == name and not cell.overrides)
+    labelled = (cell.label for cell in cells if cell.label == name)
+    return next(itertools.chain(at_defaults, labelled), None)
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The paper's average relative improvement over a method, as shares (1 is 100 %); None where no pair counts."""
+
+    mean: float | None
+    median: float | None
+    n: int  # pairs that count
+    left_out: int  # pairs in which the method is not above the student
+
+
+def relative_improvement(ours: Sequence[float], other: Sequence[float], student: Sequence[float]) -> Improvement:
+    """Return the mean over pairs of (ours - other) / (other - student), where the latter is positive."""
+    shares = [(a - x) / (x - s) for a, x, s in zip(ours, other, student, strict=True) if x > s]
+    return Improvement(
+        mean=mean(shares) if shares else None,
+        median=median(shares) if shares else None,
+        n=len(shares),
+        left_out=len(ours) - len(shares),
+    )
+
+
+def settings_used(runs: Sequence[RunSpec]) -> Iterator[str]:
+    """Yield a sentence on the settings of runs that are the paper's and not its code's, and one on the reverse."""
+    used: dict[str, list[str]] = {}
+    for name, (method, parameter, papers, codes) in SETTINGS.items():
+        terms = [term for run in runs for term in run.terms if term.method == method]
+        values = {term.weight if parameter == "weight" else term.parameters[parameter] for term in terms}
+        if values == {papers}:
+            used.setdefault("From the CRD paper, not its code", []).append(f"{name} {papers:g} (code: {codes:g})")
+        elif values == {codes}:
+            used.setdefault("From the CRD paper's code", []).append(f"{name} {codes:g} (paper: {papers:g})")
+    for whose, settings in used.items():
+        yield f"{whose}: {', '.join(settings)}."

@@ -1,0 +1,131 @@
+"""The statistics of a suite as files: statistics.csv and statistics.md."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench.plan import Plan
+from bench.report.frame import Frame
+from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
+from bench.report.markdown import MARKDOWN, grid
+from bench.report.paper import IMPROVEMENT
+from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
+from bench.report.tables import STATISTICS, digest
+from bench.store import Store, csv_text, write_whole
+
+COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
+INCOMPLETE_PAIRS = "not all pairs are there; see n"
+HOW = (
+    "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
+    "bootstrap of the mean difference, from three samples on; of three to five they are too narrow. p: Student's "
+    "paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the samples are the "
+    "pairs' means; pairs that share a network are not independent. † not all seeds, or not all "
+    "pairs, are there."
+)
+
+
+def write(frame: Frame, store: Store) -> None:
+    """Write the statistics of a suite's results."""
+    computed = statistics(frame)
+    text = f"{to_markdown(frame.plan, computed)}\n<!-- of table.csv {digest(frame)} -->\n"
+    folder = store.suite_folder(frame.plan.name)
+    for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
+        write_whole(folder / name, content)
+
+
+def to_csv(computed: Statistics) -> str:
+    """Return the statistics as comma-separated values: gains in percentage points, improvements as shares."""
+    return csv_text(COLUMNS, ({key: _shown(value) for key, value in row.items()} for row in _rows(computed)))
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return value
+
+
+def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
+    for one in computed.gains:
+        low, high = one.gain.interval or (None, None)
+        missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
+        compared = {name: getattr(one, name) for name in ("metric", "pair", "label", "reference", "p_holm")}
+        numbers = {"n": one.gain.n, "value": one.gain.mean, "low": low, "high": high, "p": one.gain.p}
+        yield {"statistic": "gain", **compared, **numbers, "note": "" if one.complete else missing}
+    for metric, (ranks, left_out) in computed.rankings.items():
+        for row in _rank_rows(ranks, left_out):
+            yield {"metric": metric, "pair": ALL, **row}
+    for (metric, label), share in computed.improvements.items():
+        note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
+        rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
+        common = {**rows, "n": share.n, "note": note}
+        yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
+        yield {**common, "statistic": "relative_improvement_median", "value": share.median}
+
+
+def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
+    if isinstance(ranks, str):
+        yield {"statistic": "friedman", "note": ranks}
+        return
+    n = ranks.blocks
+    note = f"left out: {', '.join(left_out)}" if left_out else ""
+    yield {"statistic": "friedman", "n": n, "value": ranks.statistic, "p": ranks.p, "note": note}
+    yield {"statistic": "critical_difference", "n": n, "value": ranks.critical_difference}
+    for label, rank in zip(ranks.labels, ranks.ranks, strict=True):
+        yield {"statistic": "mean_rank", "n": n, "label": label, "value": rank}
+    for i, label in enumerate(ranks.labels):
+        for j, other in enumerate(ranks.labels[:i]):
+            p = float(ranks.nemenyi[i, j])
+            yield {"statistic": "nemenyi", "n": n, "label": label, "reference": other, "p": p}
+
+
+def to_markdown(plan: Plan, computed: Statistics) -> str:
+    """Return the statistics as people read them."""
+    lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
+    lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
+    tables: dict[tuple[str, str, str], list[Compared]] = {}
+    for one in computed.gains:
+        tables.setdefault((one.reference, one.pair, one.metric), []).append(one)
+    for (reference, pair, metric), gains in tables.items():
+        heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
+        heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
+        lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
+    for metric, (ranks, left_out) in computed.rankings.items():
+        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks, left_out)]
+    if computed.improvements:
+        rows = [
+            [*map(MARKDOWN.text, (label, metric)), str(share.n), str(share.left_out)]
+            + [MISSING if one is None else f"{100 * one:.1f} %" for one in (share.mean, share.median)]
+            for (metric, label), share in computed.improvements.items()
+        ]
+        lines += ["", f"## Relative improvement of {MARKDOWN.text(computed.ours or '')}", "", IMPROVEMENT, ""]
+        lines += grid(["over", "metric", "pairs", "left out", "mean", "median"], rows)
+    return "\n".join(lines) + "\n"
+
+
+def _gain_texts(one: Compared) -> list[str]:
+    n = str(one.gain.n) if one.complete else f"{one.gain.n}{MARKDOWN.mark(PARTIAL)}"
+    interval = MISSING if one.gain.interval is None else "{:+z.2f} to {:+z.2f}".format(*one.gain.interval)
+    return [MARKDOWN.text(one.label), n, f"{one.gain.mean:+z.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
+
+
+def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
+    if isinstance(ranks, str):
+        yield ranks
+        return
+    if left_out:
+        why = "rows without a number in each pair, pairs not finished or lost"
+        yield MARKDOWN.text(f"Left out ({why}): {', '.join(left_out)}.")
+        yield ""
+    yield (
+        f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "
+        f"{ranks.critical_difference:.2f} apart differ at 5 % (Nemenyi)."
+    )
+    yield ""
+    best_first = sorted(zip(ranks.ranks, ranks.labels, strict=True))
+    yield from grid(["row", "mean rank"], [[MARKDOWN.text(label), f"{rank:.2f}"] for rank, label in best_first])
+
+
+def _p(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

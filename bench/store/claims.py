@@ -1,0 +1,84 @@
+"""Claims: which process writes a run, and whether that process is still alive. Imports no torch."""
+
+import contextlib
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Which process writes a run.
+
+    Attributes:
+        machine: host name, its boot's id and the process-id namespace: clones share a name, containers a machine.
+        process: process id there.
+        started: when that process started, in clock ticks since the boot, because ids are used again; 0 if unknown.
+        job: the cluster's job id, or "".
+        token: unique to the claim.
+    """
+
+    machine: str
+    process: int
+    started: int
+    job: str
+    token: str
+
+
+class ClaimLostError(Exception):
+    """Another process has taken a run over: this one had not renewed its claim for so long that it looked dead."""
+
+
+def new_claim() -> Claim:
+    """Return a claim of this process."""
+    return Claim(
+        machine=this_machine(),
+        process=os.getpid(),
+        started=process_start(os.getpid()),
+        job=os.environ.get("SLURM_JOB_ID", ""),
+        token=uuid.uuid4().hex,
+    )
+
+
+def is_alive(claim: Claim, path: Path, now: float) -> bool:
+    """Return whether a claim's process is alive.
+
+    A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`.
+
+    Args:
+        claim: what the file says.
+        path: the claim's file, whose modification time is the last renewal.
+        now: the time in seconds, by the clock that stamps the store's files.
+    """
+    if claim.machine == this_machine() and claim.started:
+        return process_start(claim.process) == claim.started
+    try:
+        return now - path.stat().st_mtime < DEAD_AFTER_S
+    except FileNotFoundError:
+        return False
+
+
+def this_machine() -> str:
+    """Return what `Claim.machine` is on this machine."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def process_start(process: int) -> int:
+    """Return when a process started, in clock ticks since the boot; 0 if there is none or the system does not say."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0
+    _, _, rest = text.rpartition(")")  # the command's name before it may hold anything
+    fields = rest.split()
+    if fields[0] in "ZX":  # a zombie writes nothing any more
+        return 0
+    return int(fields[19])

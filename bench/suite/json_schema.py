@@ -1,0 +1,78 @@
+"""The JSON schema of a suite file, with which editors complete and check it.
+
+Write it with `python -m bench.suite.json_schema > suites/suite.schema.json`.
+"""
+
+import ast
+import inspect
+import itertools
+import json
+import sys
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from bench.data import DATASETS, IMAGEFOLDER
+from bench.models import NETWORKS
+from bench.suite.schema import NONE, TRANSFER, Suite, TransferSuite
+from methods import own_files
+
+
+class DescribedFields(GenerateJsonSchema):
+    """Adds the docstrings below fields; pydantic's `use_attribute_docstrings` would read them at every import."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """Return the schema of a model, each property with its description."""
+        document = super().model_schema(schema)
+        model: type[BaseModel] = schema["cls"]
+        for base in reversed(model.__mro__):
+            if issubclass(base, BaseModel) and base is not BaseModel:
+                for name, text in attribute_docstrings(base).items():
+                    key = model.model_fields[name].alias or name
+                    document["properties"][key]["description"] = " ".join(text.split())
+        return document
+
+
+def attribute_docstrings(model: type) -> dict[str, str]:
+    """Return the docstrings below the attributes in the body of a class, by the attributes' names."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    docstrings = {}
+    for field, below in itertools.pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            docstrings[ast.unparse(field.target)] = str(below.value.value)
+    return docstrings
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a suite file; names of networks and methods are examples, since plugins add others."""
+    models = TypeAdapter(Suite | TransferSuite).json_schema(schema_generator=DescribedFields)["$defs"]
+    schema = {  # not `anyOf`, of which an editor can only say that a file is neither
+        "$defs": models,
+        "if": {"properties": {"task": {"const": TRANSFER}}, "required": ["task"]},
+        "then": {"$ref": "#/$defs/TransferSuite"},
+        "else": {"$ref": "#/$defs/Suite"},
+    }
+    models["Slurm"] |= {"patternProperties": {"^slurm_": True}, "additionalProperties": False}
+    known = {
+        "network": {"examples": sorted(NETWORKS)},
+        "method": {"examples": [*sorted(path.stem for path in own_files()), NONE]},
+        "name": {"enum": [*sorted(DATASETS), IMAGEFOLDER]},
+    }
+    keys = {
+        **dict.fromkeys(("NetworkChoice", "TeacherChoice", "TeacherCopies"), "network"),
+        **dict.fromkeys(("TermEntry", "MethodEntry"), "method"),
+        "DataEntry": "name",
+    }
+    for model, key in keys.items():
+        models[model]["properties"][key] |= known[key]
+        # a bare name is allowed too: a before-validator accepts it, which pydantic cannot see
+        models[model] = {"anyOf": [{"type": "string"} | known[key], models[model]]}
+    return schema
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,83 @@
+"""A suite's table and its costs as tables for a terminal. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.markup import escape, render
+from rich.table import Table
+
+from bench.report.caption import protocol
+from bench.report.frame import Frame
+from bench.report.layout import MISSING, Style, layout
+
+if TYPE_CHECKING:
+    from bench.cost.rows import PairCosts
+
+TERMINAL = Style(
+    text=escape,
+    mark=lambda sign: f" {sign}",
+    best=lambda text: f"[bold]{text}[/bold]",
+    second=lambda text: f"[underline]{text}[/underline]",
+)
+
+
+def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
+    """Yield the table of results: as many pairs side by side as the width takes, the others below."""
+    table = layout(frame)
+    first = ["method", *(escape(label) for label, _ in table.rows)]
+    columns = [[escape(heading)] for heading in table.headings]
+    for _, cells in table.rows:
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(TERMINAL.cell(*cell))
+    yield f"[bold]{escape(frame.plan.suite.title)}[/bold]"
+    while columns:
+        fitting = _fitting(first, columns, width)
+        part = Table()
+        for column in (first, *columns[:fitting]):
+            part.add_column(column[0], overflow="fold")
+        for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
+            part.add_row(*row)
+        yield part
+        columns = columns[fitting:]
+    for note in table.notes:
+        yield TERMINAL.note(*note)
+    yield escape(protocol(frame.plan))
+
+
+def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int:
+    """Return how many columns stand beside the first one within the width, at least one."""
+    widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
+    totals = itertools.accumulate(widths)
+    return max(1, sum(total < width for total in totals) - 1)
+
+
+def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
+    """Yield what the rows of a pair cost, and why the others are not among them."""
+
+    def shown(value: float | None, digits: int = 1) -> str:
+        return MISSING if value is None else f"{value:,.{digits}f}"
+
+    head = f"[bold]{escape(costs.pair)}[/bold]"
+    if costs.rows:
+        first = costs.rows[0]
+        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
+        table = Table()
+        table.add_column("row", justify="left")
+        for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):
+            table.add_column(name, justify="right")
+        for one in costs.rows:
+            times = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
+            counts = (shown(one.peak_mb, 0), shown(one.extra_parameters, 0), shown(one.step_gflop))
+            table.add_row(escape(one.name), *map(shown, times), *counts)
+        yield table
+    else:
+        yield head
+    for name, reason in costs.inapplicable.items():
+        yield escape(f"{name}: inapplicable: {reason}")
+    for name, reason in costs.failed.items():
+        yield escape(f"{name}: failed: {reason}")

@@ -1,0 +1,290 @@
+"""A learner: one network that trains, with its terms, optimizer and meter. A lane has one; in mutual learning, two."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.spec import Schedule
+from bench.tasks.objectives import Objective
+from bench.train.group import Group
+from bench.train.precision import arithmetic, as_float32
+from bench.types import Batch, Features, InitialStage, Shapes
+from methods.base import Distiller
+
+INITIAL, MAIN = 0, 1  # stages, in the order in which they run
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in eval mode, its parameters frozen."""
+
+    network: Network
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
+class Term:
+    """One distiller's share of the loss.
+
+    Attributes:
+        name: the method's.
+        weight: factor in the total loss.
+        distiller: the method with its adapters.
+        teacher: the run id of its teacher, or the name of the network that trains beside the student.
+    """
+
+    name: str
+    weight: float
+    distiller: Distiller
+    teacher: str
+
+
+class Meter:
+    """Sums over an epoch's samples, kept on the device; reading them is the epoch's one synchronisation."""
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.names = names
+        self.samples = 0
+        self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+
+    def add(self, means: Tensor, samples: int) -> None:
+        """Add a batch's means, float64 in the order of the names."""
+        self.sums += means * samples
+        self.samples += samples
+
+    def read(self) -> dict[str, float]:
+        """Return the means over all samples."""
+        means = self.sums / max(self.samples, 1)
+        return dict(zip(self.names, means.tolist(), strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restored` takes."""
+        return {"names": list(self.names), "samples": self.samples, "sums": self.sums}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any], device: torch.device) -> "Meter":
+        """Return the meter whose state was saved."""
+        meter = cls(state["names"], device)
+        meter.sums, meter.samples = state["sums"], state["samples"]
+        return meter
+
+
+class Learner:
+    """One network that trains.
+
+    Attributes:
+        network: the network.
+        terms: the methods' terms.
+        schedule: how it trains; two learners of a lane differ in the learning rate alone.
+        objective: how labels are learned, or None where there are none.
+        task_weight: weight of that objective's loss.
+        initial: the terms that have an initial stage, with it.
+        optimizer: of the present stage.
+        meter: of the present epoch.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        terms: Sequence[Term],
+        schedule: Schedule,
+        objective: Objective | None,
+        task_weight: float,
+    ) -> None:
+        self.network, self.terms, self.schedule = network, tuple(terms), schedule
+        self.objective, self.task_weight = objective, task_weight
+        self.device = next(network.parameters()).device
+        self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
+        self.initial: list[tuple[Term, InitialStage]] = []
+        for term in terms:
+            stage = term.distiller.initial_stage()
+            if stage is not None:
+                self.initial.append((term, stage))
+        self.enter(INITIAL if self.has_initial_stage else MAIN)
+
+    @property
+    def has_initial_stage(self) -> bool:
+        """Return whether something trains before the main stage."""
+        return bool(self.initial) and self.schedule.initial_epochs > 0
+
+    @property
+    def initial_modules(self) -> list[nn.Module]:
+        """Return the distillers' modules that train in the initial stage."""
+        return [module for _, stage in self.initial for module in stage.modules]
+
+    @property
+    def trains_network(self) -> bool:
+        """Return whether the network itself trains in the present stage."""
+        return self.stage == MAIN or any(stage.trains_student for _, stage in self.initial)
+
+    @property
+    def teachers(self) -> set[str]:
+        """Return the teachers whose features the present stage reads."""
+        terms = [term for term, _ in self.initial] if self.stage == INITIAL else self.terms
+        return {term.teacher for term in terms}
+
+    def enter(self, stage: int) -> None:
+        """Start a stage with a fresh optimizer; the main stage freezes what the initial one has trained."""
+        self.stage = stage
+        lr = self.schedule.lr
+        groups: list[dict[str, Any]] = []
+        if stage == INITIAL:
+            for _, initial in self.initial:
+                if initial.modules:
+                    own = [p for module in initial.modules for p in module.parameters()]
+                    groups.append({"params": own, "lr": initial.lr or lr})
+            if self.trains_network:
+                trunk = [p for module in self.network.trunk() for p in module.parameters()]
+                groups.append({"params": trunk, "lr": lr})
+        else:
+            for module in self.initial_modules:
+                module.requires_grad_(False)
+            modules: list[nn.Module] = [self.network, *(term.distiller for term in self.terms)]
+            trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+            groups.append({"params": trained, "lr": lr})
+        momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
+        self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set every module's mode and the learning rate for an epoch, counted from 1."""
+        initial = self.stage == INITIAL
+        self.network.train(not initial)
+        for term in self.terms:
+            term.distiller.train(not initial)
+        for module in self.initial_modules:
+            module.train(initial)
+        if initial and self.trains_network:
+            for module in self.network.trunk():
+                module.train()
+        if not initial:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.schedule, epoch)
+
+    def reset_meter(self) -> None:
+        """Set the meter to zero, for what the present stage measures, in the order in which `losses` gives it."""
+        names = ["loss"]
+        if self.stage == MAIN:
+            if self.objective is not None:
+                names += ["ce", f"train_{self.objective.hit}"]
+            for i, term in enumerate(self.terms):
+                title = f"term{i}_{term.name}"
+                names.append(title)
+                names += [f"{title}_{what}" for what in term.distiller.observes]
+        self.meter = Meter(names, self.device)
+
+    # a step
+
+    def features(self, batch: Batch) -> Features | None:
+        """Return the network's features, or None in an initial stage that leaves it alone."""
+        if not self.trains_network:
+            return None
+        with arithmetic(self.schedule.precision, self.device):
+            return self.network.features(batch.images, self.needs_preactivations)
+
+    def losses(
+        self, features: Features | None, batch: Batch, teachers: Mapping[str, Features]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the total loss and the meter's other values.
+
+        Args:
+            features: of this network.
+            batch: of B samples.
+            teachers: features by the name in `Term.teacher`.
+        """
+        if self.stage == INITIAL:
+            initial = [self._value(term, stage.loss, features, teachers, batch) for term, stage in self.initial]
+            return torch.stack(initial).sum(), []
+        assert features is not None  # the main stage trains the network
+        logits = as_float32(features, maps=False).logits
+        total = torch.zeros_like(logits[0, 0])
+        values: list[Tensor] = []
+        if self.objective is not None:
+            assert batch.targets is not None  # the task has labels
+            ce = self.objective.loss(logits, batch.targets)
+            total = self.task_weight * ce
+            values += [ce, self.objective.hits(logits, batch.targets)]
+        for term in self.terms:
+            value = self._value(term, term.distiller.loss, features, teachers, batch)
+            if value is None:
+                values.append(torch.zeros_like(total))
+            else:
+                total = total + term.weight * value
+                values.append(value)
+            values += term.distiller.observed()
+        if not total.requires_grad:
+            raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
+        return total, values
+
+    def _value(
+        self,
+        term: Term,
+        loss: Callable[[Any, Features, Batch], Any],
+        student: Features | None,
+        teachers: Mapping[str, Features],
+        batch: Batch,
+    ) -> Any:  # noqa: ANN401
+        """Return what one of a term's losses gives for features as its method sees them, in its arithmetic."""
+        mixed = term.distiller.autocast
+        own = None if student is None else as_float32(student, maps=not mixed)
+        with arithmetic(self.schedule.precision, self.device, enabled=mixed):
+            return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Give every parameter its gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+
+    def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
+        """Take the step that all processes' gradients ask for, and add a batch's means to the meter."""
+        means = torch.stack([value.detach().double() for value in values])
+        trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
+        gradients = [p.grad for p in trained if p.grad is not None]
+        samples = group.all_reduce_mean([*gradients, means], samples)
+        self.optimizer.step()
+        if self.stage == MAIN:
+            for term in self.terms:
+                term.distiller.after_step(group.all_gather)
+        self.meter.add(means, samples)
+
+    def is_finite(self) -> bool:
+        """Return whether the epoch's loss and every parameter are finite."""
+        finite = torch.stack([p.detach().isfinite().all() for p in self.network.parameters()])
+        return bool(torch.tensor(self.meter.read()["loss"]).isfinite()) and bool(finite.all())
+
+    # checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs, the meter left out."""
+        return {
+            "student": self.network.state_dict(),
+            "distillers": [term.distiller.state_dict() for term in self.terms],
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any], stage: int) -> None:
+        """Go back to a state that was saved in a stage."""
+        self.network.load_state_dict(state["student"])
+        for term, saved in zip(self.terms, state["distillers"], strict=True):
+            term.distiller.load_state_dict(saved)
+        self.enter(stage)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def learning_rate(schedule: Schedule, epoch: int) -> float:
+    """Return the main stage's rate in an epoch (from 1): the first lower rate is epoch milestone + 1's."""
+    passed = sum(epoch > milestone for milestone in schedule.milestones)
+    return schedule.lr * schedule.lr_decay**passed
+
+
+def detached(features: Features) -> Features:
+    """Return features through which no gradient flows back."""
+    return Features(
+        stages=tuple(stage.detach() for stage in features.stages),
+        preactivations=tuple(stage.detach() for stage in features.preactivations),
+        embedding=features.embedding.detach(),
+        logits=features.logits.detach(),
+    )

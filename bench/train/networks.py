@@ -1,0 +1,81 @@
+"""From specifications to networks: their initial weights, the shapes of their features, their heads."""
+
+from functools import cache
+
+import torch
+
+from bench.models import build, shapes
+from bench.models.base import Network
+from bench.models.heads import Frozen
+from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
+from bench.tasks import EVALUATIONS
+from bench.types import RequestError, Shapes
+
+
+def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
+    """Return a network for a data set, with initial weights that depend on (seed, network) alone."""
+    torch.manual_seed(seed_from("init", seed, canonical(spec)))
+    return _build(spec, data.classes, data.channels)
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """Return a network moved to a device, its weights in the memory layout of the images."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
+    """Return the shapes of a network's features on a data set; no weights are made.
+
+    Raises:
+        RequestError: the network cannot take images of that size.
+    """
+    return _shapes(spec, data.classes, data.channels, data.size)
+
+
+def teacher_shapes(teacher: RunSpec, data: DataSpec) -> Shapes:
+    """Return the shapes of a teacher's features on the data that its student trains on, seen in the teacher's view.
+
+    Args:
+        teacher: the run that trained it.
+        data: the student's.
+    """
+    return network_shapes(teacher.student, teacher.data.model_copy(update={"size": data.size}))
+
+
+def backbone_data(run: RunSpec) -> DataSpec:
+    """Return data for which an evaluated network is built as it was trained: with as many classes as it knows."""
+    assert run.head is not None  # only evaluations have a backbone
+    return run.data.model_copy(update={"classes": run.head.classes})
+
+
+def with_head(run: RunSpec, network: Network | Frozen) -> Network:
+    """Return a network with the new head of an evaluation, whose initial weights depend on (seed, head) alone.
+
+    Args:
+        run: the evaluation.
+        network: the one that is evaluated; frozen where the task says so.
+    """
+    assert run.head is not None  # an evaluation has one
+    torch.manual_seed(seed_from("head", run.seed, run.task, canonical(run.head)))
+    backbone = network_shapes(run.student, backbone_data(run))
+    return EVALUATIONS[run.task].headed(network, backbone, run.data.classes, run.head)
+
+
+@cache
+def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
+    try:
+        with torch.device("meta"):
+            return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error
+
+
+def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
+    return build(
+        spec.network,
+        num_classes=classes,
+        in_channels=channels,
+        stages=spec.stages,
+        classifier=spec.classifier,
+        preactivations=spec.preactivations,
+    )
