@@ -1,12 +1,13 @@
 """Shorter evaluations and figures for tests that train: both take longer than the training of a tiny suite."""
 
-from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from bench.data.arrays import Arrays
+    from bench.spec import DataSpec
 
 # what a process of its own runs first, to do what the fixture `few` does in this one
 FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch()); "
@@ -24,9 +25,8 @@ def use_few_digits(patch: pytest.MonkeyPatch) -> None:
 
     whole = packaged.digits
 
-    @cache
-    def read() -> "Arrays":
-        train, (images, targets) = whole(None, None)  # it reads neither
+    def few_digits(spec: "DataSpec", root: Path) -> "Arrays":
+        train, (images, targets) = whole(spec, root)
         return train, (images[:100], targets[:100])
 
-    patch.setattr(packaged, "digits", lambda spec, root: read())
+    patch.setattr(packaged, "digits", few_digits)
