@@ -6,6 +6,7 @@ import pytest
 from tests.few import use_few
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
 
 OWN_GOLDENS = Path(__file__).parent / "golden"
 
