@@ -24,14 +24,14 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     Raises:
         RequestError: the file is missing, is not a checkpoint, does not fit the network, or contains NaN or infinity.
     """
-    found = read_weights(path)
-    problems = _misfits(wanted=network.state_dict(), found=found)
+    weights = read_weights(path)
+    problems = _misfits(wanted=network.state_dict(), weights=weights)
     if problems:
         raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
-    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
         raise RequestError(f"{path}: weights that are not finite: {_some(broken)}. The training that made it diverged")
-    network.load_state_dict(found)
+    network.load_state_dict(weights)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -85,28 +85,28 @@ def _describe(content: object) -> str:
     return f"the keys {_some(str(key) for key in content)}" if content else "an empty dict"
 
 
-def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Return the reasons why `found` does not fit, each with a few names; empty if it fits."""
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    misshaped = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+def _misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the reasons why `weights` does not fit, each with a few names; empty if it fits."""
+    missing = [name for name in wanted if name not in weights]
+    unexpected = [name for name in weights if name not in wanted]
+    misshaped = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
     problems = []
     if missing:
         problems.append(f"{len(missing)} names missing ({_some(missing)})")
     if unexpected:
         problems.append(f"{len(unexpected)} names unexpected ({_some(unexpected)})")
     if misshaped:
-        shown = (f"{name} is {_shape(found[name])}, wanted {_shape(wanted[name])}" for name in misshaped)
+        shown = (f"{name} is {_shape(weights[name])}, wanted {_shape(wanted[name])}" for name in misshaped)
         problems.append(f"{len(misshaped)} of another shape ({_some(shown)})")
     if problems:
-        problems.append(_remedy(wanted, found, misshaped))
+        problems.append(_remedy(wanted, weights, misshaped))
     return problems
 
 
-def _remedy(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], misshaped: list[str]) -> str:
+def _remedy(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], misshaped: list[str]) -> str:
     linear = [name for name, tensor in wanted.items() if tensor.ndim == 2]
     if linear and linear[-1] in misshaped:
-        own, other = wanted[linear[-1]], found[linear[-1]]  # weights of the classifier, (classes, D)
+        own, other = wanted[linear[-1]], weights[linear[-1]]  # weights of the classifier, (classes, D)
         if own.shape[1:] == other.shape[1:]:
             return (
                 f"the checkpoint has {len(other)} classes, the data {len(own)}: "

@@ -14,7 +14,7 @@ from bench.tasks import TASKS
 from bench.train.lane import Clock, Lane
 from bench.train.learner import INITIAL, MAIN, learning_rate
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
-from methods import _banks
+from methods._banks import ENTRIES_AT_ONCE
 from tests.train.conftest import cell, rows
 
 
@@ -179,12 +179,14 @@ def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
                 lane.step(batch, features, number)
 
 
-def test_sizes_of_pieces_change_rounding_only(cohort, monkeypatch):
+def test_sizes_of_pieces_change_rounding_only(cohort):
     ends = {}
-    for entries in (_banks.ENTRIES_AT_ONCE, 200):
-        monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", entries)
+    for entries in (ENTRIES_AT_ONCE, 200):
         methods = [{"method": "crd", "n_negatives": 16}, {"method": "crd", "negatives": "all", "label": "all"}]
         lanes, data, teachers, _ = cohort(methods=methods)
+        for lane in lanes.values():
+            for term in lane.terms:
+                term.distiller.entries_at_once = entries
         for _ in train_epoch(teachers, list(lanes.values()), [next(iter(data.epoch(1, MAIN, 1, 16)))]):
             pass
         for label in ("CRD", "all"):
