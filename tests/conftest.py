@@ -15,6 +15,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _few_points() -> None:
     """Let t-SNE place few points: it takes longer than a small suite's training, and each suite's end draws it."""
-    from bench.figures import networks
+    from bench.figures import tsne
 
-    networks.MOST_POINTS = 40
+    tsne.MOST_POINTS = 40

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 METHODS = ["ab", "ft", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "vid"]
 # the product's own command line, but with a checkpoint after every epoch rather than every 30 s, and t-SNE of few
 # points
-EAGER = "import bench.figures.networks, bench.train.loop; bench.figures.networks.MOST_POINTS = 20; "
+EAGER = "import bench.figures.tsne, bench.train.loop; bench.figures.tsne.MOST_POINTS = 20; "
 EAGER += "bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
 
 
