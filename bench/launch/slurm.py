@@ -29,7 +29,7 @@ from bench.plan import Cohort, portions
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import Store, write_whole
-from bench.suite import Slurm
+from bench.suite.resources import Slurm
 from bench.types import RequestError, suggest
 from methods import catalog
 

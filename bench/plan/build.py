@@ -13,7 +13,8 @@ from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.teachers import PairTeachers, pair_teachers, teacher_seeds, undistilled
 from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
-from bench.suite import NONE, PEERS, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite.schema import PEERS
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method

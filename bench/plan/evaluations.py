@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
 from bench.spec import DataSpec, HeadSpec, RunSpec
-from bench.suite import DataEntry, EvaluationEntry, Suite
+from bench.suite.schema import DataEntry, EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite import MAX_SEEDS, PairEntry, Suite, TeacherChoice
+from bench.suite.schema import MAX_SEEDS, PairEntry, Suite, TeacherChoice
 from bench.tasks import TASKS
 from bench.types import RequestError
 
