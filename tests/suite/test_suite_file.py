@@ -118,7 +118,7 @@ UNKNOWN = {
     ),
     "method key": (
         {"methods": [{"metod": "kd"}]},
-        "methods[0]: names no method: write {method: NAME} or {terms: [...]}; found",
+        "methods[0]: has no 'method': write {method: NAME} or {terms: [...]}; found",
     ),
 }
 
@@ -155,7 +155,7 @@ WRONG = {
     ),
     "terms beside a method": (
         {"methods": [{"method": "kd", "terms": ["at"]}]},
-        "methods[0]: 'method' is not allowed beside 'terms'. With 'terms', each term has",
+        "methods[0]: 'method' is not allowed next to 'terms'. With 'terms', each term has",
     ),
     "parameter beside terms": (
         {"methods": [{"terms": ["kd", "at"], "temperature": 2.0}]},
@@ -168,7 +168,7 @@ WRONG = {
     ),
     "term without a method": (
         {"methods": [{"terms": [{"metod": "kd"}]}]},
-        "methods[0].terms[0]: names no method: write {method: NAME}; found 'metod'",
+        "methods[0].terms[0]: has no 'method': write {method: NAME}; found 'metod'",
     ),
     "none with a weight": (
         {"methods": [{"method": "none", "weight": 2.0}]},
@@ -180,7 +180,7 @@ WRONG = {
     ),
     "temperature without kd": (
         {"methods": [{"method": "crd", "kd_temperature": 2.0}]},
-        "methods[0]: 'kd_temperature' is for the KD term beside a method: give its weight, 'kd', too",
+        "methods[0]: 'kd_temperature' is for the KD term added to a method: also give 'kd', the weight of the term",
     ),
     "label that is no": ({"methods": "[{method: kd, label: no}]"}, "methods[0].label: false is a boolean in YAML"),
     "label that is yes": ({"methods": "[{method: kd, label: yes}]"}, "methods[0].label: true is a boolean in YAML"),
@@ -190,7 +190,7 @@ WRONG = {
     ),
     "label of another row": (
         {"methods": [{"method": "kd", "label": "None"}]},
-        "methods[0].label: 'None' names a row that",
+        "methods[0].label: 'None' is the label of a row that",
     ),
     "weight below 0": (
         {"methods": [{"method": "kd", "weight": -1}]},
@@ -266,9 +266,9 @@ WRONG = {
     ),
     "a teacher and teachers": (
         {"pairs": "[{teacher: resnet14, teachers: [resnet20], student: resnet8}]"},
-        "pairs[0]: a pair names its 'teacher', or several as 'teachers', and not both",
+        "pairs[0]: a pair needs either 'teacher' or, for several, 'teachers'",
     ),
-    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair names its 'teacher', or several as"),
+    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair needs either 'teacher' or"),
     "no copy of a teacher": (
         {"pairs": "[{teachers: {network: resnet14, n: 0}, student: resnet8}]"},
         "pairs[0].teachers.n: found 0: must be greater than or equal to 1",
@@ -308,7 +308,7 @@ WRONG = {
     ),
     "accuracy without a checkpoint": (
         {"pairs": [PAIR | {"teacher": {"network": "resnet14", "accuracy": 70.0}}]},
-        "pairs[0].teacher: 'accuracy' is checked against a checkpoint; name one or leave it out",
+        "pairs[0].teacher: 'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out",
     ),
     "hooked network without stages": (
         {"pairs": [PAIR | {"teacher": "torchvision.resnet18"}]},
@@ -521,7 +521,7 @@ SETS = {
     "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text in YAML: write 0.0005',
     "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
     "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
-    "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set all of it: --set 'pairs=...'",
+    "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set it as a whole: --set 'pairs=...'",
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
     "title=a: b: c": "--set title=a: b: c: is not valid YAML, or not plain data: mapping values are not allowed here",
