@@ -106,7 +106,7 @@ def test_a_damaged_memory_of_a_suites_files_is_named(cli, tmp_path, results):
     (results / "table").mkdir(parents=True)
     (results / "table" / "sources.json").write_text(json.dumps({f"data {canonical(choice)}": {"name": "imagefolder"}}))
     code, _, err = cli("status", path, "--results", results)
-    assert (code, "what sources.json remembers of it cannot be read" in err) == (2, True)
+    assert (code, "its entry in sources.json is not valid" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
