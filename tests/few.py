@@ -16,7 +16,7 @@ FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch(
 def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits and draw t-SNE of few points; only accuracies change by it."""
     use_few_digits(patch)
-    patch.setattr("bench.figures.tsne.MOST_POINTS", 20)
+    patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:

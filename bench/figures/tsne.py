@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings, Outputs
 
-MOST_POINTS, MOST_CLASSES, MOST_PANELS = 200, 10, 16  # it takes half a second per panel
+MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16  # it takes half a second per panel
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 
 
@@ -21,13 +21,13 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     for group, rows in findings.groups.items():
         first = {row.label: next(filter(None, map(findings.outputs, row.cell.runs)), {}) for row in rows}
         answered = {label: own for label, own in first.items() if "labels" in own}
-        classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MOST_CLASSES]
+        classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
         looks = {f"class {one}": look(number) for number, one in enumerate(classes)}
         chosen = {label: _chosen(own, classes) for label, own in answered.items()}
         panels = {label: (points, labels) for label, (points, labels) in chosen.items() if _differ(points)}
         if not panels:
             continue
-        shown, left_out = list(panels)[:MOST_PANELS], list(panels)[MOST_PANELS:]
+        shown, left_out = list(panels)[:MAX_PANELS], list(panels)[MAX_PANELS:]
         heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
         if left_out:
             heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
@@ -43,7 +43,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def _chosen(own: Outputs, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the embeddings (n, D) float32 of the first images of some classes, and their labels (n,)."""
-    places = np.flatnonzero(np.isin(own["labels"], classes))[:MOST_POINTS]
+    places = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
     return own["embedding"][places].astype(np.float32), own["labels"][places]
 
 
@@ -52,7 +52,7 @@ def _differ(points: np.ndarray) -> bool:
 
     scikit-learn's t-SNE ends the process if all points are equal.
     """
-    if len(points) <= MOST_CLASSES or not np.isfinite(points).all():
+    if len(points) <= MAX_CLASSES or not np.isfinite(points).all():
         return False
     return bool(np.ptp(points, axis=0).max() > 0)
 
