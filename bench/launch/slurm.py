@@ -25,11 +25,11 @@ from bench.launch.provenance import ORIGIN, git_state
 from bench.launch.slurm_job import CohortJob
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
-from bench.plan import Cohort, portions
+from bench.plan import CohortPlan, work_units
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import Store, write_whole
-from bench.suite import Slurm
+from bench.suite.resources import Slurm
 from bench.types import RequestError, suggest
 from methods import catalog
 
@@ -112,9 +112,9 @@ def _submit(
     trained_by = dict(jobs)
     run_ids = [*jobs, *(run.id for run in missing)]
     awaited = {run_id for run_id in run_ids if store.state(run_id) != "done"}
-    left = portions(missing, plan.suite.max_lanes)
+    left = work_units(missing, plan.suite.max_lanes)
     while left:
-        arrays: dict[str, list[Cohort]] = {}  # by the jobs that they wait for
+        arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they wait for
         later = []
         for cohort in left:
             needs = cohort.needs & awaited

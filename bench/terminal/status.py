@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.launch.slurm_queue import Job
-from bench.plan import Plan, portions
+from bench.plan import Plan, work_units
 from bench.plan.status import OPEN, is_open, run_status
 from bench.report.frame import results_frame
 from bench.report.layout import MISSING
@@ -109,7 +109,7 @@ def plan_tables(
     titles = plan.titles
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
-    for number, cohort in enumerate(portions(to_train, plan.suite.max_lanes), start=1):
+    for number, cohort in enumerate(work_units(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         after = f", after {', '.join(needs)}" if needs else ""
         yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}{after}"
