@@ -278,10 +278,10 @@ def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
     cells = markdown_cells(plan, store)
     assert cells["KD"] == ["99.00 (1)<sup>†</sup>"]
     assert cells["SP"] == ["**71.00 ± 0.00 (2)**"]
-    assert "- <sup>†</sup> not all seeds are there; see n" in written(plan, store, "md")
+    assert "- <sup>†</sup> not all seeds are finished; see n" in written(plan, store, "md")
     tex = written(plan, store, "tex")
     assert r"KD & 99.00 {\scriptsize (1)}\textsuperscript{$\dagger$} \\" in tex
-    assert r"\textsuperscript{$\dagger$} not all seeds are there; see n" in tex
+    assert r"\textsuperscript{$\dagger$} not all seeds are finished; see n" in tex
 
 
 def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, store):
