@@ -389,14 +389,14 @@ def test_status_tells_what_the_store_knows_where_no_scheduler_can_be_asked(cli, 
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = cli("status", write_suite(tmp_path), "--results", results)
     assert (code, out.count("waiting")) == (0, 3)
-    assert err.startswith("warning: there is no squeue here")
+    assert err.startswith("warning: squeue is not installed here")
 
 
 def test_slurm_without_a_cluster_is_one_message_and_nothing_is_written(cli, tmp_path, results, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = cli(write_suite(tmp_path), "--slurm", "--results", results)
     assert (code, out) == (2, "")
-    assert err == "--slurm: there is no sbatch here. Go to a login node of a cluster, or leave it out\n"
+    assert err == "--slurm: sbatch is not installed here. Use a login node of a cluster, or leave --slurm out\n"
     assert not results.exists()
 
 
@@ -668,7 +668,7 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
         "figures",
     }
     assert "│ KD " in first.stdout
-    assert "resnet14: no checkpoint is given, so it is trained here (seed 0)" in first.stderr
+    assert "resnet14: has no checkpoint, so it is trained here (seed 0)" in first.stderr
 
 
 def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(first):

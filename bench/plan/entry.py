@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,9 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
         documents = {ENTRY: transfer | threads | {"evaluations": evaluations}, SOURCE: document | threads}
     else:
         documents = {ENTRY: document | threads}
-    dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=110)
-    files = {name: dump(content) for name, content in documents.items()}
+    files = {
+        name: yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=110) for name, one in documents.items()
+    }
     trained = plan.trained(run)
     plugins = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
     options = shlex.join(["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in plugins)])

@@ -82,7 +82,7 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
             yield f"{what}: {job.state.lower()}{reason}"
         elif any(store.state(run.id) == "waiting" for run in runs):
             yield f"{what}: failed, its log {escape(str(job.log))} ends:"
-            for line in job.last_words or ["(nothing: it never began)"]:
+            for line in job.log_tail or ["(nothing: it never started)"]:
                 yield f"    {escape(line)}"
 
 
