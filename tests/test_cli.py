@@ -378,7 +378,7 @@ def test_status_tells_the_rate_and_the_time_left_of_a_run_that_is_being_trained(
     store.claim(run.id)
     store.append_epoch(run.id, {"stage": "main", "epoch": 4, "loss": 1.0, "wall_s": 60.0})
     assert (
-        "seed 1: 4/9 (60.0 s an epoch, 5 min left)" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
+        "seed 1: 4/9 (60.0 s per epoch, 5 min left)" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
     )
     store.release(run.id)
 
