@@ -33,9 +33,9 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
         documents = {ENTRY: transfer | threads | {"evaluations": evaluations}, SOURCE: document | threads}
     else:
         documents = {ENTRY: document | threads}
-    files = {
-        name: yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=110) for name, one in documents.items()
-    }
+    files: dict[str, str] = {}
+    for name, content in documents.items():
+        files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     trained = plan.trained(run)
     plugins = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
     options = shlex.join(["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in plugins)])

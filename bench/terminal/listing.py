@@ -81,9 +81,7 @@ def _method(method: Method) -> Iterator[Any]:
 def _dataset(name: str) -> Iterator[Any]:
     if name == IMAGEFOLDER:
         yield escape(f"{name}: {IMAGEFOLDER_SUMMARY}")
-        example = (
-            "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
-        )
+        text = "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
         yield escape(text)
         return
     data = DATASETS[name]
