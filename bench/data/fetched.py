@@ -52,7 +52,7 @@ def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Ar
         return _read(name, root, folder)
     except Exception as error:
         raise RequestError(
-            f"data {name!r}: {_wanted(name, folder)} are incomplete or damaged, and "
+            f"data {name!r}: looked for {_wanted(name, folder)} and some are missing or damaged; "
             f"they cannot be downloaded ({' '.join(str(error).split())}). "
             "Put the published files there, or name another folder with --data DIR"
         ) from error

@@ -20,8 +20,8 @@ def write_csv(plan: Plan, store: Store) -> Path:
     columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch"])
     rows = []
     for run in plan.runs.values():
-        pair, title = titles[run.id]
         for epoch in store.epochs(run.id):
+            pair, title = titles[run.id]
             row = {"pair": pair, "row": title, "seed": run.seed, "run": run.id, **epoch}
             columns |= dict.fromkeys(row)
             rows.append(row)

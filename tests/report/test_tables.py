@@ -355,7 +355,7 @@ def test_a_suite_without_kd_has_no_arrows_and_does_not_explain_them(tmp_path, st
     plan = plan_of(tmp_path, methods=["at", "sp"])
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "AT": [7.0], "SP": [6.0]})
     assert "↑" not in written(plan, store, "md")
-    assert "Of the methods the best is bold, the second underlined." in protocol(plan)
+    assert "Among the methods the best is bold, the second underlined." in protocol(plan)
 
 
 def test_the_best_epoch_stands_beside_the_last_one_and_is_named_so(tmp_path, store):
