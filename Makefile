@@ -16,18 +16,22 @@ test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda and not slurm"
 	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
 
-test-slow: .venv/installed
+test-slow: .venv/developer
 	$(BIN)/python -m pytest -m "slow or cuda"
 
-benchmark: .venv/installed
+benchmark: .venv/developer
 	$(BIN)/python -m benchmarks
 
-lint: .venv/installed
+lint: .venv/developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/developer: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

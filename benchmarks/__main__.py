@@ -21,7 +21,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.cost import of_pair, peak_bytes, stages, stand_ins, training_data
+from bench.cost.measure import peak_bytes
+from bench.cost.rows import of_pair, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.launch.provenance import provenance

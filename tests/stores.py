@@ -6,12 +6,14 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
+from bench.plan.entry import entry
 from bench.store import Failure, Store
 from bench.suite import load
 from bench.tasks import task_of
 from methods import catalog
 
 METHODS = catalog()
+HOSTILE = r"""50% & $x_1^2$ #~{}\ <b> [1] * | `a` "q" -> — é"""  # a label that no format prints as it is
 SUITE = {
     "title": "A table",
     "data": {"name": "digits", "resize": 32, "train_per_class": 4},
@@ -40,10 +42,10 @@ def cell_of(plan: Plan, label: str, pair: str | None = None) -> Cell:
     return next(cell for cell in plan.cells if cell.label == label and pair in (None, cell.pair))
 
 
-def finish(store: Store, cell: Cell, values: Sequence[float]) -> None:
+def finish(store: Store, cell: Cell, values: Sequence[float], plan: Plan | None = None) -> None:
     """Write a record for a cell's first runs, one for each value: that of its metrics, top-5 accuracy apart."""
     for run, value in zip(cell.runs, values, strict=False):
-        store.begin(run)
+        store.begin(run, entry(plan, run) if plan else None)
         metrics = {name: 99.0 if name == "top5" else value for name in task_of(run).recorded}
         best = {name: 99.5 if name == "top5" else number + 1 for name, number in metrics.items()}
         store.finish(run.id, {"metrics": metrics, "best": {"epoch": 1, **best}, "threads": 2})
@@ -59,4 +61,4 @@ def fail(store: Store, cell: Cell, status: str, reason: str) -> None:
 def finish_all(store: Store, plan: Plan, top1: Mapping[str, Sequence[float]]) -> None:
     """Write the records of every cell, by row."""
     for cell in plan.cells:
-        finish(store, cell, top1[cell.label])
+        finish(store, cell, top1[cell.label], plan)

@@ -1,4 +1,4 @@
-"""Which data sets there are, and how a suite's choice becomes a `DataSpec`. Imports no torch."""
+"""The data of a suite file: its model, its checks, and its resolution into a `DataSpec`. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,18 +11,16 @@ from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
 
-SMALLEST = 32  # pixels: height and width that every network takes
+MIN_SIZE = 32  # pixels: height and width that every network takes
 IMAGEFOLDER = "imagefolder"
-IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...) and DIR/test/ or DIR/val/ alike; any image size"
-CUT_WHEN_READ = (IMAGEFOLDER, "imagenet")  # large images, cut and scaled by the processes that read them
-# Mean and deviation of L, and of a and b: centre and half-range of what sRGB colours can have, with which the
-# paper's authors normalise in their code of Contrastive Multiview Coding.
+IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/ or DIR/val/; any image size"
+# large images, cropped and scaled by the processes that read them
+CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
+# Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in
+# their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
-    "chrominance": (
-        ((98.233 - 86.183) / 2, (94.478 - 107.857) / 2),
-        ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2),
-    ),
+    "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
 }
 
 
@@ -31,7 +29,7 @@ class DataChoice(Strict):
 
     name: str
     """A name of `run_suite.py list datasets`."""
-    resize: Annotated[int, Ge(SMALLEST)] | None = None
+    resize: Annotated[int, Ge(MIN_SIZE)] | None = None
     """Height and width in pixels to which images are scaled (bilinear, antialiased; depth and labels of pixels by the
     nearest pixel).
     """
@@ -51,11 +49,11 @@ class DataChoice(Strict):
     """Channel standard deviations of an image folder; a view has its own."""
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the choice, judged without looking at any file."""
+        """Return the problems of the choice that can be seen without reading a file."""
         if self.name == IMAGEFOLDER:
-            found = self._problems_of_folder()
+            problems = self._problems_of_folder()
         elif self.name in DATASETS:
-            found = self._problems_of_named()
+            problems = self._problems_of_named()
         else:
             return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
         allowed = views_of(self.name)
@@ -63,69 +61,71 @@ class DataChoice(Strict):
             others = "has no colours and no depth"
             if allowed:
                 others = f"can be seen as {' or '.join(map(repr, allowed))}"
-            found.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
+            problems.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
-            found.append("give train_per_class or train_fraction, not both")
-        return found
+            problems.append("give train_per_class or train_fraction, not both")
+        return problems
 
     def _problems_of_folder(self) -> list[str]:
         own = ("mean", "std")
         needed = ("path", "augment") if self.view else ("path", *own, "augment")
-        found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
+        problems = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
         if self.augment == "resized_crop_flip" and self.resize is None:
-            found.append("augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to")
+            problems.append(
+                "augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to"
+            )
         if self.view:
             foreign = [key for key in own if getattr(self, key) is not None]
-            found += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
-        return found
+            problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+        return problems
 
     def _problems_of_named(self) -> list[str]:
         named = DATASETS[self.name]
         foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
-        found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
+        problems = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
         if self.train_per_class is not None and named.labels != "image":
-            found.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
-        elif (self.train_per_class or 0) > named.fewest:
-            found.append(
-                f"train_per_class is {self.train_per_class}, but {self.name} has {named.fewest} images a class"
+            problems.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
+        elif (self.train_per_class or 0) > named.min_per_class:
+            problems.append(
+                f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images a class"
             )
-        if self.resize is None and min(named.size) < SMALLEST:
-            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {SMALLEST}")
+        if self.resize is None and min(named.size) < MIN_SIZE:
+            problems.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
         if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
-            found.append(
+            problems.append(
                 f"augment is 'resized_crop_flip', which is for {' and '.join(CUT_WHEN_READ)}; "
                 f"{self.name} takes none, crop or crop_flip"
             )
-        return found
+        return problems
 
 
 def views_of(name: str) -> tuple[View, ...]:
-    """Return what a network can be shown of a data set's images, beside the images as they are."""
+    """Return the views of a data set's images that a network can be given, besides the images themselves."""
     return COLOUR_VIEWS if name == IMAGEFOLDER else DATASETS[name].views
 
 
 def unlabelled(name: str, wanted: Labels) -> str | None:
-    """Return why a data set's labels are not of the wanted kind, and which data sets' are; None where they are."""
-    found: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
-    if found == wanted:
+    """Return why a data set's labels are not of the wanted kind, and which data sets have it; None if they are."""
+    labels: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
+    if labels == wanted:
         return None
     known = [one for one in DATASETS if DATASETS[one].labels == wanted]
     if wanted == "image":
         known.append(IMAGEFOLDER)
-    what = "no labels" if found == "none" else f"a label of each {found}"
-    return f"{name} has {what}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
+    kind = "no labels" if labels == "none" else f"a label of each {labels}"
+    return f"{name} has {kind}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 
 
 def resolve(choice: DataChoice) -> DataSpec:
     """Return the specification of a choice without problems; an image folder's listing is read.
 
     Raises:
-        RequestError: an image folder lacks what it needs, or has fewer images a class than asked for.
+        RequestError: an image folder is incomplete, or has fewer images per class than requested.
     """
     if choice.name == IMAGEFOLDER:
         return _resolve_folder(choice)
     named = DATASETS[choice.name]
-    everything = named.fewest if named.fewest * named.classes == named.train else None
+    everything = named.min_per_class if named.min_per_class * named.classes == named.train else None
     return DataSpec(
         name=choice.name,
         classes=named.classes,
@@ -137,13 +137,7 @@ def resolve(choice: DataChoice) -> DataSpec:
 
 
 def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """Return the view and what depends on it.
-
-    Args:
-        choice: what the suite says.
-        mean: of the images as they are.
-        std: likewise.
-    """
+    """Return the view and the fields that depend on it; `mean` and `std` are those of images without a view."""
     if choice.view == "depth":
         depth = DATASETS[choice.name].depth
         assert depth is not None  # see `problems`
@@ -154,11 +148,9 @@ def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
-    """Return what is kept of the training set, nothing said where that is all of it: one choice has one identity.
+    """Return the kept part of the training set, None for all of it: equal choices have equal identities.
 
-    Args:
-        choice: what the suite says.
-        everything: the images of each class, where all classes have as many.
+    `everything` is the number of images per class, if equal in all classes.
     """
     per_class = None if choice.train_per_class == everything else choice.train_per_class
     fraction = None if choice.train_fraction == 1 else choice.train_fraction
@@ -171,20 +163,19 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     folder = Path(choice.path).expanduser().resolve()
     listing = list_folder(folder)
     train = listing["train"]
-    sizes = {len(files) for files in train.values()}
-    fewest = min(sizes)
-    if (choice.train_per_class or 0) > fewest:
-        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
+    counts = {len(files) for files in train.values()}
+    if (choice.train_per_class or 0) > min(counts):
+        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {min(counts)} in some class")
     size = (choice.resize, choice.resize) if choice.resize else size_of(next(iter(train.values()))[0])
-    if min(size) < SMALLEST:
-        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {SMALLEST}")
+    if min(size) < MIN_SIZE:
+        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
     return DataSpec(
         name=choice.name,
         classes=len(train),
         size=size,
         augment=choice.augment,
         **_seen(choice, choice.mean or (), choice.std or ()),
-        **_subset(choice, fewest if len(sizes) == 1 else None),
+        **_subset(choice, min(counts) if len(counts) == 1 else None),
         fingerprint=fingerprint(listing),
         path=folder,
     )

@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and what is known of them. Imports no torch.
+"""The data sets that are known by name, and their properties. Imports no torch.
 
 Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders; CIFAR-10's, MNIST's,
 Fashion-MNIST's and ImageNet's are their training sets' means and deviations as commonly published; STL-10's and
@@ -6,12 +6,13 @@ TinyImageNet's are those of a later implementation of the paper's linear probes 
 digits, photo_patches and stereo_motorcycle were computed on their training splits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.spec import Augment, View
 
 Labels = Literal["image", "pixel", "none"]
+EXTRAS = {"nyu": ("h5py", "h5py"), "photos": ("skimage", "scikit-image")}  # module and package that an extra installs
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -23,17 +24,21 @@ class NamedData:
         summary: what it is, for `list datasets`.
         classes: number of classes.
         size: (height, width) of its images in pixels.
-        mean: per channel, of training images in [0, 1]; a grey image's one value stands for three channels.
+        mean: per channel, of training images in [0, 1]; a grey image's value is repeated for three channels.
         std: likewise.
-        augment: what the field trains with; no flips where a mirrored image is another sign.
         train: number of training images.
         test: number of test images.
-        fewest: training images of the smallest class; 0 where an image has no class of its own.
+        min_per_class: training images of the smallest class; 0 if images have no class.
+        augment: as commonly trained; without flips if a mirrored image is another sign.
+        reader: `MODULE.FUNCTION` of this package, called with the specification and the data root; it returns the
+            images and labels as `Arrays` or, if `is_listed`, the files as a `Listing`.
         folder: the folder below the data root, None for data that comes with a package.
-        labels: whether an image has a class, each of its pixels has one, or nothing has.
+        is_listed: whether each image is a file that is decoded on its own.
+        extra: the project's extra that installs the reader's further dependencies.
+        labels: what has a class.
         colour: whether the images have colours.
-        depth: mean and deviation of the depth that comes with each image, in the unit it is stored in (millimetres,
-            or hundredths of a pixel of disparity); None without depth.
+        depth: mean and deviation of each image's depth, in its stored unit (millimetres, or hundredths of a pixel of
+            disparity); None without depth.
     """
 
     summary: str
@@ -41,29 +46,29 @@ class NamedData:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: Augment
     train: int
     test: int
-    fewest: int
-    folder: str | None
+    min_per_class: int
+    augment: Augment = "crop_flip"
+    reader: str = "fetched.read_fetched"
+    folder: str | None = None
+    is_listed: bool = False
+    extra: str | None = None
     labels: Labels = "image"
     colour: bool = True
     depth: tuple[float, float] | None = None
 
     @property
     def views(self) -> tuple[View, ...]:
-        """Return what a network can be shown of an image, beside the image as it is."""
-        views: list[View] = []
-        if self.colour:
-            views += COLOUR_VIEWS
-        if self.depth is not None:
-            views.append("depth")
-        return tuple(views)
+        """Return the views of an image that a network can be given, besides the image itself."""
+        depth: tuple[View, ...] = () if self.depth is None else ("depth",)
+        return (*COLOUR_VIEWS, *depth) if self.colour else depth
 
     @property
     def where(self) -> str:
-        """Return where the data is looked for, as text."""
-        return f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+        """Return where the data is read from, as text."""
+        place = f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+        return f"{place}; needs distillation-bench[{self.extra}]" if self.extra else place
 
 
 COLOUR_VIEWS: tuple[View, ...] = ("luminance", "chrominance")
@@ -77,8 +82,8 @@ DATASETS: dict[str, NamedData] = {
         augment="crop",
         train=900,
         test=897,
-        fewest=90,
-        folder=None,
+        min_per_class=90,
+        reader="packaged.digits",
         colour=False,
     ),
     "mnist": NamedData(
@@ -90,7 +95,7 @@ DATASETS: dict[str, NamedData] = {
         augment="crop",
         train=60000,
         test=10000,
-        fewest=5421,
+        min_per_class=5421,
         folder="MNIST",
         colour=False,
     ),
@@ -100,10 +105,9 @@ DATASETS: dict[str, NamedData] = {
         size=(28, 28),
         mean=(0.2860,) * 3,
         std=(0.3530,) * 3,
-        augment="crop_flip",
         train=60000,
         test=10000,
-        fewest=6000,
+        min_per_class=6000,
         folder="FashionMNIST",
         colour=False,
     ),
@@ -113,10 +117,9 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        augment="crop_flip",
         train=50000,
         test=10000,
-        fewest=5000,
+        min_per_class=5000,
         folder="cifar-10-batches-py",
     ),
     "cifar100": NamedData(
@@ -125,10 +128,9 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
-        augment="crop_flip",
         train=50000,
         test=10000,
-        fewest=500,
+        min_per_class=500,
         folder="cifar-100-python",
     ),
     "stl10": NamedData(
@@ -137,25 +139,10 @@ DATASETS: dict[str, NamedData] = {
         size=(96, 96),
         mean=(0.4467, 0.4398, 0.4066),
         std=(0.2603, 0.2566, 0.2712),
-        augment="crop_flip",
         train=5000,
         test=8000,
-        fewest=500,
+        min_per_class=500,
         folder="stl10_binary",
-    ),
-    # Without labels there are no classes; with ten a student's classifier fits stl10, which it is tuned on later.
-    "stl10_unlabelled": NamedData(
-        summary="the 96x96 colour photographs of STL-10 that have no labels; to test, its labelled ones without theirs",
-        classes=10,
-        size=(96, 96),
-        mean=(0.4467, 0.4398, 0.4066),
-        std=(0.2603, 0.2566, 0.2712),
-        augment="crop_flip",
-        train=100000,
-        test=8000,
-        fewest=0,
-        folder="stl10_binary",
-        labels="none",
     ),
     "tiny_imagenet": NamedData(
         summary="64x64 colour photographs of two hundred kinds of things",
@@ -163,11 +150,12 @@ DATASETS: dict[str, NamedData] = {
         size=(64, 64),
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2770, 0.2691, 0.2821),
-        augment="crop_flip",
         train=100000,
         test=10000,
-        fewest=500,
+        min_per_class=500,
+        reader="folders.list_tiny_imagenet",
         folder="tiny-imagenet-200",
+        is_listed=True,
     ),
     "imagenet": NamedData(
         summary="ImageNet's colour photographs of a thousand kinds of things; read by workers, never held in memory",
@@ -178,8 +166,10 @@ DATASETS: dict[str, NamedData] = {
         augment="resized_crop_flip",
         train=1281167,
         test=50000,
-        fewest=732,
+        min_per_class=732,
+        reader="folders.list_imagenet",
         folder="imagenet",
+        is_listed=True,
     ),
     # Depth: our choice, which maps 0 to 10 m, the sensor's range, to -1 to 1.
     "nyu_depth_v2": NamedData(
@@ -188,13 +178,14 @@ DATASETS: dict[str, NamedData] = {
         size=(240, 320),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        augment="crop_flip",
         train=795,
         test=654,
-        fewest=0,
+        min_per_class=0,
+        reader="nyu.read_nyu",
         folder="nyu_depth_v2",
         labels="pixel",
         depth=(5000.0, 5000.0),
+        extra="nyu",
     ),
     "photo_patches": NamedData(
         summary="a fixture, no benchmark: 32x32 patches of ten photographs; a patch's class is its photograph",
@@ -202,11 +193,11 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.4831, 0.3649, 0.3154),
         std=(0.3151, 0.2491, 0.2505),
-        augment="crop_flip",
         train=12000,
         test=5000,
-        fewest=1200,
-        folder=None,
+        min_per_class=1200,
+        reader="packaged.photo_patches",
+        extra="photos",
     ),
     "stereo_motorcycle": NamedData(
         summary="a fixture, no benchmark: 64x64 tiles of one photograph with disparity; a pixel's class is its range",
@@ -214,12 +205,20 @@ DATASETS: dict[str, NamedData] = {
         size=(64, 64),
         mean=(0.5267, 0.4308, 0.4054),
         std=(0.2337, 0.2335, 0.2441),
-        augment="crop_flip",
         train=600,
         test=200,
-        fewest=0,
-        folder=None,
+        min_per_class=0,
+        reader="packaged.stereo_motorcycle",
         labels="pixel",
         depth=(3139.3, 1753.2),
+        extra="photos",
     ),
 }
+# Without labels there are no classes; with ten a student's classifier fits stl10, on which it is tuned later.
+DATASETS["stl10_unlabelled"] = replace(
+    DATASETS["stl10"],
+    summary="the 96x96 colour photographs of STL-10 that have no labels; tests on the labelled ones, without labels",
+    train=100000,
+    min_per_class=0,
+    labels="none",
+)

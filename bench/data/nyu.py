@@ -3,8 +3,8 @@
 Paper:  Silberman, Hoiem, Kohli and Fergus, Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012.
 Files:  nyu_depth_v2_labeled.mat (version 7.3, which is HDF5: every array comes with its axes reversed) and splits.mat.
 Labels: the field's 37 classes, those of the 40 of Gupta, Arbelaez and Malik (CVPR 2013) that are things of one kind.
-        Their mapping of all of the file's 894 names is a file of its own; our choice is to take the objects whose name
-        in the labelled file is a class's own, and to ignore the pixels of all others.
+        Their mapping of all 894 names of the file is a separate file; we use only the objects whose name in the
+        labelled file is that of a class, and ignore the pixels of all others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bench.data.arrays import Arrays, nearest, scaled
 from bench.data.folders import absent
-from bench.spec import IGNORED
+from bench.data.named import DATASETS
+from bench.spec import IGNORED, DataSpec
 
 CLASSES = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
@@ -27,39 +28,40 @@ CLASSES = (
     *("ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard"),
     *("person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
 )
-ALSO = {"book": "books"}  # the file's own name of a single one
+ALSO = {"book": "books"}  # the file has both names
 CHUNK = 32  # images read at a time: at full size they and their depth take 80 MB
-MILLIMETRES = 1000  # in the metre, in which the file gives depth
+MILLIMETRES = 1000  # per metre, the unit of the file's depth
 
 
-def read_nyu(folder: Path, size: tuple[int, int]) -> Arrays:
+def read_nyu(spec: DataSpec, root: Path) -> Arrays:
     """Return the training and the test split of `splits.mat`, in the order of the labelled file.
 
     Images are (n, 4, H, W) int16: red, green and blue from 0 to 255, then the depth in millimetres, holes filled in as
     in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
 
     Args:
-        folder: holds both files.
-        size: (H, W) that images are scaled to; they are 480x640 in the file.
+        spec: with the size (H, W) to which images are scaled; they are 480x640 in the file.
+        root: the data root; its folder `nyu_depth_v2` contains both files.
 
     Raises:
         RequestError: a file is missing, or is not the published one.
     """
-    with _told(folder / "splits.mat") as path:
+    folder = root / str(DATASETS[spec.name].folder)
+    with _reading(folder / "splits.mat") as path:
         splits = loadmat(path)
         train = _positions(splits["trainNdxs"])
         test = _positions(splits["testNdxs"])
-    with _told(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
+    with _reading(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
         labels = class_of_each(names(file))
-        return _read(file, train, labels, size), _read(file, test, labels, size)
+        return _read(file, train, labels, spec.size), _read(file, test, labels, spec.size)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[Path]:
-    """Turn whatever is wrong with a file into an error that names it."""
+def _reading(path: Path) -> Iterator[Path]:
+    """Turn any error of reading into one that names the file."""
     try:
         yield path
-    except Exception as error:  # scipy and h5py raise many kinds for a file that is missing, torn or of other content
+    except Exception as error:  # scipy and h5py raise many kinds for a missing, truncated or foreign file
         problem = "is missing"
         if path.is_file():
             problem = f"cannot be read ({' '.join(str(error).split())})"
@@ -76,12 +78,12 @@ def names(file: h5py.File) -> list[str]:
 def class_of_each(objects: Sequence[str]) -> np.ndarray:
     """Return the class (uint8) of each label in the file: 0 is no label, 1 the first of the names."""
     places = {name: place for place, name in enumerate(CLASSES)}
-    found = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
-    return np.array([IGNORED, *found], dtype=np.uint8)
+    classes = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
+    return np.array([IGNORED, *classes], dtype=np.uint8)
 
 
 def _positions(numbers: np.ndarray) -> np.ndarray:
-    """Return MATLAB's numbers, which count from 1, as positions from 0: (n,) int64, ascending."""
+    """Return MATLAB's positions, which count from 1, as (n,) int64 from 0, ascending."""
     return np.sort(numbers.ravel()).astype(np.int64) - 1
 
 

@@ -1,6 +1,6 @@
-"""Data that scikit-learn and scikit-image ship: nothing is ever downloaded."""
+"""Reads the data that scikit-learn and scikit-image ship; nothing is downloaded."""
 
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,20 +8,20 @@ from torch import Tensor
 
 from bench.data.arrays import Arrays
 from bench.data.named import DATASETS
-from bench.spec import IGNORED
+from bench.spec import IGNORED, DataSpec
 
 PHOTOGRAPHS = (  # scikit-image's, then scikit-learn's
     *("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina", "immunohistochemistry"),
     *("stereo_motorcycle", "china.jpg", "flower.jpg"),
 )
-TRAINING_WIDTH = {"photo_patches": 0.7, "stereo_motorcycle": 0.6}  # share of a photograph, from its left edge
-# Where one range of disparity ends and the next begins, in pixels: the fifths of all that is valid in the whole map.
+PHOTO_TRAINING_WIDTH, STEREO_TRAINING_WIDTH = 0.7, 0.6  # share of a photograph, from its left edge
+# Bounds between the ranges of disparity, in pixels: the quintiles of all valid values of the map.
 DISPARITY_BOUNDS = (18.22, 23.80, 44.68, 50.27)
-DISPARITY_UNIT = 100  # stored values a pixel of disparity
+DISPARITY_UNIT = 100  # stored values per pixel of disparity
 
 
-def digits() -> Arrays:
-    """Return scikit-learn's digits: 90 images of each class to train, drawn by a fixed seed, the rest to test."""
+def digits(spec: DataSpec, root: Path) -> Arrays:
+    """Return scikit-learn's digits: 90 training images of each class, drawn with a fixed seed, the rest for testing."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -30,25 +30,26 @@ def digits() -> Arrays:
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(targets), generator=generator)
     of_labels = [order[targets[order] == label] for label in range(10)]
-    train = torch.cat([places[: DATASETS["digits"].fewest] for places in of_labels])
+    train = torch.cat([places[: DATASETS[spec.name].min_per_class] for places in of_labels])
     is_train = torch.zeros(len(targets), dtype=torch.bool)
     is_train[train] = True
     return (images[is_train], targets[is_train]), (images[~is_train], targets[~is_train])
 
 
-def photo_patches() -> Arrays:
-    """Return 32x32 patches of ten photographs, as many of each, with which photograph it is.
+def photo_patches(spec: DataSpec, root: Path) -> Arrays:
+    """Return 32x32 patches of ten photographs, equally many of each, labelled with the photograph.
 
-    Training patches lie in a photograph's left part, test patches in the rest: they share no pixel. The places are
-    drawn by a fixed seed, none twice.
+    Training patches are from a photograph's left part, test patches from the rest: they share no pixel. The places are
+    drawn with a fixed seed, without replacement.
     """
     train: list[Tensor] = []
     test: list[Tensor] = []
+    named = DATASETS[spec.name]
     generator = torch.Generator().manual_seed(0)
     for name in PHOTOGRAPHS:
-        left, right = _parts(_photograph(name), "photo_patches")
-        train.append(_tiles(left, 32, DATASETS["photo_patches"].train // len(PHOTOGRAPHS), generator))
-        test.append(_tiles(right, 32, DATASETS["photo_patches"].test // len(PHOTOGRAPHS), generator))
+        left, right = _parts(_photograph(name), PHOTO_TRAINING_WIDTH)
+        train.append(_tiles(left, 32, named.train // len(PHOTOGRAPHS), generator))
+        test.append(_tiles(right, 32, named.test // len(PHOTOGRAPHS), generator))
 
     def split(patches: list[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.cat(patches), torch.arange(len(patches)).repeat_interleave(len(patches[0]))
@@ -56,12 +57,12 @@ def photo_patches() -> Arrays:
     return split(train), split(test)
 
 
-def stereo_motorcycle() -> Arrays:
+def stereo_motorcycle(spec: DataSpec, root: Path) -> Arrays:
     """Return 64x64 tiles of the left image of a stereo pair, with the range of each pixel's disparity as its label.
 
-    Training tiles lie in the left part of the image, test tiles in the rest. Tiles are (n, 4, 64, 64) int16: red,
-    green and blue from 0 to 255, then the disparity in hundredths of a pixel, 0 where it is not known. The more
-    disparity, the nearer. Labels are uint8, `IGNORED` where the disparity is not known.
+    Training tiles are from the left part of the image, test tiles from the rest. Tiles are (n, 4, 64, 64) int16: red,
+    green and blue from 0 to 255, then the disparity in hundredths of a pixel, 0 if unknown. Near pixels have a large
+    disparity. Labels are uint8, `IGNORED` where the disparity is unknown.
     """
     from skimage.data import stereo_motorcycle as photograph
 
@@ -78,8 +79,8 @@ def stereo_motorcycle() -> Arrays:
         tiles = _tiles(part, 64, count, generator)
         return tiles[:, :4].contiguous(), tiles[:, 4].to(torch.uint8)
 
-    left, right = _parts(everything, "stereo_motorcycle")
-    return split(left, DATASETS["stereo_motorcycle"].train), split(right, DATASETS["stereo_motorcycle"].test)
+    left, right = _parts(everything, STEREO_TRAINING_WIDTH)
+    return split(left, DATASETS[spec.name].train), split(right, DATASETS[spec.name].test)
 
 
 def _photograph(name: str) -> Tensor:
@@ -88,26 +89,19 @@ def _photograph(name: str) -> Tensor:
     from sklearn.datasets import load_sample_image
 
     pixels = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
-    left = pixels[0] if isinstance(pixels, tuple) else pixels  # a stereo pair's left one
+    left = pixels[0] if isinstance(pixels, tuple) else pixels  # of a stereo pair
     return torch.from_numpy(left.copy()).permute(2, 0, 1)
 
 
-def _parts(image: Tensor, data: str) -> tuple[Tensor, Tensor]:
+def _parts(image: Tensor, training_width: float) -> tuple[Tensor, Tensor]:
     """Return an image (C, H, W) cut into its left part, for training, and the rest, for testing."""
-    cut = round(image.shape[2] * TRAINING_WIDTH[data])
+    cut = round(image.shape[2] * training_width)
     return image[:, :, :cut], image[:, :, cut:]
 
 
 def _tiles(image: Tensor, side: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return squares (count, C, side, side) of an image (C, H, W) at places drawn at random, none twice."""
+    """Return squares (count, C, side, side) of an image (C, H, W) at random places, without replacement."""
     windows = image.unfold(1, side, 1).unfold(2, side, 1)  # (C, rows, columns, side, side)
     rows, columns = windows.shape[1:3]
     places = torch.randperm(rows * columns, generator=generator)[:count]
     return windows[:, places // columns, places % columns].transpose(0, 1).contiguous()
-
-
-PACKAGED: dict[str, Callable[[], Arrays]] = {
-    "digits": digits,
-    "photo_patches": photo_patches,
-    "stereo_motorcycle": stereo_motorcycle,
-}

@@ -17,12 +17,7 @@ PACKAGES = ("torch", "torchvision", "numpy")
 
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return what a record says of how its run was made.
-
-    Args:
-        device: what it trained on.
-        threads: CPU threads of the arithmetic.
-    """
+    """Return what a record says of how its run was made: on a device, with a number of CPU threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     facts = {
         "device": name,
@@ -61,10 +56,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _processor() -> str:
     """Return the processor's name, or its architecture where the system does not give one."""
-    name = ""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return name or platform.machine()
+                return line.partition(":")[2].strip() or platform.machine()
+    return platform.machine()

@@ -1,119 +1,58 @@
-"""A suite on a SLURM cluster, through submitit: an array of jobs a stage, a cohort a task, no process left behind.
+"""A suite on a SLURM cluster, through submitit: an array of jobs per stage, a task per cohort, no process left behind.
 
-Jobs run from a copy of the code, made when they are submitted: whatever is edited while they wait, a submission is
-of one version. A job knows its runs and nothing of the others; what it must not lose is in the store.
+Jobs run from a copy of the code that is made when they are submitted: whatever is edited while they wait, a submission
+is of one version. A job knows its own runs only; all progress is in the store.
 """
 
 import json
 import logging
-import os
 import shlex
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from submitit.core.job_environment import JobEnvironment
-from submitit.core.utils import DelayedSubmission, FailedJobError
+from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
-from bench.launch.jobs import JOBS, LOCK, SUBMISSION, Task, command, job_name, log_of, tasks
-from bench.launch.launcher import fetch_data, most_processes, settle, unserved
+from bench.launch.preparation import fetch_data, most_processes, record_without_training, unserved
 from bench.launch.provenance import ORIGIN, git_state
+from bench.launch.slurm_job import CohortJob
+from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
-from bench.plan import Cohort, portions
-from bench.plan.status import is_open, run_status
+from bench.plan import CohortPlan, work_units
+from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import Store, write_whole
-from bench.suite import Slurm
+from bench.suite.resources import Slurm
 from bench.types import RequestError, suggest
 from methods import catalog
 
 logger = logging.getLogger(__name__)
 
-MOST_TIMEOUTS = 100  # times that a job may reach its limit: it goes on where it was, so only one that is stuck does
-MOST_PARALLEL = 1000  # tasks of an array at a time, unless the suite says fewer
+MAX_TIMEOUTS = 100  # how often a job may reach its time limit; it goes on where it was, so only a stuck one does
+MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite says fewer
 SIGNAL_S = 90  # seconds before its end at which a job is told of it
-SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
-OWN = {  # submitit's options that the suite says in other words, or that would break what is promised
+OWN = {  # submitit's options that have another name in a suite, or would break what is promised
     *("job_name", "time", "mem", "setup", "array_parallelism", "dependency"),
     *("nodes", "ntasks_per_node", "num_gpus", "stderr_to_stdout"),
 }
-PLUGINS = "plugins"  # their folder beside the code's
+PLUGINS = "plugins"  # their folder, beside the code's
 
 
-@dataclass(frozen=True, kw_only=True)
-class CohortJob(Work):
-    """The work of one job: a cohort, in the code of its submission.
+def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
+    """Submit what the store lacks and no job is to train yet; return the new jobs.
 
-    Attributes:
-        cohort: ids of its runs; `runs` holds those that they need besides.
-        submission: the submission's folder.
-    """
-
-    cohort: tuple[str, ...]
-    submission: Path
-
-    def __call__(self, retried: Collection[str] = ()) -> None:
-        """Train the cohort.
-
-        Raises:
-            SystemExit: none of its runs has come to a result, so that what waits for them need not start.
-        """
-        _let_signals_through()
-        logging.getLogger("submitit").propagate = False  # it writes to the log by itself
-        store = Store(self.results)
-        with store.locked(LOCK):
-            pass  # until the submission is whole
-        if not (self.submission / SUBMISSION).exists():
-            raise SystemExit("the command that submitted this job was killed: submit again")
-        try:
-            super().__call__(retried)
-        except RequestError as error:
-            raise SystemExit(str(error)) from None
-        ends = [run_status(self.plan.runs[run_id], self.plan, store) for run_id in self.cohort]
-        if all(status != "done" for status, _ in ends):
-            reasons = dict.fromkeys(reason for _, reason in ends)
-            raise SystemExit(f"no run has a result: {'; '.join(reasons)}")
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Return what the job does when it is queued again: the same, for all progress is in the store."""
-        return DelayedSubmission(self)
-
-
-def _let_signals_through() -> None:
-    """Let what submitit's handler raises end the process: within a training step it would be the lane's failure."""
-    handler, owner = signal.getsignal(SIGNAL), os.getpid()
-    assert callable(handler)  # submitit has set it before it calls the job
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            return  # a process that loads data: the job is not its own to queue again
-        try:
-            handler(number, frame)
-        except Exception as error:
-            raise SystemExit(f"the job is not queued again: {error}") from error
-
-    signal.signal(SIGNAL, handle)
-
-
-def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collection[str]) -> list[Task]:
-    """Submit what the store lacks and no job is to train yet; return the new tasks.
-
-    All that can be wrong with the request is found before anything is submitted; if the cluster refuses a part, the
+    All that can be wrong with the request is found before anything is submitted. If the cluster refuses a part, the
     rest is cancelled, and jobs whose submission was killed half-way end as soon as they begin.
 
     Args:
         work: what a process would do here.
-        suite: the suite's file.
-        wanted: runs of the plan, needs included, in its order.
         retried: ids of runs whose failure is forgotten.
 
     Raises:
@@ -123,36 +62,36 @@ def submit(work: Work, suite: Path, wanted: Sequence[RunSpec], retried: Collecti
     if absent := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
         raise RequestError(f"--slurm: there is no {absent[0]} here. Go to a login node of a cluster, or leave it out")
     plan, store = work.plan, Store(work.results)
-    options = _options(plan.suite.slurm, suite)
-    open_runs = [run for run in wanted if is_open(run, plan, store, retried)]
+    options = _options(plan.suite.slurm, plan.file)
+    open_runs = [run for run in work.wanted if is_open(run, plan, store, retried)]
     gpus = plan.suite.slurm.gpus_per_node or 0  # 0: the suite does not say
     most = most_processes(open_runs)
     if 0 < gpus < most:
         raise RequestError(
-            f"{suite}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each needs a GPU of its own, all "
-            f"on one node. Set gpus_per_node: {most}"
+            f"{plan.file}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each needs a GPU of its own, "
+            f"all on one node. Set gpus_per_node: {most}"
         )
     reasons = unserved(plan, open_runs, catalog(work.plugins))
-    fetch_data(open_runs, work.data)  # where there is a network
+    fetch_data(open_runs, work.data)  # jobs may have no network
     with store.locked(LOCK):
-        jobs = {run_id: task.job for task in tasks(store) if task.state for run_id in task.runs}
+        trained_by = {run_id: job.id for job in submitted(store) if job.state for run_id in job.runs}
         served = [run for run in open_runs if run.id not in reasons]
-        missing = [run for run in served if run.id in retried or run.id not in jobs]
-        found = _submit_whole(work, suite, missing, jobs, options) if missing else []
-        settle(plan, store, reasons, retried)
-    return found
+        missing = [run for run in served if run.id in retried or run.id not in trained_by]
+        jobs = _submit_all(work, missing, trained_by, options) if missing else []
+        record_without_training(plan, store, reasons, retried)
+    return jobs
 
 
-def _submit_whole(
-    work: Work, suite: Path, missing: Sequence[RunSpec], jobs: Mapping[str, str], options: Mapping[str, Any]
-) -> list[Task]:
-    """Submit runs, all or none; return their tasks."""
+def _submit_all(
+    work: Work, missing: Sequence[RunSpec], trained_by: Mapping[str, str], options: Mapping[str, Any]
+) -> list[Job]:
+    """Submit all runs or none; return their jobs."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = Store(work.results).suite_folder(work.plan.name).resolve() / JOBS / name
     try:
-        origin = _copy_code(folder / "code", suite, work.plugins)
-        found = list(_submit(_job(work, folder), missing, jobs, options))
-        document = origin | {"tasks": {task.job: task.runs for task in found}}
+        origin = _copy_code(folder / "code", work)
+        jobs = list(_submit(_relocated(work, folder), folder, missing, trained_by, options))
+        document = origin | {"tasks": {job.id: job.runs for job in jobs}}
         write_whole(folder / SUBMISSION, json.dumps(document, indent=1) + "\n")
     except BaseException:
         command("scancel", "--quiet", f"--name={job_name(folder)}")
@@ -160,22 +99,22 @@ def _submit_whole(
         raise
     if origin["dirty"]:
         logger.warning("the code has changes that are not committed: the jobs run a copy of it as it is now")
-    return found
+    return jobs
 
 
 def _submit(
-    job: CohortJob, missing: Sequence[RunSpec], jobs: Mapping[str, str], options: Mapping[str, Any]
-) -> Iterator[Task]:
-    """Submit cohorts as soon as what they wait for is, in an array with those that wait for the same; yield tasks."""
-    plan, store, folder = job.plan, Store(job.results), job.submission
-    executor = SlurmExecutor(folder / "logs", max_num_timeout=MOST_TIMEOUTS)  # plain: fits arrays and single jobs alike
+    work: Work, folder: Path, missing: Sequence[RunSpec], jobs: Mapping[str, str], options: Mapping[str, Any]
+) -> Iterator[Job]:
+    """Submit each cohort once the jobs that it waits for are submitted, one array per set of such jobs; yield jobs."""
+    plan, store = work.plan, Store(work.results)
+    executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
     setup = _setup(plan.suite.slurm, folder / "code")
     trained_by = dict(jobs)
     run_ids = [*jobs, *(run.id for run in missing)]
     awaited = {run_id for run_id in run_ids if store.state(run_id) != "done"}
-    left = portions(missing, plan.suite.max_lanes)
+    left = work_units(missing, plan.suite.max_lanes)
     while left:
-        arrays: dict[str, list[Cohort]] = {}  # by the jobs that they wait for
+        arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they wait for
         later = []
         for cohort in left:
             needs = cohort.needs & awaited
@@ -186,52 +125,50 @@ def _submit(
                 later.append(cohort)
         left = later
         for needed, array in arrays.items():
-            members = [tuple(run.id for run in cohort.runs) for cohort in array]
-            shares = [
-                replace(job, cohort=runs, runs=(*sorted(cohort.needs), *runs))
-                for runs, cohort in zip(members, array, strict=True)
-            ]
+            calls = []
+            for cohort in array:
+                runs = tuple(run.id for run in cohort.runs)
+                calls.append(CohortJob(replace(work, runs=(*sorted(cohort.needs), *runs)), runs, folder))
             dependency = f"afterok:{needed}" if needed else None
             try:
                 executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
                 with redirect_stderr(StringIO()):  # submitit repeats there what its error says
-                    submitted = [one.job_id for one in executor.submit_array(shares)]
+                    job_ids = [job.job_id for job in executor.submit_array(calls)]
             except FailedJobError as error:
                 said = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
                 reason = "; ".join(said) or str(error)
                 raise RequestError(f"sbatch refuses the jobs: {reason}") from None
-            for runs, job_id in zip(members, submitted, strict=True):
-                trained_by |= dict.fromkeys(runs, job_id)
-                yield Task(job_id, runs, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
+            for call, job_id in zip(calls, job_ids, strict=True):
+                trained_by |= dict.fromkeys(call.cohort, job_id)
+                yield Job(job_id, call.cohort, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
 
 
-def _job(work: Work, folder: Path) -> CohortJob:
-    """Return a job that does a cohort's share of the work anywhere, from a submission's copy of the code."""
-    given = {field.name: getattr(work, field.name) for field in fields(work)}
-    checkpoints = {}
-    for run_id, checkpoint in work.plan.checkpoints.items():
-        path = None if checkpoint.path is None else checkpoint.path.absolute()
-        checkpoints[run_id] = replace(checkpoint, path=path)
-    given |= {
-        "plan": replace(work.plan, checkpoints=checkpoints),
-        "results": work.results.resolve(),
-        "data": work.data.resolve(),
-        "plugins": tuple(folder / "code" / PLUGINS / plugin.name for plugin in work.plugins),
-        "live": False,
+def _relocated(work: Work, folder: Path) -> Work:
+    """Return the work as a job can do it from anywhere, with a submission's copy of the plug-ins."""
+    checkpoints = {
+        run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
+        for run_id, checkpoint in work.plan.checkpoints.items()
     }
-    return CohortJob(**given, cohort=(), submission=folder)
+    return replace(
+        work,
+        plan=replace(work.plan, checkpoints=checkpoints),
+        results=work.results.resolve(),
+        data=work.data.resolve(),
+        plugins=tuple(folder / "code" / PLUGINS / plugin.name for plugin in work.plugins),
+        live=False,
+    )
 
 
-def _copy_code(folder: Path, suite: Path, plugins: Sequence[Path]) -> dict[str, Any]:
-    """Copy the code to where jobs run it, so that it is of one version whatever is edited; return its git state."""
+def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
+    """Copy the code, plug-ins and suite file to where jobs run them; return the code's git state."""
     source = Path(__file__).parents[2]
     origin = git_state(source)
     for part in ("bench", "methods"):
         shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / PLUGINS).mkdir()
-    for plugin in plugins:
+    for plugin in work.plugins:
         shutil.copy(plugin, folder / PLUGINS)
-    shutil.copy(suite, folder)
+    shutil.copy(work.plan.file, folder)
     write_whole(folder / ORIGIN, json.dumps(origin) + "\n")
     return origin
 
@@ -248,20 +185,19 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
         known = [f"slurm_{name}" for name in allowed]
         problems = [f"{suite}: slurm: unknown key '{key}'. {suggest(key, known)}" for key in unknown]
         raise RequestError("\n".join(problems))
-    options: dict[str, Any] = {}
-    for name in ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task"):
-        value = getattr(slurm, name)
-        if value:
-            options[name] = value
-    options["time"] = slurm.timeout_min
-    options["mem"] = f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None
-    options["array_parallelism"] = slurm.max_parallel or MOST_PARALLEL
-    options["signal_delay_s"] = min(SIGNAL_S, slurm.timeout_min * 60 // 4)
-    options["wckey"] = None  # submitit's own is refused where such keys are checked
-    options |= others
+    same_name = ("partition", "qos", "account", "constraint", "gpus_per_node", "cpus_per_task")
+    options = {name: value for name in same_name if (value := getattr(slurm, name))}
+    options |= {
+        "time": slurm.timeout_min,
+        "mem": f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None,
+        "array_parallelism": slurm.max_parallel or MAX_PARALLEL,
+        "signal_delay_s": min(SIGNAL_S, slurm.timeout_min * 60 // 4),
+        "wckey": None,  # submitit's own is refused where such keys are checked
+        **others,
+    }
     additional = {
         "requeue": True,  # also where jobs are not unless they ask for it
-        "kill-on-invalid-dep": "yes",  # what waits for a job that failed would else wait for ever
+        "kill-on-invalid-dep": "yes",  # or a job that waits for a failed one would wait for ever
     }
     options["additional_parameters"] = additional | others.get("additional_parameters", {})
     return options

@@ -1,61 +1,43 @@
-"""One process's share of a plan, in a form that can be handed to another process."""
+"""What one process is to do, in a form that can be handed to another process. Imports no torch."""
 
-import logging
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from rich.console import Console
-
-from bench.launch.launcher import Launcher, Settings, choose_device
-from bench.launch.progress import Progress
 from bench.plan import Plan
-from bench.report.epochs import write_events
-from bench.report.tables import write_tables
+from bench.spec import RunSpec
 from bench.store import Store
-from methods import catalog
 
 
 @dataclass(frozen=True)
 class Work:
-    """Runs to train, and all that it takes; a call trains what of them the store lacks, and writes the tables.
+    """Runs to train, and settings that change no result beyond rounding.
 
     Attributes:
         plan: the suite's.
-        runs: ids of those runs, needs included.
+        runs: ids of the runs, needs included.
         results: the store's folder.
+        data: the folder of downloaded data sets.
+        write_tables: writes the suite's tables whenever the store has something new for them; it is pickled by name.
+        device: "cpu", "cuda", "cuda:N" or "auto", which is resolved where the work is done.
         plugins: method files kept elsewhere.
-        device: as `choose_device` takes it; it is chosen where the work is done.
-        data: where torchvision's data sets lie.
-        keep_checkpoints: whether checkpoints stay when a record stands.
-        live: whether a terminal shows a live table rather than lines.
+        keep_checkpoints: whether checkpoints stay when a record is written.
+        live: whether a terminal shows a live table instead of lines.
+        poll_s: seconds between two looks at runs that another process trains.
     """
 
     plan: Plan
     runs: tuple[str, ...]
     results: Path
-    plugins: tuple[Path, ...]
-    device: str
     data: Path
+    write_tables: Callable[[Plan, Store], object]
+    device: str = "auto"
+    plugins: tuple[Path, ...] = ()
     keep_checkpoints: bool = False
     live: bool = True
+    poll_s: float = 2.0
 
-    def __call__(self, retried: Collection[str] = ()) -> None:
-        """Train; `retried` are ids of runs whose failure is forgotten."""
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        store, device = Store(self.results), choose_device(self.device)
-        if device.index is not None:
-            torch.cuda.set_device(device)
-        suite = self.plan.suite
-        minutes = suite.slurm.checkpoint_minutes
-        settings = Settings(device, self.data, suite.threads, suite.workers, self.keep_checkpoints, minutes)
-        launcher = Launcher(self.plan, store, catalog(self.plugins), settings)
-        wanted = [self.plan.runs[run_id] for run_id in self.runs]
-        with Progress(self.plan.titles, Console(stderr=True, force_terminal=None if self.live else False)) as progress:
-            launcher.run(wanted, progress, lambda: self._write_tables(store), retried)
-
-    def _write_tables(self, store: Store) -> None:
-        with store.locked("tables"):  # or another process's, made before the latest records, may be written last
-            write_tables(self.plan, store)
-            write_events(self.plan, store)
+    @property
+    def wanted(self) -> list[RunSpec]:
+        """Return the specifications of the runs."""
+        return [self.plan.runs[run_id] for run_id in self.runs]

@@ -32,6 +32,15 @@ def write_tables(plan: Plan, store: Store) -> Frame:
     return frame
 
 
+def write_while_training(plan: Plan, store: Store) -> None:
+    """Write the tables and event files. Processes take turns, so that the tables of the latest results remain."""
+    from bench.report.epochs import write_events
+
+    with store.locked("tables"):
+        write_tables(plan, store)
+        write_events(plan, store)
+
+
 def write_report(frame: Frame, store: Store) -> None:
     """Write the epochs, the statistics and the page, which shows the figures that are there."""
     from bench.report import epochs, page, statistics_files  # each takes a second to import

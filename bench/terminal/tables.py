@@ -16,7 +16,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
 
 if TYPE_CHECKING:
-    from bench.cost import PairCosts
+    from bench.cost.rows import PairCosts
 
 TERMINAL = Style(
     text=escape,

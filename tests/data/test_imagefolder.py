@@ -18,9 +18,9 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, resolve
-from bench.data import images as images_module
 from bench.data.batches import TrainingData
-from bench.data.images import FileImages, ResidentImages, load, read_image
+from bench.data.image_files import FileImages, read_image
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
 from bench.types import RequestError
 
 CPU = torch.device("cpu")
@@ -56,18 +56,18 @@ def choose(folder, **changes):
     ).model_copy(update=changes)
 
 
-def read(folder, workers=0, **changes):
-    return load(resolve(choose(folder, **changes)), Path("unused"), CPU, workers)
+def read(folder, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **changes):
+    return load(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
 
 
 def all_images(split):
     return torch.cat(list(split.images.batches(torch.arange(len(split)).split(7))))
 
 
-def epoch_of(folder, workers):
+def epoch_of(folder, workers, resident_bytes=MAX_RESIDENT_BYTES):
     """Return all that an epoch's batches hold."""
     spec = resolve(choose(folder))
-    train, _ = load(spec, Path("unused"), CPU, workers)
+    train, _ = load(spec, Path("unused"), CPU, workers, resident_bytes)
     batches = list(TrainingData(spec, train, CPU, spec).epoch(3, 1, 2, batch_size=5))
     return [torch.cat([getattr(b, field) for b in batches]) for field in ("images", "targets", "indices")]
 
@@ -140,19 +140,17 @@ def test_files_that_are_no_images_by_name_are_not_looked_at(folder):
 # streamed or in memory
 
 
-def test_images_that_fit_lie_in_memory_and_others_are_streamed(folder, monkeypatch):
+def test_images_that_fit_lie_in_memory_and_others_are_streamed(folder):
     bytes_of_training = 36 * 3 * 32 * 32
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", bytes_of_training)
-    assert all(isinstance(split.images, ResidentImages) for split in read(folder))
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", bytes_of_training - 1)
-    assert [type(split.images) for split in read(folder)] == [FileImages, ResidentImages]
+    assert all(isinstance(split.images, ResidentImages) for split in read(folder, resident_bytes=bytes_of_training))
+    too_few = read(folder, resident_bytes=bytes_of_training - 1)
+    assert [type(split.images) for split in too_few] == [FileImages, ResidentImages]
 
 
-def test_streamed_batches_are_those_from_memory_bitwise_for_any_number_of_workers(folder, monkeypatch):
+def test_streamed_batches_are_those_from_memory_bitwise_for_any_number_of_workers(folder):
     resident = epoch_of(folder, workers=2)
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", 0)
     for workers in (0, 1, 3):
-        streamed = epoch_of(folder, workers)
+        streamed = epoch_of(folder, workers, resident_bytes=0)
         assert all(torch.equal(one, other) for one, other in zip(resident, streamed, strict=True)), workers
 
 
@@ -164,13 +162,11 @@ import torch
 
 from bench.data import DataChoice, images, resolve
 
-images.RESIDENT_BYTES = 0
-
 
 def main():
     half = (0.5,) * 3
     choice = DataChoice(name="imagefolder", path=sys.argv[1], mean=half, std=half, augment="none", resize=32)
-    train, _ = images.load(resolve(choice), Path("unused"), torch.device("cpu"), workers=2)
+    train, _ = images.load(resolve(choice), Path("unused"), torch.device("cpu"), workers=2, resident_bytes=0)
     digest = hashlib.sha256()
     for batch in train.images.batches(torch.arange(len(train)).split(2)):
         digest.update(batch.numpy().tobytes())
@@ -221,10 +217,9 @@ def wait_until(condition, seconds=20.0):
 
 
 @pytest.fixture
-def streamed(folder, monkeypatch):
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", 0)
+def streamed(folder):
     spec = resolve(choose(folder))
-    return TrainingData(spec, load(spec, Path("unused"), CPU, workers=2)[0], CPU, spec)
+    return TrainingData(spec, read(folder, workers=2, resident_bytes=0)[0], CPU, spec)
 
 
 def test_workers_end_with_the_epoch(streamed):
@@ -266,11 +261,10 @@ def broken(folder, name, content):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("limit", [0, 2 << 30], ids=["streamed", "resident"])
-def test_a_broken_image_is_one_message_that_names_the_file(limit, workers, folder, monkeypatch):
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", limit)
+def test_a_broken_image_is_one_message_that_names_the_file(limit, workers, folder):
     path = broken(folder, "5.png", write_image(folder.parent / "whole.png").read_bytes()[:-400])
     with pytest.raises(RequestError) as error:
-        all_images(read(folder, workers)[0])
+        all_images(read(folder, workers, limit)[0])
     assert str(error.value).startswith(f"{path}: cannot be read as an image: ")
     assert "\n" not in str(error.value)
 

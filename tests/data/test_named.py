@@ -4,12 +4,14 @@ import functools
 import gzip
 import hashlib
 import http.server
+import importlib
 import itertools
 import math
 import pickle
 import shutil
 import socket
 import struct
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +23,7 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, fetched, packaged, resolve
-from bench.data.images import ResidentImages, kept, load
+from bench.data.images import ResidentImages, fetch, kept, load
 from bench.data.named import DATASETS
 from bench.types import RequestError
 
@@ -32,10 +34,15 @@ KINDS = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 CIFARS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 
-def read(root, name, resize=None, **choice):
-    """Return a data set's (training, test) splits at 32x32 or its own size."""
+def chosen(name, resize=None, **choice):
+    """Return a data set's specification at 32x32 or its own size."""
     size = resize or (32 if max(DATASETS[name].size) < 32 else None)
-    return load(resolve(DataChoice(name=name, resize=size, **choice)), root, CPU, workers=0)
+    return resolve(DataChoice(name=name, resize=size, **choice))
+
+
+def read(root, name, **choice):
+    """Return a data set's (training, test) splits."""
+    return load(chosen(name, **choice), root, CPU, workers=0)
 
 
 def same(splits, others):
@@ -58,7 +65,7 @@ def test_digits_hold_90_training_images_of_each_class_and_897_to_test(tmp_path):
 def test_digits_splits_share_no_image_and_lack_none(tmp_path):
     from sklearn.datasets import load_digits
 
-    (train, _), (test, _) = packaged.digits()
+    (train, _), (test, _) = packaged.digits(chosen("digits"), None)
     ours = sorted(image.numpy().tobytes() for image in torch.cat([train, test]))
     theirs = sorted(np.rint(image * 255 / 16).astype(np.uint8).tobytes() for image in load_digits().images)
     assert ours == theirs
@@ -66,7 +73,7 @@ def test_digits_splits_share_no_image_and_lack_none(tmp_path):
 
 def test_digits_are_split_always_the_same_way():
     """A change here is a change of every number on digits."""
-    (train, _), _ = packaged.digits()
+    (train, _), _ = packaged.digits(chosen("digits"), None)
     assert hashlib.sha256(train.numpy().tobytes()).hexdigest()[:16] == "77521d3e1880cd6b"
 
 
@@ -136,16 +143,16 @@ def fashion_mnist(tmp_path_factory):
 
 
 def test_fashion_mnists_counts_and_labels_are_the_published_ones(fashion_mnist):
-    (images, targets), (test_images, test_targets) = fetched.read_fetched("fashion_mnist", fashion_mnist)
+    (images, targets), (test_images, test_targets) = fetched.read_fetched(chosen("fashion_mnist"), fashion_mnist)
     named = DATASETS["fashion_mnist"]
     assert (len(images), len(test_images)) == (named.train, named.test)
-    assert targets.bincount().tolist() == [named.fewest] * named.classes
+    assert targets.bincount().tolist() == [named.min_per_class] * named.classes
     assert targets[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
     assert test_targets[:10].tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]
 
 
 def test_the_named_mean_and_deviation_of_fashion_mnist_are_those_of_the_training_images(fashion_mnist):
-    (images, _), _ = fetched.read_fetched("fashion_mnist", fashion_mnist)
+    (images, _), _ = fetched.read_fetched(chosen("fashion_mnist"), fashion_mnist)
     pixels = images.double() / 255
     assert float(pixels.mean()) == pytest.approx(DATASETS["fashion_mnist"].mean[0], abs=1e-3)
     assert float(pixels.std()) == pytest.approx(DATASETS["fashion_mnist"].std[0], abs=1e-3)
@@ -300,12 +307,38 @@ def test_a_damaged_file_is_replaced_by_a_download(mirror, tmp_path):
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetched, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(RequestError, match=r"cannot be downloaded .*timed out"):
-            read(tmp_path, "mnist")
+            fetched.read_fetched(chosen("mnist"), tmp_path, timeout_s=0.3)
+
+
+# packages that only some data sets need
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package", "extra"),
+    [
+        ("nyu_depth_v2", "h5py", "h5py", "nyu"),
+        ("photo_patches", "skimage", "scikit-image", "photos"),
+        ("stereo_motorcycle", "skimage", "scikit-image", "photos"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    name, module, package, extra, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        RequestError, match=rf"data '{name}': needs the package {package}, .*distillation-bench\[{extra}\]"
+    ):
+        fetch(chosen(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_names_its_reader(name):
+    module, function = DATASETS[name].reader.split(".")
+    assert callable(getattr(importlib.import_module(f"bench.data.{module}"), function))
 
 
 # subsets and sizes
@@ -319,7 +352,7 @@ def test_the_named_mean_and_deviation_of_digits_are_those_of_the_training_images
 
 def digits_kept(**choice):
     """Return the positions of digits that a subset keeps."""
-    (_, targets), _ = packaged.digits()
+    (_, targets), _ = packaged.digits(chosen("digits"), None)
     return targets, kept(targets, resolve(DataChoice(name="digits", resize=32, **choice)))
 
 

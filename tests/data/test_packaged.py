@@ -20,12 +20,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def patches():
-    return photo_patches()
+    return photo_patches(resolve(DataChoice(name="photo_patches")), None)
 
 
 @pytest.fixture(scope="module")
 def tiles():
-    return stereo_motorcycle()
+    return stereo_motorcycle(resolve(DataChoice(name="stereo_motorcycle")), None)
 
 
 def places_of(patch, image):

@@ -8,7 +8,8 @@ from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, resolve
 from bench.data.batches import TrainingData, draw
-from bench.data.images import FileImages, ResidentImages, load, read_part
+from bench.data.image_files import FileImages, read_part
+from bench.data.images import ResidentImages, load
 from bench.data.views import ViewTransform
 from bench.spec import seed_from
 from tests.data.published import smooth, write_imagenet

@@ -7,9 +7,9 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, resolve
-from bench.data import images as images_module
 from bench.data.batches import TrainingData
-from bench.data.images import FileImages, ResidentImages, ScaledImages, load
+from bench.data.image_files import FileImages
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, ScaledImages, load
 from bench.data.nyu import CLASSES
 from bench.spec import IGNORED
 from bench.types import RequestError
@@ -18,9 +18,9 @@ from tests.data.published import NYU_NAMES, WNIDS, write_imagenet, write_nyu, wr
 CPU = torch.device("cpu")
 
 
-def read(root, name, workers=0, **choice):
+def read(root, name, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **choice):
     """Return a data set's (training, test) splits."""
-    return load(resolve(DataChoice(name=name, **choice)), root, CPU, workers)
+    return load(resolve(DataChoice(name=name, **choice)), root, CPU, workers, resident_bytes)
 
 
 def all_images(split):
@@ -52,11 +52,10 @@ def test_stl10_is_scaled_as_by_torchvision(size, tmp_path):
     assert torch.equal(all_images(train), tv.resize(torch.from_numpy(written["unlabeled_X"]), [size] * 2))
 
 
-def test_images_that_do_not_fit_stay_in_their_file_and_are_the_same(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_stay_in_their_file_and_are_the_same(tmp_path):
     write_stl10(tmp_path)
     resident, _ = read(tmp_path, "stl10_unlabelled", resize=64, train_fraction=0.5)
-    monkeypatch.setattr(images_module, "RESIDENT_BYTES", 0)
-    mapped, _ = read(tmp_path, "stl10_unlabelled", resize=64, train_fraction=0.5)
+    mapped, _ = read(tmp_path, "stl10_unlabelled", resident_bytes=0, resize=64, train_fraction=0.5)
     assert isinstance(mapped.images, ScaledImages)
     assert len(mapped) == 15
     assert torch.equal(all_images(mapped), all_images(resident))

@@ -8,7 +8,7 @@ from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from bench.launch.slurm import SIGNAL, _let_signals_through
+from bench.launch.slurm_job import SIGNAL, let_signals_through
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def exhausted(tmp_path, monkeypatch):
 
 def test_a_job_that_may_not_be_queued_again_ends_without_being_a_lanes_failure(cohort, exhausted):
     lanes, *_ = cohort(methods=["kd"])
-    _let_signals_through()
+    let_signals_through()
     with pytest.raises(SystemExit, match="timed-out too many times"), lanes["KD"].isolated():
         os.kill(os.getpid(), SIGNAL)
     assert lanes["KD"].failure is None
 
 
 def test_a_child_that_inherits_the_handler_leaves_the_signal_to_its_parent(exhausted):
-    _let_signals_through()
+    let_signals_through()
     if (child := os.fork()) == 0:
         os.kill(os.getpid(), SIGNAL)
         os._exit(0)

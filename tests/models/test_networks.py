@@ -98,7 +98,10 @@ def test_a_stage_is_the_relu_of_its_preactivation(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(("height", "width"), [(32, 48), (48, 32), (33, 35), (64, 64), (96, 96)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(32, 48), (33, 35), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((48, 32), (64, 64), (96, 96)))],
+)
 def test_any_image_size_gives_one_row_an_image(name, height, width):
     network = built(name).eval()
     with torch.no_grad():

@@ -10,10 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.plan import Plan, build
+from bench.plan.entry import ENTRY, entry
 from bench.spec import RunSpec
-from bench.store import Store
 from bench.suite import load
-from bench.terminal.status import repetition
 from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from methods import catalog
@@ -122,13 +121,10 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
 @pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
 def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
     path, methods = SUITES / f"{suite}.yaml", catalog()
-    plan, store = build(load(path, methods), path, methods), Store(tmp_path / "results")
-    for run in plan.runs.values():
-        store.begin(run)
+    plan = build(load(path, methods), path, methods)
     students = {run.terms[0].method: run for run in plan.runs.values() if run.task == "cross_modal" and run.terms}
     for run in students.values():
-        text, _, _ = repetition(store, run).partition("\npython run_suite.py ")
-        assert run.id in Bench(tmp_path, yaml.safe_load(text), name="again").plan().runs
+        assert run.id in Bench(tmp_path, yaml.safe_load(entry(plan, run)[ENTRY]), name="again").plan().runs
 
 
 @pytest.mark.parametrize(
@@ -140,7 +136,7 @@ def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
         ({"methods": [{"method": "at", "task_weight": 0.5}]}, "'task_weight' is for students that learn from labels"),
         ({"methods": ["crd"]}, "without labels use negatives=other_sample"),
         ({"evaluations": [{"data": {"name": "digits", "resize": 32}}]}, "digits has no colours"),
-        ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is left out here"),
+        ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is not allowed here"),
         (
             {"evaluations": [{"data": "stereo_motorcycle"}]},
             "kind is 'probe', but stereo_motorcycle has a label of each pixel, and one of each image is needed",

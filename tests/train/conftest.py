@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import yaml
 
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.launch.launcher import Launcher, Settings
+from bench.launch.launcher import Launcher
+from bench.launch.work import Work
 from bench.plan import Plan, build
 from bench.store import Store
 from bench.suite import load
@@ -15,6 +17,7 @@ from bench.train.build import build_lane
 from bench.train.learner import Teacher
 from bench.train.networks import build_network, network_shapes
 from methods import catalog
+from tests.few import use_few_digits
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})
@@ -52,26 +55,53 @@ class Bench:
     def plan(self) -> Plan:
         return build(load(self.path, self.methods), self.path, self.methods)
 
+    def work(self, results: str = "results", only: Sequence[str] | None = None, **settings: object) -> Work:
+        """Return all runs of the plan, or those with the given labels and what they need, as work for the CPU."""
+        plan = self.plan()
+        cells = [cell for cell in plan.cells if only is None or cell.label in only]
+        wanted = plan.with_needs(run for cell in cells for run in cell.runs)
+        return Work(
+            plan,
+            runs=tuple(run.id for run in wanted),
+            results=self.folder / results,
+            data=self.folder / "data",
+            write_tables=no_tables,
+            plugins=tuple(self.plugins),
+            **{"device": "cpu", **settings},
+        )
+
     def run(
         self,
         results: str = "results",
         only: Sequence[str] | None = None,
-        device: torch.device = CPU,
         observer: Silent | None = None,
+        few: bool = True,
+        teachers: Store | None = None,
+        **settings: object,
     ) -> tuple[Plan, Store, Silent]:
-        """Train all runs of the plan, or those with the given labels and what they need."""
-        plan, store, observer = self.plan(), Store(self.folder / results), observer or Silent()
-        cells = [cell for cell in plan.cells if only is None or cell.label in only]
-        wanted = plan.with_needs(run for cell in cells for run in cell.runs)
-        settings = Settings(
-            device,
-            self.folder / "data",
-            plan.suite.threads,
-            workers=0,
-            checkpoint_minutes=plan.suite.slurm.checkpoint_minutes,
-        )
-        Launcher(plan, store, self.methods, settings).run(wanted, observer, lambda: None)
-        return plan, store, observer
+        """Train that work.
+
+        Args:
+            results: the store's folder, below the suite's.
+            only: labels of rows.
+            observer: is told of the epochs.
+            few: whether to evaluate on few digits.
+            teachers: a store that has the teachers already: they are copied.
+            settings: others of the work.
+        """
+        work, observer = self.work(results, only, **settings), observer or Silent()
+        if teachers is not None:
+            for name in {name for run in work.plan.runs.values() for name in run.teachers}:
+                shutil.copytree(teachers.folder(name), work.results / "runs" / name)
+        with pytest.MonkeyPatch.context() as patch:
+            if few:
+                use_few_digits(patch)
+            Launcher(work).run(observer)
+        return work.plan, Store(work.results), observer
+
+
+def no_tables(plan: Plan, store: Store) -> None:
+    """Write no tables."""
 
 
 def document(**changes: object) -> dict:
@@ -81,6 +111,7 @@ def document(**changes: object) -> dict:
         "data": {"name": "digits", "resize": 32, "train_per_class": 5},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
+        "workers": 0,
         "threads": 1,  # two would wait for each other where a test runs two processes
         "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "evaluate_every": 2},
     } | changes

@@ -2,10 +2,11 @@
 
 import csv
 import gc
+import io
 import json
 import sys
+from contextlib import redirect_stdout
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ import yaml
 from torch import nn
 
 from bench.cli import main
-from bench.cost import Cost, Stopwatch, measure, peak_bytes, stand_in, write
+from bench.cost.measure import Stopwatch, measure, peak_bytes
+from bench.cost.rows import Cost, stand_in, write
+from bench.figures import write_cost
 from bench.store import Store
 from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
@@ -23,30 +26,35 @@ from benchmarks.__main__ import resident_peak
 from tests.train.conftest import ALL, document
 
 
+def run_cost(folder, patch, *arguments, **changes):
+    """Measure a small suite; return the exit status and the rows of cost.csv."""
+    path, table = folder / "tiny.yaml", folder / "results" / "tiny" / "cost.csv"
+    path.write_text(yaml.safe_dump(document(**changes)))
+    fixed = ["run_suite.py", "cost", str(path), "--results", str(folder / "results"), "--steps", "1"]
+    patch.setattr(sys, "argv", [*fixed, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code, list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+
+
 @pytest.fixture
 def ask(tmp_path, monkeypatch, capsys):
     """Return a way to measure a small suite: its exit status, the rows of cost.csv and the texts printed."""
-
-    def cost(*arguments, **changes):
-        path, table = tmp_path / "tiny.yaml", tmp_path / "results" / "tiny" / "cost.csv"
-        path.write_text(yaml.safe_dump(document(**changes)))
-        fixed = ["run_suite.py", "cost", str(path), "--results", str(tmp_path / "results"), "--steps", "1"]
-        monkeypatch.setattr(sys, "argv", [*fixed, *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        rows = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
-        return end.value.code, rows, capsys.readouterr()
-
-    return cost
+    return lambda *arguments, **changes: (
+        *run_cost(tmp_path, monkeypatch, *arguments, **changes),
+        capsys.readouterr(),
+    )
 
 
-@pytest.fixture
-def answered(ask, tmp_path):
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
     """Return the rows of cost.csv, the text printed and the results' folder of a small suite."""
+    folder = tmp_path_factory.mktemp("answered")
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "wrn_16_2", "student": "resnet8"}]
-    code, rows, printed = ask(methods=ALL, pairs=pairs)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        code, rows = run_cost(folder, patch, methods=ALL, pairs=pairs)
     assert code == 0
-    return rows, printed.out, tmp_path / "results"
+    return rows, printed.getvalue(), folder / "results"
 
 
 def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_out(answered):
@@ -124,7 +132,7 @@ def test_a_stand_in_teachers_maps_stay_finite_however_deep_it_is(cohort):
 def test_a_stopwatch_gives_the_median_after_the_warm_up():
     watch = Stopwatch(torch.device("cpu"))
     watch.times["term"] = [100.0, 100.0, 1.0, 9.0, 2.0]
-    assert watch.read() == {"term": 2.0}
+    assert watch.read() == {"term_ms": 2.0}
 
 
 BROKEN = """
@@ -178,16 +186,19 @@ def test_titles_and_labels_are_drawn_as_they_are_written_each_row_with_a_bar_of_
     monkeypatch.setattr(Axes, "barh", lambda axis, y, *a, **k: places.update(y) or barh(axis, y, *a, **k))
     rows = [("AB", "main"), ("AB", "initial"), ("AB (initial)", "main"), (r"$\foo$", "main")]
     found = [Cost("resnet14->resnet8", label, stage, *[1.0] * 9, 0, 1.0) for label, stage in rows]
-    written = write(bench(title=r"$\bar$").plan(), Store(tmp_path), found)
-    assert [Path(file).name for file in written] == ["cost.csv", "cost.pdf", "cost.svg", "cost.png"]
+    plan, store = bench(title=r"$\bar$").plan(), Store(tmp_path)
+    assert write(plan, store, found).name == "cost.csv"
+    assert [file.name for file in write_cost(plan, store)] == ["cost.pdf", "cost.svg", "cost.png"]
     assert len(places) == 4
 
 
-def test_the_table_stands_even_if_the_chart_cannot_be_drawn(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.cost.write_cost", lambda plan, store: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write(bench().plan(), Store(tmp_path), [Cost("a->b", "KD", "main", *[1.0] * 9, 0, 1.0)])
-    assert (tmp_path / "tiny" / "cost.csv").exists()
+def test_the_table_stands_even_if_the_chart_cannot_be_drawn(ask, tmp_path):
+    figures = tmp_path / "results" / "tiny" / "figures"
+    figures.parent.mkdir(parents=True)
+    figures.touch()  # a file in the folder's place
+    code, rows, printed = ask("--only", "none")
+    assert (code, len(rows)) == (2, 1)
+    assert "cost.pdf: cannot be written" in printed.err
 
 
 # the benchmark

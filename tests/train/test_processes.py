@@ -14,21 +14,21 @@ import yaml
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from bench.cost import costs
+from bench.cost.rows import costs
 from bench.data import images
 from bench.data.batches import TrainingData
-from bench.launch.launcher import Launcher, Settings
+from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
+from bench.plan.entry import ENTRY, entry
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
-from bench.terminal.status import repetition
 from bench.train.build import build_lane
+from bench.train.group import process_group
 from bench.train.lane import Clock
 from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
-from bench.train.processes import ProcessLostError, started
+from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
-from tests.launch.test_devices import work_of
 from tests.launch.test_interruption import EAGER, ROOT
 from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
 
@@ -115,9 +115,8 @@ def whole(tmp_path_factory):
 def by_hand(suite: Bench, store: Store, run):
     """Return the lanes of two shares that one process trains by the mean of their gradients, with the losses."""
     plan = suite.plan()
-    settings = Settings(CPU, suite.folder / "data", threads=1, workers=0)
-    launcher = Launcher(plan, store, suite.methods, settings)
-    teachers = {name: launcher._teacher(plan.runs[name], run.data) for name in run.teachers}
+    inputs = Inputs(suite.work(), store)
+    teachers = {name: inputs.teacher(plan.runs[name], run.data) for name in run.teachers}
     data = TrainingData(run.data, images.load(run.data, suite.folder, CPU, workers=0)[0], CPU, run.data)
     lanes = [build_lane(run, teachers, data.info, suite.methods, CPU) for _ in range(2)]
     means = []
@@ -272,16 +271,16 @@ def exchange(group):
     tensors = [torch.tensor([1.0 + group.rank]), torch.tensor([[group.rank]], dtype=torch.float64)]
     failure, copied = Failure("failed", f"of {group.rank}"), torch.tensor(group.rank)
     found = {
-        "gathered": group.gather(own),
-        "samples": group.average(tensors, samples=group.rank + 1),
+        "gathered": group.all_gather(own),
+        "samples": group.all_reduce_mean(tensors, samples=group.rank + 1),
         "means": tensors,
-        "failures": [group.settle(failure if group.rank >= least else None) for least in (1, 3)],
-        "first": group.first(lambda: f"by {group.rank}"),
+        "failures": [group.agree_on_failure(failure if group.rank >= least else None) for least in (1, 3)],
+        "first": group.run_on_rank0(lambda: f"by {group.rank}"),
         "copied": copied,
     }
-    group.copy_first([copied])
+    group.broadcast([copied])
     with pytest.raises(ValueError, match="not every process has a gradient for the same parameters"):
-        group.average([torch.zeros(group.rank + 1)], samples=1)
+        group.all_reduce_mean([torch.zeros(group.rank + 1)], samples=1)
     return found
 
 
@@ -289,13 +288,13 @@ def exchange_and_break_off(group):
     exchange(group)
     if group.rank == 2:
         raise MemoryError("all is full")
-    group.settle(None)
+    group.agree_on_failure(None)
 
 
 def exchange_as_first(found):
-    with started(3, exchange_and_break_off, CPU) as group:
+    with process_group(3, exchange_and_break_off, CPU) as group:
         found |= exchange(group)
-        group.settle(None)
+        group.agree_on_failure(None)
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +328,8 @@ def read_what_is_no_image(group):
 
 
 def test_what_another_process_finds_wrong_with_the_request_is_wrong_with_it():
-    with pytest.raises(RequestError, match="cannot be read"), started(2, read_what_is_no_image, CPU) as group:
-        group.settle(None)
+    with pytest.raises(RequestError, match="cannot be read"), process_group(2, read_what_is_no_image, CPU) as group:
+        group.agree_on_failure(None)
 
 
 # the number of processes
@@ -367,24 +366,21 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(bench, changes, reason):
 
 def test_costs_are_measured_in_one_process_alone(bench):
     suite = bench(training=TOGETHER)
-    settings = Settings(CPU, suite.folder / "data", threads=1, workers=0)
     plan = suite.plan()
     with pytest.raises(RequestError, match=r"Add --set training\.processes=1"):
-        list(costs(plan, plan.cells, suite.methods, settings, steps=1))
+        list(costs(plan, plan.cells, suite.methods, suite.folder / "data", CPU, steps=1))
 
 
 def test_a_job_with_fewer_gpus_than_processes_is_refused(bench, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")  # as on a cluster
     suite = bench(training=TOGETHER, slurm={"gpus_per_node": 1})
-    plan = suite.plan()
     with pytest.raises(RequestError, match=r"gpus_per_node: 1, but training: processes: 2.*Set gpus_per_node: 2"):
-        submit(work_of(suite), suite.path, list(plan.runs.values()), ())
+        submit(suite.work())
     assert not (suite.folder / "results").exists()
 
 
 def test_a_run_says_how_many_processes_repeat_it(whole):
-    _, plan, store, _ = whole
-    said = repetition(store, cell(plan, "KD").runs[0])
-    again = yaml.safe_load(said[: said.index("\npython")])
+    _, plan, _, _ = whole
+    again = yaml.safe_load(entry(plan, cell(plan, "KD").runs[0])[ENTRY])
     assert again["training"]["processes"] == 2
     assert again["teacher_training"]["processes"] == 1

@@ -2,15 +2,15 @@
 
     <results>/<suite name>/jobs/<submission>/   submission.json  code/  logs/
 
-The scheduler is asked for what is queued or runs, never for its accounts, which not every cluster keeps: how a job
-ended is for the store to say, and for the job's log.
+The scheduler is asked for what is queued or runs, never for its accounting, which not every cluster keeps: the store
+tells how a job ended, and so does the job's log.
 """
 
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,22 +24,27 @@ TAIL = 5  # lines of a log
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """A job, or a task of a job array: it trains one cohort.
 
     Attributes:
-        job: its id, such as 12 or 12_3.
+        id: such as 12 or 12_3.
         runs: ids of the cohort's runs.
-        log: what it said, once it has begun.
-        state: the scheduler's word, such as PENDING or RUNNING; "" for one that has ended, or never was known to it.
+        log: the file of its output, once it has begun.
+        state: the scheduler's word, such as PENDING or RUNNING; "" if the scheduler does not know the job any more.
         reason: why it is in that state, or "".
     """
 
-    job: str
+    id: str
     runs: tuple[str, ...]
     log: Path
     state: str = ""
     reason: str = ""
+
+    @property
+    def array(self) -> str:
+        """Return the id of the array that it is a task of, or its own."""
+        return self.id.partition("_")[0]
 
     @property
     def last_words(self) -> list[str]:
@@ -52,63 +57,47 @@ class Task:
 
 
 def job_name(submission: Path) -> str:
-    """Return the name that all jobs of a submission have: no other's, in this store or elsewhere."""
+    """Return the name of all jobs of a submission; no other job, in this store or elsewhere, has it."""
     return f"{submission.parent.parent.name}-{submission.name}"
 
 
-def log_of(submission: Path, job: str) -> Path:
+def log_of(submission: Path, job_id: str) -> Path:
     """Return the file that submitit lets a job write its standard error to."""
-    return submission / "logs" / f"{job}_0_log.err"
+    return submission / "logs" / f"{job_id}_0_log.err"
 
 
-def tasks(store: Store, suite: str = "*") -> list[Task]:
-    """Return the tasks of every whole submission, of one suite or of all in the store, the latest last.
+def submitted(store: Store, suite: str = "*") -> list[Job]:
+    """Return the jobs of every complete submission, of one suite or of all in the store, the latest last.
 
     Raises:
         RequestError: the scheduler does not answer.
     """
     records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
-    known = queue(job_name(record.parent) for record in records)
-    found = []
-    for record in records:
-        for job, runs in json.loads(record.read_text())["tasks"].items():
-            state, reason = known.get(job, ("", ""))
-            found.append(Task(job, tuple(runs), log_of(record.parent, job), state, reason))
-    return found
-
-
-def queue(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return (state, reason) of each job that has one of the names and has not ended, by id.
-
-    Raises:
-        RequestError: the scheduler does not answer.
-    """
-    chosen = ",".join(names)
-    if not chosen:
-        return {}
-    answer = command("squeue", "--noheader", "--array", f"--name={chosen}", "--format=%i|%T|%r")
-    found = {}
-    for line in answer.splitlines():
-        job, state, reason = line.split("|", 2)
+    if not records:
+        return []
+    names = ",".join(job_name(record.parent) for record in records)
+    states = {}
+    for line in command("squeue", "--noheader", "--array", f"--name={names}", "--format=%i|%T|%r").splitlines():
+        job_id, state, reason = line.split("|", 2)
         if state != ENDING:
-            found[job] = (state, "" if reason == "None" else reason)
-    return found
+            states[job_id] = (state, "" if reason == "None" else reason)
+    return [
+        Job(job_id, tuple(runs), log_of(record.parent, job_id), *states.get(job_id, ("", "")))
+        for record in records
+        for job_id, runs in json.loads(record.read_text())["tasks"].items()
+    ]
 
 
-def cancel(waiting: Sequence[Task]) -> None:
-    """End jobs; they must be all that is left of their submissions.
-
-    Raises:
-        RequestError: the scheduler does not let them end.
-    """
-    command("scancel", *dict.fromkeys(task.job.partition("_")[0] for task in waiting))
+def cancel(jobs: Sequence[Job]) -> None:
+    """End jobs; they must be all that is left of their submissions."""
+    command("scancel", *dict.fromkeys(job.array for job in jobs))
 
 
 def command(name: str, *arguments: str) -> str:
     """Return what one of SLURM's commands prints.
 
     Raises:
-        RequestError: it is not there, or fails.
+        RequestError: it is not installed, or fails.
     """
     if shutil.which(name) is None:
         raise RequestError(f"there is no {name} here: jobs are known on the cluster's own machines only")

@@ -1,0 +1,1 @@
+"""What each row of a suite costs: milliseconds per step by phase, memory, parameters and arithmetic."""

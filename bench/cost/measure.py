@@ -1,0 +1,135 @@
+"""The costs of a training step, measured on lanes side by side."""
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count, islice
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.data.batches import TrainingData
+from bench.train.lane import Lane
+from bench.train.learner import INITIAL, Teacher
+from bench.train.loop import teacher_features
+from bench.train.precision import set_products
+from bench.types import Batch
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 2  # steps before the first that counts
+
+
+class Stopwatch:
+    """Milliseconds by phase; a GPU is synchronised at the end of each phase."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times: dict[str, list[float]] = defaultdict(list)
+        self.start()
+
+    def start(self) -> None:
+        """Start the next phase now."""
+        self.last = self._now()
+
+    def mark(self, phase: str) -> None:
+        """End a phase, and start the next."""
+        now = self._now()
+        self.times[phase].append((now - self.last) * 1e3)
+        self.last = now
+
+    def read(self) -> dict[str, float]:
+        """Return each phase's median after the warm-up, under the name `<phase>_ms`."""
+        return {f"{phase}_ms": median(times[WARM_UP:]) for phase, times in self.times.items()}
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def measure(
+    lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
+) -> list[dict[str, Any] | None]:
+    """Return each lane's fields of `Cost`, from steps that the lanes take in turn; None for a lane that fails.
+
+    The lanes are at their start, of one seed and schedule; `steps` follow the warm-up.
+    """
+    if not lanes:
+        return []
+    schedule, seed = lanes[0].schedule, lanes[0].spec.seed
+    set_products(schedule.precision)
+    for lane in lanes:
+        with lane.isolated():
+            lane.begin_epoch()
+    shared = Stopwatch(training.device)
+    timed = [(lane, Stopwatch(training.device)) for lane in lanes]
+    for number, batch in enumerate(_batches(training, seed, schedule.batch_size, WARM_UP + steps, shared)):
+        features = teacher_features(teachers, lanes, batch.teacher_images)
+        if features:
+            shared.mark("teacher")
+        first = number % len(lanes)  # who comes first after the teacher finds cold caches
+        for lane, watch in timed[first:] + timed[:first]:
+            if lane.failure is None:
+                watch.start()
+                with lane.isolated():
+                    lane.step(batch, features, number, watch.mark)
+        shared.start()
+    once = {"teacher_ms": None, **shared.read()}
+    costs: list[dict[str, Any] | None] = []
+    for lane, watch in timed:
+        if lane.failure is None:
+            with lane.isolated():
+                costs.append(once | _lane_costs(lane, watch, partial(lane.step, batch, features, number)))
+        if lane.failure is not None:
+            logger.debug("%s", lane.failure.details)
+            costs.append(None)
+    return costs
+
+
+def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
+    """Return the fields of `Cost` that are a lane's own."""
+    phases = watch.read()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    own = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
+    return {
+        **phases,
+        "step_ms": sum(phases.values()),
+        "peak_mb": peak_bytes(step, lane.device) / 1e6,
+        "extra_parameters": sum(parameter.numel() for parameter in own if parameter.requires_grad),
+        "step_gflop": counter.get_total_flops() / 1e9,
+    }
+
+
+def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
+    """Yield n batches of as many epochs as they take, and mark the loading of each."""
+    endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, batch_size))
+    for batch in islice(endless, n):
+        watch.mark("data")
+        yield batch
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the most memory that a step holds at a time beyond what it began with."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's log; read when it is first used
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    held = peak = 0
+    assert profiler.profiler is not None  # it has run
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

@@ -1,0 +1,219 @@
+"""From a suite's rows to what they cost.
+
+The lanes are those that the suite trains, on its data; the teachers' weights are random, on which no cost depends.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.cost.measure import measure
+from bench.data.batches import TrainingData
+from bench.data.images import Split, load
+from bench.launch.preparation import most_processes, unserved
+from bench.plan import Cell, Plan
+from bench.spec import NetworkSpec, RunSpec
+from bench.store import Store, csv_text, write_whole
+from bench.suite import NONE, TEACHER
+from bench.tasks import task_of
+from bench.train.build import build_lane
+from bench.train.lane import Lane, failure_of
+from bench.train.learner import INITIAL, Teacher
+from bench.train.networks import build_network, network_shapes, placed
+from bench.types import RequestError
+from methods import Method
+
+logger = logging.getLogger(__name__)
+
+TEACHER_SEED = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one row's step costs; times are medians in milliseconds.
+
+    Attributes:
+        pair: as in the tables.
+        label: the row.
+        stage: main, or initial for what AB, FSP and FT train first.
+        data_ms: loading, augmenting and normalising a batch; paid once for all rows of a pair.
+        teacher_ms: the teacher's forward pass; paid once for all rows of a pair. None where no row has a teacher.
+        student_ms: the student's forward pass.
+        term_ms: cross-entropy and the method's term, forward.
+        backward_ms: the backward pass through both.
+        optimizer_ms: the optimizer's step, the method's own state and the meter.
+        step_ms: the last four together.
+        own_percent: what the step takes beyond the undistilled student's, in percent of the latter; all of it, where
+            the student has no part in the stage. None where the undistilled student could not be measured.
+        peak_mb: most memory that the step holds beyond what it began with, in 10^6 bytes.
+        extra_parameters: the method's own trained parameters.
+        step_gflop: multiplications and additions of products and convolutions in the step, in 10^9.
+    """
+
+    pair: str
+    label: str
+    stage: str
+    data_ms: float
+    teacher_ms: float | None
+    student_ms: float
+    term_ms: float
+    backward_ms: float
+    optimizer_ms: float
+    step_ms: float
+    own_percent: float | None
+    peak_mb: float
+    extra_parameters: int
+    step_gflop: float
+
+    @property
+    def name(self) -> str:
+        """Return the row's label and, unless it is the main one, its stage."""
+        return _name(self.label, self.stage)
+
+
+@dataclass(frozen=True)
+class PairCosts:
+    """What one pair's rows cost, and why the others are not among them.
+
+    Attributes:
+        pair: as in the tables.
+        rows: those that were measured, in the table's order.
+        inapplicable: reasons by label, of rows whose methods cannot serve the pair.
+        failed: reasons by name, of rows that raised.
+    """
+
+    pair: str
+    rows: list[Cost] = field(default_factory=list)
+    inapplicable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def costs(
+    plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], data: Path, device: torch.device, steps: int
+) -> Iterator[PairCosts]:
+    """Yield the costs of some cells' first seeds and of the undistilled students, pair by pair.
+
+    All networks and methods are checked before anything is measured.
+
+    Raises:
+        RequestError: data is missing, a network or a parameter does not fit, or runs have several processes.
+    """
+    torch.set_num_threads(plan.suite.threads)
+    pairs = [_to_measure(plan, pair, cells) for pair in dict.fromkeys(cell.pair for cell in cells)]
+    runs = [cell.runs[0] for chosen in pairs for cell in chosen]
+    if not runs:
+        raise RequestError("cost: none of these rows trains a student: teachers and initial weights cost no step")
+    most = most_processes(runs)
+    if most > 1:
+        raise RequestError(
+            f"training: processes: {most}: costs are measured in one process. Add --set training.processes=1, and "
+            "--set training.batch_size=N where N images are one process's share"
+        )
+    unserved(plan, runs, methods)
+    train, _ = load(runs[0].data, data, device, plan.suite.workers)  # all pairs' students see the same data
+    for chosen in pairs:
+        if chosen:
+            yield of_pair(plan, chosen, methods, train, device, steps)
+
+
+def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
+    """Return those of some cells that train a student of a pair, and the undistilled student, in the plan's order.
+
+    The cells of an evaluation stand for the training of the network that is judged, which is measured once.
+    """
+    by_run: dict[str, Cell] = {}
+    for cell in plan.cells:
+        if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE):
+            runs = tuple(plan.trained(run) for run in cell.runs)
+            if not task_of(runs[0]).is_evaluation:  # else it judges initial weights, which nothing has trained
+                by_run.setdefault(runs[0].id, replace(cell, runs=runs))
+    return list(by_run.values())
+
+
+def of_pair(
+    plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], train: Split, device: torch.device, steps: int
+) -> PairCosts:
+    """Return the costs of one pair's cells, which do not include its teacher's, on the given training images."""
+    reasons = unserved(plan, (cell.runs[0] for cell in cells), methods)
+    training = training_data(cells, plan, train, device)
+    teachers = stand_ins(cells, plan, training)
+    answer = PairCosts(cells[0].pair)
+    built: list[tuple[Cell, Lane]] = []  # a cell whose method has an initial stage has two lanes
+    for cell in cells:
+        if cell.runs[0].id in reasons:
+            answer.inapplicable[cell.label] = reasons[cell.runs[0].id]
+            continue
+        for run in stages(cell):
+            try:
+                built.append((cell, build_lane(run, teachers, training.info, methods, device)))
+            except Exception as error:  # a method's mistake costs its own row, not the others
+                failure = failure_of(error, "while it was built")
+                logger.debug("%s", failure.details)
+                answer.failed[cell.label] = failure.reason
+    measured = measure([lane for _, lane in built], teachers, training, steps)
+    rows = list(zip(built, measured, strict=True))
+    plain_ms = next((numbers["step_ms"] for (cell, _), numbers in rows if cell.method == NONE and numbers), None)
+    for (cell, lane), numbers in rows:
+        if numbers is None:
+            assert lane.failure is not None
+            answer.failed[_name(cell.label, lane.stage)] = lane.failure.reason
+            continue
+        own_percent = None
+        if plain_ms is not None:
+            own_ms = numbers["step_ms"] - (plain_ms if lane.learner.trains_network else 0.0)
+            own_percent = 100 * own_ms / plain_ms
+        answer.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent))
+    return answer
+
+
+def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
+    """Return a pair's training set, with the view that its teacher has of it."""
+    run = cells[0].runs[0]
+    if task_of(run).objective is None:
+        train = Split(train.images, None)  # such students see no labels
+    seen = next((plan.runs[name].data for cell in cells for name in cell.runs[0].teachers), run.data)
+    return TrainingData(run.data, train, device, seen)
+
+
+def stages(cell: Cell) -> Iterator[RunSpec]:
+    """Yield a cell's first run as it begins in its main stage and, if it has one, in its initial stage."""
+    run = cell.runs[0]
+    yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 0}))
+    if run.training.initial_epochs:
+        yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 1}))
+
+
+def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
+    """Return a stand-in for each teacher that some cells listen to, by run id."""
+    names = dict.fromkeys(name for cell in cells for name in cell.runs[0].teachers)
+    return {name: stand_in(plan.runs[name].student, training) for name in names}
+
+
+def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
+    """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
+    data, device = training.teacher_spec, training.device
+    teacher = placed(build_network(network, data, TEACHER_SEED), device).train()
+    for module in teacher.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # one pass sets the statistics
+    batch = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64)))
+    with torch.no_grad():
+        teacher.features(batch.teacher_images)
+    shapes = network_shapes(network, data.model_copy(update={"size": training.spec.size}))  # of its students' images
+    return Teacher(teacher.eval().requires_grad_(False), shapes)
+
+
+def _name(label: str, stage: str) -> str:
+    return label if stage == "main" else f"{label} ({stage})"
+
+
+def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
+    """Write cost.csv into the suite's results; return its path."""
+    rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+    path = store.suite_folder(plan.name) / "cost.csv"
+    write_whole(path, csv_text((field.name for field in fields(Cost)), rounded))
+    return path

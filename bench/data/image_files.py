@@ -1,0 +1,158 @@
+"""Images that worker processes decode from files, batch by batch."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.context import BaseContext
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from bench.types import RequestError
+
+CUT_SCALE, CUT_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # area and width to height of a random part, as the field trains
+MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for testing
+
+
+class FileImages:
+    """Images that any number of worker processes read from files batch by batch, in the requested order.
+
+    Args:
+        files: one per image.
+        size: (H, W) of the images after reading.
+        device: of the batches.
+        workers: number of processes.
+        cut: whether only a part of each image is read.
+    """
+
+    def __init__(
+        self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int, cut: bool = False
+    ) -> None:
+        self.files = _Files(files, partial(read_part if cut else _read_all, size=size))
+        self.device, self.workers = device, workers
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield each batch's images, read ahead by workers that live as long as the iteration."""
+        drawn: list[list[int | None]] = [[None] * len(places) for places in positions]
+        if seeds:
+            drawn = [of_batch.tolist() for of_batch in seeds]
+        batches = zip(positions, drawn, strict=True)
+        loader = DataLoader(
+            self.files,
+            batch_sampler=[list(zip(places.tolist(), of_batch, strict=True)) for places, of_batch in batches],
+            collate_fn=_collate,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context=_forkserver() if self.workers else None,
+            worker_init_fn=_end_with_parent,
+        )
+        for images in loader:
+            if isinstance(images, RequestError):
+                raise images
+            yield images.to(self.device, non_blocking=True)
+
+
+class _Files(Dataset[Tensor | RequestError]):
+    def __init__(self, files: Sequence[str], read: Callable[[str, int | None], Tensor]) -> None:
+        self.files, self.read = files, read
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: tuple[int, int | None]) -> Tensor | RequestError:
+        position, seed = place
+        try:
+            return self.read(self.files[position], seed)
+        except RequestError as error:
+            return error  # raised in a worker, it would arrive wrapped in the worker's traceback
+
+
+def _collate(images: list[Tensor | RequestError]) -> Tensor | RequestError:
+    for image in images:
+        if isinstance(image, RequestError):
+            return image
+    return default_collate(images)
+
+
+def _forkserver() -> BaseContext:
+    """Return the context in which workers start quickly, as forks of a server that has loaded torch.
+
+    A fork of this process would copy its threads' locks.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torchvision.transforms"])
+    return context
+
+
+def _end_with_parent(worker: int) -> None:
+    """End a worker when the process that reads from it is killed: torch watches the server, which outlives it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only a worker calls this
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def read_image(file: str, size: tuple[int, int]) -> Tensor:
+    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs.
+
+    Raises:
+        RequestError: the file is not a readable image.
+    """
+    image = _opened(file)
+    height, width = size
+    if (image.height, image.width) != size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return _stored(image)
+
+
+def _read_all(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
+    return read_image(file, size)
+
+
+def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
+    """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
+
+    Args:
+        file: the image's path.
+        seed: of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None for the middle:
+            the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
+        size: (H, W).
+
+    Raises:
+        RequestError: the file is not a readable image.
+    """
+    from torchvision.transforms import RandomResizedCrop
+    from torchvision.transforms import functional as tv
+
+    image = _opened(file)
+    if seed is None:
+        resized = tv.resize(image, [round(min(size) / MIDDLE)])
+        return _stored(tv.center_crop(resized, list(size)))
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+        torch.default_generator.manual_seed(seed)
+        place = RandomResizedCrop.get_params(image, list(CUT_SCALE), list(CUT_RATIO))
+    return _stored(tv.resized_crop(image, *place, list(size)))
+
+
+def _opened(file: str) -> Image.Image:
+    try:
+        with Image.open(file) as opened:
+            return opened.convert("RGB")
+    except Exception as error:  # decoders raise many kinds
+        raise RequestError(f"{file}: cannot be read as an image: {error}") from error
+
+
+def _stored(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,61 @@
+"""What runs are made of: their data, and networks that other runs have left in the store."""
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from bench.data.images import Split, load
+from bench.launch.preparation import choose_device
+from bench.launch.work import Work
+from bench.models.base import Network
+from bench.spec import DataSpec, RunSpec
+from bench.store import WEIGHTS, Store
+from bench.train.learner import Teacher
+from bench.train.networks import backbone_data, build_network, placed, teacher_shapes
+from bench.types import RequestError
+from methods import catalog
+
+
+class Inputs:
+    """Data sets, each loaded once, and networks, on the device of some work."""
+
+    def __init__(self, work: Work, store: Store) -> None:
+        self.work, self.plan, self.store = work, work.plan, store
+        self.methods = catalog(work.plugins)
+        self.device = choose_device(work.device)
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)
+        self._splits: dict[str, tuple[Split, Split]] = {}
+
+    def data(self, spec: DataSpec) -> tuple[Split, Split]:
+        """Return the training and the test split of a data set."""
+        if spec.key not in self._splits:
+            self._splits[spec.key] = load(spec, self.work.data, self.device, self.plan.suite.workers)
+        return self._splits[spec.key]
+
+    def network(self, run: RunSpec) -> Network:
+        """Return the network that a run has trained, or taken from a checkpoint.
+
+        Raises:
+            RequestError: its weights cannot be read.
+        """
+        network = build_network(run.student, run.data)
+        path = self.store.folder(run.id) / WEIGHTS
+        try:
+            network.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RequestError(
+                f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
+                "the network is then trained anew"
+            ) from error
+        return placed(network, self.device)
+
+    def teacher(self, run: RunSpec, data: DataSpec) -> Teacher:
+        """Return the network of a run as the teacher of students that train on some data."""
+        return Teacher(self.network(run).eval().requires_grad_(False), teacher_shapes(run, data))
+
+    def judged(self, run: RunSpec) -> Network:
+        """Return the network that an evaluation puts a head on: trained, or as its seed initialises it."""
+        if run.source is not None:
+            return self.network(self.plan.runs[run.source])
+        return placed(build_network(run.student, backbone_data(run), run.seed), self.device)

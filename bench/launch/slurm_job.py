@@ -1,0 +1,77 @@
+"""What a SLURM job does: it trains one cohort, in the code of its submission."""
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import DelayedSubmission
+
+from bench.launch.launcher import launch
+from bench.launch.slurm_queue import LOCK, SUBMISSION
+from bench.launch.work import Work
+from bench.plan.status import run_status
+from bench.store import Store
+from bench.types import RequestError
+
+SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+
+
+@dataclass(frozen=True)
+class CohortJob:
+    """A job, in the form that submitit pickles.
+
+    Attributes:
+        work: the cohort's runs and those that they need.
+        cohort: ids of the cohort's runs.
+        submission: the submission's folder.
+    """
+
+    work: Work
+    cohort: tuple[str, ...]
+    submission: Path
+
+    def __call__(self) -> None:
+        """Train the cohort.
+
+        Raises:
+            SystemExit: none of its runs has come to a result, so that what waits for them need not start.
+        """
+        let_signals_through()
+        logging.getLogger("submitit").propagate = False  # it writes to the log by itself
+        plan, store = self.work.plan, Store(self.work.results)
+        with store.locked(LOCK):
+            pass  # until the submission is complete
+        if not (self.submission / SUBMISSION).exists():
+            raise SystemExit("the command that submitted this job was killed: submit again")
+        try:
+            launch(self.work)
+        except RequestError as error:
+            raise SystemExit(str(error)) from None
+        ends = [run_status(plan.runs[run_id], plan, store) for run_id in self.cohort]
+        if all(status != "done" for status, _ in ends):
+            reasons = dict.fromkeys(reason for _, reason in ends)
+            raise SystemExit(f"no run has a result: {'; '.join(reasons)}")
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Return what the job does when it is queued again: the same, for all progress is in the store."""
+        return DelayedSubmission(self)
+
+
+def let_signals_through() -> None:
+    """Let what submitit's handler raises end the process: within a training step it would be the lane's failure."""
+    handler, owner = signal.getsignal(SIGNAL), os.getpid()
+    assert callable(handler)  # submitit has set it before it calls the job
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return  # a process that loads data: the job is not its own to queue again
+        try:
+            handler(number, frame)
+        except Exception as error:
+            raise SystemExit(f"the job is not queued again: {error}") from error
+
+    signal.signal(SIGNAL, handle)

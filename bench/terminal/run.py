@@ -1,0 +1,77 @@
+"""What `show` prints of one run. Imports no torch."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from rich.markup import escape
+
+from bench.plan.entry import ENTRY, SOURCE, command
+from bench.spec import ID_LENGTH, column
+from bench.store import Store
+from bench.tasks import task_of
+from bench.types import RequestError
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60  # characters
+
+
+def describe(store: Store, run: str) -> Iterator[str]:
+    """Yield all about one run: state, specification, curves, record or failure, and how to repeat it.
+
+    Raises:
+        RequestError: no run, or more than one, has an id that begins so.
+    """
+    run_id = _complete(store, run)
+    spec = store.spec(run_id)
+    if spec is None:
+        raise RequestError(f"run {run_id} has no specification: it never began")
+    yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
+    yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
+    task = task_of(spec)
+    losses = [column(network, "loss") for network in task.networks]
+    primary = [task.columns(network)[0] for network in task.networks if task.metrics]
+    for name in (*losses, *primary):
+        yield from _curve(store, run_id, name)
+    if (record := store.record(run_id)) is not None:
+        yield escape(_yaml(record))
+    if (failure := store.failure(run_id)) is not None:
+        yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
+    yield "[bold]To repeat it[/bold]"
+    files = [store.folder(run_id) / name for name in (ENTRY, SOURCE)]
+    stored = [path for path in files if path.exists()]
+    if not stored:
+        yield "It was begun by an earlier version, which did not store the suite that it was part of"
+        return
+    for path in stored:
+        yield escape(path.read_text(encoding="utf-8"))
+    yield escape(command(stored[0]))
+
+
+def _complete(store: Store, beginning: str) -> str:
+    """Return the one run id that begins so."""
+    if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
+        store.folder(beginning)  # says what an id is
+    folder = store.root / "runs"
+    run_ids = sorted(path.name for path in folder.glob(f"{beginning}*") if len(path.name) == ID_LENGTH)
+    if len(run_ids) != 1:
+        what = f"{len(run_ids)} runs begin so: {', '.join(run_ids[:5])}" if run_ids else "no such run"
+        raise RequestError(f"run {beginning!r} in {folder}: {what}. `status` and `--dry-run` print the ids")
+    return run_ids[0]
+
+
+def _curve(store: Store, run_id: str, name: str) -> Iterator[str]:
+    """Yield a column of the main stage's epochs as bars, if there is one."""
+    values = [row[name] for row in store.epochs(run_id) if row["stage"] == "main" and name in row]
+    if values:
+        picked = values[:: math.ceil(len(values) / CURVE_WIDTH)]
+        low = min(picked)
+        height = (max(picked) - low) or 1
+        bars = "".join(BARS[round((value - low) / height * (len(BARS) - 1))] for value in picked)
+        yield f"{name:>5} {bars}  first {values[0]:.4g}, last {values[-1]:.4g}"
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
