@@ -18,7 +18,7 @@ from rich.markup import escape
 from bench.types import RequestError
 
 if TYPE_CHECKING:
-    from bench.launch.jobs import Job
+    from bench.launch.slurm_queue import Job
     from bench.launch.work import Work
     from bench.plan import Cell, Plan
     from bench.spec import RunSpec
@@ -167,7 +167,7 @@ def status(
     plugin: Plugin = None,
 ) -> int:
     """Show the status of a suite's cells and jobs."""
-    from bench.launch.jobs import submitted
+    from bench.launch.slurm_queue import submitted
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
@@ -186,7 +186,7 @@ def status(
 @answers
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite's jobs."""
-    from bench.launch.jobs import cancel, submitted
+    from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)

@@ -28,7 +28,7 @@ Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
-FEWEST_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
+MIN_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # the label of a pixel that has none
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 
@@ -44,7 +44,7 @@ class Schedule(Strict):
 
     epochs: PositiveInt = 240
     """Number of epochs of the main stage."""
-    batch_size: Annotated[int, Ge(FEWEST_SAMPLES)] = 64
+    batch_size: Annotated[int, Ge(MIN_SAMPLES)] = 64
     """Images per step, of all processes together; at least 2, since CC and RKD compare samples of a batch."""
     lr: PositiveFloat = 0.05
     """Learning rate of SGD at the start."""
@@ -88,10 +88,10 @@ class Schedule(Strict):
         Raises:
             ValueError: it has not.
         """
-        if self.processes is not None and self.batch_size < FEWEST_SAMPLES * self.processes:
+        if self.processes is not None and self.batch_size < MIN_SAMPLES * self.processes:
             raise ValueError(
                 f"batch_size: {self.batch_size} is too small for processes: {self.processes}: batch_size is the whole "
-                f"batch, of which each process takes a share, of at least {FEWEST_SAMPLES} images"
+                f"batch, of which each process takes a share, of at least {MIN_SAMPLES} images"
             )
 
 

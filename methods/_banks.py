@@ -2,7 +2,7 @@
 
 S sides are scored at once, each against its own bank: anchors (S, B, D), S banks (M, D), score = <anchor, row>.
 The gradient of a sum with respect to the anchors is computed in the forward pass and kept for the backward pass. Scores
-are discarded after each piece, so memory is bounded by `ENTRIES_AT_ONCE`, not by the size of the banks. None of the
+are discarded after each piece, so memory is bounded by `entries_at_once`, not by the size of the banks. None of the
 functions is twice differentiable.
 """
 
@@ -114,34 +114,37 @@ class Masked(Shared):
 Pieces = Callable[[], Iterator[Piece]]
 
 
-def drawn_pieces(rows: Tensor, n_samples: int, dim: int) -> Iterator[Piece]:
+def drawn_pieces(rows: Tensor, n_samples: int, dim: int, entries_at_once: int = ENTRIES_AT_ONCE) -> Iterator[Piece]:
     """Yield pieces that score each anchor with its own rows (B, N) of banks (M, D); rows may repeat."""
     if n_samples <= GATHERED_ROW_COST * rows.shape[1]:
-        for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // n_samples):
+        for anchors in _blocks(len(rows), entries_at_once // n_samples):
             yield Picked(anchors, rows[anchors])
     else:
-        for part in rows.split(max(1, ENTRIES_AT_ONCE // dim), dim=1):
-            for anchors in _blocks(len(rows), ENTRIES_AT_ONCE // part.shape[1]):
+        for part in rows.split(max(1, entries_at_once // dim), dim=1):
+            for anchors in _blocks(len(rows), entries_at_once // part.shape[1]):
                 yield Gathered(anchors, part[anchors])
 
 
-def shared_pieces(rows: Tensor, each: int, dim: int) -> Iterator[Piece]:
+def shared_pieces(rows: Tensor, each: int, dim: int, entries_at_once: int = ENTRIES_AT_ONCE) -> Iterator[Piece]:
     """Yield pieces that score `each` consecutive anchors per sample with the sample's rows (B, N), of D = `dim`."""
     for sample, own in enumerate(rows):
-        for part in own.split(max(1, ENTRIES_AT_ONCE // dim)):
-            for block in _blocks(each, ENTRIES_AT_ONCE // len(part)):
+        for part in own.split(max(1, entries_at_once // dim)):
+            for block in _blocks(each, entries_at_once // len(part)):
                 yield Shared(slice(sample * each + block.start, sample * each + block.stop), part)
 
 
-def masked_pieces(mask: Callable[[slice], Tensor], b: int, n_samples: int) -> Iterator[Piece]:
+def masked_pieces(
+    mask: Callable[[slice], Tensor], b: int, n_samples: int, entries_at_once: int = ENTRIES_AT_ONCE
+) -> Iterator[Piece]:
     """Yield pieces that score b anchors with the rows of banks (M, D), each counted as often as a mask states.
 
     Args:
         mask: returns the given columns of a (B, M) mask.
         b: B, the number of anchors.
         n_samples: M, the number of rows.
+        entries_at_once: entries of the largest tensor.
     """
-    for rows in _blocks(n_samples, ENTRIES_AT_ONCE // (2 * b)):  # the scores and the mask
+    for rows in _blocks(n_samples, entries_at_once // (2 * b)):  # the scores and the mask
         yield Masked(slice(None), rows, mask(rows))
 
 

@@ -23,7 +23,16 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
-from methods._banks import Banks, Pieces, drawn_pieces, log_sum, log_sum_value, masked_pieces, softplus_sum
+from methods._banks import (
+    ENTRIES_AT_ONCE,
+    Banks,
+    Pieces,
+    drawn_pieces,
+    log_sum,
+    log_sum_value,
+    masked_pieces,
+    softplus_sum,
+)
 from methods.base import Distiller, register
 
 EPS = 1e-7  # added to N/M in the denominators, as in the published code
@@ -50,6 +59,7 @@ class Partners:
 @register("crd", weight=0.8)
 class CRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
+    entries_at_once = ENTRIES_AT_ONCE  # bounds a step's memory; affects results by rounding only
     student_bank: Tensor  # (M, D), rows have unit length once visited
     teacher_bank: Tensor  # (M, D)
     log_z: Tensor  # one per name in `observes`; infinite until the first batch
@@ -153,8 +163,10 @@ class CRD(Distiller):
     def pieces(self, partners: Partners) -> Pieces:
         """Return the pieces that score the samples of a batch with their negatives."""
         if partners.negatives is None:
-            return partial(masked_pieces, self.mask(partners.indices), len(partners.indices), self.n_samples)
-        return partial(drawn_pieces, partners.negatives, *self.student_bank.shape)
+            mask, b = self.mask(partners.indices), len(partners.indices)
+            return partial(masked_pieces, mask, b, self.n_samples, self.entries_at_once)
+        dim = self.student_bank.shape[1]
+        return partial(drawn_pieces, partners.negatives, self.n_samples, dim, self.entries_at_once)
 
     def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
         """Return a function that gives columns of a (B, M) mask for indices (B,): 1 for possible negatives, else 0."""

@@ -94,14 +94,14 @@ class LocalCRD(CRD):
         """Return the pieces that score `each` anchors of every sample with the sample's negatives."""
         drawn = partners.negatives
         if drawn is not None and drawn.shape[1] < self.n_samples:
-            return partial(shared_pieces, drawn, each, self.teacher_bank.shape[1])
+            return partial(shared_pieces, drawn, each, self.teacher_bank.shape[1], self.entries_at_once)
         # if N > M, the whole bank has fewer rows than were drawn
         of_samples = self.mask(partners.indices) if drawn is None else self.times(drawn)
 
         def mask(columns: slice) -> Tensor:
             return of_samples(columns).repeat_interleave(each, dim=0)
 
-        return partial(masked_pieces, mask, each * len(partners.indices), self.n_samples)
+        return partial(masked_pieces, mask, each * len(partners.indices), self.n_samples, self.entries_at_once)
 
     def times(self, drawn: Tensor) -> Callable[[slice], Tensor]:
         """Return a function that gives columns of (B, M): how often each row of the bank was drawn in (B, N)."""

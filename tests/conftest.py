@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.few import use_few
+
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
 
 OWN_GOLDENS = Path(__file__).parent / "golden"
 
@@ -12,9 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, models*, trajectories*.json")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_points() -> None:
-    """Let t-SNE place few points: it takes longer than a small suite's training, and each suite's end draws it."""
-    from bench.figures import tsne
-
-    tsne.MOST_POINTS = 40
+@pytest.fixture
+def few(monkeypatch):
+    """Evaluate on few digits and let t-SNE place few points: both take longer than a tiny suite's training."""
+    use_few(monkeypatch)

@@ -13,6 +13,7 @@ from bench.tasks import task_of
 from methods import catalog
 
 METHODS = catalog()
+HOSTILE = r"""50% & $x_1^2$ #~{}\ <b> [1] * | `a` "q" -> — é"""  # a label that no format prints as it is
 SUITE = {
     "title": "A table",
     "data": {"name": "digits", "resize": 32, "train_per_class": 4},

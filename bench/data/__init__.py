@@ -54,9 +54,9 @@ class DataChoice(Strict):
     def problems(self) -> list[str]:
         """Return what is wrong with the choice, judged without looking at any file."""
         if self.name == IMAGEFOLDER:
-            found = self._problems_of_folder()
+            problems = self._problems_of_folder()
         elif self.name in DATASETS:
-            found = self._problems_of_named()
+            problems = self._problems_of_named()
         else:
             return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
         allowed = views_of(self.name)
@@ -64,40 +64,42 @@ class DataChoice(Strict):
             others = "has no colours and no depth"
             if allowed:
                 others = f"can be seen as {' or '.join(map(repr, allowed))}"
-            found.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
+            problems.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
-            found.append("give train_per_class or train_fraction, not both")
-        return found
+            problems.append("give train_per_class or train_fraction, not both")
+        return problems
 
     def _problems_of_folder(self) -> list[str]:
         own = ("mean", "std")
         needed = ("path", "augment") if self.view else ("path", *own, "augment")
-        found = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
+        problems = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
         if self.augment == "resized_crop_flip" and self.resize is None:
-            found.append("augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to")
+            problems.append(
+                "augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to"
+            )
         if self.view:
             foreign = [key for key in own if getattr(self, key) is not None]
-            found += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
-        return found
+            problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+        return problems
 
     def _problems_of_named(self) -> list[str]:
         named = DATASETS[self.name]
         foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
-        found = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
+        problems = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
         if self.train_per_class is not None and named.labels != "image":
-            found.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
+            problems.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
         elif (self.train_per_class or 0) > named.min_per_class:
-            found.append(
+            problems.append(
                 f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images a class"
             )
         if self.resize is None and min(named.size) < MIN_SIZE:
-            found.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
+            problems.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
         if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
-            found.append(
+            problems.append(
                 f"augment is 'resized_crop_flip', which is for {' and '.join(CUT_WHEN_READ)}; "
                 f"{self.name} takes none, crop or crop_flip"
             )
-        return found
+        return problems
 
 
 def views_of(name: str) -> tuple[View, ...]:
@@ -107,13 +109,13 @@ def views_of(name: str) -> tuple[View, ...]:
 
 def unlabelled(name: str, wanted: Labels) -> str | None:
     """Return why a data set's labels are not of the wanted kind, and which data sets' are; None where they are."""
-    found: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
-    if found == wanted:
+    labels: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
+    if labels == wanted:
         return None
     known = [one for one in DATASETS if DATASETS[one].labels == wanted]
     if wanted == "image":
         known.append(IMAGEFOLDER)
-    what = "no labels" if found == "none" else f"a label of each {found}"
+    what = "no labels" if labels == "none" else f"a label of each {labels}"
     return f"{name} has {what}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 
 

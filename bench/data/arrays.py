@@ -11,18 +11,18 @@ def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Return images (n, C, h, w) as (n, C, H, W) of the same type: the first three channels bilinear and antialiased.
 
     Args:
-        images: values 0 to 255; a fourth channel is depth, which takes the nearest pixel's: a mean of what is near
-            and what is far is where nothing is.
+        images: values 0 to 255; a fourth channel is depth, which takes the nearest pixel's value: a mean of a near and
+            a far depth is a depth at which there is nothing.
         size: (H, W).
     """
     if images.shape[-2:] == size:
         return images
     colours = F.interpolate(images[:, :3].float(), size, mode="bilinear", antialias=True)
-    found = colours.round().clamp(0, 255).to(images.dtype)
+    resized = colours.round().clamp(0, 255).to(images.dtype)
     if images.shape[1] <= 3:
-        return found
+        return resized
     depth = nearest(images[:, 3], size)
-    return torch.cat([found, depth[:, None]], dim=1)
+    return torch.cat([resized, depth[:, None]], dim=1)
 
 
 def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
 """From images to batches: the order, the augmentation and what each network sees, in batch on the device.
 
-Everything random is drawn for a whole epoch from (seed, data, stage, epoch), by place in the order: a batch is the same
-for every cohort, device and number of workers.
+Everything random is drawn for a whole epoch from (seed, data, stage, epoch), one row per position in the order, so that
+a batch is the same for every cohort, device and number of workers.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench.data.images import Split
 from bench.data.views import ViewTransform
-from bench.spec import FEWEST_SAMPLES, IGNORED, Augment, DataSpec, seed_from
+from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -22,7 +22,7 @@ PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
 
 @dataclass(frozen=True)
 class Draws:
-    """An epoch's random choices, one row a place in its order.
+    """An epoch's random choices, one row per position in its order.
 
     Attributes:
         order: (n,) int64, which sample comes when.
@@ -46,8 +46,8 @@ class TrainingData:
         split: images and labels.
         device: where batches live.
         teacher_spec: what the teacher was trained on, which says what it sees of the same crops.
-        processes: how many share every batch out among them.
-        process: which of them this is, from 0; it loads its own share alone.
+        processes: how many share each batch.
+        process: which of them this is, from 0; it loads its own share only.
     """
 
     spec: DataSpec
@@ -119,13 +119,13 @@ def draw(n: int, seed: int) -> Draws:
 
 
 def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
-    """Return the sizes of an epoch's batches: the last may be partial, but one that is too small joins its neighbour.
+    """Return the sizes of an epoch's batches: the last may be smaller, and one that is too small joins the one before.
 
     CC and RKD compare the samples of a batch and are not defined for one, so each process must have two.
     """
     sizes = [batch_size] * (n // batch_size)
     rest = n % batch_size
-    if 0 < rest < FEWEST_SAMPLES * processes and sizes:
+    if 0 < rest < MIN_SAMPLES * processes and sizes:
         sizes[-1] += rest
     elif rest:
         sizes.append(rest)

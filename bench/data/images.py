@@ -241,7 +241,7 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
     there, published = (len(listing["train"]), train, test), (named.classes, named.train, named.test)
     if there != published:
         logger.warning(
-            "warning: %s in %s is not whole: found %d classes, %d training and %d test images of %d, %d and %d. "
+            "warning: %s in %s is incomplete: found %d classes, %d training and %d test images of %d, %d and %d. "
             "A run's id does not tell: keep such runs in a folder of their own",
             *(spec.name, root, *there, *published),
         )

@@ -20,10 +20,10 @@ from typing import Any
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import SlurmExecutor
 
-from bench.launch.job import CohortJob
-from bench.launch.jobs import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.preparation import fetch_data, most_processes, record_without_training, unserved
 from bench.launch.provenance import ORIGIN, git_state
+from bench.launch.slurm_job import CohortJob
+from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
 from bench.plan import Cohort, portions
 from bench.plan.status import is_open

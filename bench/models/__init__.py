@@ -1,4 +1,4 @@
-"""The networks by name, and the function that builds one. Importing this package imports no torch."""
+"""The networks by name, and the function that creates one. Importing this package imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NetworkEntry:
 
     Attributes:
         summary: one line for `list models`; its parameter count is for 100 classes and 3 input channels.
-        file: the module of this package that holds it, imported when it is built.
+        file: the module of this package that holds it, imported when it is created.
         factory: the class in that module.
         settings: the class's keyword arguments besides `num_classes` and `in_channels`.
     """
@@ -55,10 +55,7 @@ NETWORKS: dict[str, NetworkEntry] = {
     "resnet8x4": _resnet("CIFAR ResNet, 8 layers, widths 64/128/256; 1.23 M parameters", 8, (32, 64, 128, 256)),
     "resnet32x4": _resnet("CIFAR ResNet, 32 layers, widths 64/128/256; 7.43 M parameters", 32, (32, 64, 128, 256)),
     "ResNet50": NetworkEntry(
-        "Bottleneck ResNet, 50 layers, 3x3 stem without max pool; 23.71 M parameters",
-        "bottleneck",
-        "BottleneckResNet",
-        {"blocks": (3, 4, 6, 3)},
+        "Bottleneck ResNet, 50 layers, 3x3 stem without max pool; 23.71 M parameters", "bottleneck", "BottleneckResNet"
     ),
     "wrn_16_1": _wrn("Wide ResNet, 16 layers, widths 16/32/64; 0.18 M parameters", 16, 1),
     "wrn_16_2": _wrn("Wide ResNet, 16 layers, widths 32/64/128; 0.70 M parameters", 16, 2),
@@ -80,7 +77,7 @@ NETWORKS: dict[str, NetworkEntry] = {
 }
 
 
-def build(
+def create_network(
     name: str,
     *,
     num_classes: int,
@@ -95,25 +92,21 @@ def build(
         name: one of `NETWORKS`, or `torchvision.NAME` for one of torchvision's classifiers.
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        stages: paths of the modules whose outputs are the stages, stem first; torchvision's classifiers only, which
-            need it.
-        classifier: path of the module whose input is the embedding; torchvision's classifiers only.
-        preactivations: paths of the modules whose outputs are the pre-activations; torchvision's classifiers only.
+        stages: for torchvision's classifiers only, which need it; see `HookedNetwork`.
+        classifier: for torchvision's classifiers only.
+        preactivations: for torchvision's classifiers only.
 
     Raises:
         RequestError: the name or a module is unknown, or stages are given for a network whose stages are fixed.
     """
     if name.startswith("torchvision."):
-        from bench.models.hooked import torchvision_network
+        from bench.models.hooked import HookedNetwork, torchvision_network
 
-        return torchvision_network(
-            name.removeprefix("torchvision."),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            stages=stages or (),
-            classifier=classifier,
-            preactivations=preactivations or (),
-        )
+        classifier_network = torchvision_network(name.removeprefix("torchvision."), num_classes, in_channels)
+        try:
+            return HookedNetwork(classifier_network, stages or (), classifier, preactivations or ())
+        except RequestError as error:
+            raise RequestError(f"network {name!r}: {error}") from None
     if name not in NETWORKS:
         raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
     if stages or classifier or preactivations:
@@ -127,16 +120,9 @@ def build(
 
 
 def shapes(network: Network, name: str, in_channels: int, height: int, width: int) -> Shapes:
-    """Return the shapes of a network's features for one image size, from one eval-mode forward pass.
+    """Return the shapes of a network's features for images (C, H, W), from one eval-mode forward pass.
 
     The network is left unchanged, including its modes and statistics. On the meta device nothing is computed.
-
-    Args:
-        network: any network, on any device.
-        name: its registered name, for messages.
-        in_channels: channels of the images.
-        height: height of the images in pixels.
-        width: width of the images in pixels.
     """
     import torch
 
@@ -150,15 +136,9 @@ def shapes(network: Network, name: str, in_channels: int, height: int, width: in
     finally:
         for module in training:
             module.training = True
-    return Shapes(
-        network=name,
-        stages=tuple(_without_batch(stage) for stage in features.stages),
-        preactivations=tuple(_without_batch(stage) for stage in features.preactivations),
-        embedding=features.embedding.shape[1],
-        classes=features.logits.shape[1],
-    )
 
+    def sizes(maps: Sequence[Tensor]) -> tuple[tuple[int, int, int], ...]:
+        return tuple((c, h, w) for _, c, h, w in (each.shape for each in maps))
 
-def _without_batch(stage: Tensor) -> tuple[int, int, int]:
-    _, channels, height, width = stage.shape
-    return channels, height, width
+    embedding, classes = features.embedding.shape[1], features.logits.shape[1]
+    return Shapes(name, sizes(features.stages), sizes(features.preactivations), embedding, classes)

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import ReluGroup, draw_convolutions, pooled
-from bench.types import Features
+from bench.models.parts import ReluGroup, StagedNetwork, draw_convolutions
 
 EXPANSION = 4  # a block's output has 4 times as many channels as its 3x3 convolution
 
@@ -45,40 +43,19 @@ def group(in_channels: int, width: int, blocks: int, stride: int) -> ReluGroup:
     return ReluGroup(first, *(Bottleneck(EXPANSION * width, width, 1) for _ in range(blocks - 1)))
 
 
-class BottleneckResNet(Network):
-    """A residual network of four groups of bottlenecks.
+class BottleneckResNet(StagedNetwork):
+    """A residual network of four groups with 3, 4, 6 and 3 bottlenecks."""
 
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-        blocks: bottlenecks in each of the four groups.
-    """
-
-    def __init__(self, num_classes: int, in_channels: int, *, blocks: Sequence[int]) -> None:
+    def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = group(64, 64, blocks[0], stride=1)
-        self.layer2 = group(256, 128, blocks[1], stride=2)
-        self.layer3 = group(512, 256, blocks[2], stride=2)
-        self.layer4 = group(1024, 512, blocks[3], stride=2)
+        self.layer1 = group(64, 64, 3, stride=1)
+        self.layer2 = group(256, 128, 4, stride=2)
+        self.layer3 = group(512, 256, 6, stride=2)
+        self.layer4 = group(1024, 512, 3, stride=2)
         self.linear = nn.Linear(2048, num_classes)
         draw_convolutions(self)
-
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return five stages of images (B, C, H, W); at 32x32 they are 32, 32, 16, 8 and 4 wide."""
-        stem = F.relu(self.bn1(self.conv1(x)))
-        stage1, before1 = self.layer1(stem)
-        stage2, before2 = self.layer2(stage1)
-        stage3, before3 = self.layer3(stage2)
-        stage4, before4 = self.layer4(stage3)
-        embedding = pooled(stage4)
-        return Features(
-            stages=(stem, stage1, stage2, stage3, stage4),
-            preactivations=(stem, before1, before2, before3, before4) if preactivations else (),
-            embedding=embedding,
-            logits=self.linear(embedding),
-        )
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the four groups."""

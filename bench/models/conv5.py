@@ -6,26 +6,19 @@ Paper:  none. The widths are those of torchvision's AlexNet (Krizhevsky, One wei
 Stages: each of five convolutions after norm and ReLU, before the max pool that follows the first three.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import draw_convolutions, draw_linear, pooled
-from bench.types import Features
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
 
 WIDTHS = (64, 192, 384, 256, 256)
 POOLED = 3  # a max pool follows each of the first 3 stages
 
 
-class Conv5(Network):
-    """Five convolutions and one linear layer.
-
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-    """
+class Conv5(StagedNetwork):
+    """Five convolutions and one linear layer."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -37,20 +30,12 @@ class Conv5(Network):
         draw_convolutions(self)
         draw_linear(self.classifier)
 
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return five stages of images (B, C, H, W); at 32x32 they are 32, 16, 8, 4 and 4 wide."""
-        before, stages = [], []
+    def staged(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each block's output after its ReLU and before it."""
         for place, block in enumerate(self.blocks):
-            before.append(block(x))
-            stages.append(F.relu(before[-1]))
-            x = F.max_pool2d(stages[-1], 2) if place < POOLED else stages[-1]
-        embedding = pooled(x)
-        return Features(
-            stages=tuple(stages),
-            preactivations=tuple(before) if preactivations else (),
-            embedding=embedding,
-            logits=self.classifier(embedding),
-        )
+            before = block(F.max_pool2d(x, 2) if 1 <= place <= POOLED else x)
+            x = F.relu(before)
+            yield x, before
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the five blocks."""

@@ -1,6 +1,6 @@
 """Any classifier as a network of this benchmark: you name its stage modules, and forward hooks read their outputs.
 
-    build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
+    create_network("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
 Modules are named by their path, as in `named_modules()`. The state dict keeps the wrapped network's own names.
 """
@@ -162,38 +162,24 @@ def _add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -
         state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)
 
 
-def torchvision_network(
-    name: str,
-    *,
-    num_classes: int,
-    in_channels: int,
-    stages: Sequence[str],
-    classifier: str | None,
-    preactivations: Sequence[str],
-) -> HookedNetwork:
-    """Return one of torchvision's classifiers, untrained; the arguments are those of `bench.models.build`."""
+def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    """Return one of torchvision's classifiers, untrained.
+
+    The first convolution is drawn again by PyTorch's default if the images do not have 3 channels.
+    """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
-    settings: dict[str, Any] = {"weights": None, "num_classes": num_classes}
-    if "inception" in name or name == "googlenet":
-        settings |= {"aux_logits": False, "init_weights": True}  # or it has three outputs in training
-    network = torchvision.models.get_model(name, **settings)
+    # with auxiliary logits, it would have three outputs in training
+    single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
+    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **single_output)
     if in_channels != 3:
-        _widen_first_convolution(network, in_channels)
-    try:
-        return HookedNetwork(network, stages, classifier, preactivations)
-    except RequestError as error:
-        raise RequestError(f"network 'torchvision.{name}': {error}") from None
-
-
-def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
-    """Give the first convolution `in_channels` input channels, with weights drawn again by PyTorch's default."""
-    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
-    shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
-    convolution.in_channels = in_channels
-    convolution.weight = nn.Parameter(convolution.weight.new_empty(shape))
-    convolution.reset_parameters()
+        convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
+        convolution.in_channels = in_channels
+        convolution.weight = nn.Parameter(convolution.weight.new_empty(shape))
+        convolution.reset_parameters()
+    return network
 
 
 def published_weights(name: str, weights: str, folder: Path) -> Path:

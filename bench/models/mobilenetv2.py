@@ -6,13 +6,11 @@ Differs in: ReLU instead of ReLU6, stride 1 in group 1, and the first block keep
 not expand, as in the published checkpoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import draw_convolutions, draw_linear, pooled
-from bench.types import Features
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, pooled
 
 GROUPS = (  # expansion, channels at full width, repeats, stride of the first block
     (1, 16, 1, 1),
@@ -47,14 +45,8 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
-class MobileNetV2(Network):
-    """Seven groups of inverted residuals.
-
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-        width: factor of every width except that of the last convolution.
-    """
+class MobileNetV2(StagedNetwork):
+    """Seven groups of inverted residuals; `width` is a factor of every width except the last convolution's."""
 
     def __init__(self, num_classes: int, in_channels: int, *, width: float) -> None:
         super().__init__()
@@ -75,22 +67,18 @@ class MobileNetV2(Network):
         draw_convolutions(self)
         draw_linear(linear)
 
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return five stages of images (B, C, H, W); at 32x32 they are 16, 16, 8, 4 and 2 wide."""
-        stem = self.conv1(x)
-        outputs = []
-        out = stem
-        for group in self.blocks:
-            out = group(out)
-            outputs.append(out)
-        stages = (stem, outputs[1], outputs[2], outputs[4], outputs[6])
-        embedding = pooled(self.conv2(out))
-        return Features(
-            stages=stages,
-            preactivations=stages if preactivations else (),
-            embedding=embedding,
-            logits=self.classifier(embedding),
-        )
+    def staged(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the stem and the outputs of groups 1, 2, 4 and 6, each of which is its own pre-activation."""
+        x = self.conv1(x)
+        yield x, x
+        for place, group in enumerate(self.blocks):
+            x = group(x)
+            if place in (1, 2, 4, 6):
+                yield x, x
+
+    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the embedding (B, D) of the last stage, widened by the last convolution."""
+        return pooled(self.conv2(stage))
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and all seven groups; the last 1x1 convolution comes after the last stage."""

@@ -1,7 +1,42 @@
-"""Parts that several networks share: groups that end in a ReLU, pooling, channel shuffle, initial weights."""
+"""Parts that several networks share: the forward pass by stages, groups that end in a ReLU, initial weights."""
+
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bench.models.base import Network
+from bench.types import Features
+
+
+class StagedNetwork(Network):
+    """A network of stages in sequence whose last child is the classifier.
+
+    A subclass is constructed with the number of classes, the channels of the images, and its own keyword arguments.
+    """
+
+    def staged(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each stage of images (B, C, H, W) and its pre-activation, both (B, C', H', W'), stem first.
+
+        Here, the trunk is a convolution, its norm, and a `ReluGroup` per stage; the stem is its own pre-activation.
+        """
+        convolution, norm, *groups = self.trunk()
+        stage = F.relu(norm(convolution(x)))
+        yield stage, stage
+        for group in groups:
+            stage, before = group(stage)
+            yield stage, before
+
+    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the embedding (B, D), of the last stage and its pre-activation."""
+        return pooled(stage)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return the features of images (B, C, H, W)."""
+        stages, before = zip(*self.staged(x), strict=True)
+        embedding = self.embed(stages[-1], before[-1])
+        *_, classifier = self.children()
+        return Features(stages, before if preactivations else (), embedding, classifier(embedding))
 
 
 class ReluGroup(nn.Sequential):

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import ReluGroup, draw_convolutions, pooled
-from bench.types import Features
+from bench.models.parts import ReluGroup, StagedNetwork, draw_convolutions
 
 
 class BasicBlock(nn.Module):
@@ -39,12 +37,10 @@ def group(in_channels: int, channels: int, blocks: int, stride: int) -> ReluGrou
     return ReluGroup(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
-class ResNet(Network):
+class ResNet(StagedNetwork):
     """A residual network of three groups.
 
     Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
         depth: 6n + 2 layers, n blocks per group.
         widths: channels of the stem and of the three groups.
     """
@@ -59,20 +55,6 @@ class ResNet(Network):
         self.layer3 = group(widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], num_classes)
         draw_convolutions(self)
-
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 32, 16 and 8 wide."""
-        stem = F.relu(self.bn1(self.conv1(x)))
-        stage1, before1 = self.layer1(stem)
-        stage2, before2 = self.layer2(stage1)
-        stage3, before3 = self.layer3(stage2)
-        embedding = pooled(stage3)
-        return Features(
-            stages=(stem, stage1, stage2, stage3),
-            preactivations=(stem, before1, before2, before3) if preactivations else (),
-            embedding=embedding,
-            logits=self.fc(embedding),
-        )
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups."""

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import ReluGroup, pooled, shuffle
-from bench.types import Features
+from bench.models.parts import ReluGroup, StagedNetwork, shuffle
 
 STEM = 24
 GROUPS = 3
@@ -53,13 +51,8 @@ def group(in_channels: int, channels: int, units: int) -> ReluGroup:
     return ReluGroup(first, *(Unit(channels, channels, stride=1) for _ in range(units - 1)))
 
 
-class ShuffleNetV1(Network):
-    """Three groups of units with grouped 1x1 convolutions.
-
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-    """
+class ShuffleNetV1(StagedNetwork):
+    """Three groups of units with grouped 1x1 convolutions."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -69,20 +62,6 @@ class ShuffleNetV1(Network):
         self.layer2 = group(WIDTHS[0], WIDTHS[1], UNITS[1])
         self.layer3 = group(WIDTHS[1], WIDTHS[2], UNITS[2])
         self.linear = nn.Linear(WIDTHS[2], num_classes)
-
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 16, 8 and 4 wide."""
-        stem = F.relu(self.bn1(self.conv1(x)))
-        stage1, before1 = self.layer1(stem)
-        stage2, before2 = self.layer2(stage1)
-        stage3, before3 = self.layer3(stage2)
-        embedding = pooled(stage3)
-        return Features(
-            stages=(stem, stage1, stage2, stage3),
-            preactivations=(stem, before1, before2, before3) if preactivations else (),
-            embedding=embedding,
-            logits=self.linear(embedding),
-        )
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups."""

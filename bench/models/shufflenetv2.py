@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import ReluGroup, pooled, shuffle
-from bench.types import Features
+from bench.models.parts import ReluGroup, StagedNetwork, pooled, shuffle
 
 STEM = 24
 WIDTHS = (116, 232, 464)
@@ -74,13 +72,8 @@ def group(in_channels: int, channels: int, units: int) -> ShuffledGroup:
     return ShuffledGroup(DownUnit(in_channels, channels), *(BasicUnit(channels) for _ in range(units - 1)))
 
 
-class ShuffleNetV2(Network):
-    """Three groups of units that split and shuffle their channels.
-
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-    """
+class ShuffleNetV2(StagedNetwork):
+    """Three groups of units that split and shuffle their channels."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -93,19 +86,9 @@ class ShuffleNetV2(Network):
         self.bn2 = nn.BatchNorm2d(EMBEDDING)
         self.linear = nn.Linear(EMBEDDING, num_classes)
 
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 16, 8 and 4 wide."""
-        stem = F.relu(self.bn1(self.conv1(x)))
-        stage1, before1 = self.layer1(stem)
-        stage2, before2 = self.layer2(stage1)
-        stage3, before3 = self.layer3(stage2)
-        embedding = pooled(F.relu(self.bn2(self.conv2(stage3))))
-        return Features(
-            stages=(stem, stage1, stage2, stage3),
-            preactivations=(stem, before1, before2, before3) if preactivations else (),
-            embedding=embedding,
-            logits=self.linear(embedding),
-        )
+    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the embedding (B, D) of the last stage, widened by the last convolution."""
+        return pooled(F.relu(self.bn2(self.conv2(stage))))
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups; the last 1x1 convolution comes after the last stage."""

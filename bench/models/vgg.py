@@ -4,14 +4,12 @@ Paper:  Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale
 Stages: each of five blocks after its last ReLU, before the max pool that follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import draw_convolutions, draw_linear, pooled
-from bench.types import Features
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -25,14 +23,8 @@ def block(in_channels: int, channels: int, convolutions: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class VGG(Network):
-    """Five blocks of convolutions.
-
-    Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
-        convolutions: how many each of the five blocks has.
-    """
+class VGG(StagedNetwork):
+    """Five blocks, with `convolutions` convolutions each."""
 
     def __init__(self, num_classes: int, in_channels: int, *, convolutions: Sequence[int]) -> None:
         super().__init__()
@@ -45,27 +37,14 @@ class VGG(Network):
         draw_convolutions(self)
         draw_linear(self.classifier)
 
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return five stages of images (B, C, H, W); at 32x32 they are 32, 16, 8, 4 and 4 wide."""
-        before0 = self.block0(x)
-        stage0 = F.relu(before0)
-        before1 = self.block1(F.max_pool2d(stage0, 2))
-        stage1 = F.relu(before1)
-        before2 = self.block2(F.max_pool2d(stage1, 2))
-        stage2 = F.relu(before2)
-        before3 = self.block3(F.max_pool2d(stage2, 2))
-        stage3 = F.relu(before3)
+    def staged(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each block's output after its last ReLU and before it; the first one's is its own pre-activation."""
         # A fourth pool for height 64 only, as in the published results on STL-10 and TinyImageNet.
-        last_input = F.max_pool2d(stage3, 2) if x.shape[2] == 64 else stage3
-        before4 = self.block4(last_input)
-        stage4 = F.relu(before4)
-        embedding = pooled(stage4)
-        return Features(
-            stages=(stage0, stage1, stage2, stage3, stage4),
-            preactivations=(stage0, before1, before2, before3, before4) if preactivations else (),
-            embedding=embedding,
-            logits=self.classifier(embedding),
-        )
+        pools = 4 if x.shape[2] == 64 else 3
+        for place, block in enumerate(self.trunk()):
+            before = block(F.max_pool2d(x, 2) if 1 <= place <= pools else x)
+            x = F.relu(before)
+            yield x, before if place else x
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the five blocks."""

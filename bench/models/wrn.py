@@ -5,14 +5,12 @@ Stages: the stem's convolution, then each of three groups: raw sums, without nor
 Pre-activations: each group's output after the norm that follows it, which is the next group's first or the final one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network
-from bench.models.parts import draw_convolutions, pooled
-from bench.types import Features
+from bench.models.parts import StagedNetwork, draw_convolutions, pooled
 
 
 class WideBlock(nn.Module):
@@ -48,12 +46,10 @@ class WideGroup(nn.Module):
         return x, normed_input
 
 
-class WideResNet(Network):
+class WideResNet(StagedNetwork):
     """A wide residual network of three groups.
 
     Args:
-        num_classes: K, the number of logits.
-        in_channels: channels of the images.
         depth: 6n + 4 layers, n blocks per group.
         widen: k; the groups have 16 k, 32 k and 64 k channels.
     """
@@ -70,20 +66,20 @@ class WideResNet(Network):
         draw_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
-    def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return four stages of images (B, C, H, W); at 32x32 they are 32, 32, 16 and 8 wide."""
-        stem = self.conv1(x)
-        stage1, _ = self.block1(stem)
-        stage2, normed1 = self.block2(stage1)
-        stage3, normed2 = self.block3(stage2)
-        normed3 = self.bn1(stage3)
-        embedding = pooled(F.relu(normed3))
-        return Features(
-            stages=(stem, stage1, stage2, stage3),
-            preactivations=(stem, normed1, normed2, normed3) if preactivations else (),
-            embedding=embedding,
-            logits=self.fc(embedding),
-        )
+    def staged(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the stem, which is its own pre-activation, then each group's output, raw and normalised."""
+        stage = self.conv1(x)
+        yield stage, stage
+        stage, _ = self.block1(stage)
+        for group in (self.block2, self.block3):
+            following, normed = group(stage)
+            yield stage, normed
+            stage = following
+        yield stage, self.bn1(stage)
+
+    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the embedding (B, D) of the last stage, normalised."""
+        return pooled(F.relu(preactivation))
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups; the final norm comes after the last stage."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite import MOST_SEEDS, PairEntry, Suite, TeacherChoice
+from bench.suite import MAX_SEEDS, PairEntry, Suite, TeacherChoice
 from bench.tasks import TASKS
 from bench.types import RequestError
 
@@ -56,7 +56,7 @@ def pair_teachers(
     Raises:
         RequestError: a checkpoint cannot be read.
     """
-    step = 1 if suite.teacher_seeds == "fixed" else MOST_SEEDS
+    step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
     runs: list[RunSpec] = []
     checkpoints: dict[str, Checkpoint] = {}
     for place, teacher in enumerate(pair.members):

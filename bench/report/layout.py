@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.report.frame import Column, Frame, Summary
 
-LINE, CELL, MOST_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
+LINE, CELL, MAX_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 MISSING, PARTIAL = "—", "†"
 INCOMPLETE = "not all seeds are there; see n"
 
@@ -76,7 +76,7 @@ def _heading(pair: str, metric: str, several_pairs: bool, only_top1: bool) -> st
 def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
     """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
     fitting = (LINE - max(len(label) for label in labels)) // CELL
-    count = math.ceil(len(columns) / min(MOST_COLUMNS, max(1, fitting)))
+    count = math.ceil(len(columns) / min(MAX_COLUMNS, max(1, fitting)))
     bounds = [len(columns) * part // count for part in range(count + 1)]
     return [columns[start:end] for start, end in itertools.pairwise(bounds)]
 

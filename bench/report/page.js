@@ -6,7 +6,7 @@ const made = JSON.parse(document.getElementById("made").textContent);
 const SERIES = 6; // colours of lines
 const PERCENT = 2; // decimals
 
-// sorting: the first click puts the best first, the second reverses the order, the third restores the page's order
+// sorting: the first click sorts numbers downwards and text upwards, the second reverses it, the third restores the page's order
 
 function keyOf(cell) {
   const text = "value" in cell.dataset ? cell.dataset.value : cell.querySelector(".cell") ? "" : cell.textContent.trim();

@@ -29,7 +29,7 @@ from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
 from bench.tasks import task_of
 
-MOST_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
+MAX_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
 LARGE = 200_000  # bytes of a drawing, above which its picture is shown if that is smaller
 
 
@@ -170,7 +170,7 @@ def _rounded(values: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
-    """Return [epochs, values] of a column, at most `MOST_POINTS` each, evenly spread, the last one kept."""
+    """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
     first = (len(points) - 1) % step  # or the last one would not be kept
@@ -179,7 +179,7 @@ def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
 
 
 def _step(points: int) -> int:
-    return max(1, math.ceil(points / MOST_POINTS))
+    return max(1, math.ceil(points / MAX_POINTS))
 
 
 def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:

@@ -30,13 +30,13 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
     if plan.suite.published is None or plan.suite.teacher_data is not None:  # papers' teachers see what students see
         return {}
     known = published_tables()[str(plan.suite.published.table)]
-    found = {}
+    numbers = {}
     for cell in plan.cells:
         for shown in cell.metrics:
             key = _key(plan, cell, shown)
             if key is not None and key in known:
-                found[cell.pair, cell.label, shown] = known[key]
-    return found
+                numbers[cell.pair, cell.label, shown] = known[key]
+    return numbers
 
 
 def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:

@@ -29,7 +29,7 @@ from bench.suite import NONE, TEACHER
 ALL = "all pairs"
 LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
 RESAMPLES = 9999
-FEWEST_RESAMPLED = 3  # of two samples the bootstrap knows no more than their range
+MIN_RESAMPLED = 3  # of two samples the bootstrap knows no more than their range
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
     if np.ptp(differences) < 1e-9:  # rounding of equal ones
         return Gain(n, float(differences.mean()), None, None)
     interval = None
-    if n >= FEWEST_RESAMPLED:
+    if n >= MIN_RESAMPLED:
         # percentile: BCa's acceleration is undefined or wild for the three to five seeds that a suite has
         bounds = scipy.stats.bootstrap(
             (differences,),

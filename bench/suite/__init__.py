@@ -4,7 +4,7 @@ from bench.suite.load import check_name, load
 from bench.suite.resources import Slurm
 from bench.suite.rows import Row, rows
 from bench.suite.schema import (
-    MOST_SEEDS,
+    MAX_SEEDS,
     NONE,
     PEERS,
     TEACHER,
@@ -16,7 +16,7 @@ from bench.suite.schema import (
 )
 
 __all__ = [
-    "MOST_SEEDS",
+    "MAX_SEEDS",
     "NONE",
     "PEERS",
     "TEACHER",

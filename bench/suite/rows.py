@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.suite.schema import NONE, MethodEntry, Suite, TermEntry, TermsEntry, listed, repeated
 from methods import Method
 
-MOST_ROWS = 1_000  # of a table: a few lists can span a grid of billions
+MAX_ROWS = 1_000  # of a table: a few lists can span a grid of billions
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str
     """
     values = [[listed(value) for term in _terms(entry) for value in term.settings.values()] for entry in entries]
     count = sum(math.prod(map(len, lists)) for lists in values)
-    if count > MOST_ROWS:
-        raise ValueError(f"span a grid of {count} rows; at most {MOST_ROWS} make a table")
+    if count > MAX_ROWS:
+        raise ValueError(f"span a grid of {count} rows; at most {MAX_ROWS} make a table")
     undistilled = [NONE for entry in entries if _is_none(entry)]
     if twice := repeated([*undistilled, *(row.label for entry in entries for row in rows_of(entry, methods))]):
         raise ValueError(

@@ -35,18 +35,17 @@ from bench.spec import NetworkSpec, Schedule, Strict
 from bench.suite.messages import reason_of
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
-from bench.tasks import EVALUATIONS, TASKS
+from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
 from bench.tasks.objectives import CLASSIFICATION
 from bench.types import suggest
 from methods import Method
 
 FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a suite file, without `.yaml`
-MOST_SEEDS = 1_000
+MAX_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
 PEERS = f" ({TEACHER})"  # ends the label of the teacher's own row, where both networks of a pair train together
 TRANSFER = "transfer"  # what the file of a `TransferSuite` has for its task
-SUITE_TASKS = sorted({*TASKS, TRANSFER} - {*EVALUATIONS})
 T = TypeVar("T")
 
 
@@ -102,6 +101,10 @@ def _known_network(name: str) -> str:
     return name
 
 
+def _known_task(name: str) -> str:
+    return _known("task", [*STUDENT_TASKS, TRANSFER], name)
+
+
 def _known_table(table: int | str) -> int | str:
     if str(table) not in published_tables():
         raise ValueError(f"unknown table {table!r}. {suggest(str(table), published_tables())}")
@@ -110,13 +113,13 @@ def _known_table(table: int | str) -> int | str:
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
-Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MOST_SEEDS), AfterValidator(_distinct)]
-Seeds = Annotated[int, Ge(1), Le(MOST_SEEDS)] | Numbers
+Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
+Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
 TaskName = Annotated[
-    str, AfterValidator(partial(_known, "task", SUITE_TASKS)), Field(json_schema_extra={"enum": [*SUITE_TASKS]})
+    str, AfterValidator(_known_task), Field(json_schema_extra={"enum": sorted([*STUDENT_TASKS, TRANSFER])})
 ]
 EvaluationName = Annotated[
     str, AfterValidator(partial(_known, "kind", EVALUATIONS)), Field(json_schema_extra={"enum": sorted(EVALUATIONS)})

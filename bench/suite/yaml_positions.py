@@ -9,8 +9,8 @@ import yaml
 
 from bench.types import RequestError, suggest
 
-LARGEST_FILE = 1_000_000  # bytes
-LARGEST_DOCUMENT = 100_000  # values, aliases followed: a few lines of YAML can expand to billions
+MAX_FILE_BYTES = 1_000_000  # bytes
+MAX_VALUES = 100_000  # values, aliases followed: a few lines of YAML can expand to billions
 
 KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
 Positions = dict[KeyPath, str]  # where a value is, as messages name it: `FILE:LINE` or `--set KEY=VALUE`
@@ -23,8 +23,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
         RequestError: the file is missing, broken or too large, holds a key twice, or anything but plain data.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise RequestError(f"{path}: larger than {LARGEST_FILE} bytes; a suite file is a page of text")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is a page of text")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = ""
@@ -71,8 +71,8 @@ def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbe
 def _note_positions(node: yaml.Node, where: str, key_path: KeyPath, positions: Positions, numbered: bool) -> None:
     here = f"{where}:{node.start_mark.line + 1}" if numbered else where
     positions.setdefault(key_path, here)
-    if len(positions) > LARGEST_DOCUMENT:
-        raise RequestError(f"{where}: expands to more than {LARGEST_DOCUMENT} values")
+    if len(positions) > MAX_VALUES:
+        raise RequestError(f"{where}: expands to more than {MAX_VALUES} values")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*key_path, str(key.value))

@@ -9,16 +9,24 @@ from bench.tasks.mutual import Mutual
 from bench.tasks.objectives import Metric
 from bench.tasks.probe import Probe
 from bench.tasks.segmentation import Segmentation
+from bench.types import RequestError, suggest
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (Compression(), CrossModal(), Mutual(), Probe(), FineTune(), Segmentation())
 }
 EVALUATIONS: dict[str, Evaluation] = {name: task for name, task in TASKS.items() if isinstance(task, Evaluation)}
+STUDENT_TASKS = {name: task for name, task in TASKS.items() if name not in EVALUATIONS}
 
 
 def task_of(run: RunSpec) -> Task:
-    """Return the task of a run."""
+    """Return the task of a run.
+
+    Raises:
+        RequestError: the run was specified by another version, which knows other tasks.
+    """
+    if run.task not in TASKS:
+        raise RequestError(f"run {run.id}: unknown task {run.task!r}. {suggest(run.task, TASKS)}")
     return TASKS[run.task]
 
 
-__all__ = ["EVALUATIONS", "TASKS", "Evaluation", "Metric", "Task", "task_of"]
+__all__ = ["EVALUATIONS", "STUDENT_TASKS", "TASKS", "Evaluation", "Metric", "Task", "task_of"]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from bench.launch.jobs import Job
+from bench.launch.slurm_queue import Job
 from bench.plan import Plan, portions
 from bench.plan.status import OPEN, is_open, run_status
 from bench.report.frame import results_frame

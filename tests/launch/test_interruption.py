@@ -7,27 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from bench.plan import build
+from bench.cli import main
 from bench.store import CHECKPOINT, CLAIM, Store
-from bench.suite import load
+from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
-from methods import catalog
-from tests.train.conftest import Silent, document, rows, weights
+from tests.few import FEW
+from tests.train.conftest import Bench, Silent, document, rows, weights
 
 ROOT = Path(__file__).parents[2]
-METHODS = ["ab", "ft", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "vid"]
-# the product's own command line, but with a checkpoint after every epoch rather than every 30 s, and t-SNE of few
-# points
-EAGER = "import bench.figures.tsne, bench.train.loop; bench.figures.tsne.MOST_POINTS = 20; "
-EAGER += "bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
+METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
+# the product's own command line, but with a checkpoint after every epoch rather than every 30 s
+EAGER = FEW + "import bench.train.loop; bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
 
 
 def suite(folder: Path, **changes: object) -> Path:
@@ -36,28 +33,21 @@ def suite(folder: Path, **changes: object) -> Path:
     return path
 
 
-def start(path: Path, results: Path, code: str = EAGER, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", code, str(path), "--results", str(results), *options]
+def start(path: Path, results: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", EAGER, str(path), "--results", str(results)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def assert_equal_stores(path: Path, one: Store, other: Store) -> None:
-    methods = catalog()
-    for run_id in build(load(path, methods), path, methods).runs:
-        assert weights(one, run_id) == weights(other, run_id)
-        assert rows(one, run_id) == rows(other, run_id)
-        assert one.record(run_id)["metrics"] == other.record(run_id)["metrics"]
 
 
 def epochs_written(results: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in results.glob("runs/*/epochs.jsonl"))
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, tmp_path):
-    path = suite(tmp_path, training={"epochs": 3 + kills, "batch_size": 16, "milestones": [3], "initial_epochs": 2})
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert start(path, undisturbed).wait() == 0
+@pytest.mark.parametrize(("kills", "methods"), [(1, METHODS[:2]), pytest.param(8, METHODS, marks=pytest.mark.slow)])
+def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, methods, tmp_path):
+    training = {"epochs": 3 + kills, "batch_size": 16, "milestones": [3], "initial_epochs": 2}
+    undisturbed, killed = Bench(tmp_path, document(methods=methods, training=training)), tmp_path / "killed"
+    plan, whole, _ = undisturbed.run("undisturbed")
+    path = undisturbed.path
 
     chance = random.Random(0)
     for kill in range(kills):
@@ -66,35 +56,40 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, tmp_p
         further = chance.randint(1, 4)
         while abs(epochs_written(killed) - seen) < further:  # a resume may shorten the files first
             assert process.poll() is None, f"ended before kill {kill}"
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.2))
         process.kill()
         process.wait()
     assert start(path, killed).wait() == 0
-    assert_equal_stores(path, Store(undisturbed), Store(killed))
+    store = Store(killed)
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+        assert rows(store, run_id) == rows(whole, run_id)
+        assert store.record(run_id)["metrics"] == whole.record(run_id)["metrics"]
 
 
-def test_a_lane_that_is_ahead_waits_for_the_others(tmp_path, bench):
+def test_a_lane_that_is_ahead_waits_for_the_others(bench, monkeypatch):
     """As when a process dies between two lanes' checkpoints."""
-    made = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
-    plan, store, _ = made.run("whole")
-    ids = [run.id for run in plan.runs.values() if run.terms]
+    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    plan, whole, _ = suite.run("whole")
+    saved, write = [], Store.write
 
-    code = EAGER.replace("main()", "") + "import os; from bench.store import Store; w = Store.write; n = []\n"
-    code += "def torn(store, run, name, content):\n    w(store, run, name, content)\n"
-    code += (
-        "    n.extend([name] * (name in ('checkpoint.pt', 'student.safetensors')))\n    len(n) == 5 and os._exit(1)\n"
-    )
-    code += "Store.write = torn\nmain()"  # dies after the fifth checkpoint: none and KD saved, PKT behind
-    for _ in range(2):
-        process = start(made.path, tmp_path / "torn", code)
-        process.wait()
-    clocks = {path.parent.name for path in (tmp_path / "torn" / "runs").glob("*/checkpoint.pt")}
-    assert clocks
-    assert start(made.path, tmp_path / "torn").wait() == 0
-    for run_id in ids:
-        assert weights(store, run_id) == weights(Store(tmp_path / "torn"), run_id)
-        assert rows(store, run_id) == rows(Store(tmp_path / "torn"), run_id)
+    def dies_after_the_fifth_checkpoint(store: Store, run_id: str, name: str, content: bytes) -> None:
+        write(store, run_id, name, content)
+        saved.extend([run_id] * (name == CHECKPOINT))
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "CHECKPOINT_S", 0.0)
+        patch.setattr(Store, "write", dies_after_the_fifth_checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            suite.run("torn", teachers=whole)
+    assert [saved.count(run.id) for run in plan.runs.values() if run.id in saved] == [2, 2, 1]
+    _, store, _ = suite.run("torn")
+    for run_id in plan.runs:
+        assert weights(store, run_id) == weights(whole, run_id)
+        assert rows(store, run_id) == rows(whole, run_id)
 
 
 def test_a_checkpoint_that_cannot_be_restored_is_set_aside_and_the_run_starts_anew_on_demand(bench):
@@ -114,10 +109,14 @@ def test_a_checkpoint_that_cannot_be_restored_is_set_aside_and_the_run_starts_an
     assert weights(store, run.id) == weights(whole, run.id)
 
 
-def test_a_kept_checkpoint_is_the_last_epochs(tmp_path):
+@pytest.mark.usefixtures("few")
+def test_a_kept_checkpoint_is_the_last_epochs(tmp_path, monkeypatch):
     path = suite(tmp_path, methods=["kd"])
-    process = start(path, tmp_path / "results", "from bench.cli import main; main()", ["--keep-checkpoints"])
-    assert process.wait() == 0
+    words = [str(path), "--results", str(tmp_path / "results"), "--keep-checkpoints", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["run_suite.py", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
     store = Store(tmp_path / "results")
     runs = [folder.name for folder in (tmp_path / "results" / "runs").iterdir() if folder.is_dir()]
     assert len(runs) == 3
@@ -126,6 +125,7 @@ def test_a_kept_checkpoint_is_the_last_epochs(tmp_path):
         assert state["rows"] == store.epochs(run_id)
 
 
+@pytest.mark.slow  # in short: an interruption of the command line, in tests/test_cli.py
 def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
     path = suite(tmp_path, training={"epochs": 60, "batch_size": 16, "milestones": [40], "initial_epochs": 1})
     process = start(path, tmp_path / "results")
@@ -141,7 +141,7 @@ def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
 
 
 def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
-    path = suite(tmp_path, seeds=2)
+    path = suite(tmp_path, methods=["kd"], seeds=2)
     pair = [start(path, tmp_path / "results") for _ in range(2)]
     logs = [process.communicate(timeout=120)[1].decode() for process in pair]
     assert [process.returncode for process in pair] == [0, 0]

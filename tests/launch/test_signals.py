@@ -8,7 +8,7 @@ from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from bench.launch.job import SIGNAL, let_signals_through
+from bench.launch.slurm_job import SIGNAL, let_signals_through
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Teachers: trained here, read from a checkpoint, of other architecture and data; and what follows when one fails."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,10 +17,10 @@ from bench.data.views import ViewTransform
 from bench.launch.preparation import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
-from bench.terminal.status import describe
+from bench.terminal.run import describe
 from bench.train.networks import build_network
 from bench.types import RequestError
-from tests.train.conftest import cell, rows, weights
+from tests.train.conftest import Bench, cell, document, rows, weights
 
 ROOT = Path(__file__).parents[2]
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
@@ -28,10 +29,17 @@ HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "milestones": [1], "initial_epochs": 1}
 
 
+@pytest.fixture(scope="module")
+def kd(tmp_path_factory):
+    """Return the store in which a tiny suite was trained, and its plan; nothing writes into it."""
+    plan, store, _ = Bench(tmp_path_factory.mktemp("trained"), document(methods=["kd"])).run()
+    return store, plan
+
+
 @pytest.fixture
-def trained(bench):
+def trained(bench, kd):
     """Return (suite factory, store, id of a teacher that was trained here)."""
-    plan, store, _ = bench(methods=["kd"]).run("trained")
+    store, plan = kd
     return bench, store, cell(plan, "teacher").runs[0].id
 
 
@@ -128,10 +136,11 @@ def test_a_checkpoint_already_evaluated_is_not_evaluated_again(trained, tmp_path
 
 
 @pytest.mark.parametrize("loss", ["gone", "cut short"])
-def test_a_teacher_whose_weights_cannot_be_read_is_found_before_anything_is_written(bench, loss):
-    suite = bench(methods=["kd"])
-    plan, store, _ = suite.run(only=["teacher"])
-    path = store.folder(cell(plan, "teacher").runs[0].id) / WEIGHTS
+def test_a_teacher_whose_weights_cannot_be_read_is_found_before_anything_is_written(trained, tmp_path, loss):
+    bench, whole, run_id = trained
+    suite, store = bench(methods=["kd"]), Store(tmp_path / "results")
+    shutil.copytree(whole.folder(run_id), store.folder(run_id))
+    path = store.folder(run_id) / WEIGHTS
     content = path.read_bytes()
     path.unlink()
     if loss == "cut short":
@@ -154,22 +163,23 @@ def test_a_checkpoint_with_nan_in_it_is_refused(trained, tmp_path):
 
 def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "vgg8", "student": "resnet8"}]
-    plan, store, _ = bench(methods=[{"method": "fitnet", "layer": 4, "label": "deep"}], pairs=pairs).run()
+    deep = {"method": "fitnet", "layer": 4, "label": "deep"}
+    plan, store, _ = bench(methods=[deep], pairs=pairs, training=ONE_EPOCH).run(only=["deep"])
     found = {one.label: one for one in results_frame(plan, store).primary}["deep"]
     assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
 
 
 def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench):
-    pairs = [{"teacher": HOOKED, "student": HOOKED}]
-    training = {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}
-    plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, training=training).run()
+    pairs, data = [{"teacher": HOOKED, "student": HOOKED}], {"name": "digits", "resize": 32, "train_per_class": 2}
+    plan, store, _ = bench(methods=["at", "ab", "ft"], pairs=pairs, data=data, training=ONE_EPOCH).run()
     assert {one.status for one in results_frame(plan, store).primary} == {"done"}
     run = cell(plan, "AT").runs[0]
     assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
 
 
 def test_a_method_that_cannot_serve_a_pair_gets_a_reason_and_no_training(bench):
-    plan, store, observer = bench(methods=["fsp", "kd"], pairs=[{"teacher": "wrn_16_2", "student": "wrn_16_1"}]).run()
+    pairs = [{"teacher": "wrn_16_2", "student": "wrn_16_1"}]
+    plan, store, observer = bench(methods=["fsp", "kd"], pairs=pairs, training=ONE_EPOCH).run()
     fsp = next(one for one in results_frame(plan, store).primary if one.label == "FSP")
     assert (fsp.status, "FSP needs equal ones" in fsp.reason) == ("inapplicable", True)
     assert fsp.cell.runs[0].id not in observer.epochs
@@ -188,7 +198,7 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
 
 def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench, tmp_path):
     suite = bench(methods=["kd"], pairs=[{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}])
-    plan, store, observer = suite.run()
+    plan, store, observer = suite.run(only=["teacher"], few=False)
     (together,) = cell(plan, "teacher").runs
     assert set(together.teachers) <= set(observer.epochs)
     _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
@@ -201,7 +211,6 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
             mean += network(images).softmax(dim=1) / 2
     wanted = 100 * (mean.argmax(dim=1) == test.targets).double().mean().item()
     assert store.record(together.id)["metrics"]["top1"] == pytest.approx(wanted, abs=0.12)  # one image may round over
-    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
 
 
 def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
@@ -214,18 +223,19 @@ def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
     plan, store, _ = bench(methods=methods, pairs=pairs, training=ONE_EPOCH).run()
     ends = {label: weights(store, cell(plan, label).runs[0].id) for label in ("sum", "half", "mean")}
     assert ends["mean"] == ends["half"] != ends["sum"]
+    assert {one.status for one in results_frame(plan, store).primary} == {"done"}
 
 
-def test_teacher_data_trains_the_teacher_alone(bench):
+def test_teacher_data_trains_the_teacher_alone(bench, kd):
     more = {"name": "digits", "resize": 32, "train_per_class": 20}
     plan, store, _ = bench(methods=["kd"], teacher_data=more).run()
-    other, plain, _ = bench(methods=["kd"]).run("plain")
+    plain, other = kd
     assert cell(plan, "teacher").runs[0].id != cell(other, "teacher").runs[0].id
     assert rows(store, cell(plan, "none").runs[0].id) == rows(plain, cell(other, "none").runs[0].id)
 
 
 def test_paired_teacher_seeds_give_every_seed_its_own_teacher(bench):
-    plan, store, _ = bench(methods=["kd"], seeds=2, teacher_seeds="paired").run()
+    plan, store, _ = bench(methods=["kd"], seeds=2, teacher_seeds="paired", training=ONE_EPOCH).run(only=["KD"])
     first, second = cell(plan, "teacher").runs
     assert weights(store, first.id) != weights(store, second.id)
     assert [run.teachers for run in cell(plan, "KD").runs] == [(first.id,), (second.id,)]

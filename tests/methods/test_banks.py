@@ -87,13 +87,13 @@ def test_sums_of_far_scores_neither_overflow_nor_vanish(case, scale):
 
 @pytest.mark.parametrize("entries", [1, 7, 20])
 @pytest.mark.parametrize("total", [log_sum, partial(softplus_sum, shift=torch.zeros(2, B, dtype=torch.float64))])
-def test_small_pieces_give_the_same_as_one(case, total, entries, monkeypatch):
+def test_small_pieces_give_the_same_as_one(case, total, entries):
     found = []
-    for bound in (_banks.ENTRIES_AT_ONCE, entries):
-        monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", bound)
-        sums = total(case.anchors, case.banks, case.pieces)
+    small_pieces = partial(case.pieces, entries_at_once=entries)
+    for pieces in (case.pieces, small_pieces):
+        sums = total(case.anchors, case.banks, pieces)
         found.append((sums, *torch.autograd.grad(sums.square().sum(), case.anchors)))
-    assert len(list(case.pieces())) > 1
+    assert len(list(small_pieces())) > 1
     assert_close(found[0], found[1])
 
 
@@ -113,11 +113,11 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("objective", ["crd", "infonce"])
 @pytest.mark.parametrize("negatives", [{"n_negatives": 700}, {"n_negatives": 600}, {"negatives": "all"}])
-def test_a_step_of_crd_makes_no_tensor_above_the_bound(student, teacher, batch, monkeypatch, objective, negatives):
+def test_a_step_of_crd_makes_no_tensor_above_the_bound(student, teacher, batch, objective, negatives):
     m, bound = 5000, 10_000  # six anchors' scores with the whole bank are 30,000 entries, the bank's own are 80,000
-    monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", bound)
     data = DataInfo(m, 5, torch.arange(m) % 5)
     distiller = build("crd", data=data, dim=16, objective=objective, **negatives)
+    distiller.entries_at_once = bound
     with Largest() as largest:
         distiller.loss(student, teacher, batch).backward()
         distiller.after_step(lambda rows: rows)

@@ -7,7 +7,6 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from bench.types import DataInfo
-from methods import _banks
 from tests.methods.samples import DATA, STUDENT, TEACHER, batch, build, features, shapes
 from tests.methods.test_banks import Largest
 from tests.methods.test_crd import slow_direction
@@ -137,12 +136,12 @@ def test_training_brings_every_loss_down(student, teacher, batch):
 
 
 @pytest.mark.parametrize(("m", "negatives"), [(5000, {}), (600, {}), (5000, {"negatives": "all"})])
-def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, monkeypatch, m, negatives):
+def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, m, negatives):
     bound = 8_000  # of one sample's 64 positions the scores are 38,400 entries or more, the rows drawn 11,200
-    monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", bound)
     distiller = build(
         "crd_local", data=DataInfo(m, 5, torch.arange(m) % 5), stage=1, dim=16, n_negatives=700, **negatives
     )
+    distiller.entries_at_once = bound
     with Largest() as largest:
         distiller.loss(student, teacher, batch).backward()
         distiller.after_step(lambda rows: rows)

@@ -6,29 +6,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.models import NETWORKS, build
+from bench.models import NETWORKS, create_network
 from tests.conftest import OWN_GOLDENS
+from tests.models.test_networks import FAMILIES
 from tests.parity.reference import draw, fill
 
 OUR_OWN = {"conv5"}  # networks that nobody published numbers of
 
 
 def pytest_generate_tests(metafunc):
-    """One case per network of every models*.json in the folder that --golden names."""
+    """One case per network of every models*.json in the folder that --golden names; in short, one of each structure."""
     if "golden" not in metafunc.fixturenames:
         return
+    computes = metafunc.function is test_a_network_reproduces_its_golden_features
     cases = []
     for path in sorted(Path(metafunc.config.getoption("--golden")).glob("models*.json")):
         content = json.loads(path.read_text())
         cases += [
-            pytest.param(name, content["input"], golden, id=f"{path.stem}-{name}")
+            pytest.param(
+                name,
+                content["input"],
+                golden,
+                id=f"{path.stem}-{name}",
+                marks=[pytest.mark.slow] if computes and name not in FAMILIES else [],
+            )
             for name, golden in content["models"].items()
         ]
     metafunc.parametrize(("name", "source", "golden"), cases)
 
 
 def built(name, source):
-    return build(name, num_classes=source["num_classes"], in_channels=source["shape"][1])
+    return create_network(name, num_classes=source["num_classes"], in_channels=source["shape"][1])
 
 
 def check_numbers(what, tensor, golden):

@@ -27,14 +27,15 @@ CLOSE = {"rel": 1e-6, "abs": 1e-12}  # steps amplify rounding
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden" not in metafunc.fixturenames:
         return
-    cases, ids = [], []
+    cases = []
     for path in sorted(metafunc.config.getoption("golden").glob("trajectories*.json")):
         document = json.loads(path.read_text())
         for run in document["runs"]:
-            cases.append((document["input"], run))
             name = run["method"] + ("+kd" if run.get("with_kd") else "")
-            ids.append(f"{path.stem}-{name}-{run['teacher']}-{run['student']}")
-    metafunc.parametrize(("settings", "golden"), cases, ids=ids)
+            marks = () if run["teacher"] == "resnet14" else pytest.mark.slow  # in short: each method on one pair
+            names = f"{path.stem}-{name}-{run['teacher']}-{run['student']}"
+            cases.append(pytest.param(document["input"], run, id=names, marks=marks))
+    metafunc.parametrize(("settings", "golden"), cases)
 
 
 @pytest.fixture(autouse=True)

@@ -485,7 +485,7 @@ def test_a_difference_from_the_published_number_is_told(tmp_path, store):
 def test_a_curve_is_thinned_evenly_and_keeps_its_last_epoch():
     epochs = [{"epoch": epoch, "top1": float(epoch)} for epoch in range(1, 996)]
     places, values = page.curve(epochs, "top1")
-    assert len(places) <= page.MOST_POINTS
+    assert len(places) <= page.MAX_POINTS
     assert {after - before for before, after in itertools.pairwise(places)} == {9}
     assert (places[-1], values[-1]) == (995, 995.0)
 

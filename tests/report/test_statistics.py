@@ -1,13 +1,12 @@
 import csv
 import math
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from bench.cli import main
 from bench.plan import Plan
 from bench.report.frame import results_frame
 from bench.report.paper import Improvement, relative_improvement
@@ -18,7 +17,6 @@ from bench.store import Failure, Store
 from bench.suite.published import published_tables
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
-ROOT = Path(__file__).parents[2]
 PAIRS = [{"teacher": f"resnet{depth}", "student": "resnet8"} for depth in (14, 20, 32)]
 
 
@@ -298,21 +296,26 @@ def test_teachers_that_learn_from_their_students_are_not_compared_with_students(
     assert friedman["note"] == ""
 
 
-def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_another_table(tmp_path, store):
+def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_another_table(tmp_path, store, monkeypatch):
+    def run() -> None:
+        monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "table.yaml"), "--results", str(store.root)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
     files = [store.suite_folder(plan.name) / name for name in STATISTICS]
-    command = [sys.executable, "run_suite.py", str(tmp_path / "table.yaml"), "--results", str(store.root)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    run()
     made = [path.read_text(encoding="utf-8") for path in files]
     assert "| KD | 1 | +5.00 | — | — | — |" in made[1]
     page = store.suite_folder(plan.name) / "report.html"
     whole = page.read_text(encoding="utf-8")
     page.write_text("an earlier page, as is left by a kill after the statistics")
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    run()
     assert page.read_text(encoding="utf-8") == whole
     (tmp_path / "other").mkdir()
     other = plan_of(tmp_path / "other", methods=["kd", "at"])  # the same suite before a row was taken out
     write(results_frame(other, store), store)
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    run()
     assert [path.read_text(encoding="utf-8") for path in files] == made

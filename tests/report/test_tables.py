@@ -1,26 +1,16 @@
 import csv
 import re
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
-from statistics import mean, stdev
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from bench.plan import Plan, build
-from bench.report import latex
+from bench.plan import Plan
 from bench.report.caption import protocol
-from bench.report.frame import Frame, results_frame
 from bench.report.tables import write_tables
 from bench.store import Store
-from bench.suite import load
-from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of, write_suite
+from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 
-SUITES = Path(__file__).parents[2] / "suites"
 COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference"
 PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
 
@@ -319,80 +309,6 @@ def test_a_finished_table_has_no_notes(tmp_path, store):
     assert r"\medskip" not in written(plan, store, "tex")
 
 
-def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path, store):
-    methods = [
-        "at",
-        {"method": "kd", "temperature": 4.0, "weight": 0.5},
-        {"method": "crd", "kd": 1.0, "n_negatives": 8, "label": "CRD+KD"},
-        {"method": "crd", "dim": 64, "objective": ["crd", "infonce"], "n_negatives": 8},
-    ]
-    plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
-    said = written(plan, store, "md")
-    assert "after the last of 7 epochs, never the best one;" in said
-    assert "2 asked for; fp32. " in said
-    rows = [f"CRD dim=64, objective={one}, n\\_negatives=8" for one in ("crd", "infonce")]
-    assert f" Not the methods' defaults: KD weight=0.5; CRD+KD (n\\_negatives=8); {'; '.join(rows)}.\n" in said
-
-
-def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path, store):
-    changes = {"teacher_training": {"epochs": 5}, "teacher_data": {"name": "digits", "resize": 32}}
-    said = protocol(plan_of(tmp_path, **changes))
-    assert said.endswith(
-        " fp32. Teacher resnet14 after 5 epochs on digits (all training images); "
-        "students on digits (4 training images a class)."
-    )
-    other = {"teacher_training": {"lr": 0.3, "batch_size": 8}}
-    assert protocol(plan_of(tmp_path, **other)).endswith(" fp32. Teacher resnet14 with batch_size=8, lr=0.3.")
-    (tmp_path / "teacher.pth").write_bytes(b"weights")
-    pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
-    assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32. Teacher resnet14 read from a checkpoint.")
-    assert protocol(plan_of(tmp_path)).endswith(" fp32.")
-
-
-def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw(tmp_path):
-    patches = {"name": "photo_patches", "train_per_class": 4}
-    training = {"epochs": 3, "precision": "bf16", "processes": 2}
-    evaluation = {"data": patches | {"train_per_class": 20}, "stages": [1], "most_values": 900, "training": training}
-    said = protocol(
-        plan_of(
-            tmp_path,
-            task="cross_modal",
-            data=patches | {"view": "chrominance"},
-            teacher_data=patches | {"view": "luminance"},
-            evaluations=[evaluation],
-        )
-    )
-    assert (
-        "stage1_top1: a linear classifier of the frozen stage, averaged to at most 900 values, trained on "
-        "photo_patches (20 training images a class) for 3 epochs "
-        "(rate 0.05, batch 64, bf16, each batch shared by 2 processes)."
-    ) in said
-    assert "Students trained on the chrominance of photo_patches (4 training images a class) for 1 epochs." in said
-    assert said.endswith(
-        "Teacher resnet14 on the luminance of photo_patches (4 training images a class); "
-        "students on the chrominance of photo_patches (4 training images a class)."
-    )
-
-
-def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
-    pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
-    assert protocol(plan_of(tmp_path, pairs=pairs)).endswith(" fp32.")
-    changed = plan_of(tmp_path, pairs=pairs, teacher_training={"epochs": 5})
-    assert protocol(changed).endswith(" fp32. Teacher resnet14x2 after 5 epochs.")
-
-
-def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
-    said = protocol(plan_of(tmp_path, task="mutual"))
-    assert "Of the methods the best is bold, the second underlined, students and teachers apart;" in said
-
-
-def test_the_protocol_names_what_the_command_line_changed(tmp_path):
-    path = write_suite(tmp_path)
-    changes = ["training.epochs=2"]
-    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
-    assert protocol(plan).endswith(" fp32. Changed on the command line: training.epochs=2.")
-
-
 def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
@@ -510,35 +426,7 @@ def test_fewer_pairs_stand_beside_long_labels(tmp_path, store):
         assert [line.count("|") - 2 for line in text.splitlines() if line.startswith("| method")] == widths
 
 
-@pytest.mark.parametrize(
-    ("methods", "said"),
-    [
-        (
-            ["ft", "crd"],
-            "From the CRD paper, not its code: FT's weight 500 (code: 200), CRD's temperature 0.1 (code: 0.07).",
-        ),
-        ([{"method": "ft", "weight": 200.0}], "From the CRD paper's code: FT's weight 200 (paper: 500)."),
-    ],
-    ids=["paper", "code"],
-)
-def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(methods, said, tmp_path):
-    assert said in protocol(plan_of(tmp_path, methods=methods))
-
-
-def test_the_protocol_of_imagenet_names_torchvisions_weights_and_no_other_temperature_of_the_paper():
-    path = SUITES / "imagenet.yaml"
-    said = protocol(build(load(path, METHODS), path, METHODS))
-    assert "Teacher torchvision.resnet34 with torchvision's weights IMAGENET1K_V1. Not the methods' defaults: " in said
-    assert "CRD paper" not in said  # which has 0.07 there too
-
-
-def test_the_protocol_does_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
-    assert "CRD paper" not in protocol(plan_of(tmp_path, methods=[{"method": "crd", "temperature": [0.07, 0.1]}]))
-
-
 # hostile labels
-
-HOSTILE = r"""50% & $x_1^2$ #~{}\ <b> [1] * | `a` "q" -> — é"""
 
 
 def test_markdown_shows_a_hostile_label_as_it_is_written(tmp_path, store):
@@ -549,118 +437,3 @@ def test_markdown_shows_a_hostile_label_as_it_is_written(tmp_path, store):
 
 def test_csv_gives_a_hostile_label_back(tmp_path, store):
     assert HOSTILE in table(plan_of(tmp_path, methods=[{"method": "kd", "label": HOSTILE}]), store)
-
-
-def plain_tex(text: str) -> str:
-    """Return what LaTeX prints of an escaped text, and check that no special character is left raw."""
-    named = {**{r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}}
-    named |= {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"$\pm$": "±", r"$\to$": "→"}
-    named |= {
-        r"$\uparrow$": "↑",
-        r"$\downarrow$": "↓",
-        r"$\dagger$": "†",
-        r"$\tau$": "τ",
-        r"$\Omega$": "Ω",
-        r"$\geq$": "≥",
-        "---": "—",
-        "{[}": "[",
-        "{]}": "]",
-        "{*}": "*",
-    }
-    named |= {f"\\{character}": character for character in "&%$#_{}"}
-    pieces = re.split("|".join(map(re.escape, named)), text)
-    assert not any(character in piece for piece in pieces for character in "\\&%$#_{}~^<>|[]*")
-    return re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], text)
-
-
-@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E) | st.sampled_from("±→—†τΩ≥éŁ-"), max_size=24))
-def test_latex_escapes_every_special_character_and_nothing_is_lost(text):
-    assert plain_tex(latex.escape_tex(text)) == text.replace("->", "→").replace("—", "---").replace("---", "—")
-
-
-@given(st.text(st.characters()))
-def test_latex_is_given_no_character_that_it_cannot_print(text):
-    assert set(latex.escape_tex(text)) <= latex.PRINTED
-
-
-def test_a_character_that_latex_cannot_print_stands_by_its_code_and_a_letter_in_parts_is_put_together():
-    assert latex.escape_tex("KD 中 \x1b[31m e\u0301") == "KD U+4E2D U+001B{[}31m é"
-
-
-labels = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=60).map(lambda t: " ".join(t.split()))
-
-
-@given(labels.filter(bool), labels.filter(bool))
-@settings(max_examples=50, deadline=None)
-def test_latex_braces_balance_whatever_the_texts(tmp_path_factory, label, reason):
-    folder = tmp_path_factory.mktemp("tex")
-    store = Store(folder / "results")
-    plan = plan_of(folder, title=label, methods=[{"method": "kd", "label": f"x{label}"[:60].strip()}])
-    fail(store, plan.cells[2], "failed", reason)
-    depth = 0
-    for character in re.sub(r"\\[\\&%$#_{}]", "", written(plan, store, "tex")):
-        depth += (character == "{") - (character == "}")
-        assert depth >= 0
-    assert depth == 0
-
-
-def compiled(folder: Path, text: str, packages: str = "booktabs") -> str:
-    """Compile a table in an article and return what LaTeX logs."""
-    (folder / "table.tex").write_text(text, encoding="utf-8")
-    (folder / "paper.tex").write_text(
-        rf"\documentclass{{article}}\usepackage{{{packages}}}\begin{{document}}\input{{table}}\end{{document}}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    assert (folder / "paper.pdf").exists(), (folder / "paper.log").read_text(errors="replace")[-2000:]
-    return (folder / "paper.log").read_text(errors="replace")
-
-
-needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-
-
-@needs_latex
-def test_a_table_of_hostile_labels_compiles(tmp_path, store):
-    methods = [{"method": "kd", "label": HOSTILE}, {"method": "at", "label": "[x]"}, {"method": "sp", "label": "*"}]
-    plan = plan_of(tmp_path, title=HOSTILE, methods=methods)
-    fail(store, cell_of(plan, "[x]"), "failed", HOSTILE)
-    fail(store, cell_of(plan, "*"), "failed", "".join(sorted(latex.PRINTED)) + "αβγδΩ ≤ ≥ ≠ ≈ ∞ 中 \x1b[31m \x00")
-    compiled(tmp_path, written(plan, store, "tex"))
-
-
-@needs_latex
-def test_long_words_of_reasons_and_settings_stay_within_the_line(tmp_path, store):
-    path = write_suite(tmp_path)
-    changes = ['lr_by_network={"resnet8":0.05,"resnet14":0.05,"resnet20":0.05,"resnet32":0.05,"resnet44":0.05}']
-    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
-    fail(store, plan.cells[0], "failed", f"FileNotFoundError: /{'a_folder/' * 30} is no file ({64 * 'f'})")
-    assert "Overfull" not in compiled(tmp_path, written(plan, store, "tex"))
-
-
-def made_up(frame: Frame) -> Frame:
-    """Return results as wide as they get; of some methods with a note."""
-    summaries = []
-    for number, one in enumerate(frame.summaries):
-        values = (70.25 + number % 7, 71.5)
-        if one.cell.method == "fsp":
-            one = replace(one, status="inapplicable", reason="stage 1 has 16 channels, teacher 32")
-        elif one.cell.method == "ft":
-            one = replace(one, status="partial", values=values[:1], mean=values[0])
-        else:
-            one = replace(one, status="done", values=values, mean=mean(values), std=stdev(values))
-            one = replace(one, place=number % 3, arrow="↑") if one.is_method else one
-        summaries.append(one)
-    return replace(frame, summaries=summaries)
-
-
-@needs_latex
-def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
-    texts = []
-    for path in sorted([*SUITES.glob("*.yaml"), *SUITES.glob("small/*.yaml")]):
-        plan = build(load(path, METHODS), path, METHODS)
-        texts.append(latex.to_latex(made_up(results_frame(plan, Store(tmp_path)))))
-    assert len(texts) >= 16
-    log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
-    assert "Overfull \\hbox" not in log
-    assert "Float too large" not in log
-    assert "multiply defined" not in log

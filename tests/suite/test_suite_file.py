@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench import plan
 from bench.suite import load, rows
 from bench.suite.json_schema import json_schema
-from bench.suite.yaml_positions import LARGEST_FILE
+from bench.suite.yaml_positions import MAX_FILE_BYTES
 from bench.tasks import TASKS
 from bench.types import RequestError
 from tests.stores import METHODS, SUITE, write_suite
@@ -486,7 +486,7 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "table.yaml"
     with path.open("wb") as file:
         file.truncate(10**12)  # a hole, of which no byte is stored
-    with pytest.raises(RequestError, match=f"larger than {LARGEST_FILE} bytes"):
+    with pytest.raises(RequestError, match=f"larger than {MAX_FILE_BYTES} bytes"):
         load(path, METHODS)
 
 

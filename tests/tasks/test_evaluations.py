@@ -67,7 +67,7 @@ def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
     probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
     suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
-    plan, store, _ = suite.run(only=["none"])
+    plan, store, _ = suite.run(only=["none"], few=False)
 
     def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
         view, targets = everything(run, store, split)

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bench.train.build import build_lane
 from bench.train.learner import Teacher
 from bench.train.networks import build_network, network_shapes
 from methods import catalog
+from tests.few import use_few_digits
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})
@@ -73,11 +75,28 @@ class Bench:
         results: str = "results",
         only: Sequence[str] | None = None,
         observer: Silent | None = None,
+        few: bool = True,
+        teachers: Store | None = None,
         **settings: object,
     ) -> tuple[Plan, Store, Silent]:
-        """Train that work."""
+        """Train that work.
+
+        Args:
+            results: the store's folder, below the suite's.
+            only: labels of rows.
+            observer: is told of the epochs.
+            few: whether to evaluate on few digits.
+            teachers: a store that has the teachers already: they are copied.
+            settings: others of the work.
+        """
         work, observer = self.work(results, only, **settings), observer or Silent()
-        Launcher(work).run(observer)
+        if teachers is not None:
+            for name in {name for run in work.plan.runs.values() for name in run.teachers}:
+                shutil.copytree(teachers.folder(name), work.results / "runs" / name)
+        with pytest.MonkeyPatch.context() as patch:
+            if few:
+                use_few_digits(patch)
+            Launcher(work).run(observer)
         return work.plan, Store(work.results), observer
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import gc
+import io
 import json
 import sys
+from contextlib import redirect_stdout
 from functools import partial
 
 import pytest
@@ -24,30 +26,35 @@ from benchmarks.__main__ import resident_peak
 from tests.train.conftest import ALL, document
 
 
+def run_cost(folder, patch, *arguments, **changes):
+    """Measure a small suite; return the exit status and the rows of cost.csv."""
+    path, table = folder / "tiny.yaml", folder / "results" / "tiny" / "cost.csv"
+    path.write_text(yaml.safe_dump(document(**changes)))
+    fixed = ["run_suite.py", "cost", str(path), "--results", str(folder / "results"), "--steps", "1"]
+    patch.setattr(sys, "argv", [*fixed, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code, list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+
+
 @pytest.fixture
 def ask(tmp_path, monkeypatch, capsys):
     """Return a way to measure a small suite: its exit status, the rows of cost.csv and the texts printed."""
-
-    def cost(*arguments, **changes):
-        path, table = tmp_path / "tiny.yaml", tmp_path / "results" / "tiny" / "cost.csv"
-        path.write_text(yaml.safe_dump(document(**changes)))
-        fixed = ["run_suite.py", "cost", str(path), "--results", str(tmp_path / "results"), "--steps", "1"]
-        monkeypatch.setattr(sys, "argv", [*fixed, *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        rows = list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
-        return end.value.code, rows, capsys.readouterr()
-
-    return cost
+    return lambda *arguments, **changes: (
+        *run_cost(tmp_path, monkeypatch, *arguments, **changes),
+        capsys.readouterr(),
+    )
 
 
-@pytest.fixture
-def answered(ask, tmp_path):
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
     """Return the rows of cost.csv, the text printed and the results' folder of a small suite."""
+    folder = tmp_path_factory.mktemp("answered")
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "wrn_16_2", "student": "resnet8"}]
-    code, rows, printed = ask(methods=ALL, pairs=pairs)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        code, rows = run_cost(folder, patch, methods=ALL, pairs=pairs)
     assert code == 0
-    return rows, printed.out, tmp_path / "results"
+    return rows, printed.getvalue(), folder / "results"
 
 
 def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_out(answered):

@@ -98,7 +98,7 @@ def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
 
 def test_a_suite_trains_to_its_table(bench):
     suite = bench(methods=["at", {"method": "crd", "n_negatives": 16}], training=SCHEDULE)
-    plan, store, _ = suite.run(device=torch.device("cuda"))
+    plan, store, _ = suite.run(device="cuda")
     record = store.record(cell(plan, "AT").runs[0].id)
     assert record is not None
     assert record["device"] == torch.cuda.get_device_name()

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.spec import seed_from
-from tests.train.conftest import ALL, cell, rows, weights
+from tests.train.conftest import ALL, Bench, cell, document, rows, weights
 
 BREAKS = """
 import torch
@@ -41,17 +41,23 @@ def test_a_run_alone_and_in_a_cohort_of_fourteen_ends_with_the_same_bits(bench, 
     assert max(map(len, observer.cohorts)) == 14
     for one in plan.cells[::every]:
         if one.label != "teacher":
-            _, alone, _ = suite.run(f"alone-{one.method}", only=[one.label])
+            _, alone, _ = suite.run(f"alone-{one.method}", only=[one.label], teachers=together)
             assert weights(alone, one.runs[0].id) == weights(together, one.runs[0].id), one.label
             assert rows(alone, one.runs[0].id) == rows(together, one.runs[0].id), one.label
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return the store of some runs that trained beside none that breaks."""
+    methods = ["kd", {"method": "crd", "n_negatives": 16}]
+    return Bench(tmp_path_factory.mktemp("undisturbed"), document(methods=methods)).run()[1]
+
+
 @pytest.mark.parametrize("how", ["raise", "nan", "build"])
-def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, how):
+def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, undisturbed, how):
     methods = ["kd", {"method": "breaks", "how": how, "label": "broken"}, {"method": "crd", "n_negatives": 16}]
     suite = bench(methods=methods, plugins=[breaks])
-    plan, store, _ = suite.run("beside")
-    _, alone, _ = suite.run("alone", only=["none", "KD", "CRD n_negatives=16"])
+    plan, store, _ = suite.run(teachers=undisturbed)
 
     failure = store.failure(cell(plan, "broken").runs[0].id)
     assert failure is not None
@@ -60,42 +66,41 @@ def test_lanes_beside_one_that_breaks_go_on_unchanged(bench, breaks, how):
     assert "\n" not in failure.reason
     for label in ("none", "KD", "CRD n_negatives=16"):
         run_id = cell(plan, label).runs[0].id
-        assert weights(store, run_id) == weights(alone, run_id), label
+        assert weights(store, run_id) == weights(undisturbed, run_id), label
 
 
 @pytest.mark.parametrize(
     "shared", ["teacher.logits", "teacher.stages[1]", "batch.images", "batch.targets", "batch.indices"]
 )
-def test_a_method_that_writes_into_what_all_share_is_found_out(bench, tmp_path, shared):
+def test_a_method_that_writes_into_what_all_share_is_found_out(bench, tmp_path, undisturbed, shared):
     (tmp_path / "writes.py").write_text(
         BREAKS.replace("breaks", "writes").replace("self.steps += 1", f"{shared}.mul_(0)")
     )
-    plan, store, _ = bench(methods=["writes", "kd"], plugins=[tmp_path / "writes.py"]).run()
+    plan, store, _ = bench(methods=["writes", "kd"], plugins=[tmp_path / "writes.py"]).run(teachers=undisturbed)
     failure = store.failure(cell(plan, "KD").runs[0].id)  # its numbers would not be its own
     assert failure is not None
     assert f"run {cell(plan, 'Breaks').runs[0].id} writes into its batch or teacher" in failure.reason
 
 
-def test_the_labels_that_a_method_is_told_of_are_its_own(bench, tmp_path):
+def test_the_labels_that_a_method_is_told_of_are_its_own(bench, tmp_path, undisturbed):
     code = BREAKS.replace("breaks", "relabels").replace("self.steps += 1", "self.targets.zero_()")
     code = code.replace("self.steps = 0", "self.steps, self.targets = 0, data.targets")
     (tmp_path / "relabels.py").write_text(code)
-    plan, store, _ = bench(methods=["relabels", "kd"], plugins=[tmp_path / "relabels.py"]).run("beside")
-    _, alone, _ = bench(methods=["kd"]).run("alone")
+    plan, store, _ = bench(methods=["relabels", "kd"], plugins=[tmp_path / "relabels.py"]).run(teachers=undisturbed)
     run_id = cell(plan, "KD").runs[0].id
-    assert weights(store, run_id) == weights(alone, run_id)
+    assert weights(store, run_id) == weights(undisturbed, run_id)
 
 
-def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(bench):
+def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(bench, undisturbed):
     suite = bench(methods=[{"method": "kd", "weight": 0.0, "task_weight": 1.0}, {"method": "pkt", "weight": 0.0}])
-    plan, store, _ = suite.run()
+    plan, store, _ = suite.run(teachers=undisturbed)
     ids = [one.runs[0].id for one in plan.cells if one.label != "teacher"]
     assert len(set(ids)) == 3
     assert len({weights(store, run_id) for run_id in ids}) == 1  # with weight 0, a method is no method
 
 
 def test_seeds_differ_in_initialisation_and_batches(bench):
-    plan, store, _ = bench(methods=["none"], seeds=2).run()
+    plan, store, _ = bench(methods=["none"], seeds=2).run(only=["none"])
     first, second = (rows(store, run.id)[0]["loss"] for run in cell(plan, "none").runs)
     assert first != second
 
@@ -108,9 +113,9 @@ def test_a_teacher_is_trained_once_for_all_seeds_and_pairs(bench):
     assert observer.epochs[teachers.pop()] == 2
 
 
-def test_several_terms_of_one_lane_draw_from_adapters_of_their_own(bench):
+def test_several_terms_of_one_lane_draw_from_adapters_of_their_own(bench, undisturbed):
     terms = [{"terms": ["cc", {"method": "crd", "n_negatives": 16}], "label": "CC+CRD"}]
-    plan, store, _ = bench(methods=terms).run()
+    plan, store, _ = bench(methods=terms).run(only=["CC+CRD"], teachers=undisturbed)
     last = rows(store, cell(plan, "CC+CRD").runs[0].id)[-1]
     assert {"term0_cc", "term1_crd"} <= last.keys()
 

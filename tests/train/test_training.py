@@ -14,7 +14,7 @@ from bench.tasks import TASKS
 from bench.train.lane import Clock, Lane
 from bench.train.learner import INITIAL, MAIN, learning_rate
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
-from methods import _banks
+from methods._banks import ENTRIES_AT_ONCE
 from tests.train.conftest import cell, rows
 
 
@@ -35,7 +35,7 @@ def test_the_first_lower_rate_is_that_of_the_epoch_after_the_milestone():
 
 
 def test_the_optimizer_follows_the_schedule(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["kd"])
     lane = lanes["none"]
     seen = []
     while not lane.done:
@@ -46,7 +46,7 @@ def test_the_optimizer_follows_the_schedule(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FSP"])
 def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_alone(cohort, label):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=[label.lower()])
     lane = lanes[label]
     trunk = {id(p) for module in lane.student.trunk() for p in module.parameters()}
     before = {name: p.detach().clone() for name, p in lane.student.named_parameters()}
@@ -57,7 +57,7 @@ def test_an_initial_stage_trains_the_trunk_and_leaves_the_rest_of_the_student_al
 
 
 def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["ft"])
     lane = lanes["FT"]
     before = {name: value.clone() for name, value in lane.student.state_dict().items()}
     distiller = lane.terms[0].distiller
@@ -70,7 +70,7 @@ def test_fts_initial_stage_trains_the_paraphraser_alone(cohort):
 
 @pytest.mark.parametrize("label", ["AB", "FT"])
 def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=[label.lower()])
     lane = lanes[label]
     epoch([lane], data, teachers)
     assert lane.clock == Clock(MAIN, 1)
@@ -83,7 +83,7 @@ def test_what_the_initial_stage_trained_is_frozen_afterwards(cohort, label):
 
 
 def test_the_main_stage_starts_with_momentum_from_zero(cohort):
-    lanes, data, teachers, _ = cohort()
+    lanes, data, teachers, _ = cohort(methods=["ab"])
     lane = lanes["AB"]
     epoch([lane], data, teachers)
     assert not lane.learner.optimizer.state
@@ -97,7 +97,7 @@ def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
 
 
 def test_accuracy_is_what_scikit_learn_says(cohort):
-    lanes, data, _, test = cohort()
+    lanes, data, _, test = cohort(methods=["kd"])
     network = lanes["none"].student
     found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
     with torch.no_grad():
@@ -179,12 +179,14 @@ def test_no_value_is_read_from_a_tensor_inside_an_epoch(cohort):
                 lane.step(batch, features, number)
 
 
-def test_sizes_of_pieces_change_rounding_only(cohort, monkeypatch):
+def test_sizes_of_pieces_change_rounding_only(cohort):
     ends = {}
-    for entries in (_banks.ENTRIES_AT_ONCE, 200):
-        monkeypatch.setattr(_banks, "ENTRIES_AT_ONCE", entries)
+    for entries in (ENTRIES_AT_ONCE, 200):
         methods = [{"method": "crd", "n_negatives": 16}, {"method": "crd", "negatives": "all", "label": "all"}]
         lanes, data, teachers, _ = cohort(methods=methods)
+        for lane in lanes.values():
+            for term in lane.terms:
+                term.distiller.entries_at_once = entries
         for _ in train_epoch(teachers, list(lanes.values()), [next(iter(data.epoch(1, MAIN, 1, 16)))]):
             pass
         for label in ("CRD", "all"):

@@ -10,8 +10,8 @@ from types import FrameType
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
-from bench.launch.jobs import LOCK, SUBMISSION
 from bench.launch.launcher import launch
+from bench.launch.slurm_queue import LOCK, SUBMISSION
 from bench.launch.work import Work
 from bench.plan.status import run_status
 from bench.store import Store

@@ -1,0 +1,32 @@
+"""Shorter evaluations and figures for tests that train: both take longer than the training of a tiny suite."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.data.arrays import Arrays
+    from bench.spec import DataSpec
+
+# what a process of its own runs first, to do what the fixture `few` does in this one
+FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch()); "
+
+
+def use_few(patch: pytest.MonkeyPatch) -> None:
+    """Let this process evaluate on few digits and draw t-SNE of few points; only accuracies change by it."""
+    use_few_digits(patch)
+    patch.setattr("bench.figures.tsne.MOST_POINTS", 20)
+
+
+def use_few_digits(patch: pytest.MonkeyPatch) -> None:
+    """Let this process read 100 of the 897 test images of the digits."""
+    from bench.data import packaged
+
+    whole = packaged.digits
+
+    def few_digits(spec: "DataSpec", root: Path) -> "Arrays":
+        train, (images, targets) = whole(spec, root)
+        return train, (images[:100], targets[:100])
+
+    patch.setattr(packaged, "digits", few_digits)

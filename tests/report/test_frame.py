@@ -1,0 +1,64 @@
+"""The one long table of a plan's results."""
+
+import pytest
+
+from bench.report.frame import results_frame
+from bench.store import Store
+from tests.stores import cell_of, fail, finish, finish_all, plan_of
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def test_every_cell_has_a_row_per_metric_and_seed_with_or_without_a_record(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2, methods=[{"method": "kd", "temperature": 2.0}])
+    kd = plan.cells[-1]
+    finish(store, kd, [70.0])
+    rows = [one for one in results_frame(plan, store).measurements if one.method == "kd"]
+    assert [(one.metric, one.seed, one.value, one.best, one.status) for one in rows] == [
+        ("top1", 1, 70.0, 71.0, "done"),
+        ("top1", 2, None, None, "waiting"),
+        ("top5", 1, 99.0, 99.5, "done"),
+        ("top5", 2, None, None, "waiting"),
+    ]
+    first = rows[0]
+    assert (first.suite, first.pair, first.parameters) == ("table", "resnet14->resnet8", "temperature=2")
+    assert (first.teacher_seed, first.network, first.run) == (0, "student", kd.runs[0].id)
+
+
+def test_a_summary_is_made_of_the_finished_seeds(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish(store, cell_of(plan, "KD"), [70.0, 72.0])
+    one = results_frame(plan, store).at("resnet14->resnet8", "top1", "KD")
+    assert (one.n, one.mean, one.best_mean, one.by_seed) == (2, 71.0, 72.0, {1: 70.0, 2: 72.0})
+    assert one.std == pytest.approx(2**0.5)
+    assert (one.status, one.reason, one.is_open) == ("partial", "seed 3 waiting", True)
+
+
+def test_places_and_arrows_are_of_finished_methods_alone(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp", "pkt"])
+    finish_all(store, plan, {"teacher": [99.0], "none": [98.0], "KD": [71.0], "AT": [72.0], "SP": [70.0], "PKT": []})
+    fail(store, cell_of(plan, "PKT"), "failed", "disk full")
+    places = {one.label: (one.place, one.arrow) for one in results_frame(plan, store).primary}
+    assert places == {
+        **{"teacher": (0, ""), "none": (0, ""), "KD": (2, ""), "AT": (1, "↑"), "SP": (3, "↓"), "PKT": (0, "")}
+    }
+
+
+def test_columns_are_the_metrics_that_people_read_and_each_cell_has_one_primary_summary(tmp_path, store):
+    frame = results_frame(plan_of(tmp_path), store)
+    assert frame.columns == [("resnet14->resnet8", "top1")]
+    assert frame.labels == ["teacher", "none", "KD"]
+    assert [(one.label, one.metric) for one in frame.primary] == [(label, "top1") for label in frame.labels]
+    assert {one.metric for one in frame.summaries} == {"top1", "top5"}
+
+
+def test_as_a_data_frame_it_has_a_column_per_attribute(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "KD"), [70.0])
+    table = results_frame(plan, store).to_pandas()
+    assert len(table) == 6
+    assert table.query("label == 'KD' and metric == 'top1'")["value"].tolist() == [70.0]
+    assert table.query("label == 'none'")["value"].isna().all()
