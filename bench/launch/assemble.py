@@ -1,4 +1,4 @@
-"""Builds a cohort: lanes that are ready to train, with their teachers and data."""
+"""Assembles each cohort before it trains: lanes with their teachers and data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from bench.spec import NetworkSpec, RunSpec
 from bench.store import WEIGHTS
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane
-from bench.train.group import Group
 from bench.train.lane import Lane, failure_of
 from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
+from bench.train.process_group import Group
 
 FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source, network and number of its classes
 

@@ -1,4 +1,4 @@
-"""Loads what runs need: their data, and the networks of other runs from the store."""
+"""Loads what cohorts are assembled from: data, and the networks of finished runs."""
 
 import torch
 from safetensors import SafetensorError

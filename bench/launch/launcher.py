@@ -10,20 +10,20 @@ import torch
 from rich.console import Console
 
 from bench.launch.assemble import assemble
-from bench.launch.evaluation import Evaluator
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Progress
+from bench.launch.untrained import Evaluator
 from bench.launch.work import Work
 from bench.plan import cohorts
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
-from bench.train.group import Group, process_group
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
+from bench.train.process_group import Group, process_group
 from bench.train.processes import ProcessLostError
 from bench.types import RequestError
 

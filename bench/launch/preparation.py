@@ -1,4 +1,4 @@
-"""Prepares training: chooses the device, downloads data and weights, and finds runs that cannot be trained."""
+"""Prepares a command's training, once: chooses the device, downloads data and weights, and finds runs that cannot be trained."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from bench.data.images import fetch
 from bench.models.hooked import published_weights
 from bench.plan import Plan
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.spec import RunSpec
 from bench.store import Failure, Store
 from bench.tasks import task_of

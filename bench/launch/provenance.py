@@ -1,4 +1,4 @@
-"""Collects the provenance of a result: machine, package versions, and the state of the code."""
+"""Records the provenance of a result: machine, package versions, and the state of the code."""
 
 import hashlib
 import json

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
-from bench.plan.entry import ENTRY, SOURCE, command
+from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.spec import ID_LENGTH, column
 from bench.store import Store
 from bench.tasks import task_of

@@ -1,4 +1,4 @@
-"""Evaluates runs that train nothing: given weights and ensembles of teachers."""
+"""Records runs that need no training: evaluates given weights and ensembles of teachers."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from bench.launch.provenance import provenance, sha256_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.spec import RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
