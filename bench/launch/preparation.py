@@ -1,4 +1,4 @@
-"""Prepares a command's training, once: chooses the device, downloads data and weights, and finds runs that cannot be trained."""
+"""Prepares training, once per command: the device, downloads of data and weights, and runs that cannot be trained."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
