@@ -1,4 +1,4 @@
-"""The command line. Modules that need torch are imported inside the commands that use them: `--help` stays fast."""
+"""The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
 
 import logging
 import os
@@ -132,7 +132,7 @@ def run_command(
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
-        from bench.report.tables import write_while_training
+        from bench.report.write import write_while_training
 
         work = Work(
             plan,
@@ -259,7 +259,7 @@ def show(
     results: Results = Path("results"),
 ) -> int:
     """Show one run: specification, curve, where its numbers come from, and how to repeat it."""
-    from bench.terminal.run import describe
+    from bench.terminal.show import describe
 
     _say(describe(_store(results), run))
     return OK
@@ -358,7 +358,7 @@ def _report(
     The exit status depends on the runs in `wanted`. `always` writes figures and page even if no table has changed.
     """
     from bench.plan.status import run_status
-    from bench.report.tables import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
+    from bench.report.write import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
     from bench.terminal.tables import results_table
 
     frame = write_tables(plan, store)

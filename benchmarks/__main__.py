@@ -100,18 +100,14 @@ def split(n: int, device: torch.device = DEVICE) -> Split:
 def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[float]:
     """Yield the seconds of each step of one row in the naive loop, on the cohort's device.
 
-    Args:
-        cohort: the cohort whose networks, adapters and images are used.
-        label: the label of the row.
-        workers: loader processes; on a CPU they would compete with the step for cores.
+    Batches are loaded by `workers` processes; on a CPU they would compete with the step for cores.
     """
     lane = cohort.lanes[label]
+    run = naive.NaiveRun(NONE, lane.student, None, None, lane.schedule)
     if lane.terms:
         (teacher,) = cohort.teachers.values()
         term = lane.terms[0]
         run = naive.NaiveRun(term.name, lane.student, teacher.network, term.distiller, lane.schedule)
-    else:
-        run = naive.NaiveRun(NONE, lane.student, None, None, lane.schedule)
     images, labels = cohort.data.split.images, cohort.data.split.targets
     assert isinstance(images, ResidentImages)
     assert labels is not None

@@ -96,8 +96,8 @@ def loader(
     Args:
         images: (n, H, W, 3) uint8.
         targets: (n,) class indices.
-        mean: mean per channel, for images in [0, 1].
-        std: standard deviation per channel, for images in [0, 1].
+        mean: per channel, for images in [0, 1].
+        std: per channel, for images in [0, 1].
         batch_size: B.
         workers: processes that load and augment; 0 to use this one.
         n_negatives: N, drawn for each item; 0 for all methods except CRD.

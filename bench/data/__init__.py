@@ -1,4 +1,4 @@
-"""The data of a suite file: its model, its checks, and its resolution into a `DataSpec`. Imports no torch."""
+"""What a suite file can say of its data, and the `DataSpec` that it means. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any

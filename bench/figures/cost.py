@@ -74,8 +74,8 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
         low, high = frame["mean"] - frame["std"], frame["mean"] + frame["std"]
         figure, axes = grid(["", ""], 2, 3.0, [findings.title, group, BAR_NOTE], sharey=True)
         for axis, (cost, name) in zip(axes, AXES.items(), strict=True):
-            axis.vlines(frame[cost], low, high, [style["color"] for style in looks.values()])
-            marks(axis, frame, looks, x=cost, y="mean", s=50)
+            axis.vlines(frame[cost], low, high, [style["color"] for style in looks.values()], zorder=0)
+            marks(axis, frame, looks, x=cost, y="mean", s=60)
             axis.set(xlabel=name, ylabel="")
         axes[0].set_ylabel(f"{rows[0].title} (%)")
         yield f"accuracy_cost_{group}", figure

@@ -39,9 +39,9 @@ LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d")  # 8, 5 and 13: 520 looks, none twice
 PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
-BAND_NOTE = "line and band: mean and standard deviation over seeds"
-BAR_NOTE = "mark and bar: mean and standard deviation over seeds"
-PARTIAL, PARTIAL_NOTE = " †", "† some seeds are missing"
+BAND_NOTE = "line: mean over seeds; band: one standard deviation to each side"
+BAR_NOTE = "mark: mean over seeds; bar: one standard deviation to each side"
+PARTIAL, PARTIAL_NOTE = " †", "† not all seeds are there"
 
 
 def look(number: int) -> Look:

@@ -30,7 +30,7 @@ class Findings:
     store: Store
     methods: Mapping[str, Method]
 
-    @cached_property
+    @property
     def title(self) -> str:
         """Return the suite's title."""
         return self.plan.suite.title

@@ -36,7 +36,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     for axis, panel in zip(axes, panels.values(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         place = panel["label"].map(labels.index)
-        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=14, alpha=0.6, legend=False)
+        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=20, alpha=0.6, legend=False)
         for label, values in panel.groupby("label")["gain"]:
             n = len(values)
             reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.sem() if n > 1 else None

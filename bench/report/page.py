@@ -24,7 +24,7 @@ from bench.report.caption import protocol
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
 from bench.report.origins import command, origin_of, origins
-from bench.report.tables import PAGE, STATISTICS, digest
+from bench.report.write import PAGE, STATISTICS, digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
 from bench.tasks import task_of

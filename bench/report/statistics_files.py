@@ -1,4 +1,4 @@
-"""The statistics of a suite as files: statistics.csv and statistics.md."""
+"""Writes statistics.csv and statistics.md."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
-from bench.report.tables import STATISTICS, digest
+from bench.report.write import STATISTICS, digest
 from bench.store import Store, csv_text, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")

@@ -1,4 +1,4 @@
-"""The Store: the runs' folders, the only memory there is. Imports no torch.
+"""The folders of runs: specifications, epochs, checkpoints, weights, records and failures. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/
@@ -142,7 +142,7 @@ class Store:
         write_whole(self.folder(run_id) / name, content)
 
     def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
-        """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.entry`."""
+        """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.repeat`."""
         for name, text in (entry or {}).items():
             self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Objectives: the loss with labels, and the metrics of a test split. Imports no torch: tables read the names here."""
+"""Objectives: computes the loss with labels, and the metrics, whose names tables read. Imports torch when computing."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import torch
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, Schedule, column, seed_from
 from bench.store import Failure
-from bench.train.group import ALONE, Group, LaneLostError
 from bench.train.learner import INITIAL, MAIN, Learner, Meter, Term, detached
+from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
 

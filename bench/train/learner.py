@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.spec import Schedule
 from bench.tasks.objectives import Objective
-from bench.train.group import Group
 from bench.train.precision import arithmetic, as_float32
+from bench.train.process_group import Group
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 

@@ -1,4 +1,4 @@
-"""The training loop: trains a cohort's lanes in lockstep, evaluates them and writes their results."""
+"""The training loop: one teacher forward pass per batch serves all lanes of a cohort; checkpoints and records."""
 
 import itertools
 import time
@@ -17,11 +17,11 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
-from bench.train.group import ALONE, Group
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
+from bench.train.process_group import ALONE, Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer

@@ -2,6 +2,9 @@
 
 import csv
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
 from bench.store import Failure, Store
+from bench.tasks import task_of
 from bench.types import RequestError
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
 
@@ -225,11 +229,11 @@ def test_a_row_whose_seeds_are_not_all_there_is_marked_wherever_its_mean_is_draw
     found = drawn(plan, store)
     names = [text.get_text() for text in found["gain"].axes[0].get_yticklabels()]
     assert names == ["KD †", "CRD n_negatives=4", "CRD n_negatives=16 †"]
-    assert "† some seeds are missing" in found["gain"].get_suptitle()
+    assert "† not all seeds are there" in found["gain"].get_suptitle()
     assert legend(found[f"curves_{PAIR}"]) == ["KD †"]
     assert legend(found[f"accuracy_cost_{PAIR}"]) == ["KD †"]
     assert legend(found["parameter_crd_n_negatives"]) == ["CRD †", "none"]
-    assert found["parameter_crd_n_negatives"].legends[0].get_title().get_text() == "† some seeds are missing"
+    assert found["parameter_crd_n_negatives"].legends[0].get_title().get_text() == "† not all seeds are there"
 
 
 def test_a_row_that_is_not_in_all_pairs_is_marked_where_there_is_a_mean_over_them(tmp_path, store):
@@ -294,20 +298,28 @@ def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
 # ranks
 
 
-def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_path, store):
+RANKED = {"KD": (74, 74, 74, 73), "AT": (73, 73, 73, 74), "SP": (72, 72, 72, 72)}  # top-1 accuracy by pair
+
+
+def ranked(folder: Path, store: Store) -> Plan:
+    """Return the plan of a suite in whose finished pairs the rows are ranked."""
     pairs = [{"teacher": name, "student": "resnet8"} for name in ("resnet14", "resnet20", "resnet32", "resnet44")]
-    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], pairs=pairs)
-    values = {"KD": (74, 74, 74, 73), "AT": (73, 73, 73, 74), "SP": (72, 72, 72, 72)}
+    plan = plan_of(folder, methods=["kd", "at", "sp"], pairs=pairs)
     for number, pair in enumerate(dict.fromkeys(cell.pair for cell in plan.cells)):
-        for label, top1 in values.items():
+        for label, top1 in RANKED.items():
             finish(store, cell_of(plan, label, pair), [top1[number]])
     finish(store, cell_of(plan, "none"), [70.0])
+    return plan
+
+
+def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_path, store):
+    plan = ranked(tmp_path, store)
     figure = drawn(plan, store)["critical_difference_top1"]
     (axis,) = figure.axes
-    table = np.array([*values.values(), (70,) * 4]).T
+    table = np.array([*RANKED.values(), (70,) * 4]).T
     ranks = stats.rankdata(-table, axis=1).mean(axis=0)
     texts = {text.get_text().strip() for text in axis.texts}
-    left = {f"{label}  {rank:.2f}" for label, rank in zip(values, ranks, strict=False) if rank < 2}
+    left = {f"{label}  {rank:.2f}" for label, rank in zip(RANKED, ranks, strict=False) if rank < 2}
     assert left == {"KD  1.25", "AT  1.75"} < texts
     assert {"3.00  SP", "4.00  none"} < texts
     difference = 2.569 * (4 * 5 / (6 * 4)) ** 0.5  # Demsar 2006, table 5: q of 4 classifiers at 5 %
@@ -316,6 +328,24 @@ def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_
     assert {(1.25, 1.75, 3.0), (1.75, 3.0, 4.0)} <= joined
     assert (1.25, 1.75, 3.0, 4.0) not in joined  # KD and none differ
     assert f"p = {stats.friedmanchisquare(*table.T).pvalue:.2g}" in figure.get_suptitle()
+
+
+def test_the_figure_of_ranks_does_not_depend_on_the_order_in_which_python_keeps_a_set(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from bench.figures import STYLE, mpl; from bench.store import Store\n"
+        "from tests.figures.test_figures import drawn, ranked; folder = Path(sys.argv[1]); store = Store(folder)\n"
+        "mpl.rcParams.update(STYLE); figure = drawn(ranked(folder, store), store)['critical_difference_top1']\n"
+        "figure.savefig(folder / 'figure.svg', metadata={'Date': None})"
+    )
+    folders = [tmp_path / seed for seed in ("1", "2")]
+    processes = []
+    for folder in folders:
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": folder.name}
+        processes.append(subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment))
+    assert [process.wait() for process in processes] == [0, 0]
+    one, other = ((folder / "figure.svg").read_bytes() for folder in folders)
+    assert one == other
 
 
 def test_one_pair_has_no_ranks(tmp_path, store):
@@ -404,6 +434,16 @@ def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is
     (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
     names = [f"resnet14->resnet8 stage{stage}" for stage in (1, 3)]
     assert {*names, *(f"none, {name}" for name in names)} <= set(lines(axis))
+
+
+def test_of_networks_that_teach_each_other_the_students_are_drawn(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", methods=[{"method": "kd", "temperature": [2.0, 4.0]}])
+    for run in plan.runs.values():
+        store.begin(run)
+        metrics = {name: 90.0 if name.startswith("peer") else 70.0 for name in task_of(run).recorded}
+        store.finish(run.id, {"metrics": metrics, "best": None})
+    (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
+    assert points(axis, "KD") == [(2, 70), (4, 70)]
 
 
 # several teachers

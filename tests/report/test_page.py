@@ -19,7 +19,7 @@ from bench.cli import main
 from bench.plan import Plan
 from bench.report import page, statistics_files
 from bench.report.frame import results_frame
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.store import Failure, Store
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 

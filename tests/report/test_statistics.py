@@ -12,7 +12,7 @@ from bench.report.frame import results_frame
 from bench.report.paper import Improvement, relative_improvement
 from bench.report.statistics import Gain, gain, holm, ranking
 from bench.report.statistics_files import write
-from bench.report.tables import STATISTICS
+from bench.report.write import STATISTICS
 from bench.store import Failure, Store
 from bench.suite.published import published_tables
 from tests.stores import cell_of, fail, finish, finish_all, plan_of

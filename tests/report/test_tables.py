@@ -7,7 +7,7 @@ import pytest
 
 from bench.plan import Plan
 from bench.report.caption import protocol
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.store import Store
 from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.plan import Plan, build
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.spec import RunSpec
 from bench.suite import load
 from bench.train.networks import backbone_data, build_network

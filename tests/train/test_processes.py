@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.train.build import build_lane
-from bench.train.group import process_group
 from bench.train.lane import Clock
 from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
+from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
 from tests.launch.test_interruption import EAGER, ROOT
@@ -169,11 +170,18 @@ def by_hand(suite: Bench, store: Store, run):
     return lanes, means
 
 
-@pytest.mark.parametrize("label", ["none", "KD", "CRD"])
-def test_two_processes_train_as_one_that_averages_their_shares_gradients(whole, label):
+@pytest.fixture(scope="module")
+def trained_by_hand(whole):
+    """Return a way to train a row by hand, each once."""
     suite, plan, store, _ = whole
+    return cache(lambda label: by_hand(suite, store, cell(plan, label).runs[0]))
+
+
+@pytest.mark.parametrize("label", ["none", "KD", "CRD"])
+def test_two_processes_train_as_one_that_averages_their_shares_gradients(whole, trained_by_hand, label):
+    _, plan, store, _ = whole
     run = cell(plan, label).runs[0]
-    (first, _), losses = by_hand(suite, store, run)
+    (first, _), losses = trained_by_hand(label)
     found = load_file(store.folder(run.id) / WEIGHTS)
     # norms' statistics too: they are the first process's
     assert_close(found, dict(first.student.state_dict()), rtol=0, atol=1e-6)
@@ -181,11 +189,11 @@ def test_two_processes_train_as_one_that_averages_their_shares_gradients(whole, 
     assert "top1" in store.record(run.id)["metrics"]
 
 
-def test_every_process_ends_with_the_same_banks_and_z(whole):
-    suite, plan, store, banks = whole
+def test_every_process_ends_with_the_same_banks_and_z(whole, trained_by_hand):
+    *_, banks = whole
     assert len(banks) == 2
     assert all(map(torch.equal, *banks))
-    (first, _), _ = by_hand(suite, store, cell(plan, "CRD").runs[0])
+    (first, _), _ = trained_by_hand("CRD")
     distiller = first.terms[0].distiller
     assert_close(banks[0], [distiller.student_bank, distiller.teacher_bank, distiller.log_z], rtol=0, atol=1e-6)
 
@@ -198,7 +206,7 @@ def test_a_process_that_is_killed_fails_the_runs_by_name_and_they_go_on_to_the_s
             if lanes[0].clock == Clock(MAIN, 2) and step == 2 and active_children():
                 os.kill(active_children()[0].pid, signal.SIGKILL)
 
-    _, store, _ = suite.run("killed", observer=Killer())
+    _, store, _ = suite.run("killed", observer=Killer(), teachers=undisturbed)
     students = [run for run in plan.runs.values() if run.schedule.processes == 2]
     assert len(students) == 5
     for run in students:
@@ -220,7 +228,7 @@ def test_a_lane_that_raises_in_one_process_fails_in_all_and_the_others_go_on(who
         for process, where in wheres
     ]
     suite = Bench(tmp_path, document(methods=[*broken, "kd"], training=TOGETHER, **ALONE), [tmp_path / "one_sided.py"])
-    plan, store, _ = suite.run()
+    plan, store, _ = suite.run(teachers=undisturbed)
     for process, where in wheres:
         failure = store.failure(cell(plan, f"{where} {process}").runs[0].id)
         assert failure.reason == f"RuntimeError: broken on purpose (in epoch 1, process {process} of 2)"
@@ -236,7 +244,7 @@ def lives(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_process_is_left_when_the_first_one_ends(tmp_path, how):
     path, results = tmp_path / "long.yaml", tmp_path / "results"
     long = {"training": {**TOGETHER, "epochs": 1000}, "teacher_training": {"processes": 1, "epochs": 1}}

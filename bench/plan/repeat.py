@@ -1,4 +1,4 @@
-"""Writes suite files that repeat one run: the suite reduced to the run's pair, row and seed. Imports no torch."""
+"""Makes the suite files that repeat one run: the suite reduced to the run's pair, row and seed. Imports no torch."""
 
 import os
 import shlex
