@@ -20,7 +20,7 @@ def use_few(patch: pytest.MonkeyPatch) -> None:
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:
-    """Let this process read 129 of the 897 test images of the digits: as with all of them, the last batch of 64 has one more."""
+    """Let this process read 129 of the 897 test digits: as with all of them, the last batch of 64 has one more."""
     from bench.data import packaged
 
     whole = packaged.digits
