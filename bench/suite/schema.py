@@ -85,15 +85,15 @@ def _installed(wanted: bool) -> bool:
     return wanted
 
 
-def _known(what: str, names: Iterable[str], name: str) -> str:
-    if name not in names:
-        raise ValueError(f"unknown {what} {name!r}. {suggest(name, names)}")
+def _known(what: str, names: Mapping[str, object], others: Sequence[str], name: str) -> str:
+    if name not in names and name not in others:
+        raise ValueError(f"unknown {what} {name!r}. {suggest(name, [*names, *others])}")
     return name
 
 
-def _one_of(what: str, names: Iterable[str]) -> tuple[Any, ...]:
-    enum: list[Any] = sorted(names)
-    return AfterValidator(partial(_known, what, names)), Field(json_schema_extra={"enum": enum})
+def _one_of(what: str, names: Mapping[str, object], *others: str) -> tuple[Any, ...]:
+    enum: list[Any] = sorted([*names, *others])
+    return AfterValidator(partial(_known, what, names, others)), Field(json_schema_extra={"enum": enum})
 
 
 def _known_network(name: str) -> str:
@@ -115,7 +115,7 @@ Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
-TaskName = Annotated[str, *_one_of("task", [*STUDENT_TASKS, TRANSFER])]
+TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
 EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
 
 
@@ -254,7 +254,7 @@ class TermEntry(BaseModel):
 
     def _check_parameters(self, info: ValidationInfo) -> None:
         methods: Mapping[str, Method] = (info.context or {}).get("methods", {})
-        _known("method", [*methods, NONE], self.method)
+        _known("method", methods, [NONE], self.method)
         if problems := list(self._problems(methods[self.method])):
             raise ValueError("; ".join(problems))
 

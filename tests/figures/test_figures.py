@@ -26,6 +26,7 @@ from bench.figures.drawing import look
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
+from bench.report.frame import results_frame
 from bench.store import Failure, Store
 from bench.tasks import task_of
 from bench.types import RequestError
@@ -42,7 +43,7 @@ def store(tmp_path):
 
 
 def drawn(plan: Plan, store: Store) -> dict[str, Figure]:
-    return dict(figures(Findings(plan, store, METHODS)))
+    return dict(figures(Findings(results_frame(plan, store), store, METHODS)))
 
 
 def lines(axis: Axes) -> dict[str, Line2D]:
@@ -383,7 +384,7 @@ def test_a_default_among_the_values_is_marked_and_less_than_a_decade_is_a_plain_
 
 def test_a_weight_is_a_parameter_too(tmp_path, store):
     plan = plan_of(tmp_path, methods=[{"method": "at", "weight": [10.0, 1000.0]}])
-    assert list(sweeps(Findings(plan, store, METHODS))) == [("at", "weight")]
+    assert list(sweeps(Findings(results_frame(plan, store), store, METHODS))) == [("at", "weight")]
 
 
 def test_of_a_grid_of_two_numbers_each_has_a_figure_with_a_line_for_each_value_of_the_other(tmp_path, store):
@@ -425,7 +426,7 @@ def test_rows_of_other_task_weights_are_lines_of_their_own(tmp_path, store):
 def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path, store):
     words = {"method": "crd", "objective": ["crd", "infonce"]}
     plan = plan_of(tmp_path, methods=[words, {"method": "crd", "n_negatives": 4, "temperature": 0.2}, "kd"])
-    assert sweeps(Findings(plan, store, METHODS)) == {}
+    assert sweeps(Findings(results_frame(plan, store), store, METHODS)) == {}
 
 
 def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_judged(tmp_path, store):

@@ -130,7 +130,7 @@ def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evaluations": None}, "needs 'evaluations': how what its students learn is judged"),
+        ({"evaluations": None}, "needs 'evaluations': how its students are evaluated"),
         ({"teacher_data": None}, "needs 'teacher_data'"),
         ({"task": "compression"}, "'evaluations' are for task: cross_modal or transfer"),
         ({"methods": [{"method": "at", "task_weight": 0.5}]}, "'task_weight' is for students that learn from labels"),

@@ -285,7 +285,7 @@ def test_a_method_must_serve_both_directions_and_the_reason_names_the_one_it_can
 REFUSED = {
     "a checkpoint": (
         {"pairs": [{"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}]},
-        "pairs[0]: with task mutual, the teacher is trained too: leave its weights out",
+        "pairs[0]: with task mutual, the teacher is trained too: leave out its weights",
     ),
     "several teachers": (
         {"pairs": [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]},
@@ -297,7 +297,7 @@ REFUSED = {
     ),
     "a teacher's label": (
         {"methods": [DML, {**DML, "label": "DML (teacher)"}]},
-        "methods[1].label: 'DML (teacher)' would name a teacher's row: leave out ' (teacher)'",
+        "methods[1].label: 'DML (teacher)' is the label of a teacher's row: leave out ' (teacher)'",
     ),
 }
 

@@ -214,7 +214,9 @@ def test_the_benchmark_names_an_unknown_part(capsys):
 def test_resident_memory_rises_by_what_a_step_touches():
     gc.collect()  # or what tests before left behind goes meanwhile, and takes the rise away
     kept = []  # still there when the step ends: a sampling thread may get no turn on a busy machine
-    assert 60e6 < resident_peak(lambda: kept.append(torch.ones(16_000_000))) < 120e6
+    # three attempts: a system that is short of memory may take other pages away at the same time
+    peaks = [resident_peak(lambda: kept.append(torch.ones(16_000_000))) for _ in range(3)]
+    assert any(60e6 < peak < 120e6 for peak in peaks)
 
 
 def test_two_networks_that_train_together_are_one_row_with_the_arithmetic_of_both(ask):
