@@ -96,7 +96,7 @@ def judged(folder: Path, methods: Sequence[object], **others: object) -> Plan:
 def test_a_suite_without_numbers_has_no_figure_and_no_folder_for_them(tmp_path, store):
     plan = plan_of(tmp_path, methods=["kd", *GRID], pairs=PAIRS)
     fail(store, cell_of(plan, "KD"), "failed", "no")
-    assert write(plan, store, METHODS) == []
+    assert write(results_frame(plan, store), store, METHODS) == []
     assert not store.suite_folder(plan.name).exists()
 
 
@@ -111,27 +111,27 @@ def test_a_half_finished_suite_draws_what_is_there(tmp_path, store):
 def test_every_figure_is_written_as_pdf_svg_and_png_and_the_same_store_gives_the_same_bytes(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    paths = write(plan, store, METHODS)
+    paths = write(results_frame(plan, store), store, METHODS)
     assert [path.name for path in paths] == ["gain.pdf", "gain.svg", "gain.png"]
     first = [path.read_bytes() for path in paths]
     assert [content[:4] for content in first] == [b"%PDF", b"<?xm", b"\x89PNG"]
-    assert [path.read_bytes() for path in write(plan, store, METHODS)] == first
+    assert [path.read_bytes() for path in write(results_frame(plan, store), store, METHODS)] == first
 
 
 def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    folder = write(plan, store, METHODS)[0].parent
+    folder = write(results_frame(plan, store), store, METHODS)[0].parent
     for name in ("curves_gone.pdf", "curves_gone.svg", "curves_gone.png", "notes.txt"):
         (folder / name).write_text("")
-    write(plan, store, METHODS)
+    write(results_frame(plan, store), store, METHODS)
     assert sorted(path.name for path in folder.iterdir()) == ["gain.pdf", "gain.png", "gain.svg", "notes.txt"]
 
 
 def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):
     plan = plan_of(tmp_path, title=r"$\bar$", methods=[{"method": "kd", "label": r"$\foo$"}])
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], r"$\foo$": [72.0]})
-    assert len(write(plan, store, METHODS)) == 3
+    assert len(write(results_frame(plan, store), store, METHODS)) == 3
 
 
 def test_looks_differ_in_grey_and_a_row_keeps_its_own_in_every_figure(tmp_path, store):
