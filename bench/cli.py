@@ -1,4 +1,4 @@
-"""The command line. Whatever needs torch is imported inside the command that uses it, so that `--help` is instant."""
+"""The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
 
 import logging
 import os
@@ -70,16 +70,16 @@ Set = Annotated[
 Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.")]
 
 
-class Answer(Console):
-    """Standard output that keeps the exit status when its reader closes early, as in `| head`."""
+class Output(Console):
+    """Standard output. If the reader closes it early, as `| head` does, the exit status does not change."""
 
     def on_broken_pipe(self) -> None:
-        """Send the rest of the output nowhere."""
+        """Discard the rest of the output."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def answers(command: Callable[P, int]) -> Callable[P, None]:
-    """Return the command with its result turned into the exit status, and each of its errors into one message."""
+def exits(command: Callable[P, int]) -> Callable[P, None]:
+    """Return a command that exits with the status that `command` returns, and prints its errors without traceback."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -97,11 +97,8 @@ def answers(command: Callable[P, int]) -> Callable[P, None]:
     return run
 
 
-@app.command(
-    "run",
-    help="Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted.",
-)
-@answers
+@app.command("run")
+@exits
 def run_command(
     suite: SuiteFile,
     only: Only = "*",
@@ -121,16 +118,13 @@ def run_command(
         bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
     ] = False,
 ) -> int:
-    """Return the exit status of training whatever is missing from a suite."""
+    """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan.status import is_open
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
-        if checkpoint.accuracy is None:
-            continue
-        record = store.record(run_id)
-        if record is not None:
+        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             checkpoint.check(record["metrics"]["top1"])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
@@ -138,7 +132,7 @@ def run_command(
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
-        from bench.report.tables import write_while_training
+        from bench.report.write import write_while_training
 
         work = Work(
             plan,
@@ -153,12 +147,13 @@ def run_command(
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
-    answer = _answer(plan, store, methods, wanted)
-    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else answer  # all processes have died
+    exit_status = _report(plan, store, methods, wanted)
+    # runs are still open if all processes have died
+    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else exit_status
 
 
-@app.command("status", help="Show what is done, running, failed (with reasons) and waiting.")
-@answers
+@app.command("status")
+@exits
 def status(
     suite: SuiteFile,
     seeds: Seeds = None,
@@ -166,7 +161,7 @@ def status(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Show the status of a suite's cells and jobs."""
+    """Show what is done, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
     from bench.terminal.status import cells_table, changed_methods, job_lines
 
@@ -182,10 +177,10 @@ def status(
     return OK
 
 
-@app.command("cancel", help="Cancel a suite's jobs on the cluster, and no others.")
-@answers
+@app.command("cancel")
+@exits
 def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """Cancel a suite's jobs."""
+    """Cancel a suite's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
 
@@ -197,8 +192,8 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
     return OK
 
 
-@app.command("report", help="Write a suite's tables, figures and page again, from the store alone.")
-@answers
+@app.command("report")
+@exits
 def report(
     suite: SuiteFile,
     seeds: Seeds = None,
@@ -206,13 +201,13 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write the tables, and everything that is made from them."""
+    """Write a suite's tables, figures and page again, from the store alone."""
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
-    return _answer(plan, store, methods, list(plan.runs.values()), always=True)
+    return _report(plan, store, methods, list(plan.runs.values()), always=True)
 
 
-@app.command("cost", help="Measure what a training step of each row costs; write cost.csv and its figures.")
-@answers
+@app.command("cost")
+@exits
 def cost(
     suite: SuiteFile,
     only: Only = "*",
@@ -224,7 +219,7 @@ def cost(
     plugin: Plugin = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Measured steps; times are medians.")] = 7,
 ) -> int:
-    """Measure what the rows of a suite cost."""
+    """Measure what a training step of each row costs; write cost.csv and its figures."""
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
@@ -238,67 +233,68 @@ def cost(
         _say(cost_table(pair_costs))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
-    written = [table, *write_cost(plan, store)]  # last: what was measured must not hang on the figures
+    written = [table, *write_cost(plan, store)]  # last: if a figure fails, the costs are saved
     _say([f"Written: {escape(', '.join(map(str, written)))}"])
     return RUN_FAILED if any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
-@app.command("list", help="List methods, models, datasets or suites; with a name, describe one of them.")
-@answers
+@app.command("list")
+@exits
 def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
     name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
     plugin: Plugin = None,
 ) -> int:
-    """List what is available."""
+    """List methods, models, datasets or suites; with a name, describe one of them."""
     from bench.terminal.listing import listing
 
     _say(listing(kind.value, name, plugin or ()))
     return OK
 
 
-@app.command("show", help="Show one run: specification, curve, where its numbers come from, and how to repeat it.")
-@answers
+@app.command("show")
+@exits
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
     results: Results = Path("results"),
 ) -> int:
-    """Show one run."""
-    from bench.terminal.run import describe
+    """Show one run: specification, curve, where its numbers come from, and how to repeat it."""
+    from bench.terminal.show import describe
 
     _say(describe(_store(results), run))
     return OK
 
 
 def _width() -> int:
-    """Return how many characters wide the output can be."""
+    """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
     return Console().width if sys.stdout.isatty() else UNBOUNDED
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    """Print tables and texts; without a terminal, every table is as wide as its content."""
-    console = Answer(width=_width(), emoji=False, highlight=False)
+    """Print tables and texts."""
+    console = Output(width=_width(), emoji=False, highlight=False)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))  # a line is not broken, so that it can be copied or piped
+        console.print(part, soft_wrap=isinstance(part, str))  # unbroken lines can be copied and piped
 
 
 def _plan(
     suite: Path,
     seeds: int | None,
-    changes: Sequence[str] | None,
+    changes: list[str] | None,
     results: Path,
-    plugin: Sequence[Path] | None,
+    plugin: list[Path] | None,
     trains: bool = False,
 ) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return a suite's plan and store, and the methods; a file that is gone is an error only if `trains`."""
+    """Return a suite's plan and store, and the methods by name.
+
+    Unless `trains`, what the store remembers replaces image folders and checkpoints that no longer exist.
+    """
     from bench.plan import build
     from bench.suite import load
     from methods import catalog
 
     methods = catalog(plugin or ())
-    overrides = list(changes or ())
-    if seeds is not None:
-        overrides.append(f"seeds={seeds}")
+    overrides = [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
     read = load(suite, methods, overrides)
     store = _store(results)
     remembered = {} if trains else store.sources(suite.stem)
@@ -306,11 +302,6 @@ def _plan(
 
 
 def _store(results: Path) -> "Store":
-    """Return the store in a folder, which need not exist.
-
-    Raises:
-        RequestError: the folder, or one above it, is a file.
-    """
     from bench.store import Store
 
     for path in (results, *results.parents):
@@ -320,17 +311,13 @@ def _store(results: Path) -> "Store":
 
 
 def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
-    """Return the cells whose pair and label match, in the plan's order; if no label matches, methods are compared.
-
-    Raises:
-        RequestError: nothing matches.
-    """
+    """Return the cells whose pair and label match; if no label matches, those whose pair and method match."""
 
     def matches(text: str, pattern: str) -> bool:
         return fnmatchcase(text.lower(), pattern.lower())
 
     in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
-    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` is the row CRD, not CRD+KD too
+    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` selects CRD, but not CRD+KD
     cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
     if not cells:
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
@@ -340,14 +327,14 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
-    """Submit jobs, and print where to look; return the exit status."""
+    """Submit jobs, and print where their logs are and how to follow them; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import is_open
 
     plan = work.plan
     jobs = submit(work, retried)
     if not jobs and not any(is_open(run, plan, store) for run in work.wanted):
-        return _answer(plan, store, methods, work.wanted)  # the runs that were open cannot be trained
+        return _report(plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
     arrays: dict[str, list[Job]] = {}
     for job in jobs:
         arrays.setdefault(job.array, []).append(job)
@@ -357,28 +344,21 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
         _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
-    settings = [f"--set={change}" for change in plan.changes]
-    plugins = [f"--plugin={path}" for path in work.plugins]
-    same = shlex.join([*where, *settings, *plugins])
-    _say([escape(f"status: python run_suite.py status {same}")])
+    settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
+    _say([escape(f"status: python run_suite.py status {shlex.join([*where, *settings])}")])
     _say([escape(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
     return OK
 
 
-def _answer(
+def _report(
     plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
 ) -> int:
-    """Write and print the tables, and write everything that is made from them; return the exit status.
+    """Write and print the tables, and write figures and page if a table has changed; return the exit status.
 
-    Args:
-        plan: the suite's plan.
-        store: where its runs are.
-        methods: the methods by name.
-        wanted: the runs whose failure decides the exit status.
-        always: whether to write it even if no table has changed, which takes seconds.
+    The exit status depends on the runs in `wanted`. `always` writes figures and page even if no table has changed.
     """
     from bench.plan.status import run_status
-    from bench.report.tables import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
+    from bench.report.write import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
     from bench.terminal.tables import results_table
 
     frame = write_tables(plan, store)
@@ -391,12 +371,10 @@ def _answer(
         figures.write(plan, store, methods)
         write_report(frame, store)
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
-    names = sorted(path.stem for path in (folder / "figures").glob("*.pdf"))
-    if names:
+    if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
-    failed = any(run_status(run, plan, store)[0] == "failed" for run in wanted)
-    return RUN_FAILED if failed else OK
+    return RUN_FAILED if any(run_status(run, plan, store)[0] == "failed" for run in wanted) else OK
 
 
 def _dry_run(
@@ -414,7 +392,7 @@ def _dry_run(
 
 def main() -> None:
     """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
-    # waiting threads go to sleep soon: no slower on an idle machine, ten times as fast on a shared one
+    # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}

@@ -1,7 +1,7 @@
 """What a run is: the frozen specifications whose hash is a run's identity. Imports no torch.
 
-A specification holds what can change a run's result beyond rounding and nothing else: no path, device, launcher,
-thread or worker count. Every default is resolved before it gets here, so a changed default gives a new identity.
+A specification holds only what can change a run's result beyond rounding: no path, device, launcher, thread or
+worker count. Every default is resolved beforehand, so a changed default gives a new identity.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
-MIN_SAMPLES = 2  # of a batch: CC and RKD compare samples, and batch norm needs two
-IGNORED = 255  # the label of a pixel that has none
+MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
+IGNORED = 255  # marks a pixel without a label
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 
 
 class Strict(BaseModel):
-    """A frozen record in which a misspelt key or a number written as text is an error, never a silent default."""
+    """A frozen model that rejects misspelt keys and numbers written as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -65,17 +65,18 @@ class Schedule(Strict):
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
     evaluate_every: PositiveInt = 1
     """Number of epochs between two evaluations; the last epoch is always evaluated. Part of a run's identity, since the
-    best epoch, which is printed beside the last, is found among the evaluated ones.
+    best epoch, which is printed next to the last, is the best of the evaluated ones.
     """
     processes: PositiveInt | None = None
-    """Number of processes on one machine that train a run together, each with its share of every batch and, where there
-    are GPUs, one of its own. None is one. Part of a run's identity: batch norm and losses see one share at a time.
+    """Number of processes on one machine that train a run together, each with its share of every batch and, on a
+    machine with GPUs, its own GPU. None is one. Part of a run's identity: batch norm and losses see one share at a
+    time.
     """
 
     @field_validator("processes")
     @classmethod
     def _one_is_none(cls, processes: int | None) -> int | None:
-        return None if processes == 1 else processes  # so that either way of saying it is the same run
+        return None if processes == 1 else processes  # both describe the same run
 
     @model_validator(mode="after")
     def _checked(self) -> "Schedule":
@@ -83,20 +84,16 @@ class Schedule(Strict):
         return self
 
     def check_shares(self) -> None:
-        """Check that a batch has two samples for each process.
-
-        Raises:
-            ValueError: it has not.
-        """
+        """Raise a ValueError if a batch has fewer than two samples for each process."""
         if self.processes is not None and self.batch_size < MIN_SAMPLES * self.processes:
             raise ValueError(
-                f"batch_size: {self.batch_size} is too small for processes: {self.processes}: batch_size is the whole "
-                f"batch, of which each process takes a share, of at least {MIN_SAMPLES} images"
+                f"batch_size: {self.batch_size} is too small for processes: {self.processes}: each process takes a "
+                f"share of the batch, and needs at least {MIN_SAMPLES} images"
             )
 
 
 class NetworkSpec(Strict):
-    """A network by name; the module paths are for networks that are read through hooks (`torchvision.NAME`)."""
+    """A network by name; the module paths are for networks read through hooks (`torchvision.NAME`)."""
 
     network: str
     """A name of `run_suite.py list models`, or `torchvision.NAME`."""
@@ -116,7 +113,7 @@ class DataSpec(Strict):
     classes: int
     """Number of classes of the labels."""
     channels: int = 3
-    """Channels of what a network sees; grey images are repeated to three."""
+    """Number of channels that a network sees; grey images are repeated to three."""
     size: tuple[int, int]
     """(height, width) in pixels after `resize`."""
     mean: tuple[float, ...]
@@ -124,7 +121,7 @@ class DataSpec(Strict):
     std: tuple[float, ...]
     """Standard deviation of each channel, in the same units."""
     augment: Augment
-    """`crop` pads 4 pixels of zeros and crops, `crop_flip` flips half of the images besides; `resized_crop_flip` cuts a
+    """`crop` pads 4 pixels of zeros and crops; `crop_flip` also flips half of the images; `resized_crop_flip` cuts a
     part of random place, area (8 to 100 %) and ratio (3/4 to 4/3), scales it and flips half of the images; its test
     images are cut from the middle.
     """
@@ -139,7 +136,7 @@ class DataSpec(Strict):
     fingerprint: str | None = None
     """Hash of an image folder's listing (names and sizes), None for named data sets."""
     path: Path | None = Field(default=None, exclude=True)
-    """Where an image folder lies; no part of the identity."""
+    """Path of an image folder; not part of the identity."""
 
     @property
     def key(self) -> str:
@@ -161,29 +158,29 @@ class TermSpec(Strict):
 
 
 class HeadSpec(Strict):
-    """What a new head reads of a network whose features are evaluated, and what rebuilds that network."""
+    """What a new head reads from a network whose features are evaluated, and what is needed to rebuild that network."""
 
     classes: int
-    """Number of logits that the network itself has."""
+    """Number of logits of the network itself."""
     stage: int | None = None
     """The stage whose maps a linear probe reads, counted from 0, the stem; the embedding if None."""
     most_values: int | None = None
-    """Most values that a linear probe reads of a stage: its maps are averaged over a grid that gives no more."""
+    """Maximum number of values that a linear probe reads from a stage: maps are averaged over a grid to fit."""
 
 
 class RunSpec(Strict):
-    """One student's training; an undistilled network and a teacher are runs without terms."""
+    """The training of one student; an undistilled network and a teacher are runs without terms."""
 
     task: str = "compression"
     """A name of `bench.tasks.TASKS`: what is learned and how it is evaluated."""
     student: NetworkSpec
     """The network that is trained."""
     data: DataSpec
-    """The data that it is trained and evaluated on."""
+    """The data on which it is trained and evaluated."""
     schedule: Schedule | None = None
-    """How it is trained; None for what is only evaluated: a checkpoint, or several teachers together."""
+    """How it is trained; None for a run that only evaluates a checkpoint, or several teachers together."""
     seed: NonNegativeInt
-    """Seed of initialisation, batch order, augmentation and whatever else is random."""
+    """Seed of initialisation, batch order, augmentation and all other random choices."""
     teachers: tuple[str, ...] = ()
     """Ids of the runs whose networks are the teachers."""
     terms: tuple[TermSpec, ...] = ()
@@ -193,15 +190,14 @@ class RunSpec(Strict):
     combine: Literal["sum", "mean"] = "sum"
     """Whether the terms of several teachers are summed or averaged."""
     checkpoint: str | None = None
-    """Hash (sha256) of the file of weights of a teacher that is not trained here, or the name under which torchvision
-    publishes them.
+    """Hash (sha256) of the file with the weights of a teacher that is not trained here, or torchvision's name for them.
     """
     head: HeadSpec | None = None
-    """The new head, for tasks that evaluate features; the student is the network that has the features."""
+    """The new head, for tasks that evaluate features; the student is the network with the features."""
     source: str | None = None
     """Id of the run that trained that network; its initial weights are evaluated if None."""
     peer: NetworkSpec | None = None
-    """The network that trains beside the student in mutual learning: each is the teacher of the other."""
+    """The network that trains with the student in mutual learning: each is the teacher of the other."""
     peer_lr: PositiveFloat | None = None
     """Learning rate of the peer at the start; that of the schedule if None."""
 
@@ -211,12 +207,12 @@ class RunSpec(Strict):
         return hashlib.sha256(canonical(self).encode()).hexdigest()[:ID_LENGTH]
 
     def but(self, **changes: object) -> "RunSpec":
-        """Return the run with other values; unlike `model_copy`, which would copy the id with the rest."""
+        """Return the run with other values; `model_copy` would copy the cached id too."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in RunSpec.model_fields}, **changes})
 
     @property
     def trains(self) -> bool:
-        """Return whether the run trains, rather than only evaluate given weights or several teachers together."""
+        """Return whether the run trains; others only evaluate given weights, or several teachers together."""
         return self.schedule is not None
 
     @property
@@ -226,18 +222,24 @@ class RunSpec(Strict):
         return self.schedule
 
     @property
+    def peer_network(self) -> NetworkSpec:
+        """Return the network that trains with the student in mutual learning."""
+        assert self.peer is not None  # callers have asked `Task.trains_teachers`
+        return self.peer
+
+    @property
     def trained_by(self) -> str:
-        """Return the id of the run that trains the network which this run is about: another one, or itself."""
+        """Return the id of the run that trains this run's network: another one, or itself."""
         return self.source or self.id
 
     @property
     def is_ensemble(self) -> bool:
-        """Return whether the run is the evaluation of several teachers together; its student names them all."""
+        """Return whether the run evaluates several teachers together; its student names them all."""
         return self.schedule is None and self.checkpoint is None
 
     @property
     def has_published_weights(self) -> bool:
-        """Return whether the run takes weights that torchvision publishes under a name, and none from a file."""
+        """Return whether the run takes weights that torchvision publishes under a name, not a file's."""
         return self.checkpoint is not None and not re.fullmatch("[0-9a-f]{64}", self.checkpoint)
 
     @property
@@ -252,7 +254,7 @@ def column(network: str, name: str) -> str:
 
 
 def canonical(model: BaseModel) -> str:
-    """Return the one text of a specification: keys sorted, absent values left out, no white space."""
+    """Return the canonical JSON of a specification: keys sorted, None left out, no white space."""
     document = model.model_dump(mode="json", exclude_none=True)
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 

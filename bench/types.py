@@ -1,7 +1,4 @@
-"""The shared types: what a network gives, what a batch holds, what a method is told about its pair.
-
-Importing this module imports no torch.
-"""
+"""The shared types: a network's features, a batch, and the shapes and data that a method receives. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """What one forward pass of a network gives for a batch of B images.
+    """The result of a network's forward pass on a batch of B images.
 
     Attributes:
         stages: feature maps, each (B, C, H, W), stem first.
-        preactivations: the same maps before their last ReLU, stem first; empty unless they were asked for.
+        preactivations: the same maps before their last ReLU, stem first; empty unless requested.
         embedding: (B, D), pooled features, the classifier's input.
         logits: (B, K), before softmax.
     """
@@ -69,7 +66,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The training set as a method sees it.
+    """The training set, as methods receive it.
 
     Attributes:
         n: number of training samples.
@@ -84,13 +81,13 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class InitialStage:
-    """What a method trains before the main stage, for `training.initial_epochs` epochs at a constant rate.
+    """What a method trains before the main stage, for `training.initial_epochs` epochs at a constant learning rate.
 
     Attributes:
         modules: the method's own modules that train here; they are frozen and in eval mode afterwards.
-        trains_student: whether the student's `trunk()` trains too; if not, `loss` is given None for the student.
+        trains_student: whether the student's `trunk()` trains too; if not, `loss` receives None for the student.
         loss: (student features, teacher features, batch) to a scalar, not weighted.
-        lr: learning rate, or None for the main stage's first one.
+        lr: learning rate, or None for the initial one of the main stage.
     """
 
     modules: tuple[nn.Module, ...]
@@ -100,12 +97,12 @@ class InitialStage:
 
 
 class RequestError(Exception):
-    """The request is wrong: the message says where, what was found, what is allowed and how to mend it (exit 2)."""
+    """The request is wrong: the message says where and why, what is allowed and how to fix it (exit status 2)."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the nearest known name, if one is near, and all of them."""
+    """Return a text that suggests the closest known name, if one is close, and lists all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
-    nearest = next((k for k in known if near and k.lower() == near[0]), None)
-    return (f"Did you mean {nearest!r}? " if nearest else "") + f"Known: {', '.join(known)}"
+    by_lower = {one.lower(): one for one in reversed(known)}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return (f"Did you mean {by_lower[near[0]]!r}? " if near else "") + f"Known: {', '.join(known)}"

@@ -173,7 +173,17 @@ def log_sum_value(anchors: Tensor, banks: Banks, pieces: Pieces) -> Tensor:
     return total
 
 
-class SoftplusSum(torch.autograd.Function):
+class AnchorSum(torch.autograd.Function):
+    """A sum over each anchor's scores, the first argument, whose gradient `forward` has saved; others have none."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (slope,) = ctx.saved_tensors
+        return grad[..., None] * slope, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+class SoftplusSum(AnchorSum):
     """The gradient of an anchor is the sum of sigmoid(score - shift) * row."""
 
     @staticmethod
@@ -186,14 +196,8 @@ class SoftplusSum(torch.autograd.Function):
         ctx.save_for_backward(slope)
         return total
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
-        (slope,) = ctx.saved_tensors
-        return grad[..., None] * slope, None, None, None
 
-
-class LogSum(torch.autograd.Function):
+class LogSum(AnchorSum):
     """The gradient of an anchor is the sum of exp(score - log sum) * row."""
 
     @staticmethod
@@ -204,12 +208,6 @@ class LogSum(torch.autograd.Function):
             slope[side, piece.anchors] += piece.weighted_rows(weights, bank)
         ctx.save_for_backward(slope)
         return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        (slope,) = ctx.saved_tensors
-        return grad[..., None] * slope, None, None
 
 
 def _scored(anchors: Tensor, banks: Banks, pieces: Pieces) -> Iterator[tuple[int, Piece, Tensor, Tensor]]:

@@ -11,15 +11,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import annotated_types
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 
 from bench.types import RequestError
 
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 BASE = "base"  # not a method, although it has no underscore: methods outside this folder import it
 GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
 ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
-    **{
-        name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")
-    },
-    **{name: getattr(annotated_types, name) for name in ("Gt", "Ge", "Lt", "Le")},
+    **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
+    **{n: getattr(annotated_types, n) for n in ("Gt", "Ge", "Lt", "Le")},
     **{"int": int, "float": float, "bool": bool, "str": str, "Literal": Literal, "Annotated": Annotated},
 }
 
@@ -90,10 +87,14 @@ class Method:
     @cached_property
     def sha256(self) -> str:
         """Return the hash of the file and the files of this folder that it imports, which reveals changes."""
-        digest = hashlib.sha256()
-        for path in _sources(self.path):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        sources = [self.path]
+        for path in sources:  # grows during the loop
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
+                    other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
+                    if other.stem != BASE and other not in sources:
+                        sources.append(other)
+        return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
     def load(self) -> "type[Distiller]":
         """Import the file and return its class."""
@@ -102,18 +103,6 @@ class Method:
         if self.name not in REGISTERED:
             import_file(self.path, self.module)
         return REGISTERED[self.name]
-
-
-def _sources(method: Path) -> list[Path]:
-    """Return a method file and the files of this folder that it imports, directly or not, without `base`."""
-    found = [method]
-    for path in found:  # grows during the loop
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
-                other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
-                if other.stem != BASE and other not in found:
-                    found.append(other)
-    return found
 
 
 def import_file(path: Path, module: str | None = None) -> None:
@@ -136,16 +125,7 @@ def import_file(path: Path, module: str | None = None) -> None:
         raise RequestError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
 
 
-# reading
-
-
-class Facts(NamedTuple):
-    """The facts of a class: its registered name, its class name, the registration, the constructor's signature."""
-
-    name: str
-    title: str
-    stated: Mapping[str, Any]
-    signature: inspect.Signature
+Facts = tuple[str, dict[str, Any], inspect.Signature]  # a class's name, its registration, its constructor's signature
 
 
 def read(path: Path, module: str | None = None) -> Method:
@@ -163,77 +143,54 @@ def read(path: Path, module: str | None = None) -> Method:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as a method file: {error}") from error
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _register_calls(node)]
-    if not classes:
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    calls = [(call, node) for node in classes for call in node.decorator_list if isinstance(call, ast.Call)]
+    registered = [(call, node) for call, node in calls if ast.unparse(call.func) == "register"]
+    if not registered:
         raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
     try:
-        facts = _facts_from_source(classes[0])
+        title, stated, signature = _read_source(*registered[0])
     except Exception:  # the source may contain any expression, and names defined by imports
-        facts = _facts_from_import(path, module)
-    if facts.name != path.stem:
-        raise RequestError(f"{path}: registers {facts.name!r}; a method's name is its file's, {path.stem!r}")
-    registration = _registration(path, facts.stated)
-    parameters = _parameters(path, facts.signature)
-    if unknown := [key for key in registration.space if key not in ("weight", *parameters)]:
-        raise RequestError(f"{path}: @register(..., space=): {facts.name} has no parameter {unknown[0]!r}")
+        title, stated, signature = _read_class(path, module)
+    if (name := stated.pop("name")) != path.stem:
+        raise RequestError(f"{path}: registers {name!r}; a method's name is its file's, {path.stem!r}")
+    try:
+        registration = Registration.model_validate(stated)
+    except ValidationError as error:
+        raise RequestError(f"{path}: @register(..., {error.errors()[0]['loc'][0]}=): {_reason(error)}") from None
+    parameters = _parameters(path, signature)
+    if unknown := registration.space.keys() - {"weight", *parameters}:
+        raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
     return Method(
-        name=facts.name,
-        title=facts.title,
-        weight=registration.weight,
-        task_weight=registration.task_weight,
-        version=registration.version,
+        name=name,
+        title=title,
         parameters=parameters,
-        has_initial_stage=registration.initial_stage,
-        space=registration.space,
         summary=ast.get_docstring(tree) or "",
         path=path,
         module=module,
+        **registration.model_dump(),
     )
 
 
-def _register_calls(node: ast.ClassDef) -> list[ast.Call]:
-    """Return the `register(...)` calls that decorate a class."""
-    calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
-    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
-
-
-def _facts_from_source(node: ast.ClassDef) -> Facts:
+def _read_source(call: ast.Call, node: ast.ClassDef) -> Facts:
     """Return a class's facts; raises any error if its source alone does not state them."""
-    call = _register_calls(node)[0]
-    name = ast.literal_eval(call.args[0])
-    stated = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    names = {"__builtins__": {}, "register": lambda name, **stated: {"name": name, **stated}, **ANNOTATIONS}
+    # the same code would run when the file is imported
+    stated = eval(compile(ast.Expression(call), "", "eval", dont_inherit=True), names)
     constructor = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
-    if constructor is not None:
-        return Facts(name, node.name, stated, _signature(constructor.args))
-    if [ast.unparse(base) for base in node.bases] != ["Distiller"]:
-        raise LookupError("the constructor is inherited")
-    return Facts(name, node.name, stated, inspect.signature(lambda student, teacher, data: None))
+    if constructor is None:
+        if [ast.unparse(base) for base in node.bases] != ["Distiller"]:
+            raise LookupError("the constructor is inherited")
+        return node.name, stated, inspect.signature(lambda student, teacher, data: None)
+    for argument in constructor.args.args:
+        argument.annotation = None  # Shapes and DataInfo need imports
+    constructor.returns, constructor.body = None, [ast.Pass(lineno=1, col_offset=0)]
+    exec(compile(ast.Module([constructor], []), "", "exec", dont_inherit=True), names)
+    return node.name, stated, inspect.signature(names["__init__"].__get__(node), eval_str=True)
 
 
-def _signature(arguments: ast.arguments) -> inspect.Signature:
-    """Return a constructor's signature without `self` and without annotations of positional arguments."""
-    empty = inspect.Parameter.empty
-    given = [inspect.Parameter(each.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in arguments.args[1:]]
-    own = [
-        inspect.Parameter(
-            each.arg,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=empty if each.annotation is None else _meaning(each.annotation),
-            default=empty if default is None else ast.literal_eval(default),
-        )
-        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    ]
-    return inspect.Signature([*given, *own])
-
-
-def _meaning(annotation: ast.expr) -> Any:  # noqa: ANN401
-    """Return the type that an annotation, quoted or not, stands for."""
-    text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
-    return eval(str(text), {"__builtins__": {}}, ANNOTATIONS)  # the same code would run when the file is imported
-
-
-def _facts_from_import(path: Path, module: str | None) -> Facts:
-    """Return the facts of the class that a file registers."""
+def _read_class(path: Path, module: str | None) -> Facts:
+    """Return the facts of the class that a file registers, by importing it."""
     from methods.base import REGISTERED, Distiller
 
     import_file(path, module)
@@ -244,17 +201,9 @@ def _facts_from_import(path: Path, module: str | None) -> Facts:
         signature = inspect.signature(cls, eval_str=True)
     except Exception as error:  # an annotation can be any expression
         raise RequestError(f"{path}: the constructor's annotations cannot be read: {error}") from error
-    stated = {
-        "weight": cls.weight,
-        "task_weight": cls.task_weight,
-        "version": cls.version,
-        "initial_stage": cls.initial_stage is not Distiller.initial_stage,  # `register` ensures that both agree
-        "space": cls.search_space,
-    }
-    return Facts(path.stem, cls.__name__, stated, signature)
-
-
-# checking
+    stated = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight, "version": cls.version}
+    stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
+    return cls.__name__, stated | {"space": cls.search_space}, signature
 
 
 def _check_range(given: dict[str, Any]) -> dict[str, Any]:
@@ -278,15 +227,8 @@ class Registration(BaseModel):
     weight: float
     task_weight: float = 1.0
     version: int = 1
-    initial_stage: bool = False
+    has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
     space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
-
-
-def _registration(path: Path, stated: Mapping[str, Any]) -> Registration:
-    try:
-        return Registration.model_validate(stated)
-    except ValidationError as error:
-        raise RequestError(f"{path}: @register(..., {error.errors()[0]['loc'][0]}=): {_reason(error)}") from None
 
 
 def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter]:

@@ -58,8 +58,6 @@ class AB(Distiller):
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__(student, teacher, data)
-        if reason := self.inapplicable(student, teacher):
-            raise ValueError(reason)
         pairs = zip(student.preactivations[1:], teacher.preactivations[1:], strict=True)
         self.connectors = nn.ModuleList(nn.Identity() if s == t else regressor(s, t, relu=False) for s, t in pairs)
 

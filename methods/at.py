@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.types import Batch, Features, Shapes
+from bench.types import Batch, Features
 from methods._adapters import match
 from methods._maps import attention
 from methods.base import Distiller, register, same_stages
@@ -30,7 +30,4 @@ class AT(Distiller):
         pairs = zip(student.stages[1:], teacher.stages[1:], strict=True)
         return torch.stack([attention_distance(*match(s, t)) for s, t in pairs]).sum()
 
-    @classmethod
-    def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason if the stages do not pair up."""
-        return same_stages(student, teacher)
+    inapplicable = staticmethod(same_stages)

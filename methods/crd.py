@@ -190,7 +190,8 @@ class CRD(Distiller):
         positives, counts = (rows.repeat_interleave(each) for rows in (partners.positives, partners.counts))
         positive = (anchors * torch.stack([bank[positives] for bank in banks])).sum(dim=2)
         if self.objective == "infonce":
-            return infonce(positive, log_sum(anchors, banks, pieces))
+            # cross-entropy of the positive among the negatives
+            return (torch.logaddexp(positive, log_sum(anchors, banks, pieces)) - positive).mean(dim=1)
         if self.at_start:
             log_sums = torch.logaddexp(positive.detach(), log_sum_value(anchors, banks, pieces))
             of_all, terms = self.gather(log_sums.T).T, self.gather(counts + 1)  # Z is that of the whole batch
@@ -248,13 +249,8 @@ class Groups(nn.Module):
         sizes = labels.bincount()
         if int(sizes.max()) == len(labels):
             raise ValueError(f"all {len(labels)} training samples are of one class: there are no negatives")
-        buffers = {
-            "labels": labels,
-            "order": labels.argsort(stable=True),
-            "starts": sizes.cumsum(0) - sizes,
-            "sizes": sizes,
-        }
-        for name, value in buffers.items():
+        order, starts = labels.argsort(stable=True), sizes.cumsum(0) - sizes
+        for name, value in {"labels": labels, "order": order, "starts": starts, "sizes": sizes}.items():
             self.register_buffer(name, value, persistent=False)
 
     def cut(self, fraction: float) -> Tensor:
@@ -302,13 +298,3 @@ def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
     pools = candidates.sum(dim=1, keepdim=True)
     again = torch.randint(2**62, (len(keys), n), device=keys.device) % pools
     return shuffled.gather(1, torch.where(pools < n, again, torch.arange(n, device=keys.device)))
-
-
-def infonce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return the cross-entropy of the positive among the negatives, for each side: (S,), mean over B.
-
-    Args:
-        positive: (S, B), scores.
-        negatives: (S, B), log of the sum over the negatives' exp(score).
-    """
-    return (torch.logaddexp(positive, negatives) - positive).mean(dim=1)

@@ -45,24 +45,9 @@ class LocalCRD(CRD):
         dim: PositiveInt = 128,
         bank_momentum: NonNegativeFloat = 0.5,
     ) -> None:
-        """Build CRD and the convolution.
+        """Build CRD, whose parameters apply to the positions too, and the convolution of the student's `stage`.
 
-        Args:
-            student: shapes of the student's features.
-            teacher: shapes of the teacher's features.
-            data: the training set; its targets are not needed with the defaults.
-            stage: the student's stage, the stem being 0; negative numbers count from the end.
-            n_negatives: as in CRD.
-            negatives: as in CRD; any other sample by default, so that no labels are needed.
-            negatives_fraction: as in CRD.
-            positives: as in CRD.
-            objective: as in CRD, also for the positions.
-            temperature: as in CRD.
-            dim: as in CRD, also for the convolution's outputs.
-            bank_momentum: as in CRD.
-
-        Raises:
-            ValueError: the student does not have the stage, or CRD refuses the parameters.
+        The stem is stage 0; negative numbers count from the end. With the default `negatives`, no labels are needed.
         """
         if reason := self.inapplicable(student, teacher, stage):
             raise ValueError(f"stage={stage}: {reason}")

@@ -39,9 +39,7 @@ class FT(Distiller):
 
     def initial_stage(self) -> InitialStage:
         """Return the stage that trains the paraphraser on the teacher's maps."""
-        return InitialStage(
-            (self.paraphraser,), trains_student=False, loss=self.reconstruction_loss, lr=self.initial_lr
-        )
+        return InitialStage((self.paraphraser,), False, self.reconstruction_loss, self.initial_lr)
 
     def reconstruction_loss(self, student: Features | None, teacher: Features, batch: Batch) -> Tensor:
         """Return the paraphraser's squared error on the teacher's last stage: scalar, mean over all entries."""

@@ -42,6 +42,5 @@ class KD(Distiller):
         """Return a reason if the two networks do not predict the same number of classes."""
         if student.classes == teacher.classes:
             return None
-        return (
-            f"{student.network} has {student.classes} classes, {teacher.network} {teacher.classes}; KD needs the same"
-        )
+        counts = f"{student.network} has {student.classes} classes, {teacher.network} {teacher.classes}"
+        return f"{counts}; KD needs the same"

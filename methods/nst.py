@@ -10,7 +10,7 @@ Weight:  50, as in the CRD tables.
 import torch
 from torch import Tensor
 
-from bench.types import Batch, Features, Shapes
+from bench.types import Batch, Features
 from methods._adapters import match
 from methods._maps import gram, inverse_root
 from methods.base import Distiller, register, same_stages
@@ -64,7 +64,4 @@ class NST(Distiller):
         pairs = zip(student.stages[1:], teacher.stages[1:], strict=True)
         return torch.stack([channel_discrepancy(*match(s, t)) for s, t in pairs]).sum()
 
-    @classmethod
-    def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return a reason if the stages do not pair up."""
-        return same_stages(student, teacher)
+    inapplicable = staticmethod(same_stages)

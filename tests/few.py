@@ -17,7 +17,7 @@ def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits, draw t-SNE of few points, and save figures in one format only."""
     use_few_digits(patch)
     patch.setattr("bench.figures.KINDS", ("svg",))
-    patch.setattr("bench.figures.networks.MOST_POINTS", 20)
+    patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.store import Failure, Store
 from bench.suite import load
 from bench.tasks import task_of

@@ -106,7 +106,7 @@ def test_a_damaged_memory_of_a_suites_files_is_named(cli, tmp_path, results):
     (results / "table").mkdir(parents=True)
     (results / "table" / "sources.json").write_text(json.dumps({f"data {canonical(choice)}": {"name": "imagefolder"}}))
     code, _, err = cli("status", path, "--results", results)
-    assert (code, "what sources.json remembers of it cannot be read" in err) == (2, True)
+    assert (code, "its entry in sources.json is not valid" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_status_tells_the_rate_and_the_time_left_of_a_run_that_is_being_trained(
     store.claim(run.id)
     store.append_epoch(run.id, {"stage": "main", "epoch": 4, "loss": 1.0, "wall_s": 60.0})
     assert (
-        "seed 1: 4/9 (60.0 s an epoch, 5 min left)" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
+        "seed 1: 4/9 (60.0 s per epoch, 5 min left)" in cli("status", tmp_path / "table.yaml", "--results", results)[1]
     )
     store.release(run.id)
 
@@ -391,14 +391,14 @@ def test_status_tells_what_the_store_knows_where_no_scheduler_can_be_asked(cli, 
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = cli("status", write_suite(tmp_path), "--results", results)
     assert (code, out.count("waiting")) == (0, 3)
-    assert err.startswith("warning: there is no squeue here")
+    assert err.startswith("warning: squeue is not installed here")
 
 
 def test_slurm_without_a_cluster_is_one_message_and_nothing_is_written(cli, tmp_path, results, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = cli(write_suite(tmp_path), "--slurm", "--results", results)
     assert (code, out) == (2, "")
-    assert err == "--slurm: there is no sbatch here. Go to a login node of a cluster, or leave it out\n"
+    assert err == "--slurm: sbatch is not installed here. Use a login node of a cluster, or leave --slurm out\n"
     assert not results.exists()
 
 
@@ -678,7 +678,7 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
         "figures",
     }
     assert "│ KD " in first.stdout
-    assert "resnet14: no checkpoint is given, so it is trained here (seed 0)" in first.stderr
+    assert "resnet14: has no checkpoint, so it is trained here (seed 0)" in first.stderr
 
 
 def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(first):

@@ -15,7 +15,7 @@ from torch import nn
 from bench.data.named import DATASETS, NamedData
 from bench.models import NETWORKS, NetworkEntry
 from bench.models.base import Network
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.tasks import STUDENT_TASKS, TASKS, Metric, Task
 from bench.tasks.objectives import Classification, TopK
 from bench.types import Features

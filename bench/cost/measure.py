@@ -1,4 +1,4 @@
-"""The costs of a training step, measured on lanes side by side."""
+"""Measures the costs of a training step: time by phase, memory, parameters and FLOPs."""
 
 import logging
 import os
@@ -23,11 +23,11 @@ from bench.types import Batch
 
 logger = logging.getLogger(__name__)
 
-WARM_UP = 2  # steps before the first that counts
+WARM_UP = 2  # steps before the first measured one
 
 
 class Stopwatch:
-    """Milliseconds by phase; a GPU is synchronised at the end of each phase."""
+    """Measures phases in milliseconds; a GPU is synchronised at the end of each phase."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -45,7 +45,7 @@ class Stopwatch:
         self.last = now
 
     def read(self) -> dict[str, float]:
-        """Return each phase's median after the warm-up, under the name `<phase>_ms`."""
+        """Return the median of each phase after the warm-up, as `<phase>_ms`."""
         return {f"{phase}_ms": median(times[WARM_UP:]) for phase, times in self.times.items()}
 
     def _now(self) -> float:
@@ -57,9 +57,9 @@ class Stopwatch:
 def measure(
     lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
 ) -> list[dict[str, Any] | None]:
-    """Return each lane's fields of `Cost`, from steps that the lanes take in turn; None for a lane that fails.
+    """Return the fields of `Cost` of each lane, from steps that the lanes take in turn; None for a lane that fails.
 
-    The lanes are at their start, of one seed and schedule; `steps` follow the warm-up.
+    The lanes have not started and share seed and schedule; the warm-up is not part of `steps`.
     """
     if not lanes:
         return []
@@ -74,7 +74,7 @@ def measure(
         features = teacher_features(teachers, lanes, batch.teacher_images)
         if features:
             shared.mark("teacher")
-        first = number % len(lanes)  # who comes first after the teacher finds cold caches
+        first = number % len(lanes)  # the first lane after the teacher has cold caches
         for lane, watch in timed[first:] + timed[:first]:
             if lane.failure is None:
                 watch.start()
@@ -94,22 +94,22 @@ def measure(
 
 
 def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
-    """Return the fields of `Cost` that are a lane's own."""
+    """Return the fields of `Cost` that differ between lanes."""
     phases = watch.read()
     with FlopCounterMode(display=False) as counter:
         step()
-    own = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
+    extra = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
     return {
         **phases,
         "step_ms": sum(phases.values()),
         "peak_mb": peak_bytes(step, lane.device) / 1e6,
-        "extra_parameters": sum(parameter.numel() for parameter in own if parameter.requires_grad),
+        "extra_parameters": sum(parameter.numel() for parameter in extra if parameter.requires_grad),
         "step_gflop": counter.get_total_flops() / 1e9,
     }
 
 
 def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
-    """Yield n batches of as many epochs as they take, and mark the loading of each."""
+    """Yield n batches, from as many epochs as necessary, and mark the loading of each."""
     endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, batch_size))
     for batch in islice(endless, n):
         watch.mark("data")
@@ -117,17 +117,17 @@ def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: 
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """Return the most memory that a step holds at a time beyond what it began with."""
+    """Return the peak memory of a step in bytes, without what was allocated before it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's log; read when it is first used
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when the profiler is first used
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     held = peak = 0
-    assert profiler.profiler is not None  # it has run
+    assert profiler.profiler is not None  # set once the profiler has run
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()

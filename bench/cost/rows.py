@@ -1,6 +1,6 @@
-"""From a suite's rows to what they cost.
+"""Measures the costs of the rows of a suite, and writes cost.csv.
 
-The lanes are those that the suite trains, on its data; the teachers' weights are random, on which no cost depends.
+The lanes are those that the suite trains, on its data. The teachers have random weights, which do not affect costs.
 """
 
 import logging
@@ -34,23 +34,23 @@ TEACHER_SEED = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """What one row's step costs; times are medians in milliseconds.
+    """The costs of a training step of one row; times are medians in milliseconds.
 
     Attributes:
-        pair: as in the tables.
-        label: the row.
-        stage: main, or initial for what AB, FSP and FT train first.
-        data_ms: loading, augmenting and normalising a batch; paid once for all rows of a pair.
-        teacher_ms: the teacher's forward pass; paid once for all rows of a pair. None where no row has a teacher.
+        pair: the pair, as in the tables.
+        label: the label of the row.
+        stage: main, or initial for the stage with which AB, FSP and FT begin.
+        data_ms: loading, augmenting and normalising a batch; shared by all rows of a pair.
+        teacher_ms: the teacher's forward pass; shared by all rows of a pair. None if no row has a teacher.
         student_ms: the student's forward pass.
         term_ms: cross-entropy and the method's term, forward.
         backward_ms: the backward pass through both.
         optimizer_ms: the optimizer's step, the method's own state and the meter.
         step_ms: the last four together.
-        own_percent: what the step takes beyond the undistilled student's, in percent of the latter; all of it, where
-            the student has no part in the stage. None where the undistilled student could not be measured.
-        peak_mb: most memory that the step holds beyond what it began with, in 10^6 bytes.
-        extra_parameters: the method's own trained parameters.
+        own_percent: time in addition to the undistilled student's step, in percent of that step; the whole time if the
+            stage does not train the student. None if the undistilled student could not be measured.
+        peak_mb: peak memory of the step, without what was allocated before it, in 10^6 bytes.
+        extra_parameters: number of trained parameters of the method.
         step_gflop: multiplications and additions of products and convolutions in the step, in 10^9.
     """
 
@@ -71,19 +71,19 @@ class Cost:
 
     @property
     def name(self) -> str:
-        """Return the row's label and, unless it is the main one, its stage."""
+        """Return the label of the row, followed by the stage if it is not the main one."""
         return _name(self.label, self.stage)
 
 
 @dataclass(frozen=True)
 class PairCosts:
-    """What one pair's rows cost, and why the others are not among them.
+    """The costs of the rows of one pair, and why some rows have none.
 
     Attributes:
-        pair: as in the tables.
-        rows: those that were measured, in the table's order.
-        inapplicable: reasons by label, of rows whose methods cannot serve the pair.
-        failed: reasons by name, of rows that raised.
+        pair: the pair, as in the tables.
+        rows: the measured rows, in the order of the table.
+        inapplicable: reasons by label, of rows whose method cannot be applied to the pair.
+        failed: reasons by name, of rows that raised an error.
     """
 
     pair: str
@@ -95,7 +95,7 @@ class PairCosts:
 def costs(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], data: Path, device: torch.device, steps: int
 ) -> Iterator[PairCosts]:
-    """Yield the costs of some cells' first seeds and of the undistilled students, pair by pair.
+    """Yield the costs of the first seeds of cells and of the undistilled students, pair by pair.
 
     All networks and methods are checked before anything is measured.
 
@@ -106,7 +106,7 @@ def costs(
     pairs = [_to_measure(plan, pair, cells) for pair in dict.fromkeys(cell.pair for cell in cells)]
     runs = [cell.runs[0] for chosen in pairs for cell in chosen]
     if not runs:
-        raise RequestError("cost: none of these rows trains a student: teachers and initial weights cost no step")
+        raise RequestError("cost: none of these rows trains a student: teachers and initial weights take no step")
     most = most_processes(runs)
     if most > 1:
         raise RequestError(
@@ -121,15 +121,15 @@ def costs(
 
 
 def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
-    """Return those of some cells that train a student of a pair, and the undistilled student, in the plan's order.
+    """Return the cells that train a student of a pair, and that of the undistilled student, in the plan's order.
 
-    The cells of an evaluation stand for the training of the network that is judged, which is measured once.
+    A cell of an evaluation is replaced by the training of the evaluated network, which is measured once.
     """
     by_run: dict[str, Cell] = {}
     for cell in plan.cells:
         if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE):
             runs = tuple(plan.trained(run) for run in cell.runs)
-            if not task_of(runs[0]).is_evaluation:  # else it judges initial weights, which nothing has trained
+            if not task_of(runs[0]).is_evaluation:  # else it evaluates initial weights, which need no training
                 by_run.setdefault(runs[0].id, replace(cell, runs=runs))
     return list(by_run.values())
 
@@ -137,41 +137,41 @@ def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
 def of_pair(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], train: Split, device: torch.device, steps: int
 ) -> PairCosts:
-    """Return the costs of one pair's cells, which do not include its teacher's, on the given training images."""
+    """Return the costs of the cells of one pair, without that of its teacher, on the given training images."""
     reasons = unserved(plan, (cell.runs[0] for cell in cells), methods)
     training = training_data(cells, plan, train, device)
     teachers = stand_ins(cells, plan, training)
-    answer = PairCosts(cells[0].pair)
+    pair_costs = PairCosts(cells[0].pair)
     built: list[tuple[Cell, Lane]] = []  # a cell whose method has an initial stage has two lanes
     for cell in cells:
         if cell.runs[0].id in reasons:
-            answer.inapplicable[cell.label] = reasons[cell.runs[0].id]
+            pair_costs.inapplicable[cell.label] = reasons[cell.runs[0].id]
             continue
         for run in stages(cell):
             try:
                 built.append((cell, build_lane(run, teachers, training.info, methods, device)))
-            except Exception as error:  # a method's mistake costs its own row, not the others
+            except Exception as error:  # an error in a method affects only its own row
                 failure = failure_of(error, "while it was built")
                 logger.debug("%s", failure.details)
-                answer.failed[cell.label] = failure.reason
+                pair_costs.failed[cell.label] = failure.reason
     measured = measure([lane for _, lane in built], teachers, training, steps)
     rows = list(zip(built, measured, strict=True))
     plain_ms = next((numbers["step_ms"] for (cell, _), numbers in rows if cell.method == NONE and numbers), None)
     for (cell, lane), numbers in rows:
         if numbers is None:
             assert lane.failure is not None
-            answer.failed[_name(cell.label, lane.stage)] = lane.failure.reason
+            pair_costs.failed[_name(cell.label, lane.stage)] = lane.failure.reason
             continue
         own_percent = None
         if plain_ms is not None:
             own_ms = numbers["step_ms"] - (plain_ms if lane.learner.trains_network else 0.0)
             own_percent = 100 * own_ms / plain_ms
-        answer.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent))
-    return answer
+        pair_costs.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent))
+    return pair_costs
 
 
 def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
-    """Return a pair's training set, with the view that its teacher has of it."""
+    """Return the training set of a pair, with the view that its teacher sees."""
     run = cells[0].runs[0]
     if task_of(run).objective is None:
         train = Split(train.images, None)  # such students see no labels
@@ -180,7 +180,7 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
 
 
 def stages(cell: Cell) -> Iterator[RunSpec]:
-    """Yield a cell's first run as it begins in its main stage and, if it has one, in its initial stage."""
+    """Yield the first run of a cell at the start of its main stage and, if it has one, of its initial stage."""
     run = cell.runs[0]
     yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 0}))
     if run.training.initial_epochs:
@@ -188,13 +188,13 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
 
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
-    """Return a stand-in for each teacher that some cells listen to, by run id."""
+    """Return a stand-in for each teacher of some cells, by run id."""
     names = dict.fromkeys(name for cell in cells for name in cell.runs[0].teachers)
     return {name: stand_in(plan.runs[name].student, training) for name in names}
 
 
 def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
-    """Return a teacher with random weights whose norms know one batch's statistics, so that its maps stay finite."""
+    """Return a teacher with random weights and the batch norm statistics of one batch, so that its maps are finite."""
     data, device = training.teacher_spec, training.device
     teacher = placed(build_network(network, data, TEACHER_SEED), device).train()
     for module in teacher.modules():

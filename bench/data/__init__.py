@@ -1,4 +1,4 @@
-"""Which data sets there are, and how a suite's choice becomes a `DataSpec`. Imports no torch."""
+"""What a suite file can say of its data, and the `DataSpec` that it means. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +13,14 @@ from bench.types import RequestError, suggest
 
 MIN_SIZE = 32  # pixels: height and width that every network takes
 IMAGEFOLDER = "imagefolder"
-IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...) and DIR/test/ or DIR/val/ alike; any image size"
-# large images, cut and scaled by the processes that read them
+IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/ or DIR/val/; any image size"
+# large images, cropped and scaled by the processes that read them
 CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
-# Mean and deviation of L, and of a and b: centre and half-range of what sRGB colours can have, with which the
-# paper's authors normalise in their code of Contrastive Multiview Coding.
+# Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in
+# their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
-    "chrominance": (
-        ((98.233 - 86.183) / 2, (94.478 - 107.857) / 2),
-        ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2),
-    ),
+    "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
 }
 
 
@@ -52,7 +49,7 @@ class DataChoice(Strict):
     """Channel standard deviations of an image folder; a view has its own."""
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the choice, judged without looking at any file."""
+        """Return the problems of the choice that can be seen without reading a file."""
         if self.name == IMAGEFOLDER:
             problems = self._problems_of_folder()
         elif self.name in DATASETS:
@@ -103,27 +100,27 @@ class DataChoice(Strict):
 
 
 def views_of(name: str) -> tuple[View, ...]:
-    """Return what a network can be shown of a data set's images, beside the images as they are."""
+    """Return the views of a data set's images that a network can be given, besides the images themselves."""
     return COLOUR_VIEWS if name == IMAGEFOLDER else DATASETS[name].views
 
 
 def unlabelled(name: str, wanted: Labels) -> str | None:
-    """Return why a data set's labels are not of the wanted kind, and which data sets' are; None where they are."""
+    """Return why a data set's labels are not of the wanted kind, and which data sets have it; None if they are."""
     labels: Labels = "image" if name == IMAGEFOLDER else DATASETS[name].labels
     if labels == wanted:
         return None
     known = [one for one in DATASETS if DATASETS[one].labels == wanted]
     if wanted == "image":
         known.append(IMAGEFOLDER)
-    what = "no labels" if labels == "none" else f"a label of each {labels}"
-    return f"{name} has {what}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
+    kind = "no labels" if labels == "none" else f"a label of each {labels}"
+    return f"{name} has {kind}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 
 
 def resolve(choice: DataChoice) -> DataSpec:
     """Return the specification of a choice without problems; an image folder's listing is read.
 
     Raises:
-        RequestError: an image folder lacks what it needs, or has fewer images a class than asked for.
+        RequestError: an image folder is incomplete, or has fewer images per class than requested.
     """
     if choice.name == IMAGEFOLDER:
         return _resolve_folder(choice)
@@ -140,13 +137,7 @@ def resolve(choice: DataChoice) -> DataSpec:
 
 
 def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """Return the view and what depends on it.
-
-    Args:
-        choice: what the suite says.
-        mean: of the images as they are.
-        std: likewise.
-    """
+    """Return the view and the fields that depend on it; `mean` and `std` are those of images without a view."""
     if choice.view == "depth":
         depth = DATASETS[choice.name].depth
         assert depth is not None  # see `problems`
@@ -157,11 +148,9 @@ def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
-    """Return what is kept of the training set, nothing said where that is all of it: one choice has one identity.
+    """Return the kept part of the training set, None for all of it: equal choices have equal identities.
 
-    Args:
-        choice: what the suite says.
-        everything: the images of each class, where all classes have as many.
+    `everything` is the number of images per class, if equal in all classes.
     """
     per_class = None if choice.train_per_class == everything else choice.train_per_class
     fraction = None if choice.train_fraction == 1 else choice.train_fraction
@@ -174,10 +163,9 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
     folder = Path(choice.path).expanduser().resolve()
     listing = list_folder(folder)
     train = listing["train"]
-    sizes = {len(files) for files in train.values()}
-    fewest = min(sizes)
-    if (choice.train_per_class or 0) > fewest:
-        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {fewest} in some class")
+    counts = {len(files) for files in train.values()}
+    if (choice.train_per_class or 0) > min(counts):
+        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {min(counts)} in some class")
     size = (choice.resize, choice.resize) if choice.resize else size_of(next(iter(train.values()))[0])
     if min(size) < MIN_SIZE:
         raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
@@ -187,7 +175,7 @@ def _resolve_folder(choice: DataChoice) -> DataSpec:
         size=size,
         augment=choice.augment,
         **_seen(choice, choice.mean or (), choice.std or ()),
-        **_subset(choice, fewest if len(sizes) == 1 else None),
+        **_subset(choice, min(counts) if len(counts) == 1 else None),
         fingerprint=fingerprint(listing),
         path=folder,
     )

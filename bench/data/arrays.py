@@ -27,11 +27,6 @@ def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return maps (n, h, w) of any type as (n, H, W), each pixel the one nearest to its centre."""
-    rows = _nearest_places(maps.shape[-2], size[0])
-    columns = _nearest_places(maps.shape[-1], size[1])
+    old_sizes = maps.shape[-2:]
+    rows, columns = (((torch.arange(n) + 0.5) * old / n).floor().long() for old, n in zip(old_sizes, size, strict=True))
     return maps[:, rows[:, None], columns]
-
-
-def _nearest_places(old: int, new: int) -> Tensor:
-    """Return which of `old` pixels in a line is nearest to the centre of each of `new` ones: (new,) int64."""
-    return ((torch.arange(new) + 0.5) * old / new).floor().long()

@@ -1,7 +1,7 @@
-"""From images to batches: the order, the augmentation and what each network sees, in batch on the device.
+"""Makes batches from images: their order, augmentation and views, computed on the device.
 
-Everything random is drawn for a whole epoch from (seed, data, stage, epoch), one row per position in the order, so that
-a batch is the same for every cohort, device and number of workers.
+All random choices of an epoch are drawn from (seed, data, stage, epoch), one row per position in the order, so that a
+batch is the same for every cohort, device and number of workers.
 """
 
 import itertools
@@ -25,10 +25,10 @@ class Draws:
     """An epoch's random choices, one row per position in its order.
 
     Attributes:
-        order: (n,) int64, which sample comes when.
+        order: (n,) int64, the samples in their order.
         offsets: (n, 2) int64 in [0, 2 * PADDING], top and left edge of the crop in the padded image.
         flips: (n,) bool, whether the crop is mirrored.
-        seeds: (n,) int64, of the part that is cut from an image as it is read.
+        seeds: (n,) int64, for the part that is cut from an image when it is read.
     """
 
     order: Tensor
@@ -42,12 +42,12 @@ class TrainingData:
     """A cohort's training set.
 
     Attributes:
-        spec: what it is.
+        spec: of the student's data.
         split: images and labels.
-        device: where batches live.
-        teacher_spec: what the teacher was trained on, which says what it sees of the same crops.
-        processes: how many share each batch.
-        process: which of them this is, from 0; it loads its own share only.
+        device: of the batches.
+        teacher_spec: of the teacher's data, which defines its view of the same crops.
+        processes: number of processes that share each batch.
+        process: this process's number, from 0; it loads only its own share.
     """
 
     spec: DataSpec
@@ -59,7 +59,7 @@ class TrainingData:
 
     @property
     def info(self) -> DataInfo:
-        """Return what methods are told of the training set, with labels of their own: the split's serve all lanes."""
+        """Return the training set as methods receive it, with a copy of the labels, which all lanes share."""
         targets = self.split.targets
         own = targets.clone() if targets is not None and targets.ndim == 1 else None
         return DataInfo(len(self.split), self.spec.classes, own)
@@ -69,10 +69,10 @@ class TrainingData:
 
         Args:
             seed: the cohort's.
-            stage: 0 for the initial stage, 1 for the main one: each has orders of its own.
+            stage: 0 for the initial stage, 1 for the main one: each has its own orders.
             epoch: counts from 1.
-            batch_size: images a batch, of all processes together.
-            first: the batch to begin with, from 0, when an epoch goes on.
+            batch_size: images per batch, of all processes together.
+            first: the batch to begin with, from 0, when an epoch is resumed.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
@@ -82,7 +82,7 @@ class TrainingData:
         same_view = _view_of(self.spec) == _view_of(self.teacher_spec)
 
         def own(drawn: Tensor) -> tuple[Tensor, ...]:
-            # sizes are a batch's shares, process after process, then the next batch's
+            # `sizes` lists each batch's shares, process by process
             return drawn.split(sizes)[self.process :: self.processes][first:]
 
         def on_device(drawn: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +104,6 @@ class TrainingData:
 
 
 def _view_of(spec: DataSpec) -> tuple[object, ...]:
-    """Return what decides how a network sees stored images."""
     return spec.view, spec.mean, spec.std
 
 
@@ -133,20 +132,15 @@ def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
 
 
 def shares(size: int, processes: int) -> list[int]:
-    """Return how many of a batch's samples each process takes, one after the other: equally many, or one less."""
+    """Return how many of a batch's samples each process takes; the numbers differ by at most one."""
     bounds = [size * process // processes for process in range(processes + 1)]
     return [end - start for start, end in itertools.pairwise(bounds)]
 
 
 def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, outside: int = 0) -> Tensor:
-    """Return images, or maps of labels (B, 1, H, W), as an augmentation has them after they were read.
+    """Return augmented images, or maps of labels (B, 1, H, W); the other arguments are those of `crop`.
 
-    Args:
-        images: (B, C, H, W).
-        augment: `resized_crop_flip` has been cut as it was read.
-        offsets: as `crop` takes them.
-        flips: (B,) bool.
-        outside: as `crop` takes it.
+    For `resized_crop_flip` images have been cropped when they were read.
     """
     if augment == "none":
         return images
@@ -156,7 +150,7 @@ def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, 
 
 
 def crop(images: Tensor, offsets: Tensor, flips: Tensor | None, outside: int = 0) -> Tensor:
-    """Return each image padded, cropped to its size at its own offset and mirrored if its flip says so.
+    """Return each image padded, cropped to its size at its own offset and mirrored if its flip is set.
 
     Args:
         images: (B, C, H, W) integers.

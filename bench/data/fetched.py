@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads or fetches: from their published files below the data root, or downloaded there."""
+"""Reads torchvision's data sets from their published files in the data root, or downloads them there."""
 
 import gzip
 import logging
@@ -22,7 +22,7 @@ from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 20.0  # of a download: a firewall that drops packets must not hold a request for minutes
+TIMEOUT_S = 20.0  # of a download: a firewall that drops packets must not block it for minutes
 KINDS: dict[str, type[Any]] = {
     "mnist": datasets.MNIST,
     "fashion_mnist": datasets.FashionMNIST,
@@ -35,16 +35,16 @@ STL10_SHAPE = (3, 96, 96)  # of an image in STL-10's files, columns before rows
 
 
 def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Arrays:
-    """Return one of torchvision's data sets from `root`, downloaded there first if it can be.
+    """Return one of torchvision's data sets from `root`; download it if it is missing.
 
     Raises:
-        RequestError: it is not there and cannot be downloaded.
+        RequestError: it is missing and cannot be downloaded.
     """
     name = spec.name
     folder = root / str(DATASETS[name].folder)
     try:
         return _read(name, root, folder)
-    except Exception as error:  # of a damaged file, torchvision and gzip raise whatever they like
+    except Exception as error:  # torchvision and gzip raise many kinds for a damaged file
         logger.info("%s is not in %s, or is damaged: downloading it", name, root)
         logger.debug("%r", error)
     try:
@@ -52,7 +52,7 @@ def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Ar
         return _read(name, root, folder)
     except Exception as error:
         raise RequestError(
-            f"data {name!r}: looked for {_wanted(name, folder)} and did not find them all, or found them damaged, and "
+            f"data {name!r}: looked for {_wanted(name, folder)} and some are missing or damaged; "
             f"they cannot be downloaded ({' '.join(str(error).split())}). "
             "Put the published files there, or name another folder with --data DIR"
         ) from error
@@ -62,7 +62,7 @@ def _read(name: str, root: Path, folder: Path) -> Arrays:
     kind = KINDS[name]
     if kind is datasets.STL10:
         return _read_stl10(name, folder)
-    for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files that were put there by hand
+    for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files, put there by hand
         plain = packed.with_suffix("")
         if not plain.exists() or not plain.stat().st_size:  # an empty .gz unpacks without complaint
             _unpack(packed, plain)
@@ -79,9 +79,9 @@ def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | No
 
 
 def _read_stl10(name: str, folder: Path) -> Arrays:
-    """Return STL-10's splits, images left in their files until they are looked at.
+    """Return STL-10's splits, with images mapped from their files.
 
-    torchvision's own class would read three gigabytes to compare their sums, then all of them again.
+    torchvision's own class would read three gigabytes twice, first for their checksums.
 
     Raises:
         OSError: a file is missing.
@@ -89,7 +89,7 @@ def _read_stl10(name: str, folder: Path) -> Arrays:
     """
 
     def split(images_file: str, labels_file: str | None) -> tuple[Tensor, Tensor | None]:
-        # mode "c": torch wants memory that could be written; nothing is, and the file would stay as it is
+        # mode "c": torch requires writable memory; nothing is written, and the file would not change
         pixels = np.memmap(folder / images_file, np.uint8, mode="c")
         images = torch.from_numpy(pixels.reshape(-1, *STL10_SHAPE)).transpose(2, 3)
         if labels_file is None:
@@ -104,7 +104,7 @@ def _read_stl10(name: str, folder: Path) -> Arrays:
 
 
 def _unpack(packed: Path, plain: Path) -> None:
-    """Unpack a file so that it appears whole or not at all, whoever else does so."""
+    """Unpack a file atomically, even if other processes do so too."""
     temporary = plain.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         with gzip.open(packed) as source, temporary.open("wb") as target:
@@ -115,7 +115,7 @@ def _unpack(packed: Path, plain: Path) -> None:
 
 
 def _download(kind: type[Any], root: Path, folder: Path, timeout_s: float) -> None:
-    """Download a data set beside its place, then move it there: a download cut short leaves nothing that is read."""
+    """Download a data set to a temporary folder, then move it: an interrupted download leaves nothing that is read."""
     made = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
@@ -124,28 +124,25 @@ def _download(kind: type[Any], root: Path, folder: Path, timeout_s: float) -> No
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as place:
             archive = root / getattr(kind, "filename", "")
             if archive.is_file():
-                shutil.copy(archive, place)  # put there by hand: torchvision takes it if it is the published one
+                shutil.copy(archive, place)  # put there by hand: torchvision uses it if it is the published one
             kind(place, download=True)
-            come = Path(place, folder.name)
-            files = [file for file in come.rglob("*") if file.is_file()]  # all, before any is moved
+            downloaded = Path(place, folder.name)
+            files = [file for file in downloaded.rglob("*") if file.is_file()]  # all, before any is moved
             for file in files:
-                target = folder / file.relative_to(come)
+                target = folder / file.relative_to(downloaded)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
     finally:
         socket.setdefaulttimeout(timeout)
         if made:
             with suppress(OSError):
-                root.rmdir()  # empty, since nothing has come
+                root.rmdir()  # fails unless it is empty
 
 
 def _wanted(name: str, folder: Path) -> str:
-    """Return the files that are read, as text."""
     kind = KINDS[name]
     if kind is datasets.STL10:
-        train, test = _stl10_files(name)
-        files = [file for file in (*train, *test) if file is not None]
-        return f"{', '.join(files)} in {folder}"
+        return f"{', '.join(file for files in _stl10_files(name) for file in files if file)} in {folder}"
     if hasattr(kind, "resources"):
         files = [packed.removesuffix(".gz") for packed, _ in kind.resources]
         return f"{', '.join(files)} (or each as .gz) in {folder / 'raw'}"
@@ -156,6 +153,4 @@ def _wanted(name: str, folder: Path) -> str:
 def _uint8(images: Tensor | np.ndarray) -> Tensor:
     """Return (n, C, H, W) of MNIST's (n, H, W) tensor or CIFAR's (n, H, W, C) array."""
     tensor = torch.as_tensor(images)
-    if tensor.ndim == 3:
-        return tensor[:, None]
-    return tensor.permute(0, 3, 1, 2).contiguous()
+    return tensor[:, None] if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""Folders of images: which files they hold, by names alone, so that a million take seconds. Imports no torch."""
+"""Lists the files of image folders by name only, so that a million take seconds. Imports no torch."""
 
 import hashlib
 import os
@@ -17,16 +17,14 @@ Listing = dict[str, dict[str, list[str]]]  # files by split ("train", "test") an
 def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS) -> Listing:
     """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
 
-    Args:
-        folder: holds `train/` and the test split.
-        test: names of the test split's folder; the first that exists is read.
+    The test split is read from the first folder in `test` that exists.
 
     Raises:
-        RequestError: a folder is missing, empty or not readable, or the test split has a class of its own.
+        RequestError: a folder is missing, empty or not readable, or a class is only in the test split.
     """
     listing = {"train": _list_split(folder, ("train",)), "test": _list_split(folder, test)}
     if unknown := sorted(listing["test"].keys() - listing["train"].keys()):
-        raise RequestError(f"{folder}: the test split has classes that the training split lacks: {', '.join(unknown)}")
+        raise RequestError(f"{folder}: classes of the test split are not in the training split: {', '.join(unknown)}")
     return listing
 
 
@@ -40,15 +38,15 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
         for entry in sorted(os.scandir(root), key=lambda e: e.name):
             if entry.is_dir():
                 names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
-                # text, since a Path each costs minutes in millions
+                # text, since a Path each would take minutes for millions
                 listing[entry.name] = [f"{entry.path}/{name}" for name in names]
     except OSError as error:
         raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if len(listing) < 2 or not all(listing.values()):
         empty = [name for name, files in listing.items() if not files]
-        what = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
+        fault = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
         raise RequestError(
-            f"{root}: found {what}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
+            f"{root}: found {fault}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
         )
     return listing
 
@@ -82,12 +80,7 @@ def list_tiny_imagenet(spec: DataSpec, root: Path) -> Listing:
 
 
 def absent(name: str, reason: str) -> RequestError:
-    """Return the error for a data set that is not there as it was published, and that cannot be fetched.
-
-    Args:
-        name: the data set's.
-        reason: where it was looked for, and what was wrong.
-    """
+    """Return the error for a data set that is missing or not as published, and cannot be downloaded."""
     return RequestError(
         f"data {name!r}: {reason}. It cannot be downloaded from here: put the published files there, "
         "or name another folder with --data DIR"
@@ -102,11 +95,6 @@ def _lines(file: Path) -> list[str]:
 
 
 def _images_in(folder: Path) -> list[str]:
-    """Return the paths of a folder's images, in alphabetical order.
-
-    Raises:
-        RequestError: it is missing, not readable, or holds none.
-    """
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS))
     except OSError as error:
@@ -117,7 +105,7 @@ def _images_in(folder: Path) -> list[str]:
 
 
 def fingerprint(listing: Listing) -> str:
-    """Return a hash of every image's split, class, name and size in bytes, wherever the folder lies."""
+    """Return a hash of every image's split, class, name and size in bytes, independent of the folder's path."""
     digest = hashlib.sha256()
     try:
         for split, classes in listing.items():
@@ -137,5 +125,5 @@ def size_of(file: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             return image.height, image.width
-    except Exception as error:  # a decoder raises whatever it likes
+    except Exception as error:  # decoders raise many kinds
         raise RequestError(f"{file}: cannot be read as an image: {error}") from error

@@ -20,14 +20,14 @@ MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for 
 
 
 class FileImages:
-    """Images that worker processes read from files batch by batch, in the order asked for, whatever their number.
+    """Images that any number of worker processes read from files batch by batch, in the requested order.
 
     Args:
-        files: one an image.
-        size: (H, W) of the images as they are read.
-        device: where batches live.
-        workers: processes.
-        cut: whether a part of each image is read, instead of all of it.
+        files: one per image.
+        size: (H, W) of the images after reading.
+        device: of the batches.
+        workers: number of processes.
+        cut: whether only a part of each image is read.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ def _collate(images: list[Tensor | RequestError]) -> Tensor | RequestError:
 
 
 def _forkserver() -> BaseContext:
-    """Return how workers start: as forks of a server that has torch loaded, so that each takes no time to start.
+    """Return the context in which workers start quickly, as forks of a server that has loaded torch.
 
     A fork of this process would copy its threads' locks.
     """
@@ -93,7 +93,7 @@ def _forkserver() -> BaseContext:
 
 
 def _end_with_parent(worker: int) -> None:
-    """Let a worker end when the process that reads from it is killed: torch watches the server, which outlives it."""
+    """End a worker when the process that reads from it is killed: torch watches the server, which outlives it."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # only a worker calls this
 
@@ -105,10 +105,10 @@ def _end_with_parent(worker: int) -> None:
 
 
 def read_image(file: str, size: tuple[int, int]) -> Tensor:
-    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) where it differs.
+    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs.
 
     Raises:
-        RequestError: the file is no image, or a broken one.
+        RequestError: the file is not a readable image.
     """
     image = _opened(file)
     height, width = size
@@ -125,13 +125,13 @@ def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
 
     Args:
-        file: the image's.
-        seed: of the part's place, area and ratio, drawn as torchvision's RandomResizedCrop does; None for the middle:
-            the image is scaled until its shorter side is 256 where `size` is 224, and its middle is cut out.
+        file: the image's path.
+        seed: of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None for the middle:
+            the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
         size: (H, W).
 
     Raises:
-        RequestError: the file is no image, or a broken one.
+        RequestError: the file is not a readable image.
     """
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms import functional as tv
@@ -140,7 +140,7 @@ def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     if seed is None:
         resized = tv.resize(image, [round(min(size) / MIDDLE)])
         return _stored(tv.center_crop(resized, list(size)))
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator that all share
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
         torch.default_generator.manual_seed(seed)
         place = RandomResizedCrop.get_params(image, list(CUT_SCALE), list(CUT_RATIO))
     return _stored(tv.resized_crop(image, *place, list(size)))
@@ -150,7 +150,7 @@ def _opened(file: str) -> Image.Image:
     try:
         with Image.open(file) as opened:
             return opened.convert("RGB")
-    except Exception as error:  # a decoder raises whatever it likes
+    except Exception as error:  # decoders raise many kinds
         raise RequestError(f"{file}: cannot be read as an image: {error}") from error
 
 

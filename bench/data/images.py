@@ -1,7 +1,7 @@
-"""Images by position: in the device's memory where they fit, scaled or decoded batch by batch where they do not.
+"""Loads data sets: images in the device's memory if they fit, scaled or decoded batch by batch if not.
 
-Stored images are (n, 3, H, W) uint8. Where depth comes with them they are (n, 4, H, W) int16: red, green and blue from
-0 to 255, then depth in millimetres (stereo_motorcycle: disparity in hundredths of a pixel).
+Stored images are (n, 3, H, W) uint8. With depth they are (n, 4, H, W) int16: red, green and blue from 0 to 255, then
+depth in millimetres (stereo_motorcycle: disparity in hundredths of a pixel).
 """
 
 import logging
@@ -26,7 +26,7 @@ from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
-RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in memory
+MAX_RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in memory
 CHUNK = 256  # images that are scaled at a time
 
 
@@ -39,9 +39,9 @@ class Images(Protocol):
         """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
 
         Args:
-            positions: which images.
-            seeds: of the part that is cut from each image where images are cut as they are read, as `positions` in
-                number and sizes; without them it is the middle. Of no effect on other images.
+            positions: of the images.
+            seeds: for the part that is cut from each image, in the shapes of `positions`; without them it is the
+                middle. They have no effect on images that are read whole.
         """
 
 
@@ -51,8 +51,8 @@ class Split:
 
     Attributes:
         images: by position.
-        targets: on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` where a pixel has
-            none, or None without labels.
+        targets: on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel
+            without a class, or None without labels.
     """
 
     images: Images
@@ -63,7 +63,7 @@ class Split:
 
 
 class ResidentImages:
-    """Images that lie in the device's memory, as they are stored."""
+    """Images in the device's memory, as they are stored."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.images = images.to(device)
@@ -79,13 +79,13 @@ class ResidentImages:
 
 
 class ScaledImages:
-    """Images of an array, which may be a file's, that are scaled batch by batch, grey ones repeated to three channels.
+    """Images of an array, possibly mapped from a file, that are scaled batch by batch and have at least three channels.
 
     Args:
-        images: (n, C, h, w) on the CPU.
-        chosen: (m,) positions in the array of the images that there are.
+        images: (n, C, h, w) on the CPU; a grey channel is repeated.
+        chosen: (m,) positions in the array of this object's images.
         size: (H, W).
-        device: where batches live.
+        device: of the batches.
     """
 
     def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
@@ -103,20 +103,20 @@ class ScaledImages:
 
 
 def load(
-    spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int = RESIDENT_BYTES
+    spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int = MAX_RESIDENT_BYTES
 ) -> tuple[Split, Split]:
-    """Return the training split, cut as the specification says, and the test split.
+    """Return the training split, reduced as specified, and the test split.
 
     Args:
-        spec: what to load.
-        root: where the published files lie or are downloaded to.
-        device: where images and batches live.
+        spec: of the data.
+        root: the folder of the published files, to which they are downloaded.
+        device: of images and batches.
         workers: processes that decode images which do not fit into memory.
         resident_bytes: a split whose images take more is not kept in memory.
 
     Raises:
-        RequestError: the data is not there and cannot be downloaded, or a package that reads it is not installed. The
-            message names the file and the place, or the package.
+        RequestError: the data is missing and cannot be downloaded, or a package that reads it is not installed. The
+            message names the file and its place, or the package.
     """
     if _is_listed(spec):
         return _load_files(spec, root, device, workers, resident_bytes)
@@ -131,13 +131,9 @@ def load(
 
 
 def fetch(spec: DataSpec, root: Path) -> None:
-    """Download what is missing and can be downloaded, and check that the rest is there; the arguments are `load`'s.
-
-    Raises:
-        RequestError: as `load`.
-    """
+    """Download missing data if possible, and check that the rest exists; raises as `load`."""
     if _is_listed(spec):
-        _listing(spec, root)  # its images are many files, and are read where they are used
+        _listing(spec, root)  # its many files are read when they are used
     else:
         load(spec, root, torch.device("cpu"), workers=0)
 
@@ -150,12 +146,12 @@ def _is_listed(spec: DataSpec) -> bool:
 def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     """Return the positions that a subset keeps, ascending.
 
-    The choice depends on the labels and the data's name alone, never on a run's seed, and a smaller subset lies
-    within a larger one.
+    The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
+    one.
 
     Args:
-        targets: (n,) int64 class indices of the whole training split, all of one class where images have none.
-        spec: its `train_per_class` or `train_fraction` say how many of each class.
+        targets: (n,) int64 class indices of the whole training split, all equal if images have none.
+        spec: with `train_per_class` or `train_fraction`.
     """
     if spec.train_per_class is None and spec.train_fraction is None:
         return torch.arange(len(targets))
@@ -170,7 +166,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
-    """Return what reads a named data set; it is imported for those who need it, since that takes seconds.
+    """Return the function that reads a named data set; it is imported here, since that takes seconds.
 
     Raises:
         RequestError: a package that it needs is not installed.
@@ -188,14 +184,9 @@ def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
 
 
 def _split(
-    spec: DataSpec,
-    images: Tensor,
-    targets: Tensor | None,
-    chosen: Tensor,
-    device: torch.device,
-    resident_bytes: int,
+    spec: DataSpec, images: Tensor, targets: Tensor | None, chosen: Tensor, device: torch.device, resident_bytes: int
 ) -> Split:
-    """Return a split of the chosen ones of an array's images, in the device's memory if they fit."""
+    """Return a split of chosen images of an array, in the device's memory if they fit."""
     if targets is not None:
         targets = targets[chosen]
         if targets.ndim == 3 and targets.shape[1:] != spec.size:
@@ -223,7 +214,7 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
     """Return the files of each split and class.
 
     Raises:
-        RequestError: they are not there, or an image folder is not as it was when the suite was read.
+        RequestError: they are missing, or an image folder has changed since the suite was read.
     """
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
@@ -242,7 +233,7 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
     if there != published:
         logger.warning(
             "warning: %s in %s is incomplete: found %d classes, %d training and %d test images of %d, %d and %d. "
-            "A run's id does not tell: keep such runs in a folder of their own",
+            "A run's id does not depend on it: keep such runs in a separate folder",
             *(spec.name, root, *there, *published),
         )
     return listing
@@ -256,7 +247,7 @@ def _load_files(
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:
-        """Return images by position, read into memory at once if they fit and are the same in every epoch."""
+        """Return images by position, read into memory at once if they fit and are equal in every epoch."""
         shape = (len(files), 3, *spec.size)
         if (cut and training) or math.prod(shape) > resident_bytes:
             return FileImages(files, spec.size, device, workers, cut)

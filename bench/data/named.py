@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and what is known of them. Imports no torch.
+"""The data sets that are known by name, and their properties. Imports no torch.
 
 Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders; CIFAR-10's, MNIST's,
 Fashion-MNIST's and ImageNet's are their training sets' means and deviations as commonly published; STL-10's and
@@ -6,7 +6,7 @@ TinyImageNet's are those of a later implementation of the paper's linear probes 
 digits, photo_patches and stereo_motorcycle were computed on their training splits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.spec import Augment, View
@@ -24,21 +24,21 @@ class NamedData:
         summary: what it is, for `list datasets`.
         classes: number of classes.
         size: (height, width) of its images in pixels.
-        mean: per channel, of training images in [0, 1]; a grey image's one value stands for three channels.
+        mean: per channel, of training images in [0, 1]; a grey image's value is repeated for three channels.
         std: likewise.
-        augment: what the field trains with; no flips where a mirrored image is another sign.
         train: number of training images.
         test: number of test images.
-        min_per_class: training images of the smallest class; 0 where an image has no class of its own.
+        min_per_class: training images of the smallest class; 0 if images have no class.
+        augment: as commonly trained; without flips if a mirrored image is another sign.
         reader: `MODULE.FUNCTION` of this package, called with the specification and the data root; it returns the
             images and labels as `Arrays` or, if `is_listed`, the files as a `Listing`.
         folder: the folder below the data root, None for data that comes with a package.
         is_listed: whether each image is a file that is decoded on its own.
-        extra: the project's extra that installs what the reader needs beyond the project's own dependencies.
-        labels: whether an image has a class, each of its pixels has one, or nothing has.
+        extra: the project's extra that installs the reader's further dependencies.
+        labels: what has a class.
         colour: whether the images have colours.
-        depth: mean and deviation of the depth that comes with each image, in the unit it is stored in (millimetres,
-            or hundredths of a pixel of disparity); None without depth.
+        depth: mean and deviation of each image's depth, in its stored unit (millimetres, or hundredths of a pixel of
+            disparity); None without depth.
     """
 
     summary: str
@@ -46,11 +46,11 @@ class NamedData:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: Augment
     train: int
     test: int
     min_per_class: int
-    reader: str
+    augment: Augment = "crop_flip"
+    reader: str = "fetched.read_fetched"
     folder: str | None = None
     is_listed: bool = False
     extra: str | None = None
@@ -60,17 +60,13 @@ class NamedData:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """Return what a network can be shown of an image, beside the image as it is."""
-        views: list[View] = []
-        if self.colour:
-            views += COLOUR_VIEWS
-        if self.depth is not None:
-            views.append("depth")
-        return tuple(views)
+        """Return the views of an image that a network can be given, besides the image itself."""
+        depth: tuple[View, ...] = () if self.depth is None else ("depth",)
+        return (*COLOUR_VIEWS, *depth) if self.colour else depth
 
     @property
     def where(self) -> str:
-        """Return where the data is looked for, as text."""
+        """Return where the data is read from, as text."""
         place = f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
         return f"{place}; needs distillation-bench[{self.extra}]" if self.extra else place
 
@@ -100,7 +96,6 @@ DATASETS: dict[str, NamedData] = {
         train=60000,
         test=10000,
         min_per_class=5421,
-        reader="fetched.read_fetched",
         folder="MNIST",
         colour=False,
     ),
@@ -110,11 +105,9 @@ DATASETS: dict[str, NamedData] = {
         size=(28, 28),
         mean=(0.2860,) * 3,
         std=(0.3530,) * 3,
-        augment="crop_flip",
         train=60000,
         test=10000,
         min_per_class=6000,
-        reader="fetched.read_fetched",
         folder="FashionMNIST",
         colour=False,
     ),
@@ -124,11 +117,9 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        augment="crop_flip",
         train=50000,
         test=10000,
         min_per_class=5000,
-        reader="fetched.read_fetched",
         folder="cifar-10-batches-py",
     ),
     "cifar100": NamedData(
@@ -137,11 +128,9 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
-        augment="crop_flip",
         train=50000,
         test=10000,
         min_per_class=500,
-        reader="fetched.read_fetched",
         folder="cifar-100-python",
     ),
     "stl10": NamedData(
@@ -150,27 +139,10 @@ DATASETS: dict[str, NamedData] = {
         size=(96, 96),
         mean=(0.4467, 0.4398, 0.4066),
         std=(0.2603, 0.2566, 0.2712),
-        augment="crop_flip",
         train=5000,
         test=8000,
         min_per_class=500,
-        reader="fetched.read_fetched",
         folder="stl10_binary",
-    ),
-    # Without labels there are no classes; with ten a student's classifier fits stl10, which it is tuned on later.
-    "stl10_unlabelled": NamedData(
-        summary="the 96x96 colour photographs of STL-10 that have no labels; to test, its labelled ones without theirs",
-        classes=10,
-        size=(96, 96),
-        mean=(0.4467, 0.4398, 0.4066),
-        std=(0.2603, 0.2566, 0.2712),
-        augment="crop_flip",
-        train=100000,
-        test=8000,
-        min_per_class=0,
-        reader="fetched.read_fetched",
-        folder="stl10_binary",
-        labels="none",
     ),
     "tiny_imagenet": NamedData(
         summary="64x64 colour photographs of two hundred kinds of things",
@@ -178,7 +150,6 @@ DATASETS: dict[str, NamedData] = {
         size=(64, 64),
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2770, 0.2691, 0.2821),
-        augment="crop_flip",
         train=100000,
         test=10000,
         min_per_class=500,
@@ -207,7 +178,6 @@ DATASETS: dict[str, NamedData] = {
         size=(240, 320),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        augment="crop_flip",
         train=795,
         test=654,
         min_per_class=0,
@@ -223,7 +193,6 @@ DATASETS: dict[str, NamedData] = {
         size=(32, 32),
         mean=(0.4831, 0.3649, 0.3154),
         std=(0.3151, 0.2491, 0.2505),
-        augment="crop_flip",
         train=12000,
         test=5000,
         min_per_class=1200,
@@ -236,7 +205,6 @@ DATASETS: dict[str, NamedData] = {
         size=(64, 64),
         mean=(0.5267, 0.4308, 0.4054),
         std=(0.2337, 0.2335, 0.2441),
-        augment="crop_flip",
         train=600,
         test=200,
         min_per_class=0,
@@ -246,3 +214,11 @@ DATASETS: dict[str, NamedData] = {
         extra="photos",
     ),
 }
+# Without labels there are no classes; with ten a student's classifier fits stl10, on which it is tuned later.
+DATASETS["stl10_unlabelled"] = replace(
+    DATASETS["stl10"],
+    summary="the 96x96 colour photographs of STL-10 that have no labels; tests on the labelled ones, without labels",
+    train=100000,
+    min_per_class=0,
+    labels="none",
+)

@@ -3,8 +3,8 @@
 Paper:  Silberman, Hoiem, Kohli and Fergus, Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012.
 Files:  nyu_depth_v2_labeled.mat (version 7.3, which is HDF5: every array comes with its axes reversed) and splits.mat.
 Labels: the field's 37 classes, those of the 40 of Gupta, Arbelaez and Malik (CVPR 2013) that are things of one kind.
-        Their mapping of all of the file's 894 names is a file of its own; our choice is to take the objects whose name
-        in the labelled file is a class's own, and to ignore the pixels of all others.
+        Their mapping of all 894 names of the file is a separate file; we use only the objects whose name in the
+        labelled file is that of a class, and ignore the pixels of all others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ CLASSES = (
     *("ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard"),
     *("person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
 )
-ALSO = {"book": "books"}  # the file's own name of a single one
+ALSO = {"book": "books"}  # the file has both names
 CHUNK = 32  # images read at a time: at full size they and their depth take 80 MB
-MILLIMETRES = 1000  # in the metre, in which the file gives depth
+MILLIMETRES = 1000  # per metre, the unit of the file's depth
 
 
 def read_nyu(spec: DataSpec, root: Path) -> Arrays:
@@ -40,8 +40,8 @@ def read_nyu(spec: DataSpec, root: Path) -> Arrays:
     in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
 
     Args:
-        spec: its size (H, W) is what images are scaled to; they are 480x640 in the file.
-        root: the data root; its folder `nyu_depth_v2` holds both files.
+        spec: with the size (H, W) to which images are scaled; they are 480x640 in the file.
+        root: the data root; its folder `nyu_depth_v2` contains both files.
 
     Raises:
         RequestError: a file is missing, or is not the published one.
@@ -58,10 +58,10 @@ def read_nyu(spec: DataSpec, root: Path) -> Arrays:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
-    """Turn whatever is wrong with a file into an error that names it."""
+    """Turn any error of reading into one that names the file."""
     try:
         yield path
-    except Exception as error:  # scipy and h5py raise many kinds for a file that is missing, torn or of other content
+    except Exception as error:  # scipy and h5py raise many kinds for a missing, truncated or foreign file
         problem = "is missing"
         if path.is_file():
             problem = f"cannot be read ({' '.join(str(error).split())})"
@@ -83,7 +83,7 @@ def class_of_each(objects: Sequence[str]) -> np.ndarray:
 
 
 def _positions(numbers: np.ndarray) -> np.ndarray:
-    """Return MATLAB's numbers, which count from 1, as positions from 0: (n,) int64, ascending."""
+    """Return MATLAB's positions, which count from 1, as (n,) int64 from 0, ascending."""
     return np.sort(numbers.ravel()).astype(np.int64) - 1
 
 

@@ -1,4 +1,4 @@
-"""Data that scikit-learn and scikit-image ship: nothing is ever downloaded."""
+"""Reads the data that scikit-learn and scikit-image ship; nothing is downloaded."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ PHOTOGRAPHS = (  # scikit-image's, then scikit-learn's
     *("stereo_motorcycle", "china.jpg", "flower.jpg"),
 )
 PHOTO_TRAINING_WIDTH, STEREO_TRAINING_WIDTH = 0.7, 0.6  # share of a photograph, from its left edge
-# Where one range of disparity ends and the next begins, in pixels: the fifths of all that is valid in the whole map.
+# Bounds between the ranges of disparity, in pixels: the quintiles of all valid values of the map.
 DISPARITY_BOUNDS = (18.22, 23.80, 44.68, 50.27)
-DISPARITY_UNIT = 100  # stored values a pixel of disparity
+DISPARITY_UNIT = 100  # stored values per pixel of disparity
 
 
 def digits(spec: DataSpec, root: Path) -> Arrays:
-    """Return scikit-learn's digits: 90 images of each class to train, drawn by a fixed seed, the rest to test."""
+    """Return scikit-learn's digits: 90 training images of each class, drawn with a fixed seed, the rest for testing."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -37,10 +37,10 @@ def digits(spec: DataSpec, root: Path) -> Arrays:
 
 
 def photo_patches(spec: DataSpec, root: Path) -> Arrays:
-    """Return 32x32 patches of ten photographs, as many of each, with which photograph it is.
+    """Return 32x32 patches of ten photographs, equally many of each, labelled with the photograph.
 
-    Training patches lie in a photograph's left part, test patches in the rest: they share no pixel. The places are
-    drawn by a fixed seed, none twice.
+    Training patches are from a photograph's left part, test patches from the rest: they share no pixel. The places are
+    drawn with a fixed seed, without replacement.
     """
     train: list[Tensor] = []
     test: list[Tensor] = []
@@ -60,9 +60,9 @@ def photo_patches(spec: DataSpec, root: Path) -> Arrays:
 def stereo_motorcycle(spec: DataSpec, root: Path) -> Arrays:
     """Return 64x64 tiles of the left image of a stereo pair, with the range of each pixel's disparity as its label.
 
-    Training tiles lie in the left part of the image, test tiles in the rest. Tiles are (n, 4, 64, 64) int16: red,
-    green and blue from 0 to 255, then the disparity in hundredths of a pixel, 0 where it is not known. The more
-    disparity, the nearer. Labels are uint8, `IGNORED` where the disparity is not known.
+    Training tiles are from the left part of the image, test tiles from the rest. Tiles are (n, 4, 64, 64) int16: red,
+    green and blue from 0 to 255, then the disparity in hundredths of a pixel, 0 if unknown. Near pixels have a large
+    disparity. Labels are uint8, `IGNORED` where the disparity is unknown.
     """
     from skimage.data import stereo_motorcycle as photograph
 
@@ -89,7 +89,7 @@ def _photograph(name: str) -> Tensor:
     from sklearn.datasets import load_sample_image
 
     pixels = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
-    left = pixels[0] if isinstance(pixels, tuple) else pixels  # a stereo pair's left one
+    left = pixels[0] if isinstance(pixels, tuple) else pixels  # of a stereo pair
     return torch.from_numpy(left.copy()).permute(2, 0, 1)
 
 
@@ -100,7 +100,7 @@ def _parts(image: Tensor, training_width: float) -> tuple[Tensor, Tensor]:
 
 
 def _tiles(image: Tensor, side: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return squares (count, C, side, side) of an image (C, H, W) at places drawn at random, none twice."""
+    """Return squares (count, C, side, side) of an image (C, H, W) at random places, without replacement."""
     windows = image.unfold(1, side, 1).unfold(2, side, 1)  # (C, rows, columns, side, side)
     rows, columns = windows.shape[1:3]
     places = torch.randperm(rows * columns, generator=generator)[:count]

@@ -1,4 +1,4 @@
-"""Views: what a network sees of stored images, which is all of them or a part such as the luminance."""
+"""Views: stored images as a network sees them, complete or reduced to a part such as the luminance."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ D65_WHITE = (0.95047, 1.0, 1.08883)
 
 
 class ViewTransform:
-    """Makes what a network sees of stored images, normalised.
+    """Converts stored images to a network's normalised view of them.
 
     Colours are read as sRGB in [0, 1]; L, a and b are those of CIE Lab, L from 0 to 100; depth keeps its stored unit.
     """

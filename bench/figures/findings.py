@@ -1,102 +1,129 @@
-"""What a suite's figures are drawn from: its plan, and what the store holds of it."""
+"""What a suite's figures are drawn from: its plan, its results frame, and the epochs and outputs in the store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
-from bench.plan import Cell, Plan
-from bench.report.frame import Frame, results_frame
-from bench.spec import PEER, RunSpec, column
-from bench.store import Store
+from bench.plan import Plan
+from bench.report.frame import Frame, Summary, results_frame
+from bench.spec import STUDENT, RunSpec
+from bench.store import OUTPUTS, Store
 from bench.suite import NONE, TEACHER
+from bench.tasks import TASKS
+from bench.types import RequestError
+from methods import Method
 
-METRICS = {"top1": "top-1 accuracy", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
+Outputs = Mapping[str, np.ndarray]  # by name; see bench/train/outputs.py
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a suite's figures are drawn from."""
+    """What a suite's figures are drawn from; `methods` by name, for their parameters' defaults."""
 
     plan: Plan
     store: Store
+    methods: Mapping[str, Method]
+
+    @property
+    def title(self) -> str:
+        """Return the suite's title."""
+        return self.plan.suite.title
 
     @cached_property
     def frame(self) -> Frame:
-        """Return the results."""
+        """Return the results frame."""
         return results_frame(self.plan, self.store)
 
     @cached_property
-    def looks(self) -> dict[str, Look]:
-        """Return each row's look, by label."""
-        methods = dict.fromkeys(cell.label for cell in self.plan.cells if cell.method not in (TEACHER, NONE))
-        found = {NONE: PLAIN, TEACHER: TAUGHT}
-        for number, label in enumerate(methods):
-            found[label] = look(number)
-        return found
+    def groups(self) -> dict[str, list[Summary]]:
+        """Return the rows that a figure shows side by side, by pair and evaluation: each with its primary metric.
+
+        Where teachers train too, figures show the students: the undistilled student is no baseline for a teacher.
+        """
+        groups: dict[str, list[Summary]] = {}
+        for row in self.frame.primary:
+            if row.network == STUDENT:
+                groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
+        return groups
 
     @cached_property
-    def groups(self) -> dict[str, list[Cell]]:
-        """Return the cells that stand side by side, in the table's order: a pair's, of one evaluation.
-
-        Where teachers learn too, figures show the students: the undistilled one is no measure of a teacher.
-        """
-        found: dict[str, list[Cell]] = {}
-        for cell in self.plan.cells:
-            if any(name.startswith(column(PEER, "")) for name in cell.metrics.values()):
-                continue
-            found.setdefault(group_of(cell), []).append(cell)
-        return found
+    def looks(self) -> dict[str, Look]:
+        """Return the look of each row by label, the same in all figures."""
+        methods = dict.fromkeys(row.label for row in self.frame.primary if row.is_method)
+        return {NONE: PLAIN, TEACHER: TAUGHT} | {label: look(number) for number, label in enumerate(methods)}
 
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
-        """Return the main stage's epochs of each run that has begun, a row each by epoch."""
-        run_ids: dict[str, None] = {}
-        for cell in self.plan.cells:
-            for run in cell.runs:
-                run_ids[run.id] = None
-                run_ids[self.plan.trained(run).id] = None
-        found = {}
-        for run_id in run_ids:
-            rows = [row for row in self.store.epochs(run_id) if row.get("stage") == "main"]
-            if rows:
-                found[run_id] = pd.DataFrame(rows).set_index("epoch")
-        return found
+        """Return the epochs of each run's main stage: a row per epoch, a column per recorded number."""
+        rows = {run: [row for row in self.store.epochs(run) if row.get("stage") == "main"] for run in self.plan.runs}
+        return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 
-    def results(self, cell: Cell) -> dict[int, float]:
-        """Return the last epoch's metric in percent of each seed that is done; nothing for a cell without a metric."""
-        metric = metric_of(cell)
-        return next((one.by_seed for one in self.frame.tabled if one.cell is cell and one.recorded == metric), {})
+    def curves(self, runs: Mapping[str, Iterable[RunSpec]], columns: str) -> dict[str, pd.DataFrame]:
+        """Return a number that runs record, where there is one: a row per epoch that has it, a column per seed.
 
-    def has_failed(self, run: RunSpec) -> bool:
-        """Return whether a run came to nothing: it failed or diverged."""
-        return self.store.failure(run.id) is not None
+        Args:
+            runs: by label, one per seed.
+            columns: a regular expression; the mean is taken over the columns that match it.
+        """
+        curves = {}
+        for label, of_row in runs.items():
+            epochs = {run.seed: self.epochs[run.id] for run in of_row if run.id in self.epochs}
+            means = {seed: frame.filter(regex=f"^({columns})$").mean(axis=1) for seed, frame in epochs.items()}
+            curve = pd.DataFrame(means, columns=[run.seed for run in of_row], dtype=float).dropna(how="all")
+            if not curve.empty:
+                curves[label] = curve
+        return curves
 
-    def curve(self, cell: Cell, column: str | None) -> pd.DataFrame:
-        """Return a column of the epochs' rows: a row an epoch that has it, a column a seed."""
-        seeds = {run.seed: self.epochs[run.id] for run in cell.runs if run.id in self.epochs}
-        columns = {seed: frame[column] for seed, frame in seeds.items() if column in frame}
-        return pd.DataFrame(columns).dropna(how="all")
+    def outputs(self, run: RunSpec) -> Outputs | None:
+        """Return what the network of a run answered to the test images; None if it is not done, or has left nothing.
+
+        Raises:
+            RequestError: the file cannot be read.
+        """
+        path = self.store.folder(run.id) / OUTPUTS
+        if self.store.state(run.id) != "done" or not path.exists():
+            return None
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            remedy = "Copy the whole run folder, or remove this file"
+            raise RequestError(f"{path}: cannot be read ({error}). {remedy}") from error
+
+    def beside_teachers(self) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
+        """Yield each group with the outputs of the teacher and of each row, by label, where they can be compared."""
+        if TASKS[self.plan.suite.task].trains_teachers:
+            return  # the row `teacher` taught none of the others
+        for group, rows in self.groups.items():
+            teacher = row_of(TEACHER, rows)
+            pairs = {row.label: self._both(row, teacher) for row in rows if row is not teacher}
+            if found := {label: pair for label, pair in pairs.items() if pair is not None}:
+                yield group, found
+
+    def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
+        """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""
+        for number, run in enumerate(row.cell.runs):
+            tested = teacher.cell.runs[min(number, len(teacher.cell.runs) - 1)]  # one for all seeds, or one each
+            if any(getattr(run.data, key) != getattr(tested.data, key) for key in ("name", "size", "fingerprint")):
+                continue  # other images
+            own, taught = self.outputs(run), self.outputs(tested)
+            if own is not None and taught is not None:
+                return taught, own
+        return None
 
 
-def row_of(method: str, cells: Iterable[Cell]) -> Cell:
-    """Return a pair's cell of its teacher or of the undistilled student, which every plan has."""
-    return next(cell for cell in cells if cell.method == method)
+def by_number(rows: Mapping[float, Summary]) -> pd.DataFrame:
+    """Return rows' values: a row per number that has any, a column per seed."""
+    seeds = list(dict.fromkeys(run.seed for row in rows.values() for run in row.cell.runs))
+    values = {number: row.by_seed for number, row in rows.items()}
+    return pd.DataFrame(values, index=seeds, dtype=float).T.dropna(how="all")
 
 
-def group_of(cell: Cell) -> str:
-    """Return a cell's pair and, where a row has several evaluations, which of them it is."""
-    return f"{cell.pair} {cell.evaluation}".strip()
-
-
-def metric_of(cell: Cell) -> str | None:
-    """Return the records' name of the metric that a cell is drawn by: the first that tables show."""
-    return next((name for name in cell.metrics.values() if name in METRICS), None)
-
-
-def axis_of(cells: Iterable[Cell]) -> str:
-    """Return what an axis is called that shows some cells' metric."""
-    metrics = [metric_of(cell) for cell in cells]
-    return METRICS[next(metric for metric in metrics if metric is not None)]
+def row_of(method: str, rows: Iterable[Summary]) -> Summary:
+    """Return the row of a group's teacher or undistilled student, which every plan has."""
+    return next(row for row in rows if row.cell.method == method)

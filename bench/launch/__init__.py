@@ -1,1 +1,1 @@
-"""Which process trains which runs: this machine's devices, or SLURM's jobs."""
+"""Decides which process trains which runs, on the devices of this machine or in SLURM jobs."""

@@ -1,4 +1,4 @@
-"""From a cohort's runs to lanes that are ready to train, with their teachers and data."""
+"""Assembles each cohort before it trains: lanes with their teachers and data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,16 @@ from bench.spec import NetworkSpec, RunSpec
 from bench.store import WEIGHTS
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane
-from bench.train.group import Group
 from bench.train.lane import Lane, failure_of
 from bench.train.loop import Cohort
+from bench.train.networks import backbone_data
+from bench.train.process_group import Group
 
 FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source, network and number of its classes
 
 
 def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
-    """Return a cohort with a lane per run; a run whose lane cannot be built fails instead."""
+    """Return a cohort with one lane per run; if a lane cannot be built, its run fails and the others train."""
     plan, store, data = inputs.plan, inputs.store, runs[0].data
     names = list(dict.fromkeys(name for run in runs for name in run.teachers))
     teachers = {name: inputs.teacher(plan.runs[name], data) for name in names}
@@ -29,7 +30,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     hashes = {name: sha256_of(store.folder(name) / WEIGHTS) for name in needed}
     train, test = inputs.data(data)
     if task_of(runs[0]).objective is None:
-        train = Split(train.images, None)  # the data set may have labels; these runs do not see them
+        train = Split(train.images, None)  # hides labels that the data set may have
     teacher_data = plan.runs[names[0]].data if names else data
     training = TrainingData(data, train, inputs.device, teacher_data, group.size, group.rank)
     frozen: FrozenNetworks = {}
@@ -37,9 +38,9 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     for run in runs:
         failure = None
         try:
-            judged = _judged(run, inputs, frozen)
-            lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, judged)
-        except Exception as error:  # a method's mistake fails its own run, not the cohort
+            evaluated = _evaluated(run, inputs, frozen)
+            lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, evaluated)
+        except Exception as error:  # an error in a method fails only its own run
             failure = failure_of(error, "while it was built")
         failure = group.agree_on_failure(failure)
         if failure is not None:
@@ -50,10 +51,10 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     facts = provenance(inputs.device, plan.suite.threads)
 
     def record(lane: Lane) -> dict[str, Any]:
-        source = lane.spec.source
+        trained_by = lane.spec.trained_by
         return {
             **facts,
-            **({} if source is None else {"source_sha256": hashes[source]}),
+            **({"source_sha256": hashes[trained_by]} if trained_by in hashes else {}),
             "teachers_sha256": {name: hashes[name] for name in lane.spec.teachers},
             "methods_sha256": {term.method: inputs.methods[term.method].sha256 for term in lane.spec.terms},
         }
@@ -71,15 +72,14 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     )
 
 
-def _judged(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network | Frozen | None:
-    """Return the network that an evaluation judges; evaluations that freeze the same network share its forward pass."""
+def _evaluated(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network | Frozen | None:
+    """Return the network that a run evaluates; evaluations that freeze the same network share its forward pass."""
     task = task_of(run)
     if not isinstance(task, Evaluation):
         return None
     if not task.freezes:
-        return inputs.judged(run)
-    assert run.head is not None  # evaluations have one
-    key = (run.source, run.student, run.head.classes)
+        return inputs.evaluated(run)
+    key = (run.source, run.student, backbone_data(run).classes)
     if key not in frozen:
-        frozen[key] = Frozen(inputs.judged(run))
+        frozen[key] = Frozen(inputs.evaluated(run))
     return frozen[key]

@@ -1,4 +1,4 @@
-"""Several devices of this machine: one process per device, and the store's claims divide the cohorts between them."""
+"""Trains on several devices of this machine: one process per device; claims in the store divide the cohorts."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -19,19 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 def devices(name: str) -> list[str]:
-    """Return the devices that `--device` stands for: every GPU where it stands for GPUs."""
+    """Return the devices that a value of `--device` selects; `cuda` selects every GPU."""
     device = choose_device(name)
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     return [device.type] if count == 1 else [f"cuda:{number}" for number in range(count)]
 
 
 def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
-    """Do the work on some devices, and retry some runs; a process that dies leaves its runs to the others.
+    """Do the work on the given devices; if a process dies, the others train its runs.
 
-    If runs are trained by several processes each, every launching process gets that many consecutive devices.
+    If runs are trained by several processes each, every launching process gets that many consecutive devices. The
+    failures of runs whose ids are in `retried` are forgotten.
 
     Raises:
-        RequestError: a process found the request wrong, and runs are left.
+        RequestError: a process reported an error in the request, and runs are open.
     """
     plan, store = work.plan, Store(work.results)
     most = most_processes(work.wanted)

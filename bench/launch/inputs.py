@@ -1,4 +1,4 @@
-"""What runs are made of: their data, and networks that other runs have left in the store."""
+"""Loads what cohorts are assembled from: data, and the networks of finished runs."""
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from methods import catalog
 
 
 class Inputs:
-    """Data sets, each loaded once, and networks, on the device of some work."""
+    """Loads data sets, each once, and networks, to the device of a work."""
 
     def __init__(self, work: Work, store: Store) -> None:
         self.work, self.plan, self.store = work, work.plan, store
@@ -34,7 +34,7 @@ class Inputs:
         return self._splits[spec.key]
 
     def network(self, run: RunSpec) -> Network:
-        """Return the network that a run has trained, or taken from a checkpoint.
+        """Return the network that a run has trained or taken from a checkpoint.
 
         Raises:
             RequestError: its weights cannot be read.
@@ -46,16 +46,17 @@ class Inputs:
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RequestError(
                 f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
-                "the network is then trained anew"
+                "the network is then trained again"
             ) from error
         return placed(network, self.device)
 
     def teacher(self, run: RunSpec, data: DataSpec) -> Teacher:
-        """Return the network of a run as the teacher of students that train on some data."""
+        """Return the network of a run as a teacher of students that train on the given data."""
         return Teacher(self.network(run).eval().requires_grad_(False), teacher_shapes(run, data))
 
-    def judged(self, run: RunSpec) -> Network:
-        """Return the network that an evaluation puts a head on: trained, or as its seed initialises it."""
-        if run.source is not None:
-            return self.network(self.plan.runs[run.source])
+    def evaluated(self, run: RunSpec) -> Network:
+        """Return the network to which an evaluation adds a head: a trained one, or one initialised with the seed."""
+        trained = self.plan.trained(run)
+        if trained.id != run.id:
+            return self.network(trained)
         return placed(build_network(run.student, backbone_data(run), run.seed), self.device)

@@ -1,4 +1,4 @@
-"""The launcher of one process: takes a plan's cohorts in order, claims their runs and trains them."""
+"""The launcher of one process: claims the runs of a plan cohort by cohort, and trains them."""
 
 import logging
 import time
@@ -10,20 +10,20 @@ import torch
 from rich.console import Console
 
 from bench.launch.assemble import assemble
-from bench.launch.evaluation import Evaluator
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Progress
+from bench.launch.untrained import Evaluator
 from bench.launch.work import Work
 from bench.plan import cohorts
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
-from bench.train.group import Group, process_group
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
+from bench.train.process_group import Group, process_group
 from bench.train.processes import ProcessLostError
 from bench.types import RequestError
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
-    """Train what the store lacks of some work, and the runs to be retried; show the progress."""
+    """Train the runs of a work that are open or retried, and show the progress."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     console = Console(stderr=True, force_terminal=None if work.live else False)
     with Progress(work.plan.titles, console) as progress:
@@ -39,9 +39,9 @@ def launch(work: Work, retried: Collection[str] = ()) -> None:
 
 
 class Launcher:
-    """Trains what the store lacks of some work, whoever else works on the same store.
+    """Trains the open runs of a work; other processes may work on the same store.
 
-    `retried`, here and elsewhere, are ids of runs whose failure is forgotten.
+    `retried`, here and elsewhere, has the ids of runs whose failures are forgotten.
     """
 
     def __init__(self, work: Work) -> None:
@@ -50,14 +50,14 @@ class Launcher:
         self.evaluator = Evaluator(self.inputs)
 
     def run(self, observer: Observer, retried: Collection[str] = ()) -> None:
-        """Train each run once; all that can be wrong with the request is found before anything is written.
+        """Train each run once; errors in the request are raised before anything is written.
 
         Raises:
             RequestError: data is missing, a checkpoint does not fit or reach its accuracy, the weights of a teacher
                 that is done cannot be read, or there are fewer GPUs than a run has processes.
         """
         torch.set_num_threads(self.plan.suite.threads)
-        set_products("fp32")  # until a cohort says otherwise
+        set_products("fp32")  # each cohort sets its own precision
         wanted = self.work.wanted
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
         self._check_devices(open_runs)
@@ -66,8 +66,7 @@ class Launcher:
         for run in open_runs:
             if needs_data(run):
                 self.inputs.data(run.data)
-        needs = dict.fromkeys(needed for run in open_runs for needed in run.needs)
-        for name in needs:
+        for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self.inputs.network(self.plan.runs[name])
         self.evaluator.read_checkpoints(wanted)
@@ -75,8 +74,7 @@ class Launcher:
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
             if run.id in awaited and run.trains:
-                name = run.student.network
-                logger.info("%s: no checkpoint is given, so it is trained here (seed %d)", name, run.seed)
+                logger.info("%s: has no checkpoint, so it is trained here (seed %d)", run.student.network, run.seed)
         while self._next_cohort(open_runs, observer):
             self.work.write_tables(self.plan, self.store)
 
@@ -84,15 +82,15 @@ class Launcher:
         device = self.inputs.device
         if device.type != "cuda":
             return
-        first, most, there = device.index or 0, most_processes(runs), torch.cuda.device_count()
-        if first + most > there:
+        first, processes, gpus = device.index or 0, most_processes(runs), torch.cuda.device_count()
+        if first + processes > gpus:
             raise RequestError(
-                f"training: processes: {most}: each needs a GPU of its own, and torch sees {there} "
-                "here. Set fewer, which makes it another run, or use --device cpu"
+                f"training: processes: {processes}: each process needs a GPU, and torch sees {gpus} here. Set fewer, "
+                "which makes it a different run, or use --device cpu"
             )
 
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
-        """Train one cohort that is ready, or wait for one; return False when nothing is left to do."""
+        """Train one cohort that is ready, or wait for one; return False if no run is open."""
         pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
             if not run.trains and self._is_ready(run.needs) and self.evaluator.finish(run):
@@ -101,24 +99,24 @@ class Launcher:
             if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):
                 return True
         if pending:
-            time.sleep(self.work.poll_s)  # other processes train what is left
+            time.sleep(self.work.poll_s)  # other processes train the open runs
         return bool(pending)
 
     def _is_ready(self, needs: Collection[str]) -> bool:
         return all(self.store.state(need) == "done" for need in needs)
 
     def _train_claimed(self, runs: Sequence[RunSpec], observer: Observer) -> bool:
-        """Train those of some runs that no other process holds; return False if there are none."""
+        """Train the runs that no other process has claimed; return False if there are none."""
         claimed: list[RunSpec] = []
         try:
             # one by one: if a claim raises, those before it are released
             claimed.extend(run for run in runs if self.store.claim(run.id))
-            # another process may have ended a run between the look at its state and the claim
+            # another process may have finished a run just before the claim
             still_open = [run for run in claimed if is_open(run, self.plan, self.store)]
             if still_open:
                 self._train(still_open, observer)
             return bool(still_open)
-        except ClaimLostError as error:  # that run goes on under its new holder, the others from their checkpoints
+        except ClaimLostError as error:  # another process continues that run; the others resume from checkpoints
             logger.warning("%s", error)
             return True
         finally:
@@ -134,8 +132,8 @@ class Launcher:
             with process_group(most_processes(runs), member, device) as group:
                 _fit(runs, self.inputs, group, observer)
         except (RequestError, ClaimLostError):
-            raise  # the store cannot be written, or an image not read: no run's own failure
-        except Exception as error:  # what all lanes share broke: a teacher, the device, a process
+            raise  # the store or the data is at fault, not a run
+        except Exception as error:  # a failure of what all lanes share: a teacher, the device, a process
             failure = failure_of(error, "in what its cohort shares")
             if isinstance(error, ProcessLostError):
                 failure = Failure("failed", str(error), error.details)
@@ -145,16 +143,15 @@ class Launcher:
 
 
 def _fit(runs: Sequence[RunSpec], inputs: Inputs, group: Group, observer: Observer) -> None:
-    """Train a cohort's runs as one of the processes of a group."""
     cohort = assemble(runs, inputs, group)
     if cohort.lanes:
         fit(cohort, inputs.store, observer)
 
 
 def _take_part(work: Work, group: Group) -> None:
-    """Train a cohort, the runs of some work, beside rank 0: the same steps, but nothing is written or shown.
+    """Train the cohort of a work as a rank other than 0: the same steps, but without writing or showing anything.
 
-    On GPUs, each process takes one of those that follow rank 0's.
+    On GPUs, each process uses the GPU that is its rank after that of rank 0.
     """
     device = torch.device(work.device)
     if device.type == "cuda":

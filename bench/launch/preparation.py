@@ -1,4 +1,4 @@
-"""What precedes training: the device, data and weights to download, and runs that need no training."""
+"""Prepares training, once per command: the device, downloads of data and weights, and runs that cannot be trained."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from bench.data.images import fetch
 from bench.models.hooked import published_weights
 from bench.plan import Plan
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.spec import RunSpec
 from bench.store import Failure, Store
 from bench.tasks import task_of
@@ -16,14 +16,14 @@ from bench.train.build import inapplicable
 from bench.types import RequestError
 from methods import Method
 
-PUBLISHED = "weights"  # subfolder of the data folder: weights that torchvision publishes
+PUBLISHED = "weights"  # subfolder of the data folder for weights published by torchvision
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU where there is one.
+    """Return the device of that name; "auto" is a GPU if there is one.
 
     Raises:
-        RequestError: "cuda" without one.
+        RequestError: "cuda" is asked for, but there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,23 +33,22 @@ def choose_device(name: str) -> torch.device:
 
 
 def most_processes(runs: Iterable[RunSpec]) -> int:
-    """Return the largest number of processes that any of some runs is trained by."""
+    """Return the largest number of processes that train one of the runs."""
     return max((run.training.processes or 1 for run in runs if run.trains), default=1)
 
 
 def needs_data(run: RunSpec) -> bool:
-    """Return whether a run reads its data: given weights that are not evaluated read none."""
+    """Return whether a run reads its data; given weights that are not evaluated need none."""
     return run.trains or task_of(run).objective is not None
 
 
 def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
-    """Download the data sets and weights that runs need and the folder lacks, once for all processes that train them.
+    """Download the data sets and weights that runs need and the folder does not have, once for all processes.
 
     Raises:
         RequestError: they cannot be downloaded.
     """
-    named = {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}
-    for data in named.values():
+    for data in {run.data.key: run.data for run in runs if run.data.path is None and needs_data(run)}.values():
         fetch(data, folder)
     for run in runs:
         if run.has_published_weights:
@@ -57,34 +56,32 @@ def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
 
 
 def published_file(run: RunSpec, folder: Path) -> Path:
-    """Return the file of a run's published weights, which is downloaded if the data folder lacks it."""
-    assert run.checkpoint is not None  # it has such weights
+    """Return the file of a run's published weights, which is downloaded if it is not in the data folder."""
+    assert run.checkpoint is not None  # it is the name of the weights
     return published_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, folder / PUBLISHED)
 
 
 def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, str]:
-    """Return the reason for each run, by id, whose method cannot serve its pair.
+    """Return why methods cannot be applied to their pairs, by the ids of the runs concerned.
 
     Raises:
         RequestError: a network or a parameter does not fit.
     """
-    answers: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
 
-    def answer(run: RunSpec) -> str | None:
-        of_all_seeds = run.but(seed=0).id  # the answer does not depend on the seed
-        if of_all_seeds not in answers:
-            needed = {name: plan.runs[name] for name in run.needs}
-            answers[of_all_seeds] = inapplicable(run, needed, methods)
-        return answers[of_all_seeds]
+    def reason_of(run: RunSpec) -> str | None:
+        of_all_seeds = run.but(seed=0).id  # the reason does not depend on the seed
+        if of_all_seeds not in reasons:
+            reasons[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+        return reasons[of_all_seeds]
 
-    reasons = {run.id: answer(plan.trained(run)) or answer(run) for run in runs}
-    return {run_id: reason for run_id, reason in reasons.items() if reason}
+    return {run.id: reason for run in runs if (reason := reason_of(plan.trained(run)) or reason_of(run))}
 
 
 def record_without_training(
     plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str] = ()
 ) -> None:
-    """Forget the failures of retried runs, and record the reasons of runs that cannot be served, all by run id."""
+    """Forget the failures of retried runs, and record the reasons why runs are inapplicable, by run id."""
     for run_id in retried:
         store.forget_failure(run_id)
     for run_id, reason in reasons.items():

@@ -1,4 +1,4 @@
-"""Progress of a cohort: a live table on a terminal, a line per epoch elsewhere."""
+"""Shows the progress of a cohort: a live table on a terminal, otherwise one log line per epoch."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from bench.train.loop import Observer
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 0.25  # how often a step redraws the live table
+REFRESH_S = 0.25  # shortest time between two updates of the live table
 
 
 class Progress(Observer):
@@ -26,7 +26,7 @@ class Progress(Observer):
         """Show progress on a console.
 
         Args:
-            titles: (what trains together, lane) by run id, such as ("resnet20->resnet8", "KD").
+            titles: (pair, row) by run id, such as ("resnet20->resnet8", "KD").
             console: shows a live table if it is a terminal.
         """
         self.titles = titles
@@ -55,7 +55,7 @@ class Progress(Observer):
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """Start a cohort's table."""
         self._begin(lanes)
-        logger.info("%s: training %d together: %s", self._what(), len(lanes), ", ".join(map(self._title, lanes)))
+        logger.info("%s: training %d together: %s", self._cohort(), len(lanes), ", ".join(map(self._title, lanes)))
 
     def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:
         """Show the step, a few times per second."""
@@ -72,22 +72,22 @@ class Progress(Observer):
         if self.live:
             self._redraw(self.live)
             return
-        what, metric = self._what(), _metric(lanes[0])
+        cohort, metric = self._cohort(), _metric(lanes[0])
         rows = [(self._title(lane), lane.rows[-1]) for lane in lanes if lane.failure is None]
         scores = ", ".join(f"{title} {row[metric]:.1f}" for title, row in rows if metric in row)
         losses = ", ".join(f"{title} {row['loss']:.3g}" for title, row in rows)
         numbers = f"{metric} %: {scores}" if scores else f"loss: {losses}"
         pace = f"{self.rate:.1f} steps/s | {seconds:.1f} s | {self._left()}"
-        logger.info("%s | %s | %s | %s", what, self._epoch(lanes[0]), pace, numbers)
+        logger.info("%s | %s | %s | %s", cohort, self._epoch(lanes[0]), pace, numbers)
         for lane in lanes:
             if lane.failure is not None:
-                logger.warning("%s | %s %s: %s", what, self._title(lane), lane.failure.status, lane.failure.reason)
+                logger.warning("%s | %s %s: %s", cohort, self._title(lane), lane.failure.status, lane.failure.reason)
 
     def _redraw(self, live: Live) -> None:
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
         pace = f"{self.rate:.1f} steps/s  {self._left()}" if self.rate else ""  # known after an epoch
         caption = f"{self._epoch(running)}  {self.progress}  {pace}"
-        table = Table(title=escape(self._what()), caption=escape(caption))
+        table = Table(title=escape(self._cohort()), caption=escape(caption))
         metric = _metric(running)
         for name in ("lane", "epoch", "loss", f"{metric} %", "best %"):
             table.add_column(name, justify="left" if name == "lane" else "right")
@@ -102,9 +102,9 @@ class Progress(Observer):
         live.update(table, refresh=True)
         self.redrawn = time.monotonic()
 
-    def _what(self) -> str:
-        together = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)
-        return f"{' and '.join(together)} seed {self.lanes[0].spec.seed}"
+    def _cohort(self) -> str:
+        pairs = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)
+        return f"{' and '.join(pairs)} seed {self.lanes[0].spec.seed}"
 
     def _title(self, lane: Lane) -> str:
         return self.titles[lane.spec.id][1]
@@ -123,5 +123,5 @@ class Progress(Observer):
 
 
 def _metric(lane: Lane) -> str:
-    """Return the name of a lane's primary metric; "" where it is not evaluated."""
+    """Return the name of a lane's primary metric; "" if it has none."""
     return next(iter(task_of(lane.spec).columns()), "")

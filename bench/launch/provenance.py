@@ -1,4 +1,4 @@
-"""Where a number comes from: machine, package versions, and the state of the code."""
+"""Records the provenance of a result: machine, package versions, and the state of the code."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-ORIGIN = "origin.json"  # in a copy of the code that jobs run: the state of the checkout that it was made of
+ORIGIN = "origin.json"  # in the copy of the code that jobs run: the git state of the original
 PACKAGES = ("torch", "torchvision", "numpy")
 
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return what a record says of how its run was made: on a device, with a number of CPU threads."""
+    """Return the facts about machine and code that a record of a run includes."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     facts = {
         "device": name,
@@ -30,20 +30,20 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return {commit, dirty} of a checkout, both None where there is no git, or another project's around the code."""
+    """Return {commit, dirty} of a checkout, both None if the folder is not tracked by git."""
     if (folder / ORIGIN).exists():
         return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--", ".", ":(exclude)results")  # numbers are no code
+        changed = _git(folder, "status", "--porcelain", "--", ".", ":(exclude)results")
         return {"commit": commit, "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's hash."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -55,7 +55,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's name, or its architecture where the system does not give one."""
+    """Return the name of the processor, or its architecture if the name is unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,7 +1,7 @@
-"""A suite on a SLURM cluster, through submitit: an array of jobs per stage, a task per cohort, no process left behind.
+"""Submits a suite to a SLURM cluster with submitit: one job array per set of dependencies, one task per cohort.
 
-Jobs run from a copy of the code that is made when they are submitted: whatever is edited while they wait, a submission
-is of one version. A job knows its own runs only; all progress is in the store.
+Jobs run a copy of the code that is made at submission, so that edits while they wait have no effect on them. A job
+knows only its own runs; all progress is in the store.
 """
 
 import json
@@ -25,50 +25,48 @@ from bench.launch.provenance import ORIGIN, git_state
 from bench.launch.slurm_job import CohortJob
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
-from bench.plan import Cohort, portions
+from bench.plan import CohortPlan, work_units
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import Store, write_whole
-from bench.suite import Slurm
+from bench.suite.resources import Slurm
 from bench.types import RequestError, suggest
 from methods import catalog
 
 logger = logging.getLogger(__name__)
 
-MAX_TIMEOUTS = 100  # how often a job may reach its time limit; it goes on where it was, so only a stuck one does
-MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite says fewer
-SIGNAL_S = 90  # seconds before its end at which a job is told of it
-OWN = {  # submitit's options that have another name in a suite, or would break what is promised
+MAX_TIMEOUTS = 100  # how often a job may reach its time limit: it resumes, so only a stuck job does so often
+MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite sets fewer
+SIGNAL_S = 90  # a job gets a signal that many seconds before its time limit
+RESERVED = {  # options of submitit that have another name in a suite, or that are set here
     *("job_name", "time", "mem", "setup", "array_parallelism", "dependency"),
     *("nodes", "ntasks_per_node", "num_gpus", "stderr_to_stdout"),
 }
-PLUGINS = "plugins"  # their folder, beside the code's
+PLUGINS = "plugins"  # folder of method files in the copy of the code
 
 
 def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
-    """Submit what the store lacks and no job is to train yet; return the new jobs.
+    """Submit open runs that no job trains yet, and retried runs; return the new jobs.
 
-    All that can be wrong with the request is found before anything is submitted. If the cluster refuses a part, the
-    rest is cancelled, and jobs whose submission was killed half-way end as soon as they begin.
-
-    Args:
-        work: what a process would do here.
-        retried: ids of runs whose failure is forgotten.
+    Errors in the request are raised before anything is submitted. If the cluster refuses a job, the others are
+    cancelled. Jobs of a submission that was killed before it was complete end when they start.
 
     Raises:
         RequestError: there is no SLURM here, an option is unknown, a job has fewer GPUs than processes, data is
             missing, or the cluster refuses the jobs.
     """
     if absent := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
-        raise RequestError(f"--slurm: there is no {absent[0]} here. Go to a login node of a cluster, or leave it out")
+        raise RequestError(
+            f"--slurm: {absent[0]} is not installed here. Use a login node of a cluster, or leave --slurm out"
+        )
     plan, store = work.plan, Store(work.results)
     options = _options(plan.suite.slurm, plan.file)
     open_runs = [run for run in work.wanted if is_open(run, plan, store, retried)]
-    gpus = plan.suite.slurm.gpus_per_node or 0  # 0: the suite does not say
+    gpus = plan.suite.slurm.gpus_per_node or 0  # 0 if the suite does not set it
     most = most_processes(open_runs)
     if 0 < gpus < most:
         raise RequestError(
-            f"{plan.file}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each needs a GPU of its own, "
+            f"{plan.file}: slurm: gpus_per_node: {gpus}, but training: processes: {most}: each process needs a GPU, "
             f"all on one node. Set gpus_per_node: {most}"
         )
     reasons = unserved(plan, open_runs, catalog(work.plugins))
@@ -85,7 +83,7 @@ def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
 def _submit_all(
     work: Work, missing: Sequence[RunSpec], trained_by: Mapping[str, str], options: Mapping[str, Any]
 ) -> list[Job]:
-    """Submit all runs or none; return their jobs."""
+    """Submit jobs for all runs or for none; return them."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = Store(work.results).suite_folder(work.plan.name).resolve() / JOBS / name
     try:
@@ -105,25 +103,25 @@ def _submit_all(
 def _submit(
     work: Work, folder: Path, missing: Sequence[RunSpec], jobs: Mapping[str, str], options: Mapping[str, Any]
 ) -> Iterator[Job]:
-    """Submit each cohort once the jobs that it waits for are submitted, one array per set of such jobs; yield jobs."""
+    """Submit each cohort after the jobs that it depends on, in one array per set of dependencies; yield the jobs."""
     plan, store = work.plan, Store(work.results)
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
     setup = _setup(plan.suite.slurm, folder / "code")
     trained_by = dict(jobs)
     run_ids = [*jobs, *(run.id for run in missing)]
     awaited = {run_id for run_id in run_ids if store.state(run_id) != "done"}
-    left = portions(missing, plan.suite.max_lanes)
-    while left:
-        arrays: dict[str, list[Cohort]] = {}  # by the jobs that they wait for
+    unsubmitted = work_units(missing, plan.suite.max_lanes)
+    while unsubmitted:
+        arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they depend on
         later = []
-        for cohort in left:
+        for cohort in unsubmitted:
             needs = cohort.needs & awaited
             if needs <= trained_by.keys():
                 awaited_jobs = sorted({trained_by[need] for need in needs})
                 arrays.setdefault(":".join(awaited_jobs), []).append(cohort)
             else:
                 later.append(cohort)
-        left = later
+        unsubmitted = later
         for needed, array in arrays.items():
             calls = []
             for cohort in array:
@@ -132,11 +130,11 @@ def _submit(
             dependency = f"afterok:{needed}" if needed else None
             try:
                 executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
-                with redirect_stderr(StringIO()):  # submitit repeats there what its error says
+                with redirect_stderr(StringIO()):  # submitit also prints the message of its error
                     job_ids = [job.job_id for job in executor.submit_array(calls)]
             except FailedJobError as error:
-                said = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
-                reason = "; ".join(said) or str(error)
+                errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
+                reason = "; ".join(errors) or str(error)
                 raise RequestError(f"sbatch refuses the jobs: {reason}") from None
             for call, job_id in zip(calls, job_ids, strict=True):
                 trained_by |= dict.fromkeys(call.cohort, job_id)
@@ -144,7 +142,7 @@ def _submit(
 
 
 def _relocated(work: Work, folder: Path) -> Work:
-    """Return the work as a job can do it from anywhere, with a submission's copy of the plug-ins."""
+    """Return the work with absolute paths, and with the submission's copies of the plug-ins."""
     checkpoints = {
         run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
         for run_id, checkpoint in work.plan.checkpoints.items()
@@ -160,7 +158,7 @@ def _relocated(work: Work, folder: Path) -> Work:
 
 
 def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
-    """Copy the code, plug-ins and suite file to where jobs run them; return the code's git state."""
+    """Copy the code, plug-ins and suite file to the folder of a submission; return the git state of the code."""
     source = Path(__file__).parents[2]
     origin = git_state(source)
     for part in ("bench", "methods"):
@@ -174,13 +172,9 @@ def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
 
 
 def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
-    """Return the options that submitit takes for a suite's jobs.
-
-    Raises:
-        RequestError: it does not know one of them.
-    """
+    """Return the options of submitit for the jobs of a suite; raise a `RequestError` if it does not know one."""
     others = {key.removeprefix("slurm_"): value for key, value in (slurm.model_extra or {}).items()}
-    allowed = SlurmExecutor._valid_parameters() - OWN
+    allowed = SlurmExecutor._valid_parameters() - RESERVED
     if unknown := [f"slurm_{name}" for name in others if name not in allowed]:
         known = [f"slurm_{name}" for name in allowed]
         problems = [f"{suite}: slurm: unknown key '{key}'. {suggest(key, known)}" for key in unknown]
@@ -192,20 +186,20 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
         "mem": f"{round(slurm.mem_gb * 1024)}MB" if slurm.mem_gb else None,
         "array_parallelism": slurm.max_parallel or MAX_PARALLEL,
         "signal_delay_s": min(SIGNAL_S, slurm.timeout_min * 60 // 4),
-        "wckey": None,  # submitit's own is refused where such keys are checked
+        "wckey": None,  # clusters that check such keys refuse the default of submitit
         **others,
     }
     additional = {
-        "requeue": True,  # also where jobs are not unless they ask for it
-        "kill-on-invalid-dep": "yes",  # or a job that waits for a failed one would wait for ever
+        "requeue": True,  # the default depends on the cluster
+        "kill-on-invalid-dep": "yes",  # else a job that depends on a failed one waits for ever
     }
     options["additional_parameters"] = additional | others.get("additional_parameters", {})
     return options
 
 
 def _setup(slurm: Slurm, code: Path) -> list[str]:
-    """Return the lines of shell that precede a job's Python."""
+    """Return the shell commands that run before the Python of a job."""
     lines = [*slurm.setup, f"cd {shlex.quote(str(code))}", 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"']
-    if slurm.cpus_per_task:  # which srun takes over from sbatch no more
+    if slurm.cpus_per_task:  # srun no longer inherits it from sbatch
         lines.append(f"export SRUN_CPUS_PER_TASK={slurm.cpus_per_task}")
     return lines

@@ -1,4 +1,4 @@
-"""What a SLURM job does: it trains one cohort, in the code of its submission."""
+"""The function that a SLURM job runs: it trains one cohort, with the code of its submission."""
 
 import logging
 import os
@@ -25,9 +25,9 @@ class CohortJob:
     """A job, in the form that submitit pickles.
 
     Attributes:
-        work: the cohort's runs and those that they need.
-        cohort: ids of the cohort's runs.
-        submission: the submission's folder.
+        work: the runs of the cohort and those that they need.
+        cohort: ids of the runs of the cohort.
+        submission: folder of the submission.
     """
 
     work: Work
@@ -38,37 +38,37 @@ class CohortJob:
         """Train the cohort.
 
         Raises:
-            SystemExit: none of its runs has come to a result, so that what waits for them need not start.
+            SystemExit: none of its runs has a result, so jobs that depend on it must not start.
         """
         let_signals_through()
-        logging.getLogger("submitit").propagate = False  # it writes to the log by itself
+        logging.getLogger("submitit").propagate = False  # it has its own handler
         plan, store = self.work.plan, Store(self.work.results)
         with store.locked(LOCK):
-            pass  # until the submission is complete
+            pass  # wait until the submission is complete
         if not (self.submission / SUBMISSION).exists():
             raise SystemExit("the command that submitted this job was killed: submit again")
         try:
             launch(self.work)
         except RequestError as error:
             raise SystemExit(str(error)) from None
-        ends = [run_status(plan.runs[run_id], plan, store) for run_id in self.cohort]
-        if all(status != "done" for status, _ in ends):
-            reasons = dict.fromkeys(reason for _, reason in ends)
+        results = [run_status(plan.runs[run_id], plan, store) for run_id in self.cohort]
+        if all(status != "done" for status, _ in results):
+            reasons = dict.fromkeys(reason for _, reason in results)
             raise SystemExit(f"no run has a result: {'; '.join(reasons)}")
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what the job does when it is queued again: the same, for all progress is in the store."""
+        """Return what the job runs when it is queued again: the same, since all progress is in the store."""
         return DelayedSubmission(self)
 
 
 def let_signals_through() -> None:
-    """Let what submitit's handler raises end the process: within a training step it would be the lane's failure."""
+    """Make exceptions of submitit's signal handler end the process; otherwise, a training step would catch them."""
     handler, owner = signal.getsignal(SIGNAL), os.getpid()
-    assert callable(handler)  # submitit has set it before it calls the job
+    assert callable(handler)  # set by submitit
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
-            return  # a process that loads data: the job is not its own to queue again
+            return  # a data loading process must not requeue the job
         try:
             handler(number, frame)
         except Exception as error:

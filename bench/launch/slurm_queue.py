@@ -1,9 +1,9 @@
-"""A store's jobs on a SLURM cluster: what was submitted, and what the scheduler says of it. Imports no torch.
+"""Lists and cancels the jobs of a store on a SLURM cluster. Imports no torch.
 
     <results>/<suite name>/jobs/<submission>/   submission.json  code/  logs/
 
-The scheduler is asked for what is queued or runs, never for its accounting, which not every cluster keeps: the store
-tells how a job ended, and so does the job's log.
+The scheduler is only asked which jobs are queued or running, since not every cluster has accounting. The store and the
+logs show how jobs ended.
 """
 
 import json
@@ -18,20 +18,20 @@ from bench.store import Store
 from bench.types import RequestError
 
 JOBS, SUBMISSION = "jobs", "submission.json"
-LOCK = "jobs"  # the store's lock of that name is held while jobs are submitted
-ENDING = "COMPLETING"  # a job that trains no more, though the scheduler still tidies up after it
+LOCK = "jobs"  # name of the store's lock that is held while jobs are submitted
+ENDING = "COMPLETING"  # the state of a job that has ended, while the scheduler cleans up
 TAIL = 5  # lines of a log
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or a task of a job array: it trains one cohort.
+    """A job, or a task of a job array, that trains one cohort.
 
     Attributes:
         id: such as 12 or 12_3.
         runs: ids of the cohort's runs.
-        log: the file of its output, once it has begun.
-        state: the scheduler's word, such as PENDING or RUNNING; "" if the scheduler does not know the job any more.
+        log: the file of its output; it exists once the job has started.
+        state: the state in the scheduler, such as PENDING or RUNNING; "" if the scheduler no longer knows the job.
         reason: why it is in that state, or "".
     """
 
@@ -43,12 +43,12 @@ class Job:
 
     @property
     def array(self) -> str:
-        """Return the id of the array that it is a task of, or its own."""
+        """Return the id of its array or, if it is not a task of one, its own id."""
         return self.id.partition("_")[0]
 
     @property
-    def last_words(self) -> list[str]:
-        """Return the last lines of its log."""
+    def log_tail(self) -> list[str]:
+        """Return the last lines of the log that are not empty."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -57,21 +57,17 @@ class Job:
 
 
 def job_name(submission: Path) -> str:
-    """Return the name of all jobs of a submission; no other job, in this store or elsewhere, has it."""
+    """Return the name of all jobs of a submission, which is unique among all stores."""
     return f"{submission.parent.parent.name}-{submission.name}"
 
 
 def log_of(submission: Path, job_id: str) -> Path:
-    """Return the file that submitit lets a job write its standard error to."""
+    """Return the file to which submitit redirects the standard error of a job."""
     return submission / "logs" / f"{job_id}_0_log.err"
 
 
 def submitted(store: Store, suite: str = "*") -> list[Job]:
-    """Return the jobs of every complete submission, of one suite or of all in the store, the latest last.
-
-    Raises:
-        RequestError: the scheduler does not answer.
-    """
+    """Return the jobs of all complete submissions of one suite or of the whole store, the latest last."""
     records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
     if not records:
         return []
@@ -89,24 +85,25 @@ def submitted(store: Store, suite: str = "*") -> list[Job]:
 
 
 def cancel(jobs: Sequence[Job]) -> None:
-    """End jobs; they must be all that is left of their submissions."""
+    """Cancel jobs, which must be all remaining jobs of their arrays."""
     command("scancel", *dict.fromkeys(job.array for job in jobs))
 
 
 def command(name: str, *arguments: str) -> str:
-    """Return what one of SLURM's commands prints.
+    """Return the output of a SLURM command.
 
     Raises:
-        RequestError: it is not installed, or fails.
+        RequestError: the command is not installed, fails, or does not answer.
     """
     if shutil.which(name) is None:
-        raise RequestError(f"there is no {name} here: jobs are known on the cluster's own machines only")
-    own = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}  # would change the answer
+        raise RequestError(f"{name} is not installed here: only machines of the cluster know its jobs")
+    # SQUEUE_ variables would change the output
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}
     try:
-        answer = subprocess.run([name, *arguments], capture_output=True, text=True, env=own, timeout=120, check=True)
+        call = [name, *arguments]
+        return subprocess.run(call, capture_output=True, text=True, env=env, timeout=120, check=True).stdout
     except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.split())
-        raise RequestError(f"{name}: {said or f'exit status {error.returncode}'}") from None
+        message = " ".join(error.stderr.split())
+        raise RequestError(f"{name}: {message or f'exit status {error.returncode}'}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RequestError(f"{name} does not answer: {error}") from None
-    return answer.stdout

@@ -1,4 +1,4 @@
-"""What one process is to do, in a form that can be handed to another process. Imports no torch."""
+"""The work of one process, in a form that can be passed to another process. Imports no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from bench.store import Store
 
 @dataclass(frozen=True)
 class Work:
-    """Runs to train, and settings that change no result beyond rounding.
+    """Runs to train, and settings that change results only by rounding.
 
     Attributes:
-        plan: the suite's.
-        runs: ids of the runs, needs included.
-        results: the store's folder.
+        plan: the plan of the suite.
+        runs: ids of the runs, including those that they need.
+        results: the folder of the store.
         data: the folder of downloaded data sets.
-        write_tables: writes the suite's tables whenever the store has something new for them; it is pickled by name.
-        device: "cpu", "cuda", "cuda:N" or "auto", which is resolved where the work is done.
-        plugins: method files kept elsewhere.
-        keep_checkpoints: whether checkpoints stay when a record is written.
+        write_tables: writes the suite's tables when the store has new results; it is pickled by name.
+        device: "cpu", "cuda", "cuda:N" or "auto", which the process that does the work resolves.
+        plugins: method files outside the folder `methods`.
+        keep_checkpoints: whether to keep checkpoints after a record is written.
         live: whether a terminal shows a live table instead of lines.
-        poll_s: seconds between two looks at runs that another process trains.
+        poll_s: seconds between two checks of runs that another process trains.
     """
 
     plan: Plan

@@ -5,6 +5,7 @@ head together; segmentation trains the network and a head that scores every pixe
 """
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class Probe(Network):
     Args:
         frozen: the network.
         shapes: the shapes of its features.
-        num_classes: K, the number of logits.
+        num_classes: number of logits.
         stage: the stage whose maps are read, the stem being 0; None to read the embedding.
         most_values: a stage's maps are averaged over the finest grid that gives at most this many values.
     """
@@ -59,9 +60,11 @@ class Probe(Network):
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the frozen network's features of images (B, C, H, W), with the probe's input and logits (B, K)."""
-        read = self.frozen.features(x)
-        values = read.embedding if self.stage is None else pooled(read.stages[self.stage], self.grid)
-        return Features(read.stages, (), values, self.classifier(values))
+        features = self.frozen.features(x)
+        values = features.embedding
+        if self.stage is not None:
+            values = F.adaptive_avg_pool2d(features.stages[self.stage], self.grid).flatten(1)
+        return replace(features, embedding=values, logits=self.classifier(values))
 
 
 def grid(stage: tuple[int, int, int], most_values: int) -> tuple[int, int]:
@@ -74,18 +77,10 @@ def grid(stage: tuple[int, int, int], most_values: int) -> tuple[int, int]:
     return min(side, height), min(side, width)
 
 
-def pooled(maps: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Return maps (B, C, H, W) averaged over a grid of (height, width) cells, flat: (B, C * height * width)."""
-    return F.adaptive_avg_pool2d(maps, cells).flatten(1)
-
-
 class FineTuned(Network):
     """A network that continues to train, with a new linear classifier on its embedding.
 
-    Args:
-        backbone: the network; its own classifier does not contribute to the logits and keeps its weights.
-        shapes: the shapes of its features.
-        num_classes: K, the number of logits.
+    The backbone's own classifier does not contribute to the logits and keeps its weights.
     """
 
     def __init__(self, backbone: Network, shapes: Shapes, num_classes: int) -> None:
@@ -96,20 +91,16 @@ class FineTuned(Network):
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the network's features of images (B, C, H, W), with the new classifier's logits (B, K)."""
-        read = self.backbone.features(x, preactivations)
-        return Features(read.stages, read.preactivations, read.embedding, self.classifier(read.embedding))
+        features = self.backbone.features(x, preactivations)
+        return replace(features, logits=self.classifier(features.embedding))
 
 
 class Segmenter(Network):
     """A network that continues to train, with a head that scores every pixel: a small FCN-8s.
 
     A 1x1 convolution scores each of the last three stages; the scores are upsampled to the image's size and added.
+    The backbone's own classifier does not contribute to the logits and keeps its weights.
     Paper: Long, Shelhamer and Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015.
-
-    Args:
-        backbone: the network; its own classifier does not contribute to the logits and keeps its weights.
-        shapes: the shapes of its features.
-        num_classes: K, the number of logits per pixel.
     """
 
     def __init__(self, backbone: Network, shapes: Shapes, num_classes: int) -> None:
@@ -121,8 +112,7 @@ class Segmenter(Network):
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the network's features of images (B, C, H, W), with logits (B, K, H, W)."""
-        read = self.backbone.features(x, preactivations)
-        scored = zip(self.scores, read.stages[-SCORED_STAGES:], strict=True)
+        features = self.backbone.features(x, preactivations)
+        scored = zip(self.scores, features.stages[-SCORED_STAGES:], strict=True)
         enlarged = [F.interpolate(score(stage), x.shape[-2:], mode="bilinear") for score, stage in scored]
-        logits = torch.stack(enlarged).sum(dim=0)
-        return Features(read.stages, read.preactivations, read.embedding, logits)
+        return replace(features, logits=torch.stack(enlarged).sum(dim=0))

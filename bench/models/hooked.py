@@ -50,14 +50,11 @@ class HookedNetwork(Network):
         self.stage_paths = tuple(stages)
         self.preactivation_paths = tuple(preactivations) or self.stage_paths
         self.classifier_path = classifier or _last_linear(network)
-        self._check_paths()
         self.register_state_dict_post_hook(_drop_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
-
-    def _check_paths(self) -> None:
-        modules = dict(self.network.named_modules())
+        modules = dict(network.named_modules())
         if not self.stage_paths:
-            children = ", ".join(name for name, _ in self.network.named_children())
+            children = ", ".join(name for name, _ in network.named_children())
             raise RequestError(f"stages: name the modules whose outputs are the stages, stem first, of: {children}")
         for path in (*self.stage_paths, *self.preactivation_paths, self.classifier_path):
             if not path or path not in modules:
@@ -85,13 +82,9 @@ class HookedNetwork(Network):
             classifier = self.network.get_submodule(self.classifier_path)
             hooks.enter_context(classifier.register_forward_pre_hook(_input_keeper(self.classifier_path, inputs)))
             logits = self.network(x)
-        unused = paths - outputs.keys()
-        if self.classifier_path not in inputs:
-            unused.add(self.classifier_path)
+        unused = ", ".join(sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())))
         if unused:
-            raise RequestError(
-                f"modules that take no part in the forward pass: {', '.join(sorted(unused))}; name others"
-            )
+            raise RequestError(f"modules that take no part in the forward pass: {unused}; name others")
         if not isinstance(logits, Tensor):
             raise RequestError(f"the network gives {_describe(logits)}; logits are one tensor (B, K)")
         return Features(
@@ -185,10 +178,7 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
 def published_weights(name: str, weights: str, folder: Path) -> Path:
     """Return the file of weights that torchvision publishes, downloaded if it is missing.
 
-    Args:
-        name: torchvision's name of the network.
-        weights: name of the weights, such as IMAGENET1K_V1.
-        folder: the folder of the file; its published name ends in the first digits of its sha256.
+    The file's name ends in the first digits of its sha256.
 
     Raises:
         RequestError: the name is unknown, the download fails, or the file does not match its sha256.

@@ -12,15 +12,8 @@ from torch import Tensor, nn
 
 from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, pooled
 
-GROUPS = (  # expansion, channels at full width, repeats, stride of the first block
-    (1, 16, 1, 1),
-    (6, 24, 2, 1),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+# expansion, channels at full width, repeats, stride of the first block
+GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 EMBEDDING = 1280  # for any width up to 1
 
 

@@ -1,6 +1,6 @@
 """Parts that several networks share: the forward pass by stages, groups that end in a ReLU, initial weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +27,10 @@ class StagedNetwork(Network):
             stage, before = group(stage)
             yield stage, before
 
+    def trunk(self) -> Sequence[nn.Module]:
+        """Return the stem, `conv1` and `bn1`, and the groups, `layer1` and following, if they are named like this."""
+        return [module for name, module in self.named_children() if name.startswith(("conv1", "bn1", "layer"))]
+
     def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
         """Return the embedding (B, D), of the last stage and its pre-activation."""
         return pooled(stage)
@@ -52,6 +56,13 @@ class ReluGroup(nn.Sequential):
     def activate(self, before: Tensor) -> Tensor:
         """Return the activation that follows each block, same shape; not in place, since `before` may be returned."""
         return F.relu(before)
+
+
+def group(
+    block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, blocks: int, stride: int
+) -> ReluGroup:
+    """Return `blocks` blocks, each made of (channels before, channels after, stride); the first changes the shape."""
+    return ReluGroup(block(in_channels, channels, stride), *(block(channels, channels, 1) for _ in range(blocks - 1)))
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import ReluGroup, StagedNetwork, draw_convolutions
+from bench.models.parts import StagedNetwork, draw_convolutions, group
 
 
 class BasicBlock(nn.Module):
@@ -31,12 +31,6 @@ class BasicBlock(nn.Module):
         return self.bn2(self.conv2(hidden)) + self.downsample(x)
 
 
-def group(in_channels: int, channels: int, blocks: int, stride: int) -> ReluGroup:
-    """Return `blocks` basic blocks, the first of which changes width and size."""
-    first = BasicBlock(in_channels, channels, stride)
-    return ReluGroup(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
-
-
 class ResNet(StagedNetwork):
     """A residual network of three groups.
 
@@ -50,12 +44,8 @@ class ResNet(StagedNetwork):
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = group(widths[0], widths[1], blocks, stride=1)
-        self.layer2 = group(widths[1], widths[2], blocks, stride=2)
-        self.layer3 = group(widths[2], widths[3], blocks, stride=2)
+        self.layer1 = group(BasicBlock, widths[0], widths[1], blocks, stride=1)
+        self.layer2 = group(BasicBlock, widths[1], widths[2], blocks, stride=2)
+        self.layer3 = group(BasicBlock, widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], num_classes)
         draw_convolutions(self)
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem and the three groups."""
-        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3

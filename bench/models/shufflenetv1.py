@@ -7,13 +7,11 @@ Differs in: a ReLU follows the depthwise norm, too; a unit whose input is concat
 channels, a quarter of what its convolutions output. Both are as in the published checkpoints.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import ReluGroup, StagedNetwork, shuffle
+from bench.models.parts import StagedNetwork, group, shuffle
 
 STEM = 24
 GROUPS = 3
@@ -45,12 +43,6 @@ class Unit(nn.Module):
         return torch.cat([own, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
 
 
-def group(in_channels: int, channels: int, units: int) -> ReluGroup:
-    """Return `units` units, the first of which halves the size."""
-    first = Unit(in_channels, channels, stride=2)
-    return ReluGroup(first, *(Unit(channels, channels, stride=1) for _ in range(units - 1)))
-
-
 class ShuffleNetV1(StagedNetwork):
     """Three groups of units with grouped 1x1 convolutions."""
 
@@ -58,11 +50,7 @@ class ShuffleNetV1(StagedNetwork):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, STEM, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = group(STEM, WIDTHS[0], UNITS[0])
-        self.layer2 = group(WIDTHS[0], WIDTHS[1], UNITS[1])
-        self.layer3 = group(WIDTHS[1], WIDTHS[2], UNITS[2])
+        self.layer1 = group(Unit, STEM, WIDTHS[0], UNITS[0], stride=2)
+        self.layer2 = group(Unit, WIDTHS[0], WIDTHS[1], UNITS[1], stride=2)
+        self.layer3 = group(Unit, WIDTHS[1], WIDTHS[2], UNITS[2], stride=2)
         self.linear = nn.Linear(WIDTHS[2], num_classes)
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem and the three groups."""
-        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3

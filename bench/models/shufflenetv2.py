@@ -5,8 +5,6 @@ Stages: the stem after its ReLU, then each of three groups, shuffled; the last 1
 Pre-activations: the last unit's two halves before its ReLU, not shuffled.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,7 +87,3 @@ class ShuffleNetV2(StagedNetwork):
     def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
         """Return the embedding (B, D) of the last stage, widened by the last convolution."""
         return pooled(F.relu(self.bn2(self.conv2(stage))))
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem and the three groups; the last 1x1 convolution comes after the last stage."""
-        return self.conv1, self.bn1, self.layer1, self.layer2, self.layer3

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from bench.types import RequestError
 
-SHOWN = 3  # the most names of each kind that a message lists
+MAX_NAMES = 3  # of each kind in a message
 PARALLEL = "module."  # the prefix that nn.DataParallel adds to every name
+
+State = Mapping[str, Tensor]
 
 
 def load_weights(network: nn.Module, path: Path | str) -> None:
@@ -24,9 +26,8 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     Raises:
         RequestError: the file is missing, is not a checkpoint, does not fit the network, or contains NaN or infinity.
     """
-    weights = read_weights(path)
-    problems = _misfits(wanted=network.state_dict(), weights=weights)
-    if problems:
+    weights = read_weights(Path(path))
+    if problems := _misfits(network.state_dict(), weights):
         raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
@@ -34,17 +35,16 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     network.load_state_dict(weights)
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors by name, on the CPU, without DataParallel's prefix.
-
-    Raises:
-        RequestError: the file is missing or is not a checkpoint.
-    """
-    path = Path(path)
+def read_weights(path: Path) -> State:
+    """Return a checkpoint's tensors by name, on the CPU, without DataParallel's prefix."""
     if not path.is_file():
         raise RequestError(f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network")
     try:
-        content = _read_file(path)
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path, device="cpu")
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):  # published files contain their options, too
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
         reason = " ".join(str(error).split())[:200]
         raise RequestError(
@@ -52,72 +52,51 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
     state = _state_dict(content)
-    if state is None:
+    if not state:
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            kind = f"the keys {_some(map(str, content))}" if content else "an empty dict"
         raise RequestError(
-            f"{path}: no weights found, but {_describe(content)}; wanted is a state dict (names and tensors), "
+            f"{path}: no weights found, but {kind}; wanted is a state dict (names and tensors), "
             "alone or under the key 'model' or 'state_dict'"
         )
-    if all(name.startswith(PARALLEL) for name in state):
-        return {name.removeprefix(PARALLEL): tensor for name, tensor in state.items()}
-    return state
+    prefix = PARALLEL if all(name.startswith(PARALLEL) for name in state) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def _read_file(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path, device="cpu")
-    with torch.serialization.safe_globals([argparse.Namespace]):  # published files contain their options, too
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _state_dict(content: object) -> dict[str, Tensor] | None:
-    """Return the state dict that a file's content is or contains, or None."""
+def _state_dict(content: object) -> State:
+    """Return the state dict that a file's content is or contains; empty if there is none."""
     if not isinstance(content, Mapping):
-        return None
-    nested = [content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)]
-    state: Mapping[object, object] = nested[0] if nested else content
+        return {}
+    state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
     weights = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    return weights if weights and len(weights) == len(state) else None
+    return weights if len(weights) == len(state) else {}
 
 
-def _describe(content: object) -> str:
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
-    return f"the keys {_some(str(key) for key in content)}" if content else "an empty dict"
-
-
-def _misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """Return the reasons why `weights` does not fit, each with a few names; empty if it fits."""
-    missing = [name for name in wanted if name not in weights]
-    unexpected = [name for name in weights if name not in wanted]
-    misshaped = [name for name in wanted if name in weights and weights[name].shape != wanted[name].shape]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} names missing ({_some(missing)})")
-    if unexpected:
-        problems.append(f"{len(unexpected)} names unexpected ({_some(unexpected)})")
-    if misshaped:
-        shown = (f"{name} is {_shape(weights[name])}, wanted {_shape(wanted[name])}" for name in misshaped)
-        problems.append(f"{len(misshaped)} of another shape ({_some(shown)})")
-    if problems:
-        problems.append(_remedy(wanted, weights, misshaped))
-    return problems
-
-
-def _remedy(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], misshaped: list[str]) -> str:
-    linear = [name for name, tensor in wanted.items() if tensor.ndim == 2]
-    if linear and linear[-1] in misshaped:
-        own, other = wanted[linear[-1]], weights[linear[-1]]  # weights of the classifier, (classes, D)
-        if own.shape[1:] == other.shape[1:]:
-            return (
-                f"the checkpoint has {len(other)} classes, the data {len(own)}: "
-                "give a checkpoint trained on this data, or leave it out to train the network here"
-            )
-    return "give a checkpoint of this very network, or name the network that the checkpoint belongs to"
+def _misfits(wanted: State, given: State) -> list[str]:
+    """Return the reasons why weights do not fit, each with a few names; empty if they fit."""
+    misshaped = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
+    kinds = {
+        "names missing": [name for name in wanted if name not in given],
+        "names unexpected": [name for name in given if name not in wanted],
+        "of another shape": [f"{name} is {_shape(given[name])}, wanted {_shape(wanted[name])}" for name in misshaped],
+    }
+    problems = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    if not problems:
+        return []
+    remedy = "give a checkpoint of this very network, or name the network that the checkpoint belongs to"
+    classifier = ["", *(name for name in wanted if wanted[name].ndim == 2)][-1]  # its weight is (classes, D)
+    if classifier in misshaped and given[classifier].shape[1:] == wanted[classifier].shape[1:]:
+        remedy = (
+            f"the checkpoint has {len(given[classifier])} classes, the data {len(wanted[classifier])}: "
+            "give a checkpoint trained on this data, or leave it out to train the network here"
+        )
+    return [*problems, remedy]
 
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def _shape(tensor: Tensor) -> str:

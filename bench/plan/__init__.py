@@ -1,8 +1,8 @@
-"""From a suite to its cells, their runs, and the cohorts in which they train. Imports no torch."""
+"""Plans a suite: its cells, their runs, and the cohorts in which these train. Imports no torch."""
 
 from bench.plan.build import build
-from bench.plan.cohorts import Cohort, cohorts, portions
-from bench.plan.model import Cell, Checkpoint, Plan
+from bench.plan.cohorts import CohortPlan, cohorts, work_units
+from bench.plan.model import Cell, Plan
 from bench.plan.status import OPEN, is_open, run_status
 
-__all__ = ["OPEN", "Cell", "Checkpoint", "Cohort", "Plan", "build", "cohorts", "is_open", "portions", "run_status"]
+__all__ = ["OPEN", "Cell", "CohortPlan", "Plan", "build", "cohorts", "is_open", "run_status", "work_units"]

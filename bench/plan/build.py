@@ -1,6 +1,6 @@
-"""From a suite to its plan: every cell, and every run that it takes. Imports no torch.
+"""Builds the plan of a suite: every cell, and every run that the cells need. Imports no torch.
 
-The plan is a graph: a run lists the runs it needs (its teachers), and a cohort starts when all of them are done.
+The plan is a graph: a run lists the runs it needs, such as its teachers, and starts when all of them are done.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +11,10 @@ from bench.data import views_of
 from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
-from bench.plan.teachers import PairTeachers, pair_teachers, teacher_seeds, undistilled
+from bench.plan.teachers import PairTeachers, pair_teachers, undistilled
 from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
-from bench.suite import NONE, PEERS, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite.schema import PEERS
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method
@@ -29,14 +30,14 @@ def build(
     """Return the plan of a suite.
 
     Args:
-        suite: what was read.
-        path: from where.
-        methods: by name.
-        remembered: an earlier plan's `sources`, for files that are gone.
-        changes: what the command line set, for captions.
+        suite: the settings.
+        path: the suite file.
+        methods: the known methods by name.
+        remembered: `sources` of an earlier plan, used for files that no longer exist.
+        changes: changes from the command line, for captions.
 
     Raises:
-        RequestError: a data folder or a checkpoint is missing, or teacher and student data do not fit together.
+        RequestError: an image folder or a checkpoint is missing, or the data of teacher and student do not match.
     """
     sources = Sources(remembered or {})
     data = resolved(suite.data, path, "data", sources)
@@ -49,10 +50,8 @@ def build(
     for index, pair in enumerate(suite.pairs):
         where = f"{path}: pairs[{index}].teacher"
         try:
-            teachers = {
-                seed: pair_teachers(suite, pair, seed, teacher_data, path, where, sources)
-                for seed in teacher_seeds(suite)
-            }
+            seeds = (0,) if suite.teacher_seeds == "fixed" else suite.seed_list
+            teachers = {seed: pair_teachers(suite, pair, seed, teacher_data, path, where, sources) for seed in seeds}
         except RequestError as error:
             problems.append(str(error))
             continue
@@ -73,7 +72,7 @@ def build(
 
 
 def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpec) -> None:
-    """Check that teachers can see the images on which students learn from them."""
+    """Raise a `RequestError` if teachers cannot see the images on which students learn from them."""
     views = views_of(data.name)
     if TASKS[suite.task].same_view:
         if teacher_data.size != data.size:
@@ -83,13 +82,13 @@ def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpe
             )
     elif teacher_data.view not in (None, *views):
         raise RequestError(
-            f"{path}: teacher_data: teachers see {teacher_data.view}, which {data.name}'s images, on which students "
-            f"learn from them, do not have. Known: {', '.join(views) or 'no view'}"
+            f"{path}: teacher_data: teachers see {teacher_data.view}, but images of {data.name}, which students "
+            f"learn from, do not have it. Known: {', '.join(views) or 'no view'}"
         )
 
 
 def _add_checkpoints(added: Mapping[str, Checkpoint], checkpoints: dict[str, Checkpoint]) -> Iterator[str]:
-    """Add checkpoints to those of other pairs; yield what is wrong where two pairs state different accuracies."""
+    """Add the checkpoints of a pair; yield an error for each whose accuracy another pair states differently."""
     for run_id, checkpoint in added.items():
         known = checkpoints.setdefault(run_id, checkpoint)
         if known.accuracy is None:
@@ -106,7 +105,7 @@ def _pair_cells(
     teachers: Mapping[int, PairTeachers],
     methods: Mapping[str, Method],
 ) -> Iterator[Cell]:
-    """Yield the cells of a pair: its teacher's, the undistilled student's, then one per row and network."""
+    """Yield the cells of a pair: teacher, undistilled student, then one cell per row and network."""
     task = TASKS[suite.task]
     student = pair.student.spec
     plain = [
@@ -131,7 +130,7 @@ def _pair_cells(
 def _distilled(
     plain: RunSpec, row: Row, teachers: Sequence[RunSpec], initial_epochs: int, methods: Mapping[str, Method]
 ) -> RunSpec:
-    """Return the run that adds a row's terms to an undistilled one."""
+    """Return an undistilled run with the terms of a row."""
     terms = []
     for name, weight, given in row.terms:
         method = methods[name]
@@ -139,38 +138,34 @@ def _distilled(
             key: parameter.adapter.validate_python(given.get(key, parameter.default))
             for key, parameter in method.parameters.items()
         }
-        if weight is None:
-            weight = method.weight
+        weight = method.weight if weight is None else weight
         terms.append(TermSpec(method=name, version=method.version, weight=weight, parameters=settings))
-    task_weight = row.task_weight
-    if task_weight is None:
-        task_weight = methods[row.terms[0][0]].task_weight
+    task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
-        task_weight = plain.task_weight  # there are no labels to weigh
-    if not any(methods[name].has_initial_stage for name, _, _ in row.terms):
-        initial_epochs = 0
+        task_weight = plain.task_weight  # there are no labels
+    has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
     return plain.but(
-        schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs}),
+        schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=tuple(run.id for run in teachers),
-        combine=row.combine if len(teachers) > 1 else "sum",  # of one teacher's terms, both are the same run
+        combine=row.combine if len(teachers) > 1 else "sum",  # with one teacher, both give the same run
     )
 
 
 def _cell(pair: PairEntry, row: Row, runs: Iterable[RunSpec], network: str = STUDENT) -> Cell:
-    """Return the cell of a row; of a network that trains beside the student, under a name of its own."""
+    """Return the cell of a row; a network that trains together with the student has its own label."""
     members = tuple(runs)
     task = task_of(members[0])
-    beside = network != STUDENT
+    is_peer = network != STUDENT
     return Cell(
         pair=pair.name,
         teacher=pair.teacher_name,
         student=pair.student.network,
         method=row.method,
-        label=f"{row.label}{PEERS}" if beside else row.label,
-        overrides="" if beside else row.overrides,
-        standard="" if beside else row.standard,
+        label=f"{row.label}{PEERS}" if is_peer else row.label,
+        overrides="" if is_peer else row.overrides,
+        standard="" if is_peer else row.standard,
         runs=members,
         metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
         network=network,

@@ -1,4 +1,4 @@
-"""Which runs train together: those that see the same batches and learn from the same teachers. Imports no torch."""
+"""Groups runs that see the same batches and have the same teachers into cohorts. Imports no torch."""
 
 import itertools
 import math
@@ -10,27 +10,27 @@ from bench.tasks import task_of
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """Runs with the same data, schedule, seed, and teachers or network to be evaluated: they train in lockstep."""
+class CohortPlan:
+    """Runs that train together: they have the same data, schedule, seed, and teachers or evaluated network."""
 
     runs: tuple[RunSpec, ...]
 
     @property
     def needs(self) -> set[str]:
-        """Return the ids of the runs that must be done first."""
+        """Return the ids of the runs that must be done before the cohort starts."""
         return {needed for run in self.runs for needed in run.needs}
 
 
-def portions(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
-    """Return all the work that some runs are: the cohorts, after each run that is only evaluated, alone."""
-    return [Cohort((run,)) for run in runs if not run.trains] + cohorts(runs, max_lanes)
+def work_units(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[CohortPlan]:
+    """Return the cohorts of runs that train, preceded by one cohort per run that is only evaluated."""
+    return [CohortPlan((run,)) for run in runs if not run.trains] + cohorts(runs, max_lanes)
 
 
-def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohort]:
+def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[CohortPlan]:
     """Return the runs that train, grouped into cohorts, in the order of their first runs.
 
-    A run without a teacher that is nobody's teacher joins the first cohort that sees the same batches, so that a
-    suite's undistilled students need no pass over the data of their own. A teacher never joins those that wait for it.
+    A run that has no teacher and is not a teacher joins the first cohort that sees the same batches, so that
+    undistilled students need no separate pass over the data. A teacher never joins a cohort that waits for it.
     More than `max_lanes` runs are split into as few cohorts as possible, of about the same size.
     """
     trained = [run for run in runs if run.trains]
@@ -44,8 +44,7 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
             groups.setdefault((_batches(run), run.needs), []).append(run)
     for run in guests:
         batches = _batches(run)
-        same_batches = [group for group in groups if group[0] == batches]
-        group = same_batches[0] if same_batches else (batches, ())
+        group = next((group for group in groups if group[0] == batches), (batches, ()))
         groups.setdefault(group, []).append(run)
     order = {run.id: position for position, run in enumerate(trained)}
     grouped = []
@@ -53,11 +52,11 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
         members.sort(key=lambda run: order[run.id])
         parts = math.ceil(len(members) / max_lanes) if max_lanes else 1
         bounds = [len(members) * part // parts for part in range(parts + 1)]
-        grouped += [Cohort(tuple(members[start:end])) for start, end in itertools.pairwise(bounds)]
+        grouped += [CohortPlan(tuple(members[start:end])) for start, end in itertools.pairwise(bounds)]
     return sorted(grouped, key=lambda cohort: order[cohort.runs[0].id])
 
 
 def _batches(run: RunSpec) -> str:
-    """Return what decides which batches a run sees, and when: task, seed, data and schedule, learning rate apart."""
+    """Return a text that is equal for runs that see the same batches: task, seed, data, and schedule without rate."""
     common = run.training.model_copy(update={"lr": 1.0, "initial_epochs": 0})
     return f"{task_of(run).batches} {run.seed} {canonical(common)} {run.data.key}"

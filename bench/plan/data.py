@@ -1,4 +1,4 @@
-"""From a suite's choice of data to its specification, as far as it can be told without reading images. No torch."""
+"""Resolves the data of a suite file to a `DataSpec`, without reading images. Imports no torch."""
 
 import json
 import os
@@ -15,16 +15,10 @@ from bench.types import RequestError
 
 
 def resolved(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataSpec:
-    """Return the specification of data; an image folder's relative path counts from the suite file.
-
-    Args:
-        choice: what the suite says.
-        path: the suite file.
-        key: where in it.
-        sources: what is remembered of image folders that are gone.
+    """Return the specification of the data at a key of a suite file; paths of image folders are relative to the file.
 
     Raises:
-        RequestError: an image folder is missing, or lacks what it needs.
+        RequestError: an image folder is missing or incomplete.
     """
     if choice.path is None:
         return resolve(choice)
@@ -41,4 +35,4 @@ def resolved(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataS
     try:
         return DataSpec.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise RequestError(f"{path}: {key}: what sources.json remembers of it cannot be read: {error}") from None
+        raise RequestError(f"{path}: {key}: its entry in sources.json is not valid: {error}") from None

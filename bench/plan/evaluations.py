@@ -1,4 +1,4 @@
-"""From trained networks to the runs that evaluate them: one cell per evaluation and stage. Imports no torch."""
+"""Plans the runs that evaluate trained networks: one cell per evaluation and stage. Imports no torch."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,15 +7,15 @@ from pathlib import Path
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
 from bench.spec import DataSpec, HeadSpec, RunSpec
-from bench.suite import DataEntry, EvaluationEntry, Suite
+from bench.suite.schema import DataEntry, EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 
-MAX_VALUES = 9000  # that a linear probe reads of a stage
+MAX_VALUES = 9000  # values of a stage that a linear probe reads
 
 
 def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:
-    """Yield the cells that evaluate the networks which a cell's runs train: one per evaluation and stage.
+    """Yield the cells that evaluate the networks trained by the runs of a cell: one per evaluation and stage.
 
     Raises:
         RequestError: data is missing, or two evaluations have the same name.
@@ -32,21 +32,21 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
             recorded = EVALUATIONS[evaluation.kind].columns()
             metrics = {f"{name}_{metric}" if name else metric: metric for metric in recorded}
             if twice := sorted(taken & metrics.keys()):
-                raise RequestError(f"{path}: {key}: {twice[0]} twice: give each its own 'name'")
+                raise RequestError(f"{path}: {key}: {twice[0]} twice: give each evaluation its own 'name'")
             taken |= metrics.keys()
             runs = tuple(_evaluation(evaluation, stage, run, data) for run in cell.runs)
             yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
 
 
 def _in_view(choice: DataEntry, view: str | None) -> DataEntry:
-    """Return an evaluation's data in the view that a network was trained with."""
+    """Return the data of an evaluation in the view that the network was trained with."""
     if view is None:
         return choice.model_copy(update={"view": None})
     return choice.model_copy(update={"view": view, "mean": None, "std": None})  # a view has its own normalisation
 
 
 def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
-    """Return what precedes an evaluation's metrics in the tables; "" where it needs no name."""
+    """Return the prefix of the metrics of an evaluation in the tables; "" if there is only one evaluation."""
     several_data = len({one.data.name for one in suite.evaluations}) > 1
     words = [evaluation.name or ""]
     if not evaluation.name and len(suite.evaluations) > 1:
@@ -58,7 +58,7 @@ def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
 
 
 def _evaluation(evaluation: EvaluationEntry, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
-    """Return the run that evaluates the network which another run trains, at one stage or at the embedding."""
+    """Return the run that evaluates the network of another run, at one stage or at the embedding."""
     max_values = None if stage is None else evaluation.most_values or MAX_VALUES
     return RunSpec(
         task=evaluation.kind,

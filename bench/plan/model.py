@@ -1,4 +1,4 @@
-"""What a plan is: cells, their runs, and the files that they depend on. Imports no torch."""
+"""The plan of a suite: cells, their runs, and the files that these depend on. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
 from bench.types import RequestError
 
-TOLERANCE = 0.1 + 1e-9  # percentage points by which a checkpoint may miss its stated accuracy, and rounding
+TOLERANCE = 0.1 + 1e-9  # percentage points between a checkpoint's accuracy and the stated one, with room for rounding
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs that differ only in their seed: one cell of the table.
+    """A cell of the table: runs that differ only in their seed.
 
     Attributes:
         pair: `<teacher>-><student>`.
@@ -23,12 +23,12 @@ class Cell:
         student: the student network's name.
         method: registered name(s), `teacher` or `none`.
         label: the row's name.
-        overrides: what differs from the method's defaults.
-        standard: the name that tables give the row's method; "" for several terms.
-        runs: one per seed.
+        overrides: the settings that differ from the method's defaults.
+        standard: the method's name in published tables; "" for several terms.
+        runs: one run per seed.
         metrics: the names of the metrics in the records, by their names in the tables.
-        network: which of the networks that a run trains the cell is about.
-        evaluation: the tables' name of the evaluation, or "" where a row has only one.
+        network: the network of the runs that the cell shows.
+        evaluation: the name of the evaluation in the tables, or "" if a row has only one.
     """
 
     pair: str
@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """Return the row's name and, of an evaluation, the evaluation's name, or its kind where a row has only one."""
+        """Return the row's name; for an evaluation, followed by its name, or by its kind if a row has only one."""
         task = task_of(self.runs[0])
         kind = task.name if task.is_evaluation else ""
         return f"{self.label} {self.evaluation or kind}".strip()
@@ -56,9 +56,9 @@ class Checkpoint:
     """A file of teacher weights.
 
     Attributes:
-        path: the file, or None for weights that torchvision publishes under the name in the run's specification.
-        accuracy: top-1 in percent that it must reach within 0.1 points, or None.
-        where: the place in the suite that names it.
+        path: the file, or None for weights published by torchvision, which the run's specification names.
+        accuracy: top-1 in percent that the weights must reach within 0.1 points, or None.
+        where: the position of the teacher in the suite file.
     """
 
     path: Path | None
@@ -66,11 +66,7 @@ class Checkpoint:
     where: str
 
     def check(self, top1: float) -> None:
-        """Check the accuracy that the file reaches, in percent, against the one that the suite states.
-
-        Raises:
-            RequestError: they differ by more than 0.1 points.
-        """
+        """Raise a `RequestError` if an accuracy in percent differs from that of the suite by more than 0.1 points."""
         if self.accuracy is not None and abs(top1 - self.accuracy) > TOLERANCE:
             raise RequestError(
                 f"{self.where}.accuracy: {self.path or 'it'} reaches {top1:.2f} % on the test split, but the suite "
@@ -80,17 +76,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a suite asks for.
+    """The cells and runs of a suite.
 
     Attributes:
         suite: the settings.
-        name: the suite's name, a folder of the results.
-        file: the suite file, as the command line named it.
-        cells: in the table's order: by pair, then row.
+        name: the suite's name and folder in the results.
+        file: the path of the suite file from the command line.
+        cells: cells in the order of the table: by pair, then row.
         runs: every run by id, teachers before their students.
-        checkpoints: by the id of the run that evaluates them.
-        sources: what the suite's image folders and checkpoints are; see `Sources`.
-        changes: what the command line set instead of the suite file, as `KEY=VALUE`.
+        checkpoints: checkpoints by the id of the run that evaluates them.
+        sources: image folders and checkpoints of the suite; see `Sources`.
+        changes: overrides from the command line, as `KEY=VALUE`.
     """
 
     suite: Suite
@@ -104,19 +100,19 @@ class Plan:
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:
-        """Return (pair, row) of each run; one that serves several cells has the title of the first."""
+        """Return (pair, row) of each run by id; a run of several cells has the title of the first."""
         titles: dict[str, tuple[str, str]] = {}
         for cell in reversed(self.cells):
             for run in cell.runs:
                 titles[run.trained_by] = (cell.pair, cell.label)
                 if cell.method == TEACHER:
-                    for teacher_id in self.trained(run).teachers:  # one of several teachers has no cell of its own
+                    for teacher_id in self.trained(run).teachers:  # has no cell if there are several teachers
                         titles[teacher_id] = (cell.pair, f"{TEACHER} {self.runs[teacher_id].student.network}")
                 titles[run.id] = (cell.pair, cell.title)
         return titles
 
     def with_needs(self, runs: Iterable[RunSpec]) -> list[RunSpec]:
-        """Return some runs and all that they need, in the plan's order."""
+        """Return runs and all runs that they need, in the plan's order."""
         chosen: set[str] = set()
         left = [run.id for run in runs]
         while left:
@@ -125,26 +121,26 @@ class Plan:
         return [run for run in self.runs.values() if run.id in chosen]
 
     def trained(self, run: RunSpec) -> RunSpec:
-        """Return the run that trained the network which a cell's run is about: another one, or itself."""
+        """Return the run that trains the network of a cell's run: the run itself, or the one that it evaluates."""
         return self.runs[run.trained_by]
 
 
 @dataclass
 class Sources:
-    """What the files outside the suite are: an image folder's specification, a checkpoint's hash.
+    """The identities of files outside the suite: specifications of image folders and hashes of checkpoints.
 
-    With them, a suite's tables can be rebuilt from the store alone when the files are gone or have moved.
+    They make it possible to rebuild a suite's tables from the store when the files no longer exist or have moved.
 
     Attributes:
-        remembered: from an earlier plan, by what the suite says of the file; {} to insist on the files.
-        current: the same, as it is now.
+        remembered: identities from an earlier plan, by the entry of the suite file; {} to require the files.
+        current: identities of this plan.
     """
 
     remembered: Mapping[str, Any]
     current: dict[str, Any] = field(default_factory=dict)
 
     def take(self, key: str, look: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Return what `look` returns or, where it raises a `RequestError`, what is remembered."""
+        """Return the result of `look` or, if it raises a `RequestError`, the remembered identity."""
         try:
             self.current[key] = look()
         except RequestError:

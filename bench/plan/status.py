@@ -1,4 +1,4 @@
-"""Where a plan's runs stand: done, open, or why they will never be. Imports no torch."""
+"""The status of a plan's runs: done, open, or why they cannot be trained. Imports no torch."""
 
 from collections.abc import Collection
 
@@ -10,13 +10,9 @@ OPEN = ("waiting", "running")
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
-    """Return (status, reason) of a run; one that needs a run which failed or diverged can never start: so did it.
+    """Return (status, reason) of a run; if a run that it needs failed or diverged, it has the same status.
 
-    Args:
-        run: one of the plan's.
-        plan: which knows what the run needs.
-        store: which knows how far each has come.
-        retried: ids of runs whose failure is to be forgotten.
+    The failures of runs whose ids are in `retried` are ignored.
     """
     state = store.state(run.id)
     if state == "done":
@@ -28,7 +24,7 @@ def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] 
     for needed in run.needs:
         status, reason = run_status(plan.runs[needed], plan, store, retried)
         if status in ("failed", "diverged"):
-            kind = "training" if needed == run.source else "teacher"
+            kind = "training" if needed == run.trained_by else "teacher"
             return status, f"its {kind} {plan.runs[needed].student.network} {status}: {reason}"
         if status == "inapplicable":
             return status, reason
@@ -36,5 +32,5 @@ def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] 
 
 
 def is_open(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> bool:
-    """Return whether a run is still to be trained, and can be: nothing that it needs has failed for good."""
+    """Return whether a run is neither done nor failed, and nothing that it needs has failed."""
     return run_status(run, plan, store, retried)[0] in OPEN

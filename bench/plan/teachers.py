@@ -1,4 +1,4 @@
-"""The runs that give a pair its teachers: trained here, or evaluated from a file of weights. Imports no torch."""
+"""Plans the teachers of a pair: runs that train them, or that evaluate given weights. Imports no torch."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite import MAX_SEEDS, PairEntry, Suite, TeacherChoice
+from bench.suite.schema import MAX_SEEDS, PairEntry, Suite, TeacherChoice
 from bench.tasks import TASKS
 from bench.types import RequestError
 
@@ -17,9 +17,9 @@ class PairTeachers:
     """The teachers of a pair for one seed.
 
     Attributes:
-        runs: one per teacher.
-        checkpoints: by the id of the run that evaluates them.
-        tested: the run whose accuracy is the pair's teacher row: the teacher's own, or that of all together.
+        runs: one run per teacher.
+        checkpoints: checkpoints by the id of the run that evaluates them.
+        tested: the run shown in the teacher row: that of the only teacher, or of all teachers as an ensemble.
     """
 
     runs: tuple[RunSpec, ...]
@@ -34,24 +34,19 @@ def undistilled(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, s
     return RunSpec(student=network, data=data, schedule=schedule, seed=seed)
 
 
-def teacher_seeds(suite: Suite) -> tuple[int, ...]:
-    """Return the seeds of the suite's teachers."""
-    return (0,) if suite.teacher_seeds == "fixed" else suite.seed_list
-
-
 def pair_teachers(
     suite: Suite, pair: PairEntry, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> PairTeachers:
-    """Return a pair's teachers for a seed; of equal ones that are trained here, each has its own seed.
+    """Return the teachers of a pair for a seed; equal teachers that are trained here have different seeds.
 
     Args:
         suite: the suite.
         pair: one of its pairs.
-        seed: of the first teacher.
-        data: what teachers are trained and evaluated on.
-        path: the suite file, from which the paths of checkpoints count.
-        where: the place that names the teacher, for messages.
-        sources: what is remembered of checkpoints that are gone.
+        seed: the seed of the first teacher.
+        data: the data that teachers are trained and evaluated on.
+        path: the suite file; paths of checkpoints are relative to it.
+        where: the position of the teacher in the file, for messages.
+        sources: the hashes of checkpoints, with those of files that no longer exist.
 
     Raises:
         RequestError: a checkpoint cannot be read.
@@ -59,23 +54,23 @@ def pair_teachers(
     step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
     runs: list[RunSpec] = []
     checkpoints: dict[str, Checkpoint] = {}
-    for place, teacher in enumerate(pair.members):
-        copy = pair.members[:place].count(teacher)
-        run, checkpoint = _teacher(suite, teacher, seed + copy * step, data, path, where, sources)
+    for index, teacher in enumerate(pair.members):
+        equal_before = pair.members[:index].count(teacher)
+        run, checkpoint = _teacher(suite, teacher, seed + equal_before * step, data, path, where, sources)
         runs.append(run)
         if checkpoint is not None:
             checkpoints[run.id] = checkpoint
     tested = runs[0]
     if len(runs) > 1:
-        together = NetworkSpec(network=pair.teacher_name)
-        tested = RunSpec(student=together, data=tested.data, seed=seed, teachers=tuple(run.id for run in runs))
+        ensemble = NetworkSpec(network=pair.teacher_name)
+        tested = RunSpec(student=ensemble, data=tested.data, seed=seed, teachers=tuple(run.id for run in runs))
     return PairTeachers(tuple(runs), checkpoints, tested)
 
 
 def _teacher(
     suite: Suite, teacher: TeacherChoice, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
-    """Return the run that trains a teacher, or that evaluates its weights and the file of these."""
+    """Return the run that trains a teacher and None, or the run that evaluates its weights and their file."""
     if teacher.checkpoint is None and teacher.weights is None:
         return undistilled(suite, teacher.spec, seed, data, suite.teacher_schedule), None
     task = TASKS[suite.task]
@@ -84,7 +79,7 @@ def _teacher(
     given = RunSpec(task=name, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.checkpoint is None:
         return given, Checkpoint(None, teacher.accuracy, where)
-    file = path.parent / os.path.expanduser(teacher.checkpoint)  # leaves an unknown user's home as it is written
+    file = path.parent / os.path.expanduser(teacher.checkpoint)  # does not raise if `~user` is unknown
 
     def look() -> str:
         try:

@@ -1,4 +1,4 @@
-"""The caption of a table: how its numbers were made, and how it sets rows off."""
+"""The caption of a table: how its numbers were produced, and what its marks mean."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,17 @@ from bench.spec import DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
 
-TOLD = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # of teachers trained otherwise
+SETTINGS = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # named if teachers differ
 
 
 def protocol(plan: Plan) -> str:
-    """Return how the numbers were made, with what differs from the methods' defaults and from the suite file."""
+    """Return how the numbers were produced, with all differences from the methods' defaults and from the suite file."""
     measured = f"Top-1 accuracy in percent on the test split after the last of {plan.suite.training.epochs} epochs"
     if plan.suite.evaluations:
         measured = "Percent on the test split after the last epoch of each evaluation"
     sentences = [
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
-        f"parentheses; {len(plan.suite.seed_list)} asked for; {_arithmetic(plan.suite.training)}.",
+        f"parentheses; {len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
         "" if plan.suite.evaluations else TASKS[plan.suite.task].caption,
@@ -36,87 +36,87 @@ def protocol(plan: Plan) -> str:
 
 
 def published_source(plan: Plan) -> str:
-    """Return where the published numbers stand and what the difference is."""
-    assert plan.suite.published is not None  # or no number is published
+    """Return the source of the published numbers and the meaning of the difference."""
+    assert plan.suite.published is not None  # else no number is published
     source = f"{plan.suite.published.source}, table {plan.suite.published.table}"
-    return f"Published: {source}; the difference is the last epoch's mean less the published number."
+    return f"Published: {source}; the difference is the last epoch's mean minus the published number."
 
 
 def _student(plan: Plan) -> RunSpec | None:
-    """Return a run that trains a student; None where all keep their initial weights, which are only judged."""
+    """Return a run that trains a student; None if all keep their initial weights and are only evaluated."""
     runs = (plan.trained(cell.runs[0]) for cell in plan.cells if cell.method != TEACHER)
     return next((run for run in runs if not task_of(run).is_evaluation), None)
 
 
 def _overrides(cell: Cell) -> str:
-    """Return a row that is not at its method's defaults, with its settings unless the label names them."""
-    is_told = all(setting in cell.label for setting in cell.overrides.split(", "))
-    return cell.label if is_told else f"{cell.label} ({cell.overrides})"
+    """Return the label of a row with other settings than its method's, and the settings unless the label names them."""
+    is_named = all(setting in cell.label for setting in cell.overrides.split(", "))
+    return cell.label if is_named else f"{cell.label} ({cell.overrides})"
 
 
 def _arithmetic(schedule: Schedule) -> str:
-    """Return a schedule's precision and, where there are several, the number of its processes."""
+    """Return a schedule's precision and the number of its processes, if there are several."""
     shared = "" if schedule.processes is None else f", each batch shared by {schedule.processes} processes"
     return f"{schedule.precision}{shared}"
 
 
 def _evaluations(plan: Plan) -> Iterator[str]:
-    """Yield a sentence on each way in which trained networks are judged, and some on how they were trained."""
+    """Yield a sentence on each way in which trained networks are evaluated, and on how they were trained."""
     if not plan.suite.evaluations:
         return
-    ways: dict[str, dict[str, None]] = {}  # the metrics' names by how they are measured
+    metrics: dict[str, dict[str, None]] = {}  # the metrics' names, by how they are measured
     for cell in plan.cells:
         run = cell.runs[0]
         task = task_of(run)
         if cell.method != NONE or not isinstance(task, Evaluation):
             continue
         assert run.head is not None
-        assert run.schedule is not None
+        training = run.training
         how = (
-            f"{task.sentence(run.head)}, trained on {_described(run.data)} for {run.schedule.epochs} epochs "
-            f"(rate {run.schedule.lr:g}, batch {run.schedule.batch_size}, {_arithmetic(run.schedule)})"
+            f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
+            f"(learning rate {training.lr:g}, batch size {training.batch_size}, {_arithmetic(training)})"
         )
         shown = [name for name, metric in zip(cell.metrics, task.metrics, strict=True) if metric.in_tables]
-        ways.setdefault(how, {}).update(dict.fromkeys(shown))
-    for how, names in ways.items():
+        metrics.setdefault(how, {}).update(dict.fromkeys(shown))
+    for how, names in metrics.items():
         yield f"{', '.join(names)}: {how}."
     student = _student(plan)
-    if student is not None and student.schedule is not None:
-        yield f"Students trained on {_seen(student.data)} for {student.schedule.epochs} epochs."
+    if student is not None and student.trains:
+        yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
     yield TASKS[plan.suite.task].caption
 
 
 def _marks(plan: Plan) -> Iterator[str]:
-    """Yield a sentence on how the tables set rows off."""
+    """Yield a sentence on the marks of the tables."""
     rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
     if len(rows) > 1:
-        apart = ", students and teachers apart" if TASKS[plan.suite.task].trains_teachers else ""
+        apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
         arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
-        yield f"Of the methods the best is bold, the second underlined{apart}{arrows}."
+        yield f"Among the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _teachers(plan: Plan) -> Iterator[str]:
-    """Yield a sentence for each way in which teachers are not made as students are."""
+    """Yield a sentence for each way in which teachers are trained differently from students."""
     student = _student(plan)
-    made: dict[str, dict[str, None]] = {}
+    networks: dict[str, dict[str, None]] = {}  # by how they differ
     for cell in plan.cells:
         if cell.method == TEACHER:
-            made.setdefault(_how_taught(cell, plan, student), {})[cell.teacher] = None
-    yield from (f"Teacher {', '.join(networks)} {how}." for how, networks in made.items() if how)
+            networks.setdefault(_differences(cell, plan, student), {})[cell.teacher] = None
+    yield from (f"Teacher {', '.join(names)} {how}." for how, names in networks.items() if how)
 
 
-def _how_taught(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
-    """Return in what a teacher is not made as students are; "" where it is."""
+def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
+    """Return how the training of a teacher differs from that of students; "" if it does not."""
     run = plan.trained(cell.runs[0])
     if run.is_ensemble:
         run = plan.runs[run.teachers[0]]
-    if run.schedule is None:
+    if not run.trains:
         return f"with torchvision's weights {run.checkpoint}" if run.has_published_weights else "read from a checkpoint"
     ours, theirs = plan.suite.training, plan.suite.teacher_schedule
     differing = []
-    if run.schedule.epochs != ours.epochs:
-        differing.append(f"after {run.schedule.epochs} epochs")
-    settings = [f"{key}={getattr(theirs, key)}" for key in TOLD if getattr(ours, key) != getattr(theirs, key)]
+    if run.training.epochs != ours.epochs:
+        differing.append(f"after {run.training.epochs} epochs")
+    settings = [f"{key}={getattr(theirs, key)}" for key in SETTINGS if getattr(ours, key) != getattr(theirs, key)]
     if settings:
         differing.append(f"with {', '.join(settings)}")
     if student is not None and run.data != student.data:
@@ -125,14 +125,14 @@ def _how_taught(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
 
 
 def _seen(data: DataSpec) -> str:
-    """Return a data set in words, and the view that a network has of it."""
+    """Return a description of a data set and of the network's view of it."""
     return _described(data) if data.view is None else f"the {data.view} of {_described(data)}"
 
 
 def _described(data: DataSpec) -> str:
-    """Return a data set and how much of its training split is used, in words."""
+    """Return a description of a data set and of the used part of its training split."""
     if data.train_per_class is not None:
-        return f"{data.name} ({data.train_per_class} training images a class)"
+        return f"{data.name} ({data.train_per_class} training images per class)"
     if data.train_fraction is not None:
         return f"{data.name} ({100 * data.train_fraction:g} % of the training images)"
     return f"{data.name} (all training images)"

@@ -1,7 +1,4 @@
-"""Every epoch of a suite's runs for other programs: epochs.csv, and event files for TensorBoard.
-
-Only writing an event file imports torch.
-"""
+"""Exports the epochs of a suite's runs: epochs.csv, and event files for TensorBoard. Only the latter import torch."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +14,7 @@ EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has 
 def write_csv(plan: Plan, store: Store) -> Path:
     """Write epochs.csv, one row per epoch and run of the suite; return its path.
 
-    A run that serves several cells is listed under the first. A column that a run's epochs lack is empty.
+    A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
     """
     titles = plan.titles
     columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch"])
@@ -34,24 +31,21 @@ def write_csv(plan: Plan, store: Store) -> Path:
 
 
 def write_events(plan: Plan, store: Store) -> None:
-    """Write the event file of each run that has epochs newer than its event file, if the suite asks for them."""
+    """Write the event file of each run whose epochs are newer, if the suite asks for event files."""
     if not plan.suite.tensorboard:
         return
     for run_id in plan.runs:
-        epochs = store.folder(run_id) / EPOCHS
-        path = store.folder(run_id) / EVENTS
-        if not epochs.exists():
-            continue
-        if not path.exists() or path.stat().st_mtime < epochs.stat().st_mtime:
+        epochs, path = store.folder(run_id) / EPOCHS, store.folder(run_id) / EVENTS
+        if epochs.exists() and (not path.exists() or path.stat().st_mtime < epochs.stat().st_mtime):
             write_whole(path, events(store.epochs(run_id)))
 
 
 def events(epochs: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return an event file: one scalar per number of each epoch, an initial stage's named after it.
+    """Return an event file: one scalar per number of each epoch; an initial stage's are named `initial/NAME`.
 
-    Times are seconds of training, so that TensorBoard's relative axis is right; the store knows no dates.
+    Times are seconds of training, so that TensorBoard's relative axis is right; the store holds no dates of epochs.
     """
-    from torch.utils.tensorboard import SummaryWriter  # it imports torch, which a report needs for nothing else
+    from torch.utils.tensorboard import SummaryWriter  # imports torch, which other reports do not need
 
     with TemporaryDirectory() as folder:
         trained_s = 0.0

@@ -1,4 +1,4 @@
-"""The results frame: one long table of what a plan asks for and what the store holds of it. Imports no torch.
+"""The results frame: one long table of a plan's cells and their results in the store. Imports no torch.
 
     frame = results_frame(plan, store)          # reads the store once
     frame.measurements                          # one row per cell, seed and metric; without a record the value is None
@@ -6,10 +6,10 @@
     frame.at(pair, metric, label)               # one summary
     frame.primary                               # of each cell, the summary of its first metric
     frame.columns, frame.labels                 # the (pair, metric) and the rows of the tables that people read
-    frame.records[run_id], frame.statuses[run_id]   # of every run of the plan: what it recorded, (status, reason)
+    frame.records[run_id], frame.statuses[run_id]   # of every run of the plan: its record, (status, reason)
     frame.to_pandas()                           # the measurements as a pandas data frame
 
-Tables, statistics, figures and the page read the frame; only it reads the records' metrics.
+Tables, statistics, figures and the page read the frame; only the frame reads the records' metrics.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Column = tuple[str, str]  # pair and metric
 ABOVE, BELOW = "↑", "↓"
-SEVERITY = ("failed", "diverged", "inapplicable", "running", "waiting")  # the first that a run has is its cell's
+SEVERITY = ("failed", "diverged", "inapplicable", "running", "waiting")  # a cell has the first status of its runs'
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Measurement:
     student: str
     label: str  # of the table's row
     method: str  # registered name(s), `teacher` or `none`
-    parameters: str  # what differs from the method's defaults
-    network: str  # the network of the run that is measured: `student` or `peer`
+    parameters: str  # that differ from the method's defaults
+    network: str  # the measured network of the run: `student` or `peer`
     seed: int
     teacher_seed: int | None  # of the run that trained the first teacher, if there is one
-    evaluation: str  # "" where a row has only one
-    metric: str  # as tables name it
-    recorded: str  # as the record names it
+    evaluation: str  # "" if the row has only one
+    metric: str  # name in tables
+    recorded: str  # name in records
     value: float | None  # after the last epoch
     best: float | None  # at the best epoch, if there are epochs
-    epoch: int | None  # the last one; 0 for what is only evaluated
-    published: float | None  # the number that the paper prints, if it has one
+    epoch: int | None  # the last one; 0 for runs that are only evaluated
+    published: float | None  # the paper's number, if there is one
     status: str  # of the run: done, running, waiting, diverged, failed or inapplicable
     reason: str  # why the run is not done, or ""
     run: str  # the run's id
@@ -67,22 +67,22 @@ class Summary:
     """One metric of a cell, over its seeds. Numbers are in percent; None where there are too few seeds."""
 
     cell: Cell
-    metric: str  # as tables name it
-    recorded: str  # as the records name it
-    title: str  # as axes name it
+    metric: str  # name in tables
+    recorded: str  # name in records
+    title: str  # name on axes
     in_tables: bool  # whether the tables that people read show it
-    network: str  # the network of the runs that is measured: `student` or `peer`
+    network: str  # the measured network of the runs: `student` or `peer`
     seeds: tuple[int, ...]  # the finished ones
-    values: tuple[float, ...]  # theirs, after the last epoch
+    values: tuple[float, ...]  # of these seeds, after the last epoch
     mean: float | None
     std: float | None  # with n - 1
     best_mean: float | None  # of the best epochs' values
-    published: float | None  # the number that the paper prints, if it has one
-    status: str  # done, partial (fewer seeds than asked for), running, waiting, diverged, failed or inapplicable
+    published: float | None  # the paper's number, if there is one
+    status: str  # done, partial (fewer seeds than requested), running, waiting, diverged, failed or inapplicable
     reason: str  # why it is not done, or ""
-    is_open: bool  # whether a run of the cell is still to be trained, and can be
+    is_open: bool  # whether a run of the cell can still be trained
     place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
-    arrow: str = ""  # `↑` or `↓` where a finished method is above or below a finished KD
+    arrow: str = ""  # `↑` or `↓` for a finished method above or below a finished KD
 
     @property
     def pair(self) -> str:
@@ -101,12 +101,12 @@ class Summary:
 
     @property
     def difference(self) -> float | None:
-        """Return the mean less the published number."""
+        """Return the mean minus the published number."""
         return None if self.mean is None or self.published is None else self.mean - self.published
 
     @property
     def is_method(self) -> bool:
-        """Return whether the row is a method's, not the teacher's or the undistilled student's."""
+        """Return whether the row is that of a method, not of the teacher or the undistilled student."""
         return self.cell.method not in (TEACHER, NONE)
 
     @property
@@ -154,7 +154,7 @@ class Frame:
 
     @cached_property
     def primary(self) -> list[Summary]:
-        """Return one summary per cell: that of the metric by which the best epoch is found."""
+        """Return one summary per cell: that of the metric that decides the best epoch."""
         return [one for one in self.summaries if one.metric == next(iter(one.cell.metrics))]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -165,7 +165,7 @@ class Frame:
 
 
 def results_frame(plan: Plan, store: Store) -> Frame:
-    """Return the results of a plan, as the store has them now."""
+    """Return the current results of a plan in the store."""
     # statuses first: a run that finishes in between is then done in both
     statuses = {run.id: run_status(run, plan, store) for run in plan.runs.values()}
     records = {run_id: record for run_id in plan.runs if (record := store.record(run_id)) is not None}
@@ -181,7 +181,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
             for run in cell.runs:
                 status, reason = statuses[run.id]
                 record = records.get(run.id)
-                row = Measurement(
+                measurement = Measurement(
                     suite=plan.name,
                     pair=cell.pair,
                     teacher=cell.teacher,
@@ -203,7 +203,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                     reason=reason,
                     run=run.id,
                 )
-                rows.append(row)
+                rows.append(measurement)
             measurements += rows
             summaries.append(_summary(cell, kind, rows))
     return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
@@ -216,10 +216,9 @@ def _teacher_seed(run: RunSpec, plan: Plan) -> int | None:
 
 
 def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
-    """Return the summary of a cell's metric, before it is compared with others."""
     values = {row.seed: row.value for row in rows if row.value is not None}
     best = [row.best for row in rows if row.best is not None]
-    status, reason = _standing(rows)
+    status, reason = _status(rows)
     return Summary(
         cell=cell,
         metric=rows[0].metric,
@@ -239,13 +238,13 @@ def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
     )
 
 
-def _standing(rows: Sequence[Measurement]) -> tuple[str, str]:
-    """Return a cell's status and the reason of the worst of its runs."""
-    left = [row for row in rows if row.value is None]
-    if not left:
+def _status(rows: Sequence[Measurement]) -> tuple[str, str]:
+    """Return a cell's status and the reason of its worst run."""
+    unfinished = [row for row in rows if row.value is None]
+    if not unfinished:
         return "done", ""
-    worst = min(left, key=lambda row: SEVERITY.index(row.status))
-    if len(left) == len(rows):
+    worst = min(unfinished, key=lambda row: SEVERITY.index(row.status))
+    if len(unfinished) == len(rows):
         return worst.status, worst.reason
     reason = f": {worst.reason}" if worst.reason else ""
     return "partial", f"seed {worst.seed} {worst.status}{reason}"
@@ -254,7 +253,7 @@ def _standing(rows: Sequence[Measurement]) -> tuple[str, str]:
 def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
     """Return summaries with each finished method's place in its column and its arrow against KD.
 
-    Where teachers train too, they are compared with each other, and students with students.
+    Students are compared with students, and teachers that train too with teachers.
     """
     means: dict[tuple[str, str, str], dict[str, float]] = {}  # of finished methods; by label
     for one in summaries:

@@ -17,12 +17,12 @@ from bench.suite import NONE
 
 
 def _greek(letter: str) -> str:
-    """Return LaTeX's name for a Greek letter, which is Unicode's but for "lamda"."""
+    """Return LaTeX's name for a Greek letter, which is that of Unicode except for "lamda"."""
     name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
     return name.capitalize() if letter.isupper() else name.lower()
 
 
-UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
+MAX_UNBROKEN, BREAK = 25, "\N{ZERO WIDTH SPACE}"
 MATHS = {"≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "∞": "infty", "±": "pm", "†": "dagger"}
 MATHS |= {"↑": "uparrow", "↓": "downarrow", "→": "to"}
 MATHS |= {letter: _greek(letter) for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
@@ -32,8 +32,8 @@ TEX = {"\N{MINUS SIGN}": "$-$", "—": "---"}
 TEX |= {sign: rf"$\{name}$" for sign, name in MATHS.items()}
 TEX |= {character: rf"\{name}{{}}" for character, name in NAMED.items()}
 TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-TEX |= {character: f"{{{character}}}" for character in "[]*"}  # or they would be an option of a row's end
-# what LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs that its first font has
+TEX |= {character: f"{{{character}}}" for character in "[]*"}  # else they would be an option of a row's end
+# characters that LaTeX prints without packages: ASCII, and the Latin letters, quotes and signs of its first font
 PRINTED = {chr(code) for code in range(0x20, 0x7F)}
 PRINTED |= {chr(code) for code in range(0xA1, 0x180)}
 PRINTED |= {*"\u2013\u2018\u2019\u201c\u201d…•"}
@@ -41,23 +41,23 @@ PRINTED -= {*"«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ\xad"}
 
 
 def escape_tex(text: str) -> str:
-    """Return plain text as LaTeX prints it; a character that it cannot print by its code: U+4E2D.
+    """Return plain text as LaTeX source; characters that it cannot print are written as their code, such as U+4E2D.
 
-    Words longer than `UNBROKEN` characters, such as paths, may break after each so many.
+    Longer words than `MAX_UNBROKEN` characters, such as paths, may break after every `MAX_UNBROKEN` characters.
     """
     plain = unicodedata.normalize("NFC", text.replace("->", "→"))
-    breakable = re.sub(rf"\S{{{UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
+    breakable = re.sub(rf"\S{{{MAX_UNBROKEN}}}(?=\S)", rf"\g<0>{BREAK}", plain)
     return "".join(TEX.get(one, one if one in PRINTED else f"U+{ord(one):04X}") for one in breakable)
 
 
 def _number(text: str) -> str:
-    """Return a number with all but the mean in a smaller size."""
+    """Return a number with its mean in normal size and the rest in a smaller one."""
     mean, _, rest = text.partition(" ")
     return rf"{mean} {{\scriptsize {escape_tex(rest)}}}"
 
 
 def _set_off(command: str) -> Callable[[str], str]:
-    """Return what applies a command to a number's mean alone."""
+    """Return a function that applies a command to the mean of a number."""
     return lambda text: re.sub(r"^\S+", lambda mean: rf"\{command}{{{mean[0]}}}", text)
 
 
@@ -76,23 +76,23 @@ class Float:
     """A table of a LaTeX document."""
 
     caption: str
-    key: str  # what stands after `tab:` in its label
-    table: Layout  # its columns
+    key: str  # of its label, `tab:KEY`
+    table: Layout  # with its columns
     rows: list[list[str]]  # the label and the texts of each row
     notes: list[str]
 
 
 def to_latex(frame: Frame) -> str:
-    """Return table.tex: the table in as many floats as it has parts, and the published numbers."""
+    """Return table.tex: one float per part of the table, and the published numbers."""
     plan = frame.plan
     floats = []
     shown = parts(frame.columns, frame.labels)
     for number, columns in enumerate(shown, start=1):
         table = layout(frame, columns)
         part = f" (part {number} of {len(shown)})" if len(shown) > 1 else ""
-        told = escape_tex(protocol(plan)) if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
+        how = escape_tex(protocol(plan)) if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
         one = Float(
-            caption=f"{escape_tex(plan.suite.title)}{part}. {told}",
+            caption=f"{escape_tex(plan.suite.title)}{part}. {how}",
             key=_numbered(plan.name, number),
             table=table,
             rows=[[_label(label), *(LATEX.cell(*cell) for cell in cells)] for label, cells in table.rows],
@@ -102,7 +102,7 @@ def to_latex(frame: Frame) -> str:
     compared = [column for column in frame.columns if frame.has_published(column)]
     if compared:
         for number, columns in enumerate(parts(compared, frame.labels), start=1):
-            floats.append(_beside_published(frame, columns, _numbered(f"{plan.name}-published", number)))
+            floats.append(_published_float(frame, columns, _numbered(f"{plan.name}-published", number)))
     return _template().render(floats=floats, text=escape_tex)
 
 
@@ -111,12 +111,12 @@ def _label(label: str) -> str:
 
 
 def _numbered(key: str, number: int) -> str:
-    """Return the key of a float's part: the first has no number."""
+    """Return the key of a part; the first part has no number."""
     return key if number == 1 else f"{key}-{number}"
 
 
-def _beside_published(frame: Frame, columns: Sequence[Column], key: str) -> Float:
-    """Return the table of some columns' published numbers and of what ours differ from them."""
+def _published_float(frame: Frame, columns: Sequence[Column], key: str) -> Float:
+    """Return the table of some columns' published numbers and our differences from them."""
     ours = rf"Table~\ref{{tab:{frame.plan.name}}}"
     table = layout(frame, columns)
     printed = {one.label for one in frame.tabled if one.published is not None}
@@ -125,7 +125,7 @@ def _beside_published(frame: Frame, columns: Sequence[Column], key: str) -> Floa
     return Float(
         caption=(
             f"{escape_tex(frame.plan.suite.title)}: the published accuracies in percent, and in parentheses the "
-            f"differences from them. {escape_tex(published_source(frame.plan))} Ours stand in {ours}."
+            f"differences from them. {escape_tex(published_source(frame.plan))} Ours are in {ours}."
         ),
         key=key,
         table=table,
@@ -139,7 +139,7 @@ def _is_partial(one: Summary) -> bool:
 
 
 def _published(one: Summary) -> str:
-    """Return a published number and what ours differs from it."""
+    """Return a published number and our difference from it."""
     text = LATEX.dash if one.published is None else f"{one.published:.2f}"
     if one.difference is not None:
         text += f" ({one.difference:+z.2f})".replace("-", "$-$")

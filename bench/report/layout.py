@@ -1,4 +1,4 @@
-"""The table that people read, whatever its format: which result stands where, and with which mark."""
+"""The layout of the tables that people read, for any format: the results of rows and columns, and their marks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.report.frame import Column, Frame, Summary
 
-LINE, CELL, MAX_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
+MAX_LINE, CELL, MAX_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 MISSING, PARTIAL = "—", "†"
-INCOMPLETE = "not all seeds are there; see n"
+INCOMPLETE = "not all seeds are finished; see n"
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Layout:
 
     headings: list[str]  # of each column: its pair, its metric or both
     networks: list[tuple[str, str]]  # (teacher, student) of each column
-    metrics: list[str]  # of each column; empty where the whole table is about top-1 accuracy
+    metrics: list[str]  # of each column; empty if the whole table is about top-1 accuracy
     rows: list[tuple[str, list[tuple[Summary, str]]]]  # (label, (result, mark) of each column)
-    notes: list[tuple[str, str]]  # (mark, what it means)
+    notes: list[tuple[str, str]]  # (mark, meaning)
 
 
 def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:
     """Return the layout of some columns, or of all."""
     shown = frame.columns if columns is None else columns
-    letters: dict[str, str] = {}  # by what they stand for
+    letters: dict[str, str] = {}  # by meaning
     rows = []
     for label in frame.labels:
         results = [frame.at(pair, metric, label) for pair, metric in shown]
@@ -51,7 +51,7 @@ def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:
 
 
 def _mark(one: Summary, letters: dict[str, str]) -> str:
-    """Return the mark of a result, with a new letter for a reason that has none yet."""
+    """Return the mark of a result; a new reason is given a new letter."""
     if one.status == "done":
         return ""
     if one.status == "partial":
@@ -62,7 +62,7 @@ def _mark(one: Summary, letters: dict[str, str]) -> str:
 
 
 def _letter(index: int) -> str:
-    """Return a, b, ..., z, aa, ab, ... by its place, from 0."""
+    """Return the letter (a, b, ..., z, aa, ab, ...) at an index from 0."""
     last = chr(ord("a") + index % 26)
     return last if index < 26 else _letter(index // 26 - 1) + last
 
@@ -74,15 +74,15 @@ def _heading(pair: str, metric: str, several_pairs: bool, only_top1: bool) -> st
 
 
 def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Column]]:
-    """Return columns in as few parts as a page's width allows beside the rows' labels, of about the same size."""
-    fitting = (LINE - max(len(label) for label in labels)) // CELL
+    """Return columns in as few parts as fit a page's width with the rows' labels, of about equal size."""
+    fitting = (MAX_LINE - max(len(label) for label in labels)) // CELL
     count = math.ceil(len(columns) / min(MAX_COLUMNS, max(1, fitting)))
     bounds = [len(columns) * part // count for part in range(count + 1)]
     return [columns[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def number(one: Summary) -> str:
-    """Return `75.48 ± 0.21 (3)`, or `75.48 (1)` where there is no deviation, of a result that has a value."""
+    """Return a result that has a value as `75.48 ± 0.21 (3)`, or `75.48 (1)` without a deviation."""
     spread = "" if one.std is None else f" ± {one.std:.2f}"
     return f"{one.mean:.2f}{spread} ({one.n})"
 
@@ -99,7 +99,7 @@ class Style:
     dash: str = MISSING
 
     def cell(self, one: Summary, mark: str) -> str:
-        """Return a result: its number, set off by its place in the column, its arrow against KD, and its mark."""
+        """Return a result: its number, highlighted by its place in the column, its arrow against KD, and its mark."""
         text = self.dash
         if one.mean is not None:
             set_off = {1: self.best, 2: self.second}.get(one.place, str)
@@ -108,5 +108,5 @@ class Style:
         return text + (self.mark(mark) if mark else "")
 
     def note(self, mark: str, meaning: str) -> str:
-        """Return what a mark means."""
+        """Return a mark and its meaning."""
         return f"{self.mark(mark)} {self.text(meaning)}"

@@ -1,4 +1,4 @@
-"""The table as Markdown, with best epochs and published numbers beside the last epoch's. Imports no torch."""
+"""The table as Markdown, with best epochs and published numbers next to those of the last epoch. Imports no torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ from bench.report.frame import Column, Frame
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
 from bench.report.origins import command, origins
 
-BEST_IS_SOUGHT = "The last epoch is the result; the best epoch, sought on the test split, is only shown beside it."
+BEST_IS_SHOWN = "The last epoch is the result; the best epoch, chosen on the test split, is shown only for comparison."
 
 
 def _escape(text: str) -> str:
@@ -30,7 +30,7 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def to_markdown(frame: Frame) -> str:
-    """Return table.md: methods by pairs; per pair, best epochs and published numbers; how it was made."""
+    """Return table.md: methods by pairs; per pair, best epochs and published numbers; origins."""
     plan = frame.plan
     lines = [f"# {_escape(plan.suite.title)}", "", _escape(protocol(plan))]
     for columns in parts(frame.columns, frame.labels):
@@ -39,20 +39,18 @@ def to_markdown(frame: Frame) -> str:
         lines += ["", *grid(["method", *map(_escape, table.headings)], rows)]
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
-    lines += _beside_best(frame)
+    lines += _best_and_published(frame)
     lines += ["", "## How it was made", "", "```", command(plan), "```"]
-    made = origins(frame.records.values())
-    if made:
-        facts = list(made.values())
+    if facts := list(origins(frame.records.values()).values()):
         lines += ["", *grid(list(facts[0]), [[_escape(fact) for fact in one.values()] for one in facts])]
     return "\n".join(lines) + "\n"
 
 
-def _beside_best(frame: Frame) -> list[str]:
-    """Return the lines of the tables of best epochs and published numbers, one per column that has any number."""
+def _best_and_published(frame: Frame) -> list[str]:
+    """Return the lines of the tables of best epochs and published numbers, one per column with any number."""
     if all(one.mean is None for one in frame.tabled):
         return []
-    title, explained = "## Last epoch beside best epoch", BEST_IS_SOUGHT
+    title, explained = "## Last epoch and best epoch", BEST_IS_SHOWN
     if any(one.published is not None for one in frame.tabled):
         title += " and published number"
         explained += f" {_escape(published_source(frame.plan))}"
@@ -67,7 +65,7 @@ def _beside_best(frame: Frame) -> list[str]:
 
 
 def _details(frame: Frame, column: Column) -> Iterator[list[str]]:
-    """Yield a column's rows that have numbers: label, last epoch, best epoch, published, difference."""
+    """Yield a column's rows with numbers: label, last epoch, best epoch, published, difference."""
     for label in frame.labels:
         one = frame.at(*column, label)
         if one.mean is not None:

@@ -1,4 +1,4 @@
-"""How a suite's numbers were made, from the store: the command, and the machines, versions and days of its runs."""
+"""The origin of a suite's numbers: the command, and the machines, versions and dates of its runs."""
 
 import os
 import shlex
@@ -9,12 +9,12 @@ from typing import Any
 from bench.plan import Plan
 from methods import own_files
 
-ORIGIN = ("commit", "host", "device", "threads", "versions")  # what tells how a run was made
+ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
 UNKNOWN = "—"
 
 
 def command(plan: Plan, *options: str) -> str:
-    """Return the command line that trains a suite, or a part of it, as it was planned."""
+    """Return the command line that trains a plan, or a part of it."""
     words = ["python", "run_suite.py", _from_here(plan.file), *options]
     words += [f"--set={change}" for change in plan.changes]
     used = {term.method for run in plan.runs.values() for term in run.terms}
@@ -24,13 +24,13 @@ def command(plan: Plan, *options: str) -> str:
 
 
 def _from_here(path: Path) -> str:
-    """Return a path within the working folder; of one elsewhere, the name alone: pages are published."""
+    """Return a path relative to the working folder; outside it only the name, since pages are published."""
     relative = os.path.relpath(path)
     return path.name if relative.startswith(os.pardir) else relative
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:
-    """Return how finished runs were made: commit, machine, versions, the days, and how many runs share them."""
+    """Return the groups of finished runs with the same origin: commit, machine, versions, dates and number of runs."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for record in records:
         groups.setdefault(origin_of(record), []).append(record)
@@ -45,7 +45,6 @@ def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[
 
 
 def _days(dates: set[str]) -> str:
-    """Return the first and the last of some days, or the only one."""
     if not dates:
         return UNKNOWN
     first, last = min(dates), max(dates)

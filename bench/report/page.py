@@ -1,7 +1,7 @@
-"""The web page: results/<suite>/report.html, one file, opened from disk, that needs no network. Imports no torch.
+"""The web page: results/<suite>/report.html, one file that needs no network. Imports no torch.
 
-Whatever comes from the store is escaped: by the template where it is markup, as JSON where the page's script puts it
-into place as text. The page's policy allows that one script, known by its hash, and no address but `data:`.
+All text from the store is escaped: by the template in markup, as JSON in the data that the page's script inserts as
+text. The page's policy allows only this script, identified by its hash, and only `data:` addresses.
 """
 
 import base64
@@ -24,29 +24,24 @@ from bench.report.caption import protocol
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
 from bench.report.origins import command, origin_of, origins
-from bench.report.tables import PAGE, STATISTICS, digest
+from bench.report.write import PAGE, STATISTICS, digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
 from bench.tasks import task_of
 
-MAX_POINTS = 120  # of a curve: those of a thousand runs of 240 epochs then take two megabytes
-LARGE = 200_000  # bytes of a drawing, above which its picture is shown if that is smaller
+MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
+MAX_DRAWING = 200_000  # bytes of an SVG, above which its PNG is shown if that is smaller
 
 
 def write(frame: Frame, store: Store) -> Path:
-    """Write the page of a suite, with the figures and the statistics that are there; return its path."""
+    """Write the page of a suite, with the existing figures and statistics; return its path."""
     path = store.suite_folder(frame.plan.name) / PAGE
     write_whole(path, render(frame, store))
     return path
 
 
 def render(frame: Frame, store: Store) -> str:
-    """Return the page of a suite as HTML.
-
-    Args:
-        frame: its results.
-        store: where its runs are.
-    """
+    """Return the page of a suite as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report", "."),
         autoescape=True,
@@ -97,7 +92,7 @@ def _in_rows(frame: Frame) -> list[Summary]:
 
 
 def _box(one: Summary, index: int) -> dict[str, Any]:
-    """Return a cell of the table as the template takes it; `index` is its place among what can be opened."""
+    """Return a cell of the table for the template; `index` is its place among the cells."""
     shown, spread = MISSING, ""
     if one.mean is not None:
         shown, spread = number(one).split(" ", 1)
@@ -107,13 +102,13 @@ def _box(one: Summary, index: int) -> dict[str, Any]:
 
 
 def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
-    """Return what a cell's window shows beside its runs."""
+    """Return the content of a cell's window, without its runs."""
     cell = one.cell
     facts = {"method": cell.method, "status": one.status, "reason": one.reason}
     if one.mean is not None:
         facts["last epoch"] = number(one)
     if one.best_mean is not None:
-        facts["best epoch"] = f"{one.best_mean:.2f}, the mean of each seed's best: not the result"
+        facts["best epoch"] = f"{one.best_mean:.2f}, the mean of each seed's best; not the result"
     if one.published is not None:
         difference = "" if one.difference is None else f" (here {one.difference:+z.2f})"
         facts["published"] = f"{one.published:.2f}{difference}"
@@ -135,7 +130,7 @@ def _settings(run: RunSpec) -> str:
 
 
 def _runs(frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, dict[str, Any]]:
-    """Return what a cell's window shows of each run, by id; `made` are the origins, which runs name by number."""
+    """Return what a cell's window shows of each run, by id; `made` are the origins, to which runs refer by index."""
     runs = {run.id: run for one in frame.primary for run in one.cell.runs}
     return {run_id: _run(run, frame, store, made) for run_id, run in runs.items()}
 
@@ -154,7 +149,7 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
         "last": _rounded(record.get("metrics")),
         "best": _rounded(record.get("best")),
         "epochs": len(epochs),
-        "of": run.schedule.epochs if run.schedule else 0,
+        "of": run.training.epochs if run.trains else 0,
         "wall_s": record.get("wall_s"),
         "made": made.index(origin_of(record)) if record else None,
         "every": _step(len(epochs)),
@@ -163,17 +158,15 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
 
 
 def _rounded(values: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return a record's numbers as short as they are shown; JSON has no word for those that are not finite."""
-    if values is None:
-        return {}
-    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+    """Return a record's numbers rounded for display; JSON has no numbers that are not finite."""
+    return {name: round(value, 4) for name, value in (values or {}).items() if math.isfinite(value)}
 
 
 def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
-    first = (len(points) - 1) % step  # or the last one would not be kept
+    first = (len(points) - 1) % step  # so that the last one is kept
     kept = points[first::step]
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
@@ -183,7 +176,7 @@ def _step(points: int) -> int:
 
 
 def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
-    """Return (status, reason, cells) of what has no number, or not all seeds, and says why."""
+    """Return (status, reason, cells) of the cells with a reason for missing numbers or seeds."""
     cells: dict[tuple[str, str], list[str]] = {}
     for one in frame.primary:
         if one.reason:
@@ -191,11 +184,11 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
     return [(status, reason, names) for (status, reason), names in cells.items()]
 
 
-# what others have written beside the tables
+# files of other modules in the suite's folder
 
 
 def _statistics(path: Path) -> list[list[str]]:
-    """Return the rows of a table that may not be there, its heading first."""
+    """Return the rows of a table with its heading, or none if it does not exist."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -207,9 +200,9 @@ def _drawings(folder: Path) -> list[Path]:
 
 
 def _embedded(drawing: Path) -> str:
-    """Return a figure as a `data:` address: the drawing, or its picture where that spares a large one."""
+    """Return a figure as a `data:` address: its SVG, or its PNG if the SVG is large and the PNG smaller."""
     picture = drawing.with_suffix(".png")
     size = drawing.stat().st_size
-    if size > LARGE and picture.exists() and picture.stat().st_size < size:
+    if size > MAX_DRAWING and picture.exists() and picture.stat().st_size < size:
         return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
     return f"data:image/svg+xml;base64,{base64.b64encode(drawing.read_bytes()).decode()}"

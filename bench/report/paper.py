@@ -1,4 +1,4 @@
-"""What the CRD paper says and our tables repeat: the names of its rows, its relative improvement, its settings.
+"""Facts from the CRD paper: the names of its rows, its relative improvement, its settings.
 
 Paper: Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020. Imports no torch.
 """
@@ -12,14 +12,14 @@ from bench.plan import Cell
 from bench.spec import RunSpec
 
 KD, CRD = "KD", "CRD"  # the rows that tables compare with, and whose improvement the paper reports
-STUDENT = "student (none)"  # papers call the undistilled student so, our tables its row
-SETTINGS = {  # in which the paper and its code differ: method, parameter, the paper's value, the code's
+STUDENT = "student (none)"  # the papers' and our name of the undistilled student
+SETTINGS = {  # that differ between the paper and its code: method, parameter, the paper's value, the code's
     "FT's weight": ("ft", "weight", 500.0, 200.0),
     "CRD's temperature": ("crd", "temperature", 0.1, 0.07),
 }
 IMPROVEMENT = (
     "Mean and median over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)); pairs in which X is not above the "
-    "student are left out and counted. A pair in which X is barely above it can make the mean alone: see the median."
+    "student are left out and counted. A pair in which X is barely above it can dominate the mean: see the median."
 )
 
 
@@ -52,7 +52,7 @@ def relative_improvement(ours: Sequence[float], other: Sequence[float], student:
 
 
 def settings_used(runs: Sequence[RunSpec]) -> Iterator[str]:
-    """Yield a sentence on the settings of runs that are the paper's and not its code's, and one on the reverse."""
+    """Yield a sentence on the settings that runs take from the paper, not its code, and one on the reverse."""
     used: dict[str, list[str]] = {}
     for name, (method, parameter, papers, codes) in SETTINGS.items():
         terms = [term for run in runs for term in run.terms if term.method == method]

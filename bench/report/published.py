@@ -1,4 +1,4 @@
-"""The numbers that papers print, at the cells of a plan. Imports no torch."""
+"""Maps the cells of a plan to the numbers of published tables. Imports no torch."""
 
 from collections.abc import Mapping
 
@@ -8,19 +8,19 @@ from bench.suite import NONE
 from bench.suite.published import Key, published_tables
 from bench.tasks import task_of
 
-NETWORKS = {  # ours to theirs, where it is not wrn_16_2 for wrn-16-2 or the same
+NETWORKS = {  # our names to theirs, if they differ by more than _ and -
     "ShuffleV1": "ShuffleNetV1",
     "ShuffleV2": "ShuffleNetV2",
     "torchvision.resnet34": "ResNet-34",
     "torchvision.resnet18": "ResNet-18",
 }
-DATA = {  # ours to theirs, with the size at which it is theirs
+DATA = {  # our names to theirs, with the papers' image size
     "cifar100": ("CIFAR-100", (32, 32)),
     "imagenet": ("ImageNet", (224, 224)),
     "stl10": ("STL-10", (32, 32)),
     "tiny_imagenet": ("TinyImageNet", (32, 32)),
 }
-SETTINGS: Mapping[str, Mapping[str, str]] = {  # that a paper's row has on some data, where they are not the defaults
+SETTINGS: Mapping[str, Mapping[str, str]] = {  # of a paper's rows on some data, if they are not the defaults
     "ImageNet": {"KD": "task_weight=0.5", "CRD": "temperature=0.07", "CRD+KD": "temperature=0.07"},
 }
 
@@ -40,7 +40,7 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
 
 
 def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
-    """Return what papers call a cell's metric; None if no paper has it: other data, settings or ways to judge."""
+    """Return the papers' key of a cell's metric; None for data, settings or evaluations that no paper has."""
     run = cell.runs[0]
     task = task_of(run)
     if not task.is_published(run):
@@ -49,23 +49,19 @@ def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
     if name is None:
         return None
     if task.is_evaluation:
-        judged_on = _data(run.data)
-        if judged_on is None:
+        evaluated_on = _data(run.data)
+        if evaluated_on is None:
             return None
-        name = f"{name}->{judged_on}"
+        name = f"{name}->{evaluated_on}"
     if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):
         return None
-    method = "student" if cell.method == NONE else cell.standard
-    return name, _network(cell.teacher), _network(cell.student), method, cell.metrics[shown]
+    teacher, student = (NETWORKS.get(one, one.replace("_", "-")) for one in (cell.teacher, cell.student))
+    return name, teacher, student, "student" if cell.method == NONE else cell.standard, cell.metrics[shown]
 
 
 def _data(data: DataSpec) -> str | None:
-    """Return the name that papers give a data set, or None for a part of it or other sizes."""
+    """Return the papers' name of a data set, or None for a part of it or other sizes."""
     if data.name not in DATA or data.train_per_class is not None or data.train_fraction is not None:
         return None
     name, size = DATA[data.name]
     return name if data.size == size else None
-
-
-def _network(name: str) -> str:
-    return NETWORKS.get(name, name.replace("_", "-"))

@@ -1,14 +1,14 @@
-"""Whether differences in a suite's table are more than its seeds' spread. Imports no torch, but scipy.
+"""Statistics of a suite's results: gains over KD and the student, ranks, relative improvement. Imports no torch.
 
 Seeds are paired: all rows of a seed start from the same weights and see the same batches. `statistics_files` writes
-what is computed here; only what writes a report or draws figures imports it.
+the results; only reports and figures import this module, since it imports scipy.
 
-Gain:     mean over seeds of a method's accuracy less the reference's (KD's, or that of `none`), its 95 % percentile
+Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or that of `none`), its 95 % percentile
           bootstrap interval, and Student's paired t-test, two-sided. Holm's correction is over the methods of one pair
           and metric that are compared with one reference. Across pairs the samples are the pairs' means, not seeds.
 Ranks:    Friedman's test over pairs and Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
-Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as in the CRD paper, whose 57 % is that over
-          KD on its tables 1 and 2.
+Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as in the CRD paper, whose 57 % is the
+          improvement over KD on its tables 1 and 2.
 """
 
 import math
@@ -29,14 +29,14 @@ from bench.suite import NONE, TEACHER
 ALL = "all pairs"
 LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
 RESAMPLES = 9999
-MIN_RESAMPLED = 3  # of two samples the bootstrap knows no more than their range
+MIN_RESAMPLED = 3  # with two samples the bootstrap gives only their range
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much one sample's paired values are above another's: the mean of their differences.
+    """The mean of the differences between paired values.
 
-    The bootstrap interval is None for fewer than three values, the t-test's p for one; both without any spread.
+    The bootstrap interval is None for fewer than three values, the t-test's p for one value; both without a spread.
     """
 
     n: int
@@ -46,14 +46,14 @@ class Gain:
 
 
 def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
-    """Return how much values are above those of a reference at the same places."""
+    """Return the gain of values over those of a reference at the same places."""
     differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
     n = len(differences)
-    if np.ptp(differences) < 1e-9:  # rounding of equal ones
+    if np.ptp(differences) < 1e-9:  # equal except for rounding
         return Gain(n, float(differences.mean()), None, None)
     interval = None
     if n >= MIN_RESAMPLED:
-        # percentile: BCa's acceleration is undefined or wild for the three to five seeds that a suite has
+        # percentile: BCa's acceleration is undefined or unstable for the three to five seeds of a suite
         bounds = scipy.stats.bootstrap(
             (differences,),
             np.mean,
@@ -67,7 +67,7 @@ def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values after Holm's correction for all that there are."""
+    """Return p-values after Holm's correction for all known ones."""
     known = [p for p in values if p is not None]
     corrected = iter(multipletests(known, method="holm")[1] if known else [])
     return [None if p is None else float(next(corrected)) for p in values]
@@ -78,7 +78,7 @@ class Ranking:
     """How rows rank over pairs: Friedman's test, and Nemenyi's critical difference and p-value of each two rows."""
 
     labels: Sequence[str]
-    ranks: Sequence[float]  # of each row the mean over pairs, 1 being the best
+    ranks: Sequence[float]  # of each row, the mean over pairs; 1 is the best
     blocks: int  # number of pairs
     statistic: float
     p: float
@@ -87,15 +87,10 @@ class Ranking:
 
 
 def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
-    """Return how rows rank.
-
-    Args:
-        labels: at least three.
-        table: of each pair, two at least, the accuracy of each row.
-    """
+    """Return the ranking of at least three rows, from the accuracy of each row in each of at least two pairs."""
     values = np.asarray(table, dtype=float)
     blocks, count = values.shape
-    with np.errstate(invalid="ignore"):  # where all rows tie in all pairs, both are nan
+    with np.errstate(invalid="ignore"):  # if all rows tie in all pairs, both are nan
         statistic, p = scipy.stats.friedmanchisquare(*values.T)
     quantile = scipy.stats.studentized_range.ppf(LEVEL, count, np.inf) / math.sqrt(2)
     return Ranking(
@@ -109,12 +104,9 @@ def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
     )
 
 
-# of a suite
-
-
 @dataclass(frozen=True)
 class Compared:
-    """A row compared with a reference, in percentage points, in one pair or over all of them."""
+    """A row compared with a reference, in percentage points, in one pair or over all pairs."""
 
     pair: str
     metric: str
@@ -122,12 +114,12 @@ class Compared:
     reference: str
     gain: Gain
     p_holm: float | None  # after Holm's correction
-    complete: bool  # whether all seeds of both are there; over all pairs, whether all pairs are
+    complete: bool  # whether all seeds of both are finished; over all pairs, whether all pairs are
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """All that is computed of a suite."""
+    """The statistics of a suite."""
 
     gains: list[Compared]
     rankings: dict[str, tuple[Ranking | str, list[str]]]  # see `rankings`
@@ -136,7 +128,7 @@ class Statistics:
 
 
 def statistics(frame: Frame) -> Statistics:
-    """Return the statistics of what a suite has so far."""
+    """Return the statistics of a suite's current results."""
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
     gains = [
@@ -156,7 +148,7 @@ def statistics(frame: Frame) -> Statistics:
 
 
 def _of_pair(frame: Frame, pair: str, metric: str, reference: str) -> list[Compared]:
-    """Return a pair's methods compared with a reference, on the seeds that both have."""
+    """Return a pair's methods compared with a reference, on their common seeds."""
     base = frame.at(pair, metric, reference)
     compared = []
     for one in _students(frame, metric):
@@ -171,7 +163,7 @@ Means = Mapping[str, Mapping[str, float]]  # of finished rows, by label and pair
 
 
 def _across_pairs(means: Means, metric: str, reference: str, pair_count: int) -> list[Compared]:
-    """Return the methods compared with a reference over the pairs in which both are done; from two pairs on."""
+    """Return the methods compared with a reference over the pairs in which both are done, if there are two."""
     of_base = means.get(reference, {})
     compared = []
     for label, of_row in means.items():
@@ -191,7 +183,7 @@ def _corrected(pair: str, metric: str, reference: str, compared: Sequence[tuple[
 
 
 def _improvements(means: Means, ours: str) -> dict[str, Improvement]:
-    """Return the relative improvement of a row over each other one, on the pairs that both and the student have."""
+    """Return the relative improvement of a row over each other one, on the pairs in which both and the student are."""
     of_ours, of_student = means.get(ours, {}), means.get(NONE, {})
     improvements = {}
     for label, of_row in means.items():
@@ -203,9 +195,9 @@ def _improvements(means: Means, ours: str) -> dict[str, Improvement]:
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:
-    """Return the results of a metric that are about students."""
-    about_students = (one for one in frame.tabled if one.network == STUDENT and one.cell.method != TEACHER)
-    return [one for one in about_students if one.metric == metric]
+    """Return the students' results of a metric."""
+    students = (one for one in frame.tabled if one.network == STUDENT and one.cell.method != TEACHER)
+    return [one for one in students if one.metric == metric]
 
 
 def _means(frame: Frame, metric: str) -> dict[str, dict[str, float]]:
@@ -218,15 +210,15 @@ def _means(frame: Frame, metric: str) -> dict[str, dict[str, float]]:
 
 
 def rankings(frame: Frame) -> dict[str, tuple[Ranking | str, list[str]]]:
-    """Return how rows rank over pairs, or what is missing for that, and what is left out, by metric."""
+    """Return, by metric, the ranking of rows over pairs or why there is none, and what is left out."""
     return {metric: _ranked(frame, metric) for metric in dict.fromkeys(metric for _, metric in frame.columns)}
 
 
 def _ranked(frame: Frame, metric: str) -> tuple[Ranking | str, list[str]]:
-    """Return a ranking or what it lacks, and what is left out of it.
+    """Return a ranking or why there is none, and what is left out of it.
 
-    A pair counts when nothing is left to be trained in it and a method has a number: none has where the teacher is
-    lost. A row counts when it has a number in each of those pairs.
+    A pair counts if nothing remains to be trained in it and a method has a number: none has one if the teacher failed.
+    A row counts if it has a number in each of these pairs.
     """
     students = _students(frame, metric)
     all_pairs = list(dict.fromkeys(one.pair for one in students))

@@ -1,4 +1,4 @@
-"""The statistics of a suite as files: statistics.csv and statistics.md."""
+"""Writes statistics.csv and statistics.md."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
-from bench.report.tables import STATISTICS, digest
+from bench.report.write import STATISTICS, digest
 from bench.store import Store, csv_text, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
-INCOMPLETE_PAIRS = "not all pairs are there; see n"
+INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 HOW = (
     "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
-    "bootstrap of the mean difference, from three samples on; of three to five they are too narrow. p: Student's "
-    "paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the samples are the "
-    "pairs' means; pairs that share a network are not independent. † not all seeds, or not all "
-    "pairs, are there."
+    "bootstrap of the mean difference, from at least three samples; with three to five they are too narrow. p: "
+    "Student's paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the "
+    "samples are the pairs' means; pairs that share a network are not independent. † not all seeds, or not all pairs, "
+    "are finished."
 )
 
 
@@ -34,7 +34,7 @@ def write(frame: Frame, store: Store) -> None:
 
 
 def to_csv(computed: Statistics) -> str:
-    """Return the statistics as comma-separated values: gains in percentage points, improvements as shares."""
+    """Return statistics.csv: gains in percentage points, improvements as shares."""
     return csv_text(COLUMNS, ({key: _shown(value) for key, value in row.items()} for row in _rows(computed)))
 
 
@@ -79,7 +79,7 @@ def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[s
 
 
 def to_markdown(plan: Plan, computed: Statistics) -> str:
-    """Return the statistics as people read them."""
+    """Return statistics.md."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
     tables: dict[tuple[str, str, str], list[Compared]] = {}

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for so long is dead
+DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this long is dead
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Claim:
     """Which process writes a run.
 
     Attributes:
-        machine: host name, its boot's id and the process-id namespace: clones share a name, containers a machine.
+        machine: host name, boot id and process-id namespace: clones share a name, containers a machine.
         process: process id there.
-        started: when that process started, in clock ticks since the boot, because ids are used again; 0 if unknown.
+        started: when that process started, in clock ticks since the boot, because ids are reused; 0 if unknown.
         job: the cluster's job id, or "".
         token: unique to the claim.
     """
@@ -30,7 +30,7 @@ class Claim:
 
 
 class ClaimLostError(Exception):
-    """Another process has taken a run over: this one had not renewed its claim for so long that it looked dead."""
+    """Another process has taken over a run: this one did not renew its claim in time and was considered dead."""
 
 
 def new_claim() -> Claim:
@@ -50,7 +50,7 @@ def is_alive(claim: Claim, path: Path, now: float) -> bool:
     A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`.
 
     Args:
-        claim: what the file says.
+        claim: the content of the file.
         path: the claim's file, whose modification time is the last renewal.
         now: the time in seconds, by the clock that stamps the store's files.
     """
@@ -77,7 +77,7 @@ def process_start(process: int) -> int:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return 0
-    _, _, rest = text.rpartition(")")  # the command's name before it may hold anything
+    _, _, rest = text.rpartition(")")  # the command's name before it may contain any character
     fields = rest.split()
     if fields[0] in "ZX":  # a zombie writes nothing any more
         return 0

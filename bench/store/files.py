@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and clear messages where one cannot be written or read. Imports no torch."""
+"""Reads and writes files: atomic writes, JSON, CSV, and errors that name the file. Imports no torch."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks 
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power cut.
+    """Write a file atomically, also across a power cut.
 
     Raises:
         RequestError: it cannot be written.
@@ -56,7 +56,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a heading and rows as comma-separated values; a column that a row lacks is empty there.
+    """Return a heading and rows as comma-separated values; columns missing in a row are empty.
 
     Raises:
         ValueError: a row has a value for which there is no column.
@@ -69,11 +69,7 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_text(path: Path, errors: str = "strict") -> str | None:
-    """Return a file's text, or None if there is no such file.
-
-    Args:
-        path: the file.
-        errors: what to do about bytes that are not UTF-8, as `open` takes it.
+    """Return a file's text, or None if there is no such file; `errors` is that of `open`.
 
     Raises:
         RequestError: the file cannot be read.
@@ -91,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return a file's JSON object, or None if there is no such file.
 
     Raises:
-        RequestError: the file cannot be read, is not valid JSON, or holds something else.
+        RequestError: the file cannot be read, or is not a JSON object.
     """
     try:
         text = read_text(path)

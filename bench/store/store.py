@@ -1,13 +1,13 @@
-"""The Store: the runs' folders, the only memory there is. Imports no torch.
+"""The folders of runs: specifications, epochs, checkpoints, weights, records and failures. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/
-                            peer.safetensors, where two networks learn from each other
+                            peer.safetensors, if two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             sources.json  cost.csv  figures/
 
-Every file appears whole or not at all. One process writes a run: it holds the run's claim, which another process takes
-over when that one is dead. Stores are merged by copying run folders.
+Every file is written atomically. One process writes a run: it holds the run's claim, which another process takes over
+if the first one is dead. Stores are merged by copying run folders.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from bench.types import RequestError
 State = Literal["done", "failed", "diverged", "inapplicable", "running", "waiting"]
 HEARTBEAT_S = 15.0  # how often a live claim is renewed
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
-OUTPUTS = "outputs.safetensors"  # of classifiers: what they answer to the test images
+OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
-SOURCES = "sources.json"  # beside a suite's tables
+SOURCES = "sources.json"  # in a suite's folder
 
-_ONE_THREAD = threading.Lock()  # beside the file lock, which keeps processes apart but not a process's threads
+_ONE_THREAD = threading.Lock()  # the file lock separates processes, but not the threads of one
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Failure:
     """Why a run has no record.
 
     Attributes:
-        status: what the table prints.
+        status: as the table prints it.
         reason: one line.
         details: a traceback, or "".
     """
@@ -69,7 +69,7 @@ class Store:
         """Return a run's folder.
 
         Raises:
-            RequestError: it is not a run id; no path outside the store is ever returned.
+            RequestError: it is not a run id; this never returns a path outside the store.
         """
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):
             raise RequestError(
@@ -82,13 +82,13 @@ class Store:
         return self.root / name
 
     def sources(self, suite: str) -> dict[str, Any]:
-        """Return what a suite's image folders and checkpoints were when it last ran; see `bench.plan.Sources`."""
+        """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.Sources`."""
         return read_json(self.suite_folder(suite) / SOURCES) or {}
 
     # reading
 
     def state(self, run_id: str) -> State:
-        """Return a run's state: `waiting` is one that no process has begun, or whose process is gone."""
+        """Return a run's state: `waiting` if no process has begun it, or its process is dead."""
         folder = self.folder(run_id)
         if (folder / RECORD).exists():
             return "done"
@@ -100,7 +100,7 @@ class Store:
         return "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """Return what a finished run recorded, or None.
+        """Return the record of a finished run, or None.
 
         Raises:
             RequestError: the file is not a record. The other readers raise it too.
@@ -118,8 +118,7 @@ class Store:
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
         path = self.folder(run_id) / SPEC
-        document = read_json(path)
-        if document is None:
+        if (document := read_json(path)) is None:
             return None
         try:
             return RunSpec.model_validate_json(json.dumps(document))
@@ -127,7 +126,7 @@ class Store:
             raise incompatible(path, error) from error
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
-        """Return a run's epochs, one mapping each; a last line that was cut short is ignored."""
+        """Return a run's epochs, one mapping each; a truncated last line is ignored."""
         text = read_text(self.folder(run_id) / EPOCHS, errors="replace")
         rows = []
         for line in (text or "").splitlines():
@@ -143,17 +142,17 @@ class Store:
         write_whole(self.folder(run_id) / name, content)
 
     def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
-        """Write a run's specification, after the suite files that repeat it, by name; see `bench.plan.entry`."""
+        """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.repeat`."""
         for name, text in (entry or {}).items():
             self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 
     def write_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Replace a run's epochs, as after a resume."""
+        """Replace a run's epochs, for example after a resume."""
         self.write(run_id, EPOCHS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:
-        """Add an epoch's row."""
+        """Append an epoch's row."""
         self._check_claim(run_id)
         path = self.folder(run_id) / EPOCHS
         with writing(path), path.open("a", encoding="utf-8") as file:
@@ -181,7 +180,7 @@ class Store:
     # one writer
 
     def claim(self, run_id: str) -> bool:
-        """Return whether the run's claim was free, or a dead process's, and is now held by this object.
+        """Claim a run and return True, or return False if a live process holds its claim.
 
         Raises:
             RequestError: the store cannot be written.
@@ -203,9 +202,8 @@ class Store:
         return True
 
     def release(self, run_id: str) -> None:
-        """Give a claim back, if this object holds it."""
-        mine = self._held.pop(run_id, None)
-        if mine is None:
+        """Release a claim, if this object holds it."""
+        if (mine := self._held.pop(run_id, None)) is None:
             return
         if not self._held:
             self._stop.set()
@@ -220,18 +218,15 @@ class Store:
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(self.heartbeat_s):
             for run_id, mine in list(self._held.items()):
-                with contextlib.suppress(OSError, RequestError):  # a file server's hiccup must not end the heartbeat
-                    if self.holder(run_id) == mine:  # not another's, who took it over while this machine slept
+                with contextlib.suppress(OSError, RequestError):  # a file server fault must not end the heartbeat
+                    if self.holder(run_id) == mine:  # another process may take it over while this machine sleeps
                         os.utime(self.folder(run_id) / CLAIM)
 
     def _check_claim(self, run_id: str) -> None:
-        mine = self._held.get(run_id)
-        if mine is None:
+        if (mine := self._held.get(run_id)) is None or (holder := self.holder(run_id)) == mine:
             return
-        holder = self.holder(run_id)
-        if holder != mine:
-            by = f"process {holder.process} on {holder.machine.split()[0]}" if holder else "nobody"
-            raise ClaimLostError(f"run {run_id} is held by {by} now: this process was silent for too long")
+        by = f"process {holder.process} on {holder.machine.split()[0]}" if holder else "nobody"
+        raise ClaimLostError(f"run {run_id} is now held by {by}: this process did not renew its claim in time")
 
     @contextlib.contextmanager
     def locked(self, what: str = "") -> Iterator[float]:
@@ -243,22 +238,21 @@ class Store:
         Yields:
             The time in seconds, by the clock that stamps the store's files: a file server has its own.
         """
-        name = f".lock-{what}" if what else ".lock"
-        path = self.root / "runs" / name
+        path = self.root / "runs" / (f".lock-{what}" if what else ".lock")
         with _ONE_THREAD:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = path.open("a")
             with file:
                 with writing(path):
-                    fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, a dead process's too
+                    fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, as does the death of a process
                     os.utime(path)
                     now = path.stat().st_mtime
                 yield now
 
 
 class DiscardingStore(Store):
-    """A store that discards what is written: for processes that train a run together with the one that writes it."""
+    """A store that discards all writes: for the processes of a group other than rank 0."""
 
     def write(self, run_id: str, name: str, content: str | bytes) -> None:  # noqa: D102
         pass

@@ -1,33 +1,7 @@
-"""From a suite file to what it asks for. Imports no torch."""
+"""Reads suite files: their keys, checks and error messages, and the rows of their tables. Imports no torch."""
 
 from bench.suite.load import check_name, load
-from bench.suite.resources import Slurm
 from bench.suite.rows import Row, rows
-from bench.suite.schema import (
-    MAX_SEEDS,
-    NONE,
-    PEERS,
-    TEACHER,
-    DataEntry,
-    EvaluationEntry,
-    PairEntry,
-    Suite,
-    TeacherChoice,
-)
+from bench.suite.schema import NONE, TEACHER, DataEntry, PairEntry, Suite
 
-__all__ = [
-    "MAX_SEEDS",
-    "NONE",
-    "PEERS",
-    "TEACHER",
-    "DataEntry",
-    "EvaluationEntry",
-    "PairEntry",
-    "Row",
-    "Slurm",
-    "Suite",
-    "TeacherChoice",
-    "check_name",
-    "load",
-    "rows",
-]
+__all__ = ["NONE", "TEACHER", "DataEntry", "PairEntry", "Row", "Suite", "check_name", "load", "rows"]

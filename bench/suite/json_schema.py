@@ -1,4 +1,4 @@
-"""The JSON schema of a suite file, with which editors complete and check it.
+"""Generates the JSON schema of suite files, with which editors complete and check them.
 
 Write it with `python -m bench.suite.json_schema > suites/suite.schema.json`.
 """
@@ -22,7 +22,7 @@ from methods import own_files
 
 
 class DescribedFields(GenerateJsonSchema):
-    """Adds the docstrings below fields; pydantic's `use_attribute_docstrings` would read them at every import."""
+    """Adds docstrings of fields as descriptions; pydantic's `use_attribute_docstrings` would slow down every import."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """Return the schema of a model, each property with its description."""
@@ -37,7 +37,7 @@ class DescribedFields(GenerateJsonSchema):
 
 
 def attribute_docstrings(model: type) -> dict[str, str]:
-    """Return the docstrings below the attributes in the body of a class, by the attributes' names."""
+    """Return the docstring below each attribute of a class, by the attribute's name."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(definition, ast.ClassDef)
     docstrings = {}
@@ -50,7 +50,7 @@ def attribute_docstrings(model: type) -> dict[str, str]:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a suite file; names of networks and methods are examples, since plugins add others."""
     models = TypeAdapter(Suite | TransferSuite).json_schema(schema_generator=DescribedFields)["$defs"]
-    schema = {  # not `anyOf`, of which an editor can only say that a file is neither
+    schema = {  # with `anyOf`, an editor could only report that a file matches neither
         "$defs": models,
         "if": {"properties": {"task": {"const": TRANSFER}}, "required": ["task"]},
         "then": {"$ref": "#/$defs/TransferSuite"},
@@ -69,7 +69,7 @@ def json_schema() -> dict[str, Any]:
     }
     for model, key in keys.items():
         models[model]["properties"][key] |= known[key]
-        # a bare name is allowed too: a before-validator accepts it, which pydantic cannot see
+        # a before-validator, which pydantic's schema does not show, also accepts a bare name
         models[model] = {"anyOf": [{"type": "string"} | known[key], models[model]]}
     return schema
 

@@ -1,7 +1,4 @@
-"""Reading a suite file: `--set`, all errors in one message, and a transfer suite merged with its source.
-
-Imports no torch.
-"""
+"""Loads a suite file, applies `--set`, and merges a transfer suite with its source. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,46 +16,37 @@ from bench.tasks import TASKS
 from bench.types import RequestError, suggest
 from methods import Method
 
-RESERVED = {"runs"}  # the results folder holds the runs beside the suites
+RESERVED = {"runs"}  # a folder next to those of the suites in the results
 T = TypeVar("T")
 
 
 def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()) -> Suite:
-    """Return the suite that a file describes.
-
-    Args:
-        path: the YAML file.
-        methods: the known methods, by name.
-        overrides: `KEY=VALUE` with dotted keys, as `--set` takes them.
+    """Return the suite that a file describes, changed by overrides `KEY=VALUE` as `--set` takes them.
 
     Raises:
-        RequestError: with every error of the file, a line each.
+        RequestError: the file has errors; the message has one line per error.
     """
     suite = _read(path, methods, overrides)
     return suite if isinstance(suite, Suite) else _with_source(suite, path, methods)
 
 
 def check_name(path: Path) -> None:
-    """Check that the stem of a suite file can name a folder of the results.
-
-    Raises:
-        RequestError: it cannot.
-    """
+    """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
     if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:
         raise RequestError(
-            f"{path}: the file's name, {path.stem!r}, cannot name a folder of the results: "
-            "letters, digits, '.', '_' and '-', the first a letter or digit, and not 'runs'. Rename the file"
+            f"{path}: the file's name, {path.stem!r}, cannot name a results folder: use letters, digits, '.', "
+            "'_' and '-', begin with a letter or digit, and do not use 'runs'. Rename the file"
         )
 
 
 def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()) -> Suite | TransferSuite:
-    """Return what a file states, as `load` does, but a transfer suite without its source."""
+    """Return the contents of a suite file, as `load` does, but do not read the source of a transfer suite."""
     check_name(path)
     document, positions = read_yaml(path)
     model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
     for change in overrides:
-        is_of_source = model is TransferSuite and change.startswith("seeds=")
-        override(document, positions, f"from.{change}" if is_of_source else change)
+        sets_source_seeds = model is TransferSuite and change.startswith("seeds=")
+        override(document, positions, f"from.{change}" if sets_source_seeds else change)
     try:
         suite = model.model_validate(frozen(document), context={"methods": methods})
     except ValidationError as error:
@@ -72,12 +60,10 @@ def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = 
 
 
 def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Method]) -> Suite:
-    """Return the suite whose networks are evaluated, with the chosen pairs, rows and seeds, and how they are evaluated.
-
-    Its task stays that of its runs.
+    """Return the source suite with the task that trains its runs, and with what the transfer suite chooses and states.
 
     Raises:
-        RequestError: that suite has errors, a task without transfer, or none of the pairs or methods named.
+        RequestError: the source has errors, a task without transfer, or none of the pairs or methods named.
     """
     file = path.with_name(f"{transfer.source.suite}.yaml")
     try:
@@ -90,12 +76,10 @@ def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Meth
     pair_names = [(pair, [pair.name]) for pair in source.pairs]
     row_names = []
     for entry in source.methods:
-        names = [row.label for row in rows_of(entry, methods)]
-        if isinstance(entry, MethodEntry):
-            names.append(entry.method)
-        row_names.append((entry, names))
+        names = [entry.method] if isinstance(entry, MethodEntry) else []
+        row_names.append((entry, [*names, *(row.label for row in rows_of(entry, methods))]))
     changes = {key: value for key, value in transfer if value is not None and key not in ("task", "source")}
-    changes["published"] = transfer.published  # not the numbers of the other suite
+    changes["published"] = transfer.published  # without it, not the numbers of the source
     changes["pairs"] = _matching(pair_names, transfer.source.pairs, f"{path}: from.pairs: {file}")
     changes["methods"] = _matching(row_names, transfer.source.methods, f"{path}: from.methods: {file}")
     changes["seeds"] = transfer.source.seeds or source.seeds
@@ -103,15 +87,15 @@ def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Meth
 
 
 def _matching(named: Sequence[tuple[T, list[str]]], patterns: Sequence[str] | None, where: str) -> tuple[T, ...]:
-    """Return what has a name that matches one of some patterns, whatever the case; all if there are no patterns."""
+    """Return the items that have a name which matches a pattern, ignoring case; without patterns, all items."""
 
     def matches(names: Sequence[str], pattern: str) -> bool:
         return any(fnmatchcase(name.lower(), pattern.lower()) for name in names)
 
     if patterns is None:
-        return tuple(one for one, _ in named)
+        return tuple(item for item, _ in named)
     for pattern in patterns:
         if not any(matches(names, pattern) for _, names in named):
             known = {name for _, names in named for name in names}
             raise RequestError(f"{where} has no {pattern!r}. {suggest(pattern, known)}")
-    return tuple(one for one, names in named if any(matches(names, pattern) for pattern in patterns))
+    return tuple(item for item, names in named if any(matches(names, pattern) for pattern in patterns))

@@ -1,4 +1,4 @@
-"""The errors that pydantic finds in a suite file, as one message per key that says how to mend it. Imports no torch."""
+"""Turns the errors that pydantic finds in a suite file into one message per key, with a fix. Imports no torch."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from bench.suite.yaml_positions import KeyPath, Positions, dotted
 from bench.types import suggest
 
-WANTED = {  # what must stand where pydantic reports an error of type
+EXPECTED = {  # the value that a key needs, by the type of pydantic's error
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "text",
@@ -22,27 +22,27 @@ WANTED = {  # what must stand where pydantic reports an error of type
     "tuple_type": "a list",
     "finite_number": "a finite number",
 }
-OF_LISTS = {*WANTED, "too_short", "too_long"}
+LIST_ERRORS = {*EXPECTED, "too_short", "too_long"}
 
 
 def messages(error: ValidationError, positions: Positions, model: type[BaseModel]) -> Iterator[str]:
     """Yield one message per wrong key or item, in pydantic's order.
 
     Args:
-        error: what pydantic reports of a document.
-        positions: of each key and item of the document.
-        model: what the document was validated as.
+        error: pydantic's report on a document.
+        positions: the position of each key and item of the document.
+        model: the model that the document was validated against.
     """
     by_key: dict[KeyPath, list[ErrorDetails]] = {}
     for item in error.errors():
         key_path = _key_path(item["loc"], positions)
         if item["type"] == "extra_forbidden" and key_path[-1:] != item["loc"][-1:]:
-            key_path = (*key_path, item["loc"][-1])  # an unknown key that is not a word
+            key_path = (*key_path, item["loc"][-1])  # an unknown key that is no identifier
         by_key.setdefault(key_path, []).append(item)
     for key_path, items in by_key.items():
-        # every branch of a union reports its errors; of a list, those of its items are the ones to tell
+        # every branch of a union reports errors: if items of a list are wrong, only their errors are helpful
         has_wrong_items = any(other[: len(key_path)] == key_path and other != key_path for other in by_key)
-        if has_wrong_items and all(isinstance(item["input"], tuple) and item["type"] in OF_LISTS for item in items):
+        if has_wrong_items and all(isinstance(item["input"], tuple) and item["type"] in LIST_ERRORS for item in items):
             continue
         inner = key_path
         while inner and inner not in positions:
@@ -52,23 +52,24 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
 
 
 def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:
-    """Return pydantic's path without the names of unions' branches, such as `tuple[...]` or `TermsEntry`."""
+    """Return pydantic's path without the names of branches of unions, such as `tuple[...]` or `TermsEntry`."""
     key_path: KeyPath = ()
     for part in loc:
-        is_word = isinstance(part, int) or (re.fullmatch(r"[a-z_]\w*", part) and part not in ("int", "str", "float"))
-        if is_word or (*key_path, part) in positions:
+        is_key = isinstance(part, int) or (re.fullmatch(r"[a-z_]\w*", part) and part not in ("int", "str", "float"))
+        if is_key or (*key_path, part) in positions:
             key_path = (*key_path, part)
     return key_path
 
 
 def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = None) -> str:
-    """Return what is wrong with a value, what is allowed, and how to mend YAML's traps.
+    """Return what is wrong with a value, what is allowed, and how to fix what YAML reads as another type.
 
     Args:
-        items: pydantic's errors at one place; several where the value may be of several types.
-        model: what the document was validated as, for the keys allowed beside an unknown one.
+        items: pydantic's errors at one key; several if the value may have several types.
+        model: the model that the document was validated against, for the allowed keys if one is unknown.
     """
-    items = [item for item in items if item["type"] not in WANTED] or items  # a wrong range is nearer than a wrong type
+    # if the value may have several types, a wrong range says more than a wrong type
+    items = [item for item in items if item["type"] not in EXPECTED] or items
     first = items[0]
     kind, value = first["type"], first["input"]
     message = first["msg"].removeprefix("Value error, ")
@@ -82,27 +83,25 @@ def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = Non
     shown = json.dumps(value, default=str)
     if len(shown) > 60:
         shown = f"{shown[:57]}..."
-    if isinstance(value, str) and kind in ("int_type", "float_type"):
-        number = _number(value)
-        if number is not None:
-            return f"{shown} is text to YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
+    if isinstance(value, str) and kind in ("int_type", "float_type") and (number := _number(value)) is not None:
+        return f"{shown} is text in YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
     if isinstance(value, bool) and kind == "string_type":
-        return f"{shown} is a truth value to YAML (as are yes, no, on, off): put the word in quotes"
+        return f"{shown} is a boolean in YAML (as are yes, no, on, off): put the word in quotes"
     if kind == "too_short" and isinstance(value, tuple):
         return f"found {shown}: must hold at least {first['ctx']['min_length']} item(s)"
     if kind == "too_long" and isinstance(value, tuple):
         return f"found {shown}: must hold at most {first['ctx']['max_length']} item(s)"
-    wanted = dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED)
-    allowed = f"must be {' or '.join(wanted)}" if wanted else message.replace("Input should be", "must be")
+    expected = dict.fromkeys(EXPECTED[item["type"]] for item in items if item["type"] in EXPECTED)
+    allowed = f"must be {' or '.join(expected)}" if expected else message.replace("Input should be", "must be")
     return f"found {shown}: {allowed[0].lower()}{allowed[1:]}"
 
 
 def _allowed_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
-    """Return the keys allowed beside an unknown one, by pydantic's path from a model to it."""
+    """Return the keys that are allowed in place of an unknown one at a pydantic path."""
     models = {model.__name__: model}
     for part in loc[:-1]:
         inner = _fields(models)
-        if part in models:  # the name of a union's branch
+        if part in models:  # the name of a branch of a union
             models = {str(part): models[str(part)]}
         elif part in inner:
             models = _models_in(inner[str(part)])
@@ -110,24 +109,24 @@ def _allowed_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
 
 
 def _fields(models: dict[str, type[BaseModel]]) -> dict[str, object]:
-    """Return the types of some models' keys, as a file spells the keys."""
+    """Return the types of the keys of some models, by the names of the keys in a file."""
     fields = [named for model in models.values() for named in model.model_fields.items()]
     return {field.alias or name: field.annotation for name, field in fields}
 
 
 def _models_in(annotation: object) -> dict[str, type[BaseModel]]:
-    """Return the models that a type names, by their names."""
+    """Return the models within a type annotation, by name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {annotation.__name__: annotation}
     return {name: model for argument in get_args(annotation) for name, model in _models_in(argument).items()}
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a text was meant to be, a whole one as an integer, or None."""
+    """Return the finite number that a text spells, as an integer if it is whole, or None."""
     try:
         value = float(text)
     except ValueError:
         return None
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() else value
+    if value.is_integer():
+        return int(value)
+    return value if math.isfinite(value) else None

@@ -1,18 +1,18 @@
-"""The numbers that papers print, read from `published.csv`. Imports no torch."""
+"""Published accuracies, read from `published.csv`. Imports no torch."""
 
 import csv
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-Key = tuple[str, str, str, str, str]  # data, teacher, student and method as the paper names them, and the metric
+Key = tuple[str, str, str, str, str]  # data, teacher, student and method with the names of the paper, and metric
 
 
 @cache
 def published_tables() -> Mapping[str, Mapping[Key, float]]:
     """Return the accuracies of each table in percent, by the table's name; the metrics are `top1` and `top5`.
 
-    Numbers that are not accuracies or errors are left out, so that a table may be empty.
+    Only accuracies and errors are read, so a table may be empty.
     """
     tables: dict[str, dict[Key, float]] = {}
     with (files("bench.suite") / "published.csv").open(encoding="utf-8") as file:
@@ -23,6 +23,6 @@ def published_tables() -> Mapping[str, Mapping[Key, float]]:
                 continue
             accuracy = float(row["value"])
             if kind == "err":
-                accuracy = round(100 - accuracy, 4)  # the papers' errors have two digits
+                accuracy = round(100 - accuracy, 4)  # the papers print errors with two digits
             table[row["dataset"], row["teacher"], row["student"], row["method"], metric] = accuracy
     return tables

@@ -1,4 +1,4 @@
-"""The rows of a table: how entries of a suite file spread into grids, and how rows are labelled. Imports no torch."""
+"""The rows of a table: expands the grids of a suite file and labels the rows. Imports no torch."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.suite.schema import NONE, MethodEntry, Suite, TermEntry, TermsEntry, listed, repeated
 from methods import Method
 
-MAX_ROWS = 1_000  # of a table: a few lists can span a grid of billions
+MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Row:
     Attributes:
         label: as printed.
         method: registered names, joined by `+` where several terms were listed.
-        terms: (method, weight or None, parameters given) of each, the KD term beside the method included.
+        terms: (method, weight or None, parameters given) of each term, including the KD term added to a method.
         task_weight: weight of the cross-entropy, or None for the default of the method.
         combine: whether the terms of several teachers are summed or averaged.
-        overrides: settings of the row that are not the default, for captions.
-        standard: the name that tables give the row's method, such as CRD+KD; "" for several terms.
+        overrides: settings of the row that differ from the defaults, for captions.
+        standard: the method's name in published tables, such as CRD+KD; "" for several terms.
     """
 
     label: str
@@ -41,15 +41,11 @@ def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
 
 
 def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str, Method]) -> None:
-    """Check that entries span a table.
-
-    Raises:
-        ValueError: they span too many rows, or two rows have the same label.
-    """
+    """Raise a `ValueError` if entries span too many rows, or two rows have the same label."""
     values = [[listed(value) for term in _terms(entry) for value in term.settings.values()] for entry in entries]
     count = sum(math.prod(map(len, lists)) for lists in values)
     if count > MAX_ROWS:
-        raise ValueError(f"span a grid of {count} rows; at most {MAX_ROWS} make a table")
+        raise ValueError(f"span a grid of {count} rows; a table has at most {MAX_ROWS}")
     undistilled = [NONE for entry in entries if _is_none(entry)]
     if twice := repeated([*undistilled, *(row.label for entry in entries for row in rows_of(entry, methods))]):
         raise ValueError(
@@ -59,19 +55,19 @@ def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str
 
 
 def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> Iterator[Row]:
-    """Yield a row for each combination of the values that an entry lists; none for `none`."""
+    """Yield one row per combination of the values that an entry lists; no row for `none`."""
     if _is_none(entry):
         return
     terms = _terms(entry)
     several = isinstance(entry, TermsEntry)
     kd = [] if entry.kd is None else [("kd", entry.kd, {"temperature": entry.kd_temperature})]
     title = "+".join([*(methods[term.method].title for term in terms), *("KD" for _ in kd)])
-    beside = list(_settings_beside(entry, 1.0 if several else methods[terms[0].method].task_weight))
+    row_settings = list(_row_settings(entry, 1.0 if several else methods[terms[0].method].task_weight))
     varied = [{key for key, value in term.settings.items() if len(listed(value)) > 1} for term in terms]
-    for combination in itertools.product(*map(_grid, terms)):
+    for combination in itertools.product(*map(_settings_grid, terms)):
         chosen: list[tuple[str, float | None, dict[str, Any]]] = []
         differing: list[str] = []
-        labelled: list[str] = []  # what differs from the defaults, and all that the grid varies
+        labelled: list[str] = []  # differs from the default, or is varied by the grid
         for term, settings, varied_keys in zip(terms, combination, varied, strict=True):
             method = methods[term.method]
             parameters = {key: value for key, value in settings.items() if key != "weight"}
@@ -84,15 +80,15 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
                     labelled.append(_setting(key, value))
         label = entry.label or title
         if any(varied) or not entry.label:
-            label = f"{label} {', '.join([*labelled, *beside])}".strip()
+            label = f"{label} {', '.join([*labelled, *row_settings])}".strip()
         yield Row(
             label=label,
             method="+".join(term.method for term in terms),
             terms=(*chosen, *kd),
             task_weight=1.0 if several and entry.task_weight is None else entry.task_weight,
             combine=entry.combine,
-            overrides=", ".join([*differing, *beside]),
-            standard="" if several else title,  # terms that are listed have their own weights, not the paper's
+            overrides=", ".join([*differing, *row_settings]),
+            standard="" if several else title,  # several terms have their own weights, not the paper's
         )
 
 
@@ -104,18 +100,16 @@ def _terms(entry: MethodEntry | TermsEntry) -> Sequence[TermEntry]:
     return entry.terms if isinstance(entry, TermsEntry) else (entry,)
 
 
-def _grid(term: TermEntry) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a term for every combination of the values listed."""
+def _settings_grid(term: TermEntry) -> Iterator[dict[str, Any]]:
     for values in itertools.product(*map(listed, term.settings.values())):
         yield dict(zip(term.settings, values, strict=True))
 
 
-def _settings_beside(entry: MethodEntry | TermsEntry, task_weight: float) -> Iterator[str]:
-    """Yield the settings beside the terms that are not the default; the KD term usually has weight 1."""
+def _row_settings(entry: MethodEntry | TermsEntry, task_weight: float) -> Iterator[str]:
+    """Yield the settings of the row, rather than of a term, that differ from the defaults."""
     defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
     for key, default in defaults.items():
-        value = getattr(entry, key)
-        if value is not None and value != default:
+        if (value := getattr(entry, key)) not in (None, default):
             yield _setting(key, value)
 
 

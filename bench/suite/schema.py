@@ -1,7 +1,7 @@
-"""The models of a suite file. Imports no torch.
+"""The keys of a suite file, as pydantic models. Imports no torch.
 
-Two kinds of file: `Suite` trains networks, `TransferSuite` evaluates the networks of another suite on other data.
-Names of methods are checked against `context={"methods": ...}`, names of tasks against `bench.tasks`.
+There are two kinds of file: `Suite` trains networks, `TransferSuite` evaluates the networks of another suite on other
+data. Names of methods are checked against `context={"methods": ...}`, names of tasks against `bench.tasks`.
 """
 
 import json
@@ -40,12 +40,12 @@ from bench.tasks.objectives import CLASSIFICATION
 from bench.types import suggest
 from methods import Method
 
-FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a suite file, without `.yaml`
+FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # name of a suite file without `.yaml`
 MAX_SEEDS = 1_000
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
-PEERS = f" ({TEACHER})"  # ends the label of the teacher's own row, where both networks of a pair train together
-TRANSFER = "transfer"  # what the file of a `TransferSuite` has for its task
+PEERS = f" ({TEACHER})"  # suffix of a label: the row of the teacher, if both networks of a pair train together
+TRANSFER = "transfer"  # the task of a `TransferSuite`
 T = TypeVar("T")
 
 
@@ -55,22 +55,21 @@ def repeated(values: Iterable[T]) -> list[T]:
 
 
 def listed(value: object) -> Sequence[Any]:
-    """Return the values that a setting takes in turn: the items of a list, or the one value."""
+    """Return the values of a setting in a grid: the items of a list, or the single value."""
     return value if isinstance(value, tuple) else (value,)
 
 
 def _one_line(title: str) -> str:
-    words = title.split()
-    if not words:
+    if not (line := " ".join(title.split())):
         raise ValueError("a title needs a word")
-    return " ".join(words)
+    return line
 
 
 def _label(label: str) -> str:
     if label != " ".join(label.split()):
-        raise ValueError(f"found {json.dumps(label)}: a label is one line, with single spaces between its words")
+        raise ValueError(f"found {json.dumps(label)}: a label is one line with single spaces between words")
     if label.lower() in (NONE, TEACHER):
-        raise ValueError(f"{label!r} names a row that is always there: choose another label")
+        raise ValueError(f"{label!r} is the label of a row that every table has: choose another label")
     return label
 
 
@@ -82,10 +81,8 @@ def _distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 def _installed(wanted: bool) -> bool:
     if wanted and find_spec("tensorboard") is None:
-        raise ValueError(
-            "needs the package tensorboard, which is not installed: "
-            "pip install 'distillation-bench[tensorboard]', or leave the key out"
-        )
+        install = "pip install 'distillation-bench[tensorboard]'"
+        raise ValueError(f"needs the package tensorboard, which is not installed: {install}, or leave the key out")
     return wanted
 
 
@@ -95,14 +92,15 @@ def _known(what: str, names: Iterable[str], name: str) -> str:
     return name
 
 
+def _one_of(what: str, names: Iterable[str]) -> tuple[Any, ...]:
+    enum: list[Any] = sorted(names)
+    return AfterValidator(partial(_known, what, names)), Field(json_schema_extra={"enum": enum})
+
+
 def _known_network(name: str) -> str:
     if name not in NETWORKS and not name.startswith("torchvision."):
         raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
     return name
-
-
-def _known_task(name: str) -> str:
-    return _known("task", [*STUDENT_TASKS, TRANSFER], name)
 
 
 def _known_table(table: int | str) -> int | str:
@@ -118,16 +116,12 @@ Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
-TaskName = Annotated[
-    str, AfterValidator(_known_task), Field(json_schema_extra={"enum": sorted([*STUDENT_TASKS, TRANSFER])})
-]
-EvaluationName = Annotated[
-    str, AfterValidator(partial(_known, "kind", EVALUATIONS)), Field(json_schema_extra={"enum": sorted(EVALUATIONS)})
-]
+TaskName = Annotated[str, *_one_of("task", [*STUDENT_TASKS, TRANSFER])]
+EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
 
 
 class NetworkChoice(NetworkSpec):
-    """A network of a pair; a bare name stands for `{network: NAME}`."""
+    """A network of a pair; a bare name is short for `{network: NAME}`."""
 
     network: NetworkName
 
@@ -142,68 +136,62 @@ class NetworkChoice(NetworkSpec):
         if hooked and not self.stages:
             raise ValueError(f"{self.network} needs 'stages': the paths of the modules whose outputs are its stages")
         if not hooked and (self.stages or self.classifier or self.preactivations):
-            raise ValueError(
-                f"'stages', 'classifier' and 'preactivations' are for torchvision.NAME; {self.network} has its own"
-            )
+            keys = "'stages', 'classifier' and 'preactivations'"
+            raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
         return self
 
     @property
     def spec(self) -> NetworkSpec:
-        """Return the network alone."""
+        """Return the specification of the network, without where its weights come from."""
         return NetworkSpec.model_validate({name: getattr(self, name) for name in NetworkSpec.model_fields})
 
 
 class TeacherChoice(NetworkChoice):
-    """The teacher of a pair: trained here, or read from a checkpoint file."""
+    """The teacher of a pair: trained here, or with given weights."""
 
     checkpoint: str | None = None
     """Path of the weights, absolute or relative to the suite file."""
     weights: Annotated[str, Len(1)] | None = None
-    """Name of weights that torchvision publishes for the network, such as IMAGENET1K_V1, instead of a checkpoint; they
-    are downloaded into the data folder unless their file is there.
-    """
+    """Name of weights published by torchvision, such as IMAGENET1K_V1; downloaded into the data folder if missing."""
     accuracy: Annotated[float, Ge(0), Le(100)] | None = None
     """Top-1 accuracy in percent that the weights must reach on the test split, within 0.1 points."""
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
         if self.accuracy is not None and self.checkpoint is None and self.weights is None:
-            raise ValueError("'accuracy' is checked against a checkpoint; name one or leave it out")
+            raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
-            raise ValueError("give 'checkpoint', a file, or 'weights', torchvision's, not both")
+            raise ValueError("give 'checkpoint' (a file) or 'weights' (published by torchvision), not both")
         if self.weights is not None and not self.network.startswith("torchvision."):
             raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
         return self
 
     @property
     def is_tested(self) -> bool:
-        """Return whether it is trained here, or its weights must reach an accuracy: both need data with labels."""
+        """Return whether the teacher is trained here or must reach an accuracy; both need data with labels."""
         return self.accuracy is not None or (self.checkpoint is None and self.weights is None)
 
 
 class TeacherCopies(NetworkChoice):
-    """Several teachers of one network, each trained with its own seed, from 0."""
+    """Several teachers of one network, trained with the seeds 0, 1 and so on."""
 
     n: Annotated[int, Ge(1), Le(100)]
     """Number of teachers."""
 
 
-def _shape_of_teachers(value: object) -> str:
-    return "TeacherChoice" if isinstance(value, tuple) else "TeacherCopies"
-
-
 SeveralTeachers = Annotated[
     Annotated[TeacherCopies, Tag("TeacherCopies")]
     | Annotated[tuple[TeacherChoice, ...], Len(1, 100), Tag("TeacherChoice")],
-    Discriminator(_shape_of_teachers),  # so that errors are those of the shape that was written
+    # errors are only about the form that the file uses
+    Discriminator(lambda value: "TeacherChoice" if isinstance(value, tuple) else "TeacherCopies"),
 ]
 
 
 class PairEntry(Strict):
-    """One or several teachers, and the student."""
+    """One or several teachers and a student."""
 
     teacher: TeacherChoice | None = None
-    """The teacher, if there is one."""
+    """The teacher, if there is exactly one."""
     teachers: SeveralTeachers | None = None
     """Several teachers instead: a list, or copies of one network as `{network: NAME, n: 4}`."""
     student: NetworkChoice
@@ -212,7 +200,7 @@ class PairEntry(Strict):
     @model_validator(mode="after")
     def _names_its_teachers_once(self) -> Self:
         if (self.teacher is None) == (self.teachers is None):
-            raise ValueError("a pair names its 'teacher', or several as 'teachers', and not both")
+            raise ValueError("a pair needs either 'teacher' or, for several, 'teachers'")
         if repeated(teacher.checkpoint for teacher in self.members if teacher.checkpoint):
             raise ValueError("the same checkpoint twice among the teachers")
         return self
@@ -228,7 +216,7 @@ class PairEntry(Strict):
 
     @property
     def teacher_name(self) -> str:
-        """Return the name of the teacher's network; of several, `resnet110x4` or the names joined by `+`."""
+        """Return the name of the teacher's network; for several teachers, `resnet110x4` or names joined by `+`."""
         if isinstance(self.teachers, TeacherCopies) and self.teachers.n > 1:
             return f"{self.teachers.network}x{self.teachers.n}"
         return "+".join(teacher.network for teacher in self.members)
@@ -240,22 +228,22 @@ class PairEntry(Strict):
 
 
 class TermEntry(BaseModel):
-    """A method with its parameters; a bare name stands for `{method: NAME}`. A list of values spans a grid."""
+    """A method with its parameters; a bare name is short for `{method: NAME}`. A list of values spans a grid."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
-    shapes: ClassVar[str] = "{method: NAME}"
+    forms: ClassVar[str] = "{method: NAME}"  # for messages
 
     method: str
-    """A name of `run_suite.py list methods`; the parameters of the method stand beside it."""
+    """A name from `run_suite.py list methods`; the parameters of the method are keys next to it."""
     weight: NonNegativeFloat | tuple[NonNegativeFloat, ...] | None = None
-    """Factor of the term in the total loss; the default of the method if not given."""
+    """Factor of the term in the total loss; default: that of the method."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
         if isinstance(value, dict) and "method" not in value:
             keys = f"; found {', '.join(map(repr, value))}" if value else ""
-            raise ValueError(f"names no method: write {cls.shapes}{keys}")
+            raise ValueError(f"has no 'method': write {cls.forms}{keys}")
         return {"method": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -289,20 +277,20 @@ class TermEntry(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the weight and the parameters that are given; a list holds values to take in turn."""
+        """Return the weight and the parameters that are given; a list has the values of a grid."""
         weight = {} if self.weight is None else {"weight": self.weight}
         return {**weight, **(self.model_extra or {})}
 
 
 class RowSettings(Strict):
-    """What a row of the table sets beside its method or its terms."""
+    """Settings of a row, other than those of its method or terms."""
 
     kd: NonNegativeFloat | None = None
-    """Weight of Hinton's KD term beside the method."""
+    """Weight of Hinton's KD term, which is added to the method."""
     kd_temperature: PositiveFloat = 4.0
     """Temperature of that KD term."""
     task_weight: NonNegativeFloat | None = None
-    """Weight of the cross-entropy; the default of the method if not given, 1 for several terms."""
+    """Weight of the cross-entropy; default: that of the method, or 1 for several terms."""
     combine: Literal["sum", "mean"] = "sum"
     """Whether the terms of several teachers are summed or averaged."""
     label: Label | None = None
@@ -311,15 +299,17 @@ class RowSettings(Strict):
     @model_validator(mode="after")
     def _temperature_of_a_term(self) -> Self:
         if self.kd is None and "kd_temperature" in self.model_fields_set:
-            raise ValueError("'kd_temperature' is for the KD term beside a method: give its weight, 'kd', too")
+            raise ValueError(
+                "'kd_temperature' is for the KD term added to a method: also give 'kd', the weight of the term"
+            )
         return self
 
 
 class MethodEntry(RowSettings, TermEntry):
-    """A row of the table with one method, or several rows where lists of values span a grid."""
+    """A row with one method, or several rows if lists of values span a grid."""
 
     model_config = ConfigDict(extra="allow")
-    shapes: ClassVar[str] = "{method: NAME} or {terms: [...]}"
+    forms: ClassVar[str] = "{method: NAME} or {terms: [...]}"
 
     @model_validator(mode="after")
     def _fits_its_method(self, info: ValidationInfo) -> Self:
@@ -331,7 +321,7 @@ class MethodEntry(RowSettings, TermEntry):
 
 
 class TermsEntry(RowSettings):
-    """A row of the table with several methods, whose terms are added."""
+    """A row with several methods, whose terms are added."""
 
     terms: Annotated[tuple[TermEntry, ...], Len(1)]
     """The methods, each with its own weight and parameters."""
@@ -342,7 +332,7 @@ class TermsEntry(RowSettings):
         problems = []
         for key in value:
             if key in TermEntry.model_fields:
-                problems.append(f"{key!r} is not allowed beside 'terms'")
+                problems.append(f"{key!r} is not allowed next to 'terms'")
             elif key not in cls.model_fields:
                 problems.append(f"unknown key {key!r}. {suggest(key, cls.model_fields)}")
         if problems:
@@ -352,28 +342,28 @@ class TermsEntry(RowSettings):
         return value
 
 
-def _shape_of_row(value: object) -> str:
+def _model_of_row(value: object) -> str:
     has_terms = "terms" in value if isinstance(value, dict) else isinstance(value, TermsEntry)
     return "TermsEntry" if has_terms else "MethodEntry"
 
 
 RowEntry = Annotated[
     Annotated[MethodEntry, Tag("MethodEntry")] | Annotated[TermsEntry, Tag("TermsEntry")],
-    Discriminator(_shape_of_row),  # so that errors are those of the shape that was written
+    Discriminator(_model_of_row),  # errors are only about the form that the file uses
 ]
 
 
 class PublishedTable(Strict):
-    """The published numbers to compare with."""
+    """A published table to compare with."""
 
     source: str
-    """The paper that prints them."""
+    """The paper with the table."""
     table: TableName
-    """Its table, as `bench/suite/published.csv` names it."""
+    """The table's name in `bench/suite/published.csv`."""
 
 
 class DataEntry(DataChoice):
-    """The data of a suite; a bare name stands for `{name: NAME}`."""
+    """The data of a suite; a bare name is short for `{name: NAME}`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -395,17 +385,15 @@ class EvaluationEntry(Strict):
     network with a new classifier, `segmentation` the whole network with a head that scores every pixel.
     """
     data: DataEntry
-    """The data that it is trained and evaluated on; the network sees it in the view that it was trained with."""
+    """The data for training and evaluation; the network sees them in the view that it was trained with."""
     stages: Numbers | None = None
-    """The stages that probes read, one probe each, counted from 0, the stem; the embedding if not given."""
+    """The stages that probes read, one probe per stage; 0 is the stem. Default: the embedding."""
     most_values: PositiveInt | None = None
-    """Most values that a probe reads of a stage: its maps are averaged over a grid that gives no more; 9,000 if not
-    given.
-    """
+    """Largest number of values that a probe reads: a stage's maps are averaged over a grid to fit; default: 9,000."""
     training: Schedule = Schedule()
-    """How it is trained."""
+    """How the new head, or the whole network, is trained."""
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
-    """Prefix of the metrics' names in the tables; made of data and stage if not given."""
+    """Prefix of the metrics' names in the tables; by default made of data and stage."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -414,67 +402,65 @@ class EvaluationEntry(Strict):
             readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
             raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
         if self.most_values is not None and self.stages is None:
-            raise ValueError("'most_values' is for 'stages': name the stages that are read, or leave it out")
+            raise ValueError("'most_values' is for 'stages': name the stages to read, or leave it out")
         if self.data.view is not None:
-            raise ValueError("'view' is left out here: a network sees the data as it was trained to")
+            raise ValueError("'view' is not allowed here: a network sees the data in the view that it was trained with")
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             raise ValueError(f"kind is {self.kind!r}, but {reason}")
         return self
 
 
 class TeacherTraining(Schedule):
-    """What differs for teachers that are trained here; a key that is not given is that of `training`."""
+    """Training of teachers; a key that is not given has the value of `training`."""
 
     def check_shares(self) -> None:
-        """Leave that to the suite, which knows the whole schedule."""
+        """Check nothing: only the suite knows the complete schedule, and checks it."""
 
 
 class SuiteFile(Strict):
-    """What both kinds of suite file state."""
+    """The keys of both kinds of suite file."""
 
     title: Title
-    """What the table shows."""
+    """Title of the table."""
     published: PublishedTable | None = None
-    """Published numbers, for the column of that name in table.csv."""
+    """Published numbers, for the column `published` in table.csv."""
     max_lanes: PositiveInt | None = None
-    """Most runs that train together, where memory or time limits require fewer than share their batches."""
+    """Largest number of runs that train together, if memory or time limits require one; default: all that can."""
     slurm: Slurm = Slurm()
     """Resources of a job on a cluster."""
     tensorboard: NeedsTensorBoard = False
-    """Whether the epochs of each run are also written for TensorBoard."""
+    """Whether to write the epochs of each run for TensorBoard too."""
 
 
 class Suite(SuiteFile):
     """One table or figure: pairs, methods, seeds and how to train."""
 
     task: TaskName = "compression"
-    """What students learn from and how they are evaluated; with `mutual`, both networks of a pair train together as
-    `training` says, each the teacher of the other.
-    """
+    """What students learn from and how they are evaluated; with `mutual`, both networks of a pair teach each other."""
     data: DataEntry
-    """The data that students are trained and evaluated on, and teachers unless `teacher_data` is given."""
+    """The data for training and evaluating students, and teachers unless `teacher_data` is given."""
     teacher_data: DataEntry | None = None
-    """The data that teachers are trained and evaluated on, where it differs."""
+    """The data for training and evaluating teachers, if different."""
     pairs: Annotated[tuple[PairEntry, ...], Len(1)]
     """Teachers and students; each pair is a column of the table."""
     methods: Annotated[tuple[RowEntry, ...], Len(1)]
-    """The rows of the table; `teacher` and `none` are always there."""
+    """The rows of the table; every table also has the rows `teacher` and `none`."""
     seeds: Seeds = 1
     """The number of seeds (1 to n), or a list of them."""
     teacher_seeds: Literal["fixed", "paired"] = "fixed"
-    """Seeds of teachers: `fixed` trains one teacher with seed 0 for all students, `paired` one for each seed."""
+    """Seeds of teachers: `fixed` trains one teacher with seed 0 for all students, `paired` one per seed."""
     training: Schedule = Schedule()
-    """How students are trained, and teachers unless `teacher_training` is given."""
+    """Training of students, and of teachers unless `teacher_training` is given."""
     teacher_training: TeacherTraining | None = None
-    """What differs in the training of teachers."""
+    """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
-    """Learning rates of single networks, as students and as teachers, which take the place of any other."""
+    """Learning rates by network, for students and teachers; they replace all others."""
     threads: PositiveInt = 2
-    """CPU threads of the arithmetic; the number changes how results are rounded."""
+    """CPU threads of torch; the number changes the rounding of results."""
     workers: NonNegativeInt = 2
-    """Processes that decode images which do not fit into memory."""
+    """Processes that decode images if the data set does not fit into memory."""
     evaluations: tuple[EvaluationEntry, ...] = ()
-    """How cross-modal students are evaluated; the columns of the tables."""
+    """Evaluations of cross-modal students; the columns of the tables."""
 
     @field_validator("pairs")
     @classmethod
@@ -498,7 +484,7 @@ class Suite(SuiteFile):
         return self
 
     def _problems(self) -> Iterator[str]:
-        """Yield what the task needs and the suite lacks, and what the suite has and the task refuses."""
+        """Yield which keys the task needs but the suite does not have, and which it does not allow."""
         task = TASKS[self.task]
         yield from (
             f"task {task.name} needs {key!r}: {use}" for key, use in task.needs.items() if not getattr(self, key)
@@ -506,11 +492,11 @@ class Suite(SuiteFile):
         yield from (f"{key!r}: {reason}" for key, reason in task.refuses.items() if getattr(self, key))
         if self.evaluations and "evaluations" not in task.needs:
             evaluated = [name for name, other in TASKS.items() if "evaluations" in other.needs]
-            yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}, and this suite's is {task.name}"
+            yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}; the task here is {task.name}"
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
-            yield f"'task_weight' is for students that learn from labels; those of task {task.name} learn from none"
+            yield f"'task_weight' is for students that learn from labels; students of task {task.name} have none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             yield f"'data': {reason}"
         are_tested = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
@@ -519,15 +505,15 @@ class Suite(SuiteFile):
             yield f"'teacher_data': {reason}"
 
     def _problems_of_peers(self) -> Iterator[str]:
-        """Yield what keeps the networks of a pair from training together."""
+        """Yield why the networks of a pair cannot train together."""
         for index, pair in enumerate(self.pairs):
             if pair.teachers is not None:
                 yield f"pairs[{index}]: with task {self.task}, two networks train together: name one 'teacher'"
             if any(teacher.checkpoint or teacher.weights for teacher in pair.members):
-                yield f"pairs[{index}]: with task {self.task}, the teacher is trained too: leave its weights out"
+                yield f"pairs[{index}]: with task {self.task}, the teacher is trained too: leave out its weights"
         for index, entry in enumerate(self.methods):
             if entry.label is not None and entry.label.endswith(PEERS):
-                yield f"methods[{index}].label: {entry.label!r} would name a teacher's row: leave out {PEERS!r}"
+                yield f"methods[{index}].label: {entry.label!r} is the label of a teacher's row: leave out {PEERS!r}"
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -536,35 +522,35 @@ class Suite(SuiteFile):
 
     @property
     def teacher_schedule(self) -> Schedule:
-        """Return how teachers train: `training` with what `teacher_training` sets."""
+        """Return the complete schedule of teachers: `training` with the keys of `teacher_training`."""
         if self.teacher_training is None:
             return self.training
         return self.training.model_copy(update=self.teacher_training.model_dump(exclude_unset=True))
 
 
 class TransferSource(Strict):
-    """Whose networks are evaluated: those of another suite, trained first where its runs are not done."""
+    """The suite whose networks are evaluated; missing networks are trained first."""
 
     suite: Annotated[str, Field(pattern=f"^{FILE_NAME}$")]
-    """Name of a suite file beside this one, without `.yaml`."""
+    """Name of a suite file in the same folder, without `.yaml`."""
     pairs: Annotated[tuple[str, ...], Len(1)] | None = None
-    """Names of its pairs, or patterns such as `wrn_*->*`; all if not given."""
+    """Names of its pairs, or patterns such as `wrn_*->*`; default: all."""
     methods: Annotated[tuple[str, ...], Len(1)] | None = None
-    """Labels or names of its rows, or patterns; all if not given."""
+    """Labels or methods of its rows, or patterns; default: all."""
     seeds: Seeds | None = None
-    """The number of seeds or a list of them, instead of those of that suite."""
+    """The number of seeds, or a list of them; default: those of that suite."""
 
 
 class TransferSuite(SuiteFile):
     """A suite that evaluates the networks of another suite on other data."""
 
     task: Literal["transfer"]
-    """The word `transfer`, which tells this kind of file."""
+    """Always `transfer`, the mark of this kind of file."""
     source: TransferSource = Field(alias="from")
-    """Whose networks are evaluated; the key is `from`."""
+    """The suite whose networks are evaluated; the key is `from`."""
     evaluations: Annotated[tuple[EvaluationEntry, ...], Len(1)]
-    """How the networks are evaluated; the columns of the tables."""
+    """Evaluations of the networks; the columns of the tables."""
     threads: PositiveInt | None = None
-    """CPU threads of the arithmetic; those of the other suite if not given."""
+    """CPU threads of torch; default: those of the other suite."""
     workers: NonNegativeInt | None = None
-    """Processes that decode images; those of the other suite if not given."""
+    """Processes that decode images; default: those of the other suite."""

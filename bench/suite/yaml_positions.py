@@ -1,4 +1,4 @@
-"""A YAML file as plain data, the position of every value in the file, and `--set KEY=VALUE`. Imports no torch."""
+"""Reads YAML with the position of every value, and applies `--set KEY=VALUE`. Imports no torch."""
 
 import json
 import re
@@ -9,28 +9,26 @@ import yaml
 
 from bench.types import RequestError, suggest
 
-MAX_FILE_BYTES = 1_000_000  # bytes
-MAX_VALUES = 100_000  # values, aliases followed: a few lines of YAML can expand to billions
+MAX_FILE_BYTES = 1_000_000
+MAX_VALUES = 100_000  # with aliases expanded: a few lines of YAML can expand to billions
 
 KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
-Positions = dict[KeyPath, str]  # where a value is, as messages name it: `FILE:LINE` or `--set KEY=VALUE`
+Positions = dict[KeyPath, str]  # where messages say that a value is: `FILE:LINE` or `--set KEY=VALUE`
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
     """Return the mapping of a YAML file, and the position `FILE:LINE` of each key and item, lines counted from 1.
 
     Raises:
-        RequestError: the file is missing, broken or too large, holds a key twice, or anything but plain data.
+        RequestError: the file is missing, invalid or too large, has a key twice, or is not plain data.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is a page of text")
+            raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is about a page of text")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        near = ""
-        if path.parent.is_dir():
-            near = suggest(path.name, [file.name for file in path.parent.glob("*.yaml")])
-        raise RequestError(f"{path}: there is no such file. {near}".strip()) from None
+        similar = suggest(path.name, [file.name for file in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise RequestError(f"{path}: there is no such file. {similar}".strip()) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     positions: Positions = {}
@@ -42,26 +40,18 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
 
 
 def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbered: bool = False) -> object:
-    """Return the plain data of a YAML text, and add the positions of its keys and items.
+    """Return the plain data of a YAML text at a key path, and add the positions of its keys and items.
 
-    Args:
-        text: the text.
-        where: what messages call it.
-        key_path: leads to the whole text.
-        positions: is filled.
-        numbered: whether positions have a line number.
-
-    Raises:
-        RequestError: it is broken or too large, holds a key twice, or anything but plain data.
+    Positions begin with `where`, followed by the line if `numbered`.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             return None
-        _note_positions(root, where, key_path, positions, numbered)  # before `safe_load`, which follows every alias
+        _note_positions(root, where, key_path, positions, numbered)  # before `safe_load`, which expands every alias
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RequestError(f"{where}: is not YAML of plain data: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{where}: is not valid YAML, or not plain data: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise RequestError(f"{where}: is nested too deeply") from None
     except (ValueError, AttributeError, TypeError, KeyError) as error:  # such as `!!int x`
@@ -96,15 +86,10 @@ def _check_printable(text: str, position: str) -> None:
 
 
 def override(document: dict[str, Any], positions: Positions, change: str) -> None:
-    """Change a document as `--set` says.
-
-    Args:
-        document: a mapping that `read_yaml` returned.
-        positions: its positions; those of changed values become the option.
-        change: `KEY=VALUE`, the key dotted, the value YAML.
+    """Apply a change `KEY=VALUE`, with a dotted key and a YAML value, to a document and its positions.
 
     Raises:
-        RequestError: the change is not of that form.
+        RequestError: the change does not have that form.
     """
     key, equals, text = change.partition("=")
     shown = change if len(change) <= 100 else f"{change[:97]}..."
@@ -121,14 +106,14 @@ def override(document: dict[str, Any], positions: Positions, change: str) -> Non
         document = document.setdefault(parent, {})
         if not isinstance(document, dict):
             whole = f"--set '{dotted(key_path[:depth])}=...'"
-            raise RequestError(f"{where}: {parent!r} is not a mapping in the suite file; set all of it: {whole}")
+            raise RequestError(f"{where}: {parent!r} is not a mapping in the suite file; set it as a whole: {whole}")
         positions.setdefault(key_path[:depth], where)
     positions.setdefault(key_path, where)
     document[last] = value
 
 
 def frozen(value: object) -> object:
-    """Return plain data with tuples for lists and text for keys, as the strict types require."""
+    """Return plain data with tuples instead of lists and text as keys, which the strict models require."""
     if isinstance(value, dict):
         return {str(key): frozen(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -137,8 +122,5 @@ def frozen(value: object) -> object:
 
 
 def dotted(key_path: KeyPath) -> str:
-    """Return a key path as text: `methods[2].weight`."""
-    text = ""
-    for part in key_path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".")
+    """Return a key path as text, such as `methods[2].weight`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key_path).lstrip(".")

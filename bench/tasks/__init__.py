@@ -1,4 +1,4 @@
-"""The tasks: one object per task, one file per object, looked up by name. Importing this package imports no torch."""
+"""The tasks by name; one file per task. Imports no torch."""
 
 from bench.spec import RunSpec
 from bench.tasks.base import Evaluation, Task
@@ -22,7 +22,7 @@ def task_of(run: RunSpec) -> Task:
     """Return the task of a run.
 
     Raises:
-        RequestError: the run was specified by another version, which knows other tasks.
+        RequestError: the run was specified by another version, with other tasks.
     """
     if run.task not in TASKS:
         raise RequestError(f"run {run.id}: unknown task {run.task!r}. {suggest(run.task, TASKS)}")

@@ -1,4 +1,4 @@
-"""What a task is: what a run learns and is evaluated by, and what it asks of a suite file. Imports no torch."""
+"""The base classes of tasks: what a run learns, how it is evaluated, what its suite file needs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """What all runs of one kind have in common. A subclass states what differs; nothing else asks for a task's name.
+    """A kind of run. Subclasses state what differs; no other code branches on a task's name.
 
     Attributes:
-        name: as suite files, specifications and `list` have it.
-        objective: how labels are learned and evaluated; None where the student sees no labels.
-        networks: the networks that a run trains; each has a row of its own in the tables.
-        batches: runs of tasks with the same word here see the same batches, and can train in one cohort.
-        is_evaluation: whether it judges networks that other runs have trained; see `Evaluation`.
-        keeps_answers: whether a run leaves what its network answers to the test images.
+        name: in suite files, specifications and `list`.
+        objective: the loss and metrics with labels; None where the student sees no labels.
+        networks: the networks that a run trains; each has its own row in the tables.
+        batches: runs of tasks with an equal value see the same batches, and can train in one cohort.
+        is_evaluation: whether it evaluates networks that other runs have trained; see `Evaluation`.
+        keeps_answers: whether a run stores its network's outputs on the test images.
         same_view: whether teacher and student see the same image, so that their data must have one size.
         trains_teachers: whether the teacher of a pair trains together with the student.
         evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
         allows_transfer: whether a suite of task `transfer` can evaluate its students on other data.
-        needs: keys of a suite file that it cannot do without, and what each is for.
-        refuses: keys of a suite file that it has no use for, and why.
+        needs: required keys of a suite file, and the purpose of each.
+        refuses: rejected keys of a suite file, and the reason for each.
         caption: a sentence for captions, or "".
     """
 
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics of one network, the primary one first; none where it sees no labels."""
+        """Return the metrics of one network, the primary one first; none without labels."""
         return () if self.objective is None else self.objective.metrics
 
     def columns(self, network: str = STUDENT) -> list[str]:
@@ -61,10 +61,8 @@ class Task:
         """Return the names under which a run records the metrics of all its networks."""
         return [name for network in self.networks for name in self.columns(network)]
 
-    # planning
-
     def student(self, run: RunSpec, teacher_data: DataSpec) -> RunSpec:
-        """Return the run of an undistilled student, made from one that trains it on labels alone."""
+        """Return the run of an undistilled student, made from one that trains it only on labels."""
         return run
 
     def distilled(self, run: RunSpec, teacher: NetworkSpec, teacher_lr: float) -> RunSpec:
@@ -73,7 +71,7 @@ class Task:
         Args:
             run: made from `student`.
             teacher: the first teacher's network.
-            teacher_lr: the learning rate at which the teacher's network trains.
+            teacher_lr: the learning rate of the teacher's network.
         """
         return run
 
@@ -87,10 +85,10 @@ class Task:
 
 
 class Evaluation(Task):
-    """Judges the features of a trained network: the network, with a new head, is trained on data with labels.
+    """Evaluates the features of a trained network: the network, with a new head, is trained on data with labels.
 
     Attributes:
-        freezes: whether the network itself is left as it is, so that several heads can share its forward pass.
+        freezes: whether the network itself does not train, so that several heads can share its forward pass.
         reads_stages: whether the head can read one of the network's stages instead of its embedding.
     """
 
@@ -99,7 +97,7 @@ class Evaluation(Task):
     reads_stages: bool = False
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
-        """Return what precedes the metrics' names in tables, unless the suite names the evaluation.
+        """Return the prefix of the metrics' names in tables, unless the suite names the evaluation.
 
         Args:
             several_data: whether the suite evaluates on several data sets, whose names come first.
@@ -112,12 +110,5 @@ class Evaluation(Task):
         raise NotImplementedError
 
     def headed(self, network: Network | Frozen, shapes: Shapes, classes: int, head: HeadSpec) -> Network:
-        """Return the network with a new head.
-
-        Args:
-            network: the one that is judged; frozen where the task says so.
-            shapes: of its features.
-            classes: K, the number of logits of the head.
-            head: what it reads.
-        """
+        """Return the network, frozen if `freezes`, with a new head of `classes` logits; `shapes` are the network's."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Cross-modal transfer: a student of one modality learns from a teacher of another, without any labels.
+"""Cross-modal transfer: a student of one modality learns from a teacher of another, without labels.
 
-The student answers with its teacher's classes. What it has learned is judged by evaluations; the row `none` keeps its
-initial weights.
+The student has its teacher's classes. Evaluations measure what it has learned; the row `none` keeps its initial
+weights.
 """
 
 from typing import ClassVar
@@ -15,9 +15,9 @@ class CrossModal(Task):
     objective = None
     batches = "unlabelled images"
     same_view = False
-    evaluates_given_teachers = False  # their accuracy is not needed, and often neither is the data that would tell it
+    evaluates_given_teachers = False  # their accuracy is not needed, and often there is no data to measure it
     needs: ClassVar = {
-        "evaluations": "how what its students learn is judged",
+        "evaluations": "how its students are evaluated",
         "teacher_data": "what teachers are trained on, in their view",
     }
     caption = "Students learn from their teachers alone; none is a student with its initial weights."
@@ -28,5 +28,5 @@ class CrossModal(Task):
         return run.but(task=self.name, data=data, task_weight=0.0)
 
     def learns(self, run: RunSpec) -> bool:
-        """Return whether there is a teacher to learn from, or weights to take; there are no labels."""
+        """Return whether the run has a teacher to learn from or given weights; there are no labels."""
         return bool(run.terms) or run.checkpoint is not None

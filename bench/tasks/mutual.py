@@ -1,7 +1,7 @@
 """Mutual learning: the two networks of a pair train together, each the other's teacher.
 
-Paper: Zhang, Xiang, Hospedales and Lu, Deep Mutual Learning, CVPR 2018. There the two take their steps in turn, and the
-second one sees new predictions of the first; here both step from what the same weights give for a batch.
+Paper: Zhang, Xiang, Hospedales and Lu, Deep Mutual Learning, CVPR 2018. There the networks step in turn, and the second
+sees new predictions of the first; here both step from the outputs of the same weights.
 """
 
 from typing import ClassVar
@@ -18,12 +18,11 @@ class Mutual(Task):
     trains_teachers = True
     refuses: ClassVar = {"teacher_data": "in mutual learning both networks see the same data: leave it out"}
     caption = (
-        "Both networks of a pair train together, each the other's teacher, but for the rows teacher and none; "
+        "Both networks of a pair train together, each the other's teacher, except in the rows teacher and none; "
         "rows that end in (teacher) are the teacher's."
     )
 
     def distilled(self, run: RunSpec, teacher: NetworkSpec, teacher_lr: float) -> RunSpec:
-        """Return the run in which the teacher trains beside the student, instead of before it."""
-        assert run.schedule is not None  # a student trains
-        peer_lr = None if teacher_lr == run.schedule.lr else teacher_lr
+        """Return the run in which the teacher trains together with the student, instead of before it."""
+        peer_lr = None if teacher_lr == run.training.lr else teacher_lr
         return run.but(task=self.name, teachers=(), peer=teacher, peer_lr=peer_lr)

@@ -1,7 +1,4 @@
-"""What labels ask of logits: the loss beside the methods' terms, and the metrics of a test split.
-
-Importing this module imports no torch: tables and figures read the metrics' names here.
-"""
+"""Objectives: computes the loss with labels, and the metrics, whose names tables read. Imports torch when computing."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Labels = Literal["image", "pixel"]  # whether a whole image has a label, or each of its pixels
+Labels = Literal["image", "pixel"]  # what has a label
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number in percent that a test split gives.
+    """A metric of a test split, in percent.
 
     Attributes:
-        name: as records and table.csv have it.
-        title: as axes and captions have it.
-        in_tables: whether the tables that people read have a column for it.
+        name: in records and table.csv.
+        title: on axes and in captions.
+        in_tables: whether table.md, table.tex and the page have a column for it.
     """
 
     name: str
@@ -44,12 +41,12 @@ class Score(Protocol):
 
 
 class Objective(Protocol):
-    """How logits are evaluated with labels.
+    """How logits are learned and evaluated with labels.
 
     Attributes:
         labels: the kind of labels it needs.
-        metrics: of one network; the first is the primary one, by which the best epoch is found.
-        hit: the name of the metric that `hits` gives for a batch.
+        metrics: of one network; the first is the primary one, which decides the best epoch.
+        hit: the name of the metric that `hits` returns for a batch.
     """
 
     labels: ClassVar[Labels]
@@ -60,7 +57,7 @@ class Objective(Protocol):
         """Return the mean loss of a batch, a scalar."""
 
     def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the share of a batch's labels that are predicted, in percent, a scalar."""
+        """Return the percentage of a batch's labels that are predicted, a scalar."""
 
     def score(self, classes: int, device: torch.device) -> Score:
         """Return an empty score."""
@@ -92,7 +89,7 @@ class Classification:
 
 
 class TopK:
-    """The share of images whose label is the likeliest class, and among the five likeliest."""
+    """The percentage of images whose label is the likeliest class, or among the five likeliest."""
 
     def __init__(self, device: torch.device) -> None:
         import torch
@@ -127,19 +124,19 @@ class PixelClassification:
         return total / (targets != IGNORED).sum().clamp(min=1)
 
     def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the share of labelled pixels whose likeliest class is theirs, in percent."""
+        """Return the percentage of labelled pixels that are classified correctly."""
         labelled = targets != IGNORED
         return 100 * (logits.argmax(dim=1) == targets).sum().double() / labelled.sum().clamp(min=1)
 
     def score(self, classes: int, device: torch.device) -> Score:
-        """Return an empty count of pixels by true and likeliest class."""
+        """Return an empty count of pixels by true and predicted class."""
         return Overlap(classes, device)
 
 
 class Overlap:
     """Pixel accuracy, and the intersection over union of a class's true and predicted pixels.
 
-    The mean is over the classes that the split has or the network predicts; others have no union.
+    The mean is over the classes that the split contains or the network predicts; others have no union.
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:

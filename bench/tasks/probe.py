@@ -1,4 +1,4 @@
-"""Linear probe: a linear classifier of a frozen network's embedding, or of one of its stages."""
+"""Linear probe: a linear classifier of a frozen network's embedding or stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Probe(Evaluation):
     reads_stages = True
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
-        """Return "embedding", or nothing where data or stages tell the columns apart."""
+        """Return "embedding", or nothing if data or stages distinguish the columns."""
         return "" if several_data or stages else "embedding"
 
     def sentence(self, head: HeadSpec) -> str:

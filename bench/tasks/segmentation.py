@@ -20,7 +20,7 @@ class Segmentation(Evaluation):
     objective = PIXEL_CLASSIFICATION
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
-        """Return nothing: the metrics' names tell that they are of pixels."""
+        """Return nothing: the metrics' names show that they are of pixels."""
         return ""
 
     def sentence(self, head: HeadSpec) -> str:

@@ -1,1 +1,1 @@
-"""What the command line prints."""
+"""Formats what the command line prints."""

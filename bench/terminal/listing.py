@@ -1,4 +1,4 @@
-"""The output of `list`: methods, networks, data sets and suites. Imports no torch."""
+"""Output of `list`: methods, networks, data sets and suites. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,12 +17,7 @@ SUITES = Path("suites")
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
-    """Yield a table of everything of one kind, or the description of one entry.
-
-    Args:
-        kind: methods, models, datasets or suites.
-        name: the entry to describe, or None for all.
-        plugins: additional method files.
+    """Yield a table of all methods, models, datasets or suites, or the description of the one with the given name.
 
     Raises:
         RequestError: no entry has that name.
@@ -47,7 +42,7 @@ Kind = tuple[dict[str, str], Callable[[str], Iterator[Any]]]
 def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
     def methods() -> Kind:
         known = catalog(plugins)
-        summaries = {name: _first_line(method.summary) for name, method in known.items()}
+        summaries = {name: method.summary.partition("\n")[0] for name, method in known.items()}
         return summaries, lambda name: _method(known[name])
 
     def models() -> Kind:
@@ -67,16 +62,11 @@ def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
     return {"methods": methods, "models": models, "datasets": datasets, "suites": suites}
 
 
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""
-
-
 def _title(path: Path) -> str:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return str(document.get("title", ""))
+        return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("title", ""))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        return "cannot be read as a suite"
+        return "is not a valid suite"
 
 
 def _method(method: Method) -> Iterator[Any]:
@@ -91,9 +81,8 @@ def _method(method: Method) -> Iterator[Any]:
 def _dataset(name: str) -> Iterator[Any]:
     if name == IMAGEFOLDER:
         yield escape(f"{name}: {IMAGEFOLDER_SUMMARY}")
-        yield escape(
-            "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
-        )
+        text = "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
+        yield escape(text)
         return
     data = DATASETS[name]
     height, width = data.size

@@ -1,4 +1,4 @@
-"""What the store and a plan say, as tables for a terminal. Imports no torch."""
+"""Output of `status` and `--dry-run`: the state of cells, jobs and cohorts. Imports no torch."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -7,17 +7,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.launch.slurm_queue import Job
-from bench.plan import Plan, portions
+from bench.plan import Plan, work_units
 from bench.plan.status import OPEN, is_open, run_status
 from bench.report.frame import results_frame
 from bench.report.layout import MISSING
-from bench.spec import RunSpec, Schedule
+from bench.spec import RunSpec
 from bench.store import Store
 from methods import Method
 
 
 def cells_table(plan: Plan, store: Store) -> Table:
-    """Return a row a cell: its status, seeds done, first metric, the epoch of what runs, why others do not."""
+    """Return a table with one row per cell: status, seeds done, primary metric, epochs reached, and reasons."""
     results = results_frame(plan, store).primary
     metrics = {one.metric for one in results}
     several = len(metrics) > 1
@@ -36,7 +36,7 @@ def cells_table(plan: Plan, store: Store) -> Table:
             "reason": one.reason,
         }
         rows.append(row)
-    heads = [head for head in rows[0] if any(row[head] for row in rows)]  # the columns that say anything
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]  # leaves out empty columns
     table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
     for head in heads:
         justify: Literal["left", "right"] = "right" if head in ("seeds", number) else "left"
@@ -47,76 +47,71 @@ def cells_table(plan: Plan, store: Store) -> Table:
 
 
 def _progress(run: RunSpec, store: Store) -> str:
-    """Return the epoch an unfinished run has reached, and of one that is being trained its rate and the time left."""
-    if run.schedule is None or store.record(run.id) is not None:
-        return ""
-    rows = store.epochs(run.id)
-    if not rows:
+    """Return the epoch that an unfinished run has reached and, while it trains, its rate and the time left."""
+    if not run.trains or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
         return ""
     last = rows[-1]
     if last["stage"] == "main":
-        reached = f"seed {run.seed}: {last['epoch']}/{run.schedule.epochs}"
-        epochs_left = run.schedule.epochs - last["epoch"]
+        reached = f"seed {run.seed}: {last['epoch']}/{run.training.epochs}"
+        epochs_left = run.training.epochs - last["epoch"]
     else:
-        reached = f"seed {run.seed}: initial {last['epoch']}/{run.schedule.initial_epochs}"
-        epochs_left = run.schedule.initial_epochs - last["epoch"] + run.schedule.epochs
+        reached = f"seed {run.seed}: initial {last['epoch']}/{run.training.initial_epochs}"
+        epochs_left = run.training.initial_epochs - last["epoch"] + run.training.epochs
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
     seconds = epochs_left * last["wall_s"]
     left = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
-    return f"{reached} ({last['wall_s']:.1f} s an epoch, {left} left)"
+    return f"{reached} ({last['wall_s']:.1f} s per epoch, {left} left)"
 
 
 def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield what the cluster says of the runs that are not done: a line a job, and a dead one's last words."""
+    """Yield one line per job of runs that are not done, followed by the end of its log if the job has failed."""
     titles = plan.titles
     latest = {run_id: job for job in jobs for run_id in job.runs}
-    left = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
-    for job in dict.fromkeys(latest[run_id] for run_id in left):
-        runs = [left[run_id] for run_id in job.runs if run_id in left and latest[run_id] == job]
+    open_runs = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
+    for job in dict.fromkeys(latest[run_id] for run_id in open_runs):
+        runs = [open_runs[run_id] for run_id in job.runs if run_id in open_runs and latest[run_id] == job]
         pairs = ", ".join(dict.fromkeys(titles[run.id][0] for run in runs))
         labels = ", ".join(dict.fromkeys(titles[run.id][1] for run in runs))
-        what = escape(f"job {job.id}: {pairs} seed {runs[0].seed}, {labels}")
+        title = escape(f"job {job.id}: {pairs} seed {runs[0].seed}, {labels}")
         if job.state:
             reason = f" ({job.reason})" if job.reason else ""
-            yield f"{what}: {job.state.lower()}{reason}"
+            yield f"{title}: {job.state.lower()}{reason}"
         elif any(store.state(run.id) == "waiting" for run in runs):
-            yield f"{what}: failed, its log {escape(str(job.log))} ends:"
-            for line in job.last_words or ["(nothing: it never began)"]:
+            yield f"{title}: failed, its log {escape(str(job.log))} ends:"
+            for line in job.log_tail or ["(nothing: it never started)"]:
                 yield f"    {escape(line)}"
 
 
 def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Iterator[str]:
-    """Yield a warning for each method whose file is not the one that finished runs were made with."""
-    made: dict[str, list[str]] = {}
+    """Yield a warning for each method whose file has changed since runs were trained with it."""
+    run_ids: dict[str, list[str]] = {}
     for run in plan.runs.values():
-        record = store.record(run.id) or {}
-        digests = record.get("methods_sha256") or {}
-        for name, digest in digests.items():
+        for name, digest in ((store.record(run.id) or {}).get("methods_sha256") or {}).items():
             if name in methods and methods[name].sha256 != digest:
-                made.setdefault(name, []).append(run.id)
-    for name, runs in sorted(made.items()):
+                run_ids.setdefault(name, []).append(run.id)
+    for name, runs in sorted(run_ids.items()):
         yield (
-            f"warning: {methods[name].path.name} has changed since {len(runs)} finished run(s) were made with it "
-            f"({runs[0]}, ...). If its numbers moved, raise version= in its @register: the runs are then made anew"
+            f"warning: {methods[name].path.name} has changed since {len(runs)} finished run(s) were trained with it "
+            f"({runs[0]}, ...). If its numbers changed, raise version= in its @register to train the runs again"
         )
 
 
 def plan_tables(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], reasons: Mapping[str, str], retried: Collection[str]
 ) -> Iterator[Any]:
-    """Yield what `--dry-run` prints: the cohorts in the order of training, what cannot be trained, and the counts."""
+    """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, and counts."""
     titles = plan.titles
     states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
-    for number, cohort in enumerate(portions(to_train, plan.suite.max_lanes), start=1):
+    for number, cohort in enumerate(work_units(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         after = f", after {', '.join(needs)}" if needs else ""
         yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}{after}"
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
-            table.add_row(f"  {run.id}", _epochs(run.schedule), *map(escape, titles[run.id]))
+            table.add_row(f"  {run.id}", _epochs(run), *map(escape, titles[run.id]))
         yield table
     for reason in dict.fromkeys(reasons.values()):
         rows = dict.fromkeys(" ".join(titles[run_id]) for run_id, why in reasons.items() if why == reason)
@@ -128,8 +123,8 @@ def plan_tables(
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
 
 
-def _epochs(schedule: Schedule | None) -> str:
-    if schedule is None:
+def _epochs(run: RunSpec) -> str:
+    if not run.trains:
         return "evaluate"
-    initial = f"{schedule.initial_epochs} + " if schedule.initial_epochs else ""
-    return f"{initial}{schedule.epochs} epochs"
+    initial = f"{run.training.initial_epochs} + " if run.training.initial_epochs else ""
+    return f"{initial}{run.training.epochs} epochs"

@@ -1,4 +1,4 @@
-"""A suite's table and its costs as tables for a terminal. Imports no torch."""
+"""Output of `run`, `report` and `cost`: results and costs as tables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TERMINAL = Style(
 
 
 def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
-    """Yield the table of results: as many pairs side by side as the width takes, the others below."""
+    """Yield the table of results, split into several tables if the pairs do not fit into the width."""
     table = layout(frame)
     first = ["method", *(escape(label) for label, _ in table.rows)]
     columns = [[escape(heading)] for heading in table.headings]
@@ -50,14 +50,14 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
 
 
 def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int:
-    """Return how many columns stand beside the first one within the width, at least one."""
+    """Return how many columns fit into the width next to the first one, at least one."""
     widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
     totals = itertools.accumulate(widths)
     return max(1, sum(total < width for total in totals) - 1)
 
 
 def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
-    """Yield what the rows of a pair cost, and why the others are not among them."""
+    """Yield the costs of the rows of a pair, and why some rows have none."""
 
     def shown(value: float | None, digits: int = 1) -> str:
         return MISSING if value is None else f"{value:,.{digits}f}"
@@ -65,7 +65,7 @@ def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
     head = f"[bold]{escape(costs.pair)}[/bold]"
     if costs.rows:
         first = costs.rows[0]
-        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms a step"
+        yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms per step"
         table = Table()
         table.add_column("row", justify="left")
         for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):

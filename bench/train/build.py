@@ -1,4 +1,4 @@
-"""From runs to lanes; and whether a run's methods can serve its pair at all."""
+"""Builds the lane of a run, and checks whether the run's methods can serve its pair."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -62,10 +62,10 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
 
 
 def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:
-    """Return why a network has no features to evaluate, or None if it has."""
+    """Return why a network has no features to evaluate, or None if it has some."""
     assert run.head is not None  # an evaluation has one
     if any(source.is_ensemble for source in needed.values()):
-        return "several networks together have no features to judge"
+        return "several networks together have no features to evaluate"
     count = len(network_shapes(run.student, backbone_data(run)).stages)
     if run.head.stage is not None and run.head.stage >= count:
         raise RequestError(
@@ -75,12 +75,12 @@ def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:
 
 
 def _directions(run: RunSpec, needed: Mapping[str, RunSpec]) -> Iterator[tuple[Shapes, Shapes]]:
-    """Yield the shapes of a student and of its teacher, for each pair of them that a run has."""
+    """Yield the shapes of the student and of the teacher, for each pair in a run."""
     student = network_shapes(run.student, run.data)
     for teacher in run.teachers:
         yield student, teacher_shapes(needed[teacher], run.data)
-    if run.peer is not None:
-        peer = network_shapes(run.peer, run.data)
+    if task_of(run).trains_teachers:
+        peer = network_shapes(run.peer_network, run.data)
         yield from [(student, peer), (peer, student)]
 
 
@@ -99,14 +99,14 @@ def build_lane(
         teachers: by run id, all that the run names.
         data: the training set, as methods see it.
         methods: by name.
-        device: where everything lives.
-        evaluated: of an evaluation, the network whose features it reads; frozen where the task says so.
+        device: of networks and methods.
+        evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
-    if spec.peer is not None:
-        return Lane(spec, _mutual_learners(spec, spec.peer, data, methods, device))
+    if task_of(spec).trains_teachers:
+        return Lane(spec, _mutual_learners(spec, data, methods, device))
     student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
-    teacher_shapes = {name: teachers[name].shapes for name in spec.teachers}
-    terms = _terms(spec, spec.student, teacher_shapes, data, methods, device)
+    shapes = {name: teachers[name].shapes for name in spec.teachers}
+    terms = _terms(spec, spec.student, shapes, data, methods, device)
     return Lane(spec, {STUDENT: _learner(spec, placed(student, device), terms, spec.training)})
 
 
@@ -115,9 +115,10 @@ def _learner(spec: RunSpec, network: Network, terms: tuple[Term, ...], schedule:
 
 
 def _mutual_learners(
-    spec: RunSpec, peer: NetworkSpec, data: DataInfo, methods: Mapping[str, Method], device: torch.device
+    spec: RunSpec, data: DataInfo, methods: Mapping[str, Method], device: torch.device
 ) -> dict[str, Learner]:
-    """Return a student and its peer. They start as each would alone, unless the two would then be equal."""
+    """Return a student and its peer. Each has the initial weights it has alone, unless both would be equal."""
+    peer = spec.peer_network
     peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
     student_network = placed(build_network(spec.student, spec.data, spec.seed), device)
     peer_network = placed(build_network(peer, spec.data, peer_seed), device)
@@ -140,16 +141,9 @@ def _terms(
     device: torch.device,
     first: int = 0,
 ) -> tuple[Term, ...]:
-    """Return a run's terms of a student with each of its teachers.
+    """Return each of a run's terms with each of a student's teachers, whose shapes are given by name.
 
-    Args:
-        spec: the run.
-        student: the network that learns.
-        teachers: the shapes of its teachers' features, by name.
-        data: the training set, as methods see it.
-        methods: by name.
-        device: where the adapters live.
-        first: the first teacher's place; adapters are drawn from (seed, method, place).
+    Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """
     share = 1 / len(teachers) if spec.combine == "mean" and teachers else 1.0
     terms = []

@@ -1,4 +1,4 @@
-"""A lane: one run inside a cohort, with its learners, clock and rows."""
+"""A lane: one run of a cohort, with its learners, its position in training and its epochs' rows."""
 
 import io
 import traceback
@@ -12,19 +12,14 @@ import torch
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, Schedule, column, seed_from
 from bench.store import Failure
-from bench.tasks.objectives import Objective
-from bench.train.group import ALONE, Group, LaneLostError
 from bench.train.learner import INITIAL, MAIN, Learner, Meter, Term, detached
+from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
 
 
-def ignore(phase: str) -> None:
-    """Take note of nothing: nobody measures."""
-
-
 class Clock(NamedTuple):
-    """Where a lane stands: the stage and the epoch (from 1) that it trains next."""
+    """The stage and the epoch (from 1) that a lane trains next."""
 
     stage: int
     epoch: int
@@ -35,16 +30,16 @@ START = Clock(MAIN, 1)  # of a lane without an initial stage
 
 @dataclass
 class Lane:
-    """One run inside a cohort.
+    """One run of a cohort, whose lanes share schedule and objective.
 
     Attributes:
-        spec: what the run is.
-        learners: what trains, by the name of the network: the student and, where it has one, its peer.
+        spec: the run's specification.
+        learners: by the name of the network: the student and, in mutual learning, its peer.
         clock: the epoch that comes next, or that has begun.
-        trained: how many steps of that epoch have been trained.
-        seconds: what they took.
-        rows: one mapping per epoch, as `epochs.jsonl` holds them.
-        failure: why the lane left, or None.
+        trained: number of steps trained in that epoch.
+        seconds: duration of these steps.
+        rows: one mapping per epoch, as in `epochs.jsonl`.
+        failure: why the lane left the cohort, or None.
         group: the processes that train it together.
     """
 
@@ -68,16 +63,14 @@ class Lane:
             for term in learner.terms:
                 term.distiller.gather = group.all_gather
 
-    # what it is made of; the cohort's lanes share schedule and objective
-
     @property
     def learner(self) -> Learner:
-        """Return the student's."""
+        """Return the student's learner."""
         return self.learners[STUDENT]
 
     @property
     def networks(self) -> dict[str, Network]:
-        """Return the networks that train, which are evaluated and kept, by name."""
+        """Return the networks that train, by name."""
         return {name: learner.network for name, learner in self.learners.items()}
 
     @property
@@ -92,31 +85,19 @@ class Lane:
 
     @property
     def schedule(self) -> Schedule:
-        """Return how the run trains."""
+        """Return the student's schedule."""
         return self.learner.schedule
 
     @property
-    def objective(self) -> Objective | None:
-        """Return how labels are learned and evaluated."""
-        return self.learner.objective
-
-    @property
     def device(self) -> torch.device:
-        """Return where the lane trains."""
+        """Return the device on which the lane trains."""
         return self.learner.device
 
     @property
-    def needs_preactivations(self) -> bool:
-        """Return whether a term reads the teachers' pre-activations."""
-        return self.learner.needs_preactivations
-
-    @property
     def teachers(self) -> set[str]:
-        """Return the run ids of the teachers whose features the present stage reads."""
+        """Return the run ids of the teachers whose features the current stage reads."""
         named = {name for learner in self.learners.values() for name in learner.teachers}
         return named - self.learners.keys()
-
-    # the clock
 
     @property
     def done(self) -> bool:
@@ -130,24 +111,22 @@ class Lane:
 
     @property
     def epochs_left(self) -> int:
-        """Return how many epochs of both stages are to come."""
-        left = self.schedule.epochs + 1 - self.clock.epoch
-        if self.clock.stage == INITIAL:
-            left += self.schedule.initial_epochs
-        return left
+        """Return the number of epochs that remain in both stages."""
+        initial = self.schedule.initial_epochs if self.clock.stage == INITIAL else 0
+        return initial + self.schedule.epochs + 1 - self.clock.epoch
 
     @property
     def stage(self) -> str:
-        """Return the present stage's name: initial or main."""
+        """Return the name of the current stage: initial or main."""
         return "initial" if self.clock.stage == INITIAL else "main"
 
     def advance(self) -> None:
-        """Move the clock one epoch on."""
+        """Move the clock to the next epoch."""
         self.trained = 0
         self.seconds = 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
-            # what is frozen now reads its norms' statistics, of which each process has had its own
+            # frozen modules read their norms' statistics, which so far differ between processes
             modules = [module for learner in self.learners.values() for module in learner.initial_modules]
             self.group.broadcast([buffer for module in modules for buffer in module.buffers()])
             self.clock = Clock(MAIN, 1)
@@ -156,27 +135,29 @@ class Lane:
         else:
             self.clock = Clock(stage, epoch + 1)
 
-    # an epoch
-
     def begin_epoch(self) -> None:
-        """Prepare every network for an epoch; the meters start at zero unless the epoch had begun before."""
+        """Prepare every network for an epoch; the meters start at zero unless the epoch was resumed."""
         for learner in self.learners.values():
             learner.begin_epoch(self.clock.epoch)
             if not self.trained:
                 learner.reset_meter()
 
     def step(
-        self, batch: Batch, teachers: Mapping[str, Features], number: int, mark: Callable[[str], object] = ignore
+        self,
+        batch: Batch,
+        teachers: Mapping[str, Features],
+        number: int,
+        mark: Callable[[str], object] = lambda phase: None,
     ) -> None:
         """Train on one batch: forward, loss, backward, optimizer, and the distillers' own state.
 
-        Networks that teach each other step from the same outputs, through which no gradient flows to the teacher.
+        Networks that teach each other use the same outputs, and no gradient flows to the teacher.
 
         Args:
-            batch: of B samples: of several processes, this one's share.
+            batch: this process's share of B samples.
             teachers: features by teacher run id.
-            number: the step within the epoch, from 0; the methods' draws depend on it, not on what ran before.
-            mark: is called with the name of each phase that has ended, for measurements.
+            number: the step within the epoch, from 0; the methods' draws depend on it, not on previous steps.
+            mark: called with the name of each phase when it ends, for measurements.
         """
         self._seed(number)
         learners = list(self.learners.values())
@@ -195,14 +176,14 @@ class Lane:
         mark("optimizer")
 
     def _seed(self, number: int) -> None:
-        """Let what is drawn in a step depend on that step alone, and on the process: each draws for other samples."""
+        """Make the random draws of a step depend only on that step and on the process, which has its own samples."""
         place = [*self.clock, number]
         if self.group.rank:
             place.append(self.group.rank)
         torch.manual_seed(seed_from("step", self.spec.seed, *place))
 
     def read(self) -> dict[str, float]:
-        """Return the means of the epoch so far, as its row holds them."""
+        """Return the means of the epoch so far, named as in its row."""
         return {
             column(network, name): value
             for network, learner in self.learners.items()
@@ -210,13 +191,13 @@ class Lane:
         }
 
     def check_finite(self) -> None:
-        """Let the lane leave as diverged if a loss or a parameter is not finite."""
+        """Mark the lane as diverged if a loss or a parameter is not finite."""
         if not all(learner.is_finite() for learner in self.learners.values()):
             self.failure = Failure("diverged", f"the loss is not finite {self._where()}")
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Turn an exception inside, in any of the processes, into the lane's failure, so that the other lanes go on."""
+        """Turn an exception in any of the processes into the lane's failure, so that the other lanes continue."""
         try:
             yield
         except LaneLostError as error:
@@ -232,14 +213,12 @@ class Lane:
             self.failure = self.group.agree_on_failure(self.failure)
 
     def _where(self) -> str:
-        if self.clock.stage == INITIAL:
-            return f"in initial epoch {self.clock.epoch}"
-        return f"in epoch {self.clock.epoch}"
+        return f"in {'initial ' if self.clock.stage == INITIAL else ''}epoch {self.clock.epoch}"
 
-    # checkpoints: the student's state at the top, a peer's under its name
+    # checkpoints: the student's state is at the top level, a peer's is under its name
 
     def checkpoint(self) -> bytes:
-        """Return all that the run needs to continue bitwise from its clock."""
+        """Return the state from which the run continues bit for bit."""
         state: dict[str, Any] = {"clock": list(self.clock), "rows": self.rows}
         if self.trained:
             state["begun"] = {"trained": self.trained, "seconds": self.seconds}
@@ -253,7 +232,7 @@ class Lane:
         return buffer.getvalue()
 
     def restore(self, checkpoint: bytes) -> None:
-        """Go back to a checkpoint."""
+        """Load a checkpoint."""
         state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
         self.clock = Clock(*state["clock"])
         self.rows = state["rows"]
@@ -267,6 +246,6 @@ class Lane:
 
 
 def failure_of(error: Exception, where: str) -> Failure:
-    """Return an exception as a run's failure: one line of reason, the traceback as details."""
+    """Return the failure that an exception means for a run; its details are the traceback."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return Failure("failed", f"{reason} ({where})", "".join(traceback.format_exception(error)))

@@ -1,4 +1,4 @@
-"""A learner: one network that trains, with its terms, optimizer and meter. A lane has one; in mutual learning, two."""
+"""A learner: one network in training, with its terms, optimizer and meter. A lane has one; in mutual learning, two."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.spec import Schedule
 from bench.tasks.objectives import Objective
-from bench.train.group import Group
 from bench.train.precision import arithmetic, as_float32
+from bench.train.process_group import Group
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
@@ -34,7 +34,7 @@ class Term:
         name: the method's.
         weight: factor in the total loss.
         distiller: the method with its adapters.
-        teacher: the run id of its teacher, or the name of the network that trains beside the student.
+        teacher: the run id of its teacher, or the name of the network that trains together with the student.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Term:
 
 
 class Meter:
-    """Sums over an epoch's samples, kept on the device; reading them is the epoch's one synchronisation."""
+    """Sums over an epoch's samples, kept on the device: reading them is the only synchronisation of an epoch."""
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
         self.names = names
@@ -62,29 +62,27 @@ class Meter:
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def state(self) -> dict[str, Any]:
-        """Return what `restored` takes."""
+        """Return the state that `restored` takes."""
         return {"names": list(self.names), "samples": self.samples, "sums": self.sums}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any], device: torch.device) -> "Meter":
-        """Return the meter whose state was saved."""
+        """Return a meter with a saved state."""
         meter = cls(state["names"], device)
         meter.sums, meter.samples = state["sums"], state["samples"]
         return meter
 
 
 class Learner:
-    """One network that trains.
+    """One network in training.
 
     Attributes:
-        network: the network.
-        terms: the methods' terms.
-        schedule: how it trains; two learners of a lane differ in the learning rate alone.
-        objective: how labels are learned, or None where there are none.
-        task_weight: weight of that objective's loss.
-        initial: the terms that have an initial stage, with it.
-        optimizer: of the present stage.
-        meter: of the present epoch.
+        schedule: of the training; the two learners of a lane differ only in the learning rate.
+        objective: the loss with labels, or None without labels.
+        task_weight: weight of that loss.
+        initial: the terms with an initial stage, and that stage.
+        optimizer: of the current stage.
+        meter: of the current epoch.
     """
 
     def __init__(
@@ -99,16 +97,13 @@ class Learner:
         self.objective, self.task_weight = objective, task_weight
         self.device = next(network.parameters()).device
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
-        self.initial: list[tuple[Term, InitialStage]] = []
-        for term in terms:
-            stage = term.distiller.initial_stage()
-            if stage is not None:
-                self.initial.append((term, stage))
+        stages = ((term, term.distiller.initial_stage()) for term in terms)
+        self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
         self.enter(INITIAL if self.has_initial_stage else MAIN)
 
     @property
     def has_initial_stage(self) -> bool:
-        """Return whether something trains before the main stage."""
+        """Return whether there is a stage before the main one."""
         return bool(self.initial) and self.schedule.initial_epochs > 0
 
     @property
@@ -118,17 +113,17 @@ class Learner:
 
     @property
     def trains_network(self) -> bool:
-        """Return whether the network itself trains in the present stage."""
+        """Return whether the network itself trains in the current stage."""
         return self.stage == MAIN or any(stage.trains_student for _, stage in self.initial)
 
     @property
     def teachers(self) -> set[str]:
-        """Return the teachers whose features the present stage reads."""
+        """Return the teachers whose features the current stage reads."""
         terms = [term for term, _ in self.initial] if self.stage == INITIAL else self.terms
         return {term.teacher for term in terms}
 
     def enter(self, stage: int) -> None:
-        """Start a stage with a fresh optimizer; the main stage freezes what the initial one has trained."""
+        """Start a stage with a new optimizer; the main stage freezes the modules that the initial one has trained."""
         self.stage = stage
         lr = self.schedule.lr
         groups: list[dict[str, Any]] = []
@@ -165,21 +160,18 @@ class Learner:
                 group["lr"] = learning_rate(self.schedule, epoch)
 
     def reset_meter(self) -> None:
-        """Set the meter to zero, for what the present stage measures, in the order in which `losses` gives it."""
+        """Set the meter to zero; its names are those of the values that `losses` returns in the current stage."""
         names = ["loss"]
         if self.stage == MAIN:
             if self.objective is not None:
                 names += ["ce", f"train_{self.objective.hit}"]
             for i, term in enumerate(self.terms):
                 title = f"term{i}_{term.name}"
-                names.append(title)
-                names += [f"{title}_{what}" for what in term.distiller.observes]
+                names += [title, *(f"{title}_{observed}" for observed in term.distiller.observes)]
         self.meter = Meter(names, self.device)
 
-    # a step
-
     def features(self, batch: Batch) -> Features | None:
-        """Return the network's features, or None in an initial stage that leaves it alone."""
+        """Return the network's features, or None in an initial stage that does not train it."""
         if not self.trains_network:
             return None
         with arithmetic(self.schedule.precision, self.device):
@@ -188,13 +180,7 @@ class Learner:
     def losses(
         self, features: Features | None, batch: Batch, teachers: Mapping[str, Features]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the total loss and the meter's other values.
-
-        Args:
-            features: of this network.
-            batch: of B samples.
-            teachers: features by the name in `Term.teacher`.
-        """
+        """Return the total loss and the meter's other values; teachers' features are by the name in `Term.teacher`."""
         if self.stage == INITIAL:
             initial = [self._value(term, stage.loss, features, teachers, batch) for term, stage in self.initial]
             return torch.stack(initial).sum(), []
@@ -227,19 +213,19 @@ class Learner:
         teachers: Mapping[str, Features],
         batch: Batch,
     ) -> Any:  # noqa: ANN401
-        """Return what one of a term's losses gives for features as its method sees them, in its arithmetic."""
+        """Return one of a term's losses, computed in the precision that its method supports."""
         mixed = term.distiller.autocast
         own = None if student is None else as_float32(student, maps=not mixed)
         with arithmetic(self.schedule.precision, self.device, enabled=mixed):
             return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
 
     def backward(self, loss: Tensor) -> None:
-        """Give every parameter its gradient."""
+        """Compute the gradient of every parameter."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
 
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
-        """Take the step that all processes' gradients ask for, and add a batch's means to the meter."""
+        """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
         means = torch.stack([value.detach().double() for value in values])
         trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
@@ -255,10 +241,8 @@ class Learner:
         finite = torch.stack([p.detach().isfinite().all() for p in self.network.parameters()])
         return bool(torch.tensor(self.meter.read()["loss"]).isfinite()) and bool(finite.all())
 
-    # checkpoints
-
     def state(self) -> dict[str, Any]:
-        """Return all that `load` needs, the meter left out."""
+        """Return the state that `load` takes, without the meter."""
         return {
             "student": self.network.state_dict(),
             "distillers": [term.distiller.state_dict() for term in self.terms],
@@ -266,7 +250,7 @@ class Learner:
         }
 
     def load(self, state: Mapping[str, Any], stage: int) -> None:
-        """Go back to a state that was saved in a stage."""
+        """Load a state that was saved in a stage."""
         self.network.load_state_dict(state["student"])
         for term, saved in zip(self.terms, state["distillers"], strict=True):
             term.distiller.load_state_dict(saved)
@@ -275,13 +259,13 @@ class Learner:
 
 
 def learning_rate(schedule: Schedule, epoch: int) -> float:
-    """Return the main stage's rate in an epoch (from 1): the first lower rate is epoch milestone + 1's."""
+    """Return the learning rate of the main stage in an epoch (from 1); it is lower from epoch milestone + 1."""
     passed = sum(epoch > milestone for milestone in schedule.milestones)
     return schedule.lr * schedule.lr_decay**passed
 
 
 def detached(features: Features) -> Features:
-    """Return features through which no gradient flows back."""
+    """Return features without gradients."""
     return Features(
         stages=tuple(stage.detach() for stage in features.stages),
         preactivations=tuple(stage.detach() for stage in features.preactivations),

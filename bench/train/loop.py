@@ -1,4 +1,4 @@
-"""The trainer: a cohort's lanes in lockstep, from their clocks to their records. It knows no method and no suite."""
+"""The training loop: one teacher forward pass per batch serves all lanes of a cohort; checkpoints and records."""
 
 import itertools
 import time
@@ -17,29 +17,29 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
-from bench.train.group import ALONE, Group
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
+from bench.train.process_group import ALONE, Group
 from bench.types import Batch, Features
 
-CHECKPOINT_S = 30.0  # the most work at risk, unless one epoch takes longer
-WITHIN_EPOCH_S = 600.0  # and the most of one epoch's work
+CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
+WITHIN_EPOCH_S = 600.0  # seconds of work at risk within an epoch
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
 class Observer:
-    """Who is told how a cohort comes along; this one ignores it."""
+    """Receives the progress of a cohort; this base class ignores it."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
-        """A cohort of these lanes starts or goes on."""
+        """A cohort of these lanes starts or continues."""
 
     def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:
-        """A step was trained, counted from 1, of so many in the epoch."""
+        """A step was trained, counted from 1, of `steps` in the epoch."""
 
     def epoch(self, lanes: Sequence[Lane], clock: Clock, seconds: float, steps: int) -> None:
-        """An epoch has ended for these lanes; their last rows say how."""
+        """An epoch has ended for these lanes; their last rows hold its numbers."""
 
 
 @dataclass
@@ -47,15 +47,16 @@ class Cohort:
     """Lanes that see the same batches.
 
     Attributes:
-        lanes: one a run.
+        lanes: one per run.
         teachers: by run id.
         train: the training set.
         test: the split for evaluation.
         seed: of order and augmentation.
-        record: returns what a lane's record holds beside its metrics.
-        keep_checkpoints: whether checkpoints stay when a record stands.
-        within_epoch_s: the most seconds of an epoch that are at risk.
+        record: returns the content of a lane's record, without its metrics.
+        keep_checkpoints: whether the checkpoints of finished runs are kept.
+        within_epoch_s: maximum seconds of an epoch that are at risk.
         group: the processes that train the lanes together.
+        saved: when the last checkpoint was written.
     """
 
     lanes: list[Lane]
@@ -71,9 +72,9 @@ class Cohort:
 
 
 def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
-    """Train every lane to its end; each leaves a record or a failure in the store.
+    """Train every lane to its end; write a record or a failure of each to the store.
 
-    An epoch runs the lanes whose clock stands at it: a lane that was killed later than the others waits for them.
+    An epoch runs the lanes whose clock is at it: a lane that was killed later than the others waits for them.
     """
     set_products(cohort.lanes[0].schedule.precision)
     for lane in cohort.lanes:
@@ -86,7 +87,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         lanes = [lane for lane in running if lane.position == (clock, start)]
         steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
         ahead = [lane.trained for lane in running if lane.clock == clock and lane.trained > start]
-        stop = min(ahead, default=steps)  # where lanes that are further within the epoch join
+        stop = min(ahead, default=steps)  # where lanes that are further in the epoch join
         _train(cohort, lanes, stop, steps, store, observer)
         if stop == steps:
             seconds = _end_epoch(cohort, lanes, clock, store)
@@ -98,11 +99,11 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
 
 
 def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
-    """Return whether to save now, so that what is at risk is never more than `CHECKPOINT_S` or one epoch.
+    """Return whether to save now, so that no more than `CHECKPOINT_S` or one epoch is ever at risk.
 
     Args:
         unsaved_s: seconds of work since the last checkpoint.
-        epoch_s: what the last epoch took; the next may take as long.
+        epoch_s: duration of the last epoch; the next may take as long.
     """
     return unsaved_s + epoch_s > CHECKPOINT_S
 
@@ -134,8 +135,8 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
 
 
 def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], images: Tensor) -> dict[str, Features]:
-    """Return the features of the teachers that some lane listens to in its present stage, by run id."""
-    preactivations = any(lane.needs_preactivations for lane in lanes)
+    """Return the features of the teachers that some lane reads in its current stage, by run id."""
+    preactivations = any(lane.learner.needs_preactivations for lane in lanes)
     needed = sorted({name for lane in lanes for name in lane.teachers})
     if not needed:
         return {}
@@ -145,7 +146,7 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
 
 
 def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
-    """Return how often each shared tensor was written into, which the host knows without asking the device."""
+    """Return how often each shared tensor was written to, which the host knows without synchronising."""
     shared = [batch.images, batch.teacher_images, batch.indices]
     if batch.targets is not None:
         shared.append(batch.targets)
@@ -163,15 +164,15 @@ def evaluate(
     precision: Precision = "fp32",
     objective: Objective = CLASSIFICATION,
 ) -> list[dict[str, float]]:
-    """Return each network's metrics in percent; each batch is loaded once for all of them.
+    """Return each network's metrics in percent; each batch is loaded once for all networks, put into eval mode.
 
     Args:
-        networks: put into eval mode.
+        networks: on `device`.
         split: the test images.
-        data: whose normalisation the networks were trained with.
-        device: where the networks live.
+        data: what the networks were trained on; its normalisation is applied.
+        device: of networks and batches.
         precision: of the forward passes; a run is evaluated as it was trained.
-        objective: how the split's labels judge them.
+        objective: computes the metrics.
     """
     for network in networks:
         network.eval()
@@ -191,9 +192,9 @@ def evaluate(
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
-    """Train lanes from the step where they stand to another of the same epoch, and save them now and then."""
+    """Train lanes from their current step to `stop` in the same epoch, and save them at intervals."""
     clock, start = lanes[0].position
-    batch_size = lanes[0].schedule.batch_size  # the cohort's: runs with another are in another cohort
+    batch_size = lanes[0].schedule.batch_size  # equal in a cohort
     batches = itertools.islice(cohort.train.epoch(cohort.seed, *clock, batch_size, start), stop - start)
     began = time.monotonic()
     for step in train_epoch(cohort.teachers, lanes, batches):
@@ -212,7 +213,7 @@ def _add_seconds(lanes: Sequence[Lane], seconds: float) -> None:
 
 
 def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
-    """Write the checkpoint of every lane that goes on."""
+    """Write the checkpoint of every lane that continues."""
     for lane in lanes:
         if not lane.done and lane.failure is None:
             store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
@@ -220,7 +221,7 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
 
 
 def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
-    """Judge each lane's numbers, write its row, and evaluate its networks where the schedule says so."""
+    """Check each lane's numbers, add its row, and evaluate its networks if the schedule asks for it."""
     for lane in lanes:
         if lane.failure is None:
             lane.check_finite()
@@ -228,7 +229,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     sound = [lane for lane in lanes if lane.failure is None]
     schedule = lanes[0].schedule
     due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
-    objective = lanes[0].objective  # the cohort's, as its schedule is
+    objective = lanes[0].learner.objective  # equal in a cohort, as is the schedule
     if objective is None or clock.stage != MAIN or not due or not sound:
         return
     places = [(lane, name) for lane in sound for name in lane.networks]
@@ -242,7 +243,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
-    """Evaluate the lanes, move the sound ones' clocks on, and their rows into the store; return the epoch's seconds."""
+    """Evaluate the lanes, store the rows of the sound ones and advance them; return the epoch's seconds."""
     began = time.monotonic()
     _evaluate_if_due(cohort, lanes, clock)
     _add_seconds(lanes, time.monotonic() - began)
@@ -256,7 +257,7 @@ def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store
 
 
 def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
-    """Write a lane's failure, or its weights and record, if it has come to an end."""
+    """Write a lane's failure, or its weights and record, if it has ended."""
     from safetensors.torch import save
 
     run_id = lane.spec.id
@@ -267,7 +268,7 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         answers = _answers(cohort, lane)
     if lane.failure is not None:
         if lane.done:
-            store.write(run_id, CHECKPOINT, lane.checkpoint())  # a later try has nothing left to train
+            store.write(run_id, CHECKPOINT, lane.checkpoint())  # a retry has nothing left to train
         store.fail(run_id, lane.failure)
         return
     if cohort.keep_checkpoints:
@@ -283,13 +284,13 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
 
 
 def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
-    """Return what the outputs file of a finished classifier holds; a lane for which this raises has failed.
+    """Return the content of a finished classifier's outputs file; a lane for which this raises has failed.
 
-    It is empty for other networks, and in every process but the first.
+    It is empty for other networks, and in every process except the first.
     """
     answers: dict[str, Tensor] = {}
     if task_of(lane.spec).keeps_answers:
-        with lane.isolated():  # what one network answers may take more memory than there is
+        with lane.isolated():  # one network's outputs may not fit into memory
             if cohort.group.rank == 0:
                 data = cohort.train
                 answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
@@ -299,9 +300,7 @@ def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
 def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's.
 
-    Args:
-        rows: one per epoch, at least one.
-        task: whose metrics they are; each network's best epoch is the one with the best primary metric.
+    The best epoch of each network is the one with the best primary metric of the task; `rows` has at least one epoch.
     """
     best: dict[str, Any] = {}
     for network in task.networks:
@@ -320,7 +319,7 @@ def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
 
 
 def _resume(lane: Lane, store: Store) -> None:
-    """Go on from the run's checkpoint, if it has one, and let its epochs file say what the checkpoint says.
+    """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it.
 
     Raises:
         ValueError: it cannot be restored; it is set aside, so that the run can be trained from its start.
@@ -329,7 +328,7 @@ def _resume(lane: Lane, store: Store) -> None:
     if path.exists():
         try:
             lane.restore(path.read_bytes())
-        except Exception as error:  # torch raises a dozen kinds for a file that is damaged or of other code
+        except Exception as error:  # torch raises many kinds for a damaged file or one from other code
             aside = store.set_aside(lane.spec.id, CHECKPOINT)
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

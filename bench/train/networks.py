@@ -1,4 +1,4 @@
-"""From specifications to networks: their initial weights, the shapes of their features, their heads."""
+"""Builds networks from specifications: initial weights, shapes of features, heads."""
 
 from functools import cache
 
@@ -13,18 +13,18 @@ from bench.types import RequestError, Shapes
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
-    """Return a network for a data set, with initial weights that depend on (seed, network) alone."""
+    """Return a network for a data set, with initial weights that depend only on (seed, network)."""
     torch.manual_seed(seed_from("init", seed, canonical(spec)))
     return _build(spec, data.classes, data.channels)
 
 
 def placed(network: Network, device: torch.device) -> Network:
-    """Return a network moved to a device, its weights in the memory layout of the images."""
+    """Return a network on a device, in the memory layout of the images."""
     return network.to(device).to(memory_format=torch.channels_last)
 
 
 def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
-    """Return the shapes of a network's features on a data set; no weights are made.
+    """Return the shapes of a network's features on a data set, computed without weights.
 
     Raises:
         RequestError: the network cannot take images of that size.
@@ -33,28 +33,18 @@ def network_shapes(spec: NetworkSpec, data: DataSpec) -> Shapes:
 
 
 def teacher_shapes(teacher: RunSpec, data: DataSpec) -> Shapes:
-    """Return the shapes of a teacher's features on the data that its student trains on, seen in the teacher's view.
-
-    Args:
-        teacher: the run that trained it.
-        data: the student's.
-    """
+    """Return the shapes of the features of a run's network on a student's data, in the teacher's view."""
     return network_shapes(teacher.student, teacher.data.model_copy(update={"size": data.size}))
 
 
 def backbone_data(run: RunSpec) -> DataSpec:
-    """Return data for which an evaluated network is built as it was trained: with as many classes as it knows."""
+    """Return the data of an evaluation with the number of classes on which its network was trained."""
     assert run.head is not None  # only evaluations have a backbone
     return run.data.model_copy(update={"classes": run.head.classes})
 
 
 def with_head(run: RunSpec, network: Network | Frozen) -> Network:
-    """Return a network with the new head of an evaluation, whose initial weights depend on (seed, head) alone.
-
-    Args:
-        run: the evaluation.
-        network: the one that is evaluated; frozen where the task says so.
-    """
+    """Return a network with the new head of an evaluation, whose initial weights depend only on (seed, head)."""
     assert run.head is not None  # an evaluation has one
     torch.manual_seed(seed_from("head", run.seed, run.task, canonical(run.head)))
     backbone = network_shapes(run.student, backbone_data(run))

@@ -1,4 +1,4 @@
-"""What a finished classifier answers to the test images, as numbers that figures are drawn from."""
+"""A finished classifier's outputs on the test images, reduced to the numbers that figures are drawn from."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,15 @@ from bench.models.base import Network
 from bench.spec import DataSpec
 from bench.train.precision import Precision, arithmetic
 
-COMPARED = 256  # images of a Gram matrix, the first batch
-EMBEDDED = 1000  # images whose embeddings are kept
+MAX_COMPARED = 256  # images of a Gram matrix, the first batch
+MAX_EMBEDDED = 1000  # images whose embeddings are kept
 
 
 class Moments:
-    """Sums over logits in float64, on their device, less one sample's: a constant logit's sums are exactly 0."""
+    """Sums over logits in float64, on their device, after one sample's are subtracted: a constant logit sums to 0."""
 
     def __init__(self, origin: Tensor) -> None:
-        """Start with no sample; `origin` (K,) is what is taken off each."""
+        """Start with no sample; `origin` (K,) is subtracted from each."""
         self.origin = origin.double()
         self.samples = 0
         self.total = torch.zeros_like(self.origin)
@@ -32,7 +32,7 @@ class Moments:
         self.products += shifted.T @ shifted
 
     def correlation(self) -> Tensor:
-        """Return the correlation of each logit with each other over all samples: (K, K); 0 where one is constant."""
+        """Return the correlation (K, K) of all pairs of logits over all samples; 0 where one is constant."""
         covariance = self.products - torch.outer(self.total, self.total) / self.samples
         scale = covariance.diagonal().clamp(min=0).sqrt()
         scales = torch.outer(scale, scale)
@@ -43,47 +43,47 @@ class Moments:
 def outputs(
     network: Network, split: Split, data: DataSpec, device: torch.device, precision: Precision = "fp32"
 ) -> dict[str, Tensor]:
-    """Return what a network's answers to a split are like, on the CPU.
+    """Return statistics of a network's outputs on a split of n images, on the CPU.
 
     Args:
-        network: a classifier with logits (B, K) and `n` stages; put into eval mode.
+        network: a classifier with logits (B, K) on `device`; put into eval mode.
         split: the test images.
-        data: whose normalisation the network was trained with.
-        device: where the network lives.
-        precision: of the forward passes; a network answers as it was trained.
+        data: what the network was trained on; its normalisation is applied.
+        device: of network and batches.
+        precision: of the forward passes, as in training.
 
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
         `embedding`: (min(n, 1000), D) float16, of the first images.
-        `labels`: (min(n, 1000),) int16, their classes; left out of a split without labels.
+        `labels`: (min(n, 1000),) int16, their classes; absent for a split without labels.
         `gram0` ...: (b, b) float32 for each stage, stem first, of the first b = min(n, 256) images: inner products of
-        their flattened maps, each less its mean over those images. Linear CKA is <A, B> / (|A| |B|) of two of them.
+        their flattened maps, after their mean is subtracted. Linear CKA is <A, B> / (|A| |B|) of two of them.
     """
     network.eval()
     moments: Moments | None = None
     embeddings: list[Tensor] = []
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     viewer = ViewTransform(data, device)
-    places = torch.arange(len(split)).split(batch_sizes(len(split), COMPARED))
+    places = torch.arange(len(split)).split(batch_sizes(len(split), MAX_COMPARED))
     for images in split.images.batches(places):
         with arithmetic(precision, device):
             features = network.features(viewer(images))
         if moments is None:
             moments = Moments(features.logits[0])
-            found = {f"gram{i}": gram(stage[:COMPARED]).float() for i, stage in enumerate(features.stages)}
-        if moments.samples < EMBEDDED:
+            tensors = {f"gram{i}": gram(stage[:MAX_COMPARED]).float() for i, stage in enumerate(features.stages)}
+        if moments.samples < MAX_EMBEDDED:
             embeddings.append(features.embedding)
         moments.add(features.logits)
     assert moments is not None  # a split has images
-    found["correlation"] = moments.correlation().float()
-    found["embedding"] = torch.cat(embeddings)[:EMBEDDED].half()
+    tensors["correlation"] = moments.correlation().float()
+    tensors["embedding"] = torch.cat(embeddings)[:MAX_EMBEDDED].half()
     if split.targets is not None:
-        found["labels"] = split.targets[:EMBEDDED].short()
-    return {name: value.contiguous().cpu() for name, value in found.items()}
+        tensors["labels"] = split.targets[:MAX_EMBEDDED].short()
+    return {name: value.contiguous().cpu() for name, value in tensors.items()}
 
 
 def gram(maps: Tensor) -> Tensor:
-    """Return the inner products (B, B) of flattened maps (B, ...), each less its mean over the B, in float64."""
+    """Return the inner products (B, B) of flattened maps (B, ...), after their mean is subtracted, in float64."""
     flat = maps.flatten(1).double()
     flat = flat - flat.mean(dim=0)
     return flat @ flat.T

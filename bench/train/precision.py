@@ -1,4 +1,4 @@
-"""The arithmetic of forward passes, and which of it a method sees."""
+"""The precision of forward passes: `fp32`, `tf32` or `bf16`, and the casts for methods that need float32."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -11,22 +11,17 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def set_products(precision: Precision) -> None:
-    """Let a GPU multiply float32 numbers as they are or, for `tf32`, with 10 bits of fraction; no other device does."""
+    """Let GPUs multiply float32 numbers in full precision or, for `tf32`, with 10 bits of fraction."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def arithmetic(precision: Precision, device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
-    """Return the context of a network's forward pass, or of a term; not `enabled`, it is float32's."""
+    """Return the context of a network's or a term's forward pass; it is float32's unless `enabled`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and precision == "bf16")
 
 
 def as_float32(features: Features, maps: bool = True) -> Features:
-    """Return features with embedding, logits and, unless told otherwise, maps in float32; as they are if not bfloat16.
-
-    Args:
-        features: of a network, in whatever precision.
-        maps: whether stages and pre-activations are cast.
-    """
+    """Return features with embedding, logits and, if `maps`, stages and pre-activations in float32."""
     if features.logits.dtype != torch.bfloat16:
         return features
     stages, preactivations = features.stages, features.preactivations

@@ -1,4 +1,4 @@
-"""Child processes on this machine: they end with their parent, and the parent knows how each one has ended."""
+"""Child processes on this machine: they end with their parent, which learns how each one has ended."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ class ProcessLostError(Exception):
     """A process has died or does not answer.
 
     Attributes:
-        reason: a sentence; of a child, only its predicate, such as "has died (signal 9)".
+        reason: a sentence; for a child, only its predicate, such as "has died (signal 9)".
         details: a traceback, or "".
     """
 
@@ -34,13 +34,13 @@ class ProcessLostError(Exception):
 
 @dataclass(frozen=True)
 class Child:
-    """A child process and the pipe it writes to: None when it has started, the exception when it fails."""
+    """A child process and the pipe to which it writes None when it starts, and the exception if it fails."""
 
     process: SpawnProcess
     messages: Connection
 
     def wait_until_started(self) -> bool:
-        """Return True once the process runs its target, False if it has died before."""
+        """Return True once the process runs its target, False if it died before."""
         try:
             self.messages.recv()
         except EOFError:
@@ -48,7 +48,7 @@ class Child:
         return True
 
     def failure(self) -> RequestError | ProcessLostError | None:
-        """Return how the process, which has ended, failed; None if it did not."""
+        """Return how the process failed, after it has ended; None if it did not."""
         error = None
         with suppress(EOFError, OSError):
             while self.messages.poll():
@@ -63,7 +63,7 @@ class Child:
 def children(targets: Sequence[Callable[[], object]], leftover: Path | None = None) -> Iterator[list[Child]]:
     """Start one process per target, which is pickled; yield the processes and end them with the block.
 
-    Should this process be killed, its children end too, and remove the folder `leftover`.
+    If this process is killed, its children end too, and remove the folder `leftover`.
     """
     spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     started: list[Child] = []
@@ -72,7 +72,7 @@ def children(targets: Sequence[Callable[[], object]], leftover: Path | None = No
             ours, theirs = spawn.Pipe(duplex=False)
             process = spawn.Process(target=_run, args=(target, theirs, leftover))
             process.start()
-            theirs.close()  # with the child's end the only one, its death closes the pipe
+            theirs.close()  # only the child's end remains, so its death closes the pipe
             started.append(Child(process, ours))
         yield started
     finally:
@@ -83,7 +83,7 @@ def children(targets: Sequence[Callable[[], object]], leftover: Path | None = No
 
 
 def ended(started: Iterable[Child], timeout_s: float | None = None) -> Iterator[Child]:
-    """Yield each process when it has ended, until all have or the time is over."""
+    """Yield each process when it has ended, until all have ended or the time is over."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     running = list(started)
     while running:
@@ -98,7 +98,7 @@ def ended(started: Iterable[Child], timeout_s: float | None = None) -> Iterator[
 
 
 def _run(target: Callable[[], object], messages: Connection, leftover: Path | None) -> None:
-    """Call the target in a child process and tell the parent how it failed."""
+    """Call the target in a child process and report a failure to the parent."""
     threading.Thread(target=_end_with_parent, args=(leftover,), daemon=True).start()
     messages.send(None)
     try:
@@ -112,7 +112,7 @@ def _run(target: Callable[[], object], messages: Connection, leftover: Path | No
         messages.send(ProcessLostError(f"has ended: {reason}", "".join(traceback.format_exception(error))))
     else:
         return
-    os._exit(1)  # exit handlers may wait for a device that itself waits for other processes
+    os._exit(1)  # exit handlers may wait for a device that waits for other processes
 
 
 def _end_with_parent(leftover: Path | None) -> None:

@@ -20,7 +20,7 @@ from torchvision.transforms import functional as tv
 from bench.data import DataChoice, resolve
 from bench.data.batches import TrainingData
 from bench.data.image_files import FileImages, read_image
-from bench.data.images import RESIDENT_BYTES, ResidentImages, load
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
 from bench.types import RequestError
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def choose(folder, **changes):
     ).model_copy(update=changes)
 
 
-def read(folder, workers=0, resident_bytes=RESIDENT_BYTES, **changes):
+def read(folder, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **changes):
     return load(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
 
 
@@ -64,7 +64,7 @@ def all_images(split):
     return torch.cat(list(split.images.batches(torch.arange(len(split)).split(7))))
 
 
-def epoch_of(folder, workers, resident_bytes=RESIDENT_BYTES):
+def epoch_of(folder, workers, resident_bytes=MAX_RESIDENT_BYTES):
     """Return all that an epoch's batches hold."""
     spec = resolve(choose(folder))
     train, _ = load(spec, Path("unused"), CPU, workers, resident_bytes)

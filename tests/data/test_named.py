@@ -248,7 +248,7 @@ def test_a_damaged_file_is_refused_and_a_whole_one_in_its_place_is_read(left, pa
     file = next((tmp_path / "MNIST" / "raw").glob("train-images*"))
     whole = file.read_bytes()
     file.write_bytes(whole[:left])
-    with pytest.raises(RequestError, match="found them damaged"):
+    with pytest.raises(RequestError, match="are missing or damaged"):
         read(tmp_path, "mnist")
     file.write_bytes(whole)
     assert len(read(tmp_path, "mnist")[0]) == 40

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as tv
 from bench.data import DataChoice, resolve
 from bench.data.batches import TrainingData
 from bench.data.image_files import FileImages
-from bench.data.images import RESIDENT_BYTES, ResidentImages, ScaledImages, load
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, ScaledImages, load
 from bench.data.nyu import CLASSES
 from bench.spec import IGNORED
 from bench.types import RequestError
@@ -18,7 +18,7 @@ from tests.data.published import NYU_NAMES, WNIDS, write_imagenet, write_nyu, wr
 CPU = torch.device("cpu")
 
 
-def read(root, name, workers=0, resident_bytes=RESIDENT_BYTES, **choice):
+def read(root, name, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **choice):
     """Return a data set's (training, test) splits."""
     return load(resolve(DataChoice(name=name, **choice)), root, CPU, workers, resident_bytes)
 

@@ -2,25 +2,32 @@
 
 import csv
 import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from safetensors.numpy import save
 from scipy import stats
 
 from bench.figures import figures, write
+from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import look
 from bench.figures.findings import Findings
-from bench.figures.networks import cka
-from bench.figures.results import sweeps
+from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
 from bench.store import Failure, Store
+from bench.tasks import task_of
 from bench.types import RequestError
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
 
@@ -35,7 +42,7 @@ def store(tmp_path):
 
 
 def drawn(plan: Plan, store: Store) -> dict[str, Figure]:
-    return dict(figures(Findings(plan, store), METHODS))
+    return dict(figures(Findings(plan, store, METHODS)))
 
 
 def lines(axis: Axes) -> dict[str, Line2D]:
@@ -45,6 +52,15 @@ def lines(axis: Axes) -> dict[str, Line2D]:
 
 def points(axis: Axes, label: str) -> list[tuple[float, float]]:
     return [tuple(point) for point in lines(axis)[label].get_xydata().tolist()]
+
+
+def dots(axis: Axes, number: int = 0) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of one of an axis' scatter plots by their colours."""
+    plot = [one for one in axis.collections if isinstance(one, PathCollection)][number]
+    found: dict[str, list[tuple[float, float]]] = {}
+    for colour, (x, y) in zip(plot.get_facecolors(), plot.get_offsets().tolist(), strict=True):
+        found.setdefault(to_hex(colour), []).append((x, y))
+    return found
 
 
 def legend(figure: Figure) -> list[str]:
@@ -194,8 +210,8 @@ def test_gains_are_over_the_undistilled_student_of_the_same_seed(tmp_path, store
     finish(store, cell_of(plan, "none"), [70.0, 71.0, 72.0])
     finish(store, cell_of(plan, "KD"), [71.0, 74.0, 73.0, 99.0])
     (axis,) = drawn(plan, store)["gain"].axes
-    strips = [line for line in axis.get_lines() if len(line.get_xdata()) == 3]
-    assert [list(line.get_xdata()) for line in strips] == [[1, 3, 1]]
+    (strip,) = dots(axis).values()
+    assert [x for x, _ in strip] == [1, 3, 1]
     (bar,) = axis.containers
     ((low, _), (high, _)) = bar.lines[2][0].get_segments()[0]
     expected = stats.ttest_1samp([1, 3, 1], 0).confidence_interval(0.95)
@@ -236,7 +252,7 @@ def test_over_several_pairs_each_pair_is_a_dot(tmp_path, store):
     finish(store, cell_of(plan, "KD", "resnet20->resnet8"), [75.0, 75.0])
     axes = drawn(plan, store)["gain"].axes
     assert [axis.get_title() for axis in axes] == ["resnet14->resnet8", "resnet20->resnet8", "all pairs"]
-    assert [2, 5] in [list(line.get_xdata()) for line in axes[2].get_lines()]
+    assert [[x for x, _ in strip] for strip in dots(axes[2]).values()] == [[2, 5]]
 
 
 def test_each_way_in_which_pairs_are_judged_has_its_own_mean_over_them(tmp_path, store):
@@ -282,28 +298,54 @@ def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
 # ranks
 
 
-def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_path, store):
+RANKED = {"KD": (74, 74, 74, 73), "AT": (73, 73, 73, 74), "SP": (72, 72, 72, 72)}  # top-1 accuracy by pair
+
+
+def ranked(folder: Path, store: Store) -> Plan:
+    """Return the plan of a suite in whose finished pairs the rows are ranked."""
     pairs = [{"teacher": name, "student": "resnet8"} for name in ("resnet14", "resnet20", "resnet32", "resnet44")]
-    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], pairs=pairs)
-    values = {"KD": (74, 74, 74, 73), "AT": (73, 73, 73, 74), "SP": (72, 72, 72, 72)}
+    plan = plan_of(folder, methods=["kd", "at", "sp"], pairs=pairs)
     for number, pair in enumerate(dict.fromkeys(cell.pair for cell in plan.cells)):
-        for label, top1 in values.items():
+        for label, top1 in RANKED.items():
             finish(store, cell_of(plan, label, pair), [top1[number]])
     finish(store, cell_of(plan, "none"), [70.0])
+    return plan
+
+
+def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_path, store):
+    plan = ranked(tmp_path, store)
     figure = drawn(plan, store)["critical_difference_top1"]
     (axis,) = figure.axes
-    table = np.array([*values.values(), (70,) * 4]).T
+    table = np.array([*RANKED.values(), (70,) * 4]).T
     ranks = stats.rankdata(-table, axis=1).mean(axis=0)
     texts = {text.get_text().strip() for text in axis.texts}
-    left = {f"{label}  {rank:.2f}" for label, rank in zip(values, ranks, strict=False) if rank < 2}
+    left = {f"{label}  {rank:.2f}" for label, rank in zip(RANKED, ranks, strict=False) if rank < 2}
     assert left == {"KD  1.25", "AT  1.75"} < texts
     assert {"3.00  SP", "4.00  none"} < texts
     difference = 2.569 * (4 * 5 / (6 * 4)) ** 0.5  # Demsar 2006, table 5: q of 4 classifiers at 5 %
     assert f"critical difference {difference:.2f}" in texts
-    joined = {tuple(sorted(set(line.get_xdata()))) for line in axis.get_lines() if len(set(line.get_ydata())) == 1}
+    joined = {tuple(line.get_xdata()) for line in axis.get_lines() if len(set(line.get_ydata())) == 1}
     assert {(1.25, 1.75, 3.0), (1.75, 3.0, 4.0)} <= joined
     assert (1.25, 1.75, 3.0, 4.0) not in joined  # KD and none differ
     assert f"p = {stats.friedmanchisquare(*table.T).pvalue:.2g}" in figure.get_suptitle()
+
+
+def test_the_figure_of_ranks_does_not_depend_on_the_order_in_which_python_keeps_a_set(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from bench.figures import STYLE, mpl; from bench.store import Store\n"
+        "from tests.figures.test_figures import drawn, ranked; folder = Path(sys.argv[1]); store = Store(folder)\n"
+        "mpl.rcParams.update(STYLE); figure = drawn(ranked(folder, store), store)['critical_difference_top1']\n"
+        "figure.savefig(folder / 'figure.svg', metadata={'Date': None})"
+    )
+    folders = [tmp_path / seed for seed in ("1", "2")]
+    processes = []
+    for folder in folders:
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": folder.name}
+        processes.append(subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment))
+    assert [process.wait() for process in processes] == [0, 0]
+    one, other = ((folder / "figure.svg").read_bytes() for folder in folders)
+    assert one == other
 
 
 def test_one_pair_has_no_ranks(tmp_path, store):
@@ -339,9 +381,9 @@ def test_a_default_among_the_values_is_marked_and_less_than_a_decade_is_a_plain_
     assert axis.get_xscale() == "linear"
 
 
-def test_a_weight_is_a_parameter_too(tmp_path):
+def test_a_weight_is_a_parameter_too(tmp_path, store):
     plan = plan_of(tmp_path, methods=[{"method": "at", "weight": [10.0, 1000.0]}])
-    assert list(sweeps(plan)) == [("at", "weight")]
+    assert list(sweeps(Findings(plan, store, METHODS))) == [("at", "weight")]
 
 
 def test_of_a_grid_of_two_numbers_each_has_a_figure_with_a_line_for_each_value_of_the_other(tmp_path, store):
@@ -380,10 +422,10 @@ def test_rows_of_other_task_weights_are_lines_of_their_own(tmp_path, store):
     assert points(axis, "task_weight=1.0") == [(4, 90), (8, 90)]
 
 
-def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path):
+def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path, store):
     words = {"method": "crd", "objective": ["crd", "infonce"]}
     plan = plan_of(tmp_path, methods=[words, {"method": "crd", "n_negatives": 4, "temperature": 0.2}, "kd"])
-    assert sweeps(plan) == {}
+    assert sweeps(Findings(plan, store, METHODS)) == {}
 
 
 def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_judged(tmp_path, store):
@@ -392,6 +434,16 @@ def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is
     (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
     names = [f"resnet14->resnet8 stage{stage}" for stage in (1, 3)]
     assert {*names, *(f"none, {name}" for name in names)} <= set(lines(axis))
+
+
+def test_of_networks_that_teach_each_other_the_students_are_drawn(tmp_path, store):
+    plan = plan_of(tmp_path, task="mutual", methods=[{"method": "kd", "temperature": [2.0, 4.0]}])
+    for run in plan.runs.values():
+        store.begin(run)
+        metrics = {name: 90.0 if name.startswith("peer") else 70.0 for name in task_of(run).recorded}
+        store.finish(run.id, {"metrics": metrics, "best": None})
+    (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
+    assert points(axis, "KD") == [(2, 70), (4, 70)]
 
 
 # several teachers
@@ -527,7 +579,7 @@ def test_the_teachers_stages_are_beside_each_rows(tmp_path, store):
         answer(store, cell_of(plan, label), np.eye(2), **{f"gram{i}": gram(one) for i, one in enumerate(own)})
     answer(store, cell_of(plan, "none"), np.eye(2))  # has no Gram matrices
     axis, _bar = drawn(plan, store)[f"cka_{PAIR}"].axes
-    shown = axis.images[0].get_array()
+    shown = axis.collections[0].get_array()
     expected = [[by_features(a, b) for b in stages["KD"]] for a in stages["teacher"]]
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
     assert axis.get_title() == f"KD\nmean of diagonal {np.trace(np.array(expected)) / 2:.3f}"
@@ -557,7 +609,8 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
     assert [axis.get_title() for axis in figure.axes] == ["teacher", "KD"]
     assert legend(figure) == ["class 0", "class 1", "class 2"]
     for axis in figure.axes:
-        shown = [line.get_xydata() for line in axis.get_lines()]
+        by_colour = dots(axis)
+        shown = [np.array(by_colour[to_hex(look(number)["color"])]) for number in range(3)]
         assert [len(points) for points in shown] == [10, 10, 10]
         centres = [points.mean(axis=0) for points in shown]
         for own, points in enumerate(shown):
@@ -569,8 +622,11 @@ def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
     plan = plan_of(tmp_path)
     finish(store, cell_of(plan, "KD"), [72.0])
     answer(store, cell_of(plan, "KD"), np.eye(2), **embedded(12, 4))
-    (axis,) = drawn(plan, store)[f"tsne_{PAIR}"].axes
-    assert {name: len(line.get_xdata()) for name, line in lines(axis).items()} == {f"class {i}": 4 for i in range(10)}
+    figure = drawn(plan, store)[f"tsne_{PAIR}"]
+    (axis,) = figure.axes
+    colours = Counter(to_hex(look(number)["color"]) for number in range(10) for _image in range(4))
+    assert legend(figure) == [f"class {i}" for i in range(10)]
+    assert {colour: len(points) for colour, points in dots(axis).items()} == colours
 
 
 @pytest.mark.parametrize("value", [np.inf, 1.0], ids=["not finite", "all alike"])
@@ -624,8 +680,10 @@ def test_accuracy_is_drawn_against_time_and_memory_of_the_main_stage(tmp_path, s
     write_cost(plan, store, rows)
     found = drawn(plan, store)
     time, memory = found[f"accuracy_cost_{PAIR}"].axes
-    assert [bar.lines[0].get_xydata().tolist() for bar in time.containers] == [[[30, 71]]]
-    assert [bar.lines[0].get_xydata().tolist() for bar in memory.containers] == [[[200, 71]]]
+    for axis, x in ((time, 30), (memory, 200)):
+        assert list(dots(axis).values()) == [[(x, 71)]]
+        (bar,) = next(one for one in axis.collections if isinstance(one, LineCollection)).get_segments()
+        np.testing.assert_allclose(bar, [(x, 71 - 2**0.5), (x, 71 + 2**0.5)])
     assert legend(found[f"accuracy_cost_{PAIR}"]) == ["AB"]
     (phases,) = found["cost"].axes
     assert [text.get_text() for text in phases.get_yticklabels()] == ["AB", "AB (initial)", "KD"]

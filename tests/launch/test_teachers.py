@@ -17,7 +17,7 @@ from bench.data.views import ViewTransform
 from bench.launch.preparation import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
-from bench.terminal.run import describe
+from bench.terminal.show import describe
 from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.train.conftest import Bench, cell, document, rows, weights

@@ -22,7 +22,7 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path):
     plan = plan_of(tmp_path, methods=methods, training={"epochs": 7}, seeds=2)
     said = protocol(plan)
     assert "after the last of 7 epochs, never the best one;" in said
-    assert "2 asked for; fp32. " in said
+    assert "2 requested; fp32. " in said
     rows = [f"CRD dim=64, objective={one}, n_negatives=8" for one in ("crd", "infonce")]
     assert f" Not the methods' defaults: KD weight=0.5; CRD+KD (n_negatives=8); {'; '.join(rows)}." in said
 
@@ -32,7 +32,7 @@ def test_the_protocol_says_how_teachers_were_made_where_students_were_made_other
     said = protocol(plan_of(tmp_path, **changes))
     assert said.endswith(
         " fp32. Teacher resnet14 after 5 epochs on digits (all training images); "
-        "students on digits (4 training images a class)."
+        "students on digits (4 training images per class)."
     )
     other = {"teacher_training": {"lr": 0.3, "batch_size": 8}}
     assert protocol(plan_of(tmp_path, **other)).endswith(" fp32. Teacher resnet14 with batch_size=8, lr=0.3.")
@@ -57,13 +57,13 @@ def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw
     )
     assert (
         "stage1_top1: a linear classifier of the frozen stage, averaged to at most 900 values, trained on "
-        "photo_patches (20 training images a class) for 3 epochs "
-        "(rate 0.05, batch 64, bf16, each batch shared by 2 processes)."
+        "photo_patches (20 training images per class) for 3 epochs "
+        "(learning rate 0.05, batch size 64, bf16, each batch shared by 2 processes)."
     ) in said
-    assert "Students trained on the chrominance of photo_patches (4 training images a class) for 1 epochs." in said
+    assert "Students trained on the chrominance of photo_patches (4 training images per class) for 1 epochs." in said
     assert said.endswith(
-        "Teacher resnet14 on the luminance of photo_patches (4 training images a class); "
-        "students on the chrominance of photo_patches (4 training images a class)."
+        "Teacher resnet14 on the luminance of photo_patches (4 training images per class); "
+        "students on the chrominance of photo_patches (4 training images per class)."
     )
 
 
@@ -76,7 +76,7 @@ def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
 
 def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
     said = protocol(plan_of(tmp_path, task="mutual"))
-    assert "Of the methods the best is bold, the second underlined, students and teachers apart;" in said
+    assert "Among the methods the best is bold, the second underlined, students and teachers separately;" in said
 
 
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):

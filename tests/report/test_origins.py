@@ -4,7 +4,7 @@ import pytest
 
 from bench.report.frame import results_frame
 from bench.report.origins import origins
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.store import Store
 from tests.stores import cell_of, plan_of
 

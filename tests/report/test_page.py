@@ -19,7 +19,7 @@ from bench.cli import main
 from bench.plan import Plan
 from bench.report import page, statistics_files
 from bench.report.frame import results_frame
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.store import Failure, Store
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
 
@@ -414,7 +414,7 @@ def test_a_large_drawing_is_shown_as_its_picture(tmp_path, store):
     folder.mkdir(parents=True)
     (folder / "small.svg").write_text(RED)
     (folder / "small.png").write_bytes(b"small picture")
-    (folder / "large.svg").write_text(RED + " " * page.LARGE)
+    (folder / "large.svg").write_text(RED + " " * page.MAX_DRAWING)
     (folder / "large.png").write_bytes(b"large picture")
     shown = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', rendered(plan, store))
     assert [(kind, base64.b64decode(text).decode()) for kind, text in shown] == [

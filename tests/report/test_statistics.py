@@ -12,7 +12,7 @@ from bench.report.frame import results_frame
 from bench.report.paper import Improvement, relative_improvement
 from bench.report.statistics import Gain, gain, holm, ranking
 from bench.report.statistics_files import write
-from bench.report.tables import STATISTICS
+from bench.report.write import STATISTICS
 from bench.store import Failure, Store
 from bench.suite.published import published_tables
 from tests.stores import cell_of, fail, finish, finish_all, plan_of
@@ -141,7 +141,7 @@ def test_methods_are_compared_on_the_seeds_that_both_have(tmp_path, store):
     found = {(row["label"], row["reference"]): row for row in rows(plan, store, "gain")}
     assert set(found) == {("AT", "KD"), ("KD", "none"), ("AT", "none")}
     at = found["AT", "KD"]
-    assert (at["n"], at["value"], at["note"]) == ("2", "1.5", "not all seeds are there; see n")
+    assert (at["n"], at["value"], at["note"]) == ("2", "1.5", "not all seeds are finished; see n")
     assert float(at["p"]) == pytest.approx(2 * scipy.stats.t.sf(1.5 / 0.5, 1), rel=1e-5)
     assert found["KD", "none"]["note"] == ""
     assert "| AT | 2<sup>†</sup> | +1.50 | — | 0.205 | 0.205 |" in text(plan, store)
@@ -191,7 +191,7 @@ def test_a_gain_over_pairs_that_are_not_all_there_is_marked(tmp_path, store):
     }
     assert {label: (row["n"], row["note"]) for label, row in found.items()} == {
         "AT": ("3", ""),
-        "SP": ("2", "not all pairs are there; see n"),
+        "SP": ("2", "not all pairs are finished; see n"),
     }
     last = text(plan, store).split("## Gain over KD in top1, all pairs")[1]
     assert "| SP | 2<sup>†</sup> | " in last

@@ -7,7 +7,7 @@ import pytest
 
 from bench.plan import Plan
 from bench.report.caption import protocol
-from bench.report.tables import write_tables
+from bench.report.write import write_tables
 from bench.store import Store
 from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 
@@ -278,10 +278,10 @@ def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
     cells = markdown_cells(plan, store)
     assert cells["KD"] == ["99.00 (1)<sup>†</sup>"]
     assert cells["SP"] == ["**71.00 ± 0.00 (2)**"]
-    assert "- <sup>†</sup> not all seeds are there; see n" in written(plan, store, "md")
+    assert "- <sup>†</sup> not all seeds are finished; see n" in written(plan, store, "md")
     tex = written(plan, store, "tex")
     assert r"KD & 99.00 {\scriptsize (1)}\textsuperscript{$\dagger$} \\" in tex
-    assert r"\textsuperscript{$\dagger$} not all seeds are there; see n" in tex
+    assert r"\textsuperscript{$\dagger$} not all seeds are finished; see n" in tex
 
 
 def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, store):
@@ -355,7 +355,7 @@ def test_a_suite_without_kd_has_no_arrows_and_does_not_explain_them(tmp_path, st
     plan = plan_of(tmp_path, methods=["at", "sp"])
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "AT": [7.0], "SP": [6.0]})
     assert "↑" not in written(plan, store, "md")
-    assert "Of the methods the best is bold, the second underlined." in protocol(plan)
+    assert "Among the methods the best is bold, the second underlined." in protocol(plan)
 
 
 def test_the_best_epoch_stands_beside_the_last_one_and_is_named_so(tmp_path, store):

@@ -96,7 +96,7 @@ def test_what_died_with_its_job_is_all_that_the_same_command_submits_again(submi
     assert said.count("failed, its log") == 3
     assert re.search(r"failed, its log \S+ ends:\n.*\n.*epoch \d+/12", said)
     assert re.search(r"job \S+: resnet14->resnet8 seed \d, none, Slow: running", said)
-    assert re.search(r"seed \d: \d+/12 \(\d+\.\d s an epoch, \d+ s left\)", said)
+    assert re.search(r"seed \d: \d+/12 \(\d+\.\d s per epoch, \d+ s left\)", said)
 
     suite.command("run", "--slurm")
     again = {job: runs for job, runs in suite.tasks.items() if job not in first}

@@ -410,7 +410,7 @@ def test_a_process_whose_claim_was_taken_over_writes_nothing_more(own_claim, sto
     store.claim(SPEC.id)
     taken = replace(own_claim, machine="elsewhere", token="other")
     write_whole(store.folder(SPEC.id) / CLAIM, json.dumps(asdict(taken)))
-    with pytest.raises(ClaimLostError, match=rf"run {SPEC.id} is held by process \d+ on elsewhere now"):
+    with pytest.raises(ClaimLostError, match=rf"run {SPEC.id} is now held by process \d+ on elsewhere"):
         write(store)
     assert [path.name for path in store.folder(SPEC.id).iterdir()] == [CLAIM]
 

@@ -118,7 +118,7 @@ UNKNOWN = {
     ),
     "method key": (
         {"methods": [{"metod": "kd"}]},
-        "methods[0]: names no method: write {method: NAME} or {terms: [...]}; found",
+        "methods[0]: has no 'method': write {method: NAME} or {terms: [...]}; found",
     ),
 }
 
@@ -137,7 +137,7 @@ WRONG = {
     "empty title": ({"title": '" "'}, "title: a title needs a word"),
     "title that is no": (
         {"title": "no"},
-        "title: false is a truth value to YAML (as are yes, no, on, off): put the word",
+        "title: false is a boolean in YAML (as are yes, no, on, off): put the word",
     ),
     "title that is a number": ({"title": "3"}, "title: found 3: must be text"),
     "no pairs": ({"pairs": None}, "pairs: is missing"),
@@ -155,7 +155,7 @@ WRONG = {
     ),
     "terms beside a method": (
         {"methods": [{"method": "kd", "terms": ["at"]}]},
-        "methods[0]: 'method' is not allowed beside 'terms'. With 'terms', each term has",
+        "methods[0]: 'method' is not allowed next to 'terms'. With 'terms', each term has",
     ),
     "parameter beside terms": (
         {"methods": [{"terms": ["kd", "at"], "temperature": 2.0}]},
@@ -168,7 +168,7 @@ WRONG = {
     ),
     "term without a method": (
         {"methods": [{"terms": [{"metod": "kd"}]}]},
-        "methods[0].terms[0]: names no method: write {method: NAME}; found 'metod'",
+        "methods[0].terms[0]: has no 'method': write {method: NAME}; found 'metod'",
     ),
     "none with a weight": (
         {"methods": [{"method": "none", "weight": 2.0}]},
@@ -180,17 +180,17 @@ WRONG = {
     ),
     "temperature without kd": (
         {"methods": [{"method": "crd", "kd_temperature": 2.0}]},
-        "methods[0]: 'kd_temperature' is for the KD term beside a method: give its weight, 'kd', too",
+        "methods[0]: 'kd_temperature' is for the KD term added to a method: also give 'kd', the weight of the term",
     ),
-    "label that is no": ({"methods": "[{method: kd, label: no}]"}, "methods[0].label: false is a truth value to YAML"),
-    "label that is yes": ({"methods": "[{method: kd, label: yes}]"}, "methods[0].label: true is a truth value to YAML"),
+    "label that is no": ({"methods": "[{method: kd, label: no}]"}, "methods[0].label: false is a boolean in YAML"),
+    "label that is yes": ({"methods": "[{method: kd, label: yes}]"}, "methods[0].label: true is a boolean in YAML"),
     "label of two lines": (
         {"methods": [{"method": "kd", "label": "a\nb"}]},
         r'methods[0].label: found "a\nb": a label is',
     ),
     "label of another row": (
         {"methods": [{"method": "kd", "label": "None"}]},
-        "methods[0].label: 'None' names a row that",
+        "methods[0].label: 'None' is the label of a row that",
     ),
     "weight below 0": (
         {"methods": [{"method": "kd", "weight": -1}]},
@@ -210,7 +210,7 @@ WRONG = {
                 {"method": "crd", "weight": [*range(200)], "dim": [*range(1, 200)], "n_negatives": [*range(1, 200)]}
             ]
         },
-        "methods: span a grid of 7920200 rows; at most 1000 make a table",
+        "methods: span a grid of 7920200 rows; a table has at most 1000",
     ),
     "parameter out of range": (
         {"methods": [{"method": "crd", "n_negatives": -3}]},
@@ -238,8 +238,8 @@ WRONG = {
     "rate that is not a number": ({"training": "{lr: .nan}"}, "training.lr: found NaN: must be a finite number"),
     "infinite rate": ({"training": "{lr: .inf}"}, "training.lr: found Infinity: must be a finite number"),
     "rate of 0": ({"training": {"lr": 0.0}}, "training.lr: found 0.0: must be greater than 0"),
-    "rate as text": ({"training": "{lr: 5e-4}"}, 'training.lr: "5e-4" is text to YAML: write 0.0005 (a decimal point,'),
-    "epochs as text": ({"training": "{epochs: 1e2}"}, 'training.epochs: "1e2" is text to YAML: write 100 (a decimal'),
+    "rate as text": ({"training": "{lr: 5e-4}"}, 'training.lr: "5e-4" is text in YAML: write 0.0005 (a decimal point,'),
+    "epochs as text": ({"training": "{epochs: 1e2}"}, 'training.epochs: "1e2" is text in YAML: write 100 (a decimal'),
     "momentum of 1": ({"training": {"momentum": 1.0}}, "training.momentum: found 1.0: must be less than 1"),
     "milestones that are no list": ({"training": {"milestones": 3}}, "training.milestones: found 3: must be a list"),
     "milestone in words": (
@@ -249,7 +249,7 @@ WRONG = {
     "training that is a list": ({"training": []}, "training: found []: must be a mapping of keys to values"),
     "rate of a network as text": (
         {"lr_by_network": "{resnet8: 5e-4}"},
-        'lr_by_network.resnet8: "5e-4" is text to YAML',
+        'lr_by_network.resnet8: "5e-4" is text in YAML',
     ),
     "no seeds": ({"seeds": 0}, "seeds: found 0: must be greater than or equal to 1"),
     "half a seed": ({"seeds": 1.5}, "seeds: found 1.5: must be a whole number or a list"),
@@ -266,9 +266,9 @@ WRONG = {
     ),
     "a teacher and teachers": (
         {"pairs": "[{teacher: resnet14, teachers: [resnet20], student: resnet8}]"},
-        "pairs[0]: a pair names its 'teacher', or several as 'teachers', and not both",
+        "pairs[0]: a pair needs either 'teacher' or, for several, 'teachers'",
     ),
-    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair names its 'teacher', or several as"),
+    "no teacher": ({"pairs": "[{student: resnet8}]"}, "pairs[0]: a pair needs either 'teacher' or"),
     "no copy of a teacher": (
         {"pairs": "[{teachers: {network: resnet14, n: 0}, student: resnet8}]"},
         "pairs[0].teachers.n: found 0: must be greater than or equal to 1",
@@ -279,7 +279,7 @@ WRONG = {
     ),
     "no lanes": ({"max_lanes": 0}, "max_lanes: found 0: must be greater than 0"),
     "time limit with a fraction": ({"slurm": {"timeout_min": 1.5}}, "slurm.timeout_min: found 1.5: must be a whole"),
-    "partition that is off": ({"slurm": "{partition: off}"}, "slurm.partition: false is a truth value to YAML"),
+    "partition that is off": ({"slurm": "{partition: off}"}, "slurm.partition: false is a boolean in YAML"),
     "date": ({"seeds": "2020-01-01"}, 'seeds: found "2020-01-01": must be a whole number or a list'),
     "more images a class than there are": (
         {"data": DATA | {"train_per_class": 91}},
@@ -308,7 +308,7 @@ WRONG = {
     ),
     "accuracy without a checkpoint": (
         {"pairs": [PAIR | {"teacher": {"network": "resnet14", "accuracy": 70.0}}]},
-        "pairs[0].teacher: 'accuracy' is checked against a checkpoint; name one or leave it out",
+        "pairs[0].teacher: 'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out",
     ),
     "hooked network without stages": (
         {"pairs": [PAIR | {"teacher": "torchvision.resnet18"}]},
@@ -414,20 +414,20 @@ HOSTILE = {
     "a comment": ("# nothing\n", ": found an empty file, not a mapping of keys to values"),
     "a list": ("- a\n", ": found one list, not a mapping of keys to values"),
     "a word": ("words\n", ": found one str, not a mapping of keys to values"),
-    "broken YAML": ("a: [1,\n", ": is not YAML of plain data: while parsing a flow node"),
-    "a tab": ("a:\n\t- x\n", ": is not YAML of plain data: while scanning"),
-    "two documents": ("a: 1\n---\nb: 2\n", ": is not YAML of plain data: expected a single document"),
+    "broken YAML": ("a: [1,\n", ": is not valid YAML, or not plain data: while parsing a flow node"),
+    "a tab": ("a:\n\t- x\n", ": is not valid YAML, or not plain data: while scanning"),
+    "two documents": ("a: 1\n---\nb: 2\n", ": is not valid YAML, or not plain data: expected a single document"),
     "a Python object": (
         'title: !!python/object/apply:os.system ["touch hacked"]\n',
-        ": is not YAML of plain data: could not determine a constructor for the tag",
+        ": is not valid YAML, or not plain data: could not determine a constructor for the tag",
     ),
     "a Python name": (
         "title: !!python/name:os.system\n",
-        ": is not YAML of plain data: could not determine a constructor",
+        ": is not valid YAML, or not plain data: could not determine a constructor",
     ),
     "an object of the reader's own": (
         "!!python/object:bench.suite.Suite {}\n",
-        ": is not YAML of plain data: could not",
+        ": is not valid YAML, or not plain data: could not",
     ),
     "an alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
@@ -440,7 +440,7 @@ HOSTILE = {
     "deep nesting of mappings": (f"a: {'{a: ' * 3000}{'}' * 3000}\n", ": is nested too deeply"),
     "a key twice": ("title: x\ndata: y\ntitle: z\n", ":3: title: the same key twice, first at table.yaml:1"),
     "an inner key twice": ("training: {lr: 1.0,\n  lr: 2.0}\n", ":2: training.lr: the same key twice, first at"),
-    "a list as a key": ("? [a, b]\n: 3\n", ": is not YAML of plain data: while constructing a mapping"),
+    "a list as a key": ("? [a, b]\n: 3\n", ": is not valid YAML, or not plain data: while constructing a mapping"),
     "a tag at odds with its value": (
         "seeds: !!int x\n",
         ": a value does not fit its tag: invalid literal for int()",
@@ -503,7 +503,7 @@ def test_a_missing_file_in_a_missing_folder_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["runs", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
 def test_a_name_that_leaves_the_results_folder_or_takes_the_runs_is_refused(name, tmp_path):
-    assert "cannot name a folder of the results" in messages(tmp_path, name=name)
+    assert "cannot name a results folder" in messages(tmp_path, name=name)
 
 
 # --set
@@ -518,15 +518,15 @@ SETS = {
     "training.epochs=abc": '--set training.epochs=abc: training.epochs: found "abc": must be a whole number',
     "training.epocs=3": "--set training.epocs=3: training.epocs: unknown key 'epocs'. Did you mean 'epochs'?",
     "training.lr=.nan": "--set training.lr=.nan: training.lr: found NaN: must be a finite number",
-    "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text to YAML: write 0.0005',
+    "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text in YAML: write 0.0005',
     "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
     "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
-    "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set all of it: --set 'pairs=...'",
+    "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set it as a whole: --set 'pairs=...'",
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
-    "title=a: b: c": "--set title=a: b: c: is not YAML of plain data: mapping values are not allowed here",
-    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is not YAML of plain data",
-    "title=*a": "--set title=*a: is not YAML of plain data: found undefined alias 'a'",
+    "title=a: b: c": "--set title=a: b: c: is not valid YAML, or not plain data: mapping values are not allowed here",
+    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is not valid YAML, or not plain data",
+    "title=*a": "--set title=*a: is not valid YAML, or not plain data: found undefined alias 'a'",
     "title=&a [*a]": "--set title=&a [*a]: is nested too deeply",
     "seeds=!!int x": "--set seeds=!!int x: a value does not fit its tag",
     "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.plan import Plan, build
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.spec import RunSpec
 from bench.suite import load
 from bench.train.networks import backbone_data, build_network
@@ -136,7 +136,7 @@ def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
         ({"methods": [{"method": "at", "task_weight": 0.5}]}, "'task_weight' is for students that learn from labels"),
         ({"methods": ["crd"]}, "without labels use negatives=other_sample"),
         ({"evaluations": [{"data": {"name": "digits", "resize": 32}}]}, "digits has no colours"),
-        ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is left out here"),
+        ({"evaluations": [{"data": {"name": "stl10", "view": "chrominance"}}]}, "'view' is not allowed here"),
         (
             {"evaluations": [{"data": "stereo_motorcycle"}]},
             "kind is 'probe', but stereo_motorcycle has a label of each pixel, and one of each image is needed",

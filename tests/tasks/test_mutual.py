@@ -14,7 +14,7 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.preparation import unserved
 from bench.plan import Plan, cohorts
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.report.frame import results_frame
 from bench.report.markdown import to_markdown
 from bench.store import Store

@@ -10,7 +10,7 @@ from bench.data.views import ViewTransform
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import loop as train
 from bench.train.networks import build_network
-from bench.train.outputs import COMPARED, Moments, gram, outputs
+from bench.train.outputs import MAX_COMPARED, Moments, gram, outputs
 from tests.train.conftest import cell
 
 CPU = torch.device("cpu")
@@ -78,14 +78,14 @@ def test_images_without_labels_have_embeddings_alone(network, answered, split):
 
 
 def test_no_more_embeddings_are_kept_than_a_figure_draws(network, monkeypatch, split):
-    monkeypatch.setattr("bench.train.outputs.EMBEDDED", 270)
+    monkeypatch.setattr("bench.train.outputs.MAX_EMBEDDED", 270)
     found = outputs(network, split, DATA, CPU)
     assert len(found["embedding"]) == len(found["labels"]) == 270
 
 
 def test_every_stage_has_a_gram_matrix_of_the_first_images(answered, features):
     shapes = {name: tuple(value.shape) for name, value in answered.items() if name.startswith("gram")}
-    assert shapes == {f"gram{i}": (COMPARED, COMPARED) for i in range(len(features.stages))}
+    assert shapes == {f"gram{i}": (MAX_COMPARED, MAX_COMPARED) for i in range(len(features.stages))}
 
 
 def test_linear_cka_of_two_gram_matrices_is_that_of_the_maps(answered, features):
@@ -94,11 +94,11 @@ def test_linear_cka_of_two_gram_matrices_is_that_of_the_maps(answered, features)
         cross, own, others = (np.linalg.norm(x.T @ y) for x, y in ((a, b), (a, a), (b, b)))
         return cross**2 / (own * others)
 
-    maps = [features.stages[i][:COMPARED, :, ::2, ::2].flatten(1).double() for i in (1, 3)]  # smaller: D x D products
+    maps = [features.stages[i][:MAX_COMPARED, :, ::2, ::2].flatten(1).double() for i in (1, 3)]  # D x D products
     expected = cka(*(one.numpy() for one in maps))
     A, B = (gram(one).numpy() for one in maps)
     assert (A * B).sum() / (np.linalg.norm(A) * np.linalg.norm(B)) == pytest.approx(expected, rel=1e-9)
-    whole = gram(features.stages[3][:COMPARED])
+    whole = gram(features.stages[3][:MAX_COMPARED])
     np.testing.assert_allclose(answered["gram3"], whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
 
 

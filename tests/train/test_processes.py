@@ -20,14 +20,14 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.train.build import build_lane
-from bench.train.group import process_group
 from bench.train.lane import Clock
 from bench.train.learner import MAIN
 from bench.train.loop import teacher_features
+from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
 from tests.launch.test_interruption import EAGER, ROOT

@@ -1,4 +1,4 @@
-"""What `show` prints of one run. Imports no torch."""
+"""Output of `show`: one run. Imports no torch."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
-from bench.plan.entry import ENTRY, SOURCE, command
+from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.spec import ID_LENGTH, column
 from bench.store import Store
 from bench.tasks import task_of
@@ -19,51 +19,48 @@ CURVE_WIDTH = 60  # characters
 
 
 def describe(store: Store, run: str) -> Iterator[str]:
-    """Yield all about one run: state, specification, curves, record or failure, and how to repeat it.
+    """Yield state, specification, curves, record or failure of a run, and how to repeat it.
 
     Raises:
-        RequestError: no run, or more than one, has an id that begins so.
+        RequestError: no run, or more than one, has an id with that beginning.
     """
-    run_id = _complete(store, run)
+    run_id = _run_id(store, run)
     spec = store.spec(run_id)
     if spec is None:
-        raise RequestError(f"run {run_id} has no specification: it never began")
+        raise RequestError(f"run {run_id} has no specification: it never started")
     yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
     yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
     task = task_of(spec)
     losses = [column(network, "loss") for network in task.networks]
-    primary = [task.columns(network)[0] for network in task.networks if task.metrics]
-    for name in (*losses, *primary):
+    for name in (*losses, *(task.columns(network)[0] for network in task.networks if task.metrics)):
         yield from _curve(store, run_id, name)
     if (record := store.record(run_id)) is not None:
         yield escape(_yaml(record))
     if (failure := store.failure(run_id)) is not None:
         yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
     yield "[bold]To repeat it[/bold]"
-    files = [store.folder(run_id) / name for name in (ENTRY, SOURCE)]
-    stored = [path for path in files if path.exists()]
+    stored = [path for name in (ENTRY, SOURCE) if (path := store.folder(run_id) / name).exists()]
     if not stored:
-        yield "It was begun by an earlier version, which did not store the suite that it was part of"
+        yield "It was started by an earlier version, which did not store the suite"
         return
     for path in stored:
         yield escape(path.read_text(encoding="utf-8"))
     yield escape(command(stored[0]))
 
 
-def _complete(store: Store, beginning: str) -> str:
-    """Return the one run id that begins so."""
+def _run_id(store: Store, beginning: str) -> str:
     if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
-        store.folder(beginning)  # says what an id is
+        store.folder(beginning)  # raises an error that explains ids
     folder = store.root / "runs"
     run_ids = sorted(path.name for path in folder.glob(f"{beginning}*") if len(path.name) == ID_LENGTH)
     if len(run_ids) != 1:
-        what = f"{len(run_ids)} runs begin so: {', '.join(run_ids[:5])}" if run_ids else "no such run"
+        what = f"{len(run_ids)} runs begin with it: {', '.join(run_ids[:5])}" if run_ids else "no such run"
         raise RequestError(f"run {beginning!r} in {folder}: {what}. `status` and `--dry-run` print the ids")
     return run_ids[0]
 
 
 def _curve(store: Store, run_id: str, name: str) -> Iterator[str]:
-    """Yield a column of the main stage's epochs as bars, if there is one."""
+    """Yield a column of the epochs of the main stage as bars, if there is one."""
     values = [row[name] for row in store.epochs(run_id) if row["stage"] == "main" and name in row]
     if values:
         picked = values[:: math.ceil(len(values) / CURVE_WIDTH)]

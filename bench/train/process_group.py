@@ -1,7 +1,7 @@
-"""The processes of one machine that train the same runs, each with its share of every batch.
+"""Process groups: the processes of one machine that train the same runs, each with its share of every batch.
 
 Rank 0 launches the runs, evaluates them and writes the store. It starts the other processes, and they end with it. All
-take the same decisions: what only one process meets, an exception above all, is agreed on before it has any effect.
+processes take the same decisions: an event in one process, such as an exception, is agreed on before it has any effect.
 """
 
 import multiprocessing
@@ -26,9 +26,9 @@ from bench.types import RequestError
 
 R = TypeVar("R")
 TIMEOUT = timedelta(minutes=30)  # an exchange may take this long: rank 0 evaluates while the others wait
-GRACE_S = 20.0  # within this time, a process that broke off an exchange has ended
-FOLLOWED = 3  # exit status of a process that ends because another one has
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # rank 0 answers them
+MAX_ENDING_S = 20.0  # a process that broke off an exchange ends within this time
+FOLLOWED = 3  # exit status of a process that ends because another one has ended
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # rank 0 handles them
 
 
 class LaneLostError(Exception):
@@ -40,20 +40,24 @@ class LaneLostError(Exception):
 
 
 def lost(error: Exception) -> Exception:
-    """Return what a process other than rank 0 raises when an exchange breaks off: rank 0 knows the reason."""
+    """Return the error that a process other than rank 0 raises when an exchange breaks off; rank 0 knows the reason."""
     return ProcessLostError(str(error))
 
 
 class Group:
-    """The collective operations of the processes that train some runs, as one of them sees them.
+    """The collective operations of the processes that train the same runs.
 
     `all_reduce_mean` and `all_gather` begin with a meeting, and `agree_on_failure` is one. A process in which a lane
-    fails brings the failure to its next meeting; the others, wherever in the lane's step they are, learn of it there.
-    All methods raise what `explain` returns when an exchange with the other processes breaks off.
+    fails reports the failure at its next meeting; the others, at any place in the lane's step, receive it there.
+    All methods raise the error that `explain` returns when an exchange with the other processes breaks off.
+
+    Args:
+        rank: this process's number, from 0.
+        size: number of processes.
+        explain: returns the error to raise for an exchange that broke off.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, explain: Callable[[Exception], Exception] = lost) -> None:
-        """Describe this process: its number, from 0, how many there are, and how a broken exchange is explained."""
         self.rank, self.size, self.explain = rank, size, explain
 
     def all_reduce_mean(self, tensors: Sequence[Tensor], samples: int) -> int:
@@ -75,11 +79,11 @@ class Group:
         return total
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (B, ...) of all processes in rank order, without gradients; each may have another B."""
+        """Return the rows (B, ...) of all processes in rank order, without gradients; B may differ between them."""
         if self.size == 1:
             return rows
         counts = [count for count, _ in self._meet(len(rows))]
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all must send equally many
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all must send equal shapes
         padded[: len(rows)] = rows
         received = [torch.empty_like(padded) for _ in counts]
         with self._exchange():
@@ -97,7 +101,7 @@ class Group:
         return None
 
     def run_on_rank0(self, function: Callable[[], R]) -> R:
-        """Return what the function returns on rank 0; the other processes wait for it."""
+        """Return the function's result on rank 0; the other processes wait for it."""
         box = [function() if self.rank == 0 else None]
         if self.size > 1:
             with self._exchange():
@@ -112,10 +116,10 @@ class Group:
                     dist.broadcast(tensor, src=0)
 
     def _meet(self, samples: int = 0, values: int = 0, failure: Failure | None = None) -> list[tuple[int, int]]:
-        """Return (samples, values) of every process; the exchange is between CPUs, so no device is waited for.
+        """Return (samples, values) of every process; the exchange is between CPUs and waits for no device.
 
         Raises:
-            LaneLostError: some process has come with a failure.
+            LaneLostError: some process reports a failure.
         """
         own = torch.tensor([failure is not None, samples, values])
         received = [torch.empty_like(own) for _ in range(self.size)]
@@ -133,7 +137,7 @@ class Group:
     def _exchange(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # of torch.distributed, whatever has happened to the others
+        except RuntimeError as error:  # torch.distributed raises it for any fault in another process
             raise self.explain(error) from error
 
 
@@ -142,16 +146,16 @@ ALONE = Group()
 
 @contextmanager
 def process_group(size: int, member: Callable[[Group], None], device: torch.device) -> Iterator[Group]:
-    """Start the other processes of a group, end them with the block, and yield the group as rank 0 sees it.
+    """Start the other processes of a group, end them with the block, and yield rank 0's group.
 
     Args:
-        size: how many processes; with one, none is started.
-        member: what each other process calls; it is pickled, and takes part in the same exchanges as the block.
+        size: number of processes; with one, none is started.
+        member: called by each other process; it is pickled, and takes part in the same exchanges as the block.
         device: its type decides how tensors are exchanged.
 
     Raises:
-        ProcessLostError: another process has died; the message says which, and how.
-        RequestError: another process has found the request wrong.
+        ProcessLostError: another process has died; the message says which one, and how.
+        RequestError: the request is wrong in another process.
     """
     if size == 1:
         yield ALONE
@@ -172,9 +176,8 @@ def process_group(size: int, member: Callable[[Group], None], device: torch.devi
                     if any(other.process.exitcode for other in others):
                         raise _explanation(others, ChildProcessError())
                 except BaseException:
-                    everyone = dist.group.WORLD
-                    if everyone is not None:
-                        everyone.abort()  # what an exchange still waits for will never come
+                    if (everyone := dist.group.WORLD) is not None:
+                        everyone.abort()  # an exchange that still waits will never be answered
                     raise
         finally:
             if dist.is_initialized():
@@ -182,15 +185,14 @@ def process_group(size: int, member: Callable[[Group], None], device: torch.devi
 
 
 def _join(rank: int, size: int, place: Path, backend: str) -> None:
-    """Meet the others at a file that only they know."""
     store = dist.FileStore(str(place), size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
 def _explanation(others: Sequence[Child], error: Exception) -> Exception:
-    """Return why an exchange has broken off: how the process that is at fault has ended."""
+    """Return why an exchange broke off: how the process at fault has ended."""
     size = len(others) + 1
-    for other in ended(others, GRACE_S):
+    for other in ended(others, MAX_ENDING_S):
         failure = other.failure()
         if isinstance(failure, RequestError):
             return failure
@@ -202,7 +204,6 @@ def _explanation(others: Sequence[Child], error: Exception) -> Exception:
 
 
 def _take_part(rank: int, size: int, place: Path, backend: str, member: Callable[[Group], None]) -> None:
-    """Be one of the processes that rank 0 has started."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -212,5 +213,5 @@ def _take_part(rank: int, size: int, place: Path, backend: str, member: Callable
     except ProcessLostError:
         first = multiprocessing.parent_process()
         if first is None or not first.is_alive():
-            shutil.rmtree(place.parent, ignore_errors=True)  # the thread that waits for rank 0 may come too late
-        os._exit(FOLLOWED)  # exit handlers may wait for a device that itself waits for other processes
+            shutil.rmtree(place.parent, ignore_errors=True)  # the thread that waits for rank 0 may be too late
+        os._exit(FOLLOWED)  # exit handlers may wait for a device that waits for other processes

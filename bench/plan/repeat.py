@@ -1,8 +1,7 @@
-"""The suite files that repeat one run: what a suite asks for, reduced to the run's pair, row and seed. No torch."""
+"""Makes the suite files that repeat one run: the suite reduced to the run's pair, row and seed. Imports no torch."""
 
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,32 @@ from bench.suite import NONE, TEACHER, DataEntry
 from bench.tasks import TASKS, task_of
 from methods import own_files
 
-ENTRY, SOURCE = "suite.yaml", "source.yaml"  # the second, of a transfer suite, has the networks that it evaluates
-OPTIONS = "# options: "  # begins the entry's first line: what the command line needs besides the file
+ENTRY, SOURCE = "suite.yaml", "source.yaml"  # a transfer suite evaluates the networks of the second
+OPTIONS = "# options: "  # begins the first line of the entry, which has further options of the command line
 
 
 def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
-    """Return the suite files that hold one run and what it needs, by name; `ENTRY` begins with its options.
+    """Return the text of the suite files that repeat one run, by file name; `ENTRY` begins with its options.
 
     Paths of image folders and checkpoints are absolute.
     """
-    cell, seed = _place(plan, run)
+    cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
-    threads = {"threads": plan.suite.threads}  # two counts round differently
+    threads = {"threads": plan.suite.threads}  # the number changes the rounding
     if evaluations and TASKS[plan.suite.task].needs.get("evaluations"):
         documents = {ENTRY: document | threads | {"evaluations": evaluations}}
     elif task_of(run).is_evaluation:
-        judged = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
-        documents = {ENTRY: judged | threads | {"evaluations": evaluations}, SOURCE: document | threads}
+        transfer = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
+        documents = {ENTRY: transfer | threads | {"evaluations": evaluations}, SOURCE: document | threads}
     else:
         documents = {ENTRY: document | threads}
-    files = {
-        name: yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=110) for name, one in documents.items()
-    }
-    options = shlex.join(_options(cell, plan.trained(run)))
+    files: dict[str, str] = {}
+    for name, content in documents.items():
+        files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    trained = plan.trained(run)
+    plugins = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
+    options = shlex.join(["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in plugins)])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
 
 
@@ -47,20 +48,14 @@ def command(path: Path) -> str:
     return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 
 
-def _place(plan: Plan, run: RunSpec) -> tuple[Cell, int]:
-    """Return the first cell that a run serves, itself, as a teacher, or by training its network; and the seed."""
+def _cell_and_seed(plan: Plan, run: RunSpec) -> tuple[Cell, int]:
+    """Return the first cell that shows a run, its students or an evaluation of its network; and the seed."""
     for cell in plan.cells:
         for own in cell.runs:
             trained = plan.trained(own)
             if run.id in (own.id, trained.id, *trained.teachers):
                 return cell, own.seed if own.seed in plan.suite.seed_list else plan.suite.seed_list[0]
-    raise ValueError(f"run {run.id} serves no cell of {plan.name}")
-
-
-def _options(cell: Cell, trained: RunSpec) -> list[str]:
-    """Return what the command line needs besides the file."""
-    elsewhere = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
-    return ["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in elsewhere)]
+    raise ValueError(f"run {run.id} belongs to no cell of {plan.name}")
 
 
 def _label(cell: Cell, trained: RunSpec) -> str:
@@ -68,7 +63,7 @@ def _label(cell: Cell, trained: RunSpec) -> str:
 
 
 def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
-    """Return the suite's document with one pair, row and seed, without what is no part of a run's identity."""
+    """Return the suite as a document with one pair, row and seed, and only with keys that define the run."""
     suite, trained = plan.suite, plan.trained(cell.runs[0])
     document: dict[str, Any] = {"title": f"run {run.id}", "task": suite.task, "data": _data(plan, suite.data)}
     if suite.teacher_data is not None:
@@ -95,11 +90,11 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
 
 
 def _training(schedule: Schedule) -> dict[str, Any]:
-    """Return a schedule as a suite file says it; one process must be stated, or a teacher has the students' number."""
+    """Return a schedule as a document; without `processes: 1`, a teacher would have the students' number."""
     return schedule.model_dump(mode="json", exclude_none=True) | {"processes": schedule.processes or 1}
 
 
-def _data(plan: Plan, choice: DataEntry) -> Mapping[str, Any]:
+def _data(plan: Plan, choice: DataEntry) -> dict[str, Any]:
     document = choice.model_dump(mode="json", exclude_unset=True)
     return document | {"path": _absolute(plan, document["path"])} if "path" in document else document
 

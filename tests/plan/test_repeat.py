@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.plan import build
-from bench.plan.entry import ENTRY, entry
+from bench.plan.repeat import ENTRY, entry
 from bench.suite import load
 from methods import catalog
 

@@ -1,4 +1,4 @@
-"""What is written where: a suite's tables after each cohort, the rest of its report once. Imports no torch."""
+"""Writes a suite's files: tables after each cohort, the rest of the report once. Imports no torch."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ PAGE = "report.html"
 
 
 def write_tables(plan: Plan, store: Store) -> Frame:
-    """Write the tables of a suite from what the store holds now, and what its files were; return the results."""
+    """Write the tables of a suite from the store, and the fingerprints of its files; return the results."""
     frame = results_frame(plan, store)
     folder = store.suite_folder(plan.name)
     for name, text in zip(TABLES, (to_csv(frame), to_markdown(frame), to_latex(frame)), strict=True):
         write_whole(folder / name, text)
     if plan.sources:
-        remembered = store.sources(plan.name) | dict(plan.sources)  # what another call left out is not forgotten
-        write_whole(folder / SOURCES, json.dumps(remembered, indent=1) + "\n")
+        sources = store.sources(plan.name) | dict(plan.sources)  # keep those that this call leaves out
+        write_whole(folder / SOURCES, json.dumps(sources, indent=1) + "\n")
     return frame
 
 
@@ -42,7 +42,7 @@ def write_while_training(plan: Plan, store: Store) -> None:
 
 
 def write_report(frame: Frame, store: Store) -> None:
-    """Write the epochs, the statistics and the page, which shows the figures that are there."""
+    """Write the epochs, the statistics and the page, which shows the existing figures."""
     from bench.report import epochs, page, statistics_files  # each takes a second to import
 
     epochs.write_csv(frame.plan, store)
@@ -52,7 +52,7 @@ def write_report(frame: Frame, store: Store) -> None:
 
 
 def is_reported(frame: Frame, store: Store) -> bool:
-    """Return whether the report of these results is written: what comes last says which table it is of."""
+    """Return whether the report of these results is written: its last files hold the digest of their table."""
     first, *last = (store.suite_folder(frame.plan.name) / name for name in (*STATISTICS, PAGE))
     return first.exists() and all(path.exists() and digest(frame) in path.read_text(encoding="utf-8") for path in last)
 
@@ -70,5 +70,5 @@ def _rows(frame: Frame) -> Iterator[dict[str, Any]]:
 
 
 def digest(frame: Frame) -> str:
-    """Return a hash of table.csv, by which files made of the same results tell whether they are up to date."""
+    """Return a hash of table.csv, which shows whether files of the same results are up to date."""
     return hashlib.sha256(to_csv(frame).encode()).hexdigest()[:16]

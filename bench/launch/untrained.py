@@ -1,4 +1,4 @@
-"""Runs that train nothing: given weights, and several teachers together, are evaluated and recorded."""
+"""Records runs that need no training: evaluates given weights and ensembles of teachers."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from bench.launch.provenance import provenance, sha256_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
-from bench.plan.entry import entry
+from bench.plan.repeat import entry
 from bench.spec import RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
@@ -20,17 +20,17 @@ from bench.train.outputs import outputs
 
 
 class Evaluator:
-    """Finishes runs without a schedule."""
+    """Evaluates and records runs that train nothing."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self._checkpoints: dict[str, tuple[Network, dict[str, float]]] = {}
 
     def read_checkpoints(self, wanted: Iterable[RunSpec]) -> None:
-        """Read and evaluate the checkpoints of runs that the store has no record of.
+        """Read and evaluate the checkpoints of runs that have no record in the store.
 
         Raises:
-            RequestError: one does not fit its network, or does not reach the accuracy that the suite states.
+            RequestError: a checkpoint does not match its network, or does not reach the accuracy in the suite.
         """
         inputs = self.inputs
         for run in wanted:
@@ -47,7 +47,7 @@ class Evaluator:
             self._checkpoints[run.id] = (network, metrics)
 
     def finish(self, run: RunSpec) -> bool:
-        """Record a run whose needs are done; return False if another process does so."""
+        """Evaluate and record a run whose needs are done; return False if another process has claimed it."""
         inputs, store = self.inputs, self.inputs.store
         if not store.claim(run.id):
             return False
@@ -63,8 +63,9 @@ class Evaluator:
                 weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
                 store.write(run.id, WEIGHTS, save(weights))
                 if task_of(run).keeps_answers:
-                    answers = outputs(network, inputs.data(run.data)[1], run.data, inputs.device)
-                    store.write(run.id, OUTPUTS, save(answers))
+                    store.write(
+                        run.id, OUTPUTS, save(outputs(network, inputs.data(run.data)[1], run.data, inputs.device))
+                    )
             store.finish(run.id, record)
         finally:
             store.release(run.id)

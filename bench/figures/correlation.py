@@ -1,0 +1,28 @@
+"""The correlation of logits over the test images, the teacher's minus the student's, as in the CRD paper's figure.
+
+Of the first seed that is done, a panel per row.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bench.figures.drawing import grid, unscaled
+from bench.figures.findings import Findings
+
+
+def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield a figure per group."""
+    for group, found in findings.beside_teachers():
+        panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in found.items()}
+        titles = [f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}" for label, matrix in panels.items()]
+        heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
+        figure, axes = grid(titles, 4, 1.75, heading)
+        most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
+        for axis, matrix in zip(axes, panels.values(), strict=True):
+            # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
+            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+            unscaled(axis)
+        figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
+        yield f"correlation_{group}", figure

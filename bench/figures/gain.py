@@ -1,0 +1,62 @@
+"""What each row gains over the undistilled student of the same seed, a panel per pair and one over all pairs.
+
+Where students are evaluated in several ways, each evaluation has its own panels.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from bench.figures.drawing import LABEL_LINE, PARTIAL_NOTE, grid, marked, marks, wrapped
+from bench.figures.findings import Findings, row_of
+from bench.report.statistics import LEVEL
+from bench.suite import NONE
+
+
+def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Yield the one figure, once a row and the undistilled student have a seed in common."""
+    gains = _gains(findings)
+    if gains.empty:
+        return
+    over_all = gains.groupby(["evaluation", "metric", "label", "panel"], sort=False, as_index=False)["gain"].mean()
+    over_all = over_all[over_all.groupby("evaluation")["panel"].transform("nunique") > 1]
+    over_all = over_all.assign(panel=("all pairs " + over_all["evaluation"]).str.strip())
+    panels = {str(panel): own for panel, own in pd.concat([gains, over_all]).groupby("panel", sort=False)}
+    labels = [label for label in findings.looks if label in set(gains["label"])]
+    counts = gains.groupby(["label", "panel"]).size().unstack(fill_value=0)
+    whole = (counts == len(findings.plan.suite.seed_list)).all(axis=1)
+    names = [wrapped(marked(label, bool(whole[label])), LABEL_LINE) for label in labels]
+    height = 1.0 + 0.2 * (1 + 0.6 * max(name.count("\n") for name in names)) * len(labels)
+    dots = "seeds" if over_all.empty else "seeds; of all pairs: pairs"
+    note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {dots}"
+    heading = [findings.title, "gain over the undistilled student of the same seed", note]
+    figure, axes = grid(list(panels), 3, height, heading if whole.all() else [*heading, PARTIAL_NOTE], sharey=True)
+    for axis, panel in zip(axes, panels.values(), strict=True):
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        place = panel["label"].map(labels.index)
+        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=20, alpha=0.6, legend=False)
+        for label, values in panel.groupby("label")["gain"]:
+            n = len(values)
+            reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.sem() if n > 1 else None
+            style = {**findings.looks[str(label)], "linestyle": "none"}
+            axis.errorbar(values.mean(), labels.index(label) + 0.18, xerr=reach, capsize=2.5, markersize=5, **style)
+        axis.set_xlabel(f"points of {panel['metric'].iloc[0]}", size=8)
+        axis.set_ylabel("")
+        axis.set_yticks(range(len(labels)), names, size=8)
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.grid(axis="y", color="0.9")
+        axis.set_axisbelow(True)
+    yield "gain", figure
+
+
+def _gains(findings: Findings) -> pd.DataFrame:
+    """Return the gains in points: a row for each seed that both a row and the undistilled student have."""
+    gains = []
+    for group, rows in findings.groups.items():
+        plain = row_of(NONE, rows).by_seed
+        for row in rows:
+            paired = [value - plain[seed] for seed, value in row.by_seed.items() if row.is_method and seed in plain]
+            gains += [(row.cell.evaluation, row.title, row.label, group, gain) for gain in paired]
+    return pd.DataFrame(gains, columns=["evaluation", "metric", "label", "panel", "gain"])
