@@ -16,7 +16,7 @@ FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch(
 def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits, draw t-SNE of few points, and save figures in one format only."""
     use_few_digits(patch)
-    patch.setattr("bench.figures.KINDS", ("svg",))
+    patch.setattr("bench.figures.METADATA", {"svg": {"Date": None}})
     patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
 
 
