@@ -82,7 +82,7 @@ def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
 def test_a_run_in_bfloat16_has_the_same_bits_alone_and_in_company(bench, methods):
     suite = bench(methods=methods, training=BF16)
     plan, together, _ = suite.run("together")
-    for label in (cell.label for cell in plan.cells if cell.label != "teacher"):
+    for label in (one.label for one in plan.cells if one.label != "teacher"):
         _, alone, _ = suite.run(f"alone-{label}", only=[label], teachers=together)
         run_id = cell(plan, label).runs[0].id
         assert rows(alone, run_id) == rows(together, run_id)
