@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test test-slow lint benchmark
+.PHONY: quickstart published test test-slow lint benchmark schema
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -18,6 +18,9 @@ test: lint
 
 test-slow: .venv/developer
 	$(BIN)/python -m pytest -m "slow or cuda"
+
+schema: .venv/developer  # for editors, which complete and check suite files
+	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json
 
 benchmark: .venv/developer
 	$(BIN)/python -m benchmarks

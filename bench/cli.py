@@ -368,7 +368,7 @@ def _report(
     if always or not is_reported(frame, store):
         from bench import figures  # takes a second to import
 
-        figures.write(plan, store, methods)
+        figures.write(frame, store, methods)
         write_report(frame, store)
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):

@@ -34,7 +34,6 @@ class Half(Distiller):
 
 class Relearning(Task):
     name = "relearning"
-    batches = "labelled images, again"
 
     def student(self, run, teacher_data):
         return run.but(task=self.name)

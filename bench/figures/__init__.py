@@ -21,6 +21,7 @@ from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain
 from bench.figures.drawing import STYLE, legend
 from bench.figures.findings import Findings
 from bench.plan import Plan
+from bench.report.frame import Frame, results_frame
 from bench.store import Store, write_whole
 from methods import Method
 
@@ -28,14 +29,14 @@ FIGURES = (curves, gain, ranks, parameter, ensemble, critic, correlation, cka, t
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 
 
-def write(plan: Plan, store: Store, methods: Mapping[str, Method]) -> list[Path]:
+def write(frame: Frame, store: Store, methods: Mapping[str, Method]) -> list[Path]:
     """Write all figures, and remove those that no longer apply; return the files.
 
     Raises:
         RequestError: a file of the store cannot be read, or the folder not written.
     """
-    written = list(_save(Findings(plan, store, methods), FIGURES))
-    for path in (store.suite_folder(plan.name) / "figures").glob("*"):
+    written = list(_save(Findings(frame, store, methods), FIGURES))
+    for path in (store.suite_folder(frame.plan.name) / "figures").glob("*"):
         if path.suffix[1:] in METADATA and path not in written:
             path.unlink()
     return written
@@ -43,7 +44,7 @@ def write(plan: Plan, store: Store, methods: Mapping[str, Method]) -> list[Path]
 
 def write_cost(plan: Plan, store: Store) -> list[Path]:
     """Write the figures of cost.csv alone; return the files."""
-    return list(_save(Findings(plan, store, {}), [cost]))
+    return list(_save(Findings(results_frame(plan, store), store, {}), [cost]))
 
 
 def figures(findings: Findings, modules: Iterable[ModuleType] = FIGURES) -> Iterator[tuple[str, Figure]]:

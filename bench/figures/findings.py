@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Plan
-from bench.report.frame import Frame, Summary, results_frame
+from bench.report.frame import Frame, Summary
 from bench.spec import STUDENT, RunSpec
 from bench.store import OUTPUTS, Store
 from bench.suite import NONE, TEACHER
@@ -26,19 +26,19 @@ Outputs = Mapping[str, np.ndarray]  # by name; see bench/train/outputs.py
 class Findings:
     """What a suite's figures are drawn from; `methods` by name, for their parameters' defaults."""
 
-    plan: Plan
+    frame: Frame
     store: Store
     methods: Mapping[str, Method]
+
+    @property
+    def plan(self) -> Plan:
+        """Return the suite's plan."""
+        return self.frame.plan
 
     @property
     def title(self) -> str:
         """Return the suite's title."""
         return self.plan.suite.title
-
-    @cached_property
-    def frame(self) -> Frame:
-        """Return the results frame."""
-        return results_frame(self.plan, self.store)
 
     @cached_property
     def groups(self) -> dict[str, list[Summary]]:

@@ -50,7 +50,6 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
                 errors.append(str(failure))
             elif failure is not None:
                 device = on[processes.index(process)]
-                logger.warning("the process on %s %s: the others go on", device, failure)
-                logger.debug("%s", failure.details)
+                logger.warning("the process on %s %s: the others go on\n%s", device, failure, failure.details)
     if errors and any(is_open(run, plan, store) for run in work.wanted):
         raise RequestError("\n".join(dict.fromkeys(errors)))

@@ -13,7 +13,7 @@ from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Progress
-from bench.launch.untrained import Evaluator
+from bench.launch.untrained import UntrainedRuns
 from bench.launch.work import Work
 from bench.plan import cohorts
 from bench.plan.repeat import entry
@@ -47,7 +47,7 @@ class Launcher:
     def __init__(self, work: Work) -> None:
         self.work, self.plan, self.store = work, work.plan, Store(work.results)
         self.inputs = Inputs(work, self.store)
-        self.evaluator = Evaluator(self.inputs)
+        self.untrained = UntrainedRuns(self.inputs)
 
     def run(self, observer: Observer, retried: Collection[str] = ()) -> None:
         """Train each run once; errors in the request are raised before anything is written.
@@ -69,7 +69,7 @@ class Launcher:
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self.inputs.network(self.plan.runs[name])
-        self.evaluator.read_checkpoints(wanted)
+        self.untrained.read_checkpoints(wanted)
         record_without_training(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
@@ -93,7 +93,7 @@ class Launcher:
         """Train one cohort that is ready, or wait for one; return False if no run is open."""
         pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
-            if not run.trains and self._is_ready(run.needs) and self.evaluator.finish(run):
+            if not run.trains and self._is_ready(run.needs) and self.untrained.finish(run):
                 return True
         for cohort in cohorts(pending, self.plan.suite.max_lanes):
             if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):

@@ -19,7 +19,7 @@ from bench.train.networks import build_network, placed
 from bench.train.outputs import outputs
 
 
-class Evaluator:
+class UntrainedRuns:
     """Evaluates and records runs that train nothing."""
 
     def __init__(self, inputs: Inputs) -> None:

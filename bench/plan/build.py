@@ -87,9 +87,9 @@ def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpe
         )
 
 
-def _add_checkpoints(added: Mapping[str, Checkpoint], checkpoints: dict[str, Checkpoint]) -> Iterator[str]:
+def _add_checkpoints(added: Sequence[tuple[str, Checkpoint]], checkpoints: dict[str, Checkpoint]) -> Iterator[str]:
     """Add the checkpoints of a pair; yield an error for each whose accuracy another pair states differently."""
-    for run_id, checkpoint in added.items():
+    for run_id, checkpoint in added:
         known = checkpoints.setdefault(run_id, checkpoint)
         if known.accuracy is None:
             checkpoints[run_id] = checkpoint

@@ -18,12 +18,12 @@ class PairTeachers:
 
     Attributes:
         runs: one run per teacher.
-        checkpoints: checkpoints by the id of the run that evaluates them.
+        checkpoints: each with the id of the run that evaluates it.
         tested: the run shown in the teacher row: that of the only teacher, or of all teachers as an ensemble.
     """
 
     runs: tuple[RunSpec, ...]
-    checkpoints: dict[str, Checkpoint]
+    checkpoints: list[tuple[str, Checkpoint]]
     tested: RunSpec
 
 
@@ -53,13 +53,13 @@ def pair_teachers(
     """
     step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
     runs: list[RunSpec] = []
-    checkpoints: dict[str, Checkpoint] = {}
+    checkpoints: list[tuple[str, Checkpoint]] = []
     for index, teacher in enumerate(pair.members):
         equal_before = pair.members[:index].count(teacher)
         run, checkpoint = _teacher(suite, teacher, seed + equal_before * step, data, path, where, sources)
         runs.append(run)
         if checkpoint is not None:
-            checkpoints[run.id] = checkpoint
+            checkpoints.append((run.id, checkpoint))
     tested = runs[0]
     if len(runs) > 1:
         ensemble = NetworkSpec(network=pair.teacher_name)
@@ -72,10 +72,11 @@ def _teacher(
 ) -> tuple[RunSpec, Checkpoint | None]:
     """Return the run that trains a teacher and None, or the run that evaluates its weights and their file."""
     if teacher.checkpoint is None and teacher.weights is None:
-        return undistilled(suite, teacher.spec, seed, data, suite.teacher_schedule), None
+        trained = undistilled(suite, teacher.spec, seed, data, suite.teacher_schedule)
+        return trained.but(task=TASKS[suite.task].teacher_task), None
     task = TASKS[suite.task]
     evaluated = teacher.is_tested or task.evaluates_given_teachers
-    name = RunSpec.model_fields["task"].default if evaluated else task.name
+    name = task.teacher_task if evaluated else task.name
     given = RunSpec(task=name, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.checkpoint is None:
         return given, Checkpoint(None, teacher.accuracy, where)

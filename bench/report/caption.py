@@ -24,9 +24,7 @@ def protocol(plan: Plan) -> str:
         "" if plan.suite.evaluations else TASKS[plan.suite.task].caption,
         *_teachers(plan),
     ]
-    student = _student(plan)
-    if student is None or student.data.name != "imagenet":  # there, paper and code have the same temperature, and no FT
-        sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
+    sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
     overrides = dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides)
     if overrides:
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")

@@ -54,6 +54,8 @@ def relative_improvement(ours: Sequence[float], other: Sequence[float], student:
 def settings_used(runs: Sequence[RunSpec]) -> Iterator[str]:
     """Yield a sentence on the settings that runs take from the paper, not its code, and one on the reverse."""
     used: dict[str, list[str]] = {}
+    if any(run.terms and run.data.name == "imagenet" for run in runs):
+        return  # there, the paper and its code have the same temperature, and no FT
     for name, (method, parameter, papers, codes) in SETTINGS.items():
         terms = [term for run in runs for term in run.terms if term.method == method]
         values = {term.weight if parameter == "weight" else term.parameters[parameter] for term in terms}

@@ -1,7 +1,7 @@
 """The folders of runs: specifications, epochs, checkpoints, weights, records and failures. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
-                            record.json | failure.json  tensorboard/
+                            record.json | failure.json  tensorboard/  source.yaml, of a transfer suite
                             peer.safetensors, if two networks learn from each other
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             sources.json  cost.csv  figures/

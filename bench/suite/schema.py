@@ -36,7 +36,6 @@ from bench.suite.messages import reason_of
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
 from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
-from bench.tasks.objectives import CLASSIFICATION
 from bench.types import suggest
 from methods import Method
 
@@ -501,7 +500,8 @@ class Suite(SuiteFile):
             yield f"'data': {reason}"
         are_tested = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
         teacher_data = self.teacher_data if are_tested else None
-        if teacher_data is not None and (reason := unlabelled(teacher_data.name, CLASSIFICATION.labels)):
+        teaching = TASKS[task.teacher_task].objective
+        if teacher_data and teaching and (reason := unlabelled(teacher_data.name, teaching.labels)):
             yield f"'teacher_data': {reason}"
 
     def _problems_of_peers(self) -> Iterator[str]:

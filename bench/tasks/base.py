@@ -21,7 +21,8 @@ class Task:
         name: in suite files, specifications and `list`.
         objective: the loss and metrics with labels; None where the student sees no labels.
         networks: the networks that a run trains; each has its own row in the tables.
-        batches: runs of tasks with an equal value see the same batches, and can train in one cohort.
+        shares_batches_with: the task whose batches a run sees, so that both can train in one cohort; its own if "".
+        teacher_task: the task of the runs that train or evaluate the teachers of its suites.
         is_evaluation: whether it evaluates networks that other runs have trained; see `Evaluation`.
         keeps_answers: whether a run stores its network's outputs on the test images.
         same_view: whether teacher and student see the same image, so that their data must have one size.
@@ -36,7 +37,8 @@ class Task:
     name: str
     objective: Objective | None = CLASSIFICATION
     networks: tuple[str, ...] = (STUDENT,)
-    batches: str = ""
+    shares_batches_with: str = ""
+    teacher_task: str = "compression"
     is_evaluation: bool = False
     keeps_answers: bool = False
     same_view: bool = True

@@ -6,7 +6,6 @@ from bench.tasks.base import Task
 
 class Compression(Task):
     name = "compression"
-    batches = "labelled images"
     keeps_answers = True
     allows_transfer = True
 

@@ -13,7 +13,6 @@ from bench.tasks.base import Task
 class CrossModal(Task):
     name = "cross_modal"
     objective = None
-    batches = "unlabelled images"
     same_view = False
     evaluates_given_teachers = False  # their accuracy is not needed, and often there is no data to measure it
     needs: ClassVar = {

@@ -13,7 +13,7 @@ from bench.tasks.base import Task
 class Mutual(Task):
     name = "mutual"
     networks = (STUDENT, PEER)
-    batches = "labelled images"
+    shares_batches_with = "compression"
     keeps_answers = True
     trains_teachers = True
     refuses: ClassVar = {"teacher_data": "in mutual learning both networks see the same data: leave it out"}

@@ -1,4 +1,4 @@
-"""Objectives: computes the loss with labels, and the metrics, whose names tables read. Imports torch when computing."""
+"""Objectives: the loss with labels, and the metrics of a test split. Imports no torch until something is computed."""
 
 from __future__ import annotations
 

@@ -39,13 +39,15 @@ def describe(store: Store, run: str) -> Iterator[str]:
     if (failure := store.failure(run_id)) is not None:
         yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
     yield "[bold]To repeat it[/bold]"
-    stored = [path for name in (ENTRY, SOURCE) if (path := store.folder(run_id) / name).exists()]
-    if not stored:
-        yield "It was started by an earlier version, which did not store the suite"
+    path = store.folder(run_id) / ENTRY
+    if not path.exists():
+        yield "An earlier version started it, which did not store its suite: write a suite file with the settings above"
         return
-    for path in stored:
-        yield escape(path.read_text(encoding="utf-8"))
-    yield escape(command(stored[0]))
+    text = path.read_text(encoding="utf-8")
+    yield escape(text)
+    if "\ntask: transfer\n" in text:
+        yield escape(f"# {SOURCE}\n{path.with_name(SOURCE).read_text(encoding='utf-8')}")
+    yield escape(command(path))
 
 
 def _run_id(store: Store, beginning: str) -> str:

@@ -1,5 +1,6 @@
 """A learner: one network in training, with its terms, optimizer and meter. A lane has one; in mutual learning, two."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -239,7 +240,7 @@ class Learner:
     def is_finite(self) -> bool:
         """Return whether the epoch's loss and every parameter are finite."""
         finite = torch.stack([p.detach().isfinite().all() for p in self.network.parameters()])
-        return bool(torch.tensor(self.meter.read()["loss"]).isfinite()) and bool(finite.all())
+        return math.isfinite(self.meter.read()["loss"]) and bool(finite.all())
 
     def state(self) -> dict[str, Any]:
         """Return the state that `load` takes, without the meter."""

@@ -165,7 +165,7 @@ def process_group(size: int, member: Callable[[Group], None], device: torch.devi
         place = Path(folder, "place")
         targets = [partial(_take_part, rank, size, place, backend, member) for rank in range(1, size)]
         try:
-            with children(targets, leftover=place.parent) as others:
+            with children(targets, place.parent, IGNORED_SIGNALS) as others:
                 try:
                     if not all(other.wait_until_started() for other in others):
                         raise _explanation(others, EOFError())
@@ -204,8 +204,6 @@ def _explanation(others: Sequence[Child], error: Exception) -> Exception:
 
 
 def _take_part(rank: int, size: int, place: Path, backend: str, member: Callable[[Group], None]) -> None:
-    for number in IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     try:
         _join(rank, size, place, backend)
         member(Group(rank, size))

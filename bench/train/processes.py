@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 import traceback
@@ -60,17 +61,20 @@ class Child:
 
 
 @contextmanager
-def children(targets: Sequence[Callable[[], object]], leftover: Path | None = None) -> Iterator[list[Child]]:
+def children(
+    targets: Sequence[Callable[[], object]], leftover: Path | None = None, ignored: Sequence[int] = ()
+) -> Iterator[list[Child]]:
     """Start one process per target, which is pickled; yield the processes and end them with the block.
 
-    If this process is killed, its children end too, and remove the folder `leftover`.
+    If this process is killed, its children end too, and remove the folder `leftover`. They ignore the signals
+    `ignored`, which this process handles.
     """
     spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     started: list[Child] = []
     try:
         for target in targets:
             ours, theirs = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_run, args=(target, theirs, leftover))
+            process = spawn.Process(target=_run, args=(target, theirs, leftover, ignored))
             process.start()
             theirs.close()  # only the child's end remains, so its death closes the pipe
             started.append(Child(process, ours))
@@ -97,8 +101,10 @@ def ended(started: Iterable[Child], timeout_s: float | None = None) -> Iterator[
             yield child
 
 
-def _run(target: Callable[[], object], messages: Connection, leftover: Path | None) -> None:
+def _run(target: Callable[[], object], messages: Connection, leftover: Path | None, ignored: Sequence[int]) -> None:
     """Call the target in a child process and report a failure to the parent."""
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(leftover,), daemon=True).start()
     messages.send(None)
     try:

@@ -135,7 +135,7 @@ def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert b"goes on" in errors
+    assert b"continues from the last checkpoints" in errors
     assert b"Traceback" not in errors
     assert not list((tmp_path / "results").glob("runs/*/claim.json"))
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import build
+from bench.plan import build, work_units
 from bench.suite import load
 from methods import catalog
 
 ROOT = Path(__file__).parents[2]
+COHORTS = json.loads((ROOT / "tests/golden/cohorts.json").read_text(encoding="utf-8"))
 IDS = json.loads((ROOT / "tests/golden/run_ids.json").read_text(encoding="utf-8"))
 SUITES = {path.stem: path for path in (ROOT / "suites").rglob("*.yaml")}
 
@@ -27,3 +28,10 @@ def test_a_suite_asks_for_the_same_runs_as_ever(name):
     methods = catalog()
     plan = build(load(SUITES[name], methods), SUITES[name], methods)
     assert list(plan.runs) == IDS[name].split()
+
+
+@pytest.mark.parametrize("name", sorted(COHORTS))
+def test_a_suites_runs_make_as_many_cohorts_as_ever(name):
+    methods = catalog()
+    plan = build(load(SUITES[name], methods), SUITES[name], methods)
+    assert len(work_units(list(plan.runs.values()), plan.suite.max_lanes)) == COHORTS[name]
