@@ -13,7 +13,7 @@ published: .venv/installed  # what results/ shows, again: an hour and a half on 
 	done
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda and not slurm"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
 	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
 
 test-slow: .venv/developer

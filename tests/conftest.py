@@ -17,5 +17,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def few(monkeypatch):
-    """Evaluate on few digits and let t-SNE place few points: both take longer than a tiny suite's training."""
+    """Evaluate on few digits and draw few points and files: all three take longer than a tiny suite's training."""
     use_few(monkeypatch)

@@ -1,4 +1,4 @@
-"""Shorter evaluations and figures for tests that train: both take longer than the training of a tiny suite."""
+"""Shorter evaluations and fewer figures for tests that train: both take longer than a tiny suite's training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch(
 
 
 def use_few(patch: pytest.MonkeyPatch) -> None:
-    """Let this process evaluate on few digits and draw t-SNE of few points; only accuracies change by it."""
+    """Let this process evaluate on few digits, draw t-SNE of few points, and save figures in one format only."""
     use_few_digits(patch)
+    patch.setattr("bench.figures.METADATA", {"svg": {"Date": None}})
     patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
 
 

@@ -95,7 +95,7 @@ def test_a_lane_that_is_ahead_waits_for_the_others(bench, monkeypatch):
 def test_a_checkpoint_that_cannot_be_restored_is_set_aside_and_the_run_starts_anew_on_demand(bench):
     suite = bench(methods=["kd"])
     plan, whole, _ = suite.run("whole")
-    _, store, _ = suite.run("broken", only=["teacher"])
+    _, store, _ = suite.run("broken", only=["teacher"], teachers=whole)
     run = next(run for run in plan.runs.values() if run.terms)
     store.begin(run)
     (store.folder(run.id) / CHECKPOINT).write_bytes(b"not a checkpoint")
@@ -169,20 +169,29 @@ def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on
                 shutil.copytree(whole.folder(taken), store.folder(taken), dirs_exist_ok=True)
 
     observer = Suspended()
-    suite.run("results", observer=observer, poll_s=0.01)
+    suite.run("results", observer=observer, poll_s=0.01, teachers=whole)
     other.release(taken)
     assert store.epochs(taken) == whole.epochs(taken)
     for run_id in plan.runs:
         assert weights(store, run_id) == weights(whole, run_id)
 
 
-@pytest.mark.parametrize("clock", [Clock(INITIAL, 1), Clock(MAIN, 2)], ids=["initial", "main"])
-def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(bench, clock):
-    """Two lanes even from different steps, as when the process dies between their checkpoints."""
+@pytest.fixture(scope="module")
+def stepwise(tmp_path_factory):
+    """Return a suite that saves a checkpoint after each step, and what comes of it when nobody interrupts it."""
     often = {"slurm": {"checkpoint_minutes": 1e-9}}
-    suite = bench(methods=["ab", "ft", {"method": "crd", "n_negatives": 32}], **often)
+    methods = ["ab", "ft", {"method": "crd", "n_negatives": 32}]
+    suite = Bench(tmp_path_factory.mktemp("stepwise"), document(methods=methods, **often))
     plan, whole, _ = suite.run("whole")
-    store = Store(suite.folder / "killed")
+    return suite, plan, whole
+
+
+@pytest.mark.parametrize("clock", [Clock(INITIAL, 1), Clock(MAIN, 2)], ids=["initial", "main"])
+def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(stepwise, clock):
+    """Two lanes even from different steps, as when the process dies between their checkpoints."""
+    suite, plan, whole = stepwise
+    killed = f"killed-{clock.stage}"
+    store = Store(suite.folder / killed)
     behind = next(run.id for run in plan.runs.values() if run.terms)
     old = suite.folder / "old.pt"
 
@@ -203,10 +212,10 @@ def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(bench, cloc
             self.seen.append((len(lanes), step))
 
     with pytest.raises(KeyboardInterrupt):
-        suite.run("killed", observer=Killer())
+        suite.run(killed, observer=Killer(), teachers=whole)
     old.replace(store.folder(behind) / CHECKPOINT)
     goes_on = Steps()
-    suite.run("killed", observer=goes_on)
+    suite.run(killed, observer=goes_on)
     together = 2 if clock.stage == INITIAL else 4
     assert goes_on.seen[:2] == [(1, 3), (together, 4)]
     for run_id in plan.runs:

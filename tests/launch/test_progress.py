@@ -1,7 +1,6 @@
 """What a person sees while a cohort trains: a live table on a terminal, a line an epoch elsewhere."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import pexpect
 import pytest
 import yaml
 
+from bench.cli import main
+from tests.few import FEW
 from tests.train.conftest import document
 
 ROOT = Path(__file__).parents[2]
@@ -19,18 +20,24 @@ EPOCH_LINE = r"resnet14->resnet8 seed 1 \| epoch {} \| [\d.]+ steps/s \| [\d.]+ 
 def arguments(tmp_path) -> list[str]:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(document(methods=["kd"])))
-    return [str(ROOT / "run_suite.py"), str(path), "--results", str(tmp_path / "results")]
+    return [str(path), "--results", str(tmp_path / "results")]
 
 
-def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arguments):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert re.search(EPOCH_LINE.format("1/2", r"loss: none [\d.]+, KD [\d.]+"), done.stderr)
-    assert re.search(EPOCH_LINE.format("2/2", r"top1 %: none [\d.]+, KD [\d.]+"), done.stderr)
-    assert "\x1b" not in done.stderr + done.stdout
+@pytest.mark.usefixtures("few")
+def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_suite.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    said = capsys.readouterr()
+    assert re.search(EPOCH_LINE.format("1/2", r"loss: none [\d.]+, KD [\d.]+"), said.err)
+    assert re.search(EPOCH_LINE.format("2/2", r"top1 %: none [\d.]+, KD [\d.]+"), said.err)
+    assert "\x1b" not in said.err + said.out
 
 
 def test_on_a_terminal_a_live_table_shows_every_lane(arguments):
-    child = pexpect.spawn(sys.executable, arguments, cwd=str(ROOT), dimensions=(40, 100), encoding="utf-8", timeout=90)
+    words = ["-c", f"{FEW} from bench.cli import main; main()", *arguments]
+    child = pexpect.spawn(sys.executable, words, cwd=str(ROOT), dimensions=(40, 100), encoding="utf-8", timeout=90)
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
