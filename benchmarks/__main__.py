@@ -49,8 +49,20 @@ LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
 GPU_WORKERS = 8  # loader processes of the naive loop on a GPU
 READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches per worker ready
 WANTED = {  # the target for a term's own share of a plain student's step
-    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
-    **{"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04},
+    "NST": 0.25,
+    "FSP (initial)": 0.2,
+    "FT": 0.4,
+    "VID": 0.3,
+    "CRD": 0.27,
+    "CRD all": 0.35,
+    "FitNet": 0.12,
+    "AB (initial)": 0.1,
+    "AT": 0.03,
+    "KD": 0.04,
+    "SP": 0.04,
+    "CC": 0.04,
+    "RKD": 0.04,
+    "PKT": 0.04,
 }
 
 
@@ -74,8 +86,9 @@ class Cohort:
         self.data = training_data(self.cells, self.plan, train, device)
         self.teachers = stand_ins(self.cells, self.plan, self.data)
         runs = {cell.label: next(stages(cell)) for cell in self.cells if cell.label != "CRD all"}
-        info = self.data.info
-        self.lanes = {label: build_lane(run, self.teachers, info, METHODS, device) for label, run in runs.items()}
+        self.lanes = {
+            label: build_lane(run, self.teachers, self.data.info, METHODS, device) for label, run in runs.items()
+        }
 
     def seconds(self, left_out: str = "") -> Iterator[float]:
         """Yield the seconds of each of the trainer's steps, including data and teacher."""
@@ -147,12 +160,12 @@ def against_naive(train: Split, repeats: int) -> Iterator[Row]:
 def of_terms(train: Split, steps: int) -> Iterator[Row]:
     """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
     cohort = Cohort(train, "fp32")
-    costs = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps).rows
-    for cost in costs:
+    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps).rows
+    for cost in found:
         if cost.name in WANTED and cost.own_percent is not None:
             yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
-    main = sum(cost.step_ms for cost in costs if cost.stage == "main" and cost.label != "CRD all")
-    data, teacher = costs[0].data_ms, costs[0].teacher_ms or 0.0
+    main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
+    data, teacher = found[0].data_ms, found[0].teacher_ms or 0.0
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 

@@ -1,10 +1,10 @@
 """The baseline of the speed measurements: a naive loop that trains one method at a time, like the reference code.
 
 Each method makes its own pass over the data. Images are loaded and augmented one by one, the teacher runs forward for
-every method and batch, and everything is contiguous (NCHW), eager and fp32. Networks, adapters and weights are this
-project's, so that losses can be compared. The terms that the project computes in a faster way than the published
-tables' code (AT, VID, NST, CRD) are repeated here as in that code: NST broadcasts, CRD gathers rows of its banks. The
-others, and the initial stages, which are not timed, are the project's own.
+every method and batch, and everything is contiguous (NCHW), eager and fp32. The terms are written as in the published
+tables' code: NST and FSP broadcast, CRD gathers rows of its banks. Networks, adapters and weights are this project's,
+so that losses can be compared. The formulas are repeated here, so that the baseline stays the same when the project's
+terms become faster.
 
 Where the reference code does unnecessary work (KD's term at weight 0, top-1 and top-5 at each step, the student's pass
 while FT's paraphraser trains), this loop omits it, so the comparison favours the reference.
@@ -12,6 +12,7 @@ while FT's paraphraser trains), this loop omits it, so the comparison favours th
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -24,8 +25,7 @@ from torchvision import transforms
 
 from bench.models.base import Network
 from bench.spec import Schedule
-from bench.types import Batch, Features
-from methods._adapters import match
+from bench.types import Features
 from methods.base import Distiller
 from methods.crd import CRD
 from methods.vid import Gaussian
@@ -50,10 +50,6 @@ class NaiveBatch(NamedTuple):
     targets: Tensor
     indices: Tensor
     negatives: Tensor
-
-    def for_product(self) -> Batch:
-        """Return the batch as the project's own terms take it."""
-        return Batch(self.images, self.images, self.targets, self.indices)
 
 
 class NaiveImages(Dataset[NaiveBatch]):
@@ -109,6 +105,22 @@ def loader(
 # formulas
 
 
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher || student) of logits (B, K) divided by T: scalar, mean over the batch."""
+    log_student, soft_teacher = F.log_softmax(student / temperature, dim=1), F.softmax(teacher / temperature, dim=1)
+    return F.kl_div(log_student, soft_teacher, reduction="sum") * temperature**2 / len(student)
+
+
+def same_height(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return maps (B, C, H, W) and (B, C', H', W'), the higher one pooled to the other's size."""
+    (height, width), (other_height, other_width) = first.shape[2:], second.shape[2:]
+    if height > other_height:
+        return F.adaptive_avg_pool2d(first, (other_height, other_width)), second
+    if height < other_height:
+        return first, F.adaptive_avg_pool2d(second, (height, width))
+    return first, second
+
+
 def energy(maps: Tensor) -> Tensor:
     """Return (B, H*W) of unit length: the channels' mean square of maps (B, C, H, W) at each position."""
     return F.normalize(maps.pow(2).mean(dim=1).reshape(len(maps), -1))
@@ -116,15 +128,98 @@ def energy(maps: Tensor) -> Tensor:
 
 def attention_gap(student: Tensor, teacher: Tensor) -> Tensor:
     """Return AT's term of one stage's maps (B, C, H, W): scalar, mean over batch and positions."""
-    student, teacher = match(student, teacher)
+    student, teacher = same_height(student, teacher)
     return (energy(student) - energy(teacher)).pow(2).mean()
+
+
+def similarity_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return SP's term of maps (B, C, H, W): scalar, mean over the B*B pairs of samples."""
+    rows_s, rows_t = student.reshape(len(student), -1), teacher.reshape(len(teacher), -1)
+    gap = F.normalize(rows_t @ rows_t.t()) - F.normalize(rows_s @ rows_s.t())
+    return gap.pow(2).sum() / len(student) ** 2
+
+
+def neighbour_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return CC's term of mapped embeddings (B, D): scalar, mean over the B - 1 neighbours."""
+    delta = (student - teacher).abs()
+    return (delta[:-1] * delta[1:]).sum(dim=1).mean()
 
 
 def gaussian_surprise(guess: Gaussian, student: Tensor, teacher: Tensor) -> Tensor:
     """Return VID's term of one stage's maps (B, C, H, W): scalar, mean over all entries of the teacher's."""
-    student, teacher = match(student, teacher)
+    student, teacher = same_height(student, teacher)
     variance = (F.softplus(guess.rho) + 1e-5).view(1, -1, 1, 1)
     return (0.5 * ((guess.mean(student) - teacher).pow(2) / variance + variance.log())).mean()
+
+
+def distances(embedding: Tensor) -> Tensor:
+    """Return pairwise distances (B, B) of (B, D), 0 on the diagonal, divided by the mean of the positive ones."""
+    squares = embedding.pow(2).sum(dim=1)
+    squared = squares[:, None] + squares[None, :] - 2 * (embedding @ embedding.t())
+    off_diagonal = 1 - torch.eye(len(embedding), dtype=embedding.dtype, device=embedding.device)
+    found = squared.clamp(min=1e-12).sqrt() * off_diagonal
+    return found / found[found > 0].mean()
+
+
+def angles(embedding: Tensor) -> Tensor:
+    """Return (B, B, B) cosines of the angle at each sample (first axis) between two others, of (B, D)."""
+    directions = F.normalize(embedding[None] - embedding[:, None], dim=2)
+    return torch.bmm(directions, directions.transpose(1, 2))
+
+
+def relation_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return RKD's term of embeddings (B, D): scalar, means over all pairs and over all triples."""
+    with torch.no_grad():
+        distances_t, angles_t = distances(teacher), angles(teacher)
+    by_distance = F.smooth_l1_loss(distances(student), distances_t)
+    return 25 * by_distance + 50 * F.smooth_l1_loss(angles(student), angles_t)
+
+
+def neighbour_chances(embedding: Tensor) -> Tensor:
+    """Return PKT's (B, B) of embeddings (B, D): cosines mapped to [0, 1], each row divided by its sum."""
+    unit = embedding / (embedding.pow(2).sum(dim=1, keepdim=True).sqrt() + 1e-7)
+    close = (unit @ unit.t() + 1) / 2
+    return close / close.sum(dim=1, keepdim=True)
+
+
+def chance_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return PKT's term of embeddings (B, D): scalar, mean over the B*B pairs of samples."""
+    chances_s, chances_t = neighbour_chances(student), neighbour_chances(teacher)
+    return (chances_t * torch.log((chances_t + 1e-7) / (chances_s + 1e-7))).mean()
+
+
+def boundary_cost(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return AB's cost of one stage's connected pre-activations (B, C, H, W): scalar, sum over all entries."""
+    too_high = (student + 1).pow(2) * ((student > -1) & (teacher <= 0)).to(student)
+    too_low = (student - 1).pow(2) * ((student <= 1) & (teacher > 0)).to(student)
+    return (too_high + too_low).sum()
+
+
+def boundary_gap(connectors: nn.ModuleList, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Return AB's term of maps (B, C, H, W), one per stage: scalar, mean over B; shares 1, 1/2, ... from the last."""
+    stages = zip(connectors, student, teacher, strict=True)
+    costs = torch.stack([boundary_cost(connector(s), t) for connector, s, t in stages])
+    shares = 2.0 ** torch.arange(1 - len(costs), 1).to(costs)
+    return (shares * costs).sum() / len(teacher[0]) * 3 / 1000
+
+
+def factor_gap(student: Tensor, encoder: nn.Module, teacher: Tensor) -> Tensor:
+    """Return FT's term of translated and teacher's maps (B, C, H, W): scalar, mean over batch and positions."""
+    with torch.no_grad():  # the encoder was trained in the initial stage
+        factor = encoder(teacher)
+    student, factor = same_height(student, factor)
+    return (energy(student) - energy(factor)).abs().mean()
+
+
+def flow(earlier: Tensor, later: Tensor) -> Tensor:
+    """Return FSP's matrix (B, C_b, C_a) of maps (B, C_a, H, W) and (B, C_b, H', W'), broadcast over all positions."""
+    a, b = (maps.reshape(*maps.shape[:2], -1) for maps in same_height(earlier, later))
+    return (b.unsqueeze(2) * a.unsqueeze(1)).mean(dim=3)
+
+
+def flow_gap(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
+    """Return FSP's term of two consecutive stages' maps (B, C, H, W): scalar, mean over the matrices' entries."""
+    return (flow(*student) - flow(*teacher)).pow(2).mean()
 
 
 def channel_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -134,7 +229,7 @@ def channel_kernel(first: Tensor, second: Tensor) -> Tensor:
 
 def selectivity_gap(student: Tensor, teacher: Tensor) -> Tensor:
     """Return NST's term of one stage's maps (B, C, H, W): scalar, means over batch and pairs of channels."""
-    maps = match(student, teacher)
+    maps = same_height(student, teacher)
     x_s, x_t = (F.normalize(one.reshape(*one.shape[:2], -1), dim=2) for one in maps)
     across = channel_kernel(x_s, x_t).mean()
     return channel_kernel(x_t, x_t).mean().detach() + channel_kernel(x_s, x_s).mean() - 2 * across
@@ -189,26 +284,35 @@ class NaiveContrast:
             bank.index_copy_(0, indices, F.normalize(moved))
 
 
-Term = Callable[..., Tensor | None]  # maps (adapters, student features, teacher features, batch) to a scalar
-
-
 def over_stages(formula: Callable[..., Tensor], *of_stages: Iterable[object]) -> Tensor:
     """Return the sum of a formula over the stages, given one sequence per argument of the formula: scalar."""
-    return torch.stack([formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]).sum()
+    costs = [formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]
+    return torch.stack(costs).sum()
 
 
-TERMS: dict[str, Term] = {
+Term = Callable[..., Tensor]  # maps (adapters, student features, teacher features, batch) to a scalar
+MAIN: dict[str, Term] = {
+    "kd": lambda own, s, t, batch: softened_divergence(s.logits, t.logits, own.temperature),
+    "fitnet": lambda own, s, t, batch: F.mse_loss(own.regressor(s.stages[own.layer]), t.stages[own.layer]),
     "at": lambda own, s, t, batch: over_stages(attention_gap, s.stages[1:], t.stages[1:]),
+    "sp": lambda own, s, t, batch: similarity_gap(s.stages[-1], t.stages[-1]),
+    "cc": lambda own, s, t, batch: neighbour_gap(own.student_head(s.embedding), own.teacher_head(t.embedding)),
     "vid": lambda own, s, t, batch: over_stages(gaussian_surprise, own.gaussians, s.stages[1:], t.stages[1:]),
+    "rkd": lambda own, s, t, batch: relation_gap(s.embedding, t.embedding),
+    "pkt": lambda own, s, t, batch: chance_divergence(s.embedding, t.embedding),
+    "ft": lambda own, s, t, batch: factor_gap(own.translator(s.stages[-1]), own.paraphraser.encoder, t.stages[-1]),
     "nst": lambda own, s, t, batch: over_stages(selectivity_gap, s.stages[1:], t.stages[1:]),
+}
+INITIAL: dict[str, Term] = {
+    "ab": lambda own, s, t, batch: boundary_gap(own.connectors, s.preactivations[1:], t.preactivations[1:]),
+    "ft": lambda own, s, t, batch: F.mse_loss(own.paraphraser(t.stages[-1]), t.stages[-1]),
+    "fsp": lambda own, s, t, batch: over_stages(flow_gap, pairwise(s.stages), pairwise(t.stages)),
 }
 
 
-def main_term(method: str, adapters: Distiller | None) -> Term:
-    """Return a method's term of the main stage, which may return None for cross-entropy alone."""
-    if isinstance(adapters, CRD):
-        return NaiveContrast(adapters)
-    return TERMS.get(method, lambda own, s, t, batch: own.loss(s, t, batch.for_product()))
+def main_term(method: str, adapters: Distiller | None) -> Term | None:
+    """Return a method's term of the main stage, or None for cross-entropy alone (`none`, `ab`, `fsp`)."""
+    return NaiveContrast(adapters) if isinstance(adapters, CRD) else MAIN.get(method)
 
 
 # the loop's body
@@ -245,13 +349,13 @@ class NaiveRun:
         """
         self._enter("main")
         batch = self._received(batch)
+        teacher = self._listen(batch.images)
         student = self.student.features(batch.images)
         loss = F.cross_entropy(student.logits, batch.targets)
         if self.adapters is not None:
-            teacher = self._listen(batch.images)
             loss = self.adapters.task_weight * loss
-            term = self.term(self.adapters, student, teacher, batch)
-            loss = loss if term is None else loss + self.adapters.weight * term
+            if self.term is not None:
+                loss = loss + self.adapters.weight * self.term(self.adapters, student, teacher, batch)
         self._descend(loss)
         if isinstance(self.term, NaiveContrast) and isinstance(self.adapters, CRD):
             self.term.update(self.adapters.bank_momentum)
@@ -260,14 +364,12 @@ class NaiveRun:
     def initial_step(self, batch: NaiveBatch) -> float:
         """Train on one batch of the initial stage of `ab`, `fsp` or `ft`, and return its loss."""
         self._enter("initial")
-        assert self.adapters is not None
-        stage = self.adapters.initial_stage()
-        assert stage is not None
         batch = self._received(batch)
-        preactivations = self.adapters.needs_preactivations
+        preactivations = self.method == "ab"
+        trains_student = self.method != "ft"
         teacher = self._listen(batch.images, preactivations)
-        student = self.student.features(batch.images, preactivations) if stage.trains_student else None
-        loss = stage.loss(student, teacher, batch.for_product())
+        student = self.student.features(batch.images, preactivations) if trains_student else None
+        loss = INITIAL[self.method](self.adapters, student, teacher, batch)
         self._descend(loss)
         return loss.item()
 
@@ -276,9 +378,8 @@ class NaiveRun:
         return NaiveBatch(*(tensor.to(self.device).contiguous() for tensor in batch))
 
     @torch.no_grad()
-    def _listen(self, images: Tensor, preactivations: bool = False) -> Features:
-        assert self.teacher is not None
-        return self.teacher.features(images, preactivations)
+    def _listen(self, images: Tensor, preactivations: bool = False) -> Features | None:
+        return None if self.teacher is None else self.teacher.features(images, preactivations)
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -289,21 +390,28 @@ class NaiveRun:
         """Set the mode of every module and create the stage's optimizer, unless the run is already in that stage."""
         if stage == self.stage:
             return
-        self.stage, rate = stage, self.schedule.lr
-        modules = nn.ModuleList([self.student] if self.adapters is None else [self.student, self.adapters])
-        initial = None if self.adapters is None else self.adapters.initial_stage()
-        own = nn.ModuleList([] if initial is None else initial.modules)
-        modules.train(stage == "main")
+        self.stage = stage
+        rate = self.schedule.lr
+        everything = nn.ModuleList([self.student])
+        initial = None
+        if self.adapters is not None:
+            everything.append(self.adapters)
+            initial = self.adapters.initial_stage()
+        own = [] if initial is None else list(initial.modules)
         if stage == "main":
-            frozen = set(own.parameters())
-            trained = [parameter for parameter in modules.parameters() if parameter not in frozen]
+            everything.train()
+            frozen = {parameter for module in own for parameter in module.parameters()}
+            trained = [parameter for parameter in everything.parameters() if parameter not in frozen]
         else:
             assert initial is not None, f"{self.method} has no initial stage"
+            everything.eval()
             if initial.trains_student:
-                own.extend(self.student.trunk())
-            trained = list(own.train().parameters())
+                own += self.student.trunk()
+            modules = nn.ModuleList(own).train()
+            trained = list(modules.parameters())
             rate = initial.lr or rate
-        self.optimizer = torch.optim.SGD(trained, rate, self.schedule.momentum, weight_decay=self.schedule.weight_decay)
+        momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
+        self.optimizer = torch.optim.SGD(trained, rate, momentum=momentum, weight_decay=weight_decay)
 
 
 def contiguous(module: Module) -> Module:

@@ -56,10 +56,18 @@ def test_a_naive_term_is_the_products(name):
     distiller, teacher_shapes = distiller_of(name)
     student, teacher = features(STUDENT, seed=1, trains=True), features(teacher_shapes, seed=2)
     term, wanted = naive.main_term(name, distiller), distiller.loss(student, teacher, batch(INDICES))
-    found = term(distiller, student, teacher, naive_batch(batch(INDICES)))
-    assert (found is None) == (wanted is None)
-    if found is not None:
-        assert_same_value_and_gradients(found, wanted, student)
+    assert (term is None) == (wanted is None)
+    if term is not None:
+        assert_same_value_and_gradients(term(distiller, student, teacher, naive_batch(batch(INDICES))), wanted, student)
+
+
+@pytest.mark.parametrize("name", WITH_INITIAL_STAGE)
+def test_a_naive_term_of_the_initial_stage_is_the_products(name):
+    distiller, teacher_shapes = distiller_of(name)
+    student, teacher = features(STUDENT, seed=1, trains=True), features(teacher_shapes, seed=2)
+    wanted = distiller.initial_stage().loss(student, teacher, batch(INDICES))
+    found = naive.INITIAL[name](distiller, student, teacher, naive_batch(batch(INDICES)))
+    assert_same_value_and_gradients(found, wanted, student)
 
 
 @pytest.mark.parametrize("name", ["at", "nst", "vid"])
