@@ -1,5 +1,6 @@
 """What a person sees while a cohort trains: a live table on a terminal, a line an epoch elsewhere."""
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def arguments(tmp_path) -> list[str]:
 @pytest.mark.usefixtures("few")
 def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run_suite.py", *arguments])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of earlier tests write elsewhere
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
