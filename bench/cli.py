@@ -357,7 +357,6 @@ def _report(
 
     The exit status depends on the runs in `wanted`. `always` writes figures and page even if no table has changed.
     """
-    from bench.plan.status import run_status
     from bench.report.write import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
     from bench.terminal.tables import results_table
 
@@ -374,7 +373,7 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
-    return RUN_FAILED if any(run_status(run, plan, store)[0] == "failed" for run in wanted) else OK
+    return RUN_FAILED if any(frame.statuses[run.id][0] == "failed" for run in wanted) else OK
 
 
 def _dry_run(

@@ -25,14 +25,13 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
-    threads = {"threads": plan.suite.threads}  # the number changes the rounding
     if evaluations and TASKS[plan.suite.task].needs.get("evaluations"):
-        documents = {ENTRY: document | threads | {"evaluations": evaluations}}
+        documents = {ENTRY: document | {"evaluations": evaluations}}
     elif task_of(run).is_evaluation:
         transfer = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
-        documents = {ENTRY: transfer | threads | {"evaluations": evaluations}, SOURCE: document | threads}
+        documents = {ENTRY: transfer | {"evaluations": evaluations}, SOURCE: document}
     else:
-        documents = {ENTRY: document | threads}
+        documents = {ENTRY: document}
     files: dict[str, str] = {}
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
@@ -86,6 +85,7 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
         "training": _training(suite.training),
         "teacher_training": _training(suite.teacher_schedule),
         "lr_by_network": dict(suite.lr_by_network),
+        "threads": suite.threads,  # the number changes the rounding
     }
 
 

@@ -54,7 +54,8 @@ def write_report(frame: Frame, store: Store) -> None:
 def is_reported(frame: Frame, store: Store) -> bool:
     """Return whether the report of these results is written: its last files hold the digest of their table."""
     first, *last = (store.suite_folder(frame.plan.name) / name for name in (*STATISTICS, PAGE))
-    return first.exists() and all(path.exists() and digest(frame) in path.read_text(encoding="utf-8") for path in last)
+    current = digest(frame)
+    return first.exists() and all(path.exists() and current in path.read_text(encoding="utf-8") for path in last)
 
 
 def to_csv(frame: Frame) -> str:
