@@ -71,7 +71,6 @@ class Summary:
     recorded: str  # name in records
     title: str  # name on axes
     in_tables: bool  # whether the tables that people read show it
-    network: str  # the measured network of the runs: `student` or `peer`
     seeds: tuple[int, ...]  # the finished ones
     values: tuple[float, ...]  # of these seeds, after the last epoch
     mean: float | None
@@ -88,6 +87,11 @@ class Summary:
     def pair(self) -> str:
         """Return the cell's pair."""
         return self.cell.pair
+
+    @property
+    def network(self) -> str:
+        """Return the measured network of the runs: `student` or `peer`."""
+        return self.cell.network
 
     @property
     def label(self) -> str:
@@ -225,7 +229,6 @@ def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
         recorded=rows[0].recorded,
         title=kind.title,
         in_tables=kind.in_tables,
-        network=cell.network,
         seeds=tuple(values),
         values=tuple(values.values()),
         mean=mean(values.values()) if values else None,
