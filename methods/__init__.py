@@ -3,6 +3,6 @@
 Files that start with an underscore contain code that several methods share. Importing this package imports no torch.
 """
 
-from methods._catalog import Method, catalog, own_files
+from methods.catalog import Method, catalog, own_files
 
 __all__ = ["Method", "catalog", "own_files"]

@@ -25,7 +25,7 @@ from bench.types import RequestError
 if TYPE_CHECKING:
     from methods.base import Distiller
 
-BASE = "base"  # not a method, although it has no underscore: methods outside this folder import it
+NOT_METHODS = ("base", "catalog")  # imported from outside this folder, so their names have no underscore
 GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
 ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
     **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
@@ -92,7 +92,7 @@ class Method:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
                     other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
-                    if other.stem != BASE and other not in sources:
+                    if other.stem not in NOT_METHODS and other not in sources:
                         sources.append(other)
         return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 

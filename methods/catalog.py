@@ -6,15 +6,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench.types import RequestError
-from methods._reader import BASE, Method, read
+from methods._reader import NOT_METHODS, Method, read
 
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
 
 
 def own_files() -> list[Path]:
-    """Return the method files of this folder, sorted: all except `base` and names that start with an underscore."""
+    """Return the method files of this folder, sorted: all but `base`, `catalog` and names with an underscore."""
     files = Path(__file__).parent.glob("*.py")
-    return sorted(path for path in files if path.stem != BASE and not path.stem.startswith("_"))
+    return sorted(path for path in files if path.stem not in NOT_METHODS and not path.stem.startswith("_"))
 
 
 def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
