@@ -25,7 +25,7 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
-    if evaluations and TASKS[plan.suite.task].needs.get("evaluations"):
+    if evaluations and TASKS[plan.suite.task].required_keys.get("evaluations"):
         documents = {ENTRY: document | {"evaluations": evaluations}}
     elif task_of(run).is_evaluation:
         transfer = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}

@@ -486,11 +486,13 @@ class Suite(SuiteFile):
         """Yield which keys the task needs but the suite does not have, and which it does not allow."""
         task = TASKS[self.task]
         yield from (
-            f"task {task.name} needs {key!r}: {use}" for key, use in task.needs.items() if not getattr(self, key)
+            f"task {task.name} needs {key!r}: {use}"
+            for key, use in task.required_keys.items()
+            if not getattr(self, key)
         )
-        yield from (f"{key!r}: {reason}" for key, reason in task.refuses.items() if getattr(self, key))
-        if self.evaluations and "evaluations" not in task.needs:
-            evaluated = [name for name, other in TASKS.items() if "evaluations" in other.needs]
+        yield from (f"{key!r}: {reason}" for key, reason in task.rejected_keys.items() if getattr(self, key))
+        if self.evaluations and "evaluations" not in task.required_keys:
+            evaluated = [name for name, other in TASKS.items() if "evaluations" in other.required_keys]
             yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}; the task here is {task.name}"
         if task.trains_teachers:
             yield from self._problems_of_peers()
