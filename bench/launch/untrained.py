@@ -43,7 +43,7 @@ class UntrainedRuns:
             metrics: dict[str, float] = {}
             if task_of(run).objective is not None:
                 metrics = self._metrics(network, run)
-                checkpoint.check(metrics["top1"])
+                checkpoint.check(metrics[task_of(run).columns()[0]])
             self._checkpoints[run.id] = (network, metrics)
 
     def finish(self, run: RunSpec) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
 from bench.spec import DataSpec, HeadSpec, RunSpec
-from bench.suite.schema import DataEntry, EvaluationEntry, Suite
+from bench.suite.schema import EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 
@@ -23,7 +23,9 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
     taken: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
         key = f"evaluations[{index}]"
-        choice = _in_view(evaluation.data, cell.runs[0].data.view)
+        choice = evaluation.data
+        if view := cell.runs[0].data.view:  # that the network was trained with; it has its own normalisation
+            choice = choice.model_copy(update={"view": view, "mean": None, "std": None})
         if problems := choice.problems():
             raise RequestError(f"{path}: {key}.data: {'; '.join(problems)}")
         data = resolved(choice, path, f"{key}.data", sources)
@@ -36,13 +38,6 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
             taken |= metrics.keys()
             runs = tuple(_evaluation(evaluation, stage, run, data) for run in cell.runs)
             yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
-
-
-def _in_view(choice: DataEntry, view: str | None) -> DataEntry:
-    """Return the data of an evaluation in the view that the network was trained with."""
-    if view is None:
-        return choice.model_copy(update={"view": None})
-    return choice.model_copy(update={"view": view, "mean": None, "std": None})  # a view has its own normalisation
 
 
 def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:

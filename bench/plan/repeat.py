@@ -10,6 +10,7 @@ import yaml
 from bench.plan.model import Cell, Plan
 from bench.spec import RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
+from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
 from methods import own_files
 
@@ -24,14 +25,13 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
     """
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
+    documents = {ENTRY: document}
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
-    if evaluations and TASKS[plan.suite.task].required_keys.get("evaluations"):
-        documents = {ENTRY: document | {"evaluations": evaluations}}
+    if evaluations and "evaluations" in TASKS[plan.suite.task].required_keys:
+        document["evaluations"] = evaluations
     elif task_of(run).is_evaluation:
-        transfer = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
+        transfer = {"title": f"run {run.id}", "task": TRANSFER, "from": {"suite": SOURCE.removesuffix(".yaml")}}
         documents = {ENTRY: transfer | {"evaluations": evaluations}, SOURCE: document}
-    else:
-        documents = {ENTRY: document}
     files: dict[str, str] = {}
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
