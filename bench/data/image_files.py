@@ -33,17 +33,15 @@ class FileImages:
     def __init__(
         self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int, cut: bool = False
     ) -> None:
-        self.files = _Files(files, partial(read_part if cut else _read_all, size=size))
+        self.n, self.files = len(files), _Files(files, partial(read_part if cut else _read_all, size=size))
         self.device, self.workers = device, workers
 
     def __len__(self) -> int:
-        return len(self.files)
+        return self.n
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
-        drawn: list[list[int | None]] = [[None] * len(places) for places in positions]
-        if seeds:
-            drawn = [of_batch.tolist() for of_batch in seeds]
+        drawn = [of_batch.tolist() for of_batch in seeds] or [[None] * len(places) for places in positions]
         batches = zip(positions, drawn, strict=True)
         loader = DataLoader(
             self.files,
@@ -60,26 +58,19 @@ class FileImages:
             yield images.to(self.device, non_blocking=True)
 
 
-class _Files(Dataset[Tensor | RequestError]):
+class _Files(Dataset[Tensor]):
     def __init__(self, files: Sequence[str], read: Callable[[str, int | None], Tensor]) -> None:
         self.files, self.read = files, read
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, place: tuple[int, int | None]) -> Tensor | RequestError:
-        position, seed = place
+    def __getitems__(self, batch: Sequence[tuple[int, int | None]]) -> list[Tensor] | RequestError:
         try:
-            return self.read(self.files[position], seed)
+            return [self.read(self.files[position], seed) for position, seed in batch]
         except RequestError as error:
             return error  # raised in a worker, it would arrive wrapped in the worker's traceback
 
 
-def _collate(images: list[Tensor | RequestError]) -> Tensor | RequestError:
-    for image in images:
-        if isinstance(image, RequestError):
-            return image
-    return default_collate(images)
+def _collate(images: list[Tensor] | RequestError) -> Tensor | RequestError:
+    return images if isinstance(images, RequestError) else default_collate(images)
 
 
 def _forkserver() -> BaseContext:

@@ -38,10 +38,8 @@ class Images(Protocol):
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
 
-        Args:
-            positions: of the images.
-            seeds: for the part that is cut from each image, in the shapes of `positions`; without them it is the
-                middle. They have no effect on images that are read whole.
+        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
+        the middle.
         """
 
 
@@ -49,10 +47,8 @@ class Images(Protocol):
 class Split:
     """The training or the test images with their labels.
 
-    Attributes:
-        images: by position.
-        targets: on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel
-            without a class, or None without labels.
+    Labels are on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel without
+    a class, or None.
     """
 
     images: Images
@@ -81,11 +77,7 @@ class ResidentImages:
 class ScaledImages:
     """Images of an array, possibly mapped from a file, that are scaled batch by batch and have at least three channels.
 
-    Args:
-        images: (n, C, h, w) on the CPU; a grey channel is repeated.
-        chosen: (m,) positions in the array of this object's images.
-        size: (H, W).
-        device: of the batches.
+    Of the array (n, C, h, w), on the CPU, only the positions `chosen` (m,) are read; a grey channel is repeated.
     """
 
     def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
@@ -111,7 +103,7 @@ def load(
         spec: of the data.
         root: the folder of the published files, to which they are downloaded.
         device: of images and batches.
-        workers: processes that decode images which do not fit into memory.
+        workers: number of processes that decode images which do not fit into memory.
         resident_bytes: a split whose images take more is not kept in memory.
 
     Raises:
@@ -147,11 +139,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     """Return the positions that a subset keeps, ascending.
 
     The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one.
-
-    Args:
-        targets: (n,) int64 class indices of the whole training split, all equal if images have none.
-        spec: with `train_per_class` or `train_fraction`.
+    one. `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
     """
     if spec.train_per_class is None and spec.train_fraction is None:
         return torch.arange(len(targets))
@@ -203,9 +191,8 @@ def _split(
 def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return all images in one array, read a chunk at a time so that they are in memory once."""
     images = torch.empty(shape, dtype=dtype)
-    chunks = images.split(CHUNK)
     batches = read.batches(torch.arange(len(images)).split(CHUNK))
-    for chunk, batch in zip(chunks, batches, strict=True):
+    for chunk, batch in zip(images.split(CHUNK), batches, strict=True):
         chunk.copy_(batch)
     return images
 
@@ -222,9 +209,8 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
         if fingerprint(listing) != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
         return listing
-    read = _reader(spec.name)
     try:
-        listing = read(spec, root)
+        listing = _reader(spec.name)(spec, root)
     except RequestError as error:
         raise absent(spec.name, str(error)) from error
     named = DATASETS[spec.name]
