@@ -59,11 +59,7 @@ def list_imagenet(spec: DataSpec, root: Path) -> Listing:
 
 
 def list_tiny_imagenet(spec: DataSpec, root: Path) -> Listing:
-    """Return TinyImageNet's files, its classes in the order of their ids.
-
-    Raises:
-        RequestError: something is missing or not as published.
-    """
+    """Return TinyImageNet's files, its classes in the order of their ids."""
     folder = root / str(DATASETS[spec.name].folder)
     wnids = sorted(_lines(folder / "wnids.txt"))
     of_image = dict(line.split("\t")[:2] for line in _lines(folder / "val" / "val_annotations.txt"))

@@ -20,14 +20,9 @@ MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for 
 
 
 class FileImages:
-    """Images that any number of worker processes read from files batch by batch, in the requested order.
+    """Images that worker processes read from files batch by batch, in the requested order, scaled to `size` (H, W).
 
-    Args:
-        files: one per image.
-        size: (H, W) of the images after reading.
-        device: of the batches.
-        workers: number of processes.
-        cut: whether only a part of each image is read.
+    With `cut`, only a part of each image is read.
     """
 
     def __init__(
@@ -74,11 +69,8 @@ def _collate(images: list[Tensor] | RequestError) -> Tensor | RequestError:
 
 
 def _forkserver() -> BaseContext:
-    """Return the context in which workers start quickly, as forks of a server that has loaded torch.
-
-    A fork of this process would copy its threads' locks.
-    """
-    context = multiprocessing.get_context("forkserver")
+    """Return the context in which workers start quickly, as forks of a server that has loaded torch."""
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
     context.set_forkserver_preload([__name__, "torchvision.transforms"])
     return context
 
@@ -96,14 +88,10 @@ def _end_with_parent(worker: int) -> None:
 
 
 def read_image(file: str, size: tuple[int, int]) -> Tensor:
-    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs.
-
-    Raises:
-        RequestError: the file is not a readable image.
-    """
-    image = _opened(file)
+    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs."""
     height, width = size
-    if (image.height, image.width) != size:
+    image = _opened(file)
+    if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return _stored(image)
 
@@ -115,14 +103,8 @@ def _read_all(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
 def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
 
-    Args:
-        file: the image's path.
-        seed: of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None for the middle:
-            the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
-        size: (H, W).
-
-    Raises:
-        RequestError: the file is not a readable image.
+    The seed is that of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None is for the
+    middle: the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
     """
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms import functional as tv

@@ -107,8 +107,7 @@ def load(
         resident_bytes: a split whose images take more is not kept in memory.
 
     Raises:
-        RequestError: the data is missing and cannot be downloaded, or a package that reads it is not installed. The
-            message names the file and its place, or the package.
+        RequestError: the data is missing and cannot be downloaded, or a package that reads it is not installed.
     """
     if _is_listed(spec):
         return _load_files(spec, root, device, workers, resident_bytes)
@@ -154,11 +153,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
-    """Return the function that reads a named data set; it is imported here, since that takes seconds.
-
-    Raises:
-        RequestError: a package that it needs is not installed.
-    """
+    """Return the function that reads a named data set; it is imported here, since that takes seconds."""
     named = DATASETS[name]
     if named.extra is not None:
         module, package = EXTRAS[named.extra]
@@ -198,11 +193,7 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
 
 
 def _listing(spec: DataSpec, root: Path) -> Listing:
-    """Return the files of each split and class.
-
-    Raises:
-        RequestError: they are missing, or an image folder has changed since the suite was read.
-    """
+    """Return the files of each split and class, if an image folder has not changed since the suite was read."""
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         listing = list_folder(spec.path)

@@ -38,9 +38,6 @@ def read_nyu(spec: DataSpec, root: Path) -> Arrays:
 
     Images are (n, 4, H, W) int16: red, green and blue from 0 to 255, then the depth in millimetres, holes filled in as
     in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
-
-    Raises:
-        RequestError: a file is missing, or is not the published one.
     """
     folder = root / str(DATASETS[spec.name].folder)
     with _reading(folder / "splits.mat") as path:

@@ -15,11 +15,7 @@ MAX_VALUES = 9000  # values of a stage that a linear probe reads
 
 
 def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:
-    """Yield the cells that evaluate the networks trained by the runs of a cell: one per evaluation and stage.
-
-    Raises:
-        RequestError: data is missing, or two evaluations have the same name.
-    """
+    """Yield the cells that evaluate the networks trained by the runs of a cell: one per evaluation and stage."""
     taken: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
         key = f"evaluations[{index}]"

@@ -34,9 +34,6 @@ def pair_teachers(
     """Return the teachers of a pair; `seed` is that of the first, and equal ones that are trained here differ in it.
 
     `where` is the position of the teachers in the suite file, for messages.
-
-    Raises:
-        RequestError: a checkpoint cannot be read.
     """
     step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
     runs: list[RunSpec] = []

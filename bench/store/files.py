@@ -57,11 +57,7 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_text(path: Path, errors: str = "strict") -> str | None:
-    """Return a file's text, or None if there is no such file; `errors` is that of `open`.
-
-    Raises:
-        RequestError: the file cannot be read.
-    """
+    """Return a file's text, or None if there is no such file; `errors` is that of `open`."""
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except FileNotFoundError:
@@ -88,11 +84,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_as(kind: type[T], path: Path) -> T | None:
-    """Return a file's JSON object as a dataclass, or None if there is no such file.
-
-    Raises:
-        RequestError: as `read_json`, or the fields are not those of the dataclass.
-    """
+    """Return a file's JSON object as a dataclass, or None if there is no such file; raises as `read_json`."""
     document = read_json(path)
     try:
         return None if document is None else kind(**document)

@@ -83,11 +83,7 @@ class Store:
         return "running" if claim is not None and is_alive(claim, folder / CLAIM, time.time()) else "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """Return the record of a finished run, or None.
-
-        Raises:
-            RequestError: the file is not a record. The other readers raise it too.
-        """
+        """Return the record of a finished run, or None; this and the other readers raise as `read_json`."""
         path = self.folder(run_id) / RECORD
         document = read_json(path)
         if document is not None and "metrics" not in document:

@@ -17,12 +17,8 @@ TASKS: dict[str, Task] = STUDENT_TASKS | EVALUATIONS
 
 
 def task_of(run: RunSpec) -> Task:
-    """Return the task of a run.
-
-    Raises:
-        RequestError: the run was specified by another version, with other tasks.
-    """
-    if run.task not in TASKS:
+    """Return the task of a run."""
+    if run.task not in TASKS:  # the run was specified by another version
         raise RequestError(f"run {run.id}: unknown task {run.task!r}. {suggest(run.task, TASKS)}")
     return TASKS[run.task]
 

@@ -15,37 +15,21 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """A kind of run. Subclasses state what differs; no other code branches on a task's name.
+    """A kind of run. Subclasses state what differs; no other code branches on a task's name."""
 
-    Attributes:
-        name: in suite files, specifications and `list`.
-        objective: the loss and metrics with labels; None where the student sees no labels.
-        networks: the networks that a run trains; each has its own row in the tables.
-        shares_batches_with: the task whose batches a run sees, so that both train in one cohort; its own if "".
-        teacher_task: the task of the runs that train or evaluate the teachers of its suites.
-        is_evaluation: whether it evaluates networks that other runs have trained; see `Evaluation`.
-        keeps_answers: whether a run stores its network's outputs on the test images.
-        same_view: whether teacher and student see the same image, so that their data must have one size.
-        evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
-        allows_transfer: whether a suite of task `transfer` can evaluate its students on other data.
-        required_keys: of a suite file, and the purpose of each.
-        rejected_keys: of a suite file, and the reason for each.
-        caption: a sentence for captions, or "".
-    """
-
-    name: str
-    objective: Objective | None = CLASSIFICATION
-    networks: tuple[str, ...] = (STUDENT,)
-    shares_batches_with: str = ""
-    teacher_task: str = "compression"
-    is_evaluation: bool = False
-    keeps_answers: bool = False
-    same_view: bool = True
-    evaluates_given_teachers: bool = True
-    allows_transfer: bool = False
-    required_keys: ClassVar[Mapping[str, str]] = {}
-    rejected_keys: ClassVar[Mapping[str, str]] = {}
-    caption: str = ""
+    name: str  # in suite files, specifications and `list`
+    objective: Objective | None = CLASSIFICATION  # the loss and metrics with labels; None where students see no labels
+    networks: tuple[str, ...] = (STUDENT,)  # that a run trains; each has its own row in the tables
+    shares_batches_with: str = ""  # the task whose batches a run sees, so that both train in one cohort; its own if ""
+    teacher_task: str = "compression"  # of the runs that train or evaluate the teachers of its suites
+    is_evaluation: bool = False  # whether it evaluates networks that other runs have trained; see `Evaluation`
+    keeps_answers: bool = False  # whether a run stores its network's outputs on the test images
+    same_view: bool = True  # whether teacher and student see the same image, so that their data must have one size
+    evaluates_given_teachers: bool = True  # whether teachers with given weights and no stated accuracy are evaluated
+    allows_transfer: bool = False  # whether a suite of task `transfer` can evaluate its students on other data
+    required_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the purpose of each
+    rejected_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the reason for each
+    caption: str = ""  # a sentence for captions
 
     @property
     def trains_teachers(self) -> bool:
@@ -87,20 +71,13 @@ class Task:
 
 
 class Evaluation(Task):
-    """Evaluates the features of a trained network: the network, with a new head, is trained on data with labels.
-
-    Attributes:
-        head_class: the name of the new head's class in `bench.models.heads`.
-        what_trains: for captions.
-        freezes: whether the network itself does not train, so that several heads can share its forward pass.
-        reads_stages: whether the head can read one of the network's stages instead of its embedding.
-    """
+    """Evaluates the features of a trained network: the network, with a new head, is trained on data with labels."""
 
     is_evaluation = True
-    head_class: str
-    what_trains: str
-    freezes: bool = False
-    reads_stages: bool = False
+    head_class: str  # the name of the new head's class in `bench.models.heads`
+    what_trains: str  # for captions
+    freezes: bool = False  # whether the network itself does not train, so that several heads share its forward pass
+    reads_stages: bool = False  # whether the head can read one of the network's stages instead of its embedding
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
         """Return the prefix of the metrics' names in tables, unless the suite names the evaluation.
