@@ -15,10 +15,10 @@ from bench.tasks import TASKS, task_of
 from methods import own_files
 
 ENTRY, SOURCE = "suite.yaml", "source.yaml"  # a transfer suite evaluates the networks of the second
-OPTIONS = "# options: "  # begins the first line of the entry, which has further options of the command line
+OPTIONS = "# options: "  # begins the first line of `suite.yaml`, which has further options of the command line
 
 
-def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
+def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     """Return the text of the suite files that repeat one run, by file name; `ENTRY` begins with its options.
 
     Paths of image folders and checkpoints are absolute.
@@ -42,7 +42,7 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
 
 
 def command(path: Path) -> str:
-    """Return the command line that repeats the run of a stored entry in another results folder."""
+    """Return the command line that repeats the run of a stored `suite.yaml` in another results folder."""
     first, _, _ = path.read_text(encoding="utf-8").partition("\n")
     return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite.schema import MAX_SEEDS, PairEntry, Suite, TeacherChoice
+from bench.suite.entries import PairEntry, TeacherChoice
+from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS
 from bench.types import RequestError
 

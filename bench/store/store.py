@@ -119,9 +119,9 @@ class Store:
         self._check_claim(run_id)
         write_whole(self.folder(run_id) / name, content)
 
-    def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
+    def begin(self, spec: RunSpec, suite_files: Mapping[str, str] | None = None) -> None:
         """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.repeat`."""
-        for name, text in (entry or {}).items():
+        for name, text in (suite_files or {}).items():
             self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 

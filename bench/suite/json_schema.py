@@ -17,7 +17,8 @@ from pydantic_core import core_schema
 
 from bench.data import DATASETS, IMAGEFOLDER
 from bench.models import NETWORKS
-from bench.suite.schema import NONE, TRANSFER, Suite, TransferSuite
+from bench.suite.entries import NONE
+from bench.suite.schema import TRANSFER, Suite, TransferSuite
 from methods import own_files
 
 

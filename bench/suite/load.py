@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from bench.suite.entries import MethodEntry
 from bench.suite.messages import messages
 from bench.suite.rows import check_rows, rows_of
-from bench.suite.schema import FILE_NAME, TRANSFER, MethodEntry, Suite, TransferSuite
+from bench.suite.schema import FILE_NAME, TRANSFER, Suite, TransferSuite
 from bench.suite.yaml_positions import frozen, override, read_yaml
 from bench.tasks import TASKS
 from bench.types import RequestError, suggest

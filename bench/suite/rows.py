@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.suite.schema import NONE, MethodEntry, Suite, TermEntry, TermsEntry, listed, repeated
+from bench.suite.entries import NONE, MethodEntry, TermEntry, TermsEntry, listed, repeated
+from bench.suite.schema import Suite
 from methods import Method
 
 MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
