@@ -51,12 +51,8 @@ class TrainingData:
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Yield the process's share of an epoch's batches, the last partial one included.
 
-        Args:
-            seed: the cohort's.
-            stage: 0 for the initial stage, 1 for the main one: each has its own orders.
-            epoch: counts from 1.
-            batch_size: images per batch, of all processes together.
-            first: the batch to begin with, from 0, when an epoch is resumed.
+        Epochs count from 1; stage 0 is the initial one, 1 the main one: each has its own orders. `batch_size` is that
+        of all processes together. A resumed epoch begins with the batch `first`, counted from 0.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)

@@ -3,9 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from multiprocessing.context import BaseContext
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ CUT_SCALE, CUT_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # area and width to height o
 MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for testing
 
 
-class FileImages:
+class FileImages(Dataset[Tensor]):
     """Images that worker processes read from files batch by batch, in the requested order, scaled to `size` (H, W).
 
     With `cut`, only a part of each image is read.
@@ -28,23 +26,35 @@ class FileImages:
     def __init__(
         self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int, cut: bool = False
     ) -> None:
-        self.n, self.files = len(files), _Files(files, partial(read_part if cut else _read_all, size=size))
-        self.device, self.workers = device, workers
+        self.files, self.size, self.device, self.workers, self.cut = files, size, device, workers, cut
 
     def __len__(self) -> int:
-        return self.n
+        return len(self.files)
+
+    def __getitems__(self, batch: Sequence[tuple[int, int | None]]) -> list[Tensor] | RequestError:
+        """Return the images of (position, seed) in a worker, or the error of a file that is no image."""
+        try:
+            if self.cut:
+                return [read_part(self.files[position], seed, self.size) for position, seed in batch]
+            return [read_image(self.files[position], self.size) for position, _ in batch]
+        except RequestError as error:
+            return error  # raised in a worker, it would arrive wrapped in the worker's traceback
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
         drawn = [of_batch.tolist() for of_batch in seeds] or [[None] * len(places) for places in positions]
         batches = zip(positions, drawn, strict=True)
+        # workers start quickly, as forks of a server that has loaded torch; a fork of this process would copy the
+        # locks of its threads
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "torchvision.transforms"])
         loader = DataLoader(
-            self.files,
+            self,
             batch_sampler=[list(zip(places.tolist(), of_batch, strict=True)) for places, of_batch in batches],
             collate_fn=_collate,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            multiprocessing_context=_forkserver() if self.workers else None,
+            multiprocessing_context=context if self.workers else None,
             worker_init_fn=_end_with_parent,
         )
         for images in loader:
@@ -53,26 +63,8 @@ class FileImages:
             yield images.to(self.device, non_blocking=True)
 
 
-class _Files(Dataset[Tensor]):
-    def __init__(self, files: Sequence[str], read: Callable[[str, int | None], Tensor]) -> None:
-        self.files, self.read = files, read
-
-    def __getitems__(self, batch: Sequence[tuple[int, int | None]]) -> list[Tensor] | RequestError:
-        try:
-            return [self.read(self.files[position], seed) for position, seed in batch]
-        except RequestError as error:
-            return error  # raised in a worker, it would arrive wrapped in the worker's traceback
-
-
 def _collate(images: list[Tensor] | RequestError) -> Tensor | RequestError:
     return images if isinstance(images, RequestError) else default_collate(images)
-
-
-def _forkserver() -> BaseContext:
-    """Return the context in which workers start quickly, as forks of a server that has loaded torch."""
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
-    context.set_forkserver_preload([__name__, "torchvision.transforms"])
-    return context
 
 
 def _end_with_parent(worker: int) -> None:
@@ -94,10 +86,6 @@ def read_image(file: str, size: tuple[int, int]) -> Tensor:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return _stored(image)
-
-
-def _read_all(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
-    return read_image(file, size)
 
 
 def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,19 +30,6 @@ MAX_RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in me
 CHUNK = 256  # images that are scaled at a time
 
 
-class Images(Protocol):
-    """A split's images."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
-
-        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
-        the middle.
-        """
-
-
 @dataclass(frozen=True)
 class Split:
     """The training or the test images with their labels.
@@ -51,7 +38,7 @@ class Split:
     a class, or None.
     """
 
-    images: Images
+    images: "Images"
     targets: Tensor | None
 
     def __len__(self) -> int:
@@ -68,7 +55,11 @@ class ResidentImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, gathered on the device."""
+        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
+
+        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
+        the middle. Here images are whole.
+        """
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
             yield self.images[chosen]
@@ -88,10 +79,13 @@ class ScaledImages:
         return len(self.chosen)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, scaled on the CPU."""
+        """Yield each batch's images, scaled on the CPU; see `ResidentImages.batches`."""
         for places in positions:
             batch = scaled(self.images[self.chosen[places]], self.size)
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
+
+
+Images = ResidentImages | ScaledImages | FileImages
 
 
 def load(
