@@ -50,12 +50,9 @@ class DataChoice(Strict):
 
     def problems(self) -> list[str]:
         """Return the problems of the choice that can be seen without reading a file."""
-        if self.name == IMAGEFOLDER:
-            problems = self._problems_of_folder()
-        elif self.name in DATASETS:
-            problems = self._problems_of_named()
-        else:
+        if self.name not in (*DATASETS, IMAGEFOLDER):
             return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
+        problems = self._problems_of_folder() if self.name == IMAGEFOLDER else self._problems_of_named()
         views = views_of(self.name)
         if self.view is not None and self.view not in views:
             others = f"can be seen as {' or '.join(map(repr, views))}" if views else "has no colours and no depth"

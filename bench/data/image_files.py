@@ -81,10 +81,9 @@ def _end_with_parent(worker: int) -> None:
 
 def read_image(file: str, size: tuple[int, int]) -> Tensor:
     """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs."""
-    height, width = size
     image = _opened(file)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if image.size != size[::-1]:  # PIL's order is (width, height)
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return _stored(image)
 
 

@@ -214,7 +214,6 @@ def _load_files(
     spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int
 ) -> tuple[Split, Split]:
     listing = _listing(spec, root)
-    labels = {name: label for label, name in enumerate(listing["train"])}
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:
@@ -227,7 +226,8 @@ def _load_files(
         return ResidentImages(_everything(read, shape, torch.uint8), device)
 
     def split(name: str) -> Split:
-        members = [(file, labels[label]) for label, files in listing[name].items() for file in files]
+        of_class = listing[name]
+        members = [(file, label) for label, key in enumerate(listing["train"]) for file in of_class.get(key, ())]
         targets = torch.tensor([label for _, label in members])
         positions = kept(targets, spec) if name == "train" else torch.arange(len(members))
         files = [members[position][0] for position in positions.tolist()]

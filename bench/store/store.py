@@ -224,14 +224,9 @@ class Store:
 class DiscardingStore(Store):
     """A store that discards all writes: for the processes of a group other than rank 0."""
 
-    def write(self, run_id: str, name: str, content: str | bytes) -> None:  # noqa: D102
-        pass
-
-    def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:  # noqa: D102
-        pass
-
-    def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:  # noqa: D102
-        pass
+    def write(self, run_id: str, name: str, content: str | bytes) -> None: ...  # noqa: D102
+    def append_epoch(self, run_id: str, row: dict[str, Any]) -> None: ...  # noqa: D102
+    def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None: ...  # noqa: D102
 
     def set_aside(self, run_id: str, name: str) -> str:  # noqa: D102
         return Path(name).with_suffix(".broken").name

@@ -54,7 +54,10 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
     several = isinstance(entry, TermsEntry)
     kd = [] if entry.kd is None else [("kd", entry.kd, {"temperature": entry.kd_temperature})]
     title = "+".join([*(methods[term.method].title for term in terms), *("KD" for _ in kd)])
-    row_settings = list(_row_settings(entry, 1.0 if several else methods[terms[0].method].task_weight))
+    task_weight = 1.0 if several else methods[terms[0].method].task_weight
+    defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
+    of_row = {key: getattr(entry, key) for key in defaults}
+    row_settings = [_setting(key, value) for key, value in of_row.items() if value not in (None, defaults[key])]
     varied = [{key for key, value in term.settings.items() if len(listed(value)) > 1} for term in terms]
     grids = [itertools.product(*map(listed, term.settings.values())) for term in terms]
     for combination in itertools.product(*grids):
@@ -92,14 +95,6 @@ def _is_none(entry: MethodEntry | TermsEntry) -> bool:
 
 def _terms(entry: MethodEntry | TermsEntry) -> Sequence[TermEntry]:
     return entry.terms if isinstance(entry, TermsEntry) else (entry,)
-
-
-def _row_settings(entry: MethodEntry | TermsEntry, task_weight: float) -> Iterator[str]:
-    """Yield the settings of the row, rather than of a term, that differ from the defaults."""
-    defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
-    for key, default in defaults.items():
-        if (value := getattr(entry, key)) not in (None, default):
-            yield _setting(key, value)
 
 
 def _setting(key: str, value: object) -> str:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, Len
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bench.data import DataChoice, unlabelled
 from bench.spec import Schedule, Strict
@@ -30,6 +30,12 @@ def _one_line(title: str) -> str:
     if not (line := " ".join(title.split())):
         raise ValueError("a title needs a word")
     return line
+
+
+def _distinct_pairs(pairs: tuple[PairEntry, ...]) -> tuple[PairEntry, ...]:
+    if twice := repeated(pair.name for pair in pairs):
+        raise ValueError(f"the same pair twice: {', '.join(twice)}")
+    return pairs
 
 
 def _distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -153,7 +159,7 @@ class Suite(SuiteFile):
     """The data for training and evaluating students, and teachers unless `teacher_data` is given."""
     teacher_data: DataEntry | None = None
     """The data for training and evaluating teachers, if different."""
-    pairs: Annotated[tuple[PairEntry, ...], Len(1)]
+    pairs: Annotated[tuple[PairEntry, ...], Len(1), AfterValidator(_distinct_pairs)]
     """Teachers and students; each pair is a column of the table."""
     methods: Annotated[tuple[RowEntry, ...], Len(1)]
     """The rows of the table; every table also has the rows `teacher` and `none`."""
@@ -173,13 +179,6 @@ class Suite(SuiteFile):
     """Processes that decode images if the data set does not fit into memory."""
     evaluations: tuple[EvaluationEntry, ...] = ()
     """Evaluations of cross-modal students; the columns of the tables."""
-
-    @field_validator("pairs")
-    @classmethod
-    def _distinct_pairs(cls, pairs: tuple[PairEntry, ...]) -> tuple[PairEntry, ...]:
-        if twice := repeated(pair.name for pair in pairs):
-            raise ValueError(f"the same pair twice: {', '.join(twice)}")
-        return pairs
 
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:

@@ -24,16 +24,6 @@ class Metric:
     in_tables: bool = True  # whether table.md, table.tex and the page have a column for it
 
 
-class Score(Protocol):
-    """The metrics of one network, summed batch by batch on the device."""
-
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-
-    def compute(self) -> Mapping[str, Tensor]:
-        """Return each metric in percent, by name, in the objective's order."""
-
-
 class Objective(Protocol):
     """How logits are learned and evaluated with labels."""
 
@@ -47,8 +37,8 @@ class Objective(Protocol):
     def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the percentage of a batch's labels that are predicted, a scalar."""
 
-    def score(self, classes: int, device: torch.device) -> Score:
-        """Return an empty score."""
+    def score(self, classes: int, device: torch.device) -> TopK | Overlap:
+        """Return an empty score, which sums the metrics of one network batch by batch on the device."""
 
 
 class Classification(Objective):
@@ -68,7 +58,7 @@ class Classification(Objective):
         """Return the top-1 accuracy in percent."""
         return 100 * (logits.argmax(dim=1) == targets).double().mean()
 
-    def score(self, classes: int, device: torch.device) -> Score:
+    def score(self, classes: int, device: torch.device) -> TopK:
         """Return an empty count of top-1 and top-5 hits."""
         return TopK(device)
 
@@ -113,7 +103,7 @@ class PixelClassification(Objective):
         labelled = targets != IGNORED
         return 100 * (logits.argmax(dim=1) == targets).sum().double() / labelled.sum().clamp(min=1)
 
-    def score(self, classes: int, device: torch.device) -> Score:
+    def score(self, classes: int, device: torch.device) -> Overlap:
         """Return an empty count of pixels by true and predicted class."""
         return Overlap(classes, device)
 
