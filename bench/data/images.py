@@ -58,7 +58,7 @@ class ResidentImages:
         """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
 
         Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
-        the middle. Here images are whole.
+        the middle. These images are whole.
         """
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):

@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
 
 
 def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbered: bool = False) -> object:
-    """Return the plain data of a YAML text, and add the positions of its keys and items: `where`, and lines."""
+    """Return the plain data of a YAML text, and add the positions of its keys and items: `where`, maybe with a line."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
