@@ -78,7 +78,8 @@ class TrainingData:
             if label is not None and label.ndim == 3:
                 label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
             students = view(images)
-            yield Batch(students, students if same_view else teachers_view(images), label, places)
+            teachers = students if same_view else teachers_view(images)
+            yield Batch(students, teachers, label, places)
 
 
 def draw(n: int, seed: int) -> Draws:
@@ -96,7 +97,8 @@ def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
 
     CC and RKD compare the samples of a batch and are not defined for one, so each process must have two.
     """
-    sizes, rest = [batch_size] * (n // batch_size), n % batch_size
+    sizes = [batch_size] * (n // batch_size)
+    rest = n % batch_size
     if 0 < rest < MIN_SAMPLES * processes and sizes:
         sizes[-1] += rest
     elif rest:
@@ -122,7 +124,7 @@ def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, 
 def crop(images: Tensor, offsets: Tensor, flips: Tensor | None, outside: int = 0) -> Tensor:
     """Return each image (B, C, H, W) padded, cropped to its size at its own offset and mirrored if its flip is set.
 
-    `offsets` and `flips` are those of `Draws` for the images, or None for no flips; `outside` is the padding's value.
+    `offsets` and `flips`, or None for no flips, are those of `Draws`; `outside` is the padding's value.
     """
     B, C, H, W = images.shape
     padded = F.pad(images, (PADDING,) * 4, value=outside)

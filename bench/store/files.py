@@ -57,7 +57,7 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_text(path: Path, errors: str = "strict") -> str | None:
-    """Return a file's text, or None if there is no such file; `errors` is that of `open`."""
+    """Return a file's text, or None if there is no such file; raise a `RequestError` if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except FileNotFoundError:
