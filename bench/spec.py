@@ -109,34 +109,21 @@ class DataSpec(Strict):
     """A data set as a run sees it, every default resolved."""
 
     name: str
-    """A name of `run_suite.py list datasets`."""
     classes: int
-    """Number of classes of the labels."""
-    channels: int = 3
-    """Number of channels that a network sees; grey images are repeated to three."""
-    size: tuple[int, int]
-    """(height, width) in pixels after `resize`."""
-    mean: tuple[float, ...]
-    """Mean of each channel, of images in [0, 1], or of the view in its own units."""
-    std: tuple[float, ...]
-    """Standard deviation of each channel, in the same units."""
+    channels: int = 3  # that a network sees; grey images are repeated to three
+    size: tuple[int, int]  # (height, width) in pixels after `resize`
+    mean: tuple[float, ...]  # of each channel, of images in [0, 1], or of the view in its own units
+    std: tuple[float, ...]  # likewise
     augment: Augment
     """`crop` pads 4 pixels of zeros and crops; `crop_flip` also flips half of the images; `resized_crop_flip` cuts a
     part of random place, area (8 to 100 %) and ratio (3/4 to 4/3), scales it and flips half of the images; its test
     images are cut from the middle.
     """
-    view: View | None = None
-    """What a network sees of an image: its `luminance` (L) or `chrominance` (a and b of CIE Lab), its `depth`, or None
-    for the image as it is.
-    """
-    train_per_class: int | None = None
-    """Training images kept of each class, or None for all."""
-    train_fraction: float | None = None
-    """Share of each class's training images kept, or None for all."""
-    fingerprint: str | None = None
-    """Hash of an image folder's listing (names and sizes), None for named data sets."""
-    path: Path | None = Field(default=None, exclude=True)
-    """Path of an image folder; not part of the identity."""
+    view: View | None = None  # L (`luminance`), a and b of CIE Lab (`chrominance`), or `depth`; None: the image itself
+    train_per_class: int | None = None  # training images kept of each class, or None for all
+    train_fraction: float | None = None  # share of each class's training images kept, or None for all
+    fingerprint: str | None = None  # hash of an image folder's listing (names and sizes), None for named data sets
+    path: Path | None = Field(default=None, exclude=True)  # of an image folder; not part of the identity
 
     @property
     def key(self) -> str:
@@ -148,58 +135,36 @@ class TermSpec(Strict):
     """One method's term of a run's loss."""
 
     method: str
-    """The name of the method."""
-    version: int
-    """The version that the method's file states."""
-    weight: float
-    """Factor of the term in the total loss."""
-    parameters: dict[str, Scalar]
-    """All keyword parameters of the constructor, defaults included."""
+    version: int  # as the method's file states it
+    weight: float  # factor of the term in the total loss
+    parameters: dict[str, Scalar]  # all keyword parameters of the constructor, defaults included
 
 
 class HeadSpec(Strict):
     """What a new head reads from a network whose features are evaluated, and what is needed to rebuild that network."""
 
-    classes: int
-    """Number of logits of the network itself."""
-    stage: int | None = None
-    """The stage whose maps a linear probe reads, counted from 0, the stem; the embedding if None."""
-    most_values: int | None = None
-    """Maximum number of values that a linear probe reads from a stage: maps are averaged over a grid to fit."""
+    classes: int  # number of logits of the network itself
+    stage: int | None = None  # whose maps a linear probe reads, counted from 0, the stem; the embedding if None
+    most_values: int | None = None  # that a linear probe reads from a stage: maps are averaged over a grid to fit
 
 
 class RunSpec(Strict):
     """The training of one student; an undistilled network and a teacher are runs without terms."""
 
-    task: str = "compression"
-    """A name of `bench.tasks.TASKS`: what is learned and how it is evaluated."""
-    student: NetworkSpec
-    """The network that is trained."""
+    task: str = "compression"  # a name of `bench.tasks.TASKS`: what is learned and how it is evaluated
+    student: NetworkSpec  # for tasks that evaluate features, the network with the features
     data: DataSpec
-    """The data on which it is trained and evaluated."""
-    schedule: Schedule | None = None
-    """How it is trained; None for a run that only evaluates a checkpoint, or several teachers together."""
-    seed: NonNegativeInt
-    """Seed of initialisation, batch order, augmentation and all other random choices."""
-    teachers: tuple[str, ...] = ()
-    """Ids of the runs whose networks are the teachers."""
-    terms: tuple[TermSpec, ...] = ()
-    """Terms of the loss; each is computed with every teacher."""
-    task_weight: float = 1.0
-    """Weight of the cross-entropy with the labels."""
-    combine: Literal["sum", "mean"] = "sum"
-    """Whether the terms of several teachers are summed or averaged."""
-    checkpoint: str | None = None
-    """Hash (sha256) of the file with the weights of a teacher that is not trained here, or torchvision's name for them.
-    """
-    head: HeadSpec | None = None
-    """The new head, for tasks that evaluate features; the student is the network with the features."""
-    source: str | None = None
-    """Id of the run that trained that network; its initial weights are evaluated if None."""
-    peer: NetworkSpec | None = None
-    """The network that trains with the student in mutual learning: each is the teacher of the other."""
-    peer_lr: PositiveFloat | None = None
-    """Learning rate of the peer at the start; that of the schedule if None."""
+    schedule: Schedule | None = None  # None for a run that only evaluates a checkpoint, or several teachers together
+    seed: NonNegativeInt  # of initialisation, batch order, augmentation and all other random choices
+    teachers: tuple[str, ...] = ()  # ids of the runs whose networks are the teachers
+    terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
+    task_weight: float = 1.0  # of the cross-entropy with the labels
+    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or torchvision's name for them
+    head: HeadSpec | None = None  # the new head, for tasks that evaluate features
+    source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None
+    peer: NetworkSpec | None = None  # in mutual learning, trains with the student: each is the teacher of the other
+    peer_lr: PositiveFloat | None = None  # learning rate of the peer at the start; that of the schedule if None
 
     @cached_property
     def id(self) -> str:

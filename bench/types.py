@@ -13,87 +13,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """The result of a network's forward pass on a batch of B images.
+    """The result of a network's forward pass on a batch of B images."""
 
-    Attributes:
-        stages: feature maps, each (B, C, H, W), stem first.
-        preactivations: the same maps before their last ReLU, stem first; empty unless requested.
-        embedding: (B, D), pooled features, the classifier's input.
-        logits: (B, K), before softmax.
-    """
-
-    stages: tuple[Tensor, ...]
-    preactivations: tuple[Tensor, ...]
-    embedding: Tensor
-    logits: Tensor
+    stages: tuple[Tensor, ...]  # feature maps, each (B, C, H, W), stem first
+    preactivations: tuple[Tensor, ...]  # the same maps before their last ReLU, stem first; empty unless requested
+    embedding: Tensor  # (B, D), pooled features, the classifier's input
+    logits: Tensor  # (B, K), before softmax
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of a network's `Features`, without the batch dimension.
+    """Shapes of a network's `Features`, without the batch dimension."""
 
-    Attributes:
-        network: the network's registered name.
-        stages: (C, H, W) of each stage, stem first.
-        preactivations: (C, H, W) of each pre-activation, stem first.
-        embedding: D.
-        classes: K, the number of logits.
-    """
-
-    network: str
-    stages: tuple[tuple[int, int, int], ...]
-    preactivations: tuple[tuple[int, int, int], ...]
-    embedding: int
-    classes: int
+    network: str  # the network's registered name
+    stages: tuple[tuple[int, int, int], ...]  # (C, H, W) of each stage, stem first
+    preactivations: tuple[tuple[int, int, int], ...]  # (C, H, W) of each pre-activation, stem first
+    embedding: int  # D
+    classes: int  # K, the number of logits
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of B samples, already on the device, augmented and normalised.
+    """One batch of B samples, already on the device, augmented and normalised."""
 
-    Attributes:
-        images: (B, C, H, W), the student's view.
-        teacher_images: (B, C', H', W'), the teacher's view; the same tensor unless the views differ.
-        targets: (B,) int64 class indices, or None where the task has no labels.
-        indices: (B,) int64 positions in the training set.
-    """
-
-    images: Tensor
-    teacher_images: Tensor
-    targets: Tensor | None
-    indices: Tensor
+    images: Tensor  # (B, C, H, W), the student's view
+    teacher_images: Tensor  # (B, C', H', W'), the teacher's view; the same tensor unless the views differ
+    targets: Tensor | None  # (B,) int64 class indices, or None where the task has no labels
+    indices: Tensor  # (B,) int64 positions in the training set
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The training set, as methods receive it.
+    """The training set, as methods receive it."""
 
-    Attributes:
-        n: number of training samples.
-        classes: number of classes.
-        targets: (n,) int64 class indices in the order of `Batch.indices`, or None without labels.
-    """
-
-    n: int
+    n: int  # number of training samples
     classes: int
-    targets: Tensor | None
+    targets: Tensor | None  # (n,) int64 class indices in the order of `Batch.indices`, or None without labels
 
 
 @dataclass(frozen=True)
 class InitialStage:
-    """What a method trains before the main stage, for `training.initial_epochs` epochs at a constant learning rate.
+    """What a method trains before the main stage, for `training.initial_epochs` epochs at a constant learning rate."""
 
-    Attributes:
-        modules: the method's own modules that train here; they are frozen and in eval mode afterwards.
-        trains_student: whether the student's `trunk()` trains too; if not, `loss` receives None for the student.
-        loss: (student features, teacher features, batch) to a scalar, not weighted.
-        lr: learning rate, or None for the initial one of the main stage.
-    """
-
-    modules: tuple[nn.Module, ...]
-    trains_student: bool
-    loss: Callable[[Features | None, Features, Batch], Tensor]
-    lr: float | None = None
+    modules: tuple[nn.Module, ...]  # the method's own that train here; frozen and in eval mode afterwards
+    trains_student: bool  # whether the student's `trunk()` trains too; if not, `loss` receives None for the student
+    loss: Callable[[Features | None, Features, Batch], Tensor]  # of student, teacher and batch: a scalar, not weighted
+    lr: float | None = None  # learning rate, or None for the initial one of the main stage
 
 
 class RequestError(Exception):

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
-from bench.plan.repeat import entry
+from bench.plan.repeat import suite_files
 from bench.store import Failure, Store
 from bench.suite import load
 from bench.tasks import task_of
@@ -45,7 +45,7 @@ def cell_of(plan: Plan, label: str, pair: str | None = None) -> Cell:
 def finish(store: Store, cell: Cell, values: Sequence[float], plan: Plan | None = None) -> None:
     """Write a record for a cell's first runs, one for each value: that of its metrics, top-5 accuracy apart."""
     for run, value in zip(cell.runs, values, strict=False):
-        store.begin(run, entry(plan, run) if plan else None)
+        store.begin(run, suite_files(plan, run) if plan else None)
         metrics = {name: 99.0 if name == "top5" else value for name in task_of(run).recorded}
         best = {name: 99.5 if name == "top5" else number + 1 for name, number in metrics.items()}
         store.finish(run.id, {"metrics": metrics, "best": {"epoch": 1, **best}, "threads": 2})

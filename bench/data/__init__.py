@@ -50,33 +50,27 @@ class DataChoice(Strict):
 
     def problems(self) -> list[str]:
         """Return the problems of the choice that can be seen without reading a file."""
-        if self.name == IMAGEFOLDER:
-            problems = self._problems_of_folder()
-        elif self.name in DATASETS:
-            problems = self._problems_of_named()
-        else:
+        if self.name not in (*DATASETS, IMAGEFOLDER):
             return [f"unknown data set {self.name!r}. {suggest(self.name, [*DATASETS, IMAGEFOLDER])}"]
-        allowed = views_of(self.name)
-        if self.view is not None and self.view not in allowed:
-            others = "has no colours and no depth"
-            if allowed:
-                others = f"can be seen as {' or '.join(map(repr, allowed))}"
+        problems = self._problems_of_folder() if self.name == IMAGEFOLDER else self._problems_of_named()
+        views = views_of(self.name)
+        if self.view is not None and self.view not in views:
+            others = f"can be seen as {' or '.join(map(repr, views))}" if views else "has no colours and no depth"
             problems.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
             problems.append("give train_per_class or train_fraction, not both")
         return problems
 
     def _problems_of_folder(self) -> list[str]:
-        own = ("mean", "std")
-        needed = ("path", "augment") if self.view else ("path", *own, "augment")
-        problems = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if getattr(self, key) is None]
+        given = {key for key in ("path", "mean", "std", "augment") if getattr(self, key) is not None}
+        needed = ("path", "augment") if self.view else ("path", "mean", "std", "augment")
+        problems = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if key not in given]
         if self.augment == "resized_crop_flip" and self.resize is None:
             problems.append(
                 "augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to"
             )
-        if self.view:
-            foreign = [key for key in own if getattr(self, key) is not None]
-            problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
+        foreign = sorted(given & {"mean", "std"}) if self.view else []
+        problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
         return problems
 
     def _problems_of_named(self) -> list[str]:
@@ -87,7 +81,7 @@ class DataChoice(Strict):
             problems.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
         elif (self.train_per_class or 0) > named.min_per_class:
             problems.append(
-                f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images a class"
+                f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images per class"
             )
         if self.resize is None and min(named.size) < MIN_SIZE:
             problems.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
@@ -122,60 +116,40 @@ def resolve(choice: DataChoice) -> DataSpec:
     Raises:
         RequestError: an image folder is incomplete, or has fewer images per class than requested.
     """
+    mean: tuple[float, ...] = choice.mean or ()
+    std: tuple[float, ...] = choice.std or ()
+    size = (choice.resize, choice.resize) if choice.resize else None
     if choice.name == IMAGEFOLDER:
-        return _resolve_folder(choice)
-    named = DATASETS[choice.name]
-    everything = named.min_per_class if named.min_per_class * named.classes == named.train else None
+        folder = Path(str(choice.path)).expanduser().resolve()
+        listing = list_folder(folder)
+        counts = [len(files) for files in listing["train"].values()]
+        classes, train, least = len(counts), sum(counts), min(counts)
+        if (choice.train_per_class or 0) > least:
+            raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
+        size = size or size_of(next(iter(listing["train"].values()))[0])
+        if min(size) < MIN_SIZE:
+            raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
+        own: dict[str, Any] = {"augment": choice.augment, "fingerprint": fingerprint(listing), "path": folder}
+    else:
+        named = DATASETS[choice.name]
+        classes, train, least = named.classes, named.train, named.min_per_class
+        size = size or named.size
+        mean, std = named.mean, named.std
+        own = {"augment": choice.augment or named.augment}
+        if choice.view == "depth" and named.depth is not None:
+            mean, std = named.depth[:1], named.depth[1:]
+    mean, std = LAB.get(choice.view or "", (mean, std))
+    # equal choices have equal identities: None where the subset is everything
+    is_everything = least * classes == train and choice.train_per_class == least
     return DataSpec(
         name=choice.name,
-        classes=named.classes,
-        size=(choice.resize, choice.resize) if choice.resize else named.size,
-        augment=choice.augment or named.augment,
-        **_seen(choice, named.mean, named.std),
-        **_subset(choice, everything),
-    )
-
-
-def _seen(choice: DataChoice, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """Return the view and the fields that depend on it; `mean` and `std` are those of images without a view."""
-    if choice.view == "depth":
-        depth = DATASETS[choice.name].depth
-        assert depth is not None  # see `problems`
-        mean, std = depth[:1], depth[1:]
-    elif choice.view is not None:
-        mean, std = LAB[choice.view]
-    return {"view": choice.view, "channels": len(mean), "mean": mean, "std": std}
-
-
-def _subset(choice: DataChoice, everything: int | None) -> dict[str, Any]:
-    """Return the kept part of the training set, None for all of it: equal choices have equal identities.
-
-    `everything` is the number of images per class, if equal in all classes.
-    """
-    per_class = None if choice.train_per_class == everything else choice.train_per_class
-    fraction = None if choice.train_fraction == 1 else choice.train_fraction
-    return {"train_per_class": per_class, "train_fraction": fraction}
-
-
-def _resolve_folder(choice: DataChoice) -> DataSpec:
-    assert choice.path is not None  # see `problems`, for both
-    assert choice.augment is not None
-    folder = Path(choice.path).expanduser().resolve()
-    listing = list_folder(folder)
-    train = listing["train"]
-    counts = {len(files) for files in train.values()}
-    if (choice.train_per_class or 0) > min(counts):
-        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {min(counts)} in some class")
-    size = (choice.resize, choice.resize) if choice.resize else size_of(next(iter(train.values()))[0])
-    if min(size) < MIN_SIZE:
-        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
-    return DataSpec(
-        name=choice.name,
-        classes=len(train),
+        classes=classes,
+        channels=len(mean),
         size=size,
-        augment=choice.augment,
-        **_seen(choice, choice.mean or (), choice.std or ()),
-        **_subset(choice, min(counts) if len(counts) == 1 else None),
-        fingerprint=fingerprint(listing),
-        path=folder,
+        mean=mean,
+        std=std,
+        view=choice.view,
+        train_per_class=None if is_everything else choice.train_per_class,
+        train_fraction=None if choice.train_fraction == 1 else choice.train_fraction,
+        **own,
     )

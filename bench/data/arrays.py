@@ -10,10 +10,8 @@ Arrays = tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]  # (i
 def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Return images (n, C, h, w) as (n, C, H, W) of the same type: the first three channels bilinear and antialiased.
 
-    Args:
-        images: values 0 to 255; a fourth channel is depth, which takes the nearest pixel's value: a mean of a near and
-            a far depth is a depth at which there is nothing.
-        size: (H, W).
+    Values are 0 to 255. A fourth channel is depth, which takes the nearest pixel's value: a mean of a near and a far
+    depth is a depth at which there is nothing.
     """
     if images.shape[-2:] == size:
         return images

@@ -22,40 +22,24 @@ PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
 
 @dataclass(frozen=True)
 class Draws:
-    """An epoch's random choices, one row per position in its order.
+    """An epoch's random choices, one row per position in its order."""
 
-    Attributes:
-        order: (n,) int64, the samples in their order.
-        offsets: (n, 2) int64 in [0, 2 * PADDING], top and left edge of the crop in the padded image.
-        flips: (n,) bool, whether the crop is mirrored.
-        seeds: (n,) int64, for the part that is cut from an image when it is read.
-    """
-
-    order: Tensor
-    offsets: Tensor
-    flips: Tensor
-    seeds: Tensor
+    order: Tensor  # (n,) int64, the samples in their order
+    offsets: Tensor  # (n, 2) int64 in [0, 2 * PADDING], top and left edge of the crop in the padded image
+    flips: Tensor  # (n,) bool, whether the crop is mirrored
+    seeds: Tensor  # (n,) int64, for the part that is cut from an image when it is read
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A cohort's training set.
+    """A cohort's training set."""
 
-    Attributes:
-        spec: of the student's data.
-        split: images and labels.
-        device: of the batches.
-        teacher_spec: of the teacher's data, which defines its view of the same crops.
-        processes: number of processes that share each batch.
-        process: this process's number, from 0; it loads only its own share.
-    """
-
-    spec: DataSpec
+    spec: DataSpec  # of the student's data
     split: Split
-    device: torch.device
-    teacher_spec: DataSpec
-    processes: int = 1
-    process: int = 0
+    device: torch.device  # of the batches
+    teacher_spec: DataSpec  # of the teacher's data, which defines its view of the same crops
+    processes: int = 1  # number of processes that share each batch
+    process: int = 0  # this process's number, from 0; it loads only its own share
 
     @property
     def info(self) -> DataInfo:
@@ -67,19 +51,15 @@ class TrainingData:
     def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Yield the process's share of an epoch's batches, the last partial one included.
 
-        Args:
-            seed: the cohort's.
-            stage: 0 for the initial stage, 1 for the main one: each has its own orders.
-            epoch: counts from 1.
-            batch_size: images per batch, of all processes together.
-            first: the batch to begin with, from 0, when an epoch is resumed.
+        Epochs count from 1; stage 0 is the initial one, 1 the main one: each has its own orders. `batch_size` is that
+        of all processes together. A resumed epoch begins with the batch `first`, counted from 0.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
         sizes = [share for size in whole for share in shares(size, self.processes)]
         view = ViewTransform(self.spec, self.device)
         teachers_view = ViewTransform(self.teacher_spec, self.device)
-        same_view = _view_of(self.spec) == _view_of(self.teacher_spec)
+        same_view = all(getattr(self.spec, key) == getattr(self.teacher_spec, key) for key in ("view", "mean", "std"))
 
         def own(drawn: Tensor) -> tuple[Tensor, ...]:
             # `sizes` lists each batch's shares, process by process
@@ -88,10 +68,9 @@ class TrainingData:
         def on_device(drawn: Tensor) -> tuple[Tensor, ...]:
             return own(drawn.to(self.device, non_blocking=True))
 
-        targets = self.split.targets
         labels: Sequence[Tensor | None] = [None] * (len(whole) - first)
-        if targets is not None:
-            labels = on_device(targets[draws.order])
+        if self.split.targets is not None:
+            labels = on_device(self.split.targets[draws.order])
         fetched = self.split.images.batches(own(draws.order), own(draws.seeds))
         drawn = (on_device(draws.offsets), on_device(draws.flips), on_device(draws.order))
         for images, label, offsets, flips, places in zip(fetched, labels, *drawn, strict=True):
@@ -101,10 +80,6 @@ class TrainingData:
             students = view(images)
             teachers = students if same_view else teachers_view(images)
             yield Batch(students, teachers, label, places)
-
-
-def _view_of(spec: DataSpec) -> tuple[object, ...]:
-    return spec.view, spec.mean, spec.std
 
 
 def draw(n: int, seed: int) -> Draws:
@@ -138,25 +113,18 @@ def shares(size: int, processes: int) -> list[int]:
 
 
 def augmented(images: Tensor, augment: Augment, offsets: Tensor, flips: Tensor, outside: int = 0) -> Tensor:
-    """Return augmented images, or maps of labels (B, 1, H, W); the other arguments are those of `crop`.
-
-    For `resized_crop_flip` images have been cropped when they were read.
-    """
+    """Return augmented images, or maps of labels (B, 1, H, W); the other arguments are those of `crop`."""
     if augment == "none":
         return images
-    if augment == "resized_crop_flip":
+    if augment == "resized_crop_flip":  # the images have been cropped when they were read
         return torch.where(flips[:, None, None, None], images.flip(3), images)
     return crop(images, offsets, flips if augment == "crop_flip" else None, outside)
 
 
 def crop(images: Tensor, offsets: Tensor, flips: Tensor | None, outside: int = 0) -> Tensor:
-    """Return each image padded, cropped to its size at its own offset and mirrored if its flip is set.
+    """Return each image (B, C, H, W) padded, cropped to its size at its own offset and mirrored if its flip is set.
 
-    Args:
-        images: (B, C, H, W) integers.
-        offsets: (B, 2), top and left edge in the padded image, from 0 to 2 * PADDING.
-        flips: (B,) bool, or None for no flips.
-        outside: the padding's value.
+    `offsets` and `flips`, or None for no flips, are those of `Draws`; `outside` is the padding's value.
     """
     B, C, H, W = images.shape
     padded = F.pad(images, (PADDING,) * 4, value=outside)

@@ -79,13 +79,9 @@ def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | No
 
 
 def _read_stl10(name: str, folder: Path) -> Arrays:
-    """Return STL-10's splits, with images mapped from their files.
+    """Return STL-10's splits, with images mapped from their files; any fault of the files raises.
 
     torchvision's own class would read three gigabytes twice, first for their checksums.
-
-    Raises:
-        OSError: a file is missing.
-        ValueError: a file holds no whole number of images, or another number of labels.
     """
 
     def split(images_file: str, labels_file: str | None) -> tuple[Tensor, Tensor | None]:
@@ -127,16 +123,15 @@ def _download(kind: type[Any], root: Path, folder: Path, timeout_s: float) -> No
                 shutil.copy(archive, place)  # put there by hand: torchvision uses it if it is the published one
             kind(place, download=True)
             downloaded = Path(place, folder.name)
-            files = [file for file in downloaded.rglob("*") if file.is_file()]  # all, before any is moved
-            for file in files:
+            for file in [file for file in downloaded.rglob("*") if file.is_file()]:  # all, before any is moved
                 target = folder / file.relative_to(downloaded)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
     finally:
         socket.setdefaulttimeout(timeout)
         if made:
-            with suppress(OSError):
-                root.rmdir()  # fails unless it is empty
+            with suppress(OSError):  # it is not empty
+                root.rmdir()
 
 
 def _wanted(name: str, folder: Path) -> str:

@@ -32,14 +32,10 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
     root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
     if root is None:
         wanted = " or ".join(f"{folder / name}" for name in candidates)
-        raise RequestError(f"looked for the folder {wanted}, one folder of images a class, and found none")
-    listing = {}
+        raise RequestError(f"looked for the folder {wanted}, with one folder of images per class, and found none")
     try:
-        for entry in sorted(os.scandir(root), key=lambda e: e.name):
-            if entry.is_dir():
-                names = sorted(e.name for e in os.scandir(entry) if e.name.lower().endswith(IMAGE_ENDINGS))
-                # text, since a Path each would take minutes for millions
-                listing[entry.name] = [f"{entry.path}/{name}" for name in names]
+        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        listing = {name: _images_in(f"{root}/{name}") for name in classes}
     except OSError as error:
         raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if len(listing) < 2 or not all(listing.values()):
@@ -51,32 +47,40 @@ def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]
     return listing
 
 
-def list_imagenet(spec: DataSpec, root: Path) -> Listing:
-    """Return ImageNet's files, as `list_folder` does, its classes in the order of their ids.
+def _images_in(folder: str) -> list[str]:
+    """Return a folder's images in alphabetical order, as text, since a Path each would take minutes for millions."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS))
+    return [f"{folder}/{name}" for name in names]
 
-    Raises:
-        RequestError: something is missing or not as published.
-    """
+
+def list_imagenet(spec: DataSpec, root: Path) -> Listing:
+    """Return ImageNet's files, its classes in the order of their ids; raises as `list_folder`."""
     return list_folder(root / str(DATASETS[spec.name].folder), test=("val",))
 
 
 def list_tiny_imagenet(spec: DataSpec, root: Path) -> Listing:
-    """Return TinyImageNet's files, as `list_imagenet` does.
-
-    Raises:
-        RequestError: something is missing or not as published.
-    """
+    """Return TinyImageNet's files, its classes in the order of their ids."""
     folder = root / str(DATASETS[spec.name].folder)
     wnids = sorted(_lines(folder / "wnids.txt"))
     of_image = dict(line.split("\t")[:2] for line in _lines(folder / "val" / "val_annotations.txt"))
-    train = {wnid: _images_in(folder / "train" / wnid / "images") for wnid in wnids}
+    train = {wnid: _found_images(folder / "train" / wnid / "images") for wnid in wnids}
     test: dict[str, list[str]] = {wnid: [] for wnid in wnids}
-    for path in _images_in(folder / "val" / "images"):
+    for path in _found_images(folder / "val" / "images"):
         wnid = of_image.get(os.path.basename(path), "")
         if wnid not in test:
             raise RequestError(f"{path}: found no class of wnids.txt for it in val_annotations.txt")
         test[wnid].append(path)
     return {"train": train, "test": test}
+
+
+def _found_images(folder: Path) -> list[str]:
+    try:
+        images = _images_in(str(folder))
+    except OSError as error:
+        raise RequestError(f"looked for images in {folder}, which cannot be read: {error.strerror}") from error
+    if not images:
+        raise RequestError(f"looked for images in {folder}, and found none")
+    return images
 
 
 def absent(name: str, reason: str) -> RequestError:
@@ -92,16 +96,6 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"looked for the file {file}, and it cannot be read: {error}") from error
-
-
-def _images_in(folder: Path) -> list[str]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS))
-    except OSError as error:
-        raise RequestError(f"looked for images in {folder}, which cannot be read: {error.strerror}") from error
-    if not names:
-        raise RequestError(f"looked for images in {folder}, and found none")
-    return [f"{folder}/{name}" for name in names]
 
 
 def fingerprint(listing: Listing) -> str:

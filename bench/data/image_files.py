@@ -3,9 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from multiprocessing.context import BaseContext
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,39 +17,44 @@ CUT_SCALE, CUT_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # area and width to height o
 MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for testing
 
 
-class FileImages:
-    """Images that any number of worker processes read from files batch by batch, in the requested order.
+class FileImages(Dataset[Tensor]):
+    """Images that worker processes read from files batch by batch, in the requested order, scaled to `size` (H, W).
 
-    Args:
-        files: one per image.
-        size: (H, W) of the images after reading.
-        device: of the batches.
-        workers: number of processes.
-        cut: whether only a part of each image is read.
+    With `cut`, only a part of each image is read.
     """
 
     def __init__(
         self, files: Sequence[str], size: tuple[int, int], device: torch.device, workers: int, cut: bool = False
     ) -> None:
-        self.files = _Files(files, partial(read_part if cut else _read_all, size=size))
-        self.device, self.workers = device, workers
+        self.files, self.size, self.device, self.workers, self.cut = files, size, device, workers, cut
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitems__(self, batch: Sequence[tuple[int, int | None]]) -> list[Tensor] | RequestError:
+        """Return the images of (position, seed) in a worker, or the error of a file that is no image."""
+        try:
+            if self.cut:
+                return [read_part(self.files[position], seed, self.size) for position, seed in batch]
+            return [read_image(self.files[position], self.size) for position, _ in batch]
+        except RequestError as error:
+            return error  # raised in a worker, it would arrive wrapped in the worker's traceback
+
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
-        drawn: list[list[int | None]] = [[None] * len(places) for places in positions]
-        if seeds:
-            drawn = [of_batch.tolist() for of_batch in seeds]
+        drawn = [of_batch.tolist() for of_batch in seeds] or [[None] * len(places) for places in positions]
         batches = zip(positions, drawn, strict=True)
+        # workers start quickly, as forks of a server that has loaded torch; a fork of this process would copy the
+        # locks of its threads
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "torchvision.transforms"])
         loader = DataLoader(
-            self.files,
+            self,
             batch_sampler=[list(zip(places.tolist(), of_batch, strict=True)) for places, of_batch in batches],
             collate_fn=_collate,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            multiprocessing_context=_forkserver() if self.workers else None,
+            multiprocessing_context=context if self.workers else None,
             worker_init_fn=_end_with_parent,
         )
         for images in loader:
@@ -60,36 +63,8 @@ class FileImages:
             yield images.to(self.device, non_blocking=True)
 
 
-class _Files(Dataset[Tensor | RequestError]):
-    def __init__(self, files: Sequence[str], read: Callable[[str, int | None], Tensor]) -> None:
-        self.files, self.read = files, read
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, place: tuple[int, int | None]) -> Tensor | RequestError:
-        position, seed = place
-        try:
-            return self.read(self.files[position], seed)
-        except RequestError as error:
-            return error  # raised in a worker, it would arrive wrapped in the worker's traceback
-
-
-def _collate(images: list[Tensor | RequestError]) -> Tensor | RequestError:
-    for image in images:
-        if isinstance(image, RequestError):
-            return image
-    return default_collate(images)
-
-
-def _forkserver() -> BaseContext:
-    """Return the context in which workers start quickly, as forks of a server that has loaded torch.
-
-    A fork of this process would copy its threads' locks.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torchvision.transforms"])
-    return context
+def _collate(images: list[Tensor] | RequestError) -> Tensor | RequestError:
+    return images if isinstance(images, RequestError) else default_collate(images)
 
 
 def _end_with_parent(worker: int) -> None:
@@ -105,33 +80,18 @@ def _end_with_parent(worker: int) -> None:
 
 
 def read_image(file: str, size: tuple[int, int]) -> Tensor:
-    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs.
-
-    Raises:
-        RequestError: the file is not a readable image.
-    """
+    """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs."""
     image = _opened(file)
-    height, width = size
-    if (image.height, image.width) != size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if image.size != size[::-1]:  # PIL's order is (width, height)
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return _stored(image)
-
-
-def _read_all(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
-    return read_image(file, size)
 
 
 def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
 
-    Args:
-        file: the image's path.
-        seed: of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None for the middle:
-            the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
-        size: (H, W).
-
-    Raises:
-        RequestError: the file is not a readable image.
+    The seed is that of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None is for the
+    middle: the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
     """
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms import functional as tv

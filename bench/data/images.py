@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,32 +30,15 @@ MAX_RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in me
 CHUNK = 256  # images that are scaled at a time
 
 
-class Images(Protocol):
-    """A split's images."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
-
-        Args:
-            positions: of the images.
-            seeds: for the part that is cut from each image, in the shapes of `positions`; without them it is the
-                middle. They have no effect on images that are read whole.
-        """
-
-
 @dataclass(frozen=True)
 class Split:
     """The training or the test images with their labels.
 
-    Attributes:
-        images: by position.
-        targets: on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel
-            without a class, or None without labels.
+    Labels are on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel without
+    a class, or None.
     """
 
-    images: Images
+    images: "Images"
     targets: Tensor | None
 
     def __len__(self) -> int:
@@ -72,7 +55,11 @@ class ResidentImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, gathered on the device."""
+        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
+
+        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
+        the middle. These images are whole.
+        """
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
             yield self.images[chosen]
@@ -81,11 +68,7 @@ class ResidentImages:
 class ScaledImages:
     """Images of an array, possibly mapped from a file, that are scaled batch by batch and have at least three channels.
 
-    Args:
-        images: (n, C, h, w) on the CPU; a grey channel is repeated.
-        chosen: (m,) positions in the array of this object's images.
-        size: (H, W).
-        device: of the batches.
+    Of the array (n, C, h, w), on the CPU, only the positions `chosen` (m,) are read; a grey channel is repeated.
     """
 
     def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
@@ -96,10 +79,13 @@ class ScaledImages:
         return len(self.chosen)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, scaled on the CPU."""
+        """Yield each batch's images, scaled on the CPU; see `ResidentImages.batches`."""
         for places in positions:
             batch = scaled(self.images[self.chosen[places]], self.size)
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
+
+
+Images = ResidentImages | ScaledImages | FileImages
 
 
 def load(
@@ -111,12 +97,11 @@ def load(
         spec: of the data.
         root: the folder of the published files, to which they are downloaded.
         device: of images and batches.
-        workers: processes that decode images which do not fit into memory.
+        workers: number of processes that decode images which do not fit into memory.
         resident_bytes: a split whose images take more is not kept in memory.
 
     Raises:
-        RequestError: the data is missing and cannot be downloaded, or a package that reads it is not installed. The
-            message names the file and its place, or the package.
+        RequestError: the data is missing and cannot be downloaded, or a package that reads it is not installed.
     """
     if _is_listed(spec):
         return _load_files(spec, root, device, workers, resident_bytes)
@@ -147,11 +132,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
     """Return the positions that a subset keeps, ascending.
 
     The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one.
-
-    Args:
-        targets: (n,) int64 class indices of the whole training split, all equal if images have none.
-        spec: with `train_per_class` or `train_fraction`.
+    one. `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
     """
     if spec.train_per_class is None and spec.train_fraction is None:
         return torch.arange(len(targets))
@@ -166,11 +147,7 @@ def kept(targets: Tensor, spec: DataSpec) -> Tensor:
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
-    """Return the function that reads a named data set; it is imported here, since that takes seconds.
-
-    Raises:
-        RequestError: a package that it needs is not installed.
-    """
+    """Return the function that reads a named data set; it is imported here, since that takes seconds."""
     named = DATASETS[name]
     if named.extra is not None:
         module, package = EXTRAS[named.extra]
@@ -203,28 +180,22 @@ def _split(
 def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return all images in one array, read a chunk at a time so that they are in memory once."""
     images = torch.empty(shape, dtype=dtype)
-    chunks = images.split(CHUNK)
     batches = read.batches(torch.arange(len(images)).split(CHUNK))
-    for chunk, batch in zip(chunks, batches, strict=True):
+    for chunk, batch in zip(images.split(CHUNK), batches, strict=True):
         chunk.copy_(batch)
     return images
 
 
 def _listing(spec: DataSpec, root: Path) -> Listing:
-    """Return the files of each split and class.
-
-    Raises:
-        RequestError: they are missing, or an image folder has changed since the suite was read.
-    """
+    """Return the files of each split and class, if an image folder has not changed since the suite was read."""
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         listing = list_folder(spec.path)
         if fingerprint(listing) != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
         return listing
-    read = _reader(spec.name)
     try:
-        listing = read(spec, root)
+        listing = _reader(spec.name)(spec, root)
     except RequestError as error:
         raise absent(spec.name, str(error)) from error
     named = DATASETS[spec.name]
@@ -243,7 +214,6 @@ def _load_files(
     spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int
 ) -> tuple[Split, Split]:
     listing = _listing(spec, root)
-    labels = {name: label for label, name in enumerate(listing["train"])}
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:
@@ -256,7 +226,8 @@ def _load_files(
         return ResidentImages(_everything(read, shape, torch.uint8), device)
 
     def split(name: str) -> Split:
-        members = [(file, labels[label]) for label, files in listing[name].items() for file in files]
+        of_class = listing[name]
+        members = [(file, label) for label, key in enumerate(listing["train"]) for file in of_class.get(key, ())]
         targets = torch.tensor([label for _, label in members])
         positions = kept(targets, spec) if name == "train" else torch.arange(len(members))
         files = [members[position][0] for position in positions.tolist()]

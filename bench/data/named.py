@@ -18,45 +18,27 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class NamedData:
-    """A data set known by its name.
+    """A data set known by its name."""
 
-    Attributes:
-        summary: what it is, for `list datasets`.
-        classes: number of classes.
-        size: (height, width) of its images in pixels.
-        mean: per channel, of training images in [0, 1]; a grey image's value is repeated for three channels.
-        std: likewise.
-        train: number of training images.
-        test: number of test images.
-        min_per_class: training images of the smallest class; 0 if images have no class.
-        augment: as commonly trained; without flips if a mirrored image is another sign.
-        reader: `MODULE.FUNCTION` of this package, called with the specification and the data root; it returns the
-            images and labels as `Arrays` or, if `is_listed`, the files as a `Listing`.
-        folder: the folder below the data root, None for data that comes with a package.
-        is_listed: whether each image is a file that is decoded on its own.
-        extra: the project's extra that installs the reader's further dependencies.
-        labels: what has a class.
-        colour: whether the images have colours.
-        depth: mean and deviation of each image's depth, in its stored unit (millimetres, or hundredths of a pixel of
-            disparity); None without depth.
-    """
-
-    summary: str
+    summary: str  # what it is, for `list datasets`
     classes: int
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    train: int
-    test: int
-    min_per_class: int
-    augment: Augment = "crop_flip"
+    size: tuple[int, int]  # (height, width) of its images in pixels
+    mean: tuple[float, ...]  # per channel, of training images in [0, 1]; three times the value of a grey image
+    std: tuple[float, ...]  # likewise
+    train: int  # number of training images
+    test: int  # number of test images
+    min_per_class: int = 0  # training images of the smallest class; 0 if images have no class
+    augment: Augment = "crop_flip"  # as commonly trained; without flips if a mirrored image is another sign
     reader: str = "fetched.read_fetched"
-    folder: str | None = None
-    is_listed: bool = False
-    extra: str | None = None
-    labels: Labels = "image"
+    """`MODULE.FUNCTION` of this package, called with the specification and the data root; it returns the images and
+    labels as `Arrays` or, if `is_listed`, the files as a `Listing`.
+    """
+    folder: str | None = None  # below the data root; None for data that comes with a package
+    is_listed: bool = False  # whether each image is a file that is decoded on its own
+    extra: str | None = None  # the project's extra that installs the reader's further dependencies
+    labels: Labels = "image"  # what has a class
     colour: bool = True
-    depth: tuple[float, float] | None = None
+    depth: tuple[float, float] | None = None  # mean and deviation of the depth, in its stored unit; None without depth
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -180,7 +162,6 @@ DATASETS: dict[str, NamedData] = {
         std=IMAGENET_STD,
         train=795,
         test=654,
-        min_per_class=0,
         reader="nyu.read_nyu",
         folder="nyu_depth_v2",
         labels="pixel",
@@ -188,7 +169,7 @@ DATASETS: dict[str, NamedData] = {
         extra="nyu",
     ),
     "photo_patches": NamedData(
-        summary="a fixture, no benchmark: 32x32 patches of ten photographs; a patch's class is its photograph",
+        summary="for tests, not for results: 32x32 patches of ten photographs; a patch's class is its photograph",
         classes=10,
         size=(32, 32),
         mean=(0.4831, 0.3649, 0.3154),
@@ -200,14 +181,13 @@ DATASETS: dict[str, NamedData] = {
         extra="photos",
     ),
     "stereo_motorcycle": NamedData(
-        summary="a fixture, no benchmark: 64x64 tiles of one photograph with disparity; a pixel's class is its range",
+        summary="for tests, not for results: 64x64 tiles of a photograph; a pixel's class is its range of disparity",
         classes=5,
         size=(64, 64),
         mean=(0.5267, 0.4308, 0.4054),
         std=(0.2337, 0.2335, 0.2441),
         train=600,
         test=200,
-        min_per_class=0,
         reader="packaged.stereo_motorcycle",
         labels="pixel",
         depth=(3139.3, 1753.2),

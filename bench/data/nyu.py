@@ -7,7 +7,7 @@ Labels: the field's 37 classes, those of the 40 of Gupta, Arbelaez and Malik (CV
         labelled file is that of a class, and ignore the pixels of all others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,25 +34,17 @@ MILLIMETRES = 1000  # per metre, the unit of the file's depth
 
 
 def read_nyu(spec: DataSpec, root: Path) -> Arrays:
-    """Return the training and the test split of `splits.mat`, in the order of the labelled file.
+    """Return the training and the test split of `splits.mat`, in the order of the labelled file, scaled to `spec.size`.
 
     Images are (n, 4, H, W) int16: red, green and blue from 0 to 255, then the depth in millimetres, holes filled in as
     in the file. Labels are (n, H, W) uint8, `IGNORED` where a pixel has no class.
-
-    Args:
-        spec: with the size (H, W) to which images are scaled; they are 480x640 in the file.
-        root: the data root; its folder `nyu_depth_v2` contains both files.
-
-    Raises:
-        RequestError: a file is missing, or is not the published one.
     """
     folder = root / str(DATASETS[spec.name].folder)
     with _reading(folder / "splits.mat") as path:
-        splits = loadmat(path)
-        train = _positions(splits["trainNdxs"])
-        test = _positions(splits["testNdxs"])
+        splits = loadmat(path)  # MATLAB's positions count from 1
+        train, test = (np.sort(splits[key].ravel()).astype(np.int64) - 1 for key in ("trainNdxs", "testNdxs"))
     with _reading(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
-        labels = class_of_each(names(file))
+        labels = _class_of_each(file)
         return _read(file, train, labels, spec.size), _read(file, test, labels, spec.size)
 
 
@@ -68,23 +60,12 @@ def _reading(path: Path) -> Iterator[Path]:
         raise absent("nyu_depth_v2", f"looked for the file {path}, which {problem}") from error
 
 
-def names(file: h5py.File) -> list[str]:
-    """Return the names of the file's objects: a cell array is an array of references to texts in UTF-16."""
-    references = file["names"][()].ravel()
-    texts = [file[reference][()].ravel() for reference in references]
-    return ["".join(map(chr, text)) for text in texts]
-
-
-def class_of_each(objects: Sequence[str]) -> np.ndarray:
+def _class_of_each(file: h5py.File) -> np.ndarray:
     """Return the class (uint8) of each label in the file: 0 is no label, 1 the first of the names."""
-    places = {name: place for place, name in enumerate(CLASSES)}
-    classes = [places.get(ALSO.get(name, name), IGNORED) for name in objects]
-    return np.array([IGNORED, *classes], dtype=np.uint8)
-
-
-def _positions(numbers: np.ndarray) -> np.ndarray:
-    """Return MATLAB's positions, which count from 1, as (n,) int64 from 0, ascending."""
-    return np.sort(numbers.ravel()).astype(np.int64) - 1
+    # a cell array is an array of references to texts in UTF-16
+    names = ["".join(map(chr, file[reference][()].ravel())) for reference in file["names"][()].ravel()]
+    classes = {name: place for place, name in enumerate(CLASSES)}
+    return np.array([IGNORED, *(classes.get(ALSO.get(name, name), IGNORED) for name in names)], dtype=np.uint8)
 
 
 def _read(file: h5py.File, positions: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def lab_of_srgb(colours: Tensor) -> Tensor:
     """Return CIE Lab (B, 3, H, W), L from 0 to 100, of sRGB colours (B, 3, H, W) in [0, 1].
 
     sRGB is that of IEC 61966-2-1, Lab that of CIE 15 (1976) with the white D65 and the 2 degree observer. Operations
-    and rounded constants are those of kornia 0.9, to the last bit.
+    and rounded constants are taken from kornia 0.9.
     """
     linear = torch.where(colours > 0.04045, ((colours + 0.055) / 1.055).pow(2.4), colours / 12.92)
     matrix = torch.tensor(XYZ_OF_RGB, device=colours.device)

@@ -16,7 +16,7 @@ from bench.launch.progress import Progress
 from bench.launch.untrained import UntrainedRuns
 from bench.launch.work import Work
 from bench.plan import cohorts
-from bench.plan.repeat import entry
+from bench.plan.repeat import suite_files
 from bench.plan.status import is_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
@@ -125,7 +125,7 @@ class Launcher:
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:
         for run in runs:
-            self.store.begin(run, entry(self.plan, run))
+            self.store.begin(run, suite_files(self.plan, run))
         device = self.inputs.device
         member = partial(_take_part, replace(self.work, runs=tuple(run.id for run in runs), device=str(device)))
         try:

@@ -8,7 +8,7 @@ import torch
 from bench.data.images import fetch
 from bench.models.hooked import published_weights
 from bench.plan import Plan
-from bench.plan.repeat import entry
+from bench.plan.repeat import suite_files
 from bench.spec import RunSpec
 from bench.store import Failure, Store
 from bench.tasks import task_of
@@ -85,5 +85,5 @@ def record_without_training(
     for run_id in retried:
         store.forget_failure(run_id)
     for run_id, reason in reasons.items():
-        store.begin(plan.runs[run_id], entry(plan, plan.runs[run_id]))
+        store.begin(plan.runs[run_id], suite_files(plan, plan.runs[run_id]))
         store.fail(run_id, Failure("inapplicable", reason))

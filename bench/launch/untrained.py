@@ -10,7 +10,7 @@ from bench.launch.provenance import provenance, sha256_of
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
-from bench.plan.repeat import entry
+from bench.plan.repeat import suite_files
 from bench.spec import RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
@@ -43,7 +43,7 @@ class UntrainedRuns:
             metrics: dict[str, float] = {}
             if task_of(run).objective is not None:
                 metrics = self._metrics(network, run)
-                checkpoint.check(metrics["top1"])
+                checkpoint.check(metrics[task_of(run).columns()[0]])
             self._checkpoints[run.id] = (network, metrics)
 
     def finish(self, run: RunSpec) -> bool:
@@ -52,7 +52,7 @@ class UntrainedRuns:
         if not store.claim(run.id):
             return False
         try:
-            store.begin(run, entry(inputs.plan, run))
+            store.begin(run, suite_files(inputs.plan, run))
             record = provenance(inputs.device, inputs.plan.suite.threads) | {"best": None, "epochs": 0, "wall_s": 0.0}
             if run.is_ensemble:
                 ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])

@@ -3,7 +3,7 @@
 The plan is a graph: a run lists the runs it needs, such as its teachers, and starts when all of them are done.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,9 @@ def build(
     remembered: Mapping[str, Any] | None = None,
     changes: Sequence[str] = (),
 ) -> Plan:
-    """Return the plan of a suite.
+    """Return the plan of a suite; `changes` are those from the command line, for captions.
 
-    Args:
-        suite: the settings.
-        path: the suite file.
-        methods: the known methods by name.
-        remembered: `sources` of an earlier plan, used for files that no longer exist.
-        changes: changes from the command line, for captions.
+    `remembered` holds the `sources` of an earlier plan, which are used for files that no longer exist.
 
     Raises:
         RequestError: an image folder or a checkpoint is missing, or the data of teacher and student do not match.
@@ -58,8 +53,7 @@ def build(
         for of_seed in teachers.values():
             runs |= {run.id: run for run in of_seed.runs if run.id not in runs}
             problems += _add_checkpoints(of_seed.checkpoints, checkpoints)
-        trained = list(_pair_cells(suite, pair, data, teacher_data, teachers, methods))
-        shown = trained
+        shown = trained = list(_pair_cells(suite, pair, data, teacher_data, teachers, methods))
         if suite.evaluations:
             shown = [evaluation for cell in trained for evaluation in evaluated(suite, cell, path, sources)]
         learning = [run for cell in trained for run in cell.runs if task_of(run).learns(run)]
@@ -107,22 +101,20 @@ def _pair_cells(
 ) -> Iterator[Cell]:
     """Yield the cells of a pair: teacher, undistilled student, then one cell per row and network."""
     task = TASKS[suite.task]
-    student = pair.student.spec
-    plain = [
-        task.student(undistilled(suite, student, seed, data, suite.training), teacher_data) for seed in suite.seed_list
-    ]
+    labelled = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in suite.seed_list]
+    plain = [task.student(run, teacher_data) for run in labelled]
     tested = {one.tested.id: one.tested for one in teachers.values()}
-    yield _cell(pair, Row(TEACHER, TEACHER, standard=TEACHER), tested.values())
-    yield _cell(pair, Row(NONE, NONE, standard=NONE), plain)
+    yield _cell(pair, Row(TEACHER, TEACHER, standard=TEACHER), tuple(tested.values()))
+    yield _cell(pair, Row(NONE, NONE, standard=NONE), tuple(plain))
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
     fixed = next(iter(teachers.values()))
     for row in rows(suite, methods):
-        distilled = []
-        for run in plain:
-            of_seed = teachers.get(run.seed, fixed)
-            taught = _distilled(run, row, of_seed.runs, suite.training.initial_epochs, methods)
-            distilled.append(task.distilled(taught, first_teacher, teacher_lr))
+        taught = [
+            _distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
+            for run in plain
+        ]
+        distilled = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield _cell(pair, row, distilled, network)
 
@@ -153,10 +145,9 @@ def _distilled(
     )
 
 
-def _cell(pair: PairEntry, row: Row, runs: Iterable[RunSpec], network: str = STUDENT) -> Cell:
+def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = STUDENT) -> Cell:
     """Return the cell of a row; a network that trains together with the student has its own label."""
-    members = tuple(runs)
-    task = task_of(members[0])
+    task = task_of(runs[0])
     is_peer = network != STUDENT
     return Cell(
         pair=pair.name,
@@ -166,7 +157,7 @@ def _cell(pair: PairEntry, row: Row, runs: Iterable[RunSpec], network: str = STU
         label=f"{row.label}{PEERS}" if is_peer else row.label,
         overrides="" if is_peer else row.overrides,
         standard="" if is_peer else row.standard,
-        runs=members,
+        runs=runs,
         metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
         network=network,
     )

@@ -35,16 +35,12 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
     """
     trained = [run for run in runs if run.trains]
     awaited = {needed for run in trained for needed in run.needs}
-    guests: list[RunSpec] = []
     groups: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
-    for run in trained:
-        if not run.needs and run.id not in awaited:
-            guests.append(run)
-        else:
-            groups.setdefault((_batches(run), run.needs), []).append(run)
-    for run in guests:
+    is_guest = {run.id: not run.needs and run.id not in awaited for run in trained}
+    for run in sorted(trained, key=lambda run: is_guest[run.id]):  # stable: guests last, each kind in its order
         batches = _batches(run)
-        group = next((group for group in groups if group[0] == batches), (batches, ()))
+        own = (batches, run.needs)
+        group = next((group for group in groups if group[0] == batches), own) if is_guest[run.id] else own
         groups.setdefault(group, []).append(run)
     order = {run.id: position for position, run in enumerate(trained)}
     grouped = []

@@ -15,11 +15,7 @@ from bench.types import RequestError
 
 
 def resolved(choice: DataEntry, path: Path, key: str, sources: Sources) -> DataSpec:
-    """Return the specification of the data at a key of a suite file; paths of image folders are relative to the file.
-
-    Raises:
-        RequestError: an image folder is missing or incomplete.
-    """
+    """Return the specification of the data at a key of a suite file; paths of folders are relative to the file."""
     if choice.path is None:
         return resolve(choice)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
-from bench.spec import DataSpec, HeadSpec, RunSpec
-from bench.suite.schema import DataEntry, EvaluationEntry, Suite
+from bench.spec import HeadSpec, RunSpec
+from bench.suite.schema import EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 
@@ -15,15 +15,13 @@ MAX_VALUES = 9000  # values of a stage that a linear probe reads
 
 
 def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterator[Cell]:
-    """Yield the cells that evaluate the networks trained by the runs of a cell: one per evaluation and stage.
-
-    Raises:
-        RequestError: data is missing, or two evaluations have the same name.
-    """
+    """Yield the cells that evaluate the networks trained by the runs of a cell: one per evaluation and stage."""
     taken: set[str] = set()
     for index, evaluation in enumerate(suite.evaluations):
         key = f"evaluations[{index}]"
-        choice = _in_view(evaluation.data, cell.runs[0].data.view)
+        choice = evaluation.data
+        if view := cell.runs[0].data.view:  # that the network was trained with; it has its own normalisation
+            choice = choice.model_copy(update={"view": view, "mean": None, "std": None})
         if problems := choice.problems():
             raise RequestError(f"{path}: {key}.data: {'; '.join(problems)}")
         data = resolved(choice, path, f"{key}.data", sources)
@@ -34,15 +32,20 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
             if twice := sorted(taken & metrics.keys()):
                 raise RequestError(f"{path}: {key}: {twice[0]} twice: give each evaluation its own 'name'")
             taken |= metrics.keys()
-            runs = tuple(_evaluation(evaluation, stage, run, data) for run in cell.runs)
-            yield replace(cell, runs=runs, metrics=metrics, evaluation=name.rstrip("_"))
-
-
-def _in_view(choice: DataEntry, view: str | None) -> DataEntry:
-    """Return the data of an evaluation in the view that the network was trained with."""
-    if view is None:
-        return choice.model_copy(update={"view": None})
-    return choice.model_copy(update={"view": view, "mean": None, "std": None})  # a view has its own normalisation
+            most_values = None if stage is None else evaluation.most_values or MAX_VALUES
+            runs = [
+                RunSpec(
+                    task=evaluation.kind,
+                    student=run.student,
+                    data=data,
+                    schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+                    seed=run.seed,
+                    head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
+                    source=run.id if task_of(run).learns(run) else None,
+                )
+                for run in cell.runs
+            ]
+            yield replace(cell, runs=tuple(runs), metrics=metrics, evaluation=name.rstrip("_"))
 
 
 def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
@@ -55,17 +58,3 @@ def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:
     if stage is not None:
         words.append(f"stage{stage}")
     return "_".join(filter(None, words))
-
-
-def _evaluation(evaluation: EvaluationEntry, stage: int | None, run: RunSpec, data: DataSpec) -> RunSpec:
-    """Return the run that evaluates the network of another run, at one stage or at the embedding."""
-    max_values = None if stage is None else evaluation.most_values or MAX_VALUES
-    return RunSpec(
-        task=evaluation.kind,
-        student=run.student,
-        data=data,
-        schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
-        seed=run.seed,
-        head=HeadSpec(classes=run.data.classes, stage=stage, most_values=max_values),
-        source=run.id if task_of(run).learns(run) else None,
-    )

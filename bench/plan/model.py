@@ -15,33 +15,19 @@ TOLERANCE = 0.1 + 1e-9  # percentage points between a checkpoint's accuracy and 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table: runs that differ only in their seed.
+    """A cell of the table: runs that differ only in their seed."""
 
-    Attributes:
-        pair: `<teacher>-><student>`.
-        teacher: the teacher network's name.
-        student: the student network's name.
-        method: registered name(s), `teacher` or `none`.
-        label: the row's name.
-        overrides: the settings that differ from the method's defaults.
-        standard: the method's name in published tables; "" for several terms.
-        runs: one run per seed.
-        metrics: the names of the metrics in the records, by their names in the tables.
-        network: the network of the runs that the cell shows.
-        evaluation: the name of the evaluation in the tables, or "" if a row has only one.
-    """
-
-    pair: str
-    teacher: str
-    student: str
-    method: str
-    label: str
-    overrides: str
-    standard: str
-    runs: tuple[RunSpec, ...]
-    metrics: Mapping[str, str]
-    network: str = STUDENT
-    evaluation: str = ""
+    pair: str  # `<teacher>-><student>`
+    teacher: str  # the teacher network's name
+    student: str  # the student network's name
+    method: str  # registered name(s), `teacher` or `none`
+    label: str  # the row's name
+    overrides: str  # the settings that differ from the method's defaults
+    standard: str  # the method's name in published tables; "" for several terms
+    runs: tuple[RunSpec, ...]  # one per seed
+    metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
+    network: str = STUDENT  # the network of the runs that the cell shows
+    evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
 
     @property
     def title(self) -> str:
@@ -53,50 +39,33 @@ class Cell:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of teacher weights.
+    """A file of teacher weights."""
 
-    Attributes:
-        path: the file, or None for weights published by torchvision, which the run's specification names.
-        accuracy: top-1 in percent that the weights must reach within 0.1 points, or None.
-        where: the position of the teacher in the suite file.
-    """
+    path: Path | None  # None for weights published by torchvision, which the run's specification names
+    accuracy: float | None  # primary metric in percent that the weights must reach within 0.1 points, or None
+    where: str  # the position of the teacher in the suite file
 
-    path: Path | None
-    accuracy: float | None
-    where: str
-
-    def check(self, top1: float) -> None:
+    def check(self, reached: float) -> None:
         """Raise a `RequestError` if an accuracy in percent differs from that of the suite by more than 0.1 points."""
-        if self.accuracy is not None and abs(top1 - self.accuracy) > TOLERANCE:
+        if self.accuracy is not None and abs(reached - self.accuracy) > TOLERANCE:
             raise RequestError(
-                f"{self.where}.accuracy: {self.path or 'it'} reaches {top1:.2f} % on the test split, but the suite "
+                f"{self.where}.accuracy: {self.path or 'it'} reaches {reached:.2f} % on the test split, but the suite "
                 f"says {self.accuracy} %. Name the right file, correct 'accuracy', or leave it out"
             )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells and runs of a suite.
-
-    Attributes:
-        suite: the settings.
-        name: the suite's name and folder in the results.
-        file: the path of the suite file from the command line.
-        cells: cells in the order of the table: by pair, then row.
-        runs: every run by id, teachers before their students.
-        checkpoints: checkpoints by the id of the run that evaluates them.
-        sources: image folders and checkpoints of the suite; see `Sources`.
-        changes: overrides from the command line, as `KEY=VALUE`.
-    """
+    """The cells and runs of a suite."""
 
     suite: Suite
-    name: str
-    file: Path
-    cells: tuple[Cell, ...]
-    runs: dict[str, RunSpec]
-    checkpoints: dict[str, Checkpoint]
-    sources: Mapping[str, Any]
-    changes: tuple[str, ...] = ()
+    name: str  # the suite's name and folder in the results
+    file: Path  # the path of the suite file from the command line
+    cells: tuple[Cell, ...]  # in the order of the table: by pair, then row
+    runs: dict[str, RunSpec]  # every run by id, teachers before their students
+    checkpoints: dict[str, Checkpoint]  # by the id of the run that evaluates them
+    sources: Mapping[str, Any]  # image folders and checkpoints of the suite; see `Sources`
+    changes: tuple[str, ...] = ()  # overrides from the command line, as `KEY=VALUE`
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:
@@ -130,14 +99,10 @@ class Sources:
     """The identities of files outside the suite: specifications of image folders and hashes of checkpoints.
 
     They make it possible to rebuild a suite's tables from the store when the files no longer exist or have moved.
-
-    Attributes:
-        remembered: identities from an earlier plan, by the entry of the suite file; {} to require the files.
-        current: identities of this plan.
     """
 
-    remembered: Mapping[str, Any]
-    current: dict[str, Any] = field(default_factory=dict)
+    remembered: Mapping[str, Any]  # of an earlier plan, by the key of the suite file; {} to require the files
+    current: dict[str, Any] = field(default_factory=dict)  # of this plan
 
     def take(self, key: str, look: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Return the result of `look` or, if it raises a `RequestError`, the remembered identity."""

@@ -10,28 +10,28 @@ import yaml
 from bench.plan.model import Cell, Plan
 from bench.spec import RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
+from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
 from methods import own_files
 
 ENTRY, SOURCE = "suite.yaml", "source.yaml"  # a transfer suite evaluates the networks of the second
-OPTIONS = "# options: "  # begins the first line of the entry, which has further options of the command line
+OPTIONS = "# options: "  # begins the first line of `suite.yaml`, which has further options of the command line
 
 
-def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
+def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     """Return the text of the suite files that repeat one run, by file name; `ENTRY` begins with its options.
 
     Paths of image folders and checkpoints are absolute.
     """
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
+    documents = {ENTRY: document}
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
-    if evaluations and TASKS[plan.suite.task].needs.get("evaluations"):
-        documents = {ENTRY: document | {"evaluations": evaluations}}
+    if evaluations and "evaluations" in TASKS[plan.suite.task].required_keys:
+        document["evaluations"] = evaluations
     elif task_of(run).is_evaluation:
-        transfer = {"title": f"run {run.id}", "task": "transfer", "from": {"suite": SOURCE.removesuffix(".yaml")}}
+        transfer = {"title": f"run {run.id}", "task": TRANSFER, "from": {"suite": SOURCE.removesuffix(".yaml")}}
         documents = {ENTRY: transfer | {"evaluations": evaluations}, SOURCE: document}
-    else:
-        documents = {ENTRY: document}
     files: dict[str, str] = {}
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
@@ -42,7 +42,7 @@ def entry(plan: Plan, run: RunSpec) -> dict[str, str]:
 
 
 def command(path: Path) -> str:
-    """Return the command line that repeats the run of a stored entry in another results folder."""
+    """Return the command line that repeats the run of a stored `suite.yaml` in another results folder."""
     first, _, _ = path.read_text(encoding="utf-8").partition("\n")
     return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 

@@ -10,7 +10,7 @@ OPEN = ("waiting", "running")
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
-    """Return (status, reason) of a run; if a run that it needs failed or diverged, it has the same status.
+    """Return (status, reason) of a run; one that needs a failed or diverged run has the status of that run.
 
     The failures of runs whose ids are in `retried` are ignored.
     """

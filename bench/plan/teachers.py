@@ -7,24 +7,19 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite.schema import MAX_SEEDS, PairEntry, Suite, TeacherChoice
+from bench.suite.entries import PairEntry, TeacherChoice
+from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS
 from bench.types import RequestError
 
 
 @dataclass(frozen=True)
 class PairTeachers:
-    """The teachers of a pair for one seed.
+    """The teachers of a pair for one seed."""
 
-    Attributes:
-        runs: one run per teacher.
-        checkpoints: each with the id of the run that evaluates it.
-        tested: the run shown in the teacher row: that of the only teacher, or of all teachers as an ensemble.
-    """
-
-    runs: tuple[RunSpec, ...]
-    checkpoints: list[tuple[str, Checkpoint]]
-    tested: RunSpec
+    runs: tuple[RunSpec, ...]  # one per teacher
+    checkpoints: list[tuple[str, Checkpoint]]  # each with the id of the run that evaluates it
+    tested: RunSpec  # the run shown in the teacher row: that of the only teacher, or of all teachers as an ensemble
 
 
 def undistilled(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule) -> RunSpec:
@@ -37,19 +32,9 @@ def undistilled(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, s
 def pair_teachers(
     suite: Suite, pair: PairEntry, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> PairTeachers:
-    """Return the teachers of a pair for a seed; equal teachers that are trained here have different seeds.
+    """Return the teachers of a pair; `seed` is that of the first, and equal ones that are trained here differ in it.
 
-    Args:
-        suite: the suite.
-        pair: one of its pairs.
-        seed: the seed of the first teacher.
-        data: the data that teachers are trained and evaluated on.
-        path: the suite file; paths of checkpoints are relative to it.
-        where: the position of the teacher in the file, for messages.
-        sources: the hashes of checkpoints, with those of files that no longer exist.
-
-    Raises:
-        RequestError: a checkpoint cannot be read.
+    `where` is the position of the teachers in the suite file, for messages.
     """
     step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
     runs: list[RunSpec] = []
@@ -71,12 +56,10 @@ def _teacher(
     suite: Suite, teacher: TeacherChoice, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> tuple[RunSpec, Checkpoint | None]:
     """Return the run that trains a teacher and None, or the run that evaluates its weights and their file."""
-    if teacher.checkpoint is None and teacher.weights is None:
-        trained = undistilled(suite, teacher.spec, seed, data, suite.teacher_schedule)
-        return trained.but(task=TASKS[suite.task].teacher_task), None
     task = TASKS[suite.task]
-    evaluated = teacher.is_tested or task.evaluates_given_teachers
-    name = task.teacher_task if evaluated else task.name
+    if teacher.checkpoint is None and teacher.weights is None:
+        return undistilled(suite, teacher.spec, seed, data, suite.teacher_schedule).but(task=task.teacher_task), None
+    name = task.teacher_task if teacher.is_tested or task.evaluates_given_teachers else task.name
     given = RunSpec(task=name, student=teacher.spec, data=data, schedule=None, seed=0, checkpoint=teacher.weights)
     if teacher.checkpoint is None:
         return given, Checkpoint(None, teacher.accuracy, where)

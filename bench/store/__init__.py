@@ -1,13 +1,11 @@
 """The store: the runs' folders, the only memory there is. Imports no torch."""
 
-from bench.store.claims import DEAD_AFTER_S, Claim, ClaimLostError
+from bench.store.claims import ClaimLostError
 from bench.store.files import csv_text, write_whole
 from bench.store.store import (
     CHECKPOINT,
-    CLAIM,
     EPOCHS,
     OUTPUTS,
-    RECORD,
     SOURCES,
     WEIGHTS,
     DiscardingStore,
@@ -18,14 +16,10 @@ from bench.store.store import (
 
 __all__ = [
     "CHECKPOINT",
-    "CLAIM",
-    "DEAD_AFTER_S",
     "EPOCHS",
     "OUTPUTS",
-    "RECORD",
     "SOURCES",
     "WEIGHTS",
-    "Claim",
     "ClaimLostError",
     "DiscardingStore",
     "Failure",

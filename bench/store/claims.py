@@ -12,21 +12,13 @@ DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this
 
 @dataclass(frozen=True)
 class Claim:
-    """Which process writes a run.
+    """Which process writes a run."""
 
-    Attributes:
-        machine: host name, boot id and process-id namespace: clones share a name, containers a machine.
-        process: process id there.
-        started: when that process started, in clock ticks since the boot, because ids are reused; 0 if unknown.
-        job: the cluster's job id, or "".
-        token: unique to the claim.
-    """
-
-    machine: str
-    process: int
-    started: int
-    job: str
-    token: str
+    machine: str  # host name, boot id and process-id namespace: clones share a name, containers a machine
+    process: int  # process id there
+    started: int  # when that process started, in clock ticks since the boot, because ids are reused; 0 if unknown
+    job: str  # the cluster's job id, or ""
+    token: str  # unique to the claim
 
 
 class ClaimLostError(Exception):
@@ -47,12 +39,8 @@ def new_claim() -> Claim:
 def is_alive(claim: Claim, path: Path, now: float) -> bool:
     """Return whether a claim's process is alive.
 
-    A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`.
-
-    Args:
-        claim: the content of the file.
-        path: the claim's file, whose modification time is the last renewal.
-        now: the time in seconds, by the clock that stamps the store's files.
+    A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`:
+    the modification time of the claim's file `path` is compared with `now`, by the clock that stamps the store's files.
     """
     if claim.machine == this_machine() and claim.started:
         return process_start(claim.process) == claim.started
@@ -77,8 +65,5 @@ def process_start(process: int) -> int:
         text = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return 0
-    _, _, rest = text.rpartition(")")  # the command's name before it may contain any character
-    fields = rest.split()
-    if fields[0] in "ZX":  # a zombie writes nothing any more
-        return 0
-    return int(fields[19])
+    fields = text.rpartition(")")[2].split()  # the command's name before it may contain any character
+    return 0 if fields[0] in "ZX" else int(fields[19])  # a zombie writes nothing any more

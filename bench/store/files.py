@@ -17,11 +17,7 @@ TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks 
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file atomically, also across a power cut.
-
-    Raises:
-        RequestError: it cannot be written.
-    """
+    """Write a file atomically, also across a power cut; raises as `writing`."""
     temporary = path.with_name(TEMPORARY.format(f"{path.name}.{uuid.uuid4().hex}"))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +38,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into one message that names the file.
-
-    Raises:
-        RequestError: the file cannot be written.
-    """
+    """Turn an operating system's error into a `RequestError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -56,11 +48,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a heading and rows as comma-separated values; columns missing in a row are empty.
-
-    Raises:
-        ValueError: a row has a value for which there is no column.
-    """
+    """Return a heading and rows as comma-separated values; columns missing in a row are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
@@ -69,12 +57,7 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_text(path: Path, errors: str = "strict") -> str | None:
-    """Return a file's text, or None if there is no such file; `errors` is that of `open`.
-
-    Raises:
-        RequestError: the file cannot be read.
-        UnicodeDecodeError: it is not UTF-8, and `errors` is "strict".
-    """
+    """Return a file's text, or None if there is no such file; raise a `RequestError` if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except FileNotFoundError:
@@ -93,25 +76,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
         text = read_text(path)
         document = None if text is None else json.loads(text)
     except ValueError as error:  # not JSON, or not UTF-8
-        raise RequestError(
-            f"{path}: is not valid JSON ({error}); the store never writes such a file. Remove it"
-        ) from None
+        fault = f"is not valid JSON ({error}); the store never writes such a file"
+        raise RequestError(f"{path}: {fault}. Remove it") from None
     if text is not None and not isinstance(document, dict):
         raise incompatible(path, f"it holds a {type(document).__name__}")
     return document
 
 
 def read_as(kind: type[T], path: Path) -> T | None:
-    """Return a file's JSON object as a dataclass, or None if there is no such file.
-
-    Raises:
-        RequestError: as `read_json`, or the fields are not those of the dataclass.
-    """
+    """Return a file's JSON object as a dataclass, or None if there is no such file; raises as `read_json`."""
     document = read_json(path)
-    if document is None:
-        return None
     try:
-        return kind(**document)
+        return None if document is None else kind(**document)
     except TypeError as error:
         raise incompatible(path, error) from error
 

@@ -39,26 +39,15 @@ _ONE_THREAD = threading.Lock()  # the file lock separates processes, but not the
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run has no record.
-
-    Attributes:
-        status: as the table prints it.
-        reason: one line.
-        details: a traceback, or "".
-    """
+    """Why a run has no record."""
 
     status: Literal["failed", "diverged", "inapplicable"]
-    reason: str
-    details: str = ""
+    reason: str  # one line
+    details: str = ""  # a traceback
 
 
 class Store:
-    """A results folder. Nothing is created before something is written.
-
-    Args:
-        root: the folder.
-        heartbeat_s: how often the claims that this object holds are renewed.
-    """
+    """A results folder. Nothing is created before something is written; held claims are renewed at each heartbeat."""
 
     def __init__(self, root: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.root, self.heartbeat_s = root, heartbeat_s
@@ -66,11 +55,7 @@ class Store:
         self._stop = threading.Event()  # ends the thread that renews the claims
 
     def folder(self, run_id: str) -> Path:
-        """Return a run's folder.
-
-        Raises:
-            RequestError: it is not a run id; this never returns a path outside the store.
-        """
+        """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):
             raise RequestError(
                 f"{run_id!r} is not a run id ({ID_LENGTH} hex digits, as `status` and `--dry-run` print them)"
@@ -95,16 +80,10 @@ class Store:
         if (failure := self.failure(run_id)) is not None:
             return failure.status
         claim = self.holder(run_id)
-        if claim is not None and is_alive(claim, folder / CLAIM, time.time()):
-            return "running"
-        return "waiting"
+        return "running" if claim is not None and is_alive(claim, folder / CLAIM, time.time()) else "waiting"
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """Return the record of a finished run, or None.
-
-        Raises:
-            RequestError: the file is not a record. The other readers raise it too.
-        """
+        """Return the record of a finished run, or None; this and the other readers raise as `read_json`."""
         path = self.folder(run_id) / RECORD
         document = read_json(path)
         if document is not None and "metrics" not in document:
@@ -118,10 +97,9 @@ class Store:
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
         path = self.folder(run_id) / SPEC
-        if (document := read_json(path)) is None:
-            return None
+        document = read_json(path)
         try:
-            return RunSpec.model_validate_json(json.dumps(document))
+            return None if document is None else RunSpec.model_validate_json(json.dumps(document))
         except ValueError as error:
             raise incompatible(path, error) from error
 
@@ -141,9 +119,9 @@ class Store:
         self._check_claim(run_id)
         write_whole(self.folder(run_id) / name, content)
 
-    def begin(self, spec: RunSpec, entry: Mapping[str, str] | None = None) -> None:
+    def begin(self, spec: RunSpec, suite_files: Mapping[str, str] | None = None) -> None:
         """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.repeat`."""
-        for name, text in (entry or {}).items():
+        for name, text in (suite_files or {}).items():
             self.write(spec.id, name, text)
         self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
 
@@ -180,19 +158,14 @@ class Store:
     # one writer
 
     def claim(self, run_id: str) -> bool:
-        """Claim a run and return True, or return False if a live process holds its claim.
-
-        Raises:
-            RequestError: the store cannot be written.
-        """
+        """Claim a run and return True, or return False if a live process holds its claim."""
         folder = self.folder(run_id)
-        path = folder / CLAIM
         with self.locked() as now:
             held = self.holder(run_id)
-            if held is not None and is_alive(held, path, now):
+            if held is not None and is_alive(held, folder / CLAIM, now):
                 return False
             mine = new_claim()
-            write_whole(path, json.dumps(asdict(mine)) + "\n")
+            write_whole(folder / CLAIM, json.dumps(asdict(mine)) + "\n")
             for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
                 leftover.unlink(missing_ok=True)
         self._held[run_id] = mine
@@ -232,11 +205,8 @@ class Store:
     def locked(self, what: str = "") -> Iterator[float]:
         """Hold one of the store's locks, which one thread of one process on one machine holds at a time.
 
-        Args:
-            what: the lock's name; "" is the lock under which a claim is read and written.
-
-        Yields:
-            The time in seconds, by the clock that stamps the store's files: a file server has its own.
+        `what` is the lock's name; claims are read and written under "". Yields the time in seconds by the clock that
+        stamps the store's files: a file server has its own.
         """
         path = self.root / "runs" / (f".lock-{what}" if what else ".lock")
         with _ONE_THREAD:
@@ -254,14 +224,9 @@ class Store:
 class DiscardingStore(Store):
     """A store that discards all writes: for the processes of a group other than rank 0."""
 
-    def write(self, run_id: str, name: str, content: str | bytes) -> None:  # noqa: D102
-        pass
-
-    def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:  # noqa: D102
-        pass
-
-    def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:  # noqa: D102
-        pass
+    def write(self, run_id: str, name: str, content: str | bytes) -> None: ...  # noqa: D102
+    def append_epoch(self, run_id: str, row: dict[str, Any]) -> None: ...  # noqa: D102
+    def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None: ...  # noqa: D102
 
     def set_aside(self, run_id: str, name: str) -> str:  # noqa: D102
         return Path(name).with_suffix(".broken").name

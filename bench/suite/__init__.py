@@ -1,7 +1,8 @@
 """Reads suite files: their keys, checks and error messages, and the rows of their tables. Imports no torch."""
 
+from bench.suite.entries import NONE, TEACHER, PairEntry
 from bench.suite.load import check_name, load
 from bench.suite.rows import Row, rows
-from bench.suite.schema import NONE, TEACHER, DataEntry, PairEntry, Suite
+from bench.suite.schema import DataEntry, Suite
 
 __all__ = ["NONE", "TEACHER", "DataEntry", "PairEntry", "Row", "Suite", "check_name", "load", "rows"]

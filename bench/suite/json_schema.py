@@ -17,7 +17,8 @@ from pydantic_core import core_schema
 
 from bench.data import DATASETS, IMAGEFOLDER
 from bench.models import NETWORKS
-from bench.suite.schema import NONE, TRANSFER, Suite, TransferSuite
+from bench.suite.entries import NONE
+from bench.suite.schema import TRANSFER, Suite, TransferSuite
 from methods import own_files
 
 
@@ -57,20 +58,15 @@ def json_schema() -> dict[str, Any]:
         "else": {"$ref": "#/$defs/Suite"},
     }
     models["Slurm"] |= {"patternProperties": {"^slurm_": True}, "additionalProperties": False}
-    known = {
-        "network": {"examples": sorted(NETWORKS)},
-        "method": {"examples": [*sorted(path.stem for path in own_files()), NONE]},
-        "name": {"enum": [*sorted(DATASETS), IMAGEFOLDER]},
-    }
-    keys = {
-        **dict.fromkeys(("NetworkChoice", "TeacherChoice", "TeacherCopies"), "network"),
-        **dict.fromkeys(("TermEntry", "MethodEntry"), "method"),
-        "DataEntry": "name",
-    }
-    for model, key in keys.items():
-        models[model]["properties"][key] |= known[key]
+    networks = {"examples": sorted(NETWORKS)}
+    methods = {"examples": [*sorted(path.stem for path in own_files()), NONE]}
+    named = [(model, "network", networks) for model in ("NetworkChoice", "TeacherChoice", "TeacherCopies")]
+    named += [(model, "method", methods) for model in ("TermEntry", "MethodEntry")]
+    named += [("DataEntry", "name", {"enum": [*sorted(DATASETS), IMAGEFOLDER]})]
+    for model, key, known in named:
+        models[model]["properties"][key] |= known
         # a before-validator, which pydantic's schema does not show, also accepts a bare name
-        models[model] = {"anyOf": [{"type": "string"} | known[key], models[model]]}
+        models[model] = {"anyOf": [{"type": "string"} | known, models[model]]}
     return schema
 
 

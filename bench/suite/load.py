@@ -8,15 +8,16 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from bench.suite.entries import MethodEntry
 from bench.suite.messages import messages
 from bench.suite.rows import check_rows, rows_of
-from bench.suite.schema import FILE_NAME, TRANSFER, MethodEntry, Suite, TransferSuite
+from bench.suite.schema import FILE_NAME, TRANSFER, Suite, TransferSuite
 from bench.suite.yaml_positions import frozen, override, read_yaml
 from bench.tasks import TASKS
 from bench.types import RequestError, suggest
 from methods import Method
 
-RESERVED = {"runs"}  # a folder next to those of the suites in the results
+RESERVED = "runs"  # a folder next to those of the suites in the results
 T = TypeVar("T")
 
 
@@ -32,7 +33,7 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
 
 def check_name(path: Path) -> None:
     """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
-    if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:
+    if not re.fullmatch(FILE_NAME, path.stem) or path.stem == RESERVED:
         raise RequestError(
             f"{path}: the file's name, {path.stem!r}, cannot name a results folder: use letters, digits, '.', "
             "'_' and '-', begin with a letter or digit, and do not use 'runs'. Rename the file"
@@ -40,7 +41,7 @@ def check_name(path: Path) -> None:
 
 
 def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()) -> Suite | TransferSuite:
-    """Return the contents of a suite file, as `load` does, but do not read the source of a transfer suite."""
+    """Return the contents of a suite file, as `load` does, but without the source of a transfer suite."""
     check_name(path)
     document, positions = read_yaml(path)
     model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
@@ -49,22 +50,17 @@ def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = 
         override(document, positions, f"from.{change}" if sets_source_seeds else change)
     try:
         suite = model.model_validate(frozen(document), context={"methods": methods})
+        if isinstance(suite, Suite):
+            check_rows(suite.methods, methods)
     except ValidationError as error:
         raise RequestError("\n".join(messages(error, positions, model))) from None
-    if isinstance(suite, Suite):
-        try:
-            check_rows(suite.methods, methods)
-        except ValueError as error:
-            raise RequestError(f"{positions['methods',]}: methods: {error}") from None
+    except ValueError as error:
+        raise RequestError(f"{positions['methods',]}: methods: {error}") from None
     return suite
 
 
 def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Method]) -> Suite:
-    """Return the source suite with the task that trains its runs, and with what the transfer suite chooses and states.
-
-    Raises:
-        RequestError: the source has errors, a task without transfer, or none of the pairs or methods named.
-    """
+    """Return the source suite, with the task that trains its runs, changed by what the transfer suite states."""
     file = path.with_name(f"{transfer.source.suite}.yaml")
     try:
         source = _read(file, methods)
@@ -88,14 +84,13 @@ def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Meth
 
 def _matching(named: Sequence[tuple[T, list[str]]], patterns: Sequence[str] | None, where: str) -> tuple[T, ...]:
     """Return the items that have a name which matches a pattern, ignoring case; without patterns, all items."""
-
-    def matches(names: Sequence[str], pattern: str) -> bool:
-        return any(fnmatchcase(name.lower(), pattern.lower()) for name in names)
-
     if patterns is None:
         return tuple(item for item, _ in named)
+    known = {name for _, names in named for name in names}
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(matches(names, pattern) for _, names in named):
-            known = {name for _, names in named for name in names}
+        matching = {name for name in known if fnmatchcase(name.lower(), pattern.lower())}
+        if not matching:
             raise RequestError(f"{where} has no {pattern!r}. {suggest(pattern, known)}")
-    return tuple(item for item, names in named if any(matches(names, pattern) for pattern in patterns))
+        chosen |= matching
+    return tuple(item for item, names in named if not chosen.isdisjoint(names))

@@ -26,13 +26,7 @@ LIST_ERRORS = {*EXPECTED, "too_short", "too_long"}
 
 
 def messages(error: ValidationError, positions: Positions, model: type[BaseModel]) -> Iterator[str]:
-    """Yield one message per wrong key or item, in pydantic's order.
-
-    Args:
-        error: pydantic's report on a document.
-        positions: the position of each key and item of the document.
-        model: the model that the document was validated against.
-    """
+    """Yield one message per wrong key or item of a document validated against a model, in pydantic's order."""
     by_key: dict[KeyPath, list[ErrorDetails]] = {}
     for item in error.errors():
         key_path = _key_path(item["loc"], positions)
@@ -64,9 +58,8 @@ def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:
 def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = None) -> str:
     """Return what is wrong with a value, what is allowed, and how to fix what YAML reads as another type.
 
-    Args:
-        items: pydantic's errors at one key; several if the value may have several types.
-        model: the model that the document was validated against, for the allowed keys if one is unknown.
+    There are several errors at one key if its value may have several types. `model` is that of the whole document: it
+    says which keys are allowed.
     """
     # if the value may have several types, a wrong range says more than a wrong type
     items = [item for item in items if item["type"] not in EXPECTED] or items
@@ -87,10 +80,9 @@ def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = Non
         return f"{shown} is text in YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
     if isinstance(value, bool) and kind == "string_type":
         return f"{shown} is a boolean in YAML (as are yes, no, on, off): put the word in quotes"
-    if kind == "too_short" and isinstance(value, tuple):
-        return f"found {shown}: must hold at least {first['ctx']['min_length']} item(s)"
-    if kind == "too_long" and isinstance(value, tuple):
-        return f"found {shown}: must hold at most {first['ctx']['max_length']} item(s)"
+    if kind in ("too_short", "too_long") and isinstance(value, tuple):
+        bound, key = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+        return f"found {shown}: must hold at {bound} {first['ctx'][key]} item(s)"
     expected = dict.fromkeys(EXPECTED[item["type"]] for item in items if item["type"] in EXPECTED)
     allowed = f"must be {' or '.join(expected)}" if expected else message.replace("Input should be", "must be")
     return f"found {shown}: {allowed[0].lower()}{allowed[1:]}"

@@ -21,8 +21,7 @@ def published_tables() -> Mapping[str, Mapping[Key, float]]:
             metric, _, kind = row["metric"].partition("_")
             if not row["value"] or kind not in ("acc", "err"):
                 continue
-            accuracy = float(row["value"])
-            if kind == "err":
-                accuracy = round(100 - accuracy, 4)  # the papers print errors with two digits
+            value = float(row["value"])
+            accuracy = value if kind == "acc" else round(100 - value, 4)  # the papers print errors with two digits
             table[row["dataset"], row["teacher"], row["student"], row["method"], metric] = accuracy
     return tables

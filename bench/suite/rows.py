@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.suite.schema import NONE, MethodEntry, Suite, TermEntry, TermsEntry, listed, repeated
+from bench.suite.entries import NONE, MethodEntry, TermEntry, TermsEntry, listed, repeated
+from bench.suite.schema import Suite
 from methods import Method
 
 MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
@@ -14,25 +15,16 @@ MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: an entry with one value for each parameter.
+    """One row of the table: an entry with one value for each parameter."""
 
-    Attributes:
-        label: as printed.
-        method: registered names, joined by `+` where several terms were listed.
-        terms: (method, weight or None, parameters given) of each term, including the KD term added to a method.
-        task_weight: weight of the cross-entropy, or None for the default of the method.
-        combine: whether the terms of several teachers are summed or averaged.
-        overrides: settings of the row that differ from the defaults, for captions.
-        standard: the method's name in published tables, such as CRD+KD; "" for several terms.
-    """
-
-    label: str
-    method: str
+    label: str  # as printed
+    method: str  # registered names, joined by `+` where several terms were listed
     terms: tuple[tuple[str, float | None, dict[str, Any]], ...] = ()
-    task_weight: float | None = None
-    combine: Literal["sum", "mean"] = "sum"
-    overrides: str = ""
-    standard: str = ""
+    """(method, weight or None, parameters given) of each term, including the KD term added to a method."""
+    task_weight: float | None = None  # of the cross-entropy, or None for the default of the method
+    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    overrides: str = ""  # settings of the row that differ from the defaults, for captions
+    standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
 
 
 def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
@@ -62,14 +54,19 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
     several = isinstance(entry, TermsEntry)
     kd = [] if entry.kd is None else [("kd", entry.kd, {"temperature": entry.kd_temperature})]
     title = "+".join([*(methods[term.method].title for term in terms), *("KD" for _ in kd)])
-    row_settings = list(_row_settings(entry, 1.0 if several else methods[terms[0].method].task_weight))
+    task_weight = 1.0 if several else methods[terms[0].method].task_weight
+    defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
+    of_row = {key: getattr(entry, key) for key in defaults}
+    row_settings = [_setting(key, value) for key, value in of_row.items() if value not in (None, defaults[key])]
     varied = [{key for key, value in term.settings.items() if len(listed(value)) > 1} for term in terms]
-    for combination in itertools.product(*map(_settings_grid, terms)):
+    grids = [itertools.product(*map(listed, term.settings.values())) for term in terms]
+    for combination in itertools.product(*grids):
         chosen: list[tuple[str, float | None, dict[str, Any]]] = []
         differing: list[str] = []
         labelled: list[str] = []  # differs from the default, or is varied by the grid
-        for term, settings, varied_keys in zip(terms, combination, varied, strict=True):
+        for term, values, varied_keys in zip(terms, combination, varied, strict=True):
             method = methods[term.method]
+            settings = dict(zip(term.settings, values, strict=True))
             parameters = {key: value for key, value in settings.items() if key != "weight"}
             chosen.append((term.method, settings.get("weight"), parameters))
             for key, value in settings.items():
@@ -98,19 +95,6 @@ def _is_none(entry: MethodEntry | TermsEntry) -> bool:
 
 def _terms(entry: MethodEntry | TermsEntry) -> Sequence[TermEntry]:
     return entry.terms if isinstance(entry, TermsEntry) else (entry,)
-
-
-def _settings_grid(term: TermEntry) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*map(listed, term.settings.values())):
-        yield dict(zip(term.settings, values, strict=True))
-
-
-def _row_settings(entry: MethodEntry | TermsEntry, task_weight: float) -> Iterator[str]:
-    """Yield the settings of the row, rather than of a term, that differ from the defaults."""
-    defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
-    for key, default in defaults.items():
-        if (value := getattr(entry, key)) not in (None, default):
-            yield _setting(key, value)
 
 
 def _setting(key: str, value: object) -> str:

@@ -40,10 +40,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
 
 
 def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbered: bool = False) -> object:
-    """Return the plain data of a YAML text at a key path, and add the positions of its keys and items.
-
-    Positions begin with `where`, followed by the line if `numbered`.
-    """
+    """Return the plain data of a YAML text, and add the positions of its keys and items: `where`, maybe with a line."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
@@ -86,11 +83,7 @@ def _check_printable(text: str, position: str) -> None:
 
 
 def override(document: dict[str, Any], positions: Positions, change: str) -> None:
-    """Apply a change `KEY=VALUE`, with a dotted key and a YAML value, to a document and its positions.
-
-    Raises:
-        RequestError: the change does not have that form.
-    """
+    """Apply a change `KEY=VALUE`, with a dotted key and a YAML value, to a document and its positions."""
     key, equals, text = change.partition("=")
     shown = change if len(change) <= 100 else f"{change[:97]}..."
     where = f"--set {shown}"

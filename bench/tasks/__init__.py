@@ -7,24 +7,18 @@ from bench.tasks.cross_modal import CrossModal
 from bench.tasks.finetune import FineTune
 from bench.tasks.mutual import Mutual
 from bench.tasks.objectives import Metric
-from bench.tasks.probe import Probe
+from bench.tasks.probe import LinearProbe
 from bench.tasks.segmentation import Segmentation
 from bench.types import RequestError, suggest
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (Compression(), CrossModal(), Mutual(), Probe(), FineTune(), Segmentation())
-}
-EVALUATIONS: dict[str, Evaluation] = {name: task for name, task in TASKS.items() if isinstance(task, Evaluation)}
-STUDENT_TASKS = {name: task for name, task in TASKS.items() if name not in EVALUATIONS}
+STUDENT_TASKS: dict[str, Task] = {task.name: task for task in (Compression(), CrossModal(), Mutual())}
+EVALUATIONS: dict[str, Evaluation] = {task.name: task for task in (LinearProbe(), FineTune(), Segmentation())}
+TASKS: dict[str, Task] = STUDENT_TASKS | EVALUATIONS
 
 
 def task_of(run: RunSpec) -> Task:
-    """Return the task of a run.
-
-    Raises:
-        RequestError: the run was specified by another version, with other tasks.
-    """
-    if run.task not in TASKS:
+    """Return the task of a run."""
+    if run.task not in TASKS:  # the run was specified by another version
         raise RequestError(f"run {run.id}: unknown task {run.task!r}. {suggest(run.task, TASKS)}")
     return TASKS[run.task]
 

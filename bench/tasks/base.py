@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.spec import STUDENT, DataSpec, HeadSpec, NetworkSpec, RunSpec, column
+from bench.spec import PEER, STUDENT, DataSpec, HeadSpec, NetworkSpec, RunSpec, column
 from bench.tasks.objectives import CLASSIFICATION, Metric, Objective
 
 if TYPE_CHECKING:
@@ -15,39 +15,26 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """A kind of run. Subclasses state what differs; no other code branches on a task's name.
+    """A kind of run. Subclasses state what differs; no other code branches on a task's name."""
 
-    Attributes:
-        name: in suite files, specifications and `list`.
-        objective: the loss and metrics with labels; None where the student sees no labels.
-        networks: the networks that a run trains; each has its own row in the tables.
-        shares_batches_with: the task whose batches a run sees, so that both can train in one cohort; its own if "".
-        teacher_task: the task of the runs that train or evaluate the teachers of its suites.
-        is_evaluation: whether it evaluates networks that other runs have trained; see `Evaluation`.
-        keeps_answers: whether a run stores its network's outputs on the test images.
-        same_view: whether teacher and student see the same image, so that their data must have one size.
-        trains_teachers: whether the teacher of a pair trains together with the student.
-        evaluates_given_teachers: whether teachers with given weights and no stated accuracy are evaluated too.
-        allows_transfer: whether a suite of task `transfer` can evaluate its students on other data.
-        needs: required keys of a suite file, and the purpose of each.
-        refuses: rejected keys of a suite file, and the reason for each.
-        caption: a sentence for captions, or "".
-    """
+    name: str  # in suite files, specifications and `list`
+    objective: Objective | None = CLASSIFICATION  # the loss and metrics with labels; None where students see no labels
+    networks: tuple[str, ...] = (STUDENT,)  # that a run trains; each has its own row in the tables
+    shares_batches_with: str = ""  # the task whose batches a run sees, so that both train in one cohort; its own if ""
+    teacher_task: str = "compression"  # of the runs that train or evaluate the teachers of its suites
+    is_evaluation: bool = False  # whether it evaluates networks that other runs have trained; see `Evaluation`
+    keeps_answers: bool = False  # whether a run stores its network's outputs on the test images
+    same_view: bool = True  # whether teacher and student see the same image, so that their data must have one size
+    evaluates_given_teachers: bool = True  # whether teachers with given weights and no stated accuracy are evaluated
+    allows_transfer: bool = False  # whether a suite of task `transfer` can evaluate its students on other data
+    required_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the purpose of each
+    rejected_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the reason for each
+    caption: str = ""  # a sentence for captions
 
-    name: str
-    objective: Objective | None = CLASSIFICATION
-    networks: tuple[str, ...] = (STUDENT,)
-    shares_batches_with: str = ""
-    teacher_task: str = "compression"
-    is_evaluation: bool = False
-    keeps_answers: bool = False
-    same_view: bool = True
-    trains_teachers: bool = False
-    evaluates_given_teachers: bool = True
-    allows_transfer: bool = False
-    needs: ClassVar[Mapping[str, str]] = {}
-    refuses: ClassVar[Mapping[str, str]] = {}
-    caption: str = ""
+    @property
+    def trains_teachers(self) -> bool:
+        """Return whether the teacher of a pair trains together with the student."""
+        return PEER in self.networks
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -68,12 +55,9 @@ class Task:
         return run
 
     def distilled(self, run: RunSpec, teacher: NetworkSpec, teacher_lr: float) -> RunSpec:
-        """Return the run of a distilled student, made from one with the row's terms and its teachers.
+        """Return the run of a distilled student, made from that of `student` with the row's terms and its teachers.
 
-        Args:
-            run: made from `student`.
-            teacher: the first teacher's network.
-            teacher_lr: the learning rate of the teacher's network.
+        `teacher` is the network of the first teacher, and `teacher_lr` the learning rate with which it trains.
         """
         return run
 
@@ -87,30 +71,32 @@ class Task:
 
 
 class Evaluation(Task):
-    """Evaluates the features of a trained network: the network, with a new head, is trained on data with labels.
-
-    Attributes:
-        freezes: whether the network itself does not train, so that several heads can share its forward pass.
-        reads_stages: whether the head can read one of the network's stages instead of its embedding.
-    """
+    """Evaluates the features of a trained network: the network, with a new head, is trained on data with labels."""
 
     is_evaluation = True
-    freezes: bool = False
-    reads_stages: bool = False
+    head_class: str  # the name of the new head's class in `bench.models.heads`
+    what_trains: str  # for captions
+    freezes: bool = False  # whether the network itself does not train, so that several heads share its forward pass
+    reads_stages: bool = False  # whether the head can read one of the network's stages instead of its embedding
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
         """Return the prefix of the metrics' names in tables, unless the suite names the evaluation.
 
-        Args:
-            several_data: whether the suite evaluates on several data sets, whose names come first.
-            stages: the stages that are read, or None for the embedding.
+        With several data sets, the name of the data comes before it. `stages` is None for the embedding.
         """
         return self.name
 
     def sentence(self, head: HeadSpec) -> str:
         """Return what is trained, for captions."""
-        raise NotImplementedError
+        return self.what_trains
+
+    def head_options(self, head: HeadSpec) -> dict[str, Any]:
+        """Return further arguments of the head's class."""
+        return {}
 
     def headed(self, network: Network | Frozen, shapes: Shapes, classes: int, head: HeadSpec) -> Network:
         """Return the network, frozen if `freezes`, with a new head of `classes` logits; `shapes` are the network's."""
-        raise NotImplementedError
+        from bench.models import heads
+
+        new_head: type[Network] = getattr(heads, self.head_class)
+        return new_head(network, shapes, classes, **self.head_options(head))

@@ -1,7 +1,6 @@
 """Cross-modal transfer: a student of one modality learns from a teacher of another, without labels.
 
-The student has its teacher's classes. Evaluations measure what it has learned; the row `none` keeps its initial
-weights.
+The student has its teacher's classes. Evaluations measure what it has learned; the row `none` has initial weights.
 """
 
 from typing import ClassVar
@@ -15,7 +14,7 @@ class CrossModal(Task):
     objective = None
     same_view = False
     evaluates_given_teachers = False  # their accuracy is not needed, and often there is no data to measure it
-    needs: ClassVar = {
+    required_keys: ClassVar = {
         "evaluations": "how its students are evaluated",
         "teacher_data": "what teachers are trained on, in their view",
     }

@@ -15,8 +15,7 @@ class Mutual(Task):
     networks = (STUDENT, PEER)
     shares_batches_with = "compression"
     keeps_answers = True
-    trains_teachers = True
-    refuses: ClassVar = {"teacher_data": "in mutual learning both networks see the same data: leave it out"}
+    rejected_keys: ClassVar = {"teacher_data": "in mutual learning both networks see the same data: leave it out"}
     caption = (
         "Both networks of a pair train together, each the other's teacher, except in the rows teacher and none; "
         "rows that end in (teacher) are the teacher's."

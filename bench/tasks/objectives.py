@@ -17,41 +17,19 @@ Labels = Literal["image", "pixel"]  # what has a label
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a test split, in percent.
+    """A metric of a test split, in percent."""
 
-    Attributes:
-        name: in records and table.csv.
-        title: on axes and in captions.
-        in_tables: whether table.md, table.tex and the page have a column for it.
-    """
-
-    name: str
-    title: str
-    in_tables: bool = True
-
-
-class Score(Protocol):
-    """The metrics of one network, summed batch by batch on the device."""
-
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-
-    def compute(self) -> Mapping[str, Tensor]:
-        """Return each metric in percent, by name, in the objective's order."""
+    name: str  # in records and table.csv
+    title: str  # on axes and in captions
+    in_tables: bool = True  # whether table.md, table.tex and the page have a column for it
 
 
 class Objective(Protocol):
-    """How logits are learned and evaluated with labels.
+    """How logits are learned and evaluated with labels."""
 
-    Attributes:
-        labels: the kind of labels it needs.
-        metrics: of one network; the first is the primary one, which decides the best epoch.
-        hit: the name of the metric that `hits` returns for a batch.
-    """
-
-    labels: ClassVar[Labels]
-    metrics: ClassVar[tuple[Metric, ...]]
-    hit: ClassVar[str]
+    labels: ClassVar[Labels]  # the kind that it needs
+    metrics: ClassVar[tuple[Metric, ...]]  # of one network; the first, the primary one, decides the best epoch
+    hit: ClassVar[str]  # the metric that `hits` returns for a batch
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""
@@ -59,19 +37,16 @@ class Objective(Protocol):
     def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the percentage of a batch's labels that are predicted, a scalar."""
 
-    def score(self, classes: int, device: torch.device) -> Score:
-        """Return an empty score."""
+    def score(self, classes: int, device: torch.device) -> TopK | Overlap:
+        """Return an empty score, which sums the metrics of one network batch by batch on the device."""
 
 
-class Classification:
+class Classification(Objective):
     """One label per image: logits (B, K), targets (B,)."""
 
-    labels: ClassVar[Labels] = "image"
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("top1", "top-1 accuracy"),
-        Metric("top5", "top-5 accuracy", in_tables=False),
-    )
-    hit: ClassVar[str] = "top1"
+    labels = "image"
+    metrics = (Metric("top1", "top-1 accuracy"), Metric("top5", "top-5 accuracy", in_tables=False))
+    hit = "top1"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
@@ -83,7 +58,7 @@ class Classification:
         """Return the top-1 accuracy in percent."""
         return 100 * (logits.argmax(dim=1) == targets).double().mean()
 
-    def score(self, classes: int, device: torch.device) -> Score:
+    def score(self, classes: int, device: torch.device) -> TopK:
         """Return an empty count of top-1 and top-5 hits."""
         return TopK(device)
 
@@ -109,12 +84,12 @@ class TopK:
         return {name: 100 * hits / self.n for name, hits in self.hits.items()}
 
 
-class PixelClassification:
+class PixelClassification(Objective):
     """One label per pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` is no label."""
 
-    labels: ClassVar[Labels] = "pixel"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))
-    hit: ClassVar[str] = "pixel_accuracy"
+    labels = "pixel"
+    metrics = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))
+    hit = "pixel_accuracy"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, a mean over labelled pixels; 0 where there are none."""
@@ -128,7 +103,7 @@ class PixelClassification:
         labelled = targets != IGNORED
         return 100 * (logits.argmax(dim=1) == targets).sum().double() / labelled.sum().clamp(min=1)
 
-    def score(self, classes: int, device: torch.device) -> Score:
+    def score(self, classes: int, device: torch.device) -> Overlap:
         """Return an empty count of pixels by true and predicted class."""
         return Overlap(classes, device)
 
@@ -157,5 +132,5 @@ class Overlap:
         return {"miou": 100 * self.miou.compute(), "pixel_accuracy": 100 * self.accuracy.compute()}
 
 
-CLASSIFICATION: Objective = Classification()
-PIXEL_CLASSIFICATION: Objective = PixelClassification()
+CLASSIFICATION = Classification()
+PIXEL_CLASSIFICATION = PixelClassification()

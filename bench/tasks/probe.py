@@ -1,21 +1,16 @@
 """Linear probe: a linear classifier of a frozen network's embedding or stage."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bench.spec import HeadSpec, RunSpec
 from bench.tasks.base import Evaluation
 
-if TYPE_CHECKING:
-    from bench.models.base import Network
-    from bench.models.heads import Frozen
-    from bench.types import Shapes
 
-
-class Probe(Evaluation):
+class LinearProbe(Evaluation):
     name = "probe"
+    head_class = "Probe"
+    what_trains = "a linear classifier of the frozen embedding"
     freezes = True
     reads_stages = True
 
@@ -26,15 +21,12 @@ class Probe(Evaluation):
     def sentence(self, head: HeadSpec) -> str:
         """Return what is trained, for captions."""
         if head.stage is None:
-            return "a linear classifier of the frozen embedding"
+            return self.what_trains
         return f"a linear classifier of the frozen stage, averaged to at most {head.most_values:,} values"
 
-    def headed(self, network: Network | Frozen, shapes: Shapes, classes: int, head: HeadSpec) -> Network:
-        """Return a linear classifier of the frozen network's features."""
-        from bench.models.heads import Frozen, Probe
-
-        assert isinstance(network, Frozen)  # `freezes` says so
-        return Probe(network, shapes, classes, head.stage, head.most_values)
+    def head_options(self, head: HeadSpec) -> dict[str, Any]:
+        """Return what the probe reads."""
+        return {"stage": head.stage, "most_values": head.most_values}
 
     def is_published(self, run: RunSpec) -> bool:
         """Return whether it reads the embedding, as the papers' probes do."""

@@ -56,7 +56,7 @@ def test_an_epoch_is_what_torchvision_makes_of_its_draws(imagenet):
     found = torch.cat([batch.images for batch in data.epoch(5, 1, 2, batch_size=5)])
     wanted = []
     for position, seed, flip in zip(draws.order, draws.seeds.tolist(), draws.flips, strict=True):
-        part = by_torchvision(data.split.images.files.files[position], seed, (48, 48))
+        part = by_torchvision(data.split.images.files[position], seed, (48, 48))
         wanted.append(part.flip(2) if flip else part)
     assert torch.equal(found, ViewTransform(data.spec, CPU)(torch.stack(wanted)))
 

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from bench.cli import main
-from bench.store import CHECKPOINT, CLAIM, Store
+from bench.store import CHECKPOINT, Store
+from bench.store.store import CLAIM
 from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN

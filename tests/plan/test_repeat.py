@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.plan import build
-from bench.plan.repeat import ENTRY, entry
+from bench.plan.repeat import ENTRY, suite_files
 from bench.suite import load
 from methods import catalog
 
@@ -18,7 +18,7 @@ def test_a_runs_entry_is_a_suite_that_asks_for_the_same_run(path, tmp_path):
     plan = build(load(path, methods), path, methods)
     runs = list(plan.runs.values())
     for run in runs[:: max(1, len(runs) // 8)]:
-        for name, text in entry(plan, run).items():
+        for name, text in suite_files(plan, run).items():
             (tmp_path / name).write_text(text, encoding="utf-8")
         file = tmp_path / ENTRY
         assert run.id in build(load(file, methods), file, methods).runs

@@ -16,18 +16,9 @@ from pathlib import Path
 import pytest
 
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
-from bench.store import (
-    CHECKPOINT,
-    CLAIM,
-    DEAD_AFTER_S,
-    EPOCHS,
-    RECORD,
-    Claim,
-    ClaimLostError,
-    Failure,
-    Store,
-    write_whole,
-)
+from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, write_whole
+from bench.store.claims import DEAD_AFTER_S, Claim
+from bench.store.store import CLAIM, RECORD
 from bench.types import RequestError
 
 RUN = "0123456789abcdef"

@@ -283,7 +283,7 @@ WRONG = {
     "date": ({"seeds": "2020-01-01"}, 'seeds: found "2020-01-01": must be a whole number or a list'),
     "more images a class than there are": (
         {"data": DATA | {"train_per_class": 91}},
-        "data: train_per_class is 91, but digits has 90 images a class",
+        "data: train_per_class is 91, but digits has 90 images per class",
     ),
     "more than all images": (
         {"data": DATA | {"train_fraction": 1.5}},

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.plan import Plan, build
-from bench.plan.repeat import ENTRY, entry
+from bench.plan.repeat import ENTRY, suite_files
 from bench.spec import RunSpec
 from bench.suite import load
 from bench.train.networks import backbone_data, build_network
@@ -124,7 +124,7 @@ def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
     plan = build(load(path, methods), path, methods)
     students = {run.terms[0].method: run for run in plan.runs.values() if run.task == "cross_modal" and run.terms}
     for run in students.values():
-        assert run.id in Bench(tmp_path, yaml.safe_load(entry(plan, run)[ENTRY]), name="again").plan().runs
+        assert run.id in Bench(tmp_path, yaml.safe_load(suite_files(plan, run)[ENTRY]), name="again").plan().runs
 
 
 @pytest.mark.parametrize(

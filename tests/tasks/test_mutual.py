@@ -14,7 +14,7 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.preparation import unserved
 from bench.plan import Plan, cohorts
-from bench.plan.repeat import ENTRY, entry
+from bench.plan.repeat import ENTRY, suite_files
 from bench.report.frame import results_frame
 from bench.report.markdown import to_markdown
 from bench.store import Store
@@ -316,7 +316,7 @@ def test_what_show_says_to_repeat_a_run_plans_that_run(mutual, rates):
     suite = mutual(methods=[CRD], lr_by_network=rates, seeds=[3])
     plan = suite.plan()
     (run,) = cell(plan, "CRD+KD").runs
-    text = entry(plan, run)[ENTRY]
+    text = suite_files(plan, run)[ENTRY]
     again = Bench(suite.folder, yaml.safe_load(text), name="again").plan()
     assert run.id in again.runs
     assert text.startswith("# options: --only crd+kd\n")

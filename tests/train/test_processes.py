@@ -20,7 +20,7 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
-from bench.plan.repeat import ENTRY, entry
+from bench.plan.repeat import ENTRY, suite_files
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.train.build import build_lane
@@ -389,6 +389,6 @@ def test_a_job_with_fewer_gpus_than_processes_is_refused(bench, monkeypatch):
 
 def test_a_run_says_how_many_processes_repeat_it(whole):
     _, plan, _, _ = whole
-    again = yaml.safe_load(entry(plan, cell(plan, "KD").runs[0])[ENTRY])
+    again = yaml.safe_load(suite_files(plan, cell(plan, "KD").runs[0])[ENTRY])
     assert again["training"]["processes"] == 2
     assert again["teacher_training"]["processes"] == 1

@@ -1,0 +1,301 @@
+"""The entries of a suite file: networks and pairs, which are its columns, and methods, which are its rows.
+
+Names of methods are checked against `context={"methods": ...}`. Imports no torch.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from annotated_types import Ge, Le, Len
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    NonNegativeFloat,
+    PositiveFloat,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from bench.models import NETWORKS
+from bench.spec import NetworkSpec, Strict
+from bench.suite.messages import reason_of
+from bench.types import suggest
+from methods import Method
+
+NONE = "none"  # the undistilled student
+TEACHER = "teacher"
+T = TypeVar("T")
+
+
+def repeated(values: Iterable[T]) -> list[T]:
+    """Return the values that occur more than once, in order."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def listed(value: object) -> Sequence[Any]:
+    """Return the values of a setting in a grid: the items of a list, or the single value."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _label(label: str) -> str:
+    if label != " ".join(label.split()):
+        raise ValueError(f"found {json.dumps(label)}: a label is one line with single spaces between words")
+    if label.lower() in (NONE, TEACHER):
+        raise ValueError(f"{label!r} is the label of a row that every table has: choose another label")
+    return label
+
+
+def known(what: str, names: Mapping[str, object], others: Sequence[str], name: str) -> str:
+    """Return a name, or raise a `ValueError` if it is none of `names` and `others`."""
+    if name not in names and name not in others:
+        raise ValueError(f"unknown {what} {name!r}. {suggest(name, [*names, *others])}")
+    return name
+
+
+def _known_network(name: str) -> str:
+    if name not in NETWORKS and not name.startswith("torchvision."):
+        raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_known_network)]
+Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
+
+
+class NetworkChoice(NetworkSpec):
+    """A network of a pair; a bare name is short for `{network: NAME}`."""
+
+    network: NetworkName
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"network": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _stages_of_hooked_networks(self) -> Self:
+        hooked = self.network.startswith("torchvision.")
+        if hooked and not self.stages:
+            raise ValueError(f"{self.network} needs 'stages': the paths of the modules whose outputs are its stages")
+        if not hooked and (self.stages or self.classifier or self.preactivations):
+            keys = "'stages', 'classifier' and 'preactivations'"
+            raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
+        return self
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Return the specification of the network, without where its weights come from."""
+        return NetworkSpec.model_validate({name: getattr(self, name) for name in NetworkSpec.model_fields})
+
+
+class TeacherChoice(NetworkChoice):
+    """The teacher of a pair: trained here, or with given weights."""
+
+    checkpoint: str | None = None
+    """Path of the weights, absolute or relative to the suite file."""
+    weights: Annotated[str, Len(1)] | None = None
+    """Name of weights published by torchvision, such as IMAGENET1K_V1; downloaded into the data folder if missing."""
+    accuracy: Annotated[float, Ge(0), Le(100)] | None = None
+    """Top-1 accuracy in percent that the weights must reach on the test split, within 0.1 points."""
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.accuracy is not None and self.checkpoint is None and self.weights is None:
+            raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
+        if self.weights is not None and self.checkpoint is not None:
+            raise ValueError("give 'checkpoint' (a file) or 'weights' (published by torchvision), not both")
+        if self.weights is not None and not self.network.startswith("torchvision."):
+            raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
+        return self
+
+    @property
+    def is_tested(self) -> bool:
+        """Return whether the teacher is trained here or must reach an accuracy; both need data with labels."""
+        return self.accuracy is not None or (self.checkpoint is None and self.weights is None)
+
+
+class TeacherCopies(NetworkChoice):
+    """Several teachers of one network, trained with the seeds 0, 1 and so on."""
+
+    n: Annotated[int, Ge(1), Le(100)]
+    """Number of teachers."""
+
+
+SeveralTeachers = Annotated[
+    Annotated[TeacherCopies, Tag("TeacherCopies")]
+    | Annotated[tuple[TeacherChoice, ...], Len(1, 100), Tag("TeacherChoice")],
+    # errors are only about the form that the file uses
+    Discriminator(lambda value: "TeacherChoice" if isinstance(value, tuple) else "TeacherCopies"),
+]
+
+
+class PairEntry(Strict):
+    """One or several teachers and a student."""
+
+    teacher: TeacherChoice | None = None
+    """The teacher, if there is exactly one."""
+    teachers: SeveralTeachers | None = None
+    """Several teachers instead: a list, or copies of one network as `{network: NAME, n: 4}`."""
+    student: NetworkChoice
+    """The network that learns from the teacher."""
+
+    @model_validator(mode="after")
+    def _names_its_teachers_once(self) -> Self:
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("a pair needs either 'teacher' or, for several, 'teachers'")
+        if repeated(teacher.checkpoint for teacher in self.members if teacher.checkpoint):
+            raise ValueError("the same checkpoint twice among the teachers")
+        return self
+
+    @property
+    def members(self) -> tuple[TeacherChoice, ...]:
+        """Return the teachers."""
+        if self.teacher is not None:
+            return (self.teacher,)
+        if isinstance(self.teachers, TeacherCopies):
+            return (TeacherChoice.model_validate(self.teachers.spec.model_dump()),) * self.teachers.n
+        return self.teachers or ()
+
+    @property
+    def teacher_name(self) -> str:
+        """Return the name of the teacher's network; for several teachers, `resnet110x4` or names joined by `+`."""
+        if isinstance(self.teachers, TeacherCopies) and self.teachers.n > 1:
+            return f"{self.teachers.network}x{self.teachers.n}"
+        return "+".join(teacher.network for teacher in self.members)
+
+    @property
+    def name(self) -> str:
+        """Return `<teacher>-><student>`."""
+        return f"{self.teacher_name}->{self.student.network}"
+
+
+class TermEntry(BaseModel):
+    """A method with its parameters; a bare name is short for `{method: NAME}`. A list of values spans a grid."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    forms: ClassVar[str] = "{method: NAME}"  # for messages
+
+    method: str
+    """A name from `run_suite.py list methods`; the parameters of the method are keys next to it."""
+    weight: NonNegativeFloat | tuple[NonNegativeFloat, ...] | None = None
+    """Factor of the term in the total loss; default: that of the method."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        if isinstance(value, dict) and "method" not in value:
+            keys = f"; found {', '.join(map(repr, value))}" if value else ""
+            raise ValueError(f"has no 'method': write {cls.forms}{keys}")
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_its_method(self, info: ValidationInfo) -> Self:
+        if self.method == NONE:
+            raise ValueError("'none' cannot be one of several terms")
+        self._check_parameters(info)
+        return self
+
+    def _check_parameters(self, info: ValidationInfo) -> None:
+        methods: Mapping[str, Method] = (info.context or {}).get("methods", {})
+        known("method", methods, [NONE], self.method)
+        if problems := list(self._problems(methods[self.method])):
+            raise ValueError("; ".join(problems))
+
+    def _problems(self, method: Method) -> Iterator[str]:
+        for name, value in self.settings.items():
+            if value == ():
+                yield f"{name!r} of {self.method} is an empty list: a grid needs a value"
+            if name == "weight":
+                continue
+            if name not in method.parameters:
+                known = [*method.parameters, *type(self).model_fields]
+                yield f"{self.method} has no parameter {name!r}. {suggest(name, known)}"
+                continue
+            for one in listed(value):
+                try:
+                    method.parameters[name].adapter.validate_python(one)
+                except ValidationError as error:
+                    yield f"parameter {name!r} of {self.method}: {reason_of(error.errors())}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the weight and the parameters that are given; a list has the values of a grid."""
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return {**weight, **(self.model_extra or {})}
+
+
+class RowSettings(Strict):
+    """Settings of a row, other than those of its method or terms."""
+
+    kd: NonNegativeFloat | None = None
+    """Weight of Hinton's KD term, which is added to the method."""
+    kd_temperature: PositiveFloat = 4.0
+    """Temperature of that KD term."""
+    task_weight: NonNegativeFloat | None = None
+    """Weight of the cross-entropy; default: that of the method, or 1 for several terms."""
+    combine: Literal["sum", "mean"] = "sum"
+    """Whether the terms of several teachers are summed or averaged."""
+    label: Label | None = None
+    """Name of the row, unique in the suite."""
+
+    @model_validator(mode="after")
+    def _temperature_of_a_term(self) -> Self:
+        if self.kd is None and "kd_temperature" in self.model_fields_set:
+            raise ValueError(
+                "'kd_temperature' is for the KD term added to a method: also give 'kd', the weight of the term"
+            )
+        return self
+
+
+class MethodEntry(RowSettings, TermEntry):
+    """A row with one method, or several rows if lists of values span a grid."""
+
+    model_config = ConfigDict(extra="allow")
+    forms: ClassVar[str] = "{method: NAME} or {terms: [...]}"
+
+    @model_validator(mode="after")
+    def _fits_its_method(self, info: ValidationInfo) -> Self:
+        if self.method != NONE:
+            self._check_parameters(info)
+        elif self.model_fields_set != {"method"}:
+            raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
+        return self
+
+
+class TermsEntry(RowSettings):
+    """A row with several methods, whose terms are added."""
+
+    terms: Annotated[tuple[TermEntry, ...], Len(1)]
+    """The methods, each with its own weight and parameters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_settings_of_a_term(cls, value: dict[str, object]) -> dict[str, object]:
+        problems = []
+        for key in value:
+            if key in TermEntry.model_fields:
+                problems.append(f"{key!r} is not allowed next to 'terms'")
+            elif key not in cls.model_fields:
+                problems.append(f"unknown key {key!r}. {suggest(key, cls.model_fields)}")
+        if problems:
+            raise ValueError(
+                f"{'; '.join(problems)}. With 'terms', each term has its own method, weight and parameters"
+            )
+        return value
+
+
+def _model_of_row(value: object) -> str:
+    has_terms = "terms" in value if isinstance(value, dict) else isinstance(value, TermsEntry)
+    return "TermsEntry" if has_terms else "MethodEntry"
+
+
+RowEntry = Annotated[
+    Annotated[MethodEntry, Tag("MethodEntry")] | Annotated[TermsEntry, Tag("TermsEntry")],
+    Discriminator(_model_of_row),  # errors are only about the form that the file uses
+]
