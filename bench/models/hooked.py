@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from bench.models.base import Network
@@ -160,12 +159,14 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
 
     The first convolution is drawn again by PyTorch's default if the images do not have 3 channels.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
+    from torchvision import models
+
+    known = models.list_models(module=models)
     if name not in known:
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
     # with auxiliary logits, it would have three outputs in training
     single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **single_output)
+    network = models.get_model(name, weights=None, num_classes=num_classes, **single_output)
     if in_channels != 3:
         convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
         shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
@@ -183,7 +184,9 @@ def published_weights(name: str, weights: str, folder: Path) -> Path:
     Raises:
         RequestError: the name is unknown, the download fails, or the file does not match its sha256.
     """
-    known = torchvision.models.get_model_weights(name).__members__
+    from torchvision import models  # takes seconds, so only what needs it imports it
+
+    known = models.get_model_weights(name).__members__
     if weights not in known:
         raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
     url = known[weights].url

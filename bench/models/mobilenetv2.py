@@ -6,7 +6,7 @@ Differs in: ReLU instead of ReLU6, stride 1 in group 1, and the first block keep
 not expand, as in the published checkpoints.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -72,7 +72,3 @@ class MobileNetV2(StagedNetwork):
     def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
         """Return the embedding (B, D) of the last stage, widened by the last convolution."""
         return pooled(self.conv2(stage))
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem and all seven groups; the last 1x1 convolution comes after the last stage."""
-        return self.conv1, self.blocks
