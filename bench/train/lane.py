@@ -25,9 +25,6 @@ class Clock(NamedTuple):
     epoch: int
 
 
-START = Clock(MAIN, 1)  # of a lane without an initial stage
-
-
 @dataclass
 class Lane:
     """One run of a cohort, whose lanes share schedule and objective.
@@ -45,7 +42,7 @@ class Lane:
 
     spec: RunSpec
     learners: Mapping[str, Learner]
-    clock: Clock = START
+    clock: Clock = field(init=False)
     trained: int = 0
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,15 +50,13 @@ class Lane:
     group: Group = ALONE
 
     def __post_init__(self) -> None:
-        if self.learner.has_initial_stage:
-            self.clock = Clock(INITIAL, 1)
+        self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 
     def join(self, group: Group) -> None:
         """Train together with other processes from now on."""
         self.group = group
-        for learner in self.learners.values():
-            for term in learner.terms:
-                term.distiller.gather = group.all_gather
+        for term in (term for learner in self.learners.values() for term in learner.terms):
+            term.distiller.gather = group.all_gather
 
     @property
     def learner(self) -> Learner:
@@ -96,18 +91,12 @@ class Lane:
     @property
     def teachers(self) -> set[str]:
         """Return the run ids of the teachers whose features the current stage reads."""
-        named = {name for learner in self.learners.values() for name in learner.teachers}
-        return named - self.learners.keys()
+        return set().union(*(learner.teachers for learner in self.learners.values())) - self.learners.keys()
 
     @property
     def done(self) -> bool:
         """Return whether every epoch has been trained."""
         return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs
-
-    @property
-    def position(self) -> tuple[Clock, int]:
-        """Return the clock and the steps trained since: lanes at equal positions see the same batch next."""
-        return self.clock, self.trained
 
     @property
     def epochs_left(self) -> int:
@@ -122,8 +111,7 @@ class Lane:
 
     def advance(self) -> None:
         """Move the clock to the next epoch."""
-        self.trained = 0
-        self.seconds = 0.0
+        self.trained, self.seconds = 0, 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             # frozen modules read their norms' statistics, which so far differ between processes
@@ -159,7 +147,8 @@ class Lane:
             number: the step within the epoch, from 0; the methods' draws depend on it, not on previous steps.
             mark: called with the name of each phase when it ends, for measurements.
         """
-        self._seed(number)
+        rank = [self.group.rank] if self.group.rank else []  # each process draws for its own samples
+        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number, *rank))
         learners = list(self.learners.values())
         own = {name: learner.features(batch) for name, learner in self.learners.items()}
         mark("student")
@@ -174,13 +163,6 @@ class Lane:
             learner.update([loss, *parts], len(batch.images), self.group)
         self.trained = number + 1
         mark("optimizer")
-
-    def _seed(self, number: int) -> None:
-        """Make the random draws of a step depend only on that step and on the process, which has its own samples."""
-        place = [*self.clock, number]
-        if self.group.rank:
-            place.append(self.group.rank)
-        torch.manual_seed(seed_from("step", self.spec.seed, *place))
 
     def read(self) -> dict[str, float]:
         """Return the means of the epoch so far, named as in its row."""

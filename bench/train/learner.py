@@ -127,21 +127,19 @@ class Learner:
         """Start a stage with a new optimizer; the main stage freezes the modules that the initial one has trained."""
         self.stage = stage
         lr = self.schedule.lr
-        groups: list[dict[str, Any]] = []
+        trained: list[tuple[Sequence[nn.Module], float]] = []  # modules and their learning rate
         if stage == INITIAL:
-            for _, initial in self.initial:
-                if initial.modules:
-                    own = [p for module in initial.modules for p in module.parameters()]
-                    groups.append({"params": own, "lr": initial.lr or lr})
+            trained += [(initial.modules, initial.lr or lr) for _, initial in self.initial if initial.modules]
             if self.trains_network:
-                trunk = [p for module in self.network.trunk() for p in module.parameters()]
-                groups.append({"params": trunk, "lr": lr})
+                trained.append((self.network.trunk(), lr))
         else:
             for module in self.initial_modules:
                 module.requires_grad_(False)
-            modules: list[nn.Module] = [self.network, *(term.distiller for term in self.terms)]
-            trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": lr})
+            trained.append(([self.network, *(term.distiller for term in self.terms)], lr))
+        groups = [
+            {"params": [p for module in modules for p in module.parameters() if p.requires_grad], "lr": rate}
+            for modules, rate in trained
+        ]
         momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
         self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
@@ -196,12 +194,9 @@ class Learner:
             values += [ce, self.objective.hits(logits, batch.targets)]
         for term in self.terms:
             value = self._value(term, term.distiller.loss, features, teachers, batch)
-            if value is None:
-                values.append(torch.zeros_like(total))
-            else:
+            if value is not None:
                 total = total + term.weight * value
-                values.append(value)
-            values += term.distiller.observed()
+            values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
@@ -267,9 +262,5 @@ def learning_rate(schedule: Schedule, epoch: int) -> float:
 
 def detached(features: Features) -> Features:
     """Return features without gradients."""
-    return Features(
-        stages=tuple(stage.detach() for stage in features.stages),
-        preactivations=tuple(stage.detach() for stage in features.preactivations),
-        embedding=features.embedding.detach(),
-        logits=features.logits.detach(),
-    )
+    stages, preactivations = (tuple(map(Tensor.detach, maps)) for maps in (features.stages, features.preactivations))
+    return Features(stages, preactivations, features.embedding.detach(), features.logits.detach())

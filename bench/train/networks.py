@@ -61,11 +61,5 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
-    return create_network(
-        spec.network,
-        num_classes=classes,
-        in_channels=channels,
-        stages=spec.stages,
-        classifier=spec.classifier,
-        preactivations=spec.preactivations,
-    )
+    modules = spec.model_dump(exclude={"network"})
+    return create_network(spec.network, num_classes=classes, in_channels=channels, **modules)
