@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -27,7 +26,7 @@ class Progress(Observer):
 
         Args:
             titles: (pair, row) by run id, such as ("resnet20->resnet8", "KD").
-            console: shows a live table if it is a terminal.
+            console: shows a live table if it is a terminal, while the context `live` is entered.
         """
         self.titles = titles
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -40,17 +39,6 @@ class Progress(Observer):
         self.rate = 0.0  # steps per second, of all lanes together
         self.lane_epoch_s = 0.0  # seconds that one lane's epoch takes
         self.progress = ""
-
-    def __enter__(self) -> "Progress":
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """Start a cohort's table."""
