@@ -89,8 +89,8 @@ def loader(
     Args:
         images: (n, H, W, 3) uint8.
         targets: (n,) class indices.
-        mean: per channel, for images in [0, 1], as is `std`.
-        std: per channel.
+        mean: per channel, for images in [0, 1].
+        std: per channel, for images in [0, 1].
         batch_size: B.
         workers: processes that load and augment; 0 to use this one.
         n_negatives: N, drawn for each item; 0 for all methods except CRD.
@@ -284,16 +284,10 @@ def main_term(method: str, adapters: Distiller | None) -> Term | None:
 
 
 class NaiveRun:
-    """The main stage of the training of one method, batch by batch.
+    """The main stage of the training of one method, batch by batch; milestones are not applied.
 
-    It trains contiguous copies, so networks and adapters may be those of a lane in any stage.
-
-    Args:
-        method: a registered name, or `none`.
-        student: the network that trains.
-        teacher: its teacher; None only for `none`.
-        adapters: the method's distiller, whose modules, parameters and weights are used; None only for `none`.
-        schedule: the learning rate, momentum and weight decay; milestones are not applied.
+    It trains contiguous copies, so networks and adapters may be those of a lane in any stage. The adapters are the
+    method's distiller, whose modules, parameters and weights are used. Only `none` has no teacher and adapters.
     """
 
     def __init__(

@@ -22,12 +22,7 @@ class Progress(Observer):
     """An observer that shows epoch, rate, time left, and each lane's loss and primary metric."""
 
     def __init__(self, titles: Mapping[str, tuple[str, str]], console: Console) -> None:
-        """Show progress on a console.
-
-        Args:
-            titles: (pair, row) by run id, such as ("resnet20->resnet8", "KD").
-            console: shows a live table if it is a terminal, while the context `live` is entered.
-        """
+        """Show (pair, row) by run id, such as ("resnet20->resnet8", "KD"); a terminal shows a table while in `live`."""
         self.titles = titles
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self.redrawn = 0.0

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """One registered network.
+    """One registered network: the class `factory` of the module `file`, which is imported when it is created.
 
     Attributes:
         summary: one line for `list models`; its parameter count is for 100 classes and 3 input channels.
-        file: the module of this package that holds it, imported when it is created.
-        factory: the class in that module.
         settings: the class's keyword arguments besides `num_classes` and `in_channels`.
     """
 

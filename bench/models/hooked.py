@@ -74,12 +74,12 @@ class HookedNetwork(Network):
         paths = {*self.stage_paths, *preactivation_paths}
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
+        find = self.network.get_submodule
         with ExitStack() as hooks:  # removes them again, even if the forward pass fails
             for path in paths:
-                keep = _output_keeper(path, outputs)
-                hooks.enter_context(self.network.get_submodule(path).register_forward_hook(keep))
-            classifier = self.network.get_submodule(self.classifier_path)
-            hooks.enter_context(classifier.register_forward_pre_hook(_input_keeper(self.classifier_path, inputs)))
+                hooks.enter_context(find(path).register_forward_hook(_output_keeper(path, outputs)))
+            keep = _input_keeper(self.classifier_path, inputs)
+            hooks.enter_context(find(self.classifier_path).register_forward_pre_hook(keep))
             logits = self.network(x)
         unused = ", ".join(sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())))
         if unused:

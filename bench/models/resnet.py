@@ -30,12 +30,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(StagedNetwork):
-    """A residual network of three groups.
-
-    Args:
-        depth: 6n + 2 layers, n blocks per group.
-        widths: channels of the stem and of the three groups.
-    """
+    """A residual network of 6n + 2 layers: n blocks in each of three groups; `widths` are those of stem and groups."""
 
     def __init__(self, num_classes: int, in_channels: int, *, depth: int, widths: Sequence[int]) -> None:
         super().__init__()

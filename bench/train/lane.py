@@ -33,7 +33,7 @@ class Lane:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
         clock: the epoch that comes next, or that has begun.
-        trained: number of steps trained in that epoch.
+        trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
         seconds: duration of these steps.
         rows: one mapping per epoch, as in `epochs.jsonl`.
         failure: why the lane left the cohort, or None.
@@ -157,7 +157,8 @@ class Lane:
         losses = [learner.losses(own[name], batch, teachers) for name, learner in self.learners.items()]
         mark("term")
         for learner, (loss, _) in zip(learners, losses, strict=True):
-            learner.backward(loss)
+            learner.optimizer.zero_grad()
+            loss.backward()
         mark("backward")
         for learner, (loss, parts) in zip(learners, losses, strict=True):
             learner.update([loss, *parts], len(batch.images), self.group)

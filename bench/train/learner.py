@@ -215,11 +215,6 @@ class Learner:
         with arithmetic(self.schedule.precision, self.device, enabled=mixed):
             return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradient of every parameter."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
         """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
         means = torch.stack([value.detach().double() for value in values])

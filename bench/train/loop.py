@@ -98,9 +98,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
 def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
     """Return whether to save now, so that no more than `CHECKPOINT_S` or one epoch is ever at risk.
 
-    Args:
-        unsaved_s: seconds of work since the last checkpoint.
-        epoch_s: duration of the last epoch; the next may take as long.
+    There are `unsaved_s` seconds of work since the last checkpoint; the next epoch may take as long as the last one.
     """
     return unsaved_s + epoch_s > CHECKPOINT_S
 

@@ -45,16 +45,11 @@ def lost(error: Exception) -> Exception:
 
 
 class Group:
-    """The collective operations of the processes that train the same runs.
+    """The collective operations of the processes that train the same runs, `size` of them, numbered by `rank` from 0.
 
     `all_reduce_mean` and `all_gather` begin with a meeting, and `agree_on_failure` is one. A process in which a lane
     fails reports the failure at its next meeting; the others, at any place in the lane's step, receive it there.
     All methods raise the error that `explain` returns when an exchange with the other processes breaks off.
-
-    Args:
-        rank: this process's number, from 0.
-        size: number of processes.
-        explain: returns the error to raise for an exchange that broke off.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, explain: Callable[[Exception], Exception] = lost) -> None:
