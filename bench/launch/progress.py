@@ -26,18 +26,14 @@ class Progress(Observer):
         self.titles = titles
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self.redrawn = 0.0
-        self._begin([])
 
-    def _begin(self, lanes: Sequence[Lane]) -> None:
+    def cohort(self, lanes: Sequence[Lane]) -> None:
+        """Start a cohort's table."""
         self.lanes = lanes
         self.clock: Clock | None = None
         self.rate = 0.0  # steps per second, of all lanes together
         self.lane_epoch_s = 0.0  # seconds that one lane's epoch takes
         self.progress = ""
-
-    def cohort(self, lanes: Sequence[Lane]) -> None:
-        """Start a cohort's table."""
-        self._begin(lanes)
         logger.info("%s: training %d together: %s", self._cohort(), len(lanes), ", ".join(map(self._title, lanes)))
 
     def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:

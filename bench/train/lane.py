@@ -2,7 +2,7 @@
 
 import io
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.models.base import Network
-from bench.spec import STUDENT, RunSpec, Schedule, column, seed_from
+from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
-from bench.train.learner import INITIAL, MAIN, Learner, Meter, Term, detached
+from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
@@ -32,6 +32,8 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
+        learner: the student's; its network, terms, schedule and device are attributes of the lane, too.
+        networks: those that train, by name.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
         seconds: duration of these steps.
@@ -50,6 +52,10 @@ class Lane:
     group: Group = ALONE
 
     def __post_init__(self) -> None:
+        self.learner = self.learners[STUDENT]
+        self.student, self.terms, self.schedule = self.learner.network, self.learner.terms, self.learner.schedule
+        self.networks: dict[str, Network] = {name: learner.network for name, learner in self.learners.items()}
+        self.device = self.learner.device
         self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 
     def join(self, group: Group) -> None:
@@ -57,36 +63,6 @@ class Lane:
         self.group = group
         for term in (term for learner in self.learners.values() for term in learner.terms):
             term.distiller.gather = group.all_gather
-
-    @property
-    def learner(self) -> Learner:
-        """Return the student's learner."""
-        return self.learners[STUDENT]
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        """Return the networks that train, by name."""
-        return {name: learner.network for name, learner in self.learners.items()}
-
-    @property
-    def student(self) -> Network:
-        """Return the student."""
-        return self.learner.network
-
-    @property
-    def terms(self) -> Sequence[Term]:
-        """Return the student's terms."""
-        return self.learner.terms
-
-    @property
-    def schedule(self) -> Schedule:
-        """Return the student's schedule."""
-        return self.learner.schedule
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device on which the lane trains."""
-        return self.learner.device
 
     @property
     def teachers(self) -> set[str]:

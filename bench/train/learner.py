@@ -82,6 +82,7 @@ class Learner:
         objective: the loss with labels, or None without labels.
         task_weight: weight of that loss.
         initial: the terms with an initial stage, and that stage.
+        initial_modules: the distillers' modules that train in the initial stage.
         optimizer: of the current stage.
         meter: of the current epoch.
     """
@@ -100,17 +101,9 @@ class Learner:
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
         stages = ((term, term.distiller.initial_stage()) for term in terms)
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
+        self.initial_modules = [module for _, stage in self.initial for module in stage.modules]
+        self.has_initial_stage = bool(self.initial) and schedule.initial_epochs > 0
         self.enter(INITIAL if self.has_initial_stage else MAIN)
-
-    @property
-    def has_initial_stage(self) -> bool:
-        """Return whether there is a stage before the main one."""
-        return bool(self.initial) and self.schedule.initial_epochs > 0
-
-    @property
-    def initial_modules(self) -> list[nn.Module]:
-        """Return the distillers' modules that train in the initial stage."""
-        return [module for _, stage in self.initial for module in stage.modules]
 
     @property
     def trains_network(self) -> bool:
