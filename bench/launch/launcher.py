@@ -70,9 +70,8 @@ class Launcher:
             )
         reasons = unserved(self.plan, open_runs, self.inputs.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
-        for run in open_runs:
-            if needs_data(run):
-                self.inputs.data(run.data)
+        for run in filter(needs_data, open_runs):
+            self.inputs.data(run.data)
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self.inputs.network(self.plan.runs[name])

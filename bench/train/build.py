@@ -98,43 +98,34 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
-    if task_of(spec).trains_teachers:
-        return Lane(spec, _mutual_learners(spec, data, methods, device))
-    student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
-    shapes = {name: teachers[name].shapes for name in spec.teachers}
-    terms = _terms(spec, spec.student, shapes, data, methods, device)
-    objective = task_of(spec).objective
-    return Lane(spec, {STUDENT: Learner(placed(student, device), terms, spec.training, objective, spec.task_weight)})
-
-
-def _mutual_learners(
-    spec: RunSpec, data: DataInfo, methods: Mapping[str, Method], device: torch.device
-) -> dict[str, Learner]:
-    """Return a student and its peer. Each has the initial weights it has alone, unless both would be equal."""
-    peer, objective = spec.peer_network, task_of(spec).objective
+    if not task_of(spec).trains_teachers:
+        student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
+        shapes = {name: teachers[name].shapes for name in spec.teachers}
+        return Lane(spec, {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)})
+    # each network has the initial weights that it has alone, unless both would be equal
+    peer = spec.peer_network
     peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
-    student_network = placed(build_network(spec.student, spec.data, spec.seed), device)
-    peer_network = placed(build_network(peer, spec.data, peer_seed), device)
-    student_terms = _terms(spec, spec.student, {PEER: network_shapes(peer, spec.data)}, data, methods, device)
-    student_shapes = {STUDENT: network_shapes(spec.student, spec.data)}
-    peer_terms = _terms(spec, peer, student_shapes, data, methods, device, first=1)
-    peer_schedule = spec.training.model_copy(update={"lr": spec.peer_lr or spec.training.lr})
-    return {
-        STUDENT: Learner(student_network, student_terms, spec.training, objective, spec.task_weight),
-        PEER: Learner(peer_network, peer_terms, peer_schedule, objective, spec.task_weight),
+    student, peer_network = build_network(spec.student, spec.data, spec.seed), build_network(peer, spec.data, peer_seed)
+    peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
+    learners = {
+        STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
+        PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
     }
+    return Lane(spec, learners)
 
 
-def _terms(
+def _learner(
     spec: RunSpec,
-    student: NetworkSpec,
+    own: NetworkSpec,
+    network: Network,
     teachers: Mapping[str, Shapes],
     data: DataInfo,
     methods: Mapping[str, Method],
     device: torch.device,
     first: int = 0,
-) -> tuple[Term, ...]:
-    """Return each of a run's terms with each of a student's teachers, whose shapes are given by name.
+    lr: float | None = None,
+) -> Learner:
+    """Return a network's learner, with each of the run's terms for each of its teachers, given by name.
 
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """
@@ -146,6 +137,7 @@ def _terms(
             if cls.needs_targets and data.targets is None:
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
-            distiller = cls(network_shapes(student, spec.data), teacher, data, **term.parameters)
+            distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name))
-    return tuple(terms)
+    schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
+    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)
