@@ -41,19 +41,12 @@ KEYS_AT_ONCE = 2**23  # the most random keys at a time in a draw on an accelerat
 
 @dataclass(frozen=True)
 class Partners:
-    """The positives and negatives that B samples are scored with.
+    """The positives and negatives that B samples are scored with."""
 
-    Attributes:
-        indices: (B,), the samples.
-        positives: (B,), one positive per sample.
-        negatives: (B, N), which may repeat; None for all possible negatives.
-        counts: (B,), the number of negatives per sample.
-    """
-
-    indices: Tensor
-    positives: Tensor
-    negatives: Tensor | None
-    counts: Tensor
+    indices: Tensor  # (B,), the samples
+    positives: Tensor  # (B,), one per sample
+    negatives: Tensor | None  # (B, N), which may repeat; None for all possible negatives
+    counts: Tensor  # (B,), the number of negatives per sample
 
 
 @register("crd", weight=0.8)
