@@ -6,15 +6,17 @@ noise of CIFAR-100's size, since no cost depends on their content.
 
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -27,19 +29,29 @@ from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.launch.provenance import provenance
 from bench.plan import build
+from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
 from bench.train.learner import MAIN
 from bench.train.loop import evaluate, train_epoch
 from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes
-from benchmarks import naive, startup
+from benchmarks import naive
 from methods import catalog
 from methods.crd import CRD
 
 logger = logging.getLogger(__name__)
 
+ROOT = Path(__file__).parent.parent
 SUITE = Path(__file__).parent / "speed.yaml"
+STUDENTS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44")
+# with five pairs, thirteen methods and none: 10,010 runs and a teacher
+TEN_THOUSAND = f"""title: Ten thousand runs
+data: cifar100
+pairs: [{", ".join(f"{{teacher: resnet110, student: {student}}}" for student in STUDENTS)}]
+methods: [kd, fitnet, at, sp, cc, vid, rkd, pkt, ab, ft, fsp, nst, crd]
+seeds: 143
+"""
 METHODS = catalog()
 DEVICE = torch.device("cpu")
 TRAIN, TEST, CLASSES = 50_000, 10_000, 100  # CIFAR-100's
@@ -49,25 +61,12 @@ LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
 GPU_WORKERS = 8  # loader processes of the naive loop on a GPU
 READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches per worker ready
 WANTED = {  # the target for a term's own share of a plain student's step
-    "NST": 0.25,
-    "FSP (initial)": 0.2,
-    "FT": 0.4,
-    "VID": 0.3,
-    "CRD": 0.27,
-    "CRD all": 0.35,
-    "FitNet": 0.12,
-    "AB (initial)": 0.1,
-    "AT": 0.03,
-    "KD": 0.04,
-    "SP": 0.04,
-    "CC": 0.04,
-    "RKD": 0.04,
-    "PKT": 0.04,
+    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
+    **{"AB (initial)": 0.1, "AT": 0.03, **dict.fromkeys(("KD", "SP", "CC", "RKD", "PKT"), 0.04)},
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One target: what is measured, the value (None if it cannot be measured), and the highest value wanted."""
 
     what: str
@@ -86,9 +85,8 @@ class Cohort:
         self.data = training_data(self.cells, self.plan, train, device)
         self.teachers = stand_ins(self.cells, self.plan, self.data)
         runs = {cell.label: next(stages(cell)) for cell in self.cells if cell.label != "CRD all"}
-        self.lanes = {
-            label: build_lane(run, self.teachers, self.data.info, METHODS, device) for label, run in runs.items()
-        }
+        info = self.data.info
+        self.lanes = {label: build_lane(run, self.teachers, info, METHODS, device) for label, run in runs.items()}
 
     def seconds(self, left_out: str = "") -> Iterator[float]:
         """Yield the seconds of each of the trainer's steps, including data and teacher."""
@@ -116,16 +114,14 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
     Batches are loaded by `workers` processes; on a CPU they would compete with the step for cores.
     """
     lane = cohort.lanes[label]
-    run = naive.NaiveRun(NONE, lane.student, None, None, lane.schedule)
-    if lane.terms:
-        (teacher,) = cohort.teachers.values()
-        term = lane.terms[0]
-        run = naive.NaiveRun(term.name, lane.student, teacher.network, term.distiller, lane.schedule)
+    method, distiller = (lane.terms[0].name, lane.terms[0].distiller) if lane.terms else (NONE, None)
+    (teacher,) = cohort.teachers.values()
+    run = naive.NaiveRun(method, lane.student, teacher.network if lane.terms else None, distiller, lane.schedule)
     images, labels = cohort.data.split.images, cohort.data.split.targets
     assert isinstance(images, ResidentImages)
     assert labels is not None
     pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-    negatives = N_NEGATIVES if run.method == "crd" else 0
+    negatives = N_NEGATIVES if method == "crd" else 0
     mean, std, size = lane.spec.data.mean, lane.spec.data.std, lane.schedule.batch_size
     batches = iter(naive.loader(pixels, labels.numpy(), mean, std, size, workers, negatives))
     while True:
@@ -134,8 +130,9 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
         yield time.perf_counter() - started
 
 
-def against_naive(train: Split, repeats: int) -> Iterator[Row]:
+def against_naive(repeats: int) -> Iterator[Row]:
     """Yield the cohort's step relative to the naive loop's, in fp32 and bf16, with and without NST."""
+    train = split(TRAIN)
     cohorts = {precision: Cohort(train, precision) for precision in ("fp32", "bf16")}
     clocks: dict[str, Iterator[float]] = {}
     for precision, cohort in cohorts.items():
@@ -157,10 +154,11 @@ def against_naive(train: Split, repeats: int) -> Iterator[Row]:
         yield Row("the same without NST in either", rest, wanted_rest)
 
 
-def of_terms(train: Split, steps: int) -> Iterator[Row]:
+def of_terms(repeats: int) -> Iterator[Row]:
     """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
+    train = split(TRAIN)
     cohort = Cohort(train, "fp32")
-    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, steps).rows
+    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
     for cost in found:
         if cost.name in WANTED and cost.own_percent is not None:
             yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
@@ -169,9 +167,9 @@ def of_terms(train: Split, steps: int) -> Iterator[Row]:
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 
-def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
+def of_evaluation(repeats: int) -> Iterator[Row]:
     """Yield the evaluation's share of a cohort's epoch on CIFAR-100."""
-    cohort = Cohort(train, "fp32")
+    cohort = Cohort(split(TRAIN), "fp32")
     test = split(EVALUATED)
     students = [lane.student for lane in cohort.lanes.values()]
     clock = cohort.seconds()
@@ -188,7 +186,7 @@ def of_evaluation(train: Split, repeats: int) -> Iterator[Row]:
     yield Row("evaluation, share of an epoch", evaluation / (training + evaluation), 0.1)
 
 
-def of_memory() -> Iterator[Row]:
+def of_memory(_: int) -> Iterator[Row]:
     """Yield CRD's peak memory beyond networks and banks, as counted by torch or the system, whichever is more."""
     bound = 100.0
     for n, what in ((TRAIN, "a bank of 50,000"), (LARGE_BANK, "a bank of 1,300,000")):
@@ -237,12 +235,33 @@ def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Bat
 
 def of_startup(repeats: int) -> Iterator[Row]:
     """Yield the seconds of the command line for a suite of 10,000 finished runs."""
-    bounds = {"--help": 1.0, "status": 5.0, "report": 30.0, "a run with nothing to do": 5.0}
-    for name, seconds in startup.measured(repeats).items():
-        yield Row(f"start-up: {name}", seconds, bounds[name], "s")
+    with tempfile.TemporaryDirectory() as folder:
+        path, results = Path(folder) / "ten_thousand.yaml", Path(folder) / "results"
+        path.write_text(TEN_THOUSAND, encoding="utf-8")
+        store, metrics = Store(results), {"top1": 70.0, "top5": 90.0}
+        for run in build(load(path, METHODS), path, METHODS).runs.values():
+            store.begin(run)
+            store.write_epochs(run.id, [{"stage": "main", "epoch": epoch, **metrics} for epoch in range(1, 241)])
+            write_whole(store.folder(run.id) / "student.safetensors", b"")
+            store.finish(run.id, {"metrics": metrics, "best": {"epoch": 240, **metrics}, "threads": 2})
+        suite = [str(path), "--results", str(results)]
+        for name, arguments, wanted in (
+            ("--help", ["--help"], 1.0),
+            ("status", ["status", *suite], 5.0),
+            ("report", ["report", *suite], 30.0),
+            ("a run with nothing to do", suite, 5.0),
+        ):
+            yield Row(f"start-up: {name}", median(_seconds(arguments) for _ in range(repeats)), wanted, "s")
 
 
-def of_gpu() -> Iterator[Row]:
+def _seconds(arguments: list[str]) -> float:
+    """Return how long the command line takes, as a whole process."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / "run_suite.py"), *arguments], check=True, capture_output=True, cwd=ROOT)
+    return time.perf_counter() - started
+
+
+def of_gpu(_: int) -> Iterator[Row]:
     """Yield the cohort's step on a GPU relative to the sum of the naive loop's steps for all rows on the same GPU."""
     ratio = None
     if torch.cuda.is_available():
@@ -262,6 +281,12 @@ def _steady(clock: Iterator[float]) -> float:
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
+PARTS = {
+    **{"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation},
+    **{"memory": of_memory, "startup": of_startup, "gpu": of_gpu},
+}
+
+
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats, taken in turn; ratios are of medians.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 2,
@@ -272,27 +297,17 @@ def main(
     """Measure every speed target of the project, and print measured values and targets side by side."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
-    parts: dict[str, Callable[[], Iterator[Row]]] = {
-        "naive": lambda: against_naive(train, repeats),
-        "terms": lambda: of_terms(train, 3 * repeats),
-        "evaluation": lambda: of_evaluation(train, repeats),
-        "memory": of_memory,
-        "startup": lambda: of_startup(repeats),
-        "gpu": of_gpu,
-    }
-    wanted = only.split(",") if only else list(parts)
-    if unknown := [name for name in wanted if name not in parts]:
-        typer.echo(f"--only {only}: unknown part {', '.join(unknown)}. Known: {', '.join(parts)}", err=True)
+    wanted = only.split(",") if only else list(PARTS)
+    if unknown := [name for name in wanted if name not in PARTS]:
+        typer.echo(f"--only {only}: unknown part {', '.join(unknown)}. Known: {', '.join(PARTS)}", err=True)
         raise typer.Exit(2)
-    train = split(TRAIN)
-    chosen = [part for name, part in parts.items() if name in wanted]
     facts = provenance(DEVICE, threads)
     console = Console(width=110)
     table = Table(title=f"{facts['device']}, {threads} threads, torch {facts['versions']['torch']}")
     for head in ("what", "measured", "target", ""):
         table.add_column(head, justify="left" if head in ("what", "") else "right")
-    for part in chosen:
-        for row in part():
+    for part in (part for name, part in PARTS.items() if name in wanted):
+        for row in part(repeats):
             unit = f" {row.unit}" if row.unit else ""
             measured, verdict = "not measured", ""
             if row.measured is not None:

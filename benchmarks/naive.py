@@ -2,17 +2,16 @@
 
 Each method makes its own pass over the data. Images are loaded and augmented one by one, the teacher runs forward for
 every method and batch, and everything is contiguous (NCHW), eager and fp32. The terms are written as in the published
-tables' code: NST and FSP broadcast, CRD gathers rows of its banks. Networks, adapters and weights are this project's,
+tables' code: NST broadcasts, CRD gathers rows of its banks. Networks, adapters and weights are this project's,
 so that losses can be compared. The formulas are repeated here, so that the baseline stays the same when the project's
 terms become faster.
 
-Where the reference code does unnecessary work (KD's term at weight 0, top-1 and top-5 at each step, the student's pass
-while FT's paraphraser trains), this loop omits it, so the comparison favours the reference.
+Where the reference code does unnecessary work (KD's term at weight 0, top-1 and top-5 at each step), this loop omits
+it, so the comparison favours the reference. Initial stages are left out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -59,9 +58,7 @@ class NaiveImages(Dataset[NaiveBatch]):
         self, images: np.ndarray, targets: np.ndarray, mean: Sequence[float], std: Sequence[float], n_negatives: int
     ) -> None:
         self.images, self.targets, self.n_negatives = images, targets, n_negatives
-        self.pools: dict[int, np.ndarray] = {}
-        if n_negatives:
-            self.pools = {int(label): np.flatnonzero(targets != label) for label in np.unique(targets)}
+        self.pools = {int(label): np.flatnonzero(targets != label) for label in np.unique(targets)}
         steps = [transforms.RandomCrop(images.shape[1:3], padding=4), transforms.RandomHorizontalFlip()]
         self.transform = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
 
@@ -188,38 +185,12 @@ def chance_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return (chances_t * torch.log((chances_t + 1e-7) / (chances_s + 1e-7))).mean()
 
 
-def boundary_cost(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return AB's cost of one stage's connected pre-activations (B, C, H, W): scalar, sum over all entries."""
-    too_high = (student + 1).pow(2) * ((student > -1) & (teacher <= 0)).to(student)
-    too_low = (student - 1).pow(2) * ((student <= 1) & (teacher > 0)).to(student)
-    return (too_high + too_low).sum()
-
-
-def boundary_gap(connectors: nn.ModuleList, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Return AB's term of maps (B, C, H, W), one per stage: scalar, mean over B; shares 1, 1/2, ... from the last."""
-    stages = zip(connectors, student, teacher, strict=True)
-    costs = torch.stack([boundary_cost(connector(s), t) for connector, s, t in stages])
-    shares = 2.0 ** torch.arange(1 - len(costs), 1).to(costs)
-    return (shares * costs).sum() / len(teacher[0]) * 3 / 1000
-
-
 def factor_gap(student: Tensor, encoder: nn.Module, teacher: Tensor) -> Tensor:
     """Return FT's term of translated and teacher's maps (B, C, H, W): scalar, mean over batch and positions."""
     with torch.no_grad():  # the encoder was trained in the initial stage
         factor = encoder(teacher)
     student, factor = same_height(student, factor)
     return (energy(student) - energy(factor)).abs().mean()
-
-
-def flow(earlier: Tensor, later: Tensor) -> Tensor:
-    """Return FSP's matrix (B, C_b, C_a) of maps (B, C_a, H, W) and (B, C_b, H', W'), broadcast over all positions."""
-    a, b = (maps.reshape(*maps.shape[:2], -1) for maps in same_height(earlier, later))
-    return (b.unsqueeze(2) * a.unsqueeze(1)).mean(dim=3)
-
-
-def flow_gap(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
-    """Return FSP's term of two consecutive stages' maps (B, C, H, W): scalar, mean over the matrices' entries."""
-    return (flow(*student) - flow(*teacher)).pow(2).mean()
 
 
 def channel_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -286,8 +257,7 @@ class NaiveContrast:
 
 def over_stages(formula: Callable[..., Tensor], *of_stages: Iterable[object]) -> Tensor:
     """Return the sum of a formula over the stages, given one sequence per argument of the formula: scalar."""
-    costs = [formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]
-    return torch.stack(costs).sum()
+    return torch.stack([formula(*of_stage) for of_stage in zip(*of_stages, strict=True)]).sum()
 
 
 Term = Callable[..., Tensor]  # maps (adapters, student features, teacher features, batch) to a scalar
@@ -303,11 +273,6 @@ MAIN: dict[str, Term] = {
     "ft": lambda own, s, t, batch: factor_gap(own.translator(s.stages[-1]), own.paraphraser.encoder, t.stages[-1]),
     "nst": lambda own, s, t, batch: over_stages(selectivity_gap, s.stages[1:], t.stages[1:]),
 }
-INITIAL: dict[str, Term] = {
-    "ab": lambda own, s, t, batch: boundary_gap(own.connectors, s.preactivations[1:], t.preactivations[1:]),
-    "ft": lambda own, s, t, batch: F.mse_loss(own.paraphraser(t.stages[-1]), t.stages[-1]),
-    "fsp": lambda own, s, t, batch: over_stages(flow_gap, pairwise(s.stages), pairwise(t.stages)),
-}
 
 
 def main_term(method: str, adapters: Distiller | None) -> Term | None:
@@ -319,99 +284,50 @@ def main_term(method: str, adapters: Distiller | None) -> Term | None:
 
 
 class NaiveRun:
-    """The training of one method, batch by batch: `step` for the main stage, `initial_step` for the stage before it.
+    """The main stage of the training of one method, batch by batch; milestones are not applied.
 
-    It trains contiguous copies, so networks and adapters may be those of a lane in any stage.
-
-    Args:
-        method: a registered name, or `none`.
-        student: the network that trains.
-        teacher: its teacher; None only for `none`.
-        adapters: the method's distiller, whose modules, parameters and weights are used; None only for `none`.
-        schedule: the learning rate, momentum and weight decay; milestones are not applied.
+    It trains contiguous copies, so networks and adapters may be those of a lane in any stage. The adapters are the
+    method's distiller, whose modules, parameters and weights are used. Only `none` has no teacher and adapters.
     """
 
     def __init__(
         self, method: str, student: Network, teacher: Network | None, adapters: Distiller | None, schedule: Schedule
     ) -> None:
-        self.method, self.schedule = method, schedule
-        self.student = contiguous(student)
+        self.student = contiguous(student).train()
         self.teacher = None if teacher is None else contiguous(teacher).eval()
-        self.adapters = None if adapters is None else contiguous(adapters).requires_grad_()  # a lane freezes some
+        self.adapters = None if adapters is None else contiguous(adapters).train()
         self.device = next(self.student.parameters()).device
         self.term = main_term(method, self.adapters)
-        self.stage = ""
+        trained = list(self.student.parameters())
+        if self.adapters is not None:
+            if initial := self.adapters.initial_stage():
+                for module in initial.modules:
+                    module.requires_grad_(False)
+            trained += [parameter for parameter in self.adapters.parameters() if parameter.requires_grad]
+        momentum, weight_decay = schedule.momentum, schedule.weight_decay
+        self.optimizer = torch.optim.SGD(trained, schedule.lr, momentum=momentum, weight_decay=weight_decay)
 
     def step(self, batch: NaiveBatch) -> float:
-        """Train on one batch of the main stage and return the total loss; the host waits for it, as in the reference.
+        """Train on one batch and return the total loss; the host waits for it, as in the reference.
 
         The teacher runs forward for every method except `none`, even if nothing reads it (`ab`, `fsp`).
         """
-        self._enter("main")
-        batch = self._received(batch)
-        teacher = self._listen(batch.images)
+        # channels_last images would make the output of every layer channels_last
+        batch = NaiveBatch(*(tensor.to(self.device).contiguous() for tensor in batch))
         student = self.student.features(batch.images)
         loss = F.cross_entropy(student.logits, batch.targets)
-        if self.adapters is not None:
+        if self.teacher is not None and self.adapters is not None:
+            with torch.no_grad():
+                teacher = self.teacher.features(batch.images)
             loss = self.adapters.task_weight * loss
             if self.term is not None:
                 loss = loss + self.adapters.weight * self.term(self.adapters, student, teacher, batch)
-        self._descend(loss)
-        if isinstance(self.term, NaiveContrast) and isinstance(self.adapters, CRD):
-            self.term.update(self.adapters.bank_momentum)
-        return loss.item()
-
-    def initial_step(self, batch: NaiveBatch) -> float:
-        """Train on one batch of the initial stage of `ab`, `fsp` or `ft`, and return its loss."""
-        self._enter("initial")
-        batch = self._received(batch)
-        preactivations = self.method == "ab"
-        trains_student = self.method != "ft"
-        teacher = self._listen(batch.images, preactivations)
-        student = self.student.features(batch.images, preactivations) if trains_student else None
-        loss = INITIAL[self.method](self.adapters, student, teacher, batch)
-        self._descend(loss)
-        return loss.item()
-
-    def _received(self, batch: NaiveBatch) -> NaiveBatch:
-        # channels_last images would make the output of every layer channels_last
-        return NaiveBatch(*(tensor.to(self.device).contiguous() for tensor in batch))
-
-    @torch.no_grad()
-    def _listen(self, images: Tensor, preactivations: bool = False) -> Features | None:
-        return None if self.teacher is None else self.teacher.features(images, preactivations)
-
-    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-
-    def _enter(self, stage: str) -> None:
-        """Set the mode of every module and create the stage's optimizer, unless the run is already in that stage."""
-        if stage == self.stage:
-            return
-        self.stage = stage
-        rate = self.schedule.lr
-        everything = nn.ModuleList([self.student])
-        initial = None
-        if self.adapters is not None:
-            everything.append(self.adapters)
-            initial = self.adapters.initial_stage()
-        own = [] if initial is None else list(initial.modules)
-        if stage == "main":
-            everything.train()
-            frozen = {parameter for module in own for parameter in module.parameters()}
-            trained = [parameter for parameter in everything.parameters() if parameter not in frozen]
-        else:
-            assert initial is not None, f"{self.method} has no initial stage"
-            everything.eval()
-            if initial.trains_student:
-                own += self.student.trunk()
-            modules = nn.ModuleList(own).train()
-            trained = list(modules.parameters())
-            rate = initial.lr or rate
-        momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
-        self.optimizer = torch.optim.SGD(trained, rate, momentum=momentum, weight_decay=weight_decay)
+        if isinstance(self.term, NaiveContrast) and isinstance(self.adapters, CRD):
+            self.term.update(self.adapters.bank_momentum)
+        return loss.item()
 
 
 def contiguous(module: Module) -> Module:

@@ -7,15 +7,7 @@ LEAK = 0.1  # slope of the leaky ReLUs in FT's two networks
 
 
 def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both maps, the higher one average-pooled to the other's height and width.
-
-    Args:
-        student: (B, C_s, H_s, W_s).
-        teacher: (B, C_t, H_t, W_t), with any number of channels.
-
-    Returns:
-        (B, C_s, H, W) and (B, C_t, H, W).
-    """
+    """Return maps (B, C_s, H_s, W_s) and (B, C_t, H_t, W_t), the higher one average-pooled to the other's size."""
     (h_s, w_s), (h_t, w_t) = student.shape[2:], teacher.shape[2:]
     if (h_s, w_s) > (h_t, w_t):  # compares heights, and widths where the heights are equal
         return F.adaptive_avg_pool2d(student, (h_t, w_t)), teacher
@@ -46,17 +38,14 @@ def regressor(student: tuple[int, int, int], teacher: tuple[int, int, int], relu
     if reason := unmappable(student, teacher):
         raise ValueError(reason)
     (channels, height, width), (t_channels, t_height, t_width) = student, teacher
-    layers: list[nn.Module]
+    convolution: nn.Module
     if (height, width) == (2 * t_height, 2 * t_width):
-        layers = [nn.Conv2d(channels, t_channels, 3, stride=2, padding=1)]
+        convolution = nn.Conv2d(channels, t_channels, 3, stride=2, padding=1)
     elif (2 * height, 2 * width) == (t_height, t_width):
-        layers = [nn.ConvTranspose2d(channels, t_channels, 4, stride=2, padding=1)]
+        convolution = nn.ConvTranspose2d(channels, t_channels, 4, stride=2, padding=1)
     else:
-        layers = [nn.Conv2d(channels, t_channels, (1 + height - t_height, 1 + width - t_width))]
-    layers.append(nn.BatchNorm2d(t_channels))
-    if relu:
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+        convolution = nn.Conv2d(channels, t_channels, (1 + height - t_height, 1 + width - t_width))
+    return nn.Sequential(convolution, nn.BatchNorm2d(t_channels), *([nn.ReLU()] if relu else []))
 
 
 class Paraphraser(nn.Module):
@@ -65,16 +54,11 @@ class Paraphraser(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         half = channels // 2
-        self.encoder = nn.Sequential(
-            *(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
-            *(nn.Conv2d(channels, half, 3, padding=1), nn.LeakyReLU(LEAK)),
-            *(nn.Conv2d(half, half, 3, padding=1), nn.LeakyReLU(LEAK)),
-        )
-        self.decoder = nn.Sequential(
-            *(nn.ConvTranspose2d(half, half, 3, padding=1), nn.LeakyReLU(LEAK)),
-            *(nn.ConvTranspose2d(half, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
-            *(nn.ConvTranspose2d(channels, channels, 3, padding=1), nn.LeakyReLU(LEAK)),
-        )
+        self.encoder, self.decoder = nn.Sequential(), nn.Sequential()
+        for before, after in ((channels, channels), (channels, half), (half, half)):
+            self.encoder.extend([nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(LEAK)])
+        for before, after in ((half, half), (half, channels), (channels, channels)):
+            self.decoder.extend([nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(LEAK)])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the reconstruction (B, C, H, W) of maps (B, C, H, W)."""

@@ -24,11 +24,7 @@ Banks = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """How the scores (b, K) of some of the anchors are computed and summed.
-
-    Attributes:
-        anchors: the slice of anchors.
-    """
+    """How the scores (b, K) of a slice of the anchors are computed and summed."""
 
     anchors: slice
 
@@ -136,14 +132,7 @@ def shared_pieces(rows: Tensor, each: int, dim: int, entries_at_once: int = ENTR
 def masked_pieces(
     mask: Callable[[slice], Tensor], b: int, n_samples: int, entries_at_once: int = ENTRIES_AT_ONCE
 ) -> Iterator[Piece]:
-    """Yield pieces that score b anchors with the rows of banks (M, D), each counted as often as a mask states.
-
-    Args:
-        mask: returns the given columns of a (B, M) mask.
-        b: B, the number of anchors.
-        n_samples: M, the number of rows.
-        entries_at_once: entries of the largest tensor.
-    """
+    """Yield pieces that score b anchors with all M rows, each counted as often as the columns of a (b, M) mask say."""
     for rows in _blocks(n_samples, entries_at_once // (2 * b)):  # the scores and the mask
         yield Masked(slice(None), rows, mask(rows))
 

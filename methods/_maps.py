@@ -15,11 +15,7 @@ EPS = 1e-12  # smallest norm, as in `torch.nn.functional.normalize`
 
 
 def attention(features: Tensor) -> Tensor:
-    """Return each sample's attention: (B, H*W) of unit length, the mean square over channels at each position.
-
-    Args:
-        features: (B, C, H, W), any scale.
-    """
+    """Return the attention of maps (B, C, H, W): (B, H*W) of unit length, the mean square over channels."""
     return Attention.apply(features)
 
 

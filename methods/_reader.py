@@ -54,19 +54,38 @@ class Parameter:
         return TypeAdapter(self.type, config={"strict": True, "allow_inf_nan": False})
 
 
-@dataclass(frozen=True)
-class Method:
+def _check_range(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a search range unchanged if it is valid."""
+    match [*given.items()]:
+        case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
+            return given
+        case [("linear", [float() | int() as low, float() | int() as high])] if low < high:
+            return given
+        case [("choices", [_, *_])]:
+            return given
+    forms = "{'log': [low, high]}, {'linear': [low, high]} or {'choices': [...]}"
+    raise ValueError(f"{given} is not a range: {forms} with low < high, and 0 < low for log")
+
+
+class Registration(BaseModel):
+    """The arguments of `@register` other than the name; see `methods.base.register`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    weight: float
+    task_weight: float = 1.0
+    version: int = 1
+    has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
+    space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
+
+
+class Method(Registration):
     """A registered method as its file describes it.
 
     Attributes:
         name: the lower-case name used in suite files.
         title: the class's name, as printed in tables.
-        weight: the term's default weight.
-        task_weight: the default weight of cross-entropy.
-        version: part of a run's identity.
         parameters: what a suite file may set.
-        has_initial_stage: whether something trains before the main stage.
-        space: where to search for better values, by the name of a parameter, or `weight`.
         summary: the file's docstring.
         path: the file.
         module: the module's name; None for a file that is imported by its path.
@@ -74,15 +93,10 @@ class Method:
 
     name: str
     title: str
-    weight: float
-    task_weight: float
-    version: int
     parameters: dict[str, Parameter]
-    has_initial_stage: bool
-    space: dict[str, dict[str, Any]]
     summary: str
     path: Path
-    module: str | None = None
+    module: str | None
 
     @cached_property
     def sha256(self) -> str:
@@ -129,11 +143,7 @@ Facts = tuple[str, dict[str, Any], inspect.Signature]  # a class's name, its reg
 
 
 def read(path: Path, module: str | None = None) -> Method:
-    """Return the method that a file registers.
-
-    Args:
-        path: the file.
-        module: the module's name; None to import the file by its path.
+    """Return the method that a file registers; without the module's name, the file is imported by its path.
 
     Raises:
         RequestError: the file is missing, is not valid Python, or registers no method under its own name, or the
@@ -161,15 +171,8 @@ def read(path: Path, module: str | None = None) -> Method:
     parameters = _parameters(path, signature)
     if unknown := registration.space.keys() - {"weight", *parameters}:
         raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
-    return Method(
-        name=name,
-        title=title,
-        parameters=parameters,
-        summary=ast.get_docstring(tree) or "",
-        path=path,
-        module=module,
-        **registration.model_dump(),
-    )
+    summary = ast.get_docstring(tree) or ""
+    return Method(name=name, title=title, parameters=parameters, summary=summary, path=path, module=module, **stated)
 
 
 def _read_source(call: ast.Call, node: ast.ClassDef) -> Facts:
@@ -204,31 +207,6 @@ def _read_class(path: Path, module: str | None) -> Facts:
     stated = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight, "version": cls.version}
     stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
     return cls.__name__, stated | {"space": cls.search_space}, signature
-
-
-def _check_range(given: dict[str, Any]) -> dict[str, Any]:
-    """Return a search range unchanged if it is valid."""
-    match [*given.items()]:
-        case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
-            return given
-        case [("linear", [float() | int() as low, float() | int() as high])] if low < high:
-            return given
-        case [("choices", [_, *_])]:
-            return given
-    forms = "{'log': [low, high]}, {'linear': [low, high]} or {'choices': [...]}"
-    raise ValueError(f"{given} is not a range: {forms} with low < high, and 0 < low for log")
-
-
-class Registration(BaseModel):
-    """The arguments of `@register` other than the name; see `methods.base.register`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    weight: float
-    task_weight: float = 1.0
-    version: int = 1
-    has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
-    space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
 
 
 def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter]:

@@ -41,19 +41,12 @@ KEYS_AT_ONCE = 2**23  # the most random keys at a time in a draw on an accelerat
 
 @dataclass(frozen=True)
 class Partners:
-    """The positives and negatives that B samples are scored with.
+    """The positives and negatives that B samples are scored with."""
 
-    Attributes:
-        indices: (B,), the samples.
-        positives: (B,), one positive per sample.
-        negatives: (B, N), which may repeat; None for all possible negatives.
-        counts: (B,), the number of negatives per sample.
-    """
-
-    indices: Tensor
-    positives: Tensor
-    negatives: Tensor | None
-    counts: Tensor
+    indices: Tensor  # (B,), the samples
+    positives: Tensor  # (B,), one per sample
+    negatives: Tensor | None  # (B, N), which may repeat; None for all possible negatives
+    counts: Tensor  # (B,), the number of negatives per sample
 
 
 @register("crd", weight=0.8)
@@ -158,15 +151,13 @@ class CRD(Distiller):
         z_t = F.normalize(self.teacher_head(teacher.embedding))
         self.visited = (partners.indices, z_s.detach(), z_t.detach())
         banks = (self.teacher_bank, self.student_bank)
-        return self.contrast(torch.stack((z_s, z_t)), banks, partners, self.pieces(partners), self.log_z[:2])
-
-    def pieces(self, partners: Partners) -> Pieces:
-        """Return the pieces that score the samples of a batch with their negatives."""
         if partners.negatives is None:
             mask, b = self.mask(partners.indices), len(partners.indices)
-            return partial(masked_pieces, mask, b, self.n_samples, self.entries_at_once)
-        dim = self.student_bank.shape[1]
-        return partial(drawn_pieces, partners.negatives, self.n_samples, dim, self.entries_at_once)
+            pieces: Pieces = partial(masked_pieces, mask, b, self.n_samples, self.entries_at_once)
+        else:
+            dim = self.student_bank.shape[1]
+            pieces = partial(drawn_pieces, partners.negatives, self.n_samples, dim, self.entries_at_once)
+        return self.contrast(torch.stack((z_s, z_t)), banks, partners, pieces, self.log_z[:2])
 
     def mask(self, indices: Tensor) -> Callable[[slice], Tensor]:
         """Return a function that gives columns of a (B, M) mask for indices (B,): 1 for possible negatives, else 0."""
@@ -284,14 +275,9 @@ def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
-    """Return n uniform candidates per row, distinct if there are enough, on any device without synchronization.
+    """Return n uniform candidates per row, distinct if there are enough, on any device without synchronization: (B, n).
 
-    Args:
-        candidates: (B, M) booleans, at least one true per row.
-        n: the number of columns to draw.
-
-    Returns:
-        (B, n) int64 column numbers.
+    Each row of the candidates, (B, M) booleans, has at least one.
     """
     keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, math.inf)
     shuffled = keys.topk(min(n, keys.shape[1]), largest=False).indices  # candidates come first, in random order

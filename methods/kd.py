@@ -15,13 +15,7 @@ from methods.base import Distiller, register
 
 
 def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Return T^2 * KL(teacher || student) of the softened predictions: scalar, mean over the batch.
-
-    Args:
-        student_logits: (B, K), before softmax.
-        teacher_logits: (B, K), before softmax.
-        temperature: T > 0, which divides both.
-    """
+    """Return T^2 * KL(teacher || student) of logits (B, K), both divided by T > 0: scalar, mean over the batch."""
     log_p_s = F.log_softmax(student_logits / temperature, dim=1)
     p_t = F.softmax(teacher_logits / temperature, dim=1)
     return temperature**2 * F.kl_div(log_p_s, p_t, reduction="batchmean")

@@ -50,11 +50,8 @@ def by_channels(student: Tensor, teacher: Tensor) -> Tensor:
     def mean_square(products: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return (products * first[:, :, None] * second[:, None, :]).square().mean()
 
-    return (
-        mean_square(within_t, inverse_t, inverse_t)
-        + mean_square(within_s, inverse_s, inverse_s)
-        - 2 * mean_square(across, inverse_s, inverse_t)
-    )
+    within = mean_square(within_t, inverse_t, inverse_t) + mean_square(within_s, inverse_s, inverse_s)
+    return within - 2 * mean_square(across, inverse_s, inverse_t)
 
 
 @register("nst", weight=50.0)

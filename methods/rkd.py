@@ -21,10 +21,7 @@ EPS = 1e-12  # smallest squared distance: the root of 0 would have gradient NaN
 
 
 def relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distances and angles between the samples of a batch.
-
-    Args:
-        embedding: (B, D), any scale.
+    """Return the distances and angles between the samples of embeddings (B, D) of any scale.
 
     Returns:
         Distances (B, B), mean 1 off the diagonal, 0 on it (NaN for a batch of one), and cosines (B, B, B) of the
@@ -46,6 +43,5 @@ class RKD(Distiller):
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): means over all pairs and over all triples."""
         distances_s, angles_s = relations(student.embedding)
         distances_t, angles_t = relations(teacher.embedding)
-        distance_loss = F.smooth_l1_loss(distances_s, distances_t)
-        angle_loss = F.smooth_l1_loss(angles_s, angles_t)
+        distance_loss, angle_loss = F.smooth_l1_loss(distances_s, distances_t), F.smooth_l1_loss(angles_s, angles_t)
         return DISTANCE_WEIGHT * distance_loss + ANGLE_WEIGHT * angle_loss

@@ -15,11 +15,7 @@ from methods.base import Distiller, register
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Return the similarity of each sample (row) to every sample (column): (B, B), rows of unit length.
-
-    Args:
-        features: (B, C, H, W), any scale.
-    """
+    """Return the similarity of each sample (row) of maps (B, C, H, W) to every one (column): (B, B), unit rows."""
     flat = features.flatten(1)
     return F.normalize(flat @ flat.T)
 

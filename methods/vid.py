@@ -27,13 +27,10 @@ class Gaussian(nn.Module):
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
-        self.mean = nn.Sequential(
-            nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
-        )
+        self.mean = nn.Sequential(nn.Conv2d(student_channels, teacher_channels, 1, bias=False))
+        for _ in range(2):
+            self.mean.append(nn.ReLU(inplace=True))
+            self.mean.append(nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False))
         self.rho = nn.Parameter(torch.full((teacher_channels,), math.log(math.exp(START - EPS) - 1)))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

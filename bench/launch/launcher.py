@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Progress
-from bench.launch.untrained import UntrainedRuns
+from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrained
 from bench.launch.work import Work
 from bench.plan import cohorts
 from bench.plan.repeat import suite_files
@@ -34,7 +35,8 @@ def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     console = Console(stderr=True, force_terminal=None if work.live else False)
-    with Progress(work.plan.titles, console) as progress:
+    progress = Progress(work.plan.titles, console)
+    with progress.live or nullcontext():
         Launcher(work).run(progress, retried)
 
 
@@ -47,7 +49,7 @@ class Launcher:
     def __init__(self, work: Work) -> None:
         self.work, self.plan, self.store = work, work.plan, Store(work.results)
         self.inputs = Inputs(work, self.store)
-        self.untrained = UntrainedRuns(self.inputs)
+        self.checkpoints: Checkpoints = {}
 
     def run(self, observer: Observer, retried: Collection[str] = ()) -> None:
         """Train each run once; errors in the request are raised before anything is written.
@@ -60,16 +62,20 @@ class Launcher:
         set_products("fp32")  # each cohort sets its own precision
         wanted = self.work.wanted
         open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
-        self._check_devices(open_runs)
+        device, processes, gpus = self.inputs.device, most_processes(open_runs), torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) + processes > gpus:
+            raise RequestError(
+                f"training: processes: {processes}: each process needs a GPU, and torch sees {gpus} here. Set fewer, "
+                "which makes it a different run, or use --device cpu"
+            )
         reasons = unserved(self.plan, open_runs, self.inputs.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
-        for run in open_runs:
-            if needs_data(run):
-                self.inputs.data(run.data)
+        for run in filter(needs_data, open_runs):
+            self.inputs.data(run.data)
         for name in dict.fromkeys(needed for run in open_runs for needed in run.needs):
             if self.store.state(name) == "done" and not self.plan.runs[name].is_ensemble:
                 self.inputs.network(self.plan.runs[name])
-        self.untrained.read_checkpoints(wanted)
+        self.checkpoints = read_checkpoints(self.inputs, wanted)
         record_without_training(self.plan, self.store, reasons, retried)
         awaited = {needed for run in wanted for needed in run.needs}
         for run in open_runs:
@@ -78,22 +84,12 @@ class Launcher:
         while self._next_cohort(open_runs, observer):
             self.work.write_tables(self.plan, self.store)
 
-    def _check_devices(self, runs: Sequence[RunSpec]) -> None:
-        device = self.inputs.device
-        if device.type != "cuda":
-            return
-        first, processes, gpus = device.index or 0, most_processes(runs), torch.cuda.device_count()
-        if first + processes > gpus:
-            raise RequestError(
-                f"training: processes: {processes}: each process needs a GPU, and torch sees {gpus} here. Set fewer, "
-                "which makes it a different run, or use --device cpu"
-            )
-
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False if no run is open."""
         pending = [run for run in wanted if is_open(run, self.plan, self.store)]
         for run in pending:
-            if not run.trains and self._is_ready(run.needs) and self.untrained.finish(run):
+            ready = not run.trains and self._is_ready(run.needs)
+            if ready and record_untrained(self.inputs, run, self.checkpoints):
                 return True
         for cohort in cohorts(pending, self.plan.suite.max_lanes):
             if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):

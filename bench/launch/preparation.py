@@ -16,8 +16,6 @@ from bench.train.build import inapplicable
 from bench.types import RequestError
 from methods import Method
 
-PUBLISHED = "weights"  # subfolder of the data folder for weights published by torchvision
-
 
 def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is a GPU if there is one.
@@ -56,9 +54,9 @@ def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
 
 
 def published_file(run: RunSpec, folder: Path) -> Path:
-    """Return the file of a run's published weights, which is downloaded if it is not in the data folder."""
+    """Return the file of a run's published weights, downloaded unless it is in the data folder."""
     assert run.checkpoint is not None  # it is the name of the weights
-    return published_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, folder / PUBLISHED)
+    return published_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, folder / "weights")
 
 
 def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, str]:

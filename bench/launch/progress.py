@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -23,38 +22,18 @@ class Progress(Observer):
     """An observer that shows epoch, rate, time left, and each lane's loss and primary metric."""
 
     def __init__(self, titles: Mapping[str, tuple[str, str]], console: Console) -> None:
-        """Show progress on a console.
-
-        Args:
-            titles: (pair, row) by run id, such as ("resnet20->resnet8", "KD").
-            console: shows a live table if it is a terminal.
-        """
+        """Show (pair, row) by run id, such as ("resnet20->resnet8", "KD"); a terminal shows a table while in `live`."""
         self.titles = titles
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self.redrawn = 0.0
-        self._begin([])
 
-    def _begin(self, lanes: Sequence[Lane]) -> None:
+    def cohort(self, lanes: Sequence[Lane]) -> None:
+        """Start a cohort's table."""
         self.lanes = lanes
         self.clock: Clock | None = None
         self.rate = 0.0  # steps per second, of all lanes together
         self.lane_epoch_s = 0.0  # seconds that one lane's epoch takes
         self.progress = ""
-
-    def __enter__(self) -> "Progress":
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
-
-    def cohort(self, lanes: Sequence[Lane]) -> None:
-        """Start a cohort's table."""
-        self._begin(lanes)
         logger.info("%s: training %d together: %s", self._cohort(), len(lanes), ", ".join(map(self._title, lanes)))
 
     def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:

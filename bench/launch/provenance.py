@@ -18,15 +18,14 @@ PACKAGES = ("torch", "torchvision", "numpy")
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     """Return the facts about machine and code that a record of a run includes."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    facts = {
-        "device": name,
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": threads,
         "date": datetime.now(UTC).date().isoformat(),
         "host": platform.node(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        **git_state(Path(__file__).parents[2]),
     }
-    return facts | git_state(Path(__file__).parents[2])
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -108,8 +108,7 @@ def _submit(
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
     setup = _setup(plan.suite.slurm, folder / "code")
     trained_by = dict(jobs)
-    run_ids = [*jobs, *(run.id for run in missing)]
-    awaited = {run_id for run_id in run_ids if store.state(run_id) != "done"}
+    awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
     unsubmitted = work_units(missing, plan.suite.max_lanes)
     while unsubmitted:
         arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they depend on
@@ -193,8 +192,7 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
         "requeue": True,  # the default depends on the cluster
         "kill-on-invalid-dep": "yes",  # else a job that depends on a failed one waits for ever
     }
-    options["additional_parameters"] = additional | others.get("additional_parameters", {})
-    return options
+    return options | {"additional_parameters": additional | others.get("additional_parameters", {})}
 
 
 def _setup(slurm: Slurm, code: Path) -> list[str]:

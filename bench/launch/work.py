@@ -14,7 +14,6 @@ class Work:
     """Runs to train, and settings that change results only by rounding.
 
     Attributes:
-        plan: the plan of the suite.
         runs: ids of the runs, including those that they need.
         results: the folder of the store.
         data: the folder of downloaded data sets.

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """One registered network.
+    """One registered network: the class `factory` of the module `file`, which is imported when it is created.
 
     Attributes:
         summary: one line for `list models`; its parameter count is for 100 classes and 3 input channels.
-        file: the module of this package that holds it, imported when it is created.
-        factory: the class in that module.
         settings: the class's keyword arguments besides `num_classes` and `in_channels`.
     """
 
@@ -55,7 +53,7 @@ NETWORKS: dict[str, NetworkEntry] = {
     "resnet8x4": _resnet("CIFAR ResNet, 8 layers, widths 64/128/256; 1.23 M parameters", 8, (32, 64, 128, 256)),
     "resnet32x4": _resnet("CIFAR ResNet, 32 layers, widths 64/128/256; 7.43 M parameters", 32, (32, 64, 128, 256)),
     "ResNet50": NetworkEntry(
-        "Bottleneck ResNet, 50 layers, 3x3 stem without max pool; 23.71 M parameters", "bottleneck", "BottleneckResNet"
+        "Bottleneck ResNet, 50 layers, 3x3 stem without max pool; 23.71 M parameters", "resnet", "ResNet50"
     ),
     "wrn_16_1": _wrn("Wide ResNet, 16 layers, widths 16/32/64; 0.18 M parameters", 16, 1),
     "wrn_16_2": _wrn("Wide ResNet, 16 layers, widths 32/64/128; 0.70 M parameters", 16, 2),
@@ -77,7 +75,7 @@ NETWORKS: dict[str, NetworkEntry] = {
 }
 
 
-def create_network(
+def build(
     name: str,
     *,
     num_classes: int,

@@ -6,7 +6,7 @@ Paper:  none. The widths are those of torchvision's AlexNet (Krizhevsky, One wei
 Stages: each of five convolutions after norm and ReLU, before the max pool that follows the first three.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +36,3 @@ class Conv5(StagedNetwork):
             before = block(F.max_pool2d(x, 2) if 1 <= place <= POOLED else x)
             x = F.relu(before)
             yield x, before
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the five blocks."""
-        return tuple(self.blocks)

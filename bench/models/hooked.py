@@ -1,6 +1,6 @@
 """Any classifier as a network of this benchmark: you name its stage modules, and forward hooks read their outputs.
 
-    create_network("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
+    build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
 Modules are named by their path, as in `named_modules()`. The state dict keeps the wrapped network's own names.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from bench.models.base import Network
@@ -75,12 +74,12 @@ class HookedNetwork(Network):
         paths = {*self.stage_paths, *preactivation_paths}
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
+        find = self.network.get_submodule
         with ExitStack() as hooks:  # removes them again, even if the forward pass fails
             for path in paths:
-                keep = _output_keeper(path, outputs)
-                hooks.enter_context(self.network.get_submodule(path).register_forward_hook(keep))
-            classifier = self.network.get_submodule(self.classifier_path)
-            hooks.enter_context(classifier.register_forward_pre_hook(_input_keeper(self.classifier_path, inputs)))
+                hooks.enter_context(find(path).register_forward_hook(_output_keeper(path, outputs)))
+            keep = _input_keeper(self.classifier_path, inputs)
+            hooks.enter_context(find(self.classifier_path).register_forward_pre_hook(keep))
             logits = self.network(x)
         unused = ", ".join(sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())))
         if unused:
@@ -160,12 +159,14 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
 
     The first convolution is drawn again by PyTorch's default if the images do not have 3 channels.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
+    from torchvision import models
+
+    known = models.list_models(module=models)
     if name not in known:
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
     # with auxiliary logits, it would have three outputs in training
     single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **single_output)
+    network = models.get_model(name, weights=None, num_classes=num_classes, **single_output)
     if in_channels != 3:
         convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
         shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
@@ -183,7 +184,9 @@ def published_weights(name: str, weights: str, folder: Path) -> Path:
     Raises:
         RequestError: the name is unknown, the download fails, or the file does not match its sha256.
     """
-    known = torchvision.models.get_model_weights(name).__members__
+    from torchvision import models  # takes seconds, so only what needs it imports it
+
+    known = models.get_model_weights(name).__members__
     if weights not in known:
         raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
     url = known[weights].url

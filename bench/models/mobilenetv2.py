@@ -6,7 +6,7 @@ Differs in: ReLU instead of ReLU6, stride 1 in group 1, and the first block keep
 not expand, as in the published checkpoints.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -17,21 +17,19 @@ GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 EMBEDDING = 1280  # for any width up to 1
 
 
+def layers(in_channels: int, channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """Return a convolution, its norm and a ReLU."""
+    convolution = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
+
+
 class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, channels: int, expansion: int, stride: int) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.residual = stride == 1 and in_channels == channels
-        self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        depthwise = layers(hidden, hidden, 3, stride, groups=hidden)
+        self.conv = nn.Sequential(*layers(in_channels, hidden), *depthwise, *layers(hidden, channels)[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, channels, H / stride, W / stride) of (B, C, H, W); values have either sign: no ReLU follows."""
@@ -44,9 +42,7 @@ class MobileNetV2(StagedNetwork):
     def __init__(self, num_classes: int, in_channels: int, *, width: float) -> None:
         super().__init__()
         channels = int(32 * width)
-        self.conv1 = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        )
+        self.conv1 = nn.Sequential(*layers(in_channels, channels, 3, stride=2))
         self.blocks = nn.ModuleList()
         for expansion, full_width, repeats, stride in GROUPS:
             out = int(full_width * width)
@@ -54,7 +50,7 @@ class MobileNetV2(StagedNetwork):
             rest = (InvertedResidual(out, out, expansion, stride=1) for _ in range(repeats - 1))
             self.blocks.append(nn.Sequential(first, *rest))
             channels = out
-        self.conv2 = nn.Sequential(nn.Conv2d(channels, EMBEDDING, 1, bias=False), nn.BatchNorm2d(EMBEDDING), nn.ReLU())
+        self.conv2 = nn.Sequential(*layers(channels, EMBEDDING))
         linear = nn.Linear(EMBEDDING, num_classes)
         self.classifier = nn.Sequential(linear)
         draw_convolutions(self)
@@ -72,7 +68,3 @@ class MobileNetV2(StagedNetwork):
     def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
         """Return the embedding (B, D) of the last stage, widened by the last convolution."""
         return pooled(self.conv2(stage))
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem and all seven groups; the last 1x1 convolution comes after the last stage."""
-        return self.conv1, self.blocks

@@ -28,8 +28,8 @@ class StagedNetwork(Network):
             yield stage, before
 
     def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem, `conv1` and `bn1`, and the groups, `layer1` and following, if they are named like this."""
-        return [module for name, module in self.named_children() if name.startswith(("conv1", "bn1", "layer"))]
+        """Return the stem, `conv1` and `bn1`, and the groups, `layer...` or `block...`, as far as it has them."""
+        return [module for name, module in self.named_children() if name.startswith(("conv1", "bn1", "layer", "block"))]
 
     def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
         """Return the embedding (B, D), of the last stage and its pre-activation."""
@@ -63,6 +63,13 @@ def group(
 ) -> ReluGroup:
     """Return `blocks` blocks, each made of (channels before, channels after, stride); the first changes the shape."""
     return ReluGroup(block(in_channels, channels, stride), *(block(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    """Return a residual block's shortcut: a 1x1 convolution with norm, or the identity if no shape changes."""
+    if stride == 1 and in_channels == channels:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
 def pooled(x: Tensor) -> Tensor:

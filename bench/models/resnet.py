@@ -1,8 +1,9 @@
-"""CIFAR ResNets with 6n + 2 layers, and the wider `x4` variants of the distillation tables.
+"""ResNets for small images: of 6n + 2 layers, the wider `x4` variants of the distillation tables, and ResNet50.
 
-Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
-Stages: the stem after its ReLU, then each of three groups.
+Paper:  He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016: section 4.2; ResNet50, table 1.
+Stages: the stem after its ReLU, then each of three groups (ResNet50: four).
 Differs in: 1x1 convolutions as shortcuts where shapes change, not zero-padding, as in the published checkpoints.
+ResNet50 has a 3x3 stem without stride or max pool, and the stride is in a block's 3x3 convolution.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, group
+from bench.models.parts import StagedNetwork, draw_convolutions, group, projection
 
 
 class BasicBlock(nn.Module):
@@ -20,10 +21,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = nn.Sequential()  # the identity
-        if stride != 1 or in_channels != channels:
-            self.downsample.append(nn.Conv2d(in_channels, channels, 1, stride, bias=False))
-            self.downsample.append(nn.BatchNorm2d(channels))
+        self.downsample = projection(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output before its last ReLU: (B, channels, H / stride, W / stride) of (B, C, H, W)."""
@@ -32,12 +30,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(StagedNetwork):
-    """A residual network of three groups.
-
-    Args:
-        depth: 6n + 2 layers, n blocks per group.
-        widths: channels of the stem and of the three groups.
-    """
+    """A residual network of 6n + 2 layers: n blocks in each of three groups; `widths` are those of stem and groups."""
 
     def __init__(self, num_classes: int, in_channels: int, *, depth: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -48,4 +41,38 @@ class ResNet(StagedNetwork):
         self.layer2 = group(BasicBlock, widths[1], widths[2], blocks, stride=2)
         self.layer3 = group(BasicBlock, widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], num_classes)
+        draw_convolutions(self)
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        width = channels // 4
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.shortcut = projection(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output before its last ReLU: (B, channels, H / stride, W / stride) of (B, C, H, W)."""
+        hidden = F.relu(self.bn1(self.conv1(x)))
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        return self.bn3(self.conv3(hidden)) + self.shortcut(x)
+
+
+class ResNet50(StagedNetwork):
+    """A residual network of four groups with 3, 4, 6 and 3 bottlenecks."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = group(Bottleneck, 64, 256, 3, stride=1)
+        self.layer2 = group(Bottleneck, 256, 512, 4, stride=2)
+        self.layer3 = group(Bottleneck, 512, 1024, 6, stride=2)
+        self.layer4 = group(Bottleneck, 1024, 2048, 3, stride=2)
+        self.linear = nn.Linear(2048, num_classes)
         draw_convolutions(self)

@@ -28,11 +28,9 @@ class VGG(StagedNetwork):
 
     def __init__(self, num_classes: int, in_channels: int, *, convolutions: Sequence[int]) -> None:
         super().__init__()
-        self.block0 = block(in_channels, WIDTHS[0], convolutions[0])
-        self.block1 = block(WIDTHS[0], WIDTHS[1], convolutions[1])
-        self.block2 = block(WIDTHS[1], WIDTHS[2], convolutions[2])
-        self.block3 = block(WIDTHS[2], WIDTHS[3], convolutions[3])
-        self.block4 = block(WIDTHS[3], WIDTHS[4], convolutions[4])
+        for i, width in enumerate(WIDTHS):
+            self.add_module(f"block{i}", block(in_channels, width, convolutions[i]))
+            in_channels = width
         self.classifier = nn.Linear(WIDTHS[4], num_classes)
         draw_convolutions(self)
         draw_linear(self.classifier)
@@ -45,7 +43,3 @@ class VGG(StagedNetwork):
             before = block(F.max_pool2d(x, 2) if 1 <= place <= pools else x)
             x = F.relu(before)
             yield x, before if place else x
-
-    def trunk(self) -> Sequence[nn.Module]:
-        """Return the five blocks."""
-        return self.block0, self.block1, self.block2, self.block3, self.block4

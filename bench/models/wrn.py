@@ -47,12 +47,7 @@ class WideGroup(nn.Module):
 
 
 class WideResNet(StagedNetwork):
-    """A wide residual network of three groups.
-
-    Args:
-        depth: 6n + 4 layers, n blocks per group.
-        widen: k; the groups have 16 k, 32 k and 64 k channels.
-    """
+    """A wide residual network of 6n + 4 layers: n blocks in each of three groups, of 16 k, 32 k and 64 k channels."""
 
     def __init__(self, num_classes: int, in_channels: int, *, depth: int, widen: int) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 
 from bench.models.base import Network
 from bench.models.heads import Frozen
-from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, Schedule, seed_from
+from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
 from bench.train.lane import Lane
 from bench.train.learner import Learner, Teacher, Term
@@ -22,10 +22,7 @@ logger = logging.getLogger(__name__)
 def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[str, Method]) -> str | None:
     """Return why a run's methods cannot serve its pair, or its network cannot be evaluated; None if they can.
 
-    Args:
-        run: any run.
-        needed: the specifications of the runs that it needs, by id.
-        methods: by name.
+    `needed` has the specifications of the runs that it needs, by id.
 
     Raises:
         RequestError: a parameter has a value that cannot work with the pair, such as a layer that does not exist.
@@ -66,11 +63,10 @@ def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:
     assert run.head is not None  # an evaluation has one
     if any(source.is_ensemble for source in needed.values()):
         return "several networks together have no features to evaluate"
-    count = len(network_shapes(run.student, backbone_data(run)).stages)
-    if run.head.stage is not None and run.head.stage >= count:
-        raise RequestError(
-            f"evaluations: stages: {run.student.network} has no stage {run.head.stage}: it has {count}, counted from 0"
-        )
+    stage, count = run.head.stage, len(network_shapes(run.student, backbone_data(run)).stages)
+    if stage is not None and stage >= count:
+        has = f"{run.student.network} has no stage {stage}: it has {count}, counted from 0"
+        raise RequestError(f"evaluations: stages: {has}")
     return None
 
 
@@ -102,46 +98,34 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
-    if task_of(spec).trains_teachers:
-        return Lane(spec, _mutual_learners(spec, data, methods, device))
-    student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
-    shapes = {name: teachers[name].shapes for name in spec.teachers}
-    terms = _terms(spec, spec.student, shapes, data, methods, device)
-    return Lane(spec, {STUDENT: _learner(spec, placed(student, device), terms, spec.training)})
-
-
-def _learner(spec: RunSpec, network: Network, terms: tuple[Term, ...], schedule: Schedule) -> Learner:
-    return Learner(network, terms, schedule, task_of(spec).objective, spec.task_weight)
-
-
-def _mutual_learners(
-    spec: RunSpec, data: DataInfo, methods: Mapping[str, Method], device: torch.device
-) -> dict[str, Learner]:
-    """Return a student and its peer. Each has the initial weights it has alone, unless both would be equal."""
+    if not task_of(spec).trains_teachers:
+        student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
+        shapes = {name: teachers[name].shapes for name in spec.teachers}
+        return Lane(spec, {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)})
+    # each network has the initial weights that it has alone, unless both would be equal
     peer = spec.peer_network
     peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
-    student_network = placed(build_network(spec.student, spec.data, spec.seed), device)
-    peer_network = placed(build_network(peer, spec.data, peer_seed), device)
-    student_terms = _terms(spec, spec.student, {PEER: network_shapes(peer, spec.data)}, data, methods, device)
-    student_shapes = {STUDENT: network_shapes(spec.student, spec.data)}
-    peer_terms = _terms(spec, peer, student_shapes, data, methods, device, first=1)
-    peer_schedule = spec.training.model_copy(update={"lr": spec.peer_lr or spec.training.lr})
-    return {
-        STUDENT: _learner(spec, student_network, student_terms, spec.training),
-        PEER: _learner(spec, peer_network, peer_terms, peer_schedule),
+    student, peer_network = build_network(spec.student, spec.data, spec.seed), build_network(peer, spec.data, peer_seed)
+    peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
+    learners = {
+        STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
+        PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
     }
+    return Lane(spec, learners)
 
 
-def _terms(
+def _learner(
     spec: RunSpec,
-    student: NetworkSpec,
+    own: NetworkSpec,
+    network: Network,
     teachers: Mapping[str, Shapes],
     data: DataInfo,
     methods: Mapping[str, Method],
     device: torch.device,
     first: int = 0,
-) -> tuple[Term, ...]:
-    """Return each of a run's terms with each of a student's teachers, whose shapes are given by name.
+    lr: float | None = None,
+) -> Learner:
+    """Return a network's learner, with each of the run's terms for each of its teachers, given by name.
 
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """
@@ -153,6 +137,7 @@ def _terms(
             if cls.needs_targets and data.targets is None:
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
-            distiller = cls(network_shapes(student, spec.data), teacher, data, **term.parameters)
+            distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name))
-    return tuple(terms)
+    schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
+    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

@@ -2,7 +2,7 @@
 
 import io
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.models.base import Network
-from bench.spec import STUDENT, RunSpec, Schedule, column, seed_from
+from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
-from bench.train.learner import INITIAL, MAIN, Learner, Meter, Term, detached
+from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
@@ -25,9 +25,6 @@ class Clock(NamedTuple):
     epoch: int
 
 
-START = Clock(MAIN, 1)  # of a lane without an initial stage
-
-
 @dataclass
 class Lane:
     """One run of a cohort, whose lanes share schedule and objective.
@@ -35,8 +32,10 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
+        learner: the student's; its network, terms, schedule and device are attributes of the lane, too.
+        networks: those that train, by name.
         clock: the epoch that comes next, or that has begun.
-        trained: number of steps trained in that epoch.
+        trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
         seconds: duration of these steps.
         rows: one mapping per epoch, as in `epochs.jsonl`.
         failure: why the lane left the cohort, or None.
@@ -45,7 +44,7 @@ class Lane:
 
     spec: RunSpec
     learners: Mapping[str, Learner]
-    clock: Clock = START
+    clock: Clock = field(init=False)
     trained: int = 0
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,61 +52,27 @@ class Lane:
     group: Group = ALONE
 
     def __post_init__(self) -> None:
-        if self.learner.has_initial_stage:
-            self.clock = Clock(INITIAL, 1)
+        self.learner = self.learners[STUDENT]
+        self.student, self.terms, self.schedule = self.learner.network, self.learner.terms, self.learner.schedule
+        self.networks: dict[str, Network] = {name: learner.network for name, learner in self.learners.items()}
+        self.device = self.learner.device
+        self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 
     def join(self, group: Group) -> None:
         """Train together with other processes from now on."""
         self.group = group
-        for learner in self.learners.values():
-            for term in learner.terms:
-                term.distiller.gather = group.all_gather
-
-    @property
-    def learner(self) -> Learner:
-        """Return the student's learner."""
-        return self.learners[STUDENT]
-
-    @property
-    def networks(self) -> dict[str, Network]:
-        """Return the networks that train, by name."""
-        return {name: learner.network for name, learner in self.learners.items()}
-
-    @property
-    def student(self) -> Network:
-        """Return the student."""
-        return self.learner.network
-
-    @property
-    def terms(self) -> Sequence[Term]:
-        """Return the student's terms."""
-        return self.learner.terms
-
-    @property
-    def schedule(self) -> Schedule:
-        """Return the student's schedule."""
-        return self.learner.schedule
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device on which the lane trains."""
-        return self.learner.device
+        for term in (term for learner in self.learners.values() for term in learner.terms):
+            term.distiller.gather = group.all_gather
 
     @property
     def teachers(self) -> set[str]:
         """Return the run ids of the teachers whose features the current stage reads."""
-        named = {name for learner in self.learners.values() for name in learner.teachers}
-        return named - self.learners.keys()
+        return set().union(*(learner.teachers for learner in self.learners.values())) - self.learners.keys()
 
     @property
     def done(self) -> bool:
         """Return whether every epoch has been trained."""
         return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs
-
-    @property
-    def position(self) -> tuple[Clock, int]:
-        """Return the clock and the steps trained since: lanes at equal positions see the same batch next."""
-        return self.clock, self.trained
 
     @property
     def epochs_left(self) -> int:
@@ -122,8 +87,7 @@ class Lane:
 
     def advance(self) -> None:
         """Move the clock to the next epoch."""
-        self.trained = 0
-        self.seconds = 0.0
+        self.trained, self.seconds = 0, 0.0
         stage, epoch = self.clock
         if stage == INITIAL and epoch == self.schedule.initial_epochs:
             # frozen modules read their norms' statistics, which so far differ between processes
@@ -159,7 +123,8 @@ class Lane:
             number: the step within the epoch, from 0; the methods' draws depend on it, not on previous steps.
             mark: called with the name of each phase when it ends, for measurements.
         """
-        self._seed(number)
+        rank = [self.group.rank] if self.group.rank else []  # each process draws for its own samples
+        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number, *rank))
         learners = list(self.learners.values())
         own = {name: learner.features(batch) for name, learner in self.learners.items()}
         mark("student")
@@ -168,19 +133,13 @@ class Lane:
         losses = [learner.losses(own[name], batch, teachers) for name, learner in self.learners.items()]
         mark("term")
         for learner, (loss, _) in zip(learners, losses, strict=True):
-            learner.backward(loss)
+            learner.optimizer.zero_grad()
+            loss.backward()
         mark("backward")
         for learner, (loss, parts) in zip(learners, losses, strict=True):
             learner.update([loss, *parts], len(batch.images), self.group)
         self.trained = number + 1
         mark("optimizer")
-
-    def _seed(self, number: int) -> None:
-        """Make the random draws of a step depend only on that step and on the process, which has its own samples."""
-        place = [*self.clock, number]
-        if self.group.rank:
-            place.append(self.group.rank)
-        torch.manual_seed(seed_from("step", self.spec.seed, *place))
 
     def read(self) -> dict[str, float]:
         """Return the means of the epoch so far, named as in its row."""

@@ -82,6 +82,7 @@ class Learner:
         objective: the loss with labels, or None without labels.
         task_weight: weight of that loss.
         initial: the terms with an initial stage, and that stage.
+        initial_modules: the distillers' modules that train in the initial stage.
         optimizer: of the current stage.
         meter: of the current epoch.
     """
@@ -100,17 +101,9 @@ class Learner:
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
         stages = ((term, term.distiller.initial_stage()) for term in terms)
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
+        self.initial_modules = [module for _, stage in self.initial for module in stage.modules]
+        self.has_initial_stage = bool(self.initial) and schedule.initial_epochs > 0
         self.enter(INITIAL if self.has_initial_stage else MAIN)
-
-    @property
-    def has_initial_stage(self) -> bool:
-        """Return whether there is a stage before the main one."""
-        return bool(self.initial) and self.schedule.initial_epochs > 0
-
-    @property
-    def initial_modules(self) -> list[nn.Module]:
-        """Return the distillers' modules that train in the initial stage."""
-        return [module for _, stage in self.initial for module in stage.modules]
 
     @property
     def trains_network(self) -> bool:
@@ -127,21 +120,19 @@ class Learner:
         """Start a stage with a new optimizer; the main stage freezes the modules that the initial one has trained."""
         self.stage = stage
         lr = self.schedule.lr
-        groups: list[dict[str, Any]] = []
+        trained: list[tuple[Sequence[nn.Module], float]] = []  # modules and their learning rate
         if stage == INITIAL:
-            for _, initial in self.initial:
-                if initial.modules:
-                    own = [p for module in initial.modules for p in module.parameters()]
-                    groups.append({"params": own, "lr": initial.lr or lr})
+            trained += [(initial.modules, initial.lr or lr) for _, initial in self.initial if initial.modules]
             if self.trains_network:
-                trunk = [p for module in self.network.trunk() for p in module.parameters()]
-                groups.append({"params": trunk, "lr": lr})
+                trained.append((self.network.trunk(), lr))
         else:
             for module in self.initial_modules:
                 module.requires_grad_(False)
-            modules: list[nn.Module] = [self.network, *(term.distiller for term in self.terms)]
-            trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": lr})
+            trained.append(([self.network, *(term.distiller for term in self.terms)], lr))
+        groups = [
+            {"params": [p for module in modules for p in module.parameters() if p.requires_grad], "lr": rate}
+            for modules, rate in trained
+        ]
         momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
         self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
@@ -196,12 +187,9 @@ class Learner:
             values += [ce, self.objective.hits(logits, batch.targets)]
         for term in self.terms:
             value = self._value(term, term.distiller.loss, features, teachers, batch)
-            if value is None:
-                values.append(torch.zeros_like(total))
-            else:
+            if value is not None:
                 total = total + term.weight * value
-                values.append(value)
-            values += term.distiller.observed()
+            values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
@@ -219,11 +207,6 @@ class Learner:
         own = None if student is None else as_float32(student, maps=not mixed)
         with arithmetic(self.schedule.precision, self.device, enabled=mixed):
             return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradient of every parameter."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
 
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
         """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
@@ -267,9 +250,5 @@ def learning_rate(schedule: Schedule, epoch: int) -> float:
 
 def detached(features: Features) -> Features:
     """Return features without gradients."""
-    return Features(
-        stages=tuple(stage.detach() for stage in features.stages),
-        preactivations=tuple(stage.detach() for stage in features.preactivations),
-        embedding=features.embedding.detach(),
-        logits=features.logits.detach(),
-    )
+    stages, preactivations = (tuple(map(Tensor.detach, maps)) for maps in (features.stages, features.preactivations))
+    return Features(stages, preactivations, features.embedding.detach(), features.logits.detach())

@@ -21,11 +21,10 @@ from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
 from bench.train.precision import Precision, arithmetic, set_products
-from bench.train.process_group import ALONE, Group
+from bench.train.process_group import Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
-WITHIN_EPOCH_S = 600.0  # seconds of work at risk within an epoch
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
 
 
@@ -47,9 +46,7 @@ class Cohort:
     """Lanes that see the same batches.
 
     Attributes:
-        lanes: one per run.
         teachers: by run id.
-        train: the training set.
         test: the split for evaluation.
         seed: of order and augmentation.
         record: returns the content of a lane's record, without its metrics.
@@ -65,9 +62,9 @@ class Cohort:
     test: Split
     seed: int
     record: Callable[[Lane], dict[str, Any]]
-    keep_checkpoints: bool = False
-    within_epoch_s: float = WITHIN_EPOCH_S
-    group: Group = ALONE
+    keep_checkpoints: bool
+    within_epoch_s: float
+    group: Group
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -83,8 +80,8 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         _leave(cohort, lane, store)
     observer.cohort(cohort.lanes)
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
-        clock, start = min(lane.position for lane in running)
-        lanes = [lane for lane in running if lane.position == (clock, start)]
+        clock, start = min((lane.clock, lane.trained) for lane in running)
+        lanes = [lane for lane in running if (lane.clock, lane.trained) == (clock, start)]
         steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
         ahead = [lane.trained for lane in running if lane.clock == clock and lane.trained > start]
         stop = min(ahead, default=steps)  # where lanes that are further in the epoch join
@@ -101,9 +98,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
 def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
     """Return whether to save now, so that no more than `CHECKPOINT_S` or one epoch is ever at risk.
 
-    Args:
-        unsaved_s: seconds of work since the last checkpoint.
-        epoch_s: duration of the last epoch; the next may take as long.
+    There are `unsaved_s` seconds of work since the last checkpoint; the next epoch may take as long as the last one.
     """
     return unsaved_s + epoch_s > CHECKPOINT_S
 
@@ -180,9 +175,8 @@ def evaluate(
     sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
     assert split.targets is not None  # what is evaluated has labels
     targets = split.targets.to(device).split(sizes)
-    positions = torch.arange(len(split)).split(sizes)
     viewer = ViewTransform(data, device)
-    for images, labels in zip(split.images.batches(positions), targets, strict=True):
+    for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
         view = viewer(images)
         for score, network in zip(scores, networks, strict=True):
             with arithmetic(precision, device):
@@ -193,9 +187,8 @@ def evaluate(
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
     """Train lanes from their current step to `stop` in the same epoch, and save them at intervals."""
-    clock, start = lanes[0].position
-    batch_size = lanes[0].schedule.batch_size  # equal in a cohort
-    batches = itertools.islice(cohort.train.epoch(cohort.seed, *clock, batch_size, start), stop - start)
+    start, batch_size = lanes[0].trained, lanes[0].schedule.batch_size  # equal in a cohort
+    batches = itertools.islice(cohort.train.epoch(cohort.seed, *lanes[0].clock, batch_size, start), stop - start)
     began = time.monotonic()
     for step in train_epoch(cohort.teachers, lanes, batches):
         observer.step(lanes, step + 1, steps)
@@ -265,7 +258,11 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     if lane.failure is None:
         if not lane.done:
             return
-        answers = _answers(cohort, lane)
+        if task_of(lane.spec).keeps_answers:
+            with lane.isolated():  # one network's outputs may not fit into memory
+                if cohort.group.rank == 0:
+                    data = cohort.train
+                    answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
     if lane.failure is not None:
         if lane.done:
             store.write(run_id, CHECKPOINT, lane.checkpoint())  # a retry has nothing left to train
@@ -281,20 +278,6 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         store.write(run_id, OUTPUTS, save(answers))
     numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
-
-
-def _answers(cohort: Cohort, lane: Lane) -> dict[str, Tensor]:
-    """Return the content of a finished classifier's outputs file; a lane for which this raises has failed.
-
-    It is empty for other networks, and in every process except the first.
-    """
-    answers: dict[str, Tensor] = {}
-    if task_of(lane.spec).keeps_answers:
-        with lane.isolated():  # one network's outputs may not fit into memory
-            if cohort.group.rank == 0:
-                data = cohort.train
-                answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
-    return answers
 
 
 def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
@@ -319,11 +302,7 @@ def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
 
 
 def _resume(lane: Lane, store: Store) -> None:
-    """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it.
-
-    Raises:
-        ValueError: it cannot be restored; it is set aside, so that the run can be trained from its start.
-    """
+    """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it."""
     path = store.folder(lane.spec.id) / CHECKPOINT
     if path.exists():
         try:

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from bench.models import create_network, shapes
+from bench.models import build, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
@@ -61,11 +61,5 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
-    return create_network(
-        spec.network,
-        num_classes=classes,
-        in_channels=channels,
-        stages=spec.stages,
-        classifier=spec.classifier,
-        preactivations=spec.preactivations,
-    )
+    modules = spec.model_dump(exclude={"network"})
+    return build(spec.network, num_classes=classes, in_channels=channels, **modules)

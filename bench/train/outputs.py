@@ -11,14 +11,12 @@ from bench.spec import DataSpec
 from bench.train.precision import Precision, arithmetic
 
 MAX_COMPARED = 256  # images of a Gram matrix, the first batch
-MAX_EMBEDDED = 1000  # images whose embeddings are kept
 
 
 class Moments:
-    """Sums over logits in float64, on their device, after one sample's are subtracted: a constant logit sums to 0."""
+    """Sums over logits in float64, on their device, after one sample's (K,) are subtracted: a constant sums to 0."""
 
     def __init__(self, origin: Tensor) -> None:
-        """Start with no sample; `origin` (K,) is subtracted from each."""
         self.origin = origin.double()
         self.samples = 0
         self.total = torch.zeros_like(self.origin)
@@ -41,7 +39,12 @@ class Moments:
 
 @torch.no_grad()
 def outputs(
-    network: Network, split: Split, data: DataSpec, device: torch.device, precision: Precision = "fp32"
+    network: Network,
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    max_embedded: int = 1000,
 ) -> dict[str, Tensor]:
     """Return statistics of a network's outputs on a split of n images, on the CPU.
 
@@ -51,11 +54,12 @@ def outputs(
         data: what the network was trained on; its normalisation is applied.
         device: of network and batches.
         precision: of the forward passes, as in training.
+        max_embedded: number of images whose embeddings are kept.
 
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
-        `embedding`: (min(n, 1000), D) float16, of the first images.
-        `labels`: (min(n, 1000),) int16, their classes; absent for a split without labels.
+        `embedding`: (min(n, max_embedded), D) float16, of the first images.
+        `labels`: (min(n, max_embedded),) int16, their classes; absent for a split without labels.
         `gram0` ...: (b, b) float32 for each stage, stem first, of the first b = min(n, 256) images: inner products of
         their flattened maps, after their mean is subtracted. Linear CKA is <A, B> / (|A| |B|) of two of them.
     """
@@ -71,14 +75,14 @@ def outputs(
         if moments is None:
             moments = Moments(features.logits[0])
             tensors = {f"gram{i}": gram(stage[:MAX_COMPARED]).float() for i, stage in enumerate(features.stages)}
-        if moments.samples < MAX_EMBEDDED:
+        if moments.samples < max_embedded:
             embeddings.append(features.embedding)
         moments.add(features.logits)
     assert moments is not None  # a split has images
     tensors["correlation"] = moments.correlation().float()
-    tensors["embedding"] = torch.cat(embeddings)[:MAX_EMBEDDED].half()
+    tensors["embedding"] = torch.cat(embeddings)[:max_embedded].half()
     if split.targets is not None:
-        tensors["labels"] = split.targets[:MAX_EMBEDDED].short()
+        tensors["labels"] = split.targets[:max_embedded].short()
     return {name: value.contiguous().cpu() for name, value in tensors.items()}
 
 

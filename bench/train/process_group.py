@@ -39,25 +39,16 @@ class LaneLostError(Exception):
         self.failure = failure
 
 
-def lost(error: Exception) -> Exception:
-    """Return the error that a process other than rank 0 raises when an exchange breaks off; rank 0 knows the reason."""
-    return ProcessLostError(str(error))
-
-
 class Group:
-    """The collective operations of the processes that train the same runs.
+    """The collective operations of the processes that train the same runs, `size` of them, numbered by `rank` from 0.
 
     `all_reduce_mean` and `all_gather` begin with a meeting, and `agree_on_failure` is one. A process in which a lane
     fails reports the failure at its next meeting; the others, at any place in the lane's step, receive it there.
-    All methods raise the error that `explain` returns when an exchange with the other processes breaks off.
-
-    Args:
-        rank: this process's number, from 0.
-        size: number of processes.
-        explain: returns the error to raise for an exchange that broke off.
+    All methods raise the error that `explain` returns when an exchange with the other processes breaks off. Only rank 0
+    has one, since it knows the reason; the others raise `ProcessLostError`.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, explain: Callable[[Exception], Exception] = lost) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, explain: Callable[[Exception], Exception] | None = None) -> None:
         self.rank, self.size, self.explain = rank, size, explain
 
     def all_reduce_mean(self, tensors: Sequence[Tensor], samples: int) -> int:
@@ -138,7 +129,7 @@ class Group:
         try:
             yield
         except RuntimeError as error:  # torch.distributed raises it for any fault in another process
-            raise self.explain(error) from error
+            raise (self.explain(error) if self.explain else ProcessLostError(str(error))) from error
 
 
 ALONE = Group()

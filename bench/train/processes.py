@@ -18,19 +18,17 @@ from bench.types import RequestError
 
 
 class ProcessLostError(Exception):
-    """A process has died or does not answer.
+    """A process has died or does not answer; `details` is a traceback, or "".
 
-    Attributes:
-        reason: a sentence; for a child, only its predicate, such as "has died (signal 9)".
-        details: a traceback, or "".
+    The reason is a sentence; for a child, only its predicate, such as "has died (signal 9)".
     """
 
     def __init__(self, reason: str, details: str = "") -> None:
         super().__init__(reason, details)
-        self.reason, self.details = reason, details
+        self.details = details
 
     def __str__(self) -> str:
-        return self.reason
+        return self.args[0]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-15}
 METHODS = {name: method for name, method in samples.METHODS.items() if name not in UNPUBLISHED}
 INDICES = [3, 14, 15, 9, 26, 5]
 NEGATIVES = torch.from_numpy(np.random.RandomState(0).randint(0, DATA.n, (len(INDICES), 20)))
-WITH_INITIAL_STAGE = [name for name, method in METHODS.items() if method.has_initial_stage]
 PIXELS = DataSpec(name="noise", classes=5, size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3, augment="none")
 
 
@@ -59,15 +58,6 @@ def test_a_naive_term_is_the_products(name):
     assert (term is None) == (wanted is None)
     if term is not None:
         assert_same_value_and_gradients(term(distiller, student, teacher, naive_batch(batch(INDICES))), wanted, student)
-
-
-@pytest.mark.parametrize("name", WITH_INITIAL_STAGE)
-def test_a_naive_term_of_the_initial_stage_is_the_products(name):
-    distiller, teacher_shapes = distiller_of(name)
-    student, teacher = features(STUDENT, seed=1, trains=True), features(teacher_shapes, seed=2)
-    wanted = distiller.initial_stage().loss(student, teacher, batch(INDICES))
-    found = naive.INITIAL[name](distiller, student, teacher, naive_batch(batch(INDICES)))
-    assert_same_value_and_gradients(found, wanted, student)
 
 
 @pytest.mark.parametrize("name", ["at", "nst", "vid"])
@@ -135,31 +125,17 @@ def test_naive_steps_have_the_losses_of_the_products_lane(name, teachers):
     lane = lane_of(name, teachers)
     teacher, distiller = (teachers["teacher"].network, lane.terms[0].distiller) if lane.terms else (None, None)
     run = naive.NaiveRun(name, lane.student, teacher, distiller, lane.schedule)
-    stages = []
-    for i in range(4 if lane.clock.stage == INITIAL else 2):
+    while lane.clock.stage == INITIAL:
+        lane.advance()
+    for i in range(2):
         images = torch.from_numpy(np.random.RandomState(i).standard_normal((4, 3, 32, 32)))
         indices = torch.arange(4 * i, 4 * i + 4)
         one = Batch(images, images, DATA.targets[indices], indices)
-        stages.append(lane.clock.stage)
-        step = run.initial_step if lane.clock.stage == INITIAL else run.step
         for _ in train_epoch(teachers, [lane], [one]):
             pass
         assert lane.failure is None, lane.failure
-        assert step(naive_batch(one)) == pytest.approx(lane.learner.meter.read()["loss"], rel=1e-9)
+        assert run.step(naive_batch(one)) == pytest.approx(lane.learner.meter.read()["loss"], rel=1e-9)
         lane.advance()
-    assert len(set(stages)) == (2 if name in WITH_INITIAL_STAGE else 1)
-
-
-@pytest.mark.parametrize("name", WITH_INITIAL_STAGE)
-def test_a_naive_run_trains_its_initial_stage_where_the_lane_has_left_its_own(name, teachers):
-    lane = lane_of(name, teachers)
-    while lane.clock.stage == INITIAL:
-        lane.advance()
-    run = naive.NaiveRun(name, lane.student, teachers["teacher"].network, lane.terms[0].distiller, lane.schedule)
-    images = torch.from_numpy(np.random.RandomState(0).standard_normal((4, 3, 32, 32)))
-    one = naive_batch(Batch(images, images, DATA.targets[:4], torch.arange(4)))
-    first, *_, last = [run.initial_step(one) for _ in range(4)]
-    assert last < first
 
 
 def test_a_naive_run_computes_on_contiguous_tensors_whatever_it_is_given(teachers):

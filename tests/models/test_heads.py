@@ -1,12 +1,12 @@
 import torch
 
-from bench.models import create_network, shapes
+from bench.models import build, shapes
 from bench.models.heads import FineTuned, Frozen, Probe, Segmenter, grid
 
 
 def backbone():
     torch.manual_seed(0)
-    network = create_network("resnet8", num_classes=7)
+    network = build("resnet8", num_classes=7)
     return network, shapes(network, "resnet8", 3, 32, 32)
 
 

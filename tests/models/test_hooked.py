@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from bench.models import create_network, shapes
+from bench.models import build, shapes
 from bench.models.hooked import HookedNetwork
 from bench.models.weights import load_weights
 from bench.types import RequestError
@@ -61,7 +61,7 @@ def test_a_hooked_network_gives_the_logits_of_the_plain_one(training, plain, hoo
 
 def test_a_hooked_network_built_by_name_gives_the_logits_of_the_plain_one(plain, images):
     torch.manual_seed(0)
-    network = create_network("torchvision.resnet18", num_classes=10, stages=STAGES)
+    network = build("torchvision.resnet18", num_classes=10, stages=STAGES)
     assert torch.equal(network.eval()(images), plain.eval()(images))
 
 
@@ -82,9 +82,7 @@ def test_shapes_of_a_hooked_network(hooked):
 
 def test_shapes_of_a_hooked_network_without_memory():
     with torch.device("meta"):
-        network = create_network(
-            "torchvision.mobilenet_v2", num_classes=7, stages=["features.0", "features.3", "features.18"]
-        )
+        network = build("torchvision.mobilenet_v2", num_classes=7, stages=["features.0", "features.3", "features.18"])
     found = shapes(network, "torchvision.mobilenet_v2", 3, 32, 32)
     assert found.stages == ((32, 16, 16), (24, 8, 8), (1280, 1, 1))
 
@@ -178,7 +176,7 @@ def test_a_hooked_network_inside_another_module_saves_and_loads(hooked):
 
 def test_a_published_checkpoint_is_loaded_into_a_hooked_network(plain, tmp_path):
     torch.save(plain.state_dict(), tmp_path / "resnet18.pth")
-    network = create_network("torchvision.resnet18", num_classes=10, stages=STAGES)
+    network = build("torchvision.resnet18", num_classes=10, stages=STAGES)
     load_weights(network, tmp_path / "resnet18.pth")
     assert torch.equal(network.network.fc.weight, plain.fc.weight)
 
@@ -195,37 +193,35 @@ def test_a_copy_shares_nothing_and_computes_the_same(copied, hooked, images):
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
 def test_images_may_have_any_number_of_channels(name):
     stages = {"resnet18": ["layer4"]}.get(name, ["features"])
-    network = create_network(f"torchvision.{name}", num_classes=3, in_channels=1, stages=stages).eval()
+    network = build(f"torchvision.{name}", num_classes=3, in_channels=1, stages=stages).eval()
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
 
 
 def test_a_network_with_auxiliary_heads_trains_without_them():
-    network = create_network(
-        "torchvision.googlenet", num_classes=10, stages=["conv1", "inception3b", "inception5b"]
-    ).train()
+    network = build("torchvision.googlenet", num_classes=10, stages=["conv1", "inception3b", "inception5b"]).train()
     assert network.features(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 10)
 
 
 def test_an_unknown_torchvision_network_is_refused_with_the_nearest_one():
     with pytest.raises(RequestError, match=r"'torchvision.resnet19'\. Did you mean 'resnet1\d+'\? Known: alexnet"):
-        create_network("torchvision.resnet19", num_classes=10, stages=STAGES)
+        build("torchvision.resnet19", num_classes=10, stages=STAGES)
 
 
 def test_a_torchvision_network_without_stages_says_what_can_be_named():
     with pytest.raises(RequestError, match=r"network 'torchvision.resnet18': stages: name .* of: conv1, bn1, relu, "):
-        create_network("torchvision.resnet18", num_classes=10)
+        build("torchvision.resnet18", num_classes=10)
 
 
 def test_an_unknown_module_is_refused_with_the_nearest_one():
     with pytest.raises(
         RequestError, match=r"'torchvision.resnet18': the network has no module 'layer5'\. Did you mean"
     ):
-        create_network("torchvision.resnet18", num_classes=10, stages=["layer1", "layer5"])
+        build("torchvision.resnet18", num_classes=10, stages=["layer1", "layer5"])
 
 
 def test_an_unknown_part_of_a_module_is_refused_with_the_parts_there_are():
     with pytest.raises(RequestError, match=r"no module 'layer1\.2'\. .*Known: layer1\.0, layer1\.1$"):
-        create_network("torchvision.resnet18", num_classes=10, stages=["layer1.2"])
+        build("torchvision.resnet18", num_classes=10, stages=["layer1.2"])
 
 
 def test_preactivations_that_do_not_match_the_stages_are_refused():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from bench.models import NETWORKS, create_network, shapes
+from bench.models import NETWORKS, build, shapes
 from bench.types import RequestError
 
 # One of each structure; the others differ from them in depth or width alone.
@@ -19,7 +19,7 @@ FAMILIES += ("ShuffleV2", "conv5")
 
 def built(name, num_classes=10, in_channels=3):
     torch.manual_seed(0)
-    return create_network(name, num_classes=num_classes, in_channels=in_channels)
+    return build(name, num_classes=num_classes, in_channels=in_channels)
 
 
 def images(batch=2, channels=3, height=32, width=32):
@@ -142,13 +142,13 @@ def test_vgg_pools_a_fourth_time_at_height_64_only(height, sizes):
 )
 def test_conv5_halves_its_maps_three_times(height, width, sizes):
     with torch.device("meta"):
-        network = create_network("conv5", num_classes=10, in_channels=1)
+        network = build("conv5", num_classes=10, in_channels=1)
     found = shapes(network, "conv5", 1, height, width)
     assert [stage[1:] for stage in found.stages] == sizes
 
 
 def test_conv5s_summary_states_its_parameters():
-    parameters = sum(p.numel() for p in create_network("conv5", num_classes=100).parameters())
+    parameters = sum(p.numel() for p in build("conv5", num_classes=100).parameters())
     assert NETWORKS["conv5"].summary.endswith(f"; {parameters / 1e6:.2f} M parameters")
 
 
@@ -156,7 +156,7 @@ def test_conv5s_summary_states_its_parameters():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_takes_luminance_and_chrominance(name, channels):
     with torch.device("meta"):
-        network = create_network(name, num_classes=10, in_channels=channels)
+        network = build(name, num_classes=10, in_channels=channels)
     convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     assert convolution.in_channels == channels
     assert shapes(network, name, channels, 32, 32).classes == 10
@@ -165,7 +165,7 @@ def test_every_network_takes_luminance_and_chrominance(name, channels):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_of_a_network_without_memory_are_those_of_its_features(name):
     with torch.device("meta"):
-        network = create_network(name, num_classes=10)
+        network = build(name, num_classes=10)
     found = shapes(network, name, 3, 32, 32)
     features = network.features(images().to("meta"), preactivations=True)
     assert found.network == name
@@ -222,14 +222,14 @@ def test_the_same_seed_draws_the_same_weights():
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(RequestError, match=r"unknown network 'wrn_40_22'\. Did you mean 'wrn_40_2'\? Known: "):
-        create_network("wrn_40_22", num_classes=10)
+        build("wrn_40_22", num_classes=10)
 
 
 def test_a_name_in_the_wrong_case_is_understood():
     with pytest.raises(RequestError, match="Did you mean 'ResNet50'"):
-        create_network("resnet50", num_classes=10)
+        build("resnet50", num_classes=10)
 
 
 def test_stages_of_a_registered_network_cannot_be_named():
     with pytest.raises(RequestError, match="network 'resnet8': its stages, classifier and pre-activations are fixed"):
-        create_network("resnet8", num_classes=10, stages=["layer1"])
+        build("resnet8", num_classes=10, stages=["layer1"])

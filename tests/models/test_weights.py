@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench.models import create_network
+from bench.models import build
 from bench.models.weights import load_weights
 from bench.types import RequestError
 
@@ -16,13 +16,13 @@ from bench.types import RequestError
 @pytest.fixture
 def source():
     torch.manual_seed(1)
-    return create_network("resnet8", num_classes=10)
+    return build("resnet8", num_classes=10)
 
 
 @pytest.fixture
 def target():
     torch.manual_seed(2)
-    return create_network("resnet8", num_classes=10)
+    return build("resnet8", num_classes=10)
 
 
 class Hostile:
@@ -139,7 +139,7 @@ def test_a_file_without_weights_says_what_it_holds(content, found, target, tmp_p
 
 def test_a_checkpoint_of_other_classes_names_both_numbers(target, tmp_path):
     path = tmp_path / "cifar100.pth"
-    torch.save({"model": create_network("resnet8", num_classes=100).state_dict()}, path)
+    torch.save({"model": build("resnet8", num_classes=100).state_dict()}, path)
     message = r"fc\.weight is 100x64, wanted 10x64.*the checkpoint has 100 classes, the data 10: give a checkpoint"
     with pytest.raises(RequestError, match=message):
         load_weights(target, path)
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_other_classes_names_both_numbers(target, tmp_path):
 
 def test_a_deeper_networks_checkpoint_lists_its_first_unexpected_names(target, tmp_path):
     path = tmp_path / "resnet14.pth"
-    torch.save({"model": create_network("resnet14", num_classes=10).state_dict()}, path)
+    torch.save({"model": build("resnet14", num_classes=10).state_dict()}, path)
     message = r"36 names unexpected \(layer1\.1\.conv1\.weight, .*, \.\.\.\); give a checkpoint of this very network"
     with pytest.raises(RequestError, match=message):
         load_weights(target, path)
@@ -162,7 +162,7 @@ def test_a_part_of_a_checkpoint_lists_what_is_missing(source, target, tmp_path):
 
 
 def test_a_wider_networks_checkpoint_lists_shapes(target, tmp_path):
-    torch.save(create_network("resnet8x4", num_classes=10).state_dict(), tmp_path / "wide.pth")
+    torch.save(build("resnet8x4", num_classes=10).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(RequestError, match=r"of another shape \(conv1\.weight is 32x3x3x3, wanted 16x3x3x3, "):
         load_weights(target, tmp_path / "wide.pth")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.models import NETWORKS, create_network
+from bench.models import NETWORKS, build
 from tests.conftest import OWN_GOLDENS
 from tests.models.test_networks import FAMILIES
 from tests.parity.reference import draw, fill
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc):
 
 
 def built(name, source):
-    return create_network(name, num_classes=source["num_classes"], in_channels=source["shape"][1])
+    return build(name, num_classes=source["num_classes"], in_channels=source["shape"][1])
 
 
 def check_numbers(what, tensor, golden):

@@ -77,9 +77,8 @@ def test_images_without_labels_have_embeddings_alone(network, answered, split):
     assert answered.keys() - found.keys() == {"labels"}
 
 
-def test_no_more_embeddings_are_kept_than_a_figure_draws(network, monkeypatch, split):
-    monkeypatch.setattr("bench.train.outputs.MAX_EMBEDDED", 270)
-    found = outputs(network, split, DATA, CPU)
+def test_no_more_embeddings_are_kept_than_a_figure_draws(network, split):
+    found = outputs(network, split, DATA, CPU, max_embedded=270)
     assert len(found["embedding"]) == len(found["labels"]) == 270
 
 
