@@ -11,6 +11,7 @@ import pytest
 from bench.launch.devices import devices, train
 from bench.store import WEIGHTS, Store
 from bench.types import RequestError
+from tests.forks import forked_children
 from tests.train.conftest import cell, weights
 
 
@@ -37,7 +38,8 @@ def test_a_process_that_dies_leaves_its_runs_to_the_others_and_the_bits_are_the_
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    train(suite.work(only=["KD"]), ["cpu", "cpu"])
+    with forked_children():
+        train(suite.work(only=["KD"]), ["cpu", "cpu"])
     killer.join(timeout=10)
     assert killed
     for run_id in students:

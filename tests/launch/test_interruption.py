@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,13 +17,11 @@ from bench.store import CHECKPOINT, CLAIM, Store
 from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
-from tests.few import FEW
+from tests.few import short_or_whole
+from tests.forks import Command
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
-ROOT = Path(__file__).parents[2]
 METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
-# the product's own command line, but with a checkpoint after every epoch rather than every 30 s
-EAGER = FEW + "import bench.train.loop; bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
 
 
 def suite(folder: Path, **changes: object) -> Path:
@@ -33,9 +30,8 @@ def suite(folder: Path, **changes: object) -> Path:
     return path
 
 
-def start(path: Path, results: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", EAGER, str(path), "--results", str(results)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(path: Path, results: Path, name: str = "command") -> Command:
+    return Command(path, "--results", results, streams=path.parent / name, eager=True)
 
 
 def epochs_written(results: Path) -> int:
@@ -58,7 +54,7 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, metho
             assert process.poll() is None, f"ended before kill {kill}"
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.2))
-        process.kill()
+        process.send(signal.SIGKILL)
         process.wait()
     assert start(path, killed).wait() == 0
     store = Store(killed)
@@ -132,19 +128,19 @@ def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
     while not list((tmp_path / "results").glob("runs/*/checkpoint.pt")):
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"continues from the last checkpoints" in errors
-    assert b"Traceback" not in errors
+    process.send(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, errors = process.said()
+    assert "continues from the last checkpoints" in errors
+    assert "Traceback" not in errors
     assert not list((tmp_path / "results").glob("runs/*/claim.json"))
 
 
 def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
-    path = suite(tmp_path, methods=["kd"], seeds=2)
-    pair = [start(path, tmp_path / "results") for _ in range(2)]
-    logs = [process.communicate(timeout=120)[1].decode() for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
+    path = suite(tmp_path, methods=short_or_whole(["kd"], METHODS), seeds=2)
+    pair = [start(path, tmp_path / "results", name) for name in ("one", "other")]
+    assert [process.wait() for process in pair] == [0, 0]
+    logs = [process.said()[1] for process in pair]
     trained = [line for log in logs for line in log.splitlines() if ": training " in line]
     assert len(trained) == len(set(trained)) == 3  # the teacher, and a cohort for each seed
     for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):
