@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from bench.cli import main
 from bench.data import DATASETS
+from tests.few import short_or_whole
 
 SMALL = Path(__file__).parent.parent / "suites" / "small"
 FEW = {
@@ -24,7 +25,7 @@ SCHEDULES = ("training", "teacher_training")
 
 
 def shrunk(value: object) -> object:
-    """Return a suite's document with one epoch, few images and rows, one seed and the least batch that a step takes."""
+    """Return a suite's document with one epoch, few images, pairs and rows, one seed and the least batch that a step takes."""
     if isinstance(value, list):
         return [shrunk(item) for item in value]
     if not isinstance(value, dict):
@@ -36,7 +37,8 @@ def shrunk(value: object) -> object:
             found[key].pop("initial_epochs", None)
     if "training" in found and "pairs" in found:
         found["training"]["initial_epochs"] = 1
-        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:2], "methods": found["methods"][:6]}
+        pairs, methods = short_or_whole((1, 2), (2, 6))
+        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:pairs], "methods": found["methods"][:methods]}
     found |= FEW.get(str(found.get("name")), {})
     return found
 

@@ -1,11 +1,13 @@
 """Killed at any moment and started again, a suite ends with the same bits as one that nobody disturbed."""
 
 import json
+import os
 import random
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
 from tests.few import short_or_whole
-from tests.forks import Command
+from tests.forks import Command, server
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
 METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
@@ -64,25 +66,47 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, metho
         assert store.record(run_id)["metrics"] == whole.record(run_id)["metrics"]
 
 
-def test_a_lane_that_is_ahead_waits_for_the_others(bench, monkeypatch):
-    """As when a process dies between two lanes' checkpoints."""
-    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
-    plan, whole, _ = suite.run("whole")
+def train_until_the_fifth_checkpoint(suite: Bench, whole: Store, end: Callable[[], None]) -> None:
+    """Train a suite whose teachers are done, with a checkpoint after every epoch; the fifth of them is the last."""
     saved, write = [], Store.write
 
-    def dies_after_the_fifth_checkpoint(store: Store, run_id: str, name: str, content: bytes) -> None:
+    def write_and_end(store: Store, run_id: str, name: str, content: bytes) -> None:
         write(store, run_id, name, content)
         saved.extend([run_id] * (name == CHECKPOINT))
         if len(saved) == 5:
-            raise KeyboardInterrupt
+            end()
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "CHECKPOINT_S", 0.0)
-        patch.setattr(Store, "write", dies_after_the_fifth_checkpoint)
+        patch.setattr(Store, "write", write_and_end)
+        suite.run("torn", teachers=whole)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def die() -> None:
+    os._exit(1)
+
+
+@pytest.mark.parametrize("end", [interrupt, pytest.param(die, marks=pytest.mark.slow)])
+def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
+    """As when a process ends between two lanes' checkpoints."""
+    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    plan, whole, _ = suite.run("whole")
+    if end is interrupt:
         with pytest.raises(KeyboardInterrupt):
-            suite.run("torn", teachers=whole)
-    assert [saved.count(run.id) for run in plan.runs.values() if run.id in saved] == [2, 2, 1]
-    _, store, _ = suite.run("torn")
+            train_until_the_fifth_checkpoint(suite, whole, end)
+    else:
+        process = server().Process(target=train_until_the_fifth_checkpoint, args=(suite, whole, end))
+        process.start()
+        process.join()
+        assert process.exitcode == 1
+    store = Store(suite.folder / "torn")
+    left = [store.folder(run.id) / CHECKPOINT for run in plan.runs.values() if run.seed]
+    assert [len(torch.load(path, weights_only=True)["rows"]) for path in left] == [2, 2, 1]
+    suite.run("torn")
     for run_id in plan.runs:
         assert weights(store, run_id) == weights(whole, run_id)
         assert rows(store, run_id) == rows(whole, run_id)

@@ -205,9 +205,10 @@ def test_a_lane_whose_peer_breaks_leaves_and_the_others_go_on_unchanged(mutual, 
     assert both(store, run_id) == both(undisturbed, run_id)
 
 
+@pytest.mark.usefixtures("few")
 def test_the_table_has_a_row_for_each_network_with_the_accuracy_of_its_weights(mutual):
     suite = mutual()
-    plan, store, _ = suite.run(only=["DML"], few=False)
+    plan, store, _ = suite.run(only=["DML"])
     table = {(one.label, one.metric): one.mean for one in results_frame(plan, store).summaries}
     (run,) = cell(plan, "DML").runs
     assert cell(plan, "DML (teacher)").runs == (run,)
