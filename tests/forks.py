@@ -49,12 +49,11 @@ def command_line(eager: bool, *words: str) -> None:
 
 
 def _as_command(out: str, err: str, eager: bool, words: list[str]) -> None:
-    """Turn a fork of the server into what a shell starts: a session and streams of its own, and Ctrl-C heard."""
+    """Turn a fork of the server into what a shell starts: it has a session and streams of its own, and hears Ctrl-C."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    sys.stdout, sys.stderr = open(1, "w", 1, closefd=False), open(2, "w", 1, closefd=False)
     command_line(eager, *words)
 
 

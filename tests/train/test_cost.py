@@ -26,7 +26,6 @@ from benchmarks.__main__ import resident_peak
 from tests.few import short_or_whole
 from tests.train.conftest import ALL, document
 
-
 # those with an initial stage, and the one that owns the most
 METHODS = short_or_whole(["kd", "ab", "ft", "fsp", ALL[-1]], ALL)
 
