@@ -1,7 +1,7 @@
 """What CONTRIBUTING promises of extensions: each of them is one object in one place, and everything else follows.
 
-A task, a metric, data sets, a network, a method and a figure that this file defines go through suite file, plan, training
-and table; nothing in the project is changed for them but the entry that each has in its registry.
+A task, a metric, data sets, a network, a method and a figure that this file defines go through suite file, plan,
+training and table; nothing in the project is changed for them but the entry that each has in its registry.
 """
 
 import csv

@@ -25,7 +25,7 @@ SCHEDULES = ("training", "teacher_training")
 
 
 def shrunk(value: object) -> object:
-    """Return a suite's document with one epoch, few images, pairs and rows, one seed and the least batch that a step takes."""
+    """Return a suite's document with one epoch and seed, few images, pairs and rows, and the least batch."""
     if isinstance(value, list):
         return [shrunk(item) for item in value]
     if not isinstance(value, dict):

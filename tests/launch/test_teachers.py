@@ -215,9 +215,8 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
         with torch.no_grad():
             mean += network(images).softmax(dim=1) / 2
     wanted = 100 * (mean.argmax(dim=1) == test.targets).double().mean().item()
-    assert store.record(together.id)["metrics"]["top1"] == pytest.approx(
-        wanted, abs=100 / len(test) + 0.01
-    )  # one may round over
+    one_image = 100 / len(test)  # may round over
+    assert store.record(together.id)["metrics"]["top1"] == pytest.approx(wanted, abs=one_image + 0.01)
 
 
 def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
