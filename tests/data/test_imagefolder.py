@@ -220,7 +220,8 @@ def children_of(process):
 
 def workers_of(process):
     """Return the ids of a process's workers: children of a child, the server that they are forks of."""
-    return [worker for child in children_of(process) for worker in children_of(child)]
+    servers = [child for child in children_of(process) if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [worker for child in servers for worker in children_of(child)]
 
 
 def wait_until(condition, seconds=20.0):
