@@ -21,6 +21,9 @@ FEW = {
     **{name: {"train_per_class": 4} for name in ("digits", "fashion_mnist", "photo_patches")},
     "stereo_motorcycle": {"train_fraction": 0.2},
 }
+# in the short form: a suite of each task, and of several teachers
+SHORT = ("digits_with_kd", "digits_mutual_learning", "digits_ensemble", "fashion_mnist_transfer")
+SHORT += ("photos_luminance_chrominance",)
 SCHEDULES = ("training", "teacher_training")
 
 
@@ -64,7 +67,13 @@ def few_patches(monkeypatch):
 
 
 @pytest.mark.usefixtures("few", "few_patches")
-@pytest.mark.parametrize("suite", sorted(SMALL.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.slow)
+        for path in sorted(SMALL.glob("*.yaml"))
+    ],
+)
 def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch):
     for path in SMALL.glob("*.yaml"):  # all, since one may judge the networks of another
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
