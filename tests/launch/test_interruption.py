@@ -90,6 +90,11 @@ def die() -> None:
     os._exit(1)
 
 
+def train_and_die(suite: Path, whole: Path) -> None:
+    """Do so in a process of its own, which dies."""
+    train_until_the_fifth_checkpoint(Bench(suite.parent, yaml.safe_load(suite.read_text())), Store(whole), die)
+
+
 @pytest.mark.parametrize("end", [interrupt, pytest.param(die, marks=pytest.mark.slow)])
 def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
     """As when a process ends between two lanes' checkpoints."""
@@ -99,7 +104,7 @@ def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
         with pytest.raises(KeyboardInterrupt):
             train_until_the_fifth_checkpoint(suite, whole, end)
     else:
-        process = server().Process(target=train_until_the_fifth_checkpoint, args=(suite, whole, end))
+        process = server().Process(target=train_and_die, args=(suite.path, whole.root))
         process.start()
         process.join()
         assert process.exitcode == 1
