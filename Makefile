@@ -16,8 +16,9 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
 	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
 
-test-slow: .venv/developer
-	$(BIN)/python -m pytest -m "slow or cuda"
+test-slow: .venv/developer  # all tests, without the shortcuts of tests/few.py
+	$(BIN)/python -m pytest --whole -n 2 --dist worksteal -m "not cuda and not slurm"
+	$(BIN)/python -m pytest --whole -m "cuda or slurm"
 
 schema: .venv/developer  # for editors, which complete and check suite files
 	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json

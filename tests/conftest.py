@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.few import use_few
+from tests.few import WHOLE, use_few
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
@@ -13,6 +13,12 @@ OWN_GOLDENS = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, models*, trajectories*.json")
+    parser.addoption("--whole", action="store_true", help="take no shortcut: see tests/few.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--whole"):
+        os.environ[WHOLE] = "1"
 
 
 @pytest.fixture

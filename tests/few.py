@@ -1,7 +1,11 @@
-"""Shorter evaluations and fewer figures for tests that train: both take longer than a tiny suite's training."""
+"""The short form of tests that train: fewer digits, fewer figures, and processes that are forked, not started anew.
 
+`pytest --whole` takes these shortcuts back; `make test-slow` runs the tests so.
+"""
+
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -9,25 +13,37 @@ if TYPE_CHECKING:
     from bench.data.arrays import Arrays
     from bench.spec import DataSpec
 
-# what a process of its own runs first, to do what the fixture `few` does in this one
-FEW = "import pytest; from tests.few import use_few; use_few(pytest.MonkeyPatch()); "
+T = TypeVar("T")
+WHOLE = "TESTS_WHOLE"  # in the environment, so that a test's own processes see it
+
+
+def short_or_whole(short: T, whole: T) -> T:
+    """Return what the form of tests that was asked for uses."""
+    return whole if os.environ.get(WHOLE) else short
 
 
 def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits, draw t-SNE of few points, and save figures in one format only."""
     use_few_digits(patch)
-    patch.setattr("bench.figures.METADATA", {"svg": {"Date": None}})
-    patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
+    if short_or_whole(True, False):
+        patch.setattr("bench.figures.METADATA", {"svg": {"Date": None}})
+        patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:
-    """Let this process read 129 of the 897 test digits: as with all of them, the last batch of 64 has one more."""
+    """Let this process read 65 of the 897 test digits: as with all of them, the last batch of 64 has one image.
+
+    Of these few, the outputs of a run hold products of 16.
+    """
     from bench.data import packaged
 
-    whole = packaged.digits
+    if not short_or_whole(True, False):
+        return
+    read_all = packaged.digits
 
     def few_digits(spec: "DataSpec", root: Path) -> "Arrays":
-        train, (images, targets) = whole(spec, root)
-        return train, (images[:129], targets[:129])
+        train, (images, targets) = read_all(spec, root)
+        return train, (images[:65], targets[:65])
 
     patch.setattr(packaged, "digits", few_digits)
+    patch.setattr("bench.train.outputs.MAX_COMPARED", 16)

@@ -16,7 +16,7 @@ from bench.plan import Plan, build
 from bench.spec import canonical
 from bench.store import Store, write_whole
 from bench.suite import load
-from tests.few import FEW
+from tests.forks import Command
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +51,11 @@ def run_suite(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, str(ROOT / "run_suite.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def finished(process: Command) -> subprocess.CompletedProcess[str]:
+    """Return what has become of a command."""
+    return subprocess.CompletedProcess([], process.wait(), *process.said())
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -661,9 +666,8 @@ def arguments(folder):
 
 
 @pytest.fixture(scope="module")
-def first(arguments):
-    command = [sys.executable, "-c", f"{FEW} from bench.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def first(arguments, folder):
+    return finished(Command(*arguments, streams=folder / "first"))
 
 
 def test_a_suite_is_trained_and_tabulated_and_ends_with_0(first, folder):
@@ -754,14 +758,13 @@ def test_a_run_outside_the_choice_that_failed_does_not_count(cli, tmp_path, resu
 def test_an_interruption_gives_130_and_says_how_to_go_on(first, folder, arguments):
     assert first.returncode == 0
     path = write_suite(folder, "slow", methods=[{"method": "probe", "does": "wait"}])
-    command = [sys.executable, str(ROOT / "run_suite.py"), str(path), *map(str, arguments[1:])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (folder / "waits").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    process = Command(path, *arguments[1:], streams=folder / "interrupted")
+    deadline = time.monotonic() + 60
+    while not (folder / "waits").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, err = process.said()
     assert "Traceback" not in err
     assert not list((folder / "results").glob("runs/*/claim.json"))
     assert err.splitlines()[-1] == "Interrupted. The same command continues from the last checkpoints."

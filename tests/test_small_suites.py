@@ -14,17 +14,21 @@ from sklearn.datasets import load_digits
 
 from bench.cli import main
 from bench.data import DATASETS
+from tests.few import short_or_whole
 
 SMALL = Path(__file__).parent.parent / "suites" / "small"
 FEW = {
     **{name: {"train_per_class": 4} for name in ("digits", "fashion_mnist", "photo_patches")},
     "stereo_motorcycle": {"train_fraction": 0.2},
 }
+# in the short form: a suite of each task, and of several teachers
+SHORT = ("digits_with_kd", "digits_mutual_learning", "digits_ensemble", "fashion_mnist_transfer")
+SHORT += ("photos_luminance_chrominance",)
 SCHEDULES = ("training", "teacher_training")
 
 
 def shrunk(value: object) -> object:
-    """Return a suite's document with one epoch, few images and rows, one seed and the least batch that a step takes."""
+    """Return a suite's document with one epoch and seed, few images, pairs and rows, and the least batch."""
     if isinstance(value, list):
         return [shrunk(item) for item in value]
     if not isinstance(value, dict):
@@ -36,7 +40,8 @@ def shrunk(value: object) -> object:
             found[key].pop("initial_epochs", None)
     if "training" in found and "pairs" in found:
         found["training"]["initial_epochs"] = 1
-        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:2], "methods": found["methods"][:6]}
+        pairs, methods = short_or_whole((1, 2), (2, 6))
+        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:pairs], "methods": found["methods"][:methods]}
     found |= FEW.get(str(found.get("name")), {})
     return found
 
@@ -62,7 +67,13 @@ def few_patches(monkeypatch):
 
 
 @pytest.mark.usefixtures("few", "few_patches")
-@pytest.mark.parametrize("suite", sorted(SMALL.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "suite",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.slow)
+        for path in sorted(SMALL.glob("*.yaml"))
+    ],
+)
 def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch):
     for path in SMALL.glob("*.yaml"):  # all, since one may judge the networks of another
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

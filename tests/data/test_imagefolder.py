@@ -39,8 +39,12 @@ def write_image(path, mode="RGB", size=(40, 36), seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with three classes, 12 training and 4 test images each, of many kinds and sizes."""
-    root, number = tmp_path / "birds", 0
+    return write_folder(tmp_path / "birds")
+
+
+def write_folder(root):
+    """Write a folder with three classes, 12 training and 4 test images each, of many kinds and sizes."""
+    number = 0
     for split, count in (("train", 12), ("test", 4)):
         for name in ("wren", "auk", "Owl"):
             for index in range(count):
@@ -170,10 +174,10 @@ def main():
     digest = hashlib.sha256()
     for batch in train.images.batches(torch.arange(len(train)).split(2)):
         digest.update(batch.numpy().tobytes())
-        if "linger" in sys.argv:
-            print("begun", flush=True)
-            time.sleep(600)
-    print(digest.hexdigest())
+    print(digest.hexdigest(), flush=True)
+    for batch in train.images.batches(torch.arange(len(train)).split(2)):
+        print("begun", flush=True)
+        time.sleep(600)
 
 
 if __name__ == "__main__":
@@ -181,13 +185,23 @@ if __name__ == "__main__":
 """
 
 
-def test_a_script_started_anywhere_streams_the_same_images(folder, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """Return a folder of images, and a script started elsewhere that has streamed them once and begins again."""
+    place = tmp_path_factory.mktemp("script")
+    folder = write_folder(place / "birds")
+    (place / "script.py").write_text(SCRIPT)
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / "birds").symlink_to(folder)
     command = [sys.executable, "../script.py", "birds"]
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "birds").symlink_to(folder)
-    answer = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=True).stdout
-    assert answer.strip() == hashlib.sha256(all_images(read(folder)[0]).numpy().tobytes()).hexdigest()
+    with subprocess.Popen(command, cwd=place / "elsewhere", stdout=subprocess.PIPE, text=True) as process:
+        yield folder, process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_a_script_started_anywhere_streams_the_same_images(script):
+    folder, _, digest = script
+    assert digest == hashlib.sha256(all_images(read(folder)[0]).numpy().tobytes()).hexdigest()
 
 
 # worker processes
@@ -206,7 +220,8 @@ def children_of(process):
 
 def workers_of(process):
     """Return the ids of a process's workers: children of a child, the server that they are forks of."""
-    return [worker for child in children_of(process) for worker in children_of(child)]
+    servers = [child for child in children_of(process) if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [worker for child in servers for worker in children_of(child)]
 
 
 def wait_until(condition, seconds=20.0):
@@ -239,13 +254,11 @@ def test_an_epoch_that_its_consumer_breaks_off_leaves_no_worker(streamed):
     wait_until(lambda: not workers_of(os.getpid()))
 
 
-def test_a_killed_process_takes_its_workers_with_it(folder, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, tmp_path / "script.py", folder, "linger"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "begun\n"
-        workers = workers_of(process.pid)
-        process.kill()
+def test_a_killed_process_takes_its_workers_with_it(script):
+    _, process, _ = script
+    assert process.stdout.readline() == "begun\n"
+    workers = workers_of(process.pid)
+    process.kill()
     assert len(workers) == 2
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 

@@ -11,6 +11,8 @@ import pytest
 from bench.launch.devices import devices, train
 from bench.store import WEIGHTS, Store
 from bench.types import RequestError
+from tests.few import short_or_whole
+from tests.forks import forked_children
 from tests.train.conftest import cell, weights
 
 
@@ -19,8 +21,9 @@ def test_the_cpu_is_one_device():
 
 
 def test_a_process_that_dies_leaves_its_runs_to_the_others_and_the_bits_are_the_same(bench):
-    suite = bench(methods=["kd"], seeds=2)
-    plan, whole, _ = suite.run("whole", only=["KD"])
+    suite = bench(**short_or_whole({"methods": ["kd"], "seeds": 2}, {"methods": ["kd", "at"], "seeds": 3}))
+    only = short_or_whole(["KD"], None)
+    plan, whole, _ = suite.run("whole", only=only)
     store, killed = Store(suite.folder / "results"), []
     (teacher,) = cell(plan, "teacher").runs
     shutil.copytree(whole.folder(teacher.id), store.folder(teacher.id))
@@ -37,7 +40,8 @@ def test_a_process_that_dies_leaves_its_runs_to_the_others_and_the_bits_are_the_
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    train(suite.work(only=["KD"]), ["cpu", "cpu"])
+    with forked_children():
+        train(suite.work(only=only), ["cpu", "cpu"])
     killer.join(timeout=10)
     assert killed
     for run_id in students:

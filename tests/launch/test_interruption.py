@@ -1,12 +1,13 @@
 """Killed at any moment and started again, a suite ends with the same bits as one that nobody disturbed."""
 
 import json
+import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,11 @@ from bench.store.store import CLAIM
 from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
-from tests.few import FEW
+from tests.few import short_or_whole
+from tests.forks import Command, server
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
-ROOT = Path(__file__).parents[2]
 METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
-# the product's own command line, but with a checkpoint after every epoch rather than every 30 s
-EAGER = FEW + "import bench.train.loop; bench.train.loop.CHECKPOINT_S = 0.0; from bench.cli import main; main()"
 
 
 def suite(folder: Path, **changes: object) -> Path:
@@ -34,9 +33,8 @@ def suite(folder: Path, **changes: object) -> Path:
     return path
 
 
-def start(path: Path, results: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", EAGER, str(path), "--results", str(results)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(path: Path, results: Path, name: str = "command") -> Command:
+    return Command(path, "--results", results, streams=path.parent / name, eager=True)
 
 
 def epochs_written(results: Path) -> int:
@@ -59,7 +57,7 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, metho
             assert process.poll() is None, f"ended before kill {kill}"
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.2))
-        process.kill()
+        process.send(signal.SIGKILL)
         process.wait()
     assert start(path, killed).wait() == 0
     store = Store(killed)
@@ -69,25 +67,52 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, metho
         assert store.record(run_id)["metrics"] == whole.record(run_id)["metrics"]
 
 
-def test_a_lane_that_is_ahead_waits_for_the_others(bench, monkeypatch):
-    """As when a process dies between two lanes' checkpoints."""
-    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
-    plan, whole, _ = suite.run("whole")
+def train_until_the_fifth_checkpoint(suite: Bench, whole: Store, end: Callable[[], None]) -> None:
+    """Train a suite whose teachers are done, with a checkpoint after every epoch; the fifth of them is the last."""
     saved, write = [], Store.write
 
-    def dies_after_the_fifth_checkpoint(store: Store, run_id: str, name: str, content: bytes) -> None:
+    def write_and_end(store: Store, run_id: str, name: str, content: bytes) -> None:
         write(store, run_id, name, content)
         saved.extend([run_id] * (name == CHECKPOINT))
         if len(saved) == 5:
-            raise KeyboardInterrupt
+            end()
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "CHECKPOINT_S", 0.0)
-        patch.setattr(Store, "write", dies_after_the_fifth_checkpoint)
+        patch.setattr(Store, "write", write_and_end)
+        suite.run("torn", teachers=whole)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def train_and_die(suite: Path, whole: Path) -> None:
+    """Do so in a process of its own, which dies."""
+    train_until_the_fifth_checkpoint(Bench(suite.parent, yaml.safe_load(suite.read_text())), Store(whole), die)
+
+
+@pytest.mark.parametrize("end", [interrupt, pytest.param(die, marks=pytest.mark.slow)])
+def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
+    """As when a process ends between two lanes' checkpoints."""
+    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    plan, whole, _ = suite.run("whole")
+    if end is interrupt:
         with pytest.raises(KeyboardInterrupt):
-            suite.run("torn", teachers=whole)
-    assert [saved.count(run.id) for run in plan.runs.values() if run.id in saved] == [2, 2, 1]
-    _, store, _ = suite.run("torn")
+            train_until_the_fifth_checkpoint(suite, whole, end)
+    else:
+        process = server().Process(target=train_and_die, args=(suite.path, whole.root))
+        process.start()
+        process.join()
+        assert process.exitcode == 1
+    store = Store(suite.folder / "torn")
+    left = [store.folder(run.id) / CHECKPOINT for run in plan.runs.values() if run.seed]
+    assert [len(torch.load(path, weights_only=True)["rows"]) for path in left] == [2, 2, 1]
+    suite.run("torn")
     for run_id in plan.runs:
         assert weights(store, run_id) == weights(whole, run_id)
         assert rows(store, run_id) == rows(whole, run_id)
@@ -133,19 +158,19 @@ def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
     while not list((tmp_path / "results").glob("runs/*/checkpoint.pt")):
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"continues from the last checkpoints" in errors
-    assert b"Traceback" not in errors
+    process.send(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, errors = process.said()
+    assert "continues from the last checkpoints" in errors
+    assert "Traceback" not in errors
     assert not list((tmp_path / "results").glob("runs/*/claim.json"))
 
 
 def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
-    path = suite(tmp_path, methods=["kd"], seeds=2)
-    pair = [start(path, tmp_path / "results") for _ in range(2)]
-    logs = [process.communicate(timeout=120)[1].decode() for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
+    path = suite(tmp_path, methods=short_or_whole(["kd"], METHODS), seeds=2)
+    pair = [start(path, tmp_path / "results", name) for name in ("one", "other")]
+    assert [process.wait() for process in pair] == [0, 0]
+    logs = [process.said()[1] for process in pair]
     trained = [line for log in logs for line in log.splitlines() if ": training " in line]
     assert len(trained) == len(set(trained)) == 3  # the teacher, and a cohort for each seed
     for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):

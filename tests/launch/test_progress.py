@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from bench.cli import main
-from tests.few import FEW
 from tests.train.conftest import document
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +37,11 @@ def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arg
 
 
 def test_on_a_terminal_a_live_table_shows_every_lane(arguments):
-    words = ["-c", f"{FEW} from bench.cli import main; main()", *arguments]
+    words = [
+        "-c",
+        "import sys; from tests.forks import command_line; command_line(False, True, *sys.argv[1:])",
+        *arguments,
+    ]
     child = pexpect.spawn(sys.executable, words, cwd=str(ROOT), dimensions=(40, 100), encoding="utf-8", timeout=90)
     child.expect(pexpect.EOF)
     child.close()

@@ -14,7 +14,7 @@ from bench.suite import load
 from bench.types import RequestError
 from methods import Method, catalog, own_files
 from methods._reader import import_file, read
-from methods.base import REGISTERED
+from methods.base import REGISTERED, Distiller
 from tests.stores import write_suite
 
 METHODS = catalog()
@@ -177,6 +177,13 @@ def test_a_method_states_its_initial_stage(body, tmp_path):
     method = read(plugin(tmp_path, "nearly", text))
     assert method.has_initial_stage
     assert method.load().__name__ == "Nearly"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_states_whether_it_has_an_initial_stage(name):
+    """Runs are planned by the statement, before the class is imported."""
+    overrides = METHODS[name].load().initial_stage is not Distiller.initial_stage
+    assert METHODS[name].has_initial_stage == overrides
 
 
 @pytest.mark.parametrize("body", ["pass", OWN_CONSTRUCTOR], ids=["by importing it", "from its source"])

@@ -163,12 +163,6 @@ def test_a_methods_parameters_can_be_read_from_its_source(name):
     )
 
 
-def test_a_method_states_whether_it_has_an_initial_stage(name):
-    """Runs are planned by the statement, before the class is imported."""
-    overrides = METHODS[name].load().initial_stage is not Distiller.initial_stage
-    assert METHODS[name].has_initial_stage == overrides
-
-
 def test_a_methods_head_states_paper_formula_reads_and_weight(name):
     summary = METHODS[name].summary
     assert summary.startswith(f"{METHODS[name].title}: ")

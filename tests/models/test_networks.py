@@ -15,6 +15,7 @@ from bench.types import RequestError
 # One of each structure; the others differ from them in depth or width alone.
 FAMILIES = ("resnet8", "resnet8x4", "ResNet50", "wrn_16_1", "wrn_16_2", "vgg8", "vgg11", "MobileNetV2", "ShuffleV1")
 FAMILIES += ("ShuffleV2", "conv5")
+ALL = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 
 
 def built(name, num_classes=10, in_channels=3):
@@ -153,7 +154,7 @@ def test_conv5s_summary_states_its_parameters():
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_network_takes_luminance_and_chrominance(name, channels):
     with torch.device("meta"):
         network = build(name, num_classes=10, in_channels=channels)
@@ -162,7 +163,7 @@ def test_every_network_takes_luminance_and_chrominance(name, channels):
     assert shapes(network, name, channels, 32, 32).classes == 10
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_shapes_of_a_network_without_memory_are_those_of_its_features(name):
     with torch.device("meta"):
         network = build(name, num_classes=10)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,9 @@ from bench.store import Store
 from bench.store.claims import process_start
 from bench.suite import load
 from methods import catalog
+from tests.forks import ROOT, Command
 from tests.train.conftest import document, rows, weights
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FOLDER = Path("/tmp/bench-slurm")  # short, for sockets
 PORT = "6917"  # and the next two
@@ -65,26 +64,22 @@ class Submitted:
         self.path, self.results = folder / f"{name}.yaml", folder / "results"
         self.store = Store(self.results)
         self.path.write_text(yaml.safe_dump(document(**changes)))
+        self._commands = 0
         self.code, self.env = ROOT, cluster.env | {"SLOW_STEP_S": str(step_s)}
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> Command:
         """Start a command: `run`, `status`, ..."""
         own = ["--plugin", str(SLOW)] if words[0] in ("run", "status") else []
-        command = [sys.executable, "run_suite.py", words[0], str(self.path), "--results", str(self.results)]
-        return subprocess.Popen(
-            [*command, *words[1:], *own],
-            cwd=self.code,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._commands += 1
+        streams = self.folder / f"command-{self.name}-{self._commands}"
+        settings = {"few": False, "environment": self.env, "code": self.code}
+        return Command(words[0], self.path, "--results", self.results, *words[1:], *own, streams=streams, **settings)
 
     def command(self, *words: str, code: int = 0) -> str:
         """Return what a command says, both streams together."""
         process = self.start(*words)
-        said = "".join(process.communicate(timeout=120))
-        assert process.returncode == code, said
+        status, said = process.wait(), "".join(process.said())
+        assert status == code, said
         return said
 
     @property

@@ -48,7 +48,7 @@ def undisturbed(_started, tmp_path_factory):
     return suite.store
 
 
-@pytest.mark.parametrize("seeds", [3, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_a_suite_of_many_cohorts_fills_the_same_table_as_here_with_the_same_bits(seeds, submitted, tmp_path):
     suite = submitted(methods=["kd"], seeds=seeds, training=ONE_EPOCH)
     (tmp_path / "here").mkdir()
@@ -147,8 +147,8 @@ def test_jobs_run_the_code_as_it_was_when_they_were_submitted(submitted, tmp_pat
 def test_two_who_submit_at_once_get_each_run_into_one_job(submitted):
     suite = submitted(methods=["kd"], seeds=3, slurm=HELD)
     both = [suite.start("run", "--slurm") for _ in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0]
+    said = [process.said()[0] for process in both]
     assert sorted("Nothing to submit" in one for one in said) == [False, True]
     runs = [run_id for runs in suite.tasks.values() for run_id in runs]
     assert sorted(runs) == sorted(suite.plan.runs)

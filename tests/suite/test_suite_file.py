@@ -1,5 +1,6 @@
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +15,7 @@ from bench.suite.json_schema import json_schema
 from bench.suite.yaml_positions import MAX_FILE_BYTES
 from bench.tasks import TASKS
 from bench.types import RequestError
+from tests.few import short_or_whole
 from tests.stores import METHODS, SUITE, write_suite
 
 SUITES = Path(__file__).parents[2] / "suites"
@@ -690,7 +692,7 @@ def replaced(value: object, at: tuple[str | int, ...], new: object) -> object:
 
 
 @given(st.lists(st.tuples(st.sampled_from(places(FULL)), VALUES), min_size=1, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=short_or_whole(100, 300), deadline=None)
 def test_whatever_stands_in_a_file_it_is_planned_or_refused_in_words(tmp_path_factory, changes):
     document: object = FULL
     for at, value in changes:
@@ -716,6 +718,14 @@ def test_whatever_a_file_reads_it_is_refused_in_words(tmp_path_factory, text):
 
 
 # for editors
+
+
+@cache
+def validator() -> jsonschema.protocols.Validator:
+    """Return what checks documents by the schema, which takes long to make."""
+    kind = jsonschema.validators.validator_for(json_schema())
+    kind.check_schema(json_schema())
+    return kind(json_schema())
 
 
 def test_the_committed_schema_is_current():
@@ -744,7 +754,7 @@ def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
     text = path.read_text(encoding="utf-8")
     schema = "suite.schema.json" if path.parent == SUITES else "../suite.schema.json"
     assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
-    jsonschema.validate(yaml.safe_load(text), json_schema())
+    validator().validate(yaml.safe_load(text))
     assert plan.build(load(path, METHODS), path, METHODS).cells
 
 
@@ -767,7 +777,7 @@ def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
 def test_the_schema_refuses_what_the_reader_refuses(changes):
     document = {key: value for key, value in (SUITE | changes).items() if value is not None}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, json_schema())
+        validator().validate(document)
 
 
 @pytest.mark.parametrize(
@@ -783,10 +793,9 @@ def test_the_schema_refuses_what_the_reader_refuses(changes):
 )
 def test_the_schema_says_where_a_transfer_suite_is_wrong(changes, place):
     document = {"title": "judged", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
-    validator = jsonschema.Draft202012Validator(json_schema())
-    assert validator.is_valid(document)
-    assert [error.json_path for error in validator.iter_errors(document | changes)] == [place]
+    assert validator().is_valid(document)
+    assert [error.json_path for error in validator().iter_errors(document | changes)] == [place]
 
 
 def test_the_schema_takes_all_that_a_suite_may_say():
-    jsonschema.validate(FULL, json_schema())
+    validator().validate(FULL)

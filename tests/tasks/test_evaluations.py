@@ -62,12 +62,13 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ViewTransform(run.data, CPU)(stored), part.targets
 
 
+@pytest.mark.usefixtures("few")
 def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
     n, weight_decay = 50, 0.05
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
     probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
     suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
-    plan, store, _ = suite.run(only=["none"], few=False)
+    plan, store, _ = suite.run(only=["none"])
 
     def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
         view, targets = everything(run, store, split)
@@ -85,8 +86,9 @@ def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
         ours = load_file(store.folder(run.id) / "student.safetensors")
         found = np.hstack([ours["classifier.weight"], ours["classifier.bias"][:, None]])
         np.testing.assert_allclose(found, theirs.coef_, atol=2e-3)
-        accuracy = 100 * theirs.score(*read(run, 1))
-        assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=0.4)  # 3 of 897 at the edge
+        view, targets = read(run, 1)
+        accuracy, one = 100 * theirs.score(view, targets), 100 / len(targets)
+        assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=3.5 * one)  # 3 at the edge
 
 
 def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):

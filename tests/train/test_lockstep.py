@@ -3,6 +3,7 @@
 import pytest
 
 from bench.spec import seed_from
+from tests.few import short_or_whole
 from tests.train.conftest import ALL, Bench, cell, document, rows, weights
 
 BREAKS = """
@@ -34,7 +35,7 @@ def breaks(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])  # each third row is trained alone
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])  # each seventh row is trained alone
 def test_a_run_alone_and_in_a_cohort_of_fourteen_ends_with_the_same_bits(bench, every):
     suite = bench(methods=ALL)
     plan, together, observer = suite.run("together")
@@ -107,10 +108,12 @@ def test_seeds_differ_in_initialisation_and_batches(bench):
 
 def test_a_teacher_is_trained_once_for_all_seeds_and_pairs(bench):
     pairs = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet14"}]
-    plan, _, observer = bench(pairs=pairs, seeds=2).run()
+    epochs = short_or_whole(1, 2)
+    training = {"epochs": epochs, "batch_size": 16, "milestones": [1]}
+    plan, _, observer = bench(pairs=pairs, seeds=2, training=training).run()
     teachers = {run.id for one in plan.cells if one.label == "teacher" for run in one.runs}
     assert len(teachers) == 1
-    assert observer.epochs[teachers.pop()] == 2
+    assert observer.epochs[teachers.pop()] == epochs
 
 
 def test_several_terms_of_one_lane_draw_from_adapters_of_their_own(bench, undisturbed):

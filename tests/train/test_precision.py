@@ -7,10 +7,13 @@ from bench.train.learner import MAIN
 from bench.train.loop import teacher_features, train_epoch
 from bench.train.precision import as_float32, set_products
 from bench.types import Features
-from tests.train.conftest import cell, rows
+from tests.few import short_or_whole
+from tests.train.conftest import ALL, cell, rows
 
 BF16 = {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "precision": "bf16"}
-FP32 = {"precision": "fp32"}  # of teachers: a CPU may take many times as long for bfloat16
+# of teachers, in the short form: a CPU may take many times as long for bfloat16
+FP32 = short_or_whole({"teacher_training": {"precision": "fp32"}}, {})
+SHORT = {"training": BF16 | {"epochs": 1}, "data": {"name": "digits", "resize": 32, "train_per_class": 2}, **FP32}
 LOOKS = """
 import torch
 from methods.base import Distiller, register
@@ -33,7 +36,7 @@ class {name}(Distiller):
 def test_a_method_sees_float32_unless_it_says_that_it_takes_maps_as_they_are(bench, tmp_path, name, flag, seen):
     plugin = tmp_path / f"{name}.py"
     plugin.write_text(LOOKS.format(name=name, flag=flag))
-    plan, store, _ = bench(methods=[name], training=BF16, teacher_training=FP32, plugins=[plugin]).run(only=[name])
+    plan, store, _ = bench(methods=[name], training=BF16, **FP32, plugins=[plugin]).run(only=[name])
     failure = store.failure(cell(plan, name).runs[0].id)
     assert failure is not None
     network = [seen, seen, "float32", "float32"]
@@ -66,7 +69,8 @@ def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
     """A step's loss differs by the maps' rounding, 2^-8, and by what a method makes of it."""
     losses = {}
     for precision in ("fp32", "bf16"):
-        lanes, data, teachers, _ = cohort(training={**BF16, "initial_epochs": 0, "precision": precision})
+        training = {**BF16, "initial_epochs": 0, "precision": precision}
+        lanes, data, teachers, _ = cohort(training=training, methods=short_or_whole(ALL[::3], ALL))
         batch = next(iter(data.epoch(1, MAIN, 1, 16)))
         for _ in train_epoch(teachers, list(lanes.values()), [batch]):
             pass
@@ -78,16 +82,26 @@ def test_every_method_trains_in_bfloat16_near_its_float32_self(cohort):
 
 
 @pytest.mark.parametrize(
-    "methods", [["ab"], pytest.param(["vid", "at", "ab", "fitnet", "ft"], marks=pytest.mark.slow)], ids=["ab", "all"]
+    ("methods", "alone", "changes"),
+    [
+        (["ab"], ["AB"], SHORT),
+        pytest.param(
+            ["vid", "at", "ab", "fitnet", "ft"],
+            ["none", "VID", "AT", "AB", "FitNet", "FT"],
+            {"training": BF16, **FP32},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["ab", "all"],
 )
-def test_a_run_in_bfloat16_has_the_same_bits_alone_and_in_company(bench, methods):
-    suite = bench(methods=methods, training=BF16, teacher_training=FP32)
+def test_a_run_in_bfloat16_has_the_same_bits_alone_and_in_company(bench, methods, alone, changes):
+    suite = bench(methods=methods, **changes)
     plan, together, _ = suite.run("together")
-    for label in (one.label for one in plan.cells if one.label != "teacher"):
-        _, alone, _ = suite.run(f"alone-{label}", only=[label], teachers=together)
+    for label in alone:
+        _, store, _ = suite.run(f"alone-{label}", only=[label], teachers=together)
         run_id = cell(plan, label).runs[0].id
-        assert rows(alone, run_id) == rows(together, run_id)
-        assert "top1" in rows(alone, run_id)[-1]
+        assert rows(store, run_id) == rows(together, run_id)
+        assert "top1" in rows(store, run_id)[-1]
 
 
 def test_precision_is_part_of_a_runs_identity(bench):

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import cache
 from multiprocessing import active_children
@@ -30,7 +28,7 @@ from bench.train.loop import teacher_features
 from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
-from tests.launch.test_interruption import EAGER, ROOT
+from tests.forks import Command, forked_children
 from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
 
 # a gentle training: a rough one makes much of rounding, which a sum of shares does in another order
@@ -97,6 +95,12 @@ class OneSided(Distiller):
         if self.steps == 3 and where == self.where and self.process == (parent_process() is not None):
             raise RuntimeError("broken on purpose")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked_children():
+    with forked_children():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +253,7 @@ def test_no_process_is_left_when_the_first_one_ends(tmp_path, how):
     path, results = tmp_path / "long.yaml", tmp_path / "results"
     long = {"training": {**TOGETHER, "epochs": 1000}, "teacher_training": {"processes": 1, "epochs": 1}}
     path.write_text(yaml.safe_dump(document(**long)))
-    command = [sys.executable, "-c", EAGER, str(path), "--results", str(results)]
-    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    first = Command(path, "--results", results, streams=tmp_path, eager=True)
     teacher_and_student = 2
     while len(list(results.glob("runs/*/epochs.jsonl"))) < teacher_and_student:
         assert first.poll() is None
@@ -261,7 +264,7 @@ def test_no_process_is_left_when_the_first_one_ends(tmp_path, how):
         os.killpg(first.pid, how)  # as a terminal does
         assert first.wait(timeout=30) == 130
     else:
-        first.kill()
+        first.send(how)
         first.wait()
     deadline = time.monotonic() + 20
     while any(map(lives, others)):

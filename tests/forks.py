@@ -1,0 +1,129 @@
+"""Processes that begin as forks of a server that has loaded torch: loading it takes longer than what they do."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.few import short_or_whole, use_few
+
+ROOT = Path(__file__).parents[1]
+LOADED = ["bench.cli", "bench.launch.launcher", "torch._dynamo", "sklearn.datasets", "tests.train.conftest"]
+
+
+def server() -> BaseContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    return context
+
+
+@contextmanager
+def forked_children() -> Iterator[None]:
+    """Let processes that the trainer starts be forked, in the short form; else a spawned one loads torch for itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        if short_or_whole(True, False):
+            fake = SimpleNamespace(get_context=lambda _: server(), parent_process=multiprocessing.parent_process)
+            patch.setattr("bench.train.processes.multiprocessing", fake)
+        yield
+
+
+def command_line(eager: bool, few: bool, *words: str) -> None:
+    """Run the command line in this process.
+
+    Args:
+        eager: whether to write a checkpoint after every epoch, not every 30 s.
+        few: whether to evaluate on few digits and to draw few figures.
+        words: its arguments.
+    """
+    import bench.train.loop
+    from bench.cli import main
+
+    patch = pytest.MonkeyPatch()
+    if few:
+        use_few(patch)
+    if eager:
+        patch.setattr(bench.train.loop, "CHECKPOINT_S", 0.0)
+    sys.argv = ["run_suite.py", *words]
+    main()
+
+
+def _as_command(out: str, err: str, environment: Mapping[str, str], eager: bool, few: bool, words: list[str]) -> None:
+    """Turn a fork of the server into what a shell starts: it has a session and streams of its own, and hears Ctrl-C."""
+    os.setsid()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    command_line(eager, few, *words)
+
+
+class Command:
+    """The command line in a process of its own: a fork in the short form of tests, else a fresh interpreter.
+
+    Args:
+        words: its arguments.
+        streams: a folder for what it prints; each command needs one of its own.
+        eager: whether it writes a checkpoint after every epoch.
+        few: whether it evaluates on few digits.
+        environment: variables to set.
+        code: the folder of the code; other code than this needs a fresh interpreter.
+    """
+
+    def __init__(
+        self,
+        *words: str | Path,
+        streams: Path,
+        eager: bool = False,
+        few: bool = True,
+        environment: Mapping[str, str] | None = None,
+        code: Path = ROOT,
+    ) -> None:
+        streams.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = streams / "out", streams / "err"
+        texts, variables = [str(word) for word in words], dict(environment or {})
+        self._forked = self._fresh = None
+        if code == ROOT and short_or_whole(True, False):
+            arguments = (str(self._out), str(self._err), variables, eager, few, texts)
+            self._forked = server().Process(target=_as_command, args=arguments)
+            self._forked.start()
+            self.pid = self._forked.pid
+        else:
+            patched = f"import sys; from tests.forks import command_line; command_line({eager}, {few}, *sys.argv[1:])"
+            program = ["-c", patched] if eager or few else ["run_suite.py"]
+            with self._out.open("w") as out, self._err.open("w") as err:
+                self._fresh = subprocess.Popen(
+                    [sys.executable, *program, *texts],
+                    cwd=code,
+                    env=os.environ | variables,
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                )
+            self.pid = self._fresh.pid
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it runs."""
+        return self._forked.exitcode if self._forked else self._fresh.poll()
+
+    def wait(self, timeout: float = 120) -> int | None:
+        """Return its exit status once it has ended."""
+        if self._forked:
+            self._forked.join(timeout)
+            return self._forked.exitcode
+        return self._fresh.wait(timeout)
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def said(self) -> tuple[str, str]:
+        """Return what it has printed on its two streams."""
+        return self._out.read_text(), self._err.read_text()
