@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scikit_posthocs
@@ -127,75 +128,49 @@ class Statistics:
     improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
 
 
+Values = Mapping[str, Mapping[Any, float]]  # of rows by label, in turn by what is compared: seeds, or pairs
+
+
 def statistics(frame: Frame) -> Statistics:
     """Return the statistics of a suite's current results."""
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
-    gains = [
-        one
-        for pair, metric in frame.columns
-        for reference in references
-        for one in _of_pair(frame, pair, metric, reference)
-    ]
+    gains = []
+    for pair, metric in frame.columns:
+        by_seed = {one.label: one.by_seed for one in _students(frame, metric) if one.pair == pair}
+        for reference in references:
+            gains += _gains(by_seed, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
         means = _means(frame, metric)
         for reference in references:
-            gains += _across_pairs(means, metric, reference, pair_count)
-        if ours is not None:
-            improvements |= {(metric, label): one for label, one in _improvements(means, ours).items()}
+            gains += _gains(means, ALL, metric, reference, pair_count, at_least=2)
+        if ours in means and NONE in means:
+            for label in means:
+                pairs = [pair for pair in means[label] if pair in means[ours] and pair in means[NONE]]
+                if label not in (ours, NONE) and pairs:
+                    columns = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
+                    improvements[metric, label] = relative_improvement(*columns)
     return Statistics(gains, rankings(frame), ours, improvements)
 
 
-def _of_pair(frame: Frame, pair: str, metric: str, reference: str) -> list[Compared]:
-    """Return a pair's methods compared with a reference, on their common seeds."""
-    base = frame.at(pair, metric, reference)
-    compared = []
-    for one in _students(frame, metric):
-        seeds = [seed for seed in one.seeds if seed in base.seeds]
-        if one.pair == pair and one.is_method and one.label != reference and seeds:
-            gained = gain([one.by_seed[seed] for seed in seeds], [base.by_seed[seed] for seed in seeds])
-            compared.append((one.label, gained, one.status == base.status == "done"))
-    return _corrected(pair, metric, reference, compared)
-
-
-Means = Mapping[str, Mapping[str, float]]  # of finished rows, by label and pair
-
-
-def _across_pairs(means: Means, metric: str, reference: str, pair_count: int) -> list[Compared]:
-    """Return the methods compared with a reference over the pairs in which both are done, if there are two."""
-    of_base = means.get(reference, {})
-    compared = []
-    for label, of_row in means.items():
-        pairs = [pair for pair in of_row if pair in of_base]
-        if label not in (reference, NONE) and len(pairs) > 1:
-            gained = gain([of_row[pair] for pair in pairs], [of_base[pair] for pair in pairs])
-            compared.append((label, gained, len(pairs) == pair_count))
-    return _corrected(ALL, metric, reference, compared)
-
-
-def _corrected(pair: str, metric: str, reference: str, compared: Sequence[tuple[str, Gain, bool]]) -> list[Compared]:
-    corrected = holm([one.p for _, one, _ in compared])
+def _gains(values: Values, pair: str, metric: str, reference: str, count: int, at_least: int) -> list[Compared]:
+    """Return the methods compared with a reference, on the seeds or pairs that both have, of `count` requested ones."""
+    base = values.get(reference, {})
+    common = {label: [key for key in own if key in base] for label, own in values.items()}
+    gains = {
+        label: gain([values[label][key] for key in keys], [base[key] for key in keys])
+        for label, keys in common.items()
+        if label not in (reference, NONE) and len(keys) >= at_least
+    }
+    corrected = holm([one.p for one in gains.values()])
     return [
-        Compared(pair, metric, label, reference, one, p, complete)
-        for (label, one, complete), p in zip(compared, corrected, strict=True)
+        Compared(pair, metric, label, reference, one, p_holm, complete=len(common[label]) == count)
+        for (label, one), p_holm in zip(gains.items(), corrected, strict=True)
     ]
 
 
-def _improvements(means: Means, ours: str) -> dict[str, Improvement]:
-    """Return the relative improvement of a row over each other one, on the pairs in which both and the student are."""
-    of_ours, of_student = means.get(ours, {}), means.get(NONE, {})
-    improvements = {}
-    for label, of_row in means.items():
-        pairs = [pair for pair in of_row if pair in of_ours and pair in of_student]
-        if label not in (ours, NONE) and pairs:
-            columns = ([of_one[pair] for pair in pairs] for of_one in (of_ours, of_row, of_student))
-            improvements[label] = relative_improvement(*columns)
-    return improvements
-
-
 def _students(frame: Frame, metric: str) -> list[Summary]:
-    """Return the students' results of a metric."""
     students = (one for one in frame.tabled if one.network == STUDENT and one.cell.method != TEACHER)
     return [one for one in students if one.metric == metric]
 
