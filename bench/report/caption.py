@@ -13,15 +13,19 @@ SETTINGS = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precisi
 
 def protocol(plan: Plan) -> str:
     """Return how the numbers were produced, with all differences from the methods' defaults and from the suite file."""
-    measured = f"Top-1 accuracy in percent on the test split after the last of {plan.suite.training.epochs} epochs"
+    task = TASKS[plan.suite.task]
     if plan.suite.evaluations:
         measured = "Percent on the test split after the last epoch of each evaluation"
+    else:
+        metric = task.metrics[0].title
+        when = f"after the last of {plan.suite.training.epochs} epochs"
+        measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         *_marks(plan),
-        "" if plan.suite.evaluations else TASKS[plan.suite.task].caption,
+        "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])

@@ -54,8 +54,13 @@ def render(frame: Frame, store: Store) -> str:
     plan = frame.plan
     folder = store.suite_folder(plan.name)
     made = origins(frame.records.values())
-    boxes = {(one.pair, one.metric, one.label): _box(one, index) for index, one in enumerate(_in_rows(frame))}
-    methods = {one.label: one.cell.method for one in frame.primary}
+    shown = [frame.at(*column, label) for label in frame.labels for column in frame.columns]
+    rows: dict[str, dict[str, Any]] = {}  # by label
+    for index, one in enumerate(shown):
+        row = rows.setdefault(one.label, {"label": one.label, "method": one.cell.method, "boxes": []})
+        row["boxes"].append(_box(one, index))
+    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
+    drawings = sorted((folder / "figures").glob("*.svg"))
     return environment.get_template("page.html.j2").render(
         title=plan.suite.title,
         name=plan.name,
@@ -64,31 +69,26 @@ def render(frame: Frame, store: Store) -> str:
         script_hash=base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode(),
         columns=[frame.at(*column, frame.labels[0]) for column in frame.columns],
         metrics=sorted({metric for _, metric in frame.columns}),
-        rows=[
-            {"label": label, "method": method, "boxes": [boxes[*column, label] for column in frame.columns]}
-            for label, method in methods.items()
-        ],
+        rows=list(rows.values()),
         has_arrows=any(one.arrow for one in frame.tabled),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
         protocol=protocol(plan),
         statistics=_statistics(folder / STATISTICS[0]),
-        figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in _drawings(folder)],
+        figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
         command=command(plan),
         suite_file=plan.file.read_text(encoding="utf-8"),
         file_name=plan.file.name,
         made=list(made.values()),
         table_hash=digest(frame),
-        data={"cells": [_opened(plan, one) for one in _in_rows(frame)], "runs": _runs(frame, store, list(made))},
+        data={
+            "cells": [_opened(plan, one) for one in shown],
+            "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
+        },
     )
 
 
 # the table, and what its cells open
-
-
-def _in_rows(frame: Frame) -> list[Summary]:
-    """Return what the table shows, row by row."""
-    return [frame.at(*column, label) for label in frame.labels for column in frame.columns]
 
 
 def _box(one: Summary, index: int) -> dict[str, Any]:
@@ -112,30 +112,21 @@ def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
     if one.published is not None:
         difference = "" if one.difference is None else f" (here {one.difference:+z.2f})"
         facts["published"] = f"{one.published:.2f}{difference}"
+    settings = cell.runs[0].model_dump(mode="json", exclude_none=True)
     return {
         "label": one.label,
         "pair": one.pair,
         "metric": one.metric,
         "series": one.recorded,
         "facts": {name: text for name, text in facts.items() if text},
-        "settings": _settings(cell.runs[0]),
+        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90),
         "command": command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),  # trains it alone
         "runs": [run.id for run in cell.runs],
     }
 
 
-def _settings(run: RunSpec) -> str:
-    document = run.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90)
-
-
-def _runs(frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, dict[str, Any]]:
-    """Return what a cell's window shows of each run, by id; `made` are the origins, to which runs refer by index."""
-    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    return {run_id: _run(run, frame, store, made) for run_id, run in runs.items()}
-
-
 def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
     record = frame.records.get(run.id, {})
     status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
@@ -193,10 +184,6 @@ def _statistics(path: Path) -> list[list[str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
-
-
-def _drawings(folder: Path) -> list[Path]:
-    return sorted((folder / "figures").glob("*.svg"))
 
 
 def _embedded(drawing: Path) -> str:

@@ -12,7 +12,6 @@ from bench.plan import Cell
 from bench.spec import RunSpec
 
 KD, CRD = "KD", "CRD"  # the rows that tables compare with, and whose improvement the paper reports
-STUDENT = "student (none)"  # the papers' and our name of the undistilled student
 SETTINGS = {  # that differ between the paper and its code: method, parameter, the paper's value, the code's
     "FT's weight": ("ft", "weight", 500.0, 200.0),
     "CRD's temperature": ("crd", "temperature", 0.1, 0.07),

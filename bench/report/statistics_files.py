@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pandas as pd
+
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
@@ -11,7 +13,7 @@ from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
 from bench.report.write import STATISTICS, digest
-from bench.store import Store, csv_text, write_whole
+from bench.store import Store, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
@@ -35,13 +37,8 @@ def write(frame: Frame, store: Store) -> None:
 
 def to_csv(computed: Statistics) -> str:
     """Return statistics.csv: gains in percentage points, improvements as shares."""
-    return csv_text(COLUMNS, ({key: _shown(value) for key, value in row.items()} for row in _rows(computed)))
-
-
-def _shown(value: object) -> object:
-    if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return value
+    table = pd.DataFrame(_rows(computed), columns=COLUMNS)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
@@ -52,8 +49,7 @@ def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
         numbers = {"n": one.gain.n, "value": one.gain.mean, "low": low, "high": high, "p": one.gain.p}
         yield {"statistic": "gain", **compared, **numbers, "note": "" if one.complete else missing}
     for metric, (ranks, left_out) in computed.rankings.items():
-        for row in _rank_rows(ranks, left_out):
-            yield {"metric": metric, "pair": ALL, **row}
+        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, left_out))
     for (metric, label), share in computed.improvements.items():
         note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
         rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
