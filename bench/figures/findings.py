@@ -48,7 +48,7 @@ class Findings:
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:
-            if row.network == STUDENT:
+            if row.cell.network == STUDENT:
                 groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
         return groups
 
@@ -101,9 +101,9 @@ class Findings:
             return  # the row `teacher` taught none of the others
         for group, rows in self.groups.items():
             teacher = row_of(TEACHER, rows)
-            pairs = {row.label: self._both(row, teacher) for row in rows if row is not teacher}
-            if found := {label: pair for label, pair in pairs.items() if pair is not None}:
-                yield group, found
+            both = {row.label: self._both(row, teacher) for row in rows if row is not teacher}
+            if outputs := {label: pair for label, pair in both.items() if pair is not None}:
+                yield group, outputs
 
     def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
         """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""

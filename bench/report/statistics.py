@@ -171,7 +171,7 @@ def _gains(values: Values, pair: str, metric: str, reference: str, count: int, a
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:
-    students = (one for one in frame.tabled if one.network == STUDENT and one.cell.method != TEACHER)
+    students = (one for one in frame.tabled if one.cell.network == STUDENT and one.cell.method != TEACHER)
     return [one for one in students if one.metric == metric]
 
 
