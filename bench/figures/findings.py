@@ -101,18 +101,16 @@ class Findings:
             return  # the row `teacher` taught none of the others
         for group, rows in self.groups.items():
             teacher = row_of(TEACHER, rows)
-            both = {row.label: self._both(row, teacher) for row in rows if row is not teacher}
-            if outputs := {label: pair for label, pair in both.items() if pair is not None}:
+            outputs = {row.label: both for row in rows if row is not teacher and (both := self._both(row, teacher))}
+            if outputs:
                 yield group, outputs
 
     def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
         """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""
         for number, run in enumerate(row.cell.runs):
             tested = teacher.cell.runs[min(number, len(teacher.cell.runs) - 1)]  # one for all seeds, or one each
-            if any(getattr(run.data, key) != getattr(tested.data, key) for key in ("name", "size", "fingerprint")):
-                continue  # other images
-            own, taught = self.outputs(run), self.outputs(tested)
-            if own is not None and taught is not None:
+            alike = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
+            if alike and (own := self.outputs(run)) and (taught := self.outputs(tested)):
                 return taught, own
         return None
 

@@ -24,13 +24,12 @@ def protocol(plan: Plan) -> str:
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
-        *_marks(plan),
+        _marks(plan),
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
-    overrides = dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides)
-    if overrides:
+    if overrides := dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
@@ -88,13 +87,13 @@ def _evaluations(plan: Plan) -> Iterator[str]:
     yield TASKS[plan.suite.task].caption
 
 
-def _marks(plan: Plan) -> Iterator[str]:
-    """Yield a sentence on the marks of the tables."""
-    rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
-    if len(rows) > 1:
-        apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
-        arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
-        yield f"Among the methods the best is bold, the second underlined{apart}{arrows}."
+def _marks(plan: Plan) -> str:
+    """Return a sentence on the marks of the tables; "" if no methods are compared."""
+    if len({cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}) < 2:
+        return ""
+    apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
+    arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
+    return f"Among the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _teachers(plan: Plan) -> Iterator[str]:

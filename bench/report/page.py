@@ -8,6 +8,7 @@ import base64
 import csv
 import glob
 import hashlib
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from bench.report.origins import command, origin_of, origins
 from bench.report.write import PAGE, STATISTICS, digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
+from bench.store.files import read_text
 from bench.tasks import task_of
 
 MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
@@ -74,7 +76,7 @@ def render(frame: Frame, store: Store) -> str:
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
         protocol=protocol(plan),
-        statistics=_statistics(folder / STATISTICS[0]),
+        statistics=list(csv.reader(io.StringIO(read_text(folder / STATISTICS[0]) or ""))),
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
         command=command(plan),
         suite_file=plan.file.read_text(encoding="utf-8"),
@@ -157,8 +159,7 @@ def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
-    first = (len(points) - 1) % step  # so that the last one is kept
-    kept = points[first::step]
+    kept = points[::-step][::-1]  # counted from the last one
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
 
@@ -173,17 +174,6 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
         if one.reason:
             cells.setdefault((one.status, one.reason), []).append(f"{one.cell.title} ({one.pair})")
     return [(status, reason, names) for (status, reason), names in cells.items()]
-
-
-# files of other modules in the suite's folder
-
-
-def _statistics(path: Path) -> list[list[str]]:
-    """Return the rows of a table with its heading, or none if it does not exist."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
 
 
 def _embedded(drawing: Path) -> str:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -78,10 +80,7 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     """Return statistics.md."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
-    tables: dict[tuple[str, str, str], list[Compared]] = {}
-    for one in computed.gains:
-        tables.setdefault((one.reference, one.pair, one.metric), []).append(one)
-    for (reference, pair, metric), gains in tables.items():
+    for (reference, pair, metric), gains in groupby(computed.gains, attrgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
