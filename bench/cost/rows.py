@@ -121,8 +121,8 @@ def of_pair(
     pair_costs = PairCosts(cells[0].pair)
     built: list[tuple[Cell, Lane]] = []  # a cell whose method has an initial stage has two lanes
     for cell in cells:
-        if cell.runs[0].id in reasons:
-            pair_costs.inapplicable[cell.label] = reasons[cell.runs[0].id]
+        if (run_id := cell.runs[0].id) in reasons:
+            pair_costs.inapplicable[cell.label] = reasons[run_id]
             continue
         for run in stages(cell):
             try:

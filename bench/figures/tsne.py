@@ -25,10 +25,10 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         looks = {f"class {one}": look(number) for number, one in enumerate(classes)}
         panels = {}
         for label, own in answered.items():
-            places = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
-            points = own["embedding"][places].astype(np.float32)
+            chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
+            points = own["embedding"][chosen].astype(np.float32)
             if _differ(points):
-                panels[label] = points, own["labels"][places]
+                panels[label] = points, own["labels"][chosen]
         if not panels:
             continue
         shown, left_out = list(panels)[:MAX_PANELS], list(panels)[MAX_PANELS:]
