@@ -56,11 +56,7 @@ def render(frame: Frame, store: Store) -> str:
     plan = frame.plan
     folder = store.suite_folder(plan.name)
     made = origins(frame.records.values())
-    shown = [frame.at(*column, label) for label in frame.labels for column in frame.columns]
-    rows: dict[str, dict[str, Any]] = {}  # by label
-    for index, one in enumerate(shown):
-        row = rows.setdefault(one.label, {"label": one.label, "method": one.cell.method, "boxes": []})
-        row["boxes"].append(_box(one, index))
+    rows = [[frame.at(*column, label) for column in frame.columns] for label in frame.labels]
     runs = {run.id: run for one in frame.primary for run in one.cell.runs}
     drawings = sorted((folder / "figures").glob("*.svg"))
     return environment.get_template("page.html.j2").render(
@@ -69,9 +65,11 @@ def render(frame: Frame, store: Store) -> str:
         style=Markup(sources["css"]),
         script=Markup(sources["js"]),
         script_hash=base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode(),
-        columns=[frame.at(*column, frame.labels[0]) for column in frame.columns],
+        number=number,
+        missing=MISSING,
+        columns=rows[0],
         metrics=sorted({metric for _, metric in frame.columns}),
-        rows=list(rows.values()),
+        rows=rows,
         has_arrows=any(one.arrow for one in frame.tabled),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
@@ -84,23 +82,10 @@ def render(frame: Frame, store: Store) -> str:
         made=list(made.values()),
         table_hash=digest(frame),
         data={
-            "cells": [_opened(plan, one) for one in shown],
+            "cells": [_opened(plan, one) for row in rows for one in row],
             "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
         },
     )
-
-
-# the table, and what its cells open
-
-
-def _box(one: Summary, index: int) -> dict[str, Any]:
-    """Return a cell of the table for the template; `index` is its place among the cells."""
-    shown, spread = MISSING, ""
-    if one.mean is not None:
-        shown, spread = number(one).split(" ", 1)
-        spread += f" ({one.arrow})" if one.arrow else ""
-    text = {"mean": shown, "spread": spread, "status": one.status}
-    return {"index": index, "value": one.mean, "place": one.place, **text}
 
 
 def _opened(plan: Plan, one: Summary) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as i
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,13 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
 from bench.report.frame import Frame, Summary
+from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, Improvement, relative_improvement, row_named
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
 
 ALL = "all pairs"
+INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
 RESAMPLES = 9999
 MIN_RESAMPLED = 3  # with two samples the bootstrap gives only their range
@@ -106,23 +108,10 @@ def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A row compared with a reference, in percentage points, in one pair or over all pairs."""
-
-    pair: str
-    metric: str
-    label: str
-    reference: str
-    gain: Gain
-    p_holm: float | None  # after Holm's correction
-    complete: bool  # whether all seeds of both are finished; over all pairs, whether all pairs are
-
-
-@dataclass(frozen=True)
 class Statistics:
     """The statistics of a suite."""
 
-    gains: list[Compared]
+    gains: list[dict[str, Any]]  # rows of statistics.csv, in percentage points, in one pair or over all pairs
     rankings: dict[str, tuple[Ranking | str, list[str]]]  # see `rankings`
     ours: str | None  # the row CRD, whose improvements these are
     improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
@@ -135,7 +124,7 @@ def statistics(frame: Frame) -> Statistics:
     """Return the statistics of a suite's current results."""
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
-    gains = []
+    gains: list[dict[str, Any]] = []
     for pair, metric in frame.columns:
         by_seed = {one.label: one.by_seed for one in _students(frame, metric) if one.pair == pair}
         for reference in references:
@@ -154,8 +143,10 @@ def statistics(frame: Frame) -> Statistics:
     return Statistics(gains, rankings(frame), ours, improvements)
 
 
-def _gains(values: Values, pair: str, metric: str, reference: str, count: int, at_least: int) -> list[Compared]:
-    """Return the methods compared with a reference, on the seeds or pairs that both have, of `count` requested ones."""
+def _gains(
+    values: Values, pair: str, metric: str, reference: str, count: int, at_least: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the methods compared with a reference, on the seeds or pairs that both have, of `count` requested ones."""
     base = values.get(reference, {})
     common = {label: [key for key in own if key in base] for label, own in values.items()}
     gains = {
@@ -163,11 +154,12 @@ def _gains(values: Values, pair: str, metric: str, reference: str, count: int, a
         for label, keys in common.items()
         if label not in (reference, NONE) and len(keys) >= at_least
     }
-    corrected = holm([one.p for one in gains.values()])
-    return [
-        Compared(pair, metric, label, reference, one, p_holm, complete=len(common[label]) == count)
-        for (label, one), p_holm in zip(gains.items(), corrected, strict=True)
-    ]
+    for (label, one), p_holm in zip(gains.items(), holm([one.p for one in gains.values()]), strict=True):
+        low, high = one.interval or (None, None)
+        names = {"statistic": "gain", "metric": metric, "pair": pair, "label": label, "reference": reference}
+        numbers = {"n": one.n, "value": one.mean, "low": low, "high": high, "p": one.p, "p_holm": p_holm}
+        missing = INCOMPLETE_PAIRS if pair == ALL else INCOMPLETE
+        yield {**names, **numbers, "note": "" if one.n == count else missing}
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:

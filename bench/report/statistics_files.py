@@ -1,24 +1,23 @@
 """Writes statistics.csv and statistics.md."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 
 from bench.plan import Plan
 from bench.report.frame import Frame
-from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
+from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
-from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
+from bench.report.statistics import ALL, Ranking, Statistics, statistics
 from bench.report.write import STATISTICS, digest
 from bench.store import Store, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
-INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 HOW = (
     "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
     "bootstrap of the mean difference, from at least three samples; with three to five they are too narrow. p: "
@@ -44,12 +43,7 @@ def to_csv(computed: Statistics) -> str:
 
 
 def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
-    for one in computed.gains:
-        low, high = one.gain.interval or (None, None)
-        missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
-        compared = {name: getattr(one, name) for name in ("metric", "pair", "label", "reference", "p_holm")}
-        numbers = {"n": one.gain.n, "value": one.gain.mean, "low": low, "high": high, "p": one.gain.p}
-        yield {"statistic": "gain", **compared, **numbers, "note": "" if one.complete else missing}
+    yield from computed.gains
     for metric, (ranks, left_out) in computed.rankings.items():
         yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, left_out))
     for (metric, label), share in computed.improvements.items():
@@ -80,7 +74,7 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     """Return statistics.md."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
-    for (reference, pair, metric), gains in groupby(computed.gains, attrgetter("reference", "pair", "metric")):
+    for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
@@ -97,10 +91,10 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gain_texts(one: Compared) -> list[str]:
-    n = str(one.gain.n) if one.complete else f"{one.gain.n}{MARKDOWN.mark(PARTIAL)}"
-    interval = MISSING if one.gain.interval is None else "{:+z.2f} to {:+z.2f}".format(*one.gain.interval)
-    return [MARKDOWN.text(one.label), n, f"{one.gain.mean:+z.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
+def _gain_texts(row: Mapping[str, Any]) -> list[str]:
+    n = f"{row['n']}{MARKDOWN.mark(PARTIAL) if row['note'] else ''}"
+    interval = MISSING if row["low"] is None else f"{row['low']:+z.2f} to {row['high']:+z.2f}"
+    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_holm"])]
 
 
 def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
