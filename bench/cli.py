@@ -164,7 +164,7 @@ def status(
 
 
 @app.command("cancel")
-def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
+def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name

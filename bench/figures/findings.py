@@ -65,11 +65,9 @@ class Findings:
         return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 
     def curves(self, runs: Mapping[str, Iterable[RunSpec]], columns: str) -> dict[str, pd.DataFrame]:
-        """Return a number that runs record, where there is one: a row per epoch that has it, a column per seed.
+        """Return a number that the runs of a label record, if any: a row per epoch that has it, a column per seed.
 
-        Args:
-            runs: by label, one per seed.
-            columns: a regular expression; the mean is taken over the columns that match it.
+        The number is the mean over the columns whose names match the regular expression `columns`.
         """
         curves = {}
         for label, of_row in runs.items():

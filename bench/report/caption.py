@@ -8,7 +8,14 @@ from bench.spec import DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
 
-SETTINGS = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # named if teachers differ
+COMPARED_SETTINGS = (
+    "batch_size",
+    "lr",
+    "lr_decay",
+    "momentum",
+    "weight_decay",
+    "precision",
+)  # named if teachers differ
 
 
 def protocol(plan: Plan) -> str:
@@ -117,7 +124,9 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     differing = []
     if run.training.epochs != ours.epochs:
         differing.append(f"after {run.training.epochs} epochs")
-    settings = [f"{key}={getattr(theirs, key)}" for key in SETTINGS if getattr(ours, key) != getattr(theirs, key)]
+    settings = [
+        f"{key}={getattr(theirs, key)}" for key in COMPARED_SETTINGS if getattr(ours, key) != getattr(theirs, key)
+    ]
     if settings:
         differing.append(f"with {', '.join(settings)}")
     if student is not None and run.data != student.data:

@@ -1,14 +1,5 @@
 """The results frame: one long table of a plan's cells and their results in the store. Imports no torch.
 
-    frame = results_frame(plan, store)          # reads the store once
-    frame.measurements                          # one row per cell, seed and metric; without a record the value is None
-    frame.summaries                             # one row per cell and metric: mean, deviation, status, place
-    frame.at(pair, metric, label)               # one summary
-    frame.primary                               # of each cell, the summary of its first metric
-    frame.columns, frame.labels                 # the (pair, metric) and the rows of the tables that people read
-    frame.records[run_id], frame.statuses[run_id]   # of every run of the plan: its record, (status, reason)
-    frame.to_pandas()                           # the measurements as a pandas data frame
-
 Tables, statistics, figures and the page read the frame; only the frame reads the records' metrics.
 """
 
@@ -109,13 +100,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Frame:
-    """The results of a plan, in its order of cells, then by metric and seed; see the module."""
+    """The results of a plan, in its order of cells, then by metric and seed."""
 
     plan: Plan
-    measurements: Sequence[Measurement]
-    summaries: Sequence[Summary]
-    records: Mapping[str, Mapping[str, Any]]
-    statuses: Mapping[str, tuple[str, str]]
+    measurements: Sequence[Measurement]  # one per cell, metric and seed
+    summaries: Sequence[Summary]  # one per cell and metric
+    records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
+    statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, str, str], Summary]:
@@ -132,7 +123,7 @@ class Frame:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """Return the columns of the tables."""
+        """Return the columns of the tables that people read."""
         return list(dict.fromkeys((one.pair, one.metric) for one in self.tabled))
 
     @cached_property

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.report.caption import protocol, published_source
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
-from bench.report.origins import command, origins
+from bench.report.origins import origins, training_command
 
 BEST_IS_SHOWN = "The last epoch is the result; the best epoch, chosen on the test split, is shown only for comparison."
 
@@ -40,7 +40,7 @@ def to_markdown(frame: Frame) -> str:
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
     lines += _best_and_published(frame)
-    lines += ["", "## How it was made", "", "```", command(plan), "```"]
+    lines += ["", "## How it was made", "", "```", training_command(plan), "```"]
     if made := list(origins(frame.records.values()).values()):
         lines += ["", *grid(list(made[0]), [[_escape(fact) for fact in origin.values()] for origin in made])]
     return "\n".join(lines) + "\n"

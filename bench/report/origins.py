@@ -12,7 +12,7 @@ ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal 
 UNKNOWN = "—"
 
 
-def command(plan: Plan, *options: str) -> str:
+def training_command(plan: Plan, *options: str) -> str:
     """Return the command line that trains a plan, or a part of it."""
     file = os.path.relpath(plan.file)
     if file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published

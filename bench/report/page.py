@@ -24,7 +24,7 @@ from bench.plan import Plan
 from bench.report.caption import protocol
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
-from bench.report.origins import command, origin_of, origins
+from bench.report.origins import origin_of, origins, training_command
 from bench.report.write import PAGE, STATISTICS, digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
@@ -76,7 +76,7 @@ def render(frame: Frame, store: Store) -> str:
         protocol=protocol(plan),
         statistics=list(csv.reader(io.StringIO(read_text(folder / STATISTICS[0]) or ""))),
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
-        command=command(plan),
+        command=training_command(plan),
         suite_file=plan.file.read_text(encoding="utf-8"),
         file_name=plan.file.name,
         made=list(made.values()),
@@ -107,7 +107,7 @@ def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
         "series": one.recorded,
         "facts": {name: text for name, text in facts.items() if text},
         "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90),
-        "command": command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),  # trains it alone
+        "command": training_command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),
         "runs": [run.id for run in cell.runs],
     }
 

@@ -20,7 +20,7 @@ DATA = {  # our names to theirs, with the papers' image size
     "stl10": ("STL-10", (32, 32)),
     "tiny_imagenet": ("TinyImageNet", (32, 32)),
 }
-SETTINGS: Mapping[str, Mapping[str, str]] = {  # of a paper's rows on some data, if they are not the defaults
+NOT_DEFAULTS: Mapping[str, Mapping[str, str]] = {  # of a paper's rows on some data, if they are not the defaults
     "ImageNet": {"KD": "task_weight=0.5", "CRD": "temperature=0.07", "CRD+KD": "temperature=0.07"},
 }
 
@@ -50,7 +50,7 @@ def _row(plan: Plan, cell: Cell) -> tuple[str, str, str, str] | None:
         return None
     if task.is_evaluation:
         name = f"{name}->{evaluated_on}"
-    if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):
+    if cell.overrides != NOT_DEFAULTS.get(name, {}).get(cell.standard, ""):
         return None
     teacher, student = (NETWORKS.get(one, one.replace("_", "-")) for one in (cell.teacher, cell.student))
     return name, teacher, student, "student" if cell.method == NONE else cell.standard

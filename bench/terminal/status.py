@@ -1,5 +1,6 @@
 """Output of `status` and `--dry-run`: the state of cells, jobs and cohorts. Imports no torch."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -111,20 +112,15 @@ def plan_tables(
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
-            table.add_row(f"  {run.id}", _epochs(run), *map(escape, titles[run.id]))
+            initial = f"{run.training.initial_epochs} + " if run.trains and run.training.initial_epochs else ""
+            epochs = f"{initial}{run.training.epochs} epochs" if run.trains else "evaluate"
+            table.add_row(f"  {run.id}", epochs, *map(escape, titles[run.id]))
         yield table
     for reason in dict.fromkeys(reasons.values()):
         rows = dict.fromkeys(" ".join(titles[run_id]) for run_id, why in reasons.items() if why == reason)
         yield f"inapplicable: {escape(', '.join(rows))}: {escape(reason)}"
     shown = {run.id for run in to_train} | set(reasons)
-    ended = [status for run_id, status in states.items() if run_id not in shown]
-    counts = ", ".join(f"{ended.count(status)} {status}" for status in dict.fromkeys(ended))
+    ended = Counter(status for run_id, status in states.items() if run_id not in shown)
+    counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
-
-
-def _epochs(run: RunSpec) -> str:
-    if not run.trains:
-        return "evaluate"
-    initial = f"{run.training.initial_epochs} + " if run.training.initial_epochs else ""
-    return f"{initial}{run.training.epochs} epochs"
