@@ -252,7 +252,6 @@ def _width() -> int:
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    """Print tables and texts."""
     console = Output(width=_width(), emoji=False, highlight=False)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))  # unbroken lines can be copied and piped

@@ -121,7 +121,6 @@ def _float(
 
 
 def _published(one: Summary) -> str:
-    """Return a published number and our difference from it."""
     text = LATEX.dash if one.published is None else f"{one.published:.2f}"
     if one.difference is not None:
         text += f" ({one.difference:+z.2f})".replace("-", "$-$")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.plan import Plan
+from bench.report.layout import MISSING
 from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
-UNKNOWN = "—"
 
 
 def training_command(plan: Plan, *options: str) -> str:
@@ -33,7 +33,7 @@ def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[
     described = {}
     for origin, alike in groups.items():
         dates = [record["date"] for record in alike if "date" in record]
-        date = " to ".join(sorted({min(dates), max(dates)})) if dates else UNKNOWN
+        date = " to ".join(sorted({min(dates), max(dates)})) if dates else MISSING
         described[origin] = {**dict(zip(ORIGIN, origin, strict=True)), "date": date, "runs": str(len(alike))}
     return described
 
@@ -43,6 +43,6 @@ def origin_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     commit = record.get("commit") or "not recorded"
     if record.get("dirty"):
         commit = f"{commit} with uncommitted changes"
-    host, device, threads = (str(record.get(name, UNKNOWN)) for name in ("host", "device", "threads"))
+    host, device, threads = (str(record.get(name, MISSING)) for name in ("host", "device", "threads"))
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    return commit, host, device, threads, versions or UNKNOWN
+    return commit, host, device, threads, versions or MISSING

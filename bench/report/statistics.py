@@ -14,7 +14,7 @@ Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as i
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,7 @@ class Ranking:
     p: float
     critical_difference: float
     nemenyi: np.ndarray
+    left_out: Sequence[str] = ()  # rows and pairs
 
 
 def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
@@ -112,7 +113,7 @@ class Statistics:
     """The statistics of a suite."""
 
     gains: list[dict[str, Any]]  # rows of statistics.csv, in percentage points, in one pair or over all pairs
-    rankings: dict[str, tuple[Ranking | str, list[str]]]  # see `rankings`
+    rankings: dict[str, Ranking | str]  # see `rankings`
     ours: str | None  # the row CRD, whose improvements these are
     improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
 
@@ -176,13 +177,13 @@ def _means(frame: Frame, metric: str) -> dict[str, dict[str, float]]:
     return means
 
 
-def rankings(frame: Frame) -> dict[str, tuple[Ranking | str, list[str]]]:
-    """Return, by metric, the ranking of rows over pairs or why there is none, and what is left out."""
+def rankings(frame: Frame) -> dict[str, Ranking | str]:
+    """Return, by metric, the ranking of rows over pairs or why there is none."""
     return {metric: _ranked(frame, metric) for metric in dict.fromkeys(metric for _, metric in frame.columns)}
 
 
-def _ranked(frame: Frame, metric: str) -> tuple[Ranking | str, list[str]]:
-    """Return a ranking or why there is none, and what is left out of it.
+def _ranked(frame: Frame, metric: str) -> Ranking | str:
+    """Return a ranking or why there is none.
 
     A pair counts if nothing remains to be trained in it and a method has a number: none has one if the teacher failed.
     A row counts if it has a number in each of these pairs.
@@ -196,11 +197,9 @@ def _ranked(frame: Frame, metric: str) -> tuple[Ranking | str, list[str]]:
     pairs = [pair for pair in all_pairs if pair in taught_pairs and pair not in open_pairs]
     labels = [label for label in all_labels if pairs and all(pair in means.get(label, {}) for pair in pairs)]
     if len(pairs) < 2 or len(labels) < 3:
-        missing = (
+        return (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
         )
-        return missing, []
-    left_out = [label for label in all_labels if label not in labels]
-    left_out += [pair for pair in all_pairs if pair not in pairs]
-    return ranking(labels, [[means[label][pair] for label in labels] for pair in pairs]), left_out
+    ranked = ranking(labels, [[means[label][pair] for label in labels] for pair in pairs])
+    return replace(ranked, left_out=[name for name in (*all_labels, *all_pairs) if name not in (*labels, *pairs)])

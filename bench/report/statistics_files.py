@@ -1,7 +1,7 @@
 """Writes statistics.csv and statistics.md."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -44,8 +44,8 @@ def to_csv(computed: Statistics) -> str:
 
 def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
     yield from computed.gains
-    for metric, (ranks, left_out) in computed.rankings.items():
-        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks, left_out))
+    for metric, ranks in computed.rankings.items():
+        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks))
     for (metric, label), share in computed.improvements.items():
         note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
         rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
@@ -54,12 +54,12 @@ def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
 
 
-def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rank_rows(ranks: Ranking | str) -> Iterator[dict[str, Any]]:
     if isinstance(ranks, str):
         yield {"statistic": "friedman", "note": ranks}
         return
     n = ranks.blocks
-    note = f"left out: {', '.join(left_out)}" if left_out else ""
+    note = f"left out: {', '.join(ranks.left_out)}" if ranks.left_out else ""
     yield {"statistic": "friedman", "n": n, "value": ranks.statistic, "p": ranks.p, "note": note}
     yield {"statistic": "critical_difference", "n": n, "value": ranks.critical_difference}
     for label, rank in zip(ranks.labels, ranks.ranks, strict=True):
@@ -78,8 +78,8 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
-    for metric, (ranks, left_out) in computed.rankings.items():
-        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks, left_out)]
+    for metric, ranks in computed.rankings.items():
+        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks)]
     if computed.improvements:
         rows = [
             [*map(MARKDOWN.text, (label, metric)), str(share.n), str(share.left_out)]
@@ -97,13 +97,13 @@ def _gain_texts(row: Mapping[str, Any]) -> list[str]:
     return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_holm"])]
 
 
-def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
+def _rank_lines(ranks: Ranking | str) -> Iterator[str]:
     if isinstance(ranks, str):
         yield ranks
         return
-    if left_out:
+    if ranks.left_out:
         why = "rows without a number in each pair, pairs not finished or lost"
-        yield MARKDOWN.text(f"Left out ({why}): {', '.join(left_out)}.")
+        yield MARKDOWN.text(f"Left out ({why}): {', '.join(ranks.left_out)}.")
         yield ""
     yield (
         f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "
