@@ -202,4 +202,6 @@ def _ranked(frame: Frame, metric: str) -> Ranking | str:
             f"there are {len(pairs)} and {len(labels)}."
         )
     ranked = ranking(labels, [[means[label][pair] for label in labels] for pair in pairs])
-    return replace(ranked, left_out=[name for name in (*all_labels, *all_pairs) if name not in (*labels, *pairs)])
+    left_out = [label for label in all_labels if label not in labels]
+    left_out += [pair for pair in all_pairs if pair not in pairs]
+    return replace(ranked, left_out=left_out)
