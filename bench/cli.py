@@ -4,16 +4,16 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from bench.types import RequestError
 
@@ -25,35 +25,36 @@ if TYPE_CHECKING:
     from bench.store import Store
     from methods import Method
 
-P = ParamSpec("P")
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 UNBOUNDED = 10_000  # characters, wider than any table
 
+
+class Commands(TyperGroup):
+    """The commands: each exits with the status that it returns, and prints its errors without traceback."""
+
+    def invoke(self, ctx: Any) -> NoReturn:  # noqa: ANN401
+        """Run a command, and exit."""
+        try:
+            status = super().invoke(ctx)
+        except RequestError as error:
+            typer.echo(str(error), err=True)
+            status = WRONG_REQUEST
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command continues from the last checkpoints.", err=True)
+            status = INTERRUPTED
+        raise typer.Exit(status)
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train and compare knowledge-distillation methods: one suite file in, the comparison table out.",
 )
 
-
-class Device(StrEnum):
-    """The devices that `--device` accepts."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Kind(StrEnum):
-    """What `list` can list."""
-
-    methods = "methods"
-    models = "models"
-    datasets = "datasets"
-    suites = "suites"
-
-
+Device = StrEnum("Device", ["auto", "cpu", "cuda"])
+Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.")]
@@ -78,27 +79,7 @@ class Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def exits(command: Callable[P, int]) -> Callable[P, None]:
-    """Return a command that exits with the status that `command` returns, and prints its errors without traceback."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        try:
-            status = command(*args, **kwargs)
-        except RequestError as error:
-            typer.echo(str(error), err=True)
-            status = WRONG_REQUEST
-        except KeyboardInterrupt:
-            typer.echo("Interrupted. The same command continues from the last checkpoints.", err=True)
-            status = INTERRUPTED
-        raise typer.Exit(status)
-
-    return run
-
-
 @app.command("run")
-@exits
 def run_command(
     suite: SuiteFile,
     only: Only = "*",
@@ -119,16 +100,22 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
-    from bench.plan.status import is_open
+    from bench.plan import is_open
+    from bench.tasks import task_of
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
-            checkpoint.check(record["metrics"]["top1"])
+            checkpoint.check(record["metrics"][task_of(plan.runs[run_id]).metrics[0].name])
     retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
     if dry_run:
-        return _dry_run(plan, store, wanted, methods, retried)
+        from bench.launch.preparation import unserved
+        from bench.terminal.status import plan_tables
+
+        reasons = unserved(plan, [run for run in wanted if is_open(run, plan, store, retried)], methods)
+        _say(plan_tables(plan, store, wanted, reasons, retried))
+        return OK
     if any(is_open(run, plan, store, retried) for run in wanted):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
@@ -153,7 +140,6 @@ def run_command(
 
 
 @app.command("status")
-@exits
 def status(
     suite: SuiteFile,
     seeds: Seeds = None,
@@ -178,8 +164,7 @@ def status(
 
 
 @app.command("cancel")
-@exits
-def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
+def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
@@ -193,7 +178,6 @@ def cancel(suite: SuiteFile, results: Results = Path("results")) -> int:
 
 
 @app.command("report")
-@exits
 def report(
     suite: SuiteFile,
     seeds: Seeds = None,
@@ -207,7 +191,6 @@ def report(
 
 
 @app.command("cost")
-@exits
 def cost(
     suite: SuiteFile,
     only: Only = "*",
@@ -239,7 +222,6 @@ def cost(
 
 
 @app.command("list")
-@exits
 def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
     name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
@@ -253,7 +235,6 @@ def list_command(
 
 
 @app.command("show")
-@exits
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
     results: Results = Path("results"),
@@ -271,7 +252,6 @@ def _width() -> int:
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    """Print tables and texts."""
     console = Output(width=_width(), emoji=False, highlight=False)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))  # unbroken lines can be copied and piped
@@ -376,23 +356,11 @@ def _report(
     return RUN_FAILED if any(frame.statuses[run.id][0] == "failed" for run in wanted) else OK
 
 
-def _dry_run(
-    plan: "Plan", store: "Store", wanted: "Sequence[RunSpec]", methods: "dict[str, Method]", retried: set[str]
-) -> int:
-    from bench.launch.preparation import unserved
-    from bench.plan.status import is_open
-    from bench.terminal.status import plan_tables
-
-    left = [run for run in wanted if is_open(run, plan, store, retried)]
-    reasons = unserved(plan, left, methods)
-    _say(plan_tables(plan, store, wanted, reasons, retried))
-    return OK
-
-
 def main() -> None:
     """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
     # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}
     if arguments and arguments[0] not in named:

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count, islice
 from statistics import median
@@ -19,7 +19,6 @@ from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import teacher_features
 from bench.train.precision import set_products
-from bench.types import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,9 @@ def measure(
             lane.begin_epoch()
     shared = Stopwatch(training.device)
     timed = [(lane, Stopwatch(training.device)) for lane in lanes]
-    for number, batch in enumerate(_batches(training, seed, schedule.batch_size, WARM_UP + steps, shared)):
+    endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, schedule.batch_size))
+    for number, batch in enumerate(islice(endless, WARM_UP + steps)):
+        shared.mark("data")
         features = teacher_features(teachers, lanes, batch.teacher_images)
         if features:
             shared.mark("teacher")
@@ -106,14 +107,6 @@ def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dic
         "extra_parameters": sum(parameter.numel() for parameter in extra if parameter.requires_grad),
         "step_gflop": counter.get_total_flops() / 1e9,
     }
-
-
-def _batches(training: TrainingData, seed: int, batch_size: int, n: int, watch: Stopwatch) -> Iterator[Batch]:
-    """Yield n batches, from as many epochs as necessary, and mark the loading of each."""
-    endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, batch_size))
-    for batch in islice(endless, n):
-        watch.mark("data")
-        yield batch
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:

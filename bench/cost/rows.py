@@ -34,40 +34,24 @@ TEACHER_SEED = 0
 
 @dataclass(frozen=True)
 class Cost:
-    """The costs of a training step of one row; times are medians in milliseconds.
-
-    Attributes:
-        pair: the pair, as in the tables.
-        label: the label of the row.
-        stage: main, or initial for the stage with which AB, FSP and FT begin.
-        data_ms: loading, augmenting and normalising a batch; shared by all rows of a pair.
-        teacher_ms: the teacher's forward pass; shared by all rows of a pair. None if no row has a teacher.
-        student_ms: the student's forward pass.
-        term_ms: cross-entropy and the method's term, forward.
-        backward_ms: the backward pass through both.
-        optimizer_ms: the optimizer's step, the method's own state and the meter.
-        step_ms: the last four together.
-        own_percent: time in addition to the undistilled student's step, in percent of that step; the whole time if the
-            stage does not train the student. None if the undistilled student could not be measured.
-        peak_mb: peak memory of the step, without what was allocated before it, in 10^6 bytes.
-        extra_parameters: number of trained parameters of the method.
-        step_gflop: multiplications and additions of products and convolutions in the step, in 10^9.
-    """
+    """The costs of a training step of one row; times are medians in milliseconds."""
 
     pair: str
     label: str
-    stage: str
-    data_ms: float
-    teacher_ms: float | None
-    student_ms: float
-    term_ms: float
-    backward_ms: float
-    optimizer_ms: float
-    step_ms: float
+    stage: str  # main, or initial for the stage with which AB, FSP and FT begin
+    data_ms: float  # loading, augmenting and normalising a batch; shared by all rows of a pair
+    teacher_ms: float | None  # the teacher's forward pass, likewise shared; None if no row has a teacher
+    student_ms: float  # the student's forward pass
+    term_ms: float  # cross-entropy and the method's term, forward
+    backward_ms: float  # the backward pass through both
+    optimizer_ms: float  # the optimizer's step, the method's own state and the meter
+    step_ms: float  # the last four together
+    # time in addition to the undistilled student's step, in percent of that step; the whole time if the stage does not
+    # train the student; None if the undistilled student could not be measured
     own_percent: float | None
-    peak_mb: float
-    extra_parameters: int
-    step_gflop: float
+    peak_mb: float  # peak memory of the step, without what was allocated before it, in 10^6 bytes
+    extra_parameters: int  # number of trained parameters of the method
+    step_gflop: float  # multiplications and additions of products and convolutions in the step, in 10^9
 
     @property
     def name(self) -> str:
@@ -77,19 +61,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class PairCosts:
-    """The costs of the rows of one pair, and why some rows have none.
-
-    Attributes:
-        pair: the pair, as in the tables.
-        rows: the measured rows, in the order of the table.
-        inapplicable: reasons by label, of rows whose method cannot be applied to the pair.
-        failed: reasons by name, of rows that raised an error.
-    """
+    """The costs of the rows of one pair, and why some rows have none."""
 
     pair: str
-    rows: list[Cost] = field(default_factory=list)
-    inapplicable: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    rows: list[Cost] = field(default_factory=list)  # in the order of the table
+    inapplicable: dict[str, str] = field(default_factory=dict)  # reasons by label
+    failed: dict[str, str] = field(default_factory=dict)  # reasons by name, of rows that raised an error
 
 
 def costs(
@@ -144,8 +121,8 @@ def of_pair(
     pair_costs = PairCosts(cells[0].pair)
     built: list[tuple[Cell, Lane]] = []  # a cell whose method has an initial stage has two lanes
     for cell in cells:
-        if cell.runs[0].id in reasons:
-            pair_costs.inapplicable[cell.label] = reasons[cell.runs[0].id]
+        if (run_id := cell.runs[0].id) in reasons:
+            pair_costs.inapplicable[cell.label] = reasons[run_id]
             continue
         for run in stages(cell):
             try:
@@ -175,7 +152,7 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
     run = cells[0].runs[0]
     if task_of(run).objective is None:
         train = Split(train.images, None)  # such students see no labels
-    seen = next((plan.runs[name].data for cell in cells for name in cell.runs[0].teachers), run.data)
+    seen = next((plan.runs[run_id].data for cell in cells for run_id in cell.runs[0].teachers), run.data)
     return TrainingData(run.data, train, device, seen)
 
 
@@ -189,8 +166,8 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
     """Return a stand-in for each teacher of some cells, by run id."""
-    names = dict.fromkeys(name for cell in cells for name in cell.runs[0].teachers)
-    return {name: stand_in(plan.runs[name].student, training) for name in names}
+    run_ids = dict.fromkeys(run_id for cell in cells for run_id in cell.runs[0].teachers)
+    return {run_id: stand_in(plan.runs[run_id].student, training) for run_id in run_ids}
 
 
 def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:

@@ -16,8 +16,8 @@ from bench.figures.findings import Findings, Outputs
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row."""
-    for group, found in findings.beside_teachers():
-        stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in found.items()}
+    for group, outputs in findings.beside_teachers():
+        stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in outputs.items()}
         panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
         if not panels:
             continue

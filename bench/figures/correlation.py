@@ -14,8 +14,8 @@ from bench.figures.findings import Findings
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group."""
-    for group, found in findings.beside_teachers():
-        panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in found.items()}
+    for group, outputs in findings.beside_teachers():
+        panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in outputs.items()}
         titles = [f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}" for label, matrix in panels.items()]
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
         figure, axes = grid(titles, 4, 1.75, heading)

@@ -65,11 +65,11 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
     """Yield a group's metric against a step's time and peak memory, a mark per row."""
     for group, rows in findings.groups.items():
         costs = table[table["pair"] == rows[0].pair].set_index("label")
-        students = [row for row in rows if row.cell.method != TEACHER and row.label in costs.index]
-        looks = {marked(row.label, row.status == "done"): findings.looks[row.label] for row in students if row.values}
+        students = [row for row in rows if row.cell.method != TEACHER and row.label in costs.index and row.n]
+        looks = {marked(row.label, row.status == "done"): findings.looks[row.label] for row in students}
         if not looks:
             continue
-        results = [(row.label, row.mean, row.std or 0.0) for row in students if row.values]
+        results = [(row.label, row.mean, row.std or 0.0) for row in students]
         frame = pd.DataFrame(results, columns=["row", "mean", "std"]).join(costs, on="row").assign(label=list(looks))
         low, high = frame["mean"] - frame["std"], frame["mean"] + frame["std"]
         figure, axes = grid(["", ""], 2, 3.0, [findings.title, group, BAR_NOTE], sharey=True)

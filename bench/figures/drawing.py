@@ -41,7 +41,7 @@ PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
 BAND_NOTE = "line: mean over seeds; band: one standard deviation to each side"
 BAR_NOTE = "mark: mean over seeds; bar: one standard deviation to each side"
-PARTIAL, PARTIAL_NOTE = " †", "† not all seeds are there"
+PARTIAL_SUFFIX, PARTIAL_NOTE = " †", "† not all seeds are there"
 
 
 def look(number: int) -> Look:
@@ -52,7 +52,7 @@ def look(number: int) -> Look:
 
 def marked(label: str, is_whole: bool) -> str:
     """Return a row's name, with a † where a mean is drawn of which some seeds are missing."""
-    return label if is_whole else label + PARTIAL
+    return label if is_whole else label + PARTIAL_SUFFIX
 
 
 def wrapped(text: str, width: int) -> str:
@@ -70,14 +70,10 @@ def grid(
     heading: Iterable[str],
     **settings: Any,  # noqa: ANN401
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure a page wide, with a panel for each title.
+    """Return an empty figure a page wide, with a panel for each title, at most `across` of them side by side.
 
-    Args:
-        titles: of the panels.
-        across: the most panels side by side.
-        height: of each panel with a title of one line, in inches.
-        heading: the title, and below it what else a reader must know.
-        settings: of `Figure.subplots`.
+    A panel with a title of one line is `height` inches high. The heading is the figure's title and, below it, what else
+    a reader must know. The settings are those of `Figure.subplots`.
     """
     lines = [line for text in "\n".join(heading).splitlines() for line in textwrap.wrap(text, LINE)]
     panels = ["\n".join(wrapped(line, PANEL_LINE) for line in title.splitlines()) for title in titles]
@@ -100,7 +96,7 @@ def legend(figure: Figure) -> None:
     partial = set()
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            name = label.removesuffix(PARTIAL)
+            name = label.removesuffix(PARTIAL_SUFFIX)
             entries.setdefault(name, handle)
             if name != label:
                 partial.add(name)

@@ -34,7 +34,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 
 def _by_teachers(findings: Findings) -> dict[str, dict[float, list[Summary]]]:
     """Return the groups that differ in the number of teachers alone, by the name of the first and that number."""
-    found: dict[str, dict[float, list[Summary]]] = {}
+    by_teachers: dict[str, dict[float, list[Summary]]] = {}
     for group, rows in findings.groups.items():
         tested = row_of(TEACHER, rows).cell
         together = findings.plan.trained(tested.runs[0])
@@ -42,5 +42,5 @@ def _by_teachers(findings: Findings) -> dict[str, dict[float, list[Summary]]]:
         networks = {member.student.network for member in members}
         if len(networks) == 1:
             alike = group.replace(tested.teacher, networks.pop(), 1)
-            found.setdefault(alike, {})[len(members)] = rows
-    return found
+            by_teachers.setdefault(alike, {})[len(members)] = rows
+    return by_teachers

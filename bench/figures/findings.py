@@ -48,7 +48,7 @@ class Findings:
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:
-            if row.network == STUDENT:
+            if row.cell.network == STUDENT:
                 groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
         return groups
 
@@ -65,11 +65,9 @@ class Findings:
         return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 
     def curves(self, runs: Mapping[str, Iterable[RunSpec]], columns: str) -> dict[str, pd.DataFrame]:
-        """Return a number that runs record, where there is one: a row per epoch that has it, a column per seed.
+        """Return a number that the runs of a label record, if any: a row per epoch that has it, a column per seed.
 
-        Args:
-            runs: by label, one per seed.
-            columns: a regular expression; the mean is taken over the columns that match it.
+        The number is the mean over the columns whose names match the regular expression `columns`.
         """
         curves = {}
         for label, of_row in runs.items():
@@ -101,18 +99,16 @@ class Findings:
             return  # the row `teacher` taught none of the others
         for group, rows in self.groups.items():
             teacher = row_of(TEACHER, rows)
-            pairs = {row.label: self._both(row, teacher) for row in rows if row is not teacher}
-            if found := {label: pair for label, pair in pairs.items() if pair is not None}:
-                yield group, found
+            outputs = {row.label: both for row in rows if row is not teacher and (both := self._both(row, teacher))}
+            if outputs:
+                yield group, outputs
 
     def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
         """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""
         for number, run in enumerate(row.cell.runs):
             tested = teacher.cell.runs[min(number, len(teacher.cell.runs) - 1)]  # one for all seeds, or one each
-            if any(getattr(run.data, key) != getattr(tested.data, key) for key in ("name", "size", "fingerprint")):
-                continue  # other images
-            own, taught = self.outputs(run), self.outputs(tested)
-            if own is not None and taught is not None:
+            alike = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
+            if alike and (own := self.outputs(run)) and (taught := self.outputs(tested)):
                 return taught, own
         return None
 

@@ -32,11 +32,11 @@ def sweeps(findings: Findings) -> dict[tuple[str, str], list[Sweep]]:
                 if term >= 0 and isinstance(value, int | float) and not isinstance(value, bool):
                     others = tuple((key, other) for key, other in settings.items() if key != (term, name))
                     rows_by.setdefault((settings[term, "method"], name, group, others), {})[value] = row
-    found: dict[tuple[str, str], list[Sweep]] = {}
+    sweeps: dict[tuple[str, str], list[Sweep]] = {}
     for (method, name, group, others), by_value in rows_by.items():
         if len(by_value) > 1:
-            found.setdefault((method, name), []).append(Sweep(group, dict(others), dict(sorted(by_value.items()))))
-    return found
+            sweeps.setdefault((method, name), []).append(Sweep(group, dict(others), dict(sorted(by_value.items()))))
+    return sweeps
 
 
 def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
@@ -50,9 +50,8 @@ def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per method and parameter, once two values have a result."""
-    for (method_name, name), found in sweeps(findings).items():
-        frames = [(sweep, by_number(sweep.rows)) for sweep in found]
-        frames = [(sweep, frame) for sweep, frame in frames if len(frame) > 1]
+    for (method_name, name), of_parameter in sweeps(findings).items():
+        frames = [(sweep, frame) for sweep in of_parameter if len(frame := by_number(sweep.rows)) > 1]
         if not frames:
             continue
         method = findings.methods[method_name]
@@ -69,7 +68,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.minorticks_off()
-        axis.set_ylabel(f"{next(iter(found[0].rows.values())).title} (%)")
+        axis.set_ylabel(f"{next(iter(of_parameter[0].rows.values())).title} (%)")
         yield f"parameter_{method_name}_{name}", figure
 
 

@@ -15,15 +15,15 @@ from bench.report.statistics import LEVEL, rankings
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a critical-difference diagram per metric in which rows can be ranked."""
-    for metric, (ranking, left_out) in rankings(findings.frame).items():
+    for metric, ranking in rankings(findings.frame).items():
         if isinstance(ranking, str):
             continue
         note = f"bars join rows that do not differ at {1 - LEVEL:.0%} (Nemenyi)"
         if math.isfinite(ranking.p):  # not where all rows tie in all pairs
             note += f"; Friedman's test: p = {ranking.p:.2g}"
         heading = [findings.title, f"mean rank in {metric} over {ranking.blocks} pairs, 1 is the best", note]
-        if left_out:
-            heading.append(f"left out: {', '.join(left_out)}")
+        if ranking.left_out:
+            heading.append(f"left out: {', '.join(ranking.left_out)}")
         figure, (axis,) = grid([""], 1, 1.4 + 0.16 * len(ranking.labels), heading)
         diagram = scikit_posthocs.critical_difference_diagram(
             dict(zip(ranking.labels, ranking.ranks, strict=True)),

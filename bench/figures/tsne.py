@@ -3,14 +3,14 @@
 t-SNE with scikit-learn's defaults. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.figures.drawing import grid, look, marks, unscaled
-from bench.figures.findings import Findings, Outputs
+from bench.figures.findings import Findings
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16  # it takes half a second per panel
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
@@ -23,8 +23,12 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         answered = {label: own for label, own in first.items() if "labels" in own}
         classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
         looks = {f"class {one}": look(number) for number, one in enumerate(classes)}
-        chosen = {label: _chosen(own, classes) for label, own in answered.items()}
-        panels = {label: (points, labels) for label, (points, labels) in chosen.items() if _differ(points)}
+        panels = {}
+        for label, own in answered.items():
+            chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
+            points = own["embedding"][chosen].astype(np.float32)
+            if _differ(points):
+                panels[label] = points, own["labels"][chosen]
         if not panels:
             continue
         shown, left_out = list(panels)[:MAX_PANELS], list(panels)[MAX_PANELS:]
@@ -39,12 +43,6 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             marks(axis, places, looks, x="x", y="y", s=8)
             unscaled(axis)
         yield f"tsne_{group}", figure
-
-
-def _chosen(own: Outputs, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the embeddings (n, D) float32 of the first images of some classes, and their labels (n,)."""
-    places = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
-    return own["embedding"][places].astype(np.float32), own["labels"][places]
 
 
 def _differ(points: np.ndarray) -> bool:

@@ -8,25 +8,35 @@ from bench.spec import DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
 
-SETTINGS = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision")  # named if teachers differ
+COMPARED_SETTINGS = (
+    "batch_size",
+    "lr",
+    "lr_decay",
+    "momentum",
+    "weight_decay",
+    "precision",
+)  # named if teachers differ
 
 
 def protocol(plan: Plan) -> str:
     """Return how the numbers were produced, with all differences from the methods' defaults and from the suite file."""
-    measured = f"Top-1 accuracy in percent on the test split after the last of {plan.suite.training.epochs} epochs"
+    task = TASKS[plan.suite.task]
     if plan.suite.evaluations:
         measured = "Percent on the test split after the last epoch of each evaluation"
+    else:
+        metric = task.metrics[0].title
+        when = f"after the last of {plan.suite.training.epochs} epochs"
+        measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; {len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
-        *_marks(plan),
-        "" if plan.suite.evaluations else TASKS[plan.suite.task].caption,
+        _marks(plan),
+        "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
-    overrides = dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides)
-    if overrides:
+    if overrides := dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
@@ -84,13 +94,13 @@ def _evaluations(plan: Plan) -> Iterator[str]:
     yield TASKS[plan.suite.task].caption
 
 
-def _marks(plan: Plan) -> Iterator[str]:
-    """Yield a sentence on the marks of the tables."""
-    rows = {cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}
-    if len(rows) > 1:
-        apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
-        arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
-        yield f"Among the methods the best is bold, the second underlined{apart}{arrows}."
+def _marks(plan: Plan) -> str:
+    """Return a sentence on the marks of the tables; "" if no methods are compared."""
+    if len({cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}) < 2:
+        return ""
+    apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
+    arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
+    return f"Among the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _teachers(plan: Plan) -> Iterator[str]:
@@ -114,7 +124,9 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     differing = []
     if run.training.epochs != ours.epochs:
         differing.append(f"after {run.training.epochs} epochs")
-    settings = [f"{key}={getattr(theirs, key)}" for key in SETTINGS if getattr(ours, key) != getattr(theirs, key)]
+    settings = [
+        f"{key}={getattr(theirs, key)}" for key in COMPARED_SETTINGS if getattr(ours, key) != getattr(theirs, key)
+    ]
     if settings:
         differing.append(f"with {', '.join(settings)}")
     if student is not None and run.data != student.data:

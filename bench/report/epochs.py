@@ -1,6 +1,7 @@
 """Exports the epochs of a suite's runs: epochs.csv, and event files for TensorBoard. Only the latter import torch."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,14 +18,12 @@ def write_csv(plan: Plan, store: Store) -> Path:
     A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
     """
     titles = plan.titles
-    columns = dict.fromkeys(["pair", "row", "seed", "run", "stage", "epoch"])
-    rows = []
-    for run in plan.runs.values():
-        for epoch in store.epochs(run.id):
-            pair, title = titles[run.id]
-            row = {"pair": pair, "row": title, "seed": run.seed, "run": run.id, **epoch}
-            columns |= dict.fromkeys(row)
-            rows.append(row)
+    rows = [
+        {**dict(zip(("pair", "row"), titles[run.id], strict=True)), "seed": run.seed, "run": run.id, **epoch}
+        for run in plan.runs.values()
+        for epoch in store.epochs(run.id)
+    ]
+    columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *rows))
     path = store.suite_folder(plan.name) / "epochs.csv"
     write_whole(path, csv_text(columns, rows))
     return path

@@ -1,14 +1,5 @@
 """The results frame: one long table of a plan's cells and their results in the store. Imports no torch.
 
-    frame = results_frame(plan, store)          # reads the store once
-    frame.measurements                          # one row per cell, seed and metric; without a record the value is None
-    frame.summaries                             # one row per cell and metric: mean, deviation, status, place
-    frame.at(pair, metric, label)               # one summary
-    frame.primary                               # of each cell, the summary of its first metric
-    frame.columns, frame.labels                 # the (pair, metric) and the rows of the tables that people read
-    frame.records[run_id], frame.statuses[run_id]   # of every run of the plan: its record, (status, reason)
-    frame.to_pandas()                           # the measurements as a pandas data frame
-
 Tables, statistics, figures and the page read the frame; only the frame reads the records' metrics.
 """
 
@@ -23,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from bench.plan import OPEN, Cell, Plan, run_status
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.spec import RunSpec
 from bench.store import Store
 from bench.suite import NONE, TEACHER
 from bench.tasks import Metric, task_of
@@ -71,8 +61,7 @@ class Summary:
     recorded: str  # name in records
     title: str  # name on axes
     in_tables: bool  # whether the tables that people read show it
-    seeds: tuple[int, ...]  # the finished ones
-    values: tuple[float, ...]  # of these seeds, after the last epoch
+    by_seed: Mapping[int, float]  # the values after the last epoch, of the finished seeds
     mean: float | None
     std: float | None  # with n - 1
     best_mean: float | None  # of the best epochs' values
@@ -89,11 +78,6 @@ class Summary:
         return self.cell.pair
 
     @property
-    def network(self) -> str:
-        """Return the measured network of the runs: `student` or `peer`."""
-        return self.cell.network
-
-    @property
     def label(self) -> str:
         """Return the label of the cell's row."""
         return self.cell.label
@@ -101,7 +85,7 @@ class Summary:
     @property
     def n(self) -> int:
         """Return the number of finished seeds."""
-        return len(self.values)
+        return len(self.by_seed)
 
     @property
     def difference(self) -> float | None:
@@ -113,21 +97,16 @@ class Summary:
         """Return whether the row is that of a method, not of the teacher or the undistilled student."""
         return self.cell.method not in (TEACHER, NONE)
 
-    @property
-    def by_seed(self) -> dict[int, float]:
-        """Return the values by seed."""
-        return dict(zip(self.seeds, self.values, strict=True))
-
 
 @dataclass(frozen=True)
 class Frame:
-    """The results of a plan, in its order of cells, then by metric and seed; see the module."""
+    """The results of a plan, in its order of cells, then by metric and seed."""
 
     plan: Plan
-    measurements: Sequence[Measurement]
-    summaries: Sequence[Summary]
-    records: Mapping[str, Mapping[str, Any]]
-    statuses: Mapping[str, tuple[str, str]]
+    measurements: Sequence[Measurement]  # one per cell, metric and seed
+    summaries: Sequence[Summary]  # one per cell and metric
+    records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
+    statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, str, str], Summary]:
@@ -144,7 +123,7 @@ class Frame:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """Return the columns of the tables."""
+        """Return the columns of the tables that people read."""
         return list(dict.fromkeys((one.pair, one.metric) for one in self.tabled))
 
     @cached_property
@@ -185,6 +164,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
             for run in cell.runs:
                 status, reason = statuses[run.id]
                 record = records.get(run.id)
+                teachers = plan.trained(run).teachers
                 measurement = Measurement(
                     suite=plan.name,
                     pair=cell.pair,
@@ -195,7 +175,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                     parameters=cell.overrides,
                     network=cell.network,
                     seed=run.seed,
-                    teacher_seed=_teacher_seed(run, plan),
+                    teacher_seed=plan.runs[teachers[0]].seed if teachers else None,
                     evaluation=cell.evaluation,
                     metric=metric,
                     recorded=recorded,
@@ -213,14 +193,8 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
 
 
-def _teacher_seed(run: RunSpec, plan: Plan) -> int | None:
-    """Return the seed of the run that trained the first teacher."""
-    teachers = plan.trained(run).teachers
-    return plan.runs[teachers[0]].seed if teachers else None
-
-
 def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
-    values = {row.seed: row.value for row in rows if row.value is not None}
+    by_seed = {row.seed: row.value for row in rows if row.value is not None}
     best = [row.best for row in rows if row.best is not None]
     status, reason = _status(rows)
     return Summary(
@@ -229,10 +203,9 @@ def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
         recorded=rows[0].recorded,
         title=kind.title,
         in_tables=kind.in_tables,
-        seeds=tuple(values),
-        values=tuple(values.values()),
-        mean=mean(values.values()) if values else None,
-        std=stdev(values.values()) if len(values) > 1 else None,
+        by_seed=by_seed,
+        mean=mean(by_seed.values()) if by_seed else None,
+        std=stdev(by_seed.values()) if len(by_seed) > 1 else None,
         best_mean=mean(best) if best else None,
         published=rows[0].published,
         status=status,
@@ -258,17 +231,17 @@ def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
 
     Students are compared with students, and teachers that train too with teachers.
     """
-    means: dict[tuple[str, str, str], dict[str, float]] = {}  # of finished methods; by label
+    means: dict[tuple[str, str, str], dict[str | None, float]] = {}  # of finished methods; by label
     for one in summaries:
         if one.mean is not None and one.status == "done" and one.is_method:
-            means.setdefault((one.pair, one.metric, one.network), {})[one.label] = one.mean
+            means.setdefault((one.pair, one.metric, one.cell.network), {})[one.label] = one.mean
     compared = []
     for one in summaries:
-        rivals = means.get((one.pair, one.metric, one.network), {})
-        own = rivals.get(one.label)
-        if own is not None:
+        rivals = means.get((one.pair, one.metric, one.cell.network), {})
+        if one.label in rivals:
+            own = rivals[one.label]
             place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
-            reference = own if kd is None else rivals.get(kd, own)
+            reference = rivals.get(kd, own)
             arrow = ABOVE if own > reference else BELOW if own < reference else ""
             one = replace(one, place=place, arrow=arrow)
         compared.append(one)

@@ -2,17 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jinja2
 
 from bench.report.caption import protocol, published_source
-from bench.report.frame import Column, Frame, Summary
+from bench.report.frame import Frame, Summary
 from bench.report.layout import INCOMPLETE, PARTIAL, Layout, Style, layout, parts
-from bench.report.paper import STUDENT
 from bench.suite import NONE
 
 
@@ -71,94 +68,61 @@ LATEX = Style(
 )
 
 
-@dataclass(frozen=True)
-class Float:
-    """A table of a LaTeX document."""
-
-    caption: str
-    key: str  # of its label, `tab:KEY`
-    table: Layout  # with its columns
-    rows: list[list[str]]  # the label and the texts of each row
-    notes: list[str]
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("bench.report", "."),
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+    comment_start_string="<#",
+    comment_end_string="#>",
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+)
 
 
 def to_latex(frame: Frame) -> str:
     """Return table.tex: one float per part of the table, and the published numbers."""
     plan = frame.plan
-    floats = []
+    title, ours = escape_tex(plan.suite.title), rf"Table~\ref{{tab:{plan.name}}}"
+    floats: list[dict[str, Any]] = []
     shown = parts(frame.columns, frame.labels)
     for number, columns in enumerate(shown, start=1):
         table = layout(frame, columns)
         part = f" (part {number} of {len(shown)})" if len(shown) > 1 else ""
-        how = escape_tex(protocol(plan)) if number == 1 else rf"As in Table~\ref{{tab:{plan.name}}}."
-        one = Float(
-            caption=f"{escape_tex(plan.suite.title)}{part}. {how}",
-            key=_numbered(plan.name, number),
-            table=table,
-            rows=[[_label(label), *(LATEX.cell(*cell) for cell in cells)] for label, cells in table.rows],
-            notes=[LATEX.note(*note) for note in table.notes],
-        )
-        floats.append(one)
+        how = escape_tex(protocol(plan)) if number == 1 else f"As in {ours}."
+        rows = [(label, [LATEX.cell(*cell) for cell in cells]) for label, cells in table.rows]
+        notes = [LATEX.note(*note) for note in table.notes]
+        floats.append(_float(plan.name, number, f"{title}{part}. {how}", table, rows, notes))
     compared = [column for column in frame.columns if frame.has_published(column)]
-    if compared:
-        for number, columns in enumerate(parts(compared, frame.labels), start=1):
-            floats.append(_published_float(frame, columns, _numbered(f"{plan.name}-published", number)))
-    return _template().render(floats=floats, text=escape_tex)
-
-
-def _label(label: str) -> str:
-    return STUDENT if label == NONE else escape_tex(label)
-
-
-def _numbered(key: str, number: int) -> str:
-    """Return the key of a part; the first part has no number."""
-    return key if number == 1 else f"{key}-{number}"
-
-
-def _published_float(frame: Frame, columns: Sequence[Column], key: str) -> Float:
-    """Return the table of some columns' published numbers and our differences from them."""
-    ours = rf"Table~\ref{{tab:{frame.plan.name}}}"
-    table = layout(frame, columns)
     printed = {one.label for one in frame.tabled if one.published is not None}
-    rows = {label: [one for one, _ in cells] for label, cells in table.rows if label in printed}
-    is_partial = any(_is_partial(one) for results in rows.values() for one in results)
-    return Float(
-        caption=(
-            f"{escape_tex(frame.plan.suite.title)}: the published accuracies in percent, and in parentheses the "
-            f"differences from them. {escape_tex(published_source(frame.plan))} Ours are in {ours}."
-        ),
-        key=key,
-        table=table,
-        rows=[[_label(label), *map(_published, results)] for label, results in rows.items()],
-        notes=[f"{LATEX.note(PARTIAL, INCOMPLETE)} in {ours}"] if is_partial else [],
-    )
+    for number, columns in enumerate(parts(compared, frame.labels), start=1):
+        table = layout(frame, columns)
+        caption = (
+            f"{title}: the published accuracies in percent, and in parentheses the differences from them. "
+            f"{escape_tex(published_source(plan))} Ours are in {ours}."
+        )
+        rows = [(label, [_published(one) for one, _ in cells]) for label, cells in table.rows if label in printed]
+        is_partial = any(LATEX.mark(PARTIAL) in text for _, texts in rows for text in texts)
+        notes = [f"{LATEX.note(PARTIAL, INCOMPLETE)} in {ours}"] if is_partial else []
+        floats.append(_float(f"{plan.name}-published", number, caption, table, rows, notes))
+    return ENVIRONMENT.get_template("table.tex.j2").render(floats=floats, text=escape_tex)
 
 
-def _is_partial(one: Summary) -> bool:
-    return one.difference is not None and one.status == "partial"
+def _float(
+    name: str, number: int, caption: str, table: Layout, rows: Iterable[tuple[str, list[str]]], notes: list[str]
+) -> dict[str, Any]:
+    """Return a part of a table for the template; the key of the first part has no number."""
+    texts = [["student (none)" if label == NONE else escape_tex(label), *cells] for label, cells in rows]
+    key = name if number == 1 else f"{name}-{number}"
+    return {"caption": caption, "key": key, "table": table, "rows": texts, "notes": notes}
 
 
 def _published(one: Summary) -> str:
-    """Return a published number and our difference from it."""
     text = LATEX.dash if one.published is None else f"{one.published:.2f}"
     if one.difference is not None:
         text += f" ({one.difference:+z.2f})".replace("-", "$-$")
-    return text + (LATEX.mark(PARTIAL) if _is_partial(one) else "")
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-    )
-    return environment.from_string((files("bench.report") / "table.tex.j2").read_text(encoding="utf-8"))
+        text += LATEX.mark(PARTIAL) if one.status == "partial" else ""
+    return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -77,8 +76,7 @@ def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Col
     """Return columns in as few parts as fit a page's width with the rows' labels, of about equal size."""
     fitting = (MAX_LINE - max(len(label) for label in labels)) // CELL
     count = math.ceil(len(columns) / min(MAX_COLUMNS, max(1, fitting)))
-    bounds = [len(columns) * part // count for part in range(count + 1)]
-    return [columns[start:end] for start, end in itertools.pairwise(bounds)]
+    return [columns[len(columns) * part // count : len(columns) * (part + 1) // count] for part in range(count)]
 
 
 def number(one: Summary) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.report.caption import protocol, published_source
-from bench.report.frame import Column, Frame
+from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
-from bench.report.origins import command, origins
+from bench.report.origins import origins, training_command
 
 BEST_IS_SHOWN = "The last epoch is the result; the best epoch, chosen on the test split, is shown only for comparison."
 
@@ -40,9 +40,9 @@ def to_markdown(frame: Frame) -> str:
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
     lines += _best_and_published(frame)
-    lines += ["", "## How it was made", "", "```", command(plan), "```"]
-    if facts := list(origins(frame.records.values()).values()):
-        lines += ["", *grid(list(facts[0]), [[_escape(fact) for fact in one.values()] for one in facts])]
+    lines += ["", "## How it was made", "", "```", training_command(plan), "```"]
+    if made := list(origins(frame.records.values()).values()):
+        lines += ["", *grid(list(made[0]), [[_escape(fact) for fact in origin.values()] for origin in made])]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +56,7 @@ def _best_and_published(frame: Frame) -> list[str]:
         explained += f" {_escape(published_source(frame.plan))}"
     lines = ["", title, "", explained]
     for column, heading in zip(frame.columns, layout(frame).headings, strict=True):
-        rows = list(_details(frame, column))
+        rows = [_details(one) for label in frame.labels if (one := frame.at(*column, label)).mean is not None]
         if rows:
             heads = ["method", "last epoch", "best epoch", "published", "difference"]
             width = 5 if frame.has_published(column) else 3
@@ -64,16 +64,13 @@ def _best_and_published(frame: Frame) -> list[str]:
     return lines
 
 
-def _details(frame: Frame, column: Column) -> Iterator[list[str]]:
-    """Yield a column's rows with numbers: label, last epoch, best epoch, published, difference."""
-    for label in frame.labels:
-        one = frame.at(*column, label)
-        if one.mean is not None:
-            mark = MARKDOWN.mark(PARTIAL) if one.status == "partial" else ""
-            yield [
-                _escape(label),
-                number(one) + mark,
-                MISSING if one.best_mean is None else f"{one.best_mean:.2f}{mark}",
-                MISSING if one.published is None else f"{one.published:.2f}",
-                MISSING if one.difference is None else f"{one.difference:+z.2f}{mark}",
-            ]
+def _details(one: Summary) -> list[str]:
+    """Return the texts of a row with a number: label, last epoch, best epoch, published, difference."""
+    mark = MARKDOWN.mark(PARTIAL) if one.status == "partial" else ""
+    return [
+        _escape(one.label),
+        number(one) + mark,
+        MISSING if one.best_mean is None else f"{one.best_mean:.2f}{mark}",
+        MISSING if one.published is None else f"{one.published:.2f}",
+        MISSING if one.difference is None else f"{one.difference:+z.2f}{mark}",
+    ]

@@ -3,19 +3,21 @@
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.plan import Plan
+from bench.report.layout import MISSING
 from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
-UNKNOWN = "—"
 
 
-def command(plan: Plan, *options: str) -> str:
+def training_command(plan: Plan, *options: str) -> str:
     """Return the command line that trains a plan, or a part of it."""
-    words = ["python", "run_suite.py", _from_here(plan.file), *options]
+    file = os.path.relpath(plan.file)
+    if file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published
+        file = plan.file.name
+    words = ["python", "run_suite.py", file, *options]
     words += [f"--set={change}" for change in plan.changes]
     used = {term.method for run in plan.runs.values() for term in run.terms}
     own = {path.stem for path in own_files()}
@@ -23,39 +25,24 @@ def command(plan: Plan, *options: str) -> str:
     return shlex.join(words)
 
 
-def _from_here(path: Path) -> str:
-    """Return a path relative to the working folder; outside it only the name, since pages are published."""
-    relative = os.path.relpath(path)
-    return path.name if relative.startswith(os.pardir) else relative
-
-
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:
     """Return the groups of finished runs with the same origin: commit, machine, versions, dates and number of runs."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for record in records:
         groups.setdefault(origin_of(record), []).append(record)
-    return {
-        origin: {
-            **dict(zip(ORIGIN, origin, strict=True)),
-            "date": _days({record["date"] for record in alike if "date" in record}),
-            "runs": str(len(alike)),
-        }
-        for origin, alike in groups.items()
-    }
-
-
-def _days(dates: set[str]) -> str:
-    if not dates:
-        return UNKNOWN
-    first, last = min(dates), max(dates)
-    return first if first == last else f"{first} to {last}"
+    described = {}
+    for origin, alike in groups.items():
+        dates = [record["date"] for record in alike if "date" in record]
+        date = " to ".join(sorted({min(dates), max(dates)})) if dates else MISSING
+        described[origin] = {**dict(zip(ORIGIN, origin, strict=True)), "date": date, "runs": str(len(alike))}
+    return described
 
 
 def origin_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a record's `ORIGIN`."""
     commit = record.get("commit") or "not recorded"
     if record.get("dirty"):
-        commit = f"{commit} with changes beside it"
-    host, device, threads = (str(record.get(name, UNKNOWN)) for name in ("host", "device", "threads"))
+        commit = f"{commit} with uncommitted changes"
+    host, device, threads = (str(record.get(name, MISSING)) for name in ("host", "device", "threads"))
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    return commit, host, device, threads, versions or UNKNOWN
+    return commit, host, device, threads, versions or MISSING

@@ -8,6 +8,7 @@ import base64
 import csv
 import glob
 import hashlib
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from bench.plan import Plan
 from bench.report.caption import protocol
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
-from bench.report.origins import command, origin_of, origins
+from bench.report.origins import origin_of, origins, training_command
 from bench.report.write import PAGE, STATISTICS, digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
+from bench.store.files import read_text
 from bench.tasks import task_of
 
 MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
@@ -54,51 +56,36 @@ def render(frame: Frame, store: Store) -> str:
     plan = frame.plan
     folder = store.suite_folder(plan.name)
     made = origins(frame.records.values())
-    boxes = {(one.pair, one.metric, one.label): _box(one, index) for index, one in enumerate(_in_rows(frame))}
-    methods = {one.label: one.cell.method for one in frame.primary}
+    rows = [[frame.at(*column, label) for column in frame.columns] for label in frame.labels]
+    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
+    drawings = sorted((folder / "figures").glob("*.svg"))
     return environment.get_template("page.html.j2").render(
         title=plan.suite.title,
         name=plan.name,
         style=Markup(sources["css"]),
         script=Markup(sources["js"]),
         script_hash=base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode(),
-        columns=[frame.at(*column, frame.labels[0]) for column in frame.columns],
+        number=number,
+        missing=MISSING,
+        columns=rows[0],
         metrics=sorted({metric for _, metric in frame.columns}),
-        rows=[
-            {"label": label, "method": method, "boxes": [boxes[*column, label] for column in frame.columns]}
-            for label, method in methods.items()
-        ],
+        rows=rows,
         has_arrows=any(one.arrow for one in frame.tabled),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
         protocol=protocol(plan),
-        statistics=_statistics(folder / STATISTICS[0]),
-        figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in _drawings(folder)],
-        command=command(plan),
+        statistics=list(csv.reader(io.StringIO(read_text(folder / STATISTICS[0]) or ""))),
+        figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
+        command=training_command(plan),
         suite_file=plan.file.read_text(encoding="utf-8"),
         file_name=plan.file.name,
         made=list(made.values()),
         table_hash=digest(frame),
-        data={"cells": [_opened(plan, one) for one in _in_rows(frame)], "runs": _runs(frame, store, list(made))},
+        data={
+            "cells": [_opened(plan, one) for row in rows for one in row],
+            "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
+        },
     )
-
-
-# the table, and what its cells open
-
-
-def _in_rows(frame: Frame) -> list[Summary]:
-    """Return what the table shows, row by row."""
-    return [frame.at(*column, label) for label in frame.labels for column in frame.columns]
-
-
-def _box(one: Summary, index: int) -> dict[str, Any]:
-    """Return a cell of the table for the template; `index` is its place among the cells."""
-    shown, spread = MISSING, ""
-    if one.mean is not None:
-        shown, spread = number(one).split(" ", 1)
-        spread += f" ({one.arrow})" if one.arrow else ""
-    text = {"mean": shown, "spread": spread, "status": one.status}
-    return {"index": index, "value": one.mean, "place": one.place, **text}
 
 
 def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
@@ -112,30 +99,21 @@ def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
     if one.published is not None:
         difference = "" if one.difference is None else f" (here {one.difference:+z.2f})"
         facts["published"] = f"{one.published:.2f}{difference}"
+    settings = cell.runs[0].model_dump(mode="json", exclude_none=True)
     return {
         "label": one.label,
         "pair": one.pair,
         "metric": one.metric,
         "series": one.recorded,
         "facts": {name: text for name, text in facts.items() if text},
-        "settings": _settings(cell.runs[0]),
-        "command": command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),  # trains it alone
+        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90),
+        "command": training_command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),
         "runs": [run.id for run in cell.runs],
     }
 
 
-def _settings(run: RunSpec) -> str:
-    document = run.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90)
-
-
-def _runs(frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, dict[str, Any]]:
-    """Return what a cell's window shows of each run, by id; `made` are the origins, to which runs refer by index."""
-    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    return {run_id: _run(run, frame, store, made) for run_id, run in runs.items()}
-
-
 def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
     record = frame.records.get(run.id, {})
     status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
@@ -166,8 +144,7 @@ def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
-    first = (len(points) - 1) % step  # so that the last one is kept
-    kept = points[first::step]
+    kept = points[::-step][::-1]  # counted from the last one
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
 
@@ -182,21 +159,6 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
         if one.reason:
             cells.setdefault((one.status, one.reason), []).append(f"{one.cell.title} ({one.pair})")
     return [(status, reason, names) for (status, reason), names in cells.items()]
-
-
-# files of other modules in the suite's folder
-
-
-def _statistics(path: Path) -> list[list[str]]:
-    """Return the rows of a table with its heading, or none if it does not exist."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
-
-
-def _drawings(folder: Path) -> list[Path]:
-    return sorted((folder / "figures").glob("*.svg"))
 
 
 def _embedded(drawing: Path) -> str:

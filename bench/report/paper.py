@@ -12,8 +12,7 @@ from bench.plan import Cell
 from bench.spec import RunSpec
 
 KD, CRD = "KD", "CRD"  # the rows that tables compare with, and whose improvement the paper reports
-STUDENT = "student (none)"  # the papers' and our name of the undistilled student
-SETTINGS = {  # that differ between the paper and its code: method, parameter, the paper's value, the code's
+NOT_AS_IN_CODE = {  # that differ between the paper and its code: method, parameter, the paper's value, the code's
     "FT's weight": ("ft", "weight", 500.0, 200.0),
     "CRD's temperature": ("crd", "temperature", 0.1, 0.07),
 }
@@ -56,7 +55,7 @@ def settings_used(runs: Sequence[RunSpec]) -> Iterator[str]:
     used: dict[str, list[str]] = {}
     if any(run.terms and run.data.name == "imagenet" for run in runs):
         return  # there, the paper and its code have the same temperature, and no FT
-    for name, (method, parameter, papers, codes) in SETTINGS.items():
+    for name, (method, parameter, papers, codes) in NOT_AS_IN_CODE.items():
         terms = [term for run in runs for term in run.terms if term.method == method]
         values = {term.weight if parameter == "weight" else term.parameters[parameter] for term in terms}
         if values == {papers}:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bench.plan import Cell, Plan
 from bench.spec import DataSpec
 from bench.suite import NONE
-from bench.suite.published import Key, published_tables
+from bench.suite.published import published_tables
 from bench.tasks import task_of
 
 NETWORKS = {  # our names to theirs, if they differ by more than _ and -
@@ -20,7 +20,7 @@ DATA = {  # our names to theirs, with the papers' image size
     "stl10": ("STL-10", (32, 32)),
     "tiny_imagenet": ("TinyImageNet", (32, 32)),
 }
-SETTINGS: Mapping[str, Mapping[str, str]] = {  # of a paper's rows on some data, if they are not the defaults
+NOT_DEFAULTS: Mapping[str, Mapping[str, str]] = {  # of a paper's rows on some data, if they are not the defaults
     "ImageNet": {"KD": "task_weight=0.5", "CRD": "temperature=0.07", "CRD+KD": "temperature=0.07"},
 }
 
@@ -32,31 +32,28 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
     known = published_tables()[str(plan.suite.published.table)]
     numbers = {}
     for cell in plan.cells:
-        for shown in cell.metrics:
-            key = _key(plan, cell, shown)
-            if key is not None and key in known:
-                numbers[cell.pair, cell.label, shown] = known[key]
+        row = _row(plan, cell)
+        for metric, recorded in cell.metrics.items():
+            if row is not None and (*row, recorded) in known:
+                numbers[cell.pair, cell.label, metric] = known[*row, recorded]
     return numbers
 
 
-def _key(plan: Plan, cell: Cell, shown: str) -> Key | None:
-    """Return the papers' key of a cell's metric; None for data, settings or evaluations that no paper has."""
+def _row(plan: Plan, cell: Cell) -> tuple[str, str, str, str] | None:
+    """Return the papers' data, teacher, student and row of a cell; None for settings or evaluations that none has."""
     run = cell.runs[0]
     task = task_of(run)
     if not task.is_published(run):
         return None
-    name = _data(plan.trained(run).data)
-    if name is None:
+    name, evaluated_on = _data(plan.trained(run).data), _data(run.data)
+    if name is None or evaluated_on is None:
         return None
     if task.is_evaluation:
-        evaluated_on = _data(run.data)
-        if evaluated_on is None:
-            return None
         name = f"{name}->{evaluated_on}"
-    if cell.overrides != SETTINGS.get(name, {}).get(cell.standard, ""):
+    if cell.overrides != NOT_DEFAULTS.get(name, {}).get(cell.standard, ""):
         return None
     teacher, student = (NETWORKS.get(one, one.replace("_", "-")) for one in (cell.teacher, cell.student))
-    return name, teacher, student, "student" if cell.method == NONE else cell.standard, cell.metrics[shown]
+    return name, teacher, student, "student" if cell.method == NONE else cell.standard
 
 
 def _data(data: DataSpec) -> str | None:

@@ -13,8 +13,9 @@ Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as i
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scikit_posthocs
@@ -22,11 +23,13 @@ import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
 from bench.report.frame import Frame, Summary
+from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, Improvement, relative_improvement, row_named
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
 
 ALL = "all pairs"
+INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
 RESAMPLES = 9999
 MIN_RESAMPLED = 3  # with two samples the bootstrap gives only their range
@@ -84,6 +87,7 @@ class Ranking:
     p: float
     critical_difference: float
     nemenyi: np.ndarray
+    left_out: Sequence[str] = ()  # rows and pairs
 
 
 def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
@@ -105,98 +109,62 @@ def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A row compared with a reference, in percentage points, in one pair or over all pairs."""
-
-    pair: str
-    metric: str
-    label: str
-    reference: str
-    gain: Gain
-    p_holm: float | None  # after Holm's correction
-    complete: bool  # whether all seeds of both are finished; over all pairs, whether all pairs are
-
-
-@dataclass(frozen=True)
 class Statistics:
     """The statistics of a suite."""
 
-    gains: list[Compared]
-    rankings: dict[str, tuple[Ranking | str, list[str]]]  # see `rankings`
+    gains: list[dict[str, Any]]  # rows of statistics.csv, in percentage points, in one pair or over all pairs
+    rankings: dict[str, Ranking | str]  # see `rankings`
     ours: str | None  # the row CRD, whose improvements these are
     improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
+
+
+Values = Mapping[str, Mapping[Any, float]]  # of rows by label, in turn by what is compared: seeds, or pairs
 
 
 def statistics(frame: Frame) -> Statistics:
     """Return the statistics of a suite's current results."""
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
-    gains = [
-        one
-        for pair, metric in frame.columns
-        for reference in references
-        for one in _of_pair(frame, pair, metric, reference)
-    ]
+    gains: list[dict[str, Any]] = []
+    for pair, metric in frame.columns:
+        by_seed = {one.label: one.by_seed for one in _students(frame, metric) if one.pair == pair}
+        for reference in references:
+            gains += _gains(by_seed, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
         means = _means(frame, metric)
         for reference in references:
-            gains += _across_pairs(means, metric, reference, pair_count)
-        if ours is not None:
-            improvements |= {(metric, label): one for label, one in _improvements(means, ours).items()}
+            gains += _gains(means, ALL, metric, reference, pair_count, at_least=2)
+        if ours in means and NONE in means:
+            for label in means:
+                pairs = [pair for pair in means[label] if pair in means[ours] and pair in means[NONE]]
+                if label not in (ours, NONE) and pairs:
+                    columns = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
+                    improvements[metric, label] = relative_improvement(*columns)
     return Statistics(gains, rankings(frame), ours, improvements)
 
 
-def _of_pair(frame: Frame, pair: str, metric: str, reference: str) -> list[Compared]:
-    """Return a pair's methods compared with a reference, on their common seeds."""
-    base = frame.at(pair, metric, reference)
-    compared = []
-    for one in _students(frame, metric):
-        seeds = [seed for seed in one.seeds if seed in base.seeds]
-        if one.pair == pair and one.is_method and one.label != reference and seeds:
-            gained = gain([one.by_seed[seed] for seed in seeds], [base.by_seed[seed] for seed in seeds])
-            compared.append((one.label, gained, one.status == base.status == "done"))
-    return _corrected(pair, metric, reference, compared)
-
-
-Means = Mapping[str, Mapping[str, float]]  # of finished rows, by label and pair
-
-
-def _across_pairs(means: Means, metric: str, reference: str, pair_count: int) -> list[Compared]:
-    """Return the methods compared with a reference over the pairs in which both are done, if there are two."""
-    of_base = means.get(reference, {})
-    compared = []
-    for label, of_row in means.items():
-        pairs = [pair for pair in of_row if pair in of_base]
-        if label not in (reference, NONE) and len(pairs) > 1:
-            gained = gain([of_row[pair] for pair in pairs], [of_base[pair] for pair in pairs])
-            compared.append((label, gained, len(pairs) == pair_count))
-    return _corrected(ALL, metric, reference, compared)
-
-
-def _corrected(pair: str, metric: str, reference: str, compared: Sequence[tuple[str, Gain, bool]]) -> list[Compared]:
-    corrected = holm([one.p for _, one, _ in compared])
-    return [
-        Compared(pair, metric, label, reference, one, p, complete)
-        for (label, one, complete), p in zip(compared, corrected, strict=True)
-    ]
-
-
-def _improvements(means: Means, ours: str) -> dict[str, Improvement]:
-    """Return the relative improvement of a row over each other one, on the pairs in which both and the student are."""
-    of_ours, of_student = means.get(ours, {}), means.get(NONE, {})
-    improvements = {}
-    for label, of_row in means.items():
-        pairs = [pair for pair in of_row if pair in of_ours and pair in of_student]
-        if label not in (ours, NONE) and pairs:
-            columns = ([of_one[pair] for pair in pairs] for of_one in (of_ours, of_row, of_student))
-            improvements[label] = relative_improvement(*columns)
-    return improvements
+def _gains(
+    values: Values, pair: str, metric: str, reference: str, count: int, at_least: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the methods compared with a reference, on the seeds or pairs that both have, of `count` requested ones."""
+    base = values.get(reference, {})
+    common = {label: [key for key in own if key in base] for label, own in values.items()}
+    gains = {
+        label: gain([values[label][key] for key in keys], [base[key] for key in keys])
+        for label, keys in common.items()
+        if label not in (reference, NONE) and len(keys) >= at_least
+    }
+    for (label, one), p_holm in zip(gains.items(), holm([one.p for one in gains.values()]), strict=True):
+        low, high = one.interval or (None, None)
+        names = {"statistic": "gain", "metric": metric, "pair": pair, "label": label, "reference": reference}
+        numbers = {"n": one.n, "value": one.mean, "low": low, "high": high, "p": one.p, "p_holm": p_holm}
+        missing = INCOMPLETE_PAIRS if pair == ALL else INCOMPLETE
+        yield {**names, **numbers, "note": "" if one.n == count else missing}
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:
-    """Return the students' results of a metric."""
-    students = (one for one in frame.tabled if one.network == STUDENT and one.cell.method != TEACHER)
+    students = (one for one in frame.tabled if one.cell.network == STUDENT and one.cell.method != TEACHER)
     return [one for one in students if one.metric == metric]
 
 
@@ -209,13 +177,13 @@ def _means(frame: Frame, metric: str) -> dict[str, dict[str, float]]:
     return means
 
 
-def rankings(frame: Frame) -> dict[str, tuple[Ranking | str, list[str]]]:
-    """Return, by metric, the ranking of rows over pairs or why there is none, and what is left out."""
+def rankings(frame: Frame) -> dict[str, Ranking | str]:
+    """Return, by metric, the ranking of rows over pairs or why there is none."""
     return {metric: _ranked(frame, metric) for metric in dict.fromkeys(metric for _, metric in frame.columns)}
 
 
-def _ranked(frame: Frame, metric: str) -> tuple[Ranking | str, list[str]]:
-    """Return a ranking or why there is none, and what is left out of it.
+def _ranked(frame: Frame, metric: str) -> Ranking | str:
+    """Return a ranking or why there is none.
 
     A pair counts if nothing remains to be trained in it and a method has a number: none has one if the teacher failed.
     A row counts if it has a number in each of these pairs.
@@ -229,11 +197,11 @@ def _ranked(frame: Frame, metric: str) -> tuple[Ranking | str, list[str]]:
     pairs = [pair for pair in all_pairs if pair in taught_pairs and pair not in open_pairs]
     labels = [label for label in all_labels if pairs and all(pair in means.get(label, {}) for pair in pairs)]
     if len(pairs) < 2 or len(labels) < 3:
-        missing = (
+        return (
             "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
         )
-        return missing, []
+    ranked = ranking(labels, [[means[label][pair] for label in labels] for pair in pairs])
     left_out = [label for label in all_labels if label not in labels]
     left_out += [pair for pair in all_pairs if pair not in pairs]
-    return ranking(labels, [[means[label][pair] for label in labels] for pair in pairs]), left_out
+    return replace(ranked, left_out=left_out)

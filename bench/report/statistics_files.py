@@ -1,20 +1,23 @@
 """Writes statistics.csv and statistics.md."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
+
+import pandas as pd
 
 from bench.plan import Plan
 from bench.report.frame import Frame
-from bench.report.layout import INCOMPLETE, MISSING, PARTIAL
+from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
-from bench.report.statistics import ALL, Compared, Ranking, Statistics, statistics
+from bench.report.statistics import ALL, Ranking, Statistics, statistics
 from bench.report.write import STATISTICS, digest
-from bench.store import Store, csv_text, write_whole
+from bench.store import Store, write_whole
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
-INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 HOW = (
     "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
     "bootstrap of the mean difference, from at least three samples; with three to five they are too narrow. p: "
@@ -35,25 +38,14 @@ def write(frame: Frame, store: Store) -> None:
 
 def to_csv(computed: Statistics) -> str:
     """Return statistics.csv: gains in percentage points, improvements as shares."""
-    return csv_text(COLUMNS, ({key: _shown(value) for key, value in row.items()} for row in _rows(computed)))
-
-
-def _shown(value: object) -> object:
-    if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return value
+    table = pd.DataFrame(_rows(computed), columns=COLUMNS)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
-    for one in computed.gains:
-        low, high = one.gain.interval or (None, None)
-        missing = INCOMPLETE_PAIRS if one.pair == ALL else INCOMPLETE
-        compared = {name: getattr(one, name) for name in ("metric", "pair", "label", "reference", "p_holm")}
-        numbers = {"n": one.gain.n, "value": one.gain.mean, "low": low, "high": high, "p": one.gain.p}
-        yield {"statistic": "gain", **compared, **numbers, "note": "" if one.complete else missing}
-    for metric, (ranks, left_out) in computed.rankings.items():
-        for row in _rank_rows(ranks, left_out):
-            yield {"metric": metric, "pair": ALL, **row}
+    yield from computed.gains
+    for metric, ranks in computed.rankings.items():
+        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks))
     for (metric, label), share in computed.improvements.items():
         note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
         rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
@@ -62,12 +54,12 @@ def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
 
 
-def _rank_rows(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rank_rows(ranks: Ranking | str) -> Iterator[dict[str, Any]]:
     if isinstance(ranks, str):
         yield {"statistic": "friedman", "note": ranks}
         return
     n = ranks.blocks
-    note = f"left out: {', '.join(left_out)}" if left_out else ""
+    note = f"left out: {', '.join(ranks.left_out)}" if ranks.left_out else ""
     yield {"statistic": "friedman", "n": n, "value": ranks.statistic, "p": ranks.p, "note": note}
     yield {"statistic": "critical_difference", "n": n, "value": ranks.critical_difference}
     for label, rank in zip(ranks.labels, ranks.ranks, strict=True):
@@ -82,15 +74,12 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     """Return statistics.md."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
-    tables: dict[tuple[str, str, str], list[Compared]] = {}
-    for one in computed.gains:
-        tables.setdefault((one.reference, one.pair, one.metric), []).append(one)
-    for (reference, pair, metric), gains in tables.items():
+    for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
-    for metric, (ranks, left_out) in computed.rankings.items():
-        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks, left_out)]
+    for metric, ranks in computed.rankings.items():
+        lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks)]
     if computed.improvements:
         rows = [
             [*map(MARKDOWN.text, (label, metric)), str(share.n), str(share.left_out)]
@@ -102,19 +91,19 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gain_texts(one: Compared) -> list[str]:
-    n = str(one.gain.n) if one.complete else f"{one.gain.n}{MARKDOWN.mark(PARTIAL)}"
-    interval = MISSING if one.gain.interval is None else "{:+z.2f} to {:+z.2f}".format(*one.gain.interval)
-    return [MARKDOWN.text(one.label), n, f"{one.gain.mean:+z.2f}", interval, _p(one.gain.p), _p(one.p_holm)]
+def _gain_texts(row: Mapping[str, Any]) -> list[str]:
+    n = f"{row['n']}{MARKDOWN.mark(PARTIAL) if row['note'] else ''}"
+    interval = MISSING if row["low"] is None else f"{row['low']:+z.2f} to {row['high']:+z.2f}"
+    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_holm"])]
 
 
-def _rank_lines(ranks: Ranking | str, left_out: Sequence[str]) -> Iterator[str]:
+def _rank_lines(ranks: Ranking | str) -> Iterator[str]:
     if isinstance(ranks, str):
         yield ranks
         return
-    if left_out:
+    if ranks.left_out:
         why = "rows without a number in each pair, pairs not finished or lost"
-        yield MARKDOWN.text(f"Left out ({why}): {', '.join(left_out)}.")
+        yield MARKDOWN.text(f"Left out ({why}): {', '.join(ranks.left_out)}.")
         yield ""
     yield (
         f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "

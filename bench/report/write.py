@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any
 
 from bench.plan import Plan
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
 from bench.store import SOURCES, Store, csv_text, write_whole
+from bench.store.files import read_text
 
 COLUMNS = (
     *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean", "published"),
@@ -55,19 +54,16 @@ def is_reported(frame: Frame, store: Store) -> bool:
     """Return whether the report of these results is written: its last files hold the digest of their table."""
     first, *last = (store.suite_folder(frame.plan.name) / name for name in (*STATISTICS, PAGE))
     current = digest(frame)
-    return first.exists() and all(path.exists() and current in path.read_text(encoding="utf-8") for path in last)
+    return first.exists() and all(current in (read_text(path) or "") for path in last)
 
 
 def to_csv(frame: Frame) -> str:
     """Return table.csv: one row per cell and metric, numbers in percent."""
-    return csv_text(COLUMNS, _rows(frame))
-
-
-def _rows(frame: Frame) -> Iterator[dict[str, Any]]:
+    rows = []
     for one in frame.summaries:
-        cell = {name: getattr(one.cell, name) for name in ("teacher", "student", "method")}
-        row = cell | {name: getattr(one, name) for name in COLUMNS if name not in cell}
-        yield {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+        row = {name: getattr(one if hasattr(one, name) else one.cell, name) for name in COLUMNS}
+        rows.append({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
+    return csv_text(COLUMNS, rows)
 
 
 def digest(frame: Frame) -> str:

@@ -1,6 +1,6 @@
 """Output of `list`: methods, networks, data sets and suites. Imports no torch."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from bench.types import RequestError, suggest
 from methods import Method, catalog
 
 SUITES = Path("suites")
+IMAGEFOLDER_EXAMPLE = (
+    "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
+)
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
@@ -22,44 +25,34 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
     Raises:
         RequestError: no entry has that name.
     """
-    summaries, detail = _kinds(plugins)[kind]()
+    methods = catalog(plugins) if kind == "methods" else {}
+    suites = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
+    if kind == "methods":
+        summaries = {known: method.summary.partition("\n")[0] for known, method in methods.items()}
+    elif kind == "models":
+        summaries = {known: entry.summary for known, entry in NETWORKS.items()}
+    elif kind == "datasets":
+        summaries = {known: f"{data.summary}; {data.where}" for known, data in DATASETS.items()}
+        summaries[IMAGEFOLDER] = IMAGEFOLDER_SUMMARY
+    else:
+        summaries = {known: _title(path) for known, path in suites.items()}
     if name is None:
-        table = Table(title=kind)
-        table.add_column("name")
-        table.add_column("description")
+        table = Table("name", "description", title=kind)
         for known, summary in summaries.items():
             table.add_row(escape(known), escape(summary))
         yield table
-    elif name in summaries:
-        yield from detail(name)
-    else:
+    elif name not in summaries:
         raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, summaries)}")
-
-
-Kind = tuple[dict[str, str], Callable[[str], Iterator[Any]]]
-
-
-def _kinds(plugins: Iterable[Path]) -> dict[str, Callable[[], Kind]]:
-    def methods() -> Kind:
-        known = catalog(plugins)
-        summaries = {name: method.summary.partition("\n")[0] for name, method in known.items()}
-        return summaries, lambda name: _method(known[name])
-
-    def models() -> Kind:
-        known = {name: entry.summary for name, entry in NETWORKS.items()}
-        return known, lambda name: iter([escape(f"{name}: {known[name]}")])
-
-    def datasets() -> Kind:
-        known = {name: f"{data.summary}; {data.where}" for name, data in DATASETS.items()}
-        known[IMAGEFOLDER] = IMAGEFOLDER_SUMMARY
-        return known, _dataset
-
-    def suites() -> Kind:
-        paths = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
-        titles = {name: _title(path) for name, path in paths.items()}
-        return titles, lambda name: iter([escape(paths[name].read_text("utf-8"))])
-
-    return {"methods": methods, "models": models, "datasets": datasets, "suites": suites}
+    elif kind == "methods":
+        yield from _method(methods[name])
+    elif kind == "datasets" and name != IMAGEFOLDER:
+        yield from _dataset(name)
+    elif kind == "suites":
+        yield escape(suites[name].read_text("utf-8"))
+    else:
+        yield escape(f"{name}: {summaries[name]}")
+        if name == IMAGEFOLDER:
+            yield escape(IMAGEFOLDER_EXAMPLE)
 
 
 def _title(path: Path) -> str:
@@ -79,11 +72,6 @@ def _method(method: Method) -> Iterator[Any]:
 
 
 def _dataset(name: str) -> Iterator[Any]:
-    if name == IMAGEFOLDER:
-        yield escape(f"{name}: {IMAGEFOLDER_SUMMARY}")
-        text = "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
-        yield escape(text)
-        return
     data = DATASETS[name]
     height, width = data.size
     yield f"{name}: {data.summary}"

@@ -1,5 +1,6 @@
 """Output of `status` and `--dry-run`: the state of cells, jobs and cohorts. Imports no torch."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,27 +23,23 @@ def cells_table(plan: Plan, store: Store) -> Table:
     metrics = {one.metric for one in results}
     several = len(metrics) > 1
     number = "%" if several else f"{metrics.pop()} %"
-    rows = []
-    for one in results:
-        reached = [_progress(run, store) for run in one.cell.runs]
-        row = {
-            "pair": one.pair,
-            "row": one.label,
-            "metric": one.metric if several else "",
-            "status": one.status,
-            "seeds": f"{one.n}/{len(one.cell.runs)}",
-            number: MISSING if one.mean is None else f"{one.mean:.2f}",
-            "epochs": ", ".join(text for text in reached if text),
-            "reason": one.reason,
-        }
-        rows.append(row)
-    heads = [head for head in rows[0] if any(row[head] for row in rows)]  # leaves out empty columns
+    columns = {
+        "pair": [one.pair for one in results],
+        "row": [one.label for one in results],
+        "metric": [one.metric for one in results if several],
+        "status": [one.status for one in results],
+        "seeds": [f"{one.n}/{len(one.cell.runs)}" for one in results],
+        number: [MISSING if one.mean is None else f"{one.mean:.2f}" for one in results],
+        "epochs": [", ".join(filter(None, (_progress(run, store) for run in one.cell.runs))) for one in results],
+        "reason": [one.reason for one in results],
+    }
+    shown = {head: texts for head, texts in columns.items() if any(texts)}
     table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
-    for head in heads:
+    for head in shown:
         justify: Literal["left", "right"] = "right" if head in ("seeds", number) else "left"
         table.add_column(head, overflow="fold", justify=justify, no_wrap=head != "reason")
-    for row in rows:
-        table.add_row(*(escape(row[head]) for head in heads))
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -50,17 +47,16 @@ def _progress(run: RunSpec, store: Store) -> str:
     """Return the epoch that an unfinished run has reached and, while it trains, its rate and the time left."""
     if not run.trains or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
         return ""
-    last = rows[-1]
+    last, schedule = rows[-1], run.training
     if last["stage"] == "main":
-        reached = f"seed {run.seed}: {last['epoch']}/{run.training.epochs}"
-        epochs_left = run.training.epochs - last["epoch"]
+        stage, epochs, later = "", schedule.epochs, 0
     else:
-        reached = f"seed {run.seed}: initial {last['epoch']}/{run.training.initial_epochs}"
-        epochs_left = run.training.initial_epochs - last["epoch"] + run.training.epochs
+        stage, epochs, later = "initial ", schedule.initial_epochs, schedule.epochs
+    reached = f"seed {run.seed}: {stage}{last['epoch']}/{epochs}"
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
-    seconds = epochs_left * last["wall_s"]
-    left = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
+    left_s = (epochs - last["epoch"] + later) * last["wall_s"]
+    left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{left_s:.0f} s"
     return f"{reached} ({last['wall_s']:.1f} s per epoch, {left} left)"
 
 
@@ -111,20 +107,15 @@ def plan_tables(
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
-            table.add_row(f"  {run.id}", _epochs(run), *map(escape, titles[run.id]))
+            initial = f"{run.training.initial_epochs} + " if run.trains and run.training.initial_epochs else ""
+            epochs = f"{initial}{run.training.epochs} epochs" if run.trains else "evaluate"
+            table.add_row(f"  {run.id}", epochs, *map(escape, titles[run.id]))
         yield table
     for reason in dict.fromkeys(reasons.values()):
         rows = dict.fromkeys(" ".join(titles[run_id]) for run_id, why in reasons.items() if why == reason)
         yield f"inapplicable: {escape(', '.join(rows))}: {escape(reason)}"
     shown = {run.id for run in to_train} | set(reasons)
-    ended = [status for run_id, status in states.items() if run_id not in shown]
-    counts = ", ".join(f"{ended.count(status)} {status}" for status in dict.fromkeys(ended))
+    ended = Counter(status for run_id, status in states.items() if run_id not in shown)
+    counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
-
-
-def _epochs(run: RunSpec) -> str:
-    if not run.trains:
-        return "evaluate"
-    initial = f"{run.training.initial_epochs} + " if run.training.initial_epochs else ""
-    return f"{initial}{run.training.epochs} epochs"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.markup import escape, render
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.report.caption import protocol
 from bench.report.frame import Frame
@@ -29,18 +29,14 @@ TERMINAL = Style(
 def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
     """Yield the table of results, split into several tables if the pairs do not fit into the width."""
     table = layout(frame)
-    first = ["method", *(escape(label) for label, _ in table.rows)]
-    columns = [[escape(heading)] for heading in table.headings]
-    for _, cells in table.rows:
-        for column, cell in zip(columns, cells, strict=True):
-            column.append(TERMINAL.cell(*cell))
+    rows = [[escape(label), *(TERMINAL.cell(*cell) for cell in cells)] for label, cells in table.rows]
+    first, *columns = zip(["method", *map(escape, table.headings)], *rows, strict=True)
     yield f"[bold]{escape(frame.plan.suite.title)}[/bold]"
     while columns:
         fitting = _fitting(first, columns, width)
-        part = Table()
-        for column in (first, *columns[:fitting]):
-            part.add_column(column[0], overflow="fold")
-        for row in zip(first[1:], *(column[1:] for column in columns[:fitting]), strict=True):
+        heads, *texts = zip(first, *columns[:fitting], strict=True)
+        part = Table(*(Column(head, overflow="fold") for head in heads))
+        for row in texts:
             part.add_row(*row)
         yield part
         columns = columns[fitting:]
@@ -66,10 +62,8 @@ def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
     if costs.rows:
         first = costs.rows[0]
         yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms per step"
-        table = Table()
-        table.add_column("row", justify="left")
-        for name in ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP"):
-            table.add_column(name, justify="right")
+        names = ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP")
+        table = Table("row", *(Column(name, justify="right") for name in names))
         for one in costs.rows:
             times = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
             counts = (shown(one.peak_mb, 0), shown(one.extra_parameters, 0), shown(one.step_gflop))

@@ -120,9 +120,9 @@ def made_up(frame: Frame) -> Frame:
         if one.cell.method == "fsp":
             one = replace(one, status="inapplicable", reason="stage 1 has 16 channels, teacher 32")
         elif one.cell.method == "ft":
-            one = replace(one, status="partial", values=values[:1], mean=values[0])
+            one = replace(one, status="partial", by_seed={1: values[0]}, mean=values[0])
         else:
-            one = replace(one, status="done", values=values, mean=mean(values), std=stdev(values))
+            one = replace(one, status="done", by_seed=dict(enumerate(values)), mean=mean(values), std=stdev(values))
             one = replace(one, place=number % 3, arrow="↑") if one.is_method else one
         summaries.append(one)
     return replace(frame, summaries=summaries)

@@ -28,7 +28,7 @@ def test_runs_are_counted_by_commit_machine_and_versions_with_the_days_on_which_
     store.finish(kd[0].id, MADE | {"host": "other", "dirty": True})
     store.finish(kd[1].id, {key: value for key, value in (MADE | {"host": "old"}).items() if key != "date"})
     common = {"device": "A processor", "threads": "2", "versions": "python 3.12.1, torch 2.9.0"}
-    changed = "0123456789abcdef with changes beside it"
+    changed = "0123456789abcdef with uncommitted changes"
     assert list(origins(results_frame(plan, store).records.values()).values()) == [
         {"commit": "0123456789abcdef", "host": "machine7", **common, "date": "2026-01-02 to 2026-01-04", "runs": "3"},
         {"commit": changed, "host": "other", **common, "date": "2026-01-02", "runs": "1"},
