@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import yaml
@@ -153,7 +152,7 @@ def test_a_distilled_id_depends_on_method_and_teacher_and_none_does_not(changes,
 
 def test_an_id_depends_on_the_methods_version(tmp_path):
     path = write_suite(tmp_path, **KD)
-    newer = METHODS | {"kd": replace(METHODS["kd"], version=2)}
+    newer = METHODS | {"kd": METHODS["kd"].model_copy(update={"version": 2})}
     assert ids(build(load(path, newer), path, newer), "KD") != ids(build(load(path, METHODS), path, METHODS), "KD")
 
 
