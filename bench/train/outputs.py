@@ -18,7 +18,7 @@ from bench.types import Features
 
 MAX_COMPARED = 256  # images of a Gram matrix, the first ones
 PART = 2**15  # values of a map that are multiplied at a time: 64 MB in float64 for that many images
-MIN_HELD = 2**17  # values of an image's maps that are held at a time, unless a training step holds more: 128 MB
+HELD = 2**19  # values of an image's maps that are held at a time: 512 MB for that many images
 
 logger = logging.getLogger(__name__)
 
@@ -93,22 +93,23 @@ def outputs(
     view = ViewTransform(data, device)
 
     @torch.no_grad()
-    def features(batch_size: int, first: int | None = None) -> Iterator[Features]:
+    def features(size: int, first: int | None = None) -> Iterator[Features]:
         places = torch.arange(len(split))[:first]
-        for images in split.images.batches(places.split(batch_sizes(len(places), batch_size))):
+        for images in split.images.batches(places.split(batch_sizes(len(places), size))):
             with arithmetic(precision, device):
                 yield network.features(view(images))
 
-    def attempt(batch_size: int) -> dict[str, Tensor]:
-        correlation, embedding = _pooled(features(batch_size), max_embedded)
-        maps = grams(lambda: (one.stages for one in features(batch_size, MAX_COMPARED)), batch_size)
+    def attempt(size: int) -> dict[str, Tensor]:
+        correlation, embedding = _pooled(features(size), max_embedded)
+        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
         tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
         tensors |= {"correlation": correlation, "embedding": embedding}
         if split.targets is not None:
             tensors["labels"] = split.targets[:max_embedded].short()
         return {name: value.contiguous().cpu() for name, value in tensors.items()}
 
-    return in_batches_that_fit(attempt, min(batch_size, MAX_COMPARED))
+    most = min(batch_size, MAX_COMPARED)
+    return in_batches_that_fit(attempt, most)
 
 
 def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Tensor, Tensor]:
@@ -124,26 +125,26 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Tensor, Te
     return moments.correlation().float(), torch.cat(embeddings)[:max_embedded]
 
 
-def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], batch_size: int = 1) -> list[Tensor]:
+def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD) -> list[Tensor]:
     """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
 
-    The maps of all images may not fit into memory: a part of each is held at a time, about as much as `batch_size`
-    whole images have, and `maps` is called once for each such part.
-
-    Args:
-        maps: yields the stages (B, ...) of one batch after another, n images in all.
-        batch_size: images whose maps a training step has held at a time.
+    The maps of all images may not fit into memory: no more than `held` values of each are kept at a time, and `maps`
+    is called once for each such part. It yields the stages (B, ...) of one batch after another, n images in all.
     """
     widths = [stage[0].numel() for stage in next(maps())]
     parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, PART)]
-    held = max(MIN_HELD, sum(widths) * batch_size // MAX_COMPARED)
     at_once = max(1, held // PART)
     found: list[Tensor | float] = [0.0] * len(widths)
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
-        rows = [[stages[i].flatten(1)[:, start : start + PART].clone() for i, start in some] for stages in maps()]
-        for stage, _ in some:
-            found[stage] += gram(torch.cat([batch.pop(0) for batch in rows]))
+        columns: list[list[Tensor]] = [[] for _ in some]  # of each part, batch by batch
+        for stages in maps():
+            flat = {stage: stages[stage].flatten(1) for stage, _ in some}
+            for column, (stage, start) in zip(columns, some, strict=True):
+                column.append(flat[stage][:, start : start + PART].clone())
+        for column, (stage, _) in zip(columns, some, strict=True):
+            found[stage] += gram(torch.cat(column))
+            column.clear()
     return [total.float() for total in found if isinstance(total, Tensor)]
 
 

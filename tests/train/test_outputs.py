@@ -150,7 +150,7 @@ def test_a_run_whose_outputs_cannot_be_made_has_its_record_which_says_why_they_a
 def test_maps_that_are_multiplied_part_by_part_give_the_gram_matrix_of_the_whole(monkeypatch, network, split):
     whole = outputs(network, split, DATA, CPU)
     monkeypatch.setattr(module, "PART", 10_000)
-    monkeypatch.setattr(module, "MIN_HELD", 20_000)
+    monkeypatch.setattr(module, "HELD", 20_000)
     found = outputs(network, split, DATA, CPU, batch_size=7)
     assert found.keys() == whole.keys()
     for name, value in whole.items():
