@@ -1,4 +1,4 @@
-"""Submits a suite to a SLURM cluster with submitit: one job array per set of dependencies, one task per cohort.
+"""Submits a suite to a SLURM cluster with submitit: job arrays of equal dependencies, one task per cohort.
 
 Jobs run a copy of the code that is made at submission, so that edits while they wait have no effect on them. A job
 knows only its own runs; all progress is in the store.
@@ -6,6 +6,8 @@ knows only its own runs; all progress is in the store.
 
 import json
 import logging
+import pickle
+import re
 import shlex
 import shutil
 import time
@@ -22,7 +24,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from bench.launch.preparation import fetch_data, most_processes, record_without_training, unserved
 from bench.launch.provenance import ORIGIN, git_state
-from bench.launch.slurm_job import CohortJob
+from bench.launch.slurm_job import IGNORE, WORK, CohortJob, python
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
 from bench.plan import CohortPlan, work_units
@@ -37,6 +39,21 @@ logger = logging.getLogger(__name__)
 
 MAX_TIMEOUTS = 100  # how often a job may reach its time limit: it resumes, so only a stuck job does so often
 MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite sets fewer
+DEFAULT_ARRAY_SIZE = 1001  # of SLURM, where the cluster does not say it
+CURES = {  # what to change in a suite, by what sbatch says
+    "array specification": "Set max_lanes higher, so that there are fewer jobs, or submit parts of it with --only",
+    "submit limit": "If that are too many jobs, set max_lanes higher, or submit parts of the suite with --only; if one "
+    "asks for too much, set less under slurm: (timeout_min, gpus_per_node, cpus_per_task, mem_gb)",
+    "time limit": "Set slurm: timeout_min",
+    "node configuration": "Set less, or others, under slurm: (gpus_per_node, cpus_per_task, mem_gb, constraint)",
+    "Memory": "Set slurm: mem_gb",
+    "CPU count": "Set slurm: cpus_per_task",
+    "generic resource": "Set slurm: gpus_per_node",
+    "artition": "Set slurm: partition",
+    "qos": "Set slurm: qos",
+    "ccount": "Set slurm: account",
+    "feature": "Set slurm: constraint",
+}
 SIGNAL_S = 90  # a job gets a signal that many seconds before its time limit
 RESERVED = {  # options of submitit that have another name in a suite, or that are set here
     *("job_name", "time", "mem", "setup", "array_parallelism", "dependency"),
@@ -103,13 +120,15 @@ def _submit_all(
 def _submit(
     work: Work, folder: Path, missing: Sequence[RunSpec], jobs: Mapping[str, str], options: Mapping[str, Any]
 ) -> Iterator[Job]:
-    """Submit each cohort after the jobs that it depends on, in one array per set of dependencies; yield the jobs."""
+    """Submit each cohort after the jobs that it depends on, in arrays of equal dependencies; yield the jobs."""
     plan, store = work.plan, Store(work.results)
-    executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS)
+    executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS, python=python())
     setup = _setup(plan.suite.slurm, folder / "code")
     trained_by = dict(jobs)
     awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
     unsubmitted = work_units(missing, plan.suite.max_lanes)
+    most = array_size()
+    write_whole(folder / WORK, pickle.dumps(work))
     while unsubmitted:
         arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they depend on
         later = []
@@ -121,11 +140,16 @@ def _submit(
             else:
                 later.append(cohort)
         unsubmitted = later
-        for needed, array in arrays.items():
+        pieces = [
+            (needed, array[first : first + most])
+            for needed, array in arrays.items()
+            for first in range(0, len(array), most)
+        ]
+        for needed, array in pieces:
             calls = []
             for cohort in array:
                 runs = tuple(run.id for run in cohort.runs)
-                calls.append(CohortJob(replace(work, runs=(*sorted(cohort.needs), *runs)), runs, folder))
+                calls.append(CohortJob((*sorted(cohort.needs), *runs), runs, folder))
             dependency = f"afterok:{needed}" if needed else None
             try:
                 executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
@@ -134,10 +158,22 @@ def _submit(
             except FailedJobError as error:
                 errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
                 reason = "; ".join(errors) or str(error)
-                raise RequestError(f"sbatch refuses the jobs: {reason}") from None
+                cure = next((f". {cure}" for said, cure in CURES.items() if said in reason), "")
+                raise RequestError(f"sbatch refuses the jobs: {reason}{cure}") from None
             for call, job_id in zip(calls, job_ids, strict=True):
                 trained_by |= dict.fromkeys(call.cohort, job_id)
                 yield Job(job_id, call.cohort, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
+
+
+def array_size() -> int:
+    """Return how many tasks a job array may have on this cluster."""
+    try:
+        said = command("scontrol", "show", "config")
+    except RequestError:
+        said = ""
+    found = [int(number) for number in re.findall(r"(?:MaxArraySize *= *|max_array_tasks=)(\d+)", said)]
+    # indices are below MaxArraySize
+    return max(1, min(found, default=DEFAULT_ARRAY_SIZE) - 1)
 
 
 def _relocated(work: Work, folder: Path) -> Work:
@@ -197,7 +233,8 @@ def _options(slurm: Slurm, suite: Path) -> dict[str, Any]:
 
 def _setup(slurm: Slurm, code: Path) -> list[str]:
     """Return the shell commands that run before the Python of a job."""
-    lines = [*slurm.setup, f"cd {shlex.quote(str(code))}", 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"']
+    path = 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"'
+    lines = [IGNORE, *slurm.setup, f"cd {shlex.quote(str(code))}", path]
     if slurm.cpus_per_task:  # srun no longer inherits it from sbatch
         lines.append(f"export SRUN_CPUS_PER_TASK={slurm.cpus_per_task}")
     return lines

@@ -2,35 +2,42 @@
 
 import logging
 import os
+import pickle
+import shlex
 import signal
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
-from bench.launch.launcher import launch
 from bench.launch.slurm_queue import LOCK, SUBMISSION
-from bench.launch.work import Work
-from bench.plan.status import run_status
 from bench.store import Store
 from bench.types import RequestError
 
+WORK = "work.pkl"  # in the folder of a submission
 SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+EARLY = (signal.SIGTERM, SIGNAL)  # may arrive before submitit handles them, and end a process by default
+IGNORE = f"trap '' {' '.join(str(int(number)) for number in EARLY)}"  # in a shell: for what it starts, too
+_BLOCK = (
+    f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {[int(number) for number in EARLY]}); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
 class CohortJob:
-    """A job, in the form that submitit pickles.
+    """A job, in the form that submitit pickles: light, since submitit reads it before it handles signals.
 
     Attributes:
-        work: the runs of the cohort and those that they need.
+        runs: ids of the runs of the cohort and those that they need.
         cohort: ids of the runs of the cohort.
-        submission: folder of the submission.
+        submission: folder of the submission, with the pickled `Work` of all its jobs.
     """
 
-    work: Work
+    runs: tuple[str, ...]
     cohort: tuple[str, ...]
     submission: Path
 
@@ -41,14 +48,18 @@ class CohortJob:
             SystemExit: none of its runs has a result, so jobs that depend on it must not start.
         """
         let_signals_through()
+        from bench.launch.launcher import launch  # takes seconds: a signal must not wait for it
+        from bench.plan.status import run_status
+
         logging.getLogger("submitit").propagate = False  # it has its own handler
-        plan, store = self.work.plan, Store(self.work.results)
+        work = replace(pickle.loads((self.submission / WORK).read_bytes()), runs=self.runs)
+        plan, store = work.plan, Store(work.results)
         with store.locked(LOCK):
             pass  # wait until the submission is complete
         if not (self.submission / SUBMISSION).exists():
             raise SystemExit("the command that submitted this job was killed: submit again")
         try:
-            launch(self.work)
+            launch(work)
         except RequestError as error:
             raise SystemExit(str(error)) from None
         results = [run_status(plan.runs[run_id], plan, store) for run_id in self.cohort]
@@ -58,20 +69,35 @@ class CohortJob:
 
     def checkpoint(self) -> DelayedSubmission:
         """Return what the job runs when it is queued again: the same, since all progress is in the store."""
+        for leftover in (self.submission / "logs").glob(f"{JobEnvironment().job_id}_submitted.pkl.save_tmp"):
+            leftover.unlink()  # of a process that was killed here: submitit would refuse to write it again
         return DelayedSubmission(self)
 
 
+def python() -> str:
+    """Return the command of a job's Python, in which early signals wait until `let_signals_through`.
+
+    A shell ignores them until a first Python blocks them; both pass that on to the Python of the job.
+    """
+    return shlex.join(["sh", "-c", f'{IGNORE}; exec "$0" -ISc "{_BLOCK}" "$0" "$@"', sys.executable])
+
+
 def let_signals_through() -> None:
-    """Make exceptions of submitit's signal handler end the process; otherwise, a training step would catch them."""
+    """Make exceptions of submitit's signal handler end the process; otherwise, a training step would catch them.
+
+    Signals that have arrived since the job's start are delivered now.
+    """
     handler, owner = signal.getsignal(SIGNAL), os.getpid()
     assert callable(handler)  # set by submitit
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
             return  # a data loading process must not requeue the job
+        signal.signal(SIGNAL, signal.SIG_IGN)  # a second signal must not interrupt what follows
         try:
             handler(number, frame)
         except Exception as error:
             raise SystemExit(f"the job is not queued again: {error}") from error
 
     signal.signal(SIGNAL, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)

@@ -1,6 +1,6 @@
 """Lists and cancels the jobs of a store on a SLURM cluster. Imports no torch.
 
-    <results>/<suite name>/jobs/<submission>/   submission.json  code/  logs/
+    <results>/<suite name>/jobs/<submission>/   submission.json  work.pkl  code/  logs/
 
 The scheduler is only asked which jobs are queued or running, since not every cluster has accounting. The store and the
 logs show how jobs ended.

@@ -16,7 +16,7 @@ from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
 from bench.train.loop import evaluate
 from bench.train.networks import build_network, placed
-from bench.train.outputs import outputs
+from bench.train.outputs import kept_outputs
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
 
@@ -60,8 +60,12 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_answers:
-                answers = outputs(network, inputs.data(run.data)[1], run.data, inputs.device)
-                store.write(run.id, OUTPUTS, save(answers))
+                answers, left_out = kept_outputs(
+                    network, inputs.data(run.data)[1], run.data, inputs.device, inputs.plan.suite.training.batch_size
+                )
+                record |= left_out
+                if answers is not None:
+                    store.write(run.id, OUTPUTS, answers)
         store.finish(run.id, record)
     finally:
         store.release(run.id)
@@ -69,4 +73,5 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 
 
 def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]:
-    return evaluate([network], inputs.data(run.data)[1], run.data, inputs.device)[0]
+    batch_size = inputs.plan.suite.training.batch_size
+    return evaluate([network], inputs.data(run.data)[1], run.data, inputs.device, batch_size=batch_size)[0]

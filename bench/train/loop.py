@@ -19,13 +19,14 @@ from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
-from bench.train.outputs import outputs
+from bench.train.memory import in_batches_that_fit
+from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, arithmetic, set_products
 from bench.train.process_group import Group
 from bench.types import Batch, Features
 
 CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
-EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each
+EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
 
 
 class Observer:
@@ -158,6 +159,7 @@ def evaluate(
     device: torch.device,
     precision: Precision = "fp32",
     objective: Objective = CLASSIFICATION,
+    batch_size: int = EVALUATION_BATCH["cpu"],
 ) -> list[dict[str, float]]:
     """Return each network's metrics in percent; each batch is loaded once for all networks, put into eval mode.
 
@@ -168,21 +170,29 @@ def evaluate(
         device: of networks and batches.
         precision: of the forward passes; a run is evaluated as it was trained.
         objective: computes the metrics.
+        batch_size: of training: without gradients, so many images take less memory. A GPU, which says when its memory
+            is full, begins with more. Where memory does not suffice, the batches get smaller.
     """
     for network in networks:
         network.eval()
-    scores = [objective.score(data.classes, device) for _ in networks]
-    sizes = batch_sizes(len(split), EVALUATION_BATCH[device.type])
     assert split.targets is not None  # what is evaluated has labels
-    targets = split.targets.to(device).split(sizes)
+    all_targets = split.targets.to(device)
     viewer = ViewTransform(data, device)
-    for images, labels in zip(split.images.batches(torch.arange(len(split)).split(sizes)), targets, strict=True):
-        view = viewer(images)
-        for score, network in zip(scores, networks, strict=True):
-            with arithmetic(precision, device):
-                logits = network(view)
-            score.update(logits, labels)
-    return [{name: value.item() for name, value in score.compute().items()} for score in scores]
+
+    def attempt(batch_size: int) -> list[dict[str, float]]:
+        scores = [objective.score(data.classes, device) for _ in networks]
+        sizes = batch_sizes(len(split), batch_size)
+        places, targets = torch.arange(len(split)).split(sizes), all_targets.split(sizes)
+        for images, labels in zip(split.images.batches(places), targets, strict=True):
+            view = viewer(images)
+            for score, network in zip(scores, networks, strict=True):
+                with arithmetic(precision, device):
+                    logits = network(view)
+                score.update(logits, labels)
+        return [{name: value.item() for name, value in score.compute().items()} for score in scores]
+
+    most = EVALUATION_BATCH[device.type]
+    return in_batches_that_fit(attempt, min(most, batch_size) if device.type == "cpu" else most)
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
@@ -229,7 +239,9 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
     metrics = cohort.group.run_on_rank0(
-        lambda: evaluate(networks, cohort.test, data.spec, data.device, schedule.precision, objective)
+        lambda: evaluate(
+            networks, cohort.test, data.spec, data.device, schedule.precision, objective, schedule.batch_size
+        )
     )
     for (lane, name), values in zip(places, metrics, strict=True):
         lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
@@ -254,19 +266,10 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     from safetensors.torch import save
 
     run_id = lane.spec.id
-    answers: dict[str, Tensor] = {}
-    if lane.failure is None:
-        if not lane.done:
-            return
-        if task_of(lane.spec).keeps_answers:
-            with lane.isolated():  # one network's outputs may not fit into memory
-                if cohort.group.rank == 0:
-                    data = cohort.train
-                    answers = outputs(lane.student, cohort.test, data.spec, data.device, lane.schedule.precision)
     if lane.failure is not None:
-        if lane.done:
-            store.write(run_id, CHECKPOINT, lane.checkpoint())  # a retry has nothing left to train
         store.fail(run_id, lane.failure)
+        return
+    if not lane.done:
         return
     if cohort.keep_checkpoints:
         store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
@@ -274,9 +277,15 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         state = trained.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
         store.write(run_id, weights_file(network), save(weights))
-    if answers:
-        store.write(run_id, OUTPUTS, save(answers))
     numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
+    if task_of(lane.spec).keeps_answers and cohort.group.rank == 0:
+        data, schedule = cohort.train, lane.schedule
+        answers, left_out = kept_outputs(
+            lane.student, cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
+        )
+        numbers |= left_out
+        if answers is not None:
+            store.write(run_id, OUTPUTS, answers)
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 

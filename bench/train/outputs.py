@@ -1,6 +1,10 @@
 """A finished classifier's outputs on the test images, reduced to the numbers that figures are drawn from."""
 
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.data.batches import batch_sizes
@@ -8,9 +12,15 @@ from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DataSpec
+from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
+from bench.types import Features
 
-MAX_COMPARED = 256  # images of a Gram matrix, the first batch
+MAX_COMPARED = 256  # images of a Gram matrix, the first ones
+PART = 2**15  # values of a map that are multiplied at a time: 64 MB in float64 for that many images
+HELD = 2**19  # values of an image's maps that are held at a time: 512 MB for that many images
+
+logger = logging.getLogger(__name__)
 
 
 class Moments:
@@ -37,13 +47,28 @@ class Moments:
         return torch.where(scales > 0, covariance / scales, 0.0).clamp(-1, 1)
 
 
-@torch.no_grad()
+def kept_outputs(
+    network: Network, split: Split, data: DataSpec, device: torch.device, batch_size: int, precision: Precision = "fp32"
+) -> tuple[bytes | None, dict[str, str]]:
+    """Return `outputs` as the content of a file, and what a run's record says about them.
+
+    Whatever goes wrong, the run has its result: there is no file then, and the record has the reason, `outputs`.
+    """
+    try:
+        return save(outputs(network, split, data, device, precision, batch_size)), {}
+    except Exception as error:
+        reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
+    logger.warning("outputs that figures are drawn from are %s", reason)
+    return None, {"outputs": reason}
+
+
 def outputs(
     network: Network,
     split: Split,
     data: DataSpec,
     device: torch.device,
     precision: Precision = "fp32",
+    batch_size: int = MAX_COMPARED,
     max_embedded: int = 1000,
 ) -> dict[str, Tensor]:
     """Return statistics of a network's outputs on a split of n images, on the CPU.
@@ -54,6 +79,7 @@ def outputs(
         data: what the network was trained on; its normalisation is applied.
         device: of network and batches.
         precision: of the forward passes, as in training.
+        batch_size: images at a time, at most `MAX_COMPARED`, and fewer where memory does not suffice.
         max_embedded: number of images whose embeddings are kept.
 
     Returns:
@@ -64,30 +90,66 @@ def outputs(
         their flattened maps, after their mean is subtracted. Linear CKA is <A, B> / (|A| |B|) of two of them.
     """
     network.eval()
+    view = ViewTransform(data, device)
+
+    @torch.no_grad()
+    def features(size: int, first: int | None = None) -> Iterator[Features]:
+        places = torch.arange(len(split))[:first]
+        for images in split.images.batches(places.split(batch_sizes(len(places), size))):
+            with arithmetic(precision, device):
+                yield network.features(view(images))
+
+    def attempt(size: int) -> dict[str, Tensor]:
+        correlation, embedding = _pooled(features(size), max_embedded)
+        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
+        tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
+        tensors |= {"correlation": correlation, "embedding": embedding}
+        if split.targets is not None:
+            tensors["labels"] = split.targets[:max_embedded].short()
+        return {name: value.contiguous().cpu() for name, value in tensors.items()}
+
+    most = min(batch_size, MAX_COMPARED)
+    return in_batches_that_fit(attempt, most)
+
+
+def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Tensor, Tensor]:
+    """Return the correlation of the logits in float32, and the first images' embeddings in float16."""
     moments: Moments | None = None
     embeddings: list[Tensor] = []
-    tensors: dict[str, Tensor] = {}
-    viewer = ViewTransform(data, device)
-    places = torch.arange(len(split)).split(batch_sizes(len(split), MAX_COMPARED))
-    for images in split.images.batches(places):
-        with arithmetic(precision, device):
-            features = network.features(viewer(images))
-        if moments is None:
-            moments = Moments(features.logits[0])
-            tensors = {f"gram{i}": gram(stage[:MAX_COMPARED]).float() for i, stage in enumerate(features.stages)}
+    for one in features:
+        moments = moments or Moments(one.logits[0])
         if moments.samples < max_embedded:
-            embeddings.append(features.embedding)
-        moments.add(features.logits)
+            embeddings.append(one.embedding.half())
+        moments.add(one.logits)
     assert moments is not None  # a split has images
-    tensors["correlation"] = moments.correlation().float()
-    tensors["embedding"] = torch.cat(embeddings)[:max_embedded].half()
-    if split.targets is not None:
-        tensors["labels"] = split.targets[:max_embedded].short()
-    return {name: value.contiguous().cpu() for name, value in tensors.items()}
+    return moments.correlation().float(), torch.cat(embeddings)[:max_embedded]
+
+
+def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD) -> list[Tensor]:
+    """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
+
+    The maps of all images may not fit into memory: no more than `held` values of each are kept at a time, and `maps`
+    is called once for each such part. It yields the stages (B, ...) of one batch after another, n images in all.
+    """
+    widths = [stage[0].numel() for stage in next(maps())]
+    parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, PART)]
+    at_once = max(1, held // PART)
+    found: list[Tensor | float] = [0.0] * len(widths)
+    for first in range(0, len(parts), at_once):
+        some = parts[first : first + at_once]
+        columns: list[list[Tensor]] = [[] for _ in some]  # of each part, batch by batch
+        for stages in maps():
+            flat = {stage: stages[stage].flatten(1) for stage, _ in some}
+            for column, (stage, start) in zip(columns, some, strict=True):
+                column.append(flat[stage][:, start : start + PART].clone())
+        for column, (stage, _) in zip(columns, some, strict=True):
+            found[stage] += gram(torch.cat(column))
+            column.clear()
+    return [total.float() for total in found if isinstance(total, Tensor)]
 
 
 def gram(maps: Tensor) -> Tensor:
     """Return the inner products (B, B) of flattened maps (B, ...), after their mean is subtracted, in float64."""
     flat = maps.flatten(1).double()
-    flat = flat - flat.mean(dim=0)
+    flat -= flat.mean(dim=0)
     return flat @ flat.T

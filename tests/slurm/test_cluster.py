@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,27 @@ def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster,
     said = epochs_said(suite)
     assert len(set(said)) == 4 * 12
     assert len(said) - len(set(said)) <= restarts  # an epoch that ended, but was not saved yet
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("number", "delay_s"),
+    [("USR2", 1.0), *(pytest.param("USR2", delay_s, marks=SLOW) for delay_s in (0.2, 2.0, 4.0, 8.0))]
+    + [pytest.param("TERM", delay_s, marks=SLOW) for delay_s in (0.2, 1.0, 2.0, 4.0, 8.0)],
+)
+def test_a_job_that_gets_a_signal_while_it_starts_finishes_without_a_second_submission(submitted, number, delay_s):
+    """A cluster that preempts a job sends USR2, which this project asks for, or TERM."""
+    suite = submitted(methods=["kd"], training=ONE_EPOCH)
+    suite.command("run", "--slurm")
+    teacher = min(suite.tasks, key=lambda job: len(suite.tasks[job]))
+    suite.wait(lambda: suite.jobs.get(teacher) == "RUNNING")
+    time.sleep(delay_s)
+    suite.cluster.do("scancel", f"--signal={number}", teacher)
+    suite.wait_for_the_end(300)
+    assert suite.states == {"done"}, suite.logs
+    assert len(suite.tasks) == 2
 
 
 @pytest.mark.slow

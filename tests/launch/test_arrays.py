@@ -1,0 +1,83 @@
+"""Job arrays that the cluster can take. Its commands are stand-ins here; tests/slurm has a real one."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.launch.slurm import array_size, submit
+from bench.types import RequestError
+
+SBATCH = """
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+echo "$((${last:-0} + 1))" >>"$FAKE/arrays"
+echo "Submitted batch job $(wc -l <"$FAKE/arrays")"
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Return a way to replace commands by shell scripts, and a folder where they leave files, `arrays` among them."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def command(name: str, script: str) -> Path:
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+        return folder
+
+    for name in ("srun", "squeue", "scancel"):
+        command(name, "exit 0")
+    command("sbatch", SBATCH)
+    command("scontrol", "exit 1")
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setenv("FAKE", str(folder))
+    return command
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ("MaxArraySize            = 1001", 1000),
+        ("MaxArraySize            = 4\nMaxJobCount = 10000", 3),
+        ("MaxArraySize = 100001\nSchedulerParameters = bf_interval=5,max_array_tasks=501,defer", 500),
+        ("", 1000),
+    ],
+    ids=["default", "small", "scheduler", "silent"],
+)
+def test_an_array_may_be_as_large_as_the_cluster_says(fake, said, size):
+    fake("scontrol", f"cat <<'END'\n{said}\nEND")
+    assert array_size() == size
+
+
+def test_an_array_that_is_too_large_is_split_and_every_run_is_in_one_job(fake, bench):
+    folder = fake("scontrol", "echo 'MaxArraySize = 4'")
+    suite = bench(seeds=4, max_lanes=1)
+    work = suite.work()
+    jobs = submit(work)
+    assert (folder / "arrays").read_text().split() == ["3", "2", "3", "1"]  # five that wait for nothing, then four
+    assert sorted(run_id for job in jobs for run_id in job.runs) == sorted(work.runs)
+    assert len({job.id for job in jobs}) == len(jobs) == 9
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        ("Batch job submission failed: Invalid job array specification", "max_lanes"),
+        (
+            "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, ...)",
+            "--only",
+        ),
+        ("Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)", "timeout_min"),
+        ("Memory specification can not be satisfied", "mem_gb"),
+        ("Batch job submission failed: Requested node configuration is not available", "cpus_per_task"),
+        ("Batch job submission failed: Invalid account or account/partition combination specified", "account"),
+        ("Batch job submission failed: Invalid qos specification", "slurm: qos"),
+    ],
+)
+def test_what_the_cluster_refuses_is_said_with_the_setting_to_change(fake, bench, said, key):
+    fake("sbatch", f"echo 'sbatch: error: {said}' >&2; exit 1")
+    suite = bench()
+    with pytest.raises(RequestError, match=rf"^sbatch refuses the jobs: .*{key}") as error:
+        submit(suite.work())
+    assert len(str(error.value).splitlines()) == 1
+    assert not list((suite.folder / "results").glob("*/jobs/*"))
