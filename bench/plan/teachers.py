@@ -10,7 +10,7 @@ from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
 from bench.suite.entries import PairEntry, TeacherChoice
 from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS
-from bench.types import RequestError
+from bench.types import RequestError, check_regular
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ def _teacher(
 
     def look() -> str:
         try:
-            return hashlib.sha256(file.read_bytes()).hexdigest()
+            check_regular(file)
+            with file.open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        except RequestError as error:
+            raise RequestError(f"{where}.checkpoint: {error}") from None
         except OSError as error:
             raise RequestError(
                 f"{where}.checkpoint: {file}: {error.strerror}. Put the file there, or leave 'checkpoint' out: "
