@@ -66,9 +66,7 @@ def _path(text: str) -> Path:
 SuiteFile = Annotated[
     Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False, parser=_path)
 ]
-Results = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)
-]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
 ]
@@ -82,7 +80,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.", parser=_path)]
+Plugin = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.", parser=_path)
+]
 
 
 class Output(Console):

@@ -19,15 +19,16 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
+    PositiveInt,
     field_validator,
     model_validator,
 )
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
-Count = Annotated[int, Ge(1), Le(1_000_000)]  # a larger number is a slip of the keyboard
-CountOrZero = Annotated[int, Ge(0), Le(1_000_000)]
-Parallel = Annotated[int, Ge(1), Le(1_024)]  # threads, or processes, of one machine
+Count = Annotated[PositiveInt, Le(1_000_000)]  # a larger number is a slip of the keyboard
+CountOrZero = Annotated[NonNegativeInt, Le(1_000_000)]
+Parallel = Annotated[PositiveInt, Le(1_024)]  # threads, or processes, of one machine
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two

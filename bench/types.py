@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,17 +71,3 @@ def suggest(name: str, known: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in reversed(known)}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return (f"Did you mean {by_lower[near[0]]!r}? " if near else "") + f"Known: {', '.join(known)}"
-
-
-def check_regular(path: str | os.PathLike[str]) -> None:
-    """Raise a `RequestError` if a path is no regular file, so that no FIFO blocks and no device floods its reader.
-
-    A path that is missing or cannot be looked at passes: opening it says why.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise RequestError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file: give a regular file")

@@ -20,7 +20,8 @@ import annotated_types
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 
-from bench.types import RequestError, check_regular
+from bench.reading import check_regular
+from bench.types import RequestError
 
 if TYPE_CHECKING:
     from methods.base import Distiller
@@ -149,8 +150,8 @@ def read(path: Path, module: str | None = None) -> Method:
         RequestError: the file is missing, is not valid Python, or registers no method under its own name, or the
             registration or the parameters are invalid.
     """
-    check_regular(path)
     try:
+        check_regular(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as a method file: {error}") from error

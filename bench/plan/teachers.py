@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
+from bench.reading import open_regular
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
 from bench.suite.entries import PairEntry, TeacherChoice
 from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS
-from bench.types import RequestError, check_regular
+from bench.types import RequestError
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def _teacher(
 
     def look() -> str:
         try:
-            check_regular(file)
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 return hashlib.file_digest(opened, "sha256").hexdigest()
         except RequestError as error:
             raise RequestError(f"{where}.checkpoint: {error}") from None

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Le, Len, Lt
-from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bench.data import DataChoice, unlabelled
 from bench.spec import Count, Parallel, Schedule, Strict
@@ -63,8 +63,8 @@ def _known_table(table: int | str) -> int | str:
 
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
-Workers = Annotated[int, Ge(0), Le(1_024)]
-Numbers = Annotated[tuple[Annotated[int, Ge(0), Lt(2**32)], ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
+Workers = Annotated[NonNegativeInt, Le(1_024)]
+Numbers = Annotated[tuple[Annotated[NonNegativeInt, Lt(2**32)], ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
 Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
@@ -107,7 +107,7 @@ class EvaluationEntry(Strict):
     """The data for training and evaluation; the network sees them in the view that it was trained with."""
     stages: Numbers | None = None
     """The stages that probes read, one probe per stage; 0 is the stem. Default: the embedding."""
-    most_values: Annotated[int, Ge(1), Le(1_000_000_000)] | None = None
+    most_values: Annotated[PositiveInt, Le(1_000_000_000)] | None = None
     """Largest number of values that a probe reads: a stage's maps are averaged over a grid to fit; default: 9,000."""
     training: Schedule = Schedule()
     """How the new head, or the whole network, is trained."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from bench.types import RequestError, check_regular, suggest
+from bench.reading import check_regular
+from bench.types import RequestError, suggest
 
 MAX_FILE_BYTES = 1_000_000
 MAX_VALUES = 100_000  # with aliases expanded: a few lines of YAML can expand to billions
@@ -28,8 +29,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
     Raises:
         RequestError: the file is missing, invalid or too large, has a key twice, or is not plain data.
     """
-    check_regular(path)
     try:
+        check_regular(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is about a page of text")
         text = path.read_text(encoding="utf-8-sig")
@@ -131,7 +132,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, here: str, place: st
 def _unknown_tag(tag: str) -> str:
     shown = tag.replace(TAG, "!!")
     return (
-        f"is not valid YAML, or not plain data: could not determine a constructor for the tag {json.dumps(shown)} here: "
+        f"is not valid YAML, or not plain data: could not determine a constructor for the tag {json.dumps(shown)}: "
         "leave the tag out; a suite file holds plain mappings, lists, text and numbers"
     )
 
