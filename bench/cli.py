@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -55,9 +56,23 @@ app = typer.Typer(
 
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
 Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
-SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False)]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.")]
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.")]
+
+
+def _path(text: str) -> Path:
+    """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`."""
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise typer.BadParameter(f"{text!r}: there is no such user; for a folder of that name, write ./{text}")
+    return Path(path)
+
+
+SuiteFile = Annotated[
+    Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False, parser=_path)
+]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
+]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label (or, failing that, method) matches.")]
 Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs, as `teacher->student`, that match.")]
 Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
@@ -68,7 +83,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
-Plugin = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.")]
+Plugin = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.", parser=_path)
+]
 
 
 class Output(Console):
@@ -200,7 +217,7 @@ def cost(
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Measured steps; times are medians.")] = 7,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
     plan, store, methods = _plan(suite, None, changes, results, plugin)
@@ -285,7 +302,15 @@ def _store(results: Path) -> "Store":
     from bench.store import Store
 
     for path in (results, *results.parents):
-        if path.is_file():
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except FileNotFoundError:
+            is_folder = not path.is_symlink()
+        except (NotADirectoryError, ValueError):
+            continue  # a parent is a file, and named next
+        except OSError as error:
+            raise RequestError(f"--results {results}: {error.strerror}. Name another folder") from None
+        if not is_folder:
             raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
     return Store(results)
 

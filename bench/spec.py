@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +26,9 @@ from pydantic import (
 
 Augment = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 View = Literal["luminance", "chrominance", "depth"]
+Count = Annotated[PositiveInt, Le(1_000_000)]  # a larger number is a slip of the keyboard
+CountOrZero = Annotated[NonNegativeInt, Le(1_000_000)]
+Parallel = Annotated[PositiveInt, Le(1_024)]  # threads, or processes, of one machine
 Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
@@ -42,15 +45,15 @@ class Strict(BaseModel):
 class Schedule(Strict):
     """How a network trains; the defaults are the paper's for CIFAR-100."""
 
-    epochs: PositiveInt = 240
+    epochs: Count = 240
     """Number of epochs of the main stage."""
-    batch_size: Annotated[int, Ge(MIN_SAMPLES)] = 64
+    batch_size: Annotated[int, Ge(MIN_SAMPLES), Le(1_000_000)] = 64
     """Images per step, of all processes together; at least 2, since CC and RKD compare samples of a batch."""
     lr: PositiveFloat = 0.05
     """Learning rate of SGD at the start."""
     lr_decay: PositiveFloat = 0.1
     """Factor of the learning rate at each milestone."""
-    milestones: tuple[PositiveInt, ...] = (150, 180, 210)
+    milestones: tuple[Count, ...] = (150, 180, 210)
     """Epochs after which the learning rate is lowered: it is lower from epoch milestone + 1."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     """Momentum of SGD (no Nesterov)."""
@@ -61,13 +64,13 @@ class Schedule(Strict):
     GPUs that have them (elsewhere as fp32); `bf16`, maps and products in bfloat16, but weights, their updates and the
     sums of losses in fp32.
     """
-    initial_epochs: NonNegativeInt = 30
+    initial_epochs: CountOrZero = 30
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
-    evaluate_every: PositiveInt = 1
+    evaluate_every: Count = 1
     """Number of epochs between two evaluations; the last epoch is always evaluated. Part of a run's identity, since the
     best epoch, which is printed next to the last, is the best of the evaluated ones.
     """
-    processes: PositiveInt | None = None
+    processes: Parallel | None = None
     """Number of processes on one machine that train a run together, each with its share of every batch and, on a
     machine with GPUs, its own GPU. None is one. Part of a run's identity: batch norm and losses see one share at a
     time.

@@ -20,6 +20,7 @@ import annotated_types
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 
+from bench.reading import check_regular
 from bench.types import RequestError
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def read(path: Path, module: str | None = None) -> Method:
             registration or the parameters are invalid.
     """
     try:
+        check_regular(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as a method file: {error}") from error

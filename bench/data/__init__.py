@@ -29,7 +29,7 @@ class DataChoice(Strict):
 
     name: str
     """A name of `run_suite.py list datasets`."""
-    resize: Annotated[int, Ge(MIN_SIZE)] | None = None
+    resize: Annotated[int, Ge(MIN_SIZE), Le(10_000)] | None = None
     """Height and width in pixels to which images are scaled (bilinear, antialiased; depth and labels of pixels by the
     nearest pixel).
     """

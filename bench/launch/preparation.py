@@ -70,7 +70,11 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
     def reason_of(run: RunSpec) -> str | None:
         of_all_seeds = run.but(seed=0).id  # the reason does not depend on the seed
         if of_all_seeds not in reasons:
-            reasons[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+            try:
+                reasons[of_all_seeds] = inapplicable(run, {name: plan.runs[name] for name in run.needs}, methods)
+            except RequestError as error:
+                pair, row = plan.titles[run.id]
+                raise RequestError(f"{plan.file}: pairs: {pair}, row {row}: {error}") from None
         return reasons[of_all_seeds]
 
     return {run.id: reason for run in runs if (reason := reason_of(plan.trained(run)) or reason_of(run))}

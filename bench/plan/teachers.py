@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
+from bench.reading import open_regular
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
 from bench.suite.entries import PairEntry, TeacherChoice
 from bench.suite.schema import MAX_SEEDS, Suite
@@ -67,7 +68,10 @@ def _teacher(
 
     def look() -> str:
         try:
-            return hashlib.sha256(file.read_bytes()).hexdigest()
+            with open_regular(file) as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        except RequestError as error:
+            raise RequestError(f"{where}.checkpoint: {error}") from None
         except OSError as error:
             raise RequestError(
                 f"{where}.checkpoint: {file}: {error.strerror}. Put the file there, or leave 'checkpoint' out: "

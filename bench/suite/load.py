@@ -55,7 +55,7 @@ def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = 
     except ValidationError as error:
         raise RequestError("\n".join(messages(error, positions, model))) from None
     except ValueError as error:
-        raise RequestError(f"{positions['methods',]}: methods: {error}") from None
+        raise RequestError(f"{positions.get(('methods',), path)}: methods: {error}") from None
     return suite
 
 

@@ -2,8 +2,9 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveFloat, model_validator
 
+from bench.spec import Count, CountOrZero
 from bench.types import suggest
 
 
@@ -23,17 +24,17 @@ class Slurm(BaseModel):
     """Account that is charged (sbatch `--account`)."""
     constraint: str | None = None
     """Features that the node must have (sbatch `--constraint`)."""
-    gpus_per_node: NonNegativeInt | None = None
+    gpus_per_node: CountOrZero | None = None
     """GPUs per job; a cohort trains on one GPU per process of its runs."""
-    cpus_per_task: PositiveInt | None = None
+    cpus_per_task: Count | None = None
     """CPUs per job, for its threads and workers."""
     mem_gb: PositiveFloat | None = None
     """Memory per job in GB."""
-    timeout_min: PositiveInt = 60
+    timeout_min: Count = 60
     """Time limit of a job in minutes; a job that reaches it is queued again and resumes from its last checkpoint."""
     checkpoint_minutes: PositiveFloat = 10.0
     """Minutes between two checkpoints within a long epoch: the most work that an interruption can lose."""
-    max_parallel: PositiveInt | None = None
+    max_parallel: Count | None = None
     """Largest number of tasks of one array that run at the same time."""
     setup: tuple[str, ...] = ()
     """Shell commands that run before training, such as `module load cuda`."""

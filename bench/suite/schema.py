@@ -9,11 +9,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Le, Len, Lt
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bench.data import DataChoice, unlabelled
-from bench.spec import Schedule, Strict
+from bench.spec import Count, Parallel, Schedule, Strict
 from bench.suite.entries import TEACHER, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
@@ -63,7 +63,8 @@ def _known_table(table: int | str) -> int | str:
 
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
-Numbers = Annotated[tuple[NonNegativeInt, ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
+Workers = Annotated[NonNegativeInt, Le(1_024)]
+Numbers = Annotated[tuple[Annotated[NonNegativeInt, Lt(2**32)], ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
 Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
@@ -106,7 +107,7 @@ class EvaluationEntry(Strict):
     """The data for training and evaluation; the network sees them in the view that it was trained with."""
     stages: Numbers | None = None
     """The stages that probes read, one probe per stage; 0 is the stem. Default: the embedding."""
-    most_values: PositiveInt | None = None
+    most_values: Annotated[PositiveInt, Le(1_000_000_000)] | None = None
     """Largest number of values that a probe reads: a stage's maps are averaged over a grid to fit; default: 9,000."""
     training: Schedule = Schedule()
     """How the new head, or the whole network, is trained."""
@@ -142,7 +143,7 @@ class SuiteFile(Strict):
     """Title of the table."""
     published: PublishedTable | None = None
     """Published numbers, for the column `published` in table.csv."""
-    max_lanes: PositiveInt | None = None
+    max_lanes: Count | None = None
     """Largest number of runs that train together, if memory or time limits require one; default: all that can."""
     slurm: Slurm = Slurm()
     """Resources of a job on a cluster."""
@@ -173,9 +174,9 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
-    threads: PositiveInt = 2
+    threads: Parallel = 2
     """CPU threads of torch; the number changes the rounding of results."""
-    workers: NonNegativeInt = 2
+    workers: Workers = 2
     """Processes that decode images if the data set does not fit into memory."""
     evaluations: tuple[EvaluationEntry, ...] = ()
     """Evaluations of cross-modal students; the columns of the tables."""
@@ -260,7 +261,7 @@ class TransferSuite(SuiteFile):
     """The suite whose networks are evaluated; the key is `from`."""
     evaluations: Annotated[tuple[EvaluationEntry, ...], Len(1)]
     """Evaluations of the networks; the columns of the tables."""
-    threads: PositiveInt | None = None
+    threads: Parallel | None = None
     """CPU threads of torch; default: those of the other suite."""
-    workers: NonNegativeInt | None = None
+    workers: Workers | None = None
     """Processes that decode images; default: those of the other suite."""

@@ -7,10 +7,17 @@ from typing import Any
 
 import yaml
 
+from bench.reading import check_regular
 from bench.types import RequestError, suggest
 
 MAX_FILE_BYTES = 1_000_000
 MAX_VALUES = 100_000  # with aliases expanded: a few lines of YAML can expand to billions
+MAX_DEPTH = 20  # keys and indices that lead to a value; the keys of a suite need 7
+TOO_DEEP = f"is nested too deeply: at most {MAX_DEPTH} levels"
+TAG = "tag:yaml.org,2002:"  # what `!!` stands for
+SCALARS = ("str", "int", "float", "bool", "null", "timestamp")  # a time is read, and refused as neither text nor number
+PLAIN_INT = "[-+]?(0|[1-9][0-9]*)"  # YAML 1.1 reads 010 as 8, 1:30 as 90, and 0x10, 0b10 and 1_0 as numbers
+PLAIN_FLOAT = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?(inf|nan)"
 
 KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
 Positions = dict[KeyPath, str]  # where messages say that a value is: `FILE:LINE` or `--set KEY=VALUE`
@@ -23,6 +30,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
         RequestError: the file is missing, invalid or too large, has a key twice, or is not plain data.
     """
     try:
+        check_regular(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is about a page of text")
         text = path.read_text(encoding="utf-8-sig")
@@ -41,40 +49,92 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
 
 def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbered: bool = False) -> object:
     """Return the plain data of a YAML text, and add the positions of its keys and items: `where`, maybe with a line."""
+    loader = None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         if root is None:
             return None
-        _note_positions(root, where, key_path, positions, numbered)  # before `safe_load`, which expands every alias
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{where}: is not valid YAML, or not plain data: {' '.join(str(error).split())}") from None
+        # before the data is made, which expands every alias
+        _note_positions(loader, root, where, key_path, positions, numbered)
+        return loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line if mark else 0
+        fault = f"is not valid YAML, or not plain data: {' '.join(filter(None, [error.context, error.problem]))}"
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position)
+        fault = f"is not valid YAML, or not plain data: {error.reason} (character #x{ord(text[error.position]):04x})"
     except RecursionError:
-        raise RequestError(f"{where}: is nested too deeply") from None
-    except (ValueError, AttributeError, TypeError, KeyError) as error:  # such as `!!int x`
-        raise RequestError(f"{where}: a value does not fit its tag: {error}") from None
+        line, fault = loader.line if loader else 0, TOO_DEEP
+    raise RequestError(f"{where}:{line + 1}: {fault}" if numbered else f"{where}: {fault}")
 
 
-def _note_positions(node: yaml.Node, where: str, key_path: KeyPath, positions: Positions, numbered: bool) -> None:
+def _note_positions(
+    loader: yaml.SafeLoader, node: yaml.Node, where: str, key_path: KeyPath, positions: Positions, numbered: bool
+) -> None:
+    """Add the position of a node and of all in it, and check that each value is plain, and what its tag says."""
     here = f"{where}:{node.start_mark.line + 1}" if numbered else where
     positions.setdefault(key_path, here)
+    place = f"{here}: {dotted(key_path)}" if key_path else here
     if len(positions) > MAX_VALUES:
         raise RequestError(f"{where}: expands to more than {MAX_VALUES} values")
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*key_path, str(key.value))
-            at_key = f"{where}:{key.start_mark.line + 1}" if numbered else where
-            _check_printable(str(key.value), at_key)
-            if inner in positions:
-                raise RequestError(f"{at_key}: {dotted(inner)}: the same key twice, first at {positions[inner]}")
-            positions[inner] = at_key
-            _note_positions(key, where, inner, positions, numbered)
-            _note_positions(value, where, inner, positions, numbered)
-    elif isinstance(node, yaml.SequenceNode):
+    if len(key_path) > MAX_DEPTH:
+        raise RequestError(f"{here}: {TOO_DEEP}")
+    if isinstance(node, yaml.ScalarNode):
+        _scalar(loader, node, here, place)
+        return
+    if node.tag != TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq"):
+        raise RequestError(f"{place}: {_unknown_tag(node.tag)}")
+    if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_positions(item, where, (*key_path, index), positions, numbered)
-    else:
-        _check_printable("".join(node.value.split()), here)
+            _note_positions(loader, item, where, (*key_path, index), positions, numbered)
+        return
+    for key, value in node.value:
+        at_key = f"{where}:{key.start_mark.line + 1}" if numbered else where
+        is_scalar, is_merge = isinstance(key, yaml.ScalarNode), key.tag == f"{TAG}merge"
+        if not is_scalar or not (is_merge or isinstance(_scalar(loader, key, at_key, at_key), str)):
+            found = json.dumps(key.value) if is_scalar else "a list or mapping"
+            raise RequestError(f"{at_key}: {found} as a key is not text in YAML: put it in quotes, or leave it out")
+        inner = (*key_path, key.value)
+        if inner in positions:
+            raise RequestError(f"{at_key}: {dotted(inner)}: the same key twice, first at {positions[inner]}")
+        positions[inner] = at_key
+        _note_positions(loader, value, where, inner, positions, numbered)
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, here: str, place: str) -> object:
+    """Return the value of a text, number or the like, if YAML reads it as people do."""
+    text, kind = node.value, node.tag.removeprefix(TAG)
+    _check_printable("".join(text.split()), here)
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    if kind not in SCALARS:
+        raise RequestError(f"{place}: {_unknown_tag(node.tag)}")
+    try:
+        value = loader.construct_object(node)
+        if kind == "null" and text.lower() not in ("", "~", "null"):
+            raise ValueError(f"{shown!r} is not null")
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        reason = getattr(error, "problem", error)
+        raise RequestError(
+            f"{place}: a value does not fit its tag: {reason} (found {json.dumps(shown)} as {kind}). "
+            "Write a plain value without '!!', or put it in quotes"
+        ) from None
+    plain = {"int": PLAIN_INT, "float": PLAIN_FLOAT}.get(kind)
+    if plain is not None and not re.fullmatch(plain, text, re.IGNORECASE):
+        raise RequestError(
+            f"{place}: found {shown}, which YAML reads as {value}: write {value} if that is meant, else the number "
+            "without ':', '_', leading zeros or a prefix, or put text in quotes"
+        )
+    return value
+
+
+def _unknown_tag(tag: str) -> str:
+    shown = tag.replace(TAG, "!!")
+    return (
+        f"is not valid YAML, or not plain data: could not determine a constructor for the tag {json.dumps(shown)}: "
+        "leave the tag out; a suite file holds plain mappings, lists, text and numbers"
+    )
 
 
 def _check_printable(text: str, position: str) -> None:
@@ -90,6 +150,8 @@ def override(document: dict[str, Any], positions: Positions, change: str) -> Non
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise RequestError(f"{where}: write it as KEY=VALUE, for example --set training.epochs=2")
     key_path = tuple(key.split("."))
+    if len(key_path) > MAX_DEPTH:
+        raise RequestError(f"{where}: {TOO_DEEP}, and this key has {len(key_path)}")
     for other in list(positions):
         if other[: len(key_path)] == key_path:
             del positions[other]

@@ -358,7 +358,7 @@ def test_the_accuracy_stated_in_one_pair_holds_for_the_same_checkpoint_in_others
 
 
 def test_a_checkpoint_that_is_a_folder_is_refused(tmp_path):
-    with pytest.raises(RequestError, match=r"pairs\[0\].teacher.checkpoint: .*: Is a directory"):
+    with pytest.raises(RequestError, match=r"pairs\[0\].teacher.checkpoint: .*: is a folder, where a regular file"):
         plan_of(tmp_path, pairs=[checkpoint_pair(".")])
 
 

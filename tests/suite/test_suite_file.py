@@ -416,41 +416,52 @@ HOSTILE = {
     "a comment": ("# nothing\n", ": found an empty file, not a mapping of keys to values"),
     "a list": ("- a\n", ": found one list, not a mapping of keys to values"),
     "a word": ("words\n", ": found one str, not a mapping of keys to values"),
-    "broken YAML": ("a: [1,\n", ": is not valid YAML, or not plain data: while parsing a flow node"),
-    "a tab": ("a:\n\t- x\n", ": is not valid YAML, or not plain data: while scanning"),
-    "two documents": ("a: 1\n---\nb: 2\n", ": is not valid YAML, or not plain data: expected a single document"),
+    "broken YAML": ("a: [1,\n", ":2: is not valid YAML, or not plain data: while parsing a flow node"),
+    "a tab": ("a:\n\t- x\n", ":2: is not valid YAML, or not plain data: while scanning"),
+    "two documents": ("a: 1\n---\nb: 2\n", ":2: is not valid YAML, or not plain data: expected a single document"),
     "a Python object": (
         'title: !!python/object/apply:os.system ["touch hacked"]\n',
-        ": is not valid YAML, or not plain data: could not determine a constructor for the tag",
+        ":1: title: is not valid YAML, or not plain data: could not determine a constructor for the tag",
     ),
     "a Python name": (
         "title: !!python/name:os.system\n",
-        ": is not valid YAML, or not plain data: could not determine a constructor",
+        ":1: title: is not valid YAML, or not plain data: could not determine a constructor",
     ),
     "an object of the reader's own": (
         "!!python/object:bench.suite.Suite {}\n",
-        ": is not valid YAML, or not plain data: could not",
+        ":1: is not valid YAML, or not plain data: could not",
     ),
     "an alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x]\n"
         + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
         ": expands to more than 100000 values",
     ),
-    "a list within itself": ("a: &a [*a]\n", ": is nested too deeply"),
-    "a mapping within itself": ("&a {title: *a}\n", ": is nested too deeply"),
-    "deep nesting": (f"a: {'[' * 5000}{']' * 5000}\n", ": is nested too deeply"),
-    "deep nesting of mappings": (f"a: {'{a: ' * 3000}{'}' * 3000}\n", ": is nested too deeply"),
+    "a list within itself": ("a: &a [*a]\n", ":1: is nested too deeply"),
+    "a mapping within itself": ("&a {title: *a}\n", ":1: is nested too deeply"),
+    "deep nesting": (f"a: {'[' * 5000}{']' * 5000}\n", ":1: is nested too deeply"),
+    "deep nesting of mappings": (f"a: {'{a: ' * 3000}{'}' * 3000}\n", ":1: is nested too deeply"),
     "a key twice": ("title: x\ndata: y\ntitle: z\n", ":3: title: the same key twice, first at table.yaml:1"),
     "an inner key twice": ("training: {lr: 1.0,\n  lr: 2.0}\n", ":2: training.lr: the same key twice, first at"),
-    "a list as a key": ("? [a, b]\n: 3\n", ": is not valid YAML, or not plain data: while constructing a mapping"),
+    "a list as a key": ("? [a, b]\n: 3\n", ":1: a list or mapping as a key is not text in YAML"),
     "a tag at odds with its value": (
         "seeds: !!int x\n",
-        ": a value does not fit its tag: invalid literal for int()",
+        ":1: seeds: a value does not fit its tag: invalid literal for int()",
     ),
-    "a time that is none": ("seeds: !!timestamp x\n", ": a value does not fit its tag"),
+    "a time that is none": ("seeds: !!timestamp x\n", ":1: seeds: a value does not fit its tag"),
+    "a number that is none": ("title: x\nseeds: !!int ''\n", ":2: seeds: a value does not fit its tag: string index"),
+    "a fraction that is none": ("training:\n  lr: !!float ''\n", ":2: training.lr: a value does not fit its tag"),
+    "a truth that is none": ("tensorboard: !!bool 2\n", ":1: tensorboard: a value does not fit its tag"),
+    "nothing that is something": ("max_lanes: !!null 2\n", ":1: max_lanes: a value does not fit its tag: '2' is not"),
+    "pairs": ("a: 1\npublished: !!pairs [a: {2020-01-01: x}]\n", ":2: published: is not valid YAML, or not plain"),
+    "a set": ("methods: !!set {kd}\n", ":1: methods: is not valid YAML, or not plain data"),
+    "a list that is said to be text": ("title: !!str [a]\n", ":1: title: is not valid YAML, or not plain data"),
+    "an equals sign": ("title: =\n", ":1: title: is not valid YAML, or not plain data"),
+    "a merge of what is no mapping": ("title: x\n<<: 3\n", ":2: is not valid YAML, or not plain data: while"),
+    "a null character": ("title: x\n# \0\n", ":2: is not valid YAML, or not plain data: special characters are not"),
+    "a date as a key": ("slurm: {2020-01-01: x}\n", ':1: "2020-01-01" as a key is not text in YAML: put it in quotes'),
     "a number of ten thousand digits": (
         f"seeds: {'9' * 10_000}\n",
-        ": a value does not fit its tag: Exceeds the limit",
+        ":1: seeds: a value does not fit its tag: Exceeds the limit",
     ),
     "half a character": ('title: x\nseeds: "\\ud800"\n', ':2: found "\\ud800": control characters are not allowed'),
     "an escape sequence": ('title: "\\e[2J"\n', ':1: found "\\u001b[2J": control characters are not allowed'),
@@ -468,13 +479,44 @@ def test_a_hostile_file_is_refused_in_one_line(case, tmp_path, monkeypatch):
     assert not Path("hacked").exists()
 
 
-def test_keys_that_are_no_text_are_unknown_keys(tmp_path):
-    text = write_suite(tmp_path).read_text() + "no: 1\nnull: 2\n3: 4\n"
-    assert [line.split(". ")[0] for line in messages(tmp_path, text).splitlines()] == [
-        "table.yaml:1: False: unknown key 'False'",
-        "table.yaml:1: None: unknown key 'None'",
-        "table.yaml:15: 3: unknown key '3'",
-    ]
+@pytest.mark.parametrize("key", ["no", "null", "3", "1.5", "0x10"])
+def test_a_key_that_is_no_text_is_refused_with_its_line(key, tmp_path):
+    text = write_suite(tmp_path).read_text()
+    line = len(text.splitlines()) + 1
+    assert messages(tmp_path, f"{text}{key}: 1\n").startswith(f"table.yaml:{line}: ")
+
+
+ODD_NUMBERS = st.one_of(
+    st.integers(1, 77).map(lambda n: f"0{n:o}"),
+    st.integers(0, 99).map(hex),
+    st.integers(0, 99).map(bin),
+    st.integers(1000, 10**9).map(lambda n: f"{n:_}"),
+    st.tuples(st.integers(1, 99), st.integers(0, 59)).map(lambda at: f"{at[0]}:{at[1]:02}"),
+    st.tuples(st.integers(1, 99), st.integers(0, 59)).map(lambda at: f"{at[0]}:{at[1]:02}:30"),
+    st.tuples(st.integers(1, 99), st.integers(0, 59)).map(lambda at: f"{at[0]}:{at[1]:02}.5"),
+    st.integers(1000, 10**6).map(lambda n: f"{n:_}.5"),
+)
+
+
+@given(ODD_NUMBERS, st.sampled_from(["seeds", "training.epochs", "training.lr", "slurm.timeout_min", "slurm.mem_gb"]))
+@settings(max_examples=60, deadline=None)
+def test_a_number_that_yaml_reads_in_its_own_way_is_refused_wherever_one_is_wanted(tmp_path_factory, number, key):
+    path = write_suite(tmp_path_factory.getbasetemp(), "odd")
+    with pytest.raises(RequestError, match=f"{key}: found {number}, which YAML reads as .*: write "):
+        load(path, METHODS, [f"{key}={number}"])
+
+
+@given(st.integers(1, 999).map(str) | st.floats(1e-3, 1e3).map(str))
+@settings(max_examples=60, deadline=None)
+def test_a_number_as_people_write_it_is_read_as_it_stands(tmp_path_factory, number):
+    suite = load(write_suite(tmp_path_factory.getbasetemp(), "even"), METHODS, [f"training.lr={number}"])
+    assert suite.training.lr == float(number)
+
+
+def test_a_mapping_merged_from_another_is_read(tmp_path):
+    text = write_suite(tmp_path).read_text() + "teacher_training:\n  <<: &of_all {epochs: 7}\n  lr: 0.5\n"
+    suite = load(write_suite(tmp_path, text=text), METHODS)
+    assert (suite.teacher_schedule.epochs, suite.teacher_schedule.lr) == (7, 0.5)
 
 
 def test_a_binary_file_is_refused(tmp_path):
@@ -527,10 +569,13 @@ SETS = {
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",
     "title=a: b: c": "--set title=a: b: c: is not valid YAML, or not plain data: mapping values are not allowed here",
-    "title=!!python/name:os.system": "--set title=!!python/name:os.system: is not valid YAML, or not plain data",
+    "title=!!python/name:os.system": "--set title=!!python/name:os.system: title: is not valid YAML, or not plain data",
     "title=*a": "--set title=*a: is not valid YAML, or not plain data: found undefined alias 'a'",
     "title=&a [*a]": "--set title=&a [*a]: is nested too deeply",
-    "seeds=!!int x": "--set seeds=!!int x: a value does not fit its tag",
+    "seeds=!!int x": "--set seeds=!!int x: seeds: a value does not fit its tag",
+    f"a{'.b' * 599}=1": f"--set a{'.b' * 42}",
+    f"title={'[' * 900}": "--set title=",
+    f"title={'x' * 50_000}: y": "--set title=xxx",
     "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",
 }
 
