@@ -1,0 +1,53 @@
+"""Reads files that come from outside: only regular ones, with errors that name the file. Imports no torch."""
+
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from bench.types import RequestError
+
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}  # others are devices
+
+
+def check_regular(path: Path) -> None:
+    """Raise unless the path leads to a regular file, before anything opens it: a FIFO blocks, a device may never end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RequestError: it is no regular file, or the path cannot be followed (a loop, a long name, no permission).
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise unreadable(path, error) from error
+    if not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "a device")
+        raise RequestError(f"{path}: is {kind}, where a regular file is expected. Replace it, or name another file")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Return a regular file, open for reading bytes; raises as `check_regular`."""
+    check_regular(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a regular file's content; raises as `check_regular`."""
+    with open_regular(path) as file:
+        try:
+            return file.read()
+        except (OSError, MemoryError) as error:
+            raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: BaseException) -> RequestError:
+    """Return the error for a file that cannot be read."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return RequestError(f"{path}: cannot be read: {reason}")
