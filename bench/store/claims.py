@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this long is dead
 
 
@@ -41,11 +42,12 @@ def is_alive(claim: Claim, path: Path, now: float) -> bool:
 
     A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`:
     the modification time of the claim's file `path` is compared with `now`, by the clock that stamps the store's files.
+    A time further ahead than a heartbeat comes from a wrong clock.
     """
     if claim.machine == this_machine() and claim.started:
         return process_start(claim.process) == claim.started
     try:
-        return now - path.stat().st_mtime < DEAD_AFTER_S
+        return -HEARTBEAT_S <= now - path.stat().st_mtime < DEAD_AFTER_S
     except FileNotFoundError:
         return False
 
