@@ -70,19 +70,14 @@ def changed(run: RunSpec, record: Mapping[str, Any], plan: Plan, store: Store) -
         code = plan.code.get(name)
         if code is not None and not code.made(digest):
             remedy = "raise version= in its @register" if code.is_own else "the next run trains it again"
-            reason = (
-                f"{code.path.name} has changed since: {remedy}, or state with --accept-changed that no number moved"
-            )
+            reason = f"{code.path.name} has changed since: {remedy}; or --accept-changed, if no number moved"
             return Change(reason, of_method=True, of_own=code.is_own)
-    for needed, digest in {**record.get("teachers_sha256", {}), run.trained_by: record.get("source_sha256")}.items():
-        if None not in (digest, current := store.weights_sha256(needed)) and current != digest:
-            network = plan.runs[needed].student.network if needed in plan.runs else "a network"
-            return Change(
-                f"the weights of {network} (run {needed}), from which it learned, have changed since: "
-                "--retry-failed trains it again",
-                of_method=False,
-                of_own=False,
-            )
+    weights = {**record.get("teachers_sha256", {}), run.trained_by: record.get("source_sha256")}
+    for needed in run.needs:
+        current = store.weights_sha256(needed)
+        if current is not None and weights.get(needed, current) != current:
+            reason = f"the weights of run {needed}, which it needs, have changed since: --retry-failed trains it again"
+            return Change(reason, of_method=False, of_own=False)
     return None
 
 

@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 Column = tuple[str, str]  # pair and metric
 ABOVE, BELOW = "↑", "↓"
-SEVERITY = (
-    "failed",
-    "diverged",
-    "stale",
-    "inapplicable",
-    "running",
-    "waiting",
-)  # a cell has the first status of its runs'
+SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bench.reading import read_bytes, unreadable
 from bench.types import RequestError
 
 T = TypeVar("T")
+adapter = cache(TypeAdapter)
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
 DIGITS = 64  # hex digits of a checksum
@@ -116,22 +117,17 @@ def read_as(kind: type[T], path: Path) -> T | None:
 
 
 def checked(kind: type[T], document: object, path: Path) -> T:
-    """Return a document of the file `path` as a dataclass or typed dictionary.
+    """Return a document of the file `path` as a dataclass or model.
 
     Raises:
         RequestError: a value is missing, unknown or of another type.
     """
     try:
-        return _adapter(kind).validate_python(document)
+        return adapter(kind).validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise incompatible(path, f"{place}: {first['msg']}" if place else first["msg"]) from None
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def sealed(content: bytes) -> bytes:

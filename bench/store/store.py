@@ -10,8 +10,8 @@
 Every file is written atomically. One process writes a run: it holds the run's claim, which another process takes over
 if the first one is dead. Stores are merged by copying run folders.
 
-Whatever is read is checked: a folder must be that of its `spec.json`, a record matches its checksum, and a finished run's
-files match their hashes in its record. What earlier versions did not record is not checked.
+Whatever is read is checked: a folder must be that of its `spec.json`, a record matches its checksum, and a finished
+run's files match their hashes in its record. What earlier versions did not record is not checked.
 """
 
 import contextlib
@@ -153,9 +153,7 @@ class Store:
                 raise RequestError(f"{path}: no such file, but {RECORD} names it. {AGAIN}") from None
             return None
         if name in hashes and sha256(content).hexdigest() != hashes[name]:
-            raise RequestError(
-                f"{path}: has changed since the run left it: its sha256 is not that of {RECORD}. {AGAIN}"
-            )
+            raise RequestError(f"{path}: has changed since the run ended: its sha256 is not that of {RECORD}. {AGAIN}")
         return content
 
     def weights(self, run_id: str, network: str = "student") -> bytes:
@@ -364,10 +362,10 @@ def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = F
     Raises:
         RequestError: the record lacks it.
     """
-    numbers = record.get("best" if best else "metrics")
+    numbers = record.get("best" if best else "metrics") or {}
     if best and not numbers:
         return None
-    if name not in (numbers or {}):
+    if name not in numbers:
         raise incompatible(folder / RECORD, f"it has no {name}{' of the best epoch' if best else ''}")
     return numbers[name]
 
