@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from bench.reading import read_bytes
+from bench.types import RequestError
+
 OWN = Path(__file__).parent
 NOT_METHODS = ("base", "catalog")  # imported from outside this folder, so their names have no underscore
 
@@ -46,18 +49,24 @@ def code_sha256(path: Path, module: str | None = None) -> str:
     """Return the hash of the code of a method's file and of the files beside it that it imports, as hex digits.
 
     Args:
-        path: the file; it is valid Python.
+        path: the file.
         module: the name under which it is imported; None for a file that is imported by its path.
+
+    Raises:
+        RequestError: one of them is not valid Python.
     """
     root = path.parents[module.count(".")] if module else path.parent
     package = module.partition(".")[0] if module and "." in module else None
     sources, digest = [path], hashlib.sha256()
     for source in sources:  # grows during the loop
-        tree = ast.parse(source.read_bytes())
-        for other in _imported(tree, source, root, package):
-            if other not in sources:
-                sources.append(other)
-        digest.update(ast.unparse(_without_docstrings(tree)).encode(errors="backslashreplace") + b"\0")
+        try:
+            tree = ast.parse(read_bytes(source))
+            others = list(_imported(tree, source, root, package))
+            code = ast.unparse(_without_docstrings(tree))
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
+        sources += [other for other in dict.fromkeys(others) if other not in sources]
+        digest.update(code.encode(errors="backslashreplace") + b"\0")
     return digest.hexdigest()
 
 

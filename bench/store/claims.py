@@ -6,6 +6,9 @@ import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this long is dead
@@ -15,11 +18,15 @@ DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this
 class Claim:
     """Which process writes a run."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     machine: str  # host name, boot id and process-id namespace: clones share a name, containers a machine
     process: int  # process id there
     started: int  # when that process started, in clock ticks since the boot, because ids are reused; 0 if unknown
     job: str  # the cluster's job id, or ""
     token: str  # unique to the claim
+
+
+CLAIMS = TypeAdapter(Claim)
 
 
 class ClaimLostError(Exception):

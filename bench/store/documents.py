@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 
 from bench.store.files import incompatible, parsed
 
@@ -49,6 +49,9 @@ class Record(BaseModel):
     checksum: str = ""
 
 
+RECORDS = TypeAdapter(Record)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run has no record."""
@@ -57,6 +60,9 @@ class Failure:
     status: Literal["failed", "diverged", "inapplicable"]
     reason: str  # one line
     details: str = ""  # a traceback
+
+
+FAILURES = TypeAdapter(Failure)
 
 
 def rows_of(content: bytes, path: Path, is_finished: bool) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,6 @@ from bench.reading import read_bytes, unreadable
 from bench.types import RequestError
 
 T = TypeVar("T")
-adapter = cache(TypeAdapter)
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
 DIGITS = 64  # hex digits of a checksum
@@ -110,20 +108,20 @@ def _not_infinite(name: str) -> float:
     return float("nan")
 
 
-def read_as(kind: type[T], path: Path) -> T | None:
-    """Return a file's JSON object as a dataclass, or None if there is no such file; raises as `read_json`."""
+def read_as(kind: TypeAdapter[T], path: Path) -> T | None:
+    """Return a file's JSON object as a value of a type, or None if there is no such file; raises as `read_json`."""
     document = read_json(path)
     return None if document is None else checked(kind, document, path)
 
 
-def checked(kind: type[T], document: object, path: Path) -> T:
-    """Return a document of the file `path` as a dataclass or model.
+def checked(kind: TypeAdapter[T], document: object, path: Path) -> T:
+    """Return a document of the file `path` as a value of a type.
 
     Raises:
         RequestError: a value is missing, unknown or of another type.
     """
     try:
-        return adapter(kind).validate_python(document)
+        return kind.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -32,8 +32,8 @@ from typing import Any, Literal, TypeVar
 
 from bench.reading import read_bytes, unreadable
 from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
-from bench.store.claims import HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
-from bench.store.documents import Failure, Record, rows_of
+from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
+from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
 from bench.store.files import (
     TEMPORARY,
     checked,
@@ -86,7 +86,13 @@ class Store:
 
     def sources(self, suite: str) -> dict[str, Any]:
         """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.Sources`."""
-        return read_json(self.suite_folder(suite) / SOURCES) or {}
+        path = self.suite_folder(suite) / SOURCES
+        found = read_json(path) or {}
+        for key, value in found.items():
+            kind = str if key.startswith("checkpoint ") else dict
+            if not isinstance(value, kind):
+                raise incompatible(path, f"{key}: {value!r} is no {kind.__name__}")
+        return found
 
     # reading
 
@@ -121,7 +127,7 @@ class Store:
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
         self._check_place(run_id)
-        return read_as(Failure, self.folder(run_id) / FAILURE)
+        return read_as(FAILURES, self.folder(run_id) / FAILURE)
 
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
@@ -310,7 +316,7 @@ class Store:
 
     def holder(self, run_id: str) -> Claim | None:
         """Return the claim under which a run is held, or None."""
-        return read_as(Claim, self.folder(run_id) / CLAIM)
+        return read_as(CLAIMS, self.folder(run_id) / CLAIM)
 
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(self.heartbeat_s):
@@ -380,7 +386,7 @@ def _record(path: Path) -> dict[str, Any] | None:
     document = read_json(path)
     if document is None:
         return None
-    checked(Record, document, path)
+    checked(RECORDS, document, path)
     recorded = document.pop(CHECKSUM, None)
     if recorded not in (None, _checksum(document)):
         raise RequestError(f"{path}: is damaged: its content does not match its checksum. {AGAIN}")
