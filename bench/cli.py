@@ -110,30 +110,40 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and write nothing.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged or were refused.")
+        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
+    ] = False,
+    accept_changed: Annotated[
+        bool, typer.Option("--accept-changed", help="State that changed code of methods gives the same numbers.")
     ] = False,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
-    from bench.plan import is_open
+    from bench.plan.status import open_runs, to_train_again
+    from bench.store import number_in
     from bench.tasks import task_of
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
-            checkpoint.check(record["metrics"][task_of(plan.runs[run_id]).metrics[0].name])
-    retried = {run.id for run in wanted if retry_failed and store.failure(run.id)}
+            primary = task_of(plan.runs[run_id]).metrics[0].name
+            checkpoint.check(number_in(record, primary, store.folder(run_id)) or 0.0)
+    if accept_changed and not dry_run:
+        _accept(plan, store, wanted)
+    begun = store.begun()
+    retried = {run.id for run in wanted if retry_failed and run.id in begun and store.failure(run.id)}
+    if retry_failed or not accept_changed:
+        retried |= set(to_train_again([run for run in wanted if run.id in begun], plan, store, retry_failed))
     if dry_run:
         from bench.launch.preparation import unserved
         from bench.terminal.status import plan_tables
 
-        reasons = unserved(plan, [run for run in wanted if is_open(run, plan, store, retried)], methods)
+        reasons = unserved(plan, open_runs(wanted, plan, store, retried), methods)
         _say(plan_tables(plan, store, wanted, reasons, retried))
         return OK
-    if any(is_open(run, plan, store, retried) for run in wanted):
+    if open_runs(wanted, plan, store, retried):
         from bench.launch.devices import devices, train
         from bench.launch.work import Work
         from bench.report.write import write_while_training
@@ -147,13 +157,14 @@ def run_command(
             device=device.value,
             plugins=tuple(plugin or ()),
             keep_checkpoints=keep_checkpoints,
+            accept_changed=accept_changed,
         )
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
     exit_status = _report(plan, store, methods, wanted)
     # runs are still open if all processes have died
-    return RUN_FAILED if any(is_open(run, plan, store) for run in wanted) else exit_status
+    return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
 
 
 @app.command("status")
@@ -164,19 +175,19 @@ def status(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Show what is done, running, failed (with reasons) and waiting."""
+    """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
-    from bench.terminal.status import cells_table, changed_methods, job_lines
+    from bench.report.frame import results_frame
+    from bench.terminal.status import cells_table, job_lines, stale_lines
 
-    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    plan, store, _ = _plan(suite, seeds, changes, results, plugin)
     try:
         jobs = submitted(store)
     except RequestError as error:
         typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
         jobs = []
-    _say([cells_table(plan, store), *job_lines(plan, store, jobs)])
-    for warning in changed_methods(plan, store, methods):
-        typer.echo(warning, err=True)
+    frame = results_frame(plan, store)
+    _say([cells_table(frame, store), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
 
@@ -334,11 +345,11 @@ def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
     """Submit jobs, and print where their logs are and how to follow them; return the exit status."""
     from bench.launch.slurm import submit
-    from bench.plan.status import is_open
+    from bench.plan.status import open_runs
 
     plan = work.plan
     jobs = submit(work, retried)
-    if not jobs and not any(is_open(run, plan, store) for run in work.wanted):
+    if not jobs and not open_runs(work.wanted, plan, store):
         return _report(plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
     arrays: dict[str, list[Job]] = {}
     for job in jobs:
@@ -353,6 +364,18 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     _say([escape(f"status: python run_suite.py status {shlex.join([*where, *settings])}")])
     _say([escape(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
     return OK
+
+
+def _accept(plan: "Plan", store: "Store", runs: "Sequence[RunSpec]") -> None:
+    """State that the changed code of finished runs' methods gives the same numbers, and say so of each run."""
+    from bench.plan.status import changed
+
+    for run in runs:
+        record = store.record(run.id)
+        change = record and changed(run, record, plan, store)
+        if change and change.of_method:
+            store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
+            typer.echo(f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}", err=True)
 
 
 def _report(
@@ -378,7 +401,7 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
-    return RUN_FAILED if any(frame.statuses[run.id][0] == "failed" for run in wanted) else OK
+    return RUN_FAILED if any(frame.statuses[run.id][0] in ("failed", "stale") for run in wanted) else OK
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ def check_regular(path: Path) -> None:
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise RequestError(f"{path}: is a link to {path.readlink()}, which does not exist. Replace it") from error
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise unreadable(path, error) from error

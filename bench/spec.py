@@ -7,9 +7,10 @@ worker count. Every default is resolved beforehand, so a changed default gives a
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 from pydantic import (
@@ -172,7 +173,7 @@ class RunSpec(Strict):
     @cached_property
     def id(self) -> str:
         """Return the run's identity: 16 hex digits."""
-        return hashlib.sha256(canonical(self).encode()).hexdigest()[:ID_LENGTH]
+        return id_of(canonical_document(self))
 
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; `model_copy` would copy the cached id too."""
@@ -223,7 +224,20 @@ def column(network: str, name: str) -> str:
 
 def canonical(model: BaseModel) -> str:
     """Return the canonical JSON of a specification: keys sorted, None left out, no white space."""
-    document = model.model_dump(mode="json", exclude_none=True)
+    return _compact(canonical_document(model))
+
+
+def canonical_document(model: BaseModel) -> dict[str, Any]:
+    """Return a specification as `spec.json` holds it: None left out."""
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def id_of(document: Mapping[str, Any]) -> str:
+    """Return the id of the run with that `spec.json`."""
+    return hashlib.sha256(_compact(document).encode()).hexdigest()[:ID_LENGTH]
+
+
+def _compact(document: Mapping[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 

@@ -3,6 +3,7 @@
 Files that start with an underscore contain code that several methods share. Importing this package imports no torch.
 """
 
+from methods._code import Code
 from methods.catalog import Method, catalog, own_files
 
-__all__ = ["Method", "catalog", "own_files"]
+__all__ = ["Code", "Method", "catalog", "own_files"]

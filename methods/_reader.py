@@ -6,7 +6,6 @@ because the constructor is inherited, the file is imported and the same facts ar
 """
 
 import ast
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -22,11 +21,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserE
 
 from bench.reading import check_regular
 from bench.types import RequestError
+from methods._code import Code, code_sha256
 
 if TYPE_CHECKING:
     from methods.base import Distiller
 
-NOT_METHODS = ("base", "catalog")  # imported from outside this folder, so their names have no underscore
 GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
 ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
     **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
@@ -100,22 +99,16 @@ class Method(Registration):
     module: str | None
 
     @cached_property
-    def sha256(self) -> str:
-        """Return the hash of the file and the files of this folder that it imports, which reveals changes."""
-        sources = [self.path]
-        for path in sources:  # grows during the loop
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
-                    other = Path(__file__).parent / f"{str(node.module).removeprefix('methods.')}.py"
-                    if other.stem not in NOT_METHODS and other not in sources:
-                        sources.append(other)
-        return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    def code(self) -> Code:
+        """Return what identifies the method's code."""
+        return Code(self.path, code_sha256(self.path, self.module), self.path.parent == Path(__file__).parent)
 
     def load(self) -> "type[Distiller]":
         """Import the file and return its class."""
         from methods.base import REGISTERED
 
         if self.name not in REGISTERED:
+            _ = self.code  # records name what was imported, not what the file holds when training ends
             import_file(self.path, self.module)
         return REGISTERED[self.name]
 

@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench.types import RequestError
-from methods._reader import NOT_METHODS, Method, read
+from methods._code import NOT_METHODS
+from methods._reader import Method, read
 
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
 

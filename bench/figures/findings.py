@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Plan
@@ -61,7 +61,8 @@ class Findings:
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
         """Return the epochs of each run's main stage: a row per epoch, a column per recorded number."""
-        rows = {run: [row for row in self.store.epochs(run) if row.get("stage") == "main"] for run in self.plan.runs}
+        shown = [run.id for run in self.frame.shown_runs]
+        rows = {run: [row for row in self.store.epochs(run) if row["stage"] == "main"] for run in shown}
         return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 
     def curves(self, runs: Mapping[str, Iterable[RunSpec]], columns: str) -> dict[str, pd.DataFrame]:
@@ -84,14 +85,13 @@ class Findings:
         Raises:
             RequestError: the file cannot be read.
         """
-        path = self.store.folder(run.id) / OUTPUTS
-        if self.store.state(run.id) != "done" or not path.exists():
+        if run.id not in self.frame.records or (content := self.store.content(run.id, OUTPUTS)) is None:
             return None
         try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            remedy = "Copy the whole run folder, or remove this file"
-            raise RequestError(f"{path}: cannot be read ({error}). {remedy}") from error
+            return load(content)
+        except SafetensorError as error:
+            path = self.store.folder(run.id) / OUTPUTS
+            raise RequestError(f"{path}: cannot be read ({error}). Copy the whole run folder, or remove it") from error
 
     def beside_teachers(self) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
         """Yield each group with the outputs of the teacher and of each row, by label, where they can be compared."""

@@ -1,19 +1,18 @@
 """Assembles each cohort before it trains: lanes with their teachers and data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.data.batches import TrainingData
 from bench.data.images import Split
 from bench.launch.inputs import Inputs
-from bench.launch.provenance import provenance, sha256_of
+from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.spec import NetworkSpec, RunSpec
-from bench.store import WEIGHTS
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane
-from bench.train.lane import Lane, failure_of
+from bench.train.lane import failure_of
 from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
 from bench.train.process_group import Group
@@ -26,8 +25,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     plan, store, data = inputs.plan, inputs.store, runs[0].data
     names = list(dict.fromkeys(name for run in runs for name in run.teachers))
     teachers = {name: inputs.teacher(plan.runs[name], data) for name in names}
-    needed = {name for run in runs for name in run.needs}
-    hashes = {name: sha256_of(store.folder(name) / WEIGHTS) for name in needed}
+    hashes = {name: weights_hash(store, name) for run in runs for name in run.needs}
     train, test = inputs.data(data)
     if task_of(runs[0]).objective is None:
         train = Split(train.images, None)  # hides labels that the data set may have
@@ -47,17 +45,9 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
             store.fail(run.id, failure)
         else:
             lane.join(group)
+            lane.made_from = made_from(run, inputs, hashes)
             lanes.append(lane)
     facts = provenance(inputs.device, plan.suite.threads)
-
-    def record(lane: Lane) -> dict[str, Any]:
-        trained_by = lane.spec.trained_by
-        return {
-            **facts,
-            **({"source_sha256": hashes[trained_by]} if trained_by in hashes else {}),
-            "teachers_sha256": {name: hashes[name] for name in lane.spec.teachers},
-            "methods_sha256": {term.method: inputs.methods[term.method].sha256 for term in lane.spec.terms},
-        }
 
     return Cohort(
         lanes=lanes,
@@ -65,11 +55,21 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         train=training,
         test=test,
         seed=runs[0].seed,
-        record=record,
+        record=lambda lane: facts | lane.made_from,
+        accept_changed=inputs.work.accept_changed,
         keep_checkpoints=inputs.work.keep_checkpoints,
         within_epoch_s=60 * plan.suite.slurm.checkpoint_minutes,
         group=group,
     )
+
+
+def made_from(run: RunSpec, inputs: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a run is trained from, as records and checkpoints name it; `hashes` are of weights, by run id."""
+    return {
+        **({"source_sha256": hashes[run.trained_by]} if run.trained_by in hashes else {}),
+        "teachers_sha256": {name: hashes[name] for name in run.teachers},
+        "methods_sha256": {term.method: inputs.methods[term.method].code.sha256 for term in run.terms},
+    }
 
 
 def _evaluated(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network | Frozen | None:

@@ -10,7 +10,7 @@ import torch
 from bench.launch.launcher import launch
 from bench.launch.preparation import choose_device, fetch_data, most_processes, record_without_training
 from bench.launch.work import Work
-from bench.plan.status import is_open
+from bench.plan.status import open_runs
 from bench.store import Store
 from bench.train.processes import children, ended
 from bench.types import RequestError
@@ -40,7 +40,7 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
     if len(on) == 1:
         launch(replace(work, device=on[0]), retried)
         return
-    fetch_data([run for run in work.wanted if is_open(run, plan, store, retried)], work.data)
+    fetch_data(open_runs(work.wanted, plan, store, retried), work.data)
     record_without_training(plan, store, {}, retried)
     errors = []
     with children([partial(launch, replace(work, device=device, live=False)) for device in on]) as processes:
@@ -51,5 +51,5 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
             elif failure is not None:
                 device = on[processes.index(process)]
                 logger.warning("the process on %s %s: the others go on\n%s", device, failure, failure.details)
-    if errors and any(is_open(run, plan, store) for run in work.wanted):
+    if errors and open_runs(work.wanted, plan, store):
         raise RequestError("\n".join(dict.fromkeys(errors)))

@@ -2,14 +2,15 @@
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from bench.data.images import Split, load
+from bench.data.images import Split
+from bench.data.images import load as load_data
 from bench.launch.preparation import choose_device
 from bench.launch.work import Work
 from bench.models.base import Network
 from bench.spec import DataSpec, RunSpec
-from bench.store import WEIGHTS, Store
+from bench.store import AGAIN, WEIGHTS, Store
 from bench.train.learner import Teacher
 from bench.train.networks import backbone_data, build_network, placed, teacher_shapes
 from bench.types import RequestError
@@ -30,7 +31,7 @@ class Inputs:
     def data(self, spec: DataSpec) -> tuple[Split, Split]:
         """Return the training and the test split of a data set."""
         if spec.key not in self._splits:
-            self._splits[spec.key] = load(spec, self.work.data, self.device, self.plan.suite.workers)
+            self._splits[spec.key] = load_data(spec, self.work.data, self.device, self.plan.suite.workers)
         return self._splits[spec.key]
 
     def network(self, run: RunSpec) -> Network:
@@ -40,14 +41,12 @@ class Inputs:
             RequestError: its weights cannot be read.
         """
         network = build_network(run.student, run.data)
-        path = self.store.folder(run.id) / WEIGHTS
+        content = self.store.weights(run.id)
         try:
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RequestError(
-                f"{path}: the network's weights cannot be read ({error}). Copy the whole run folder, or remove it: "
-                "the network is then trained again"
-            ) from error
+            network.load_state_dict(load(content))
+        except (SafetensorError, RuntimeError) as error:
+            path = self.store.folder(run.id) / WEIGHTS
+            raise RequestError(f"{path}: the network's weights cannot be read ({error}). {AGAIN}") from error
         return placed(network, self.device)
 
     def teacher(self, run: RunSpec, data: DataSpec) -> Teacher:

@@ -18,7 +18,7 @@ from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrain
 from bench.launch.work import Work
 from bench.plan import cohorts
 from bench.plan.repeat import suite_files
-from bench.plan.status import is_open
+from bench.plan.status import open_runs as still_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
 from bench.train.lane import failure_of
@@ -61,7 +61,7 @@ class Launcher:
         torch.set_num_threads(self.plan.suite.threads)
         set_products("fp32")  # each cohort sets its own precision
         wanted = self.work.wanted
-        open_runs = [run for run in wanted if is_open(run, self.plan, self.store, retried)]
+        open_runs = still_open(wanted, self.plan, self.store, retried)
         device, processes, gpus = self.inputs.device, most_processes(open_runs), torch.cuda.device_count()
         if device.type == "cuda" and (device.index or 0) + processes > gpus:
             raise RequestError(
@@ -86,7 +86,7 @@ class Launcher:
 
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False if no run is open."""
-        pending = [run for run in wanted if is_open(run, self.plan, self.store)]
+        pending = still_open(wanted, self.plan, self.store)
         for run in pending:
             ready = not run.trains and self._is_ready(run.needs)
             if ready and record_untrained(self.inputs, run, self.checkpoints):
@@ -108,10 +108,10 @@ class Launcher:
             # one by one: if a claim raises, those before it are released
             claimed.extend(run for run in runs if self.store.claim(run.id))
             # another process may have finished a run just before the claim
-            still_open = [run for run in claimed if is_open(run, self.plan, self.store)]
-            if still_open:
-                self._train(still_open, observer)
-            return bool(still_open)
+            left = still_open(claimed, self.plan, self.store)
+            if left:
+                self._train(left, observer)
+            return bool(left)
         except ClaimLostError as error:  # another process continues that run; the others resume from checkpoints
             logger.warning("%s", error)
             return True

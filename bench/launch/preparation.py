@@ -1,5 +1,6 @@
 """Prepares training, once per command: the device, downloads of data and weights, and runs that cannot be trained."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from bench.data.images import fetch
 from bench.models.hooked import published_weights
-from bench.plan import Plan
+from bench.plan import Plan, statuses
 from bench.plan.repeat import suite_files
 from bench.spec import RunSpec
 from bench.store import Failure, Store
@@ -15,6 +16,8 @@ from bench.tasks import task_of
 from bench.train.build import inapplicable
 from bench.types import RequestError
 from methods import Method
+
+logger = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -83,9 +86,15 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
 def record_without_training(
     plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str] = ()
 ) -> None:
-    """Forget the failures of retried runs, and record the reasons why runs are inapplicable, by run id."""
+    """Forget what became of retried runs, and record the reasons why runs are inapplicable, by run id."""
     for run_id in retried:
         store.forget_failure(run_id)
+    with store.locked():  # another process may have done so, and trained some of them
+        found = statuses((plan.runs[run_id] for run_id in retried), plan, store)
+        for run_id, (status, reason) in found.items():
+            if status == "stale":
+                logger.info("run %s is trained again: %s", run_id, reason)
+                store.put_aside(run_id)
     for run_id, reason in reasons.items():
         store.begin(plan.runs[run_id], suite_files(plan, plan.runs[run_id]))
         store.fail(run_id, Failure("inapplicable", reason))

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from bench.store import Store
+
 ORIGIN = "origin.json"  # in the copy of the code that jobs run: the git state of the original
 PACKAGES = ("torch", "torchvision", "numpy")
 
@@ -41,10 +43,9 @@ def git_state(folder: Path) -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def weights_hash(store: Store, run_id: str) -> str:
+    """Return the SHA-256 of a finished run's weights; records of earlier versions do not hold it."""
+    return store.weights_sha256(run_id) or hashlib.sha256(store.weights(run_id)).hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

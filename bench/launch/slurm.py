@@ -28,7 +28,7 @@ from bench.launch.slurm_job import IGNORE, WORK, CohortJob, python
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
 from bench.plan import CohortPlan, work_units
-from bench.plan.status import is_open
+from bench.plan.status import open_runs as open_in
 from bench.spec import RunSpec
 from bench.store import Store, write_whole
 from bench.suite.resources import Slurm
@@ -78,7 +78,7 @@ def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
         )
     plan, store = work.plan, Store(work.results)
     options = _options(plan.suite.slurm, plan.file)
-    open_runs = [run for run in work.wanted if is_open(run, plan, store, retried)]
+    open_runs = open_in(work.wanted, plan, store, retried)
     gpus = plan.suite.slurm.gpus_per_node or 0  # 0 if the suite does not set it
     most = most_processes(open_runs)
     if 0 < gpus < most:

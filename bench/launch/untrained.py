@@ -6,7 +6,7 @@ from safetensors.torch import save
 
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import published_file
-from bench.launch.provenance import provenance, sha256_of
+from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
@@ -54,7 +54,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
         if run.is_ensemble:
             ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
             record["metrics"] = _metrics(inputs, ensemble, run)
-            record["teachers_sha256"] = {name: sha256_of(store.folder(name) / WEIGHTS) for name in run.teachers}
+            record["teachers_sha256"] = {name: weights_hash(store, name) for name in run.teachers}
         else:
             network, record["metrics"] = checkpoints[run.id]
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}

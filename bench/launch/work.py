@@ -21,6 +21,7 @@ class Work:
         device: "cpu", "cuda", "cuda:N" or "auto", which the process that does the work resolves.
         plugins: method files outside the folder `methods`.
         keep_checkpoints: whether to keep checkpoints after a record is written.
+        accept_changed: whether runs continue from checkpoints that other code of their methods has left.
         live: whether a terminal shows a live table instead of lines.
         poll_s: seconds between two checks of runs that another process trains.
     """
@@ -33,6 +34,7 @@ class Work:
     device: str = "auto"
     plugins: tuple[Path, ...] = ()
     keep_checkpoints: bool = False
+    accept_changed: bool = False
     live: bool = True
     poll_s: float = 2.0
 

@@ -3,6 +3,6 @@
 from bench.plan.build import build
 from bench.plan.cohorts import CohortPlan, cohorts, work_units
 from bench.plan.model import Cell, Plan
-from bench.plan.status import OPEN, is_open, run_status
+from bench.plan.status import OPEN, is_open, run_status, statuses
 
-__all__ = ["OPEN", "Cell", "CohortPlan", "Plan", "build", "cohorts", "is_open", "run_status", "work_units"]
+__all__ = ["OPEN", "Cell", "CohortPlan", "Plan", "build", "cohorts", "is_open", "run_status", "statuses", "work_units"]

@@ -62,7 +62,9 @@ def build(
         cells += shown
     if problems:
         raise RequestError("\n".join(problems))
-    return Plan(suite, path.stem, path, tuple(cells), runs, checkpoints, sources.current, tuple(changes))
+    used = {term.method for run in runs.values() for term in run.terms}
+    code = {name: methods[name].code for name in sorted(used)}
+    return Plan(suite, path.stem, path, tuple(cells), runs, checkpoints, sources.current, tuple(changes), code)
 
 
 def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpec) -> None:

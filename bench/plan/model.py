@@ -9,6 +9,7 @@ from bench.spec import STUDENT, RunSpec
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
 from bench.types import RequestError
+from methods import Code
 
 TOLERANCE = 0.1 + 1e-9  # percentage points between a checkpoint's accuracy and the stated one, with room for rounding
 
@@ -66,6 +67,7 @@ class Plan:
     checkpoints: dict[str, Checkpoint]  # by the id of the run that evaluates them
     sources: Mapping[str, Any]  # image folders and checkpoints of the suite; see `Sources`
     changes: tuple[str, ...] = ()  # overrides from the command line, as `KEY=VALUE`
+    code: Mapping[str, Code] = field(default_factory=dict)  # of the methods that runs use, by name
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:

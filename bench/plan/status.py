@@ -1,36 +1,111 @@
-"""The status of a plan's runs: done, open, or why they cannot be trained. Imports no torch."""
+"""The status of a plan's runs: done, stale, open, or why they cannot be trained. Imports no torch.
 
-from collections.abc import Collection
+A finished run is stale if the code of its methods has changed since, or the weights of the runs that it needed, or if a
+run that it needs is stale itself. Its numbers are shown nowhere.
+"""
+
+from collections.abc import Collection, Container, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from bench.plan.model import Plan
 from bench.spec import RunSpec
 from bench.store import Store
 
 OPEN = ("waiting", "running")
+Statuses = dict[str, tuple[str, str]]  # status and reason by run id
+
+
+class Change(NamedTuple):
+    """What has changed since a run was trained."""
+
+    reason: str
+    of_method: bool  # else, of weights
+    of_own: bool  # whether the method is the project's own
+
+
+def statuses(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> Statuses:
+    """Return (status, reason) of runs by id, each as `run_status` does; every file is read once."""
+    known: Statuses = {}
+    begun = store.begun()
+    return {run.id: _status(run, plan, store, retried, known, begun) for run in runs}
+
+
+def open_runs(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> list[RunSpec]:
+    """Return the runs that are neither done nor failed, and nothing that they need has failed."""
+    runs = list(runs)
+    found = statuses(runs, plan, store, retried)
+    return [run for run in runs if found[run.id][0] in OPEN]
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
-    """Return (status, reason) of a run; one that needs a failed or diverged run has the status of that run.
+    """Return (status, reason) of a run; one that needs a failed, diverged or stale run has the status of that run.
 
-    The failures of runs whose ids are in `retried` are ignored.
+    The earlier results and the failures of runs whose ids are in `retried` are ignored.
     """
-    state = store.state(run.id)
-    if state == "done":
-        return state, ""
-    if (failure := store.failure(run.id)) is not None:
-        if run.id not in retried:
-            return state, failure.reason
-        state = "waiting"
-    for needed in run.needs:
-        status, reason = run_status(plan.runs[needed], plan, store, retried)
-        if status in ("failed", "diverged"):
-            kind = "training" if needed == run.trained_by else "teacher"
-            return status, f"its {kind} {plan.runs[needed].student.network} {status}: {reason}"
-        if status == "inapplicable":
-            return status, reason
-    return state, "another process trains it" if state == "running" else ""
+    return _status(run, plan, store, retried, {}, plan.runs)
 
 
 def is_open(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> bool:
     """Return whether a run is neither done nor failed, and nothing that it needs has failed."""
     return run_status(run, plan, store, retried)[0] in OPEN
+
+
+def to_train_again(runs: Iterable[RunSpec], plan: Plan, store: Store, everything: bool = False) -> list[str]:
+    """Return the ids of the stale runs that train again: those of plug-ins, or `everything`, and what needs them.
+
+    `runs` are in the plan's order.
+    """
+    again: dict[str, None] = {}
+    for run in runs:
+        if (record := store.record(run.id)) is not None:
+            change = changed(run, record, plan, store)
+            if again.keys() & set(run.needs) or (change and (everything or (change.of_method and not change.of_own))):
+                again[run.id] = None
+    return list(again)
+
+
+def changed(run: RunSpec, record: Mapping[str, Any], plan: Plan, store: Store) -> Change | None:
+    """Return what has changed since a finished run was trained, or None; what its record does not name has not."""
+    for name, digest in record.get("methods_sha256", {}).items():
+        code = plan.code.get(name)
+        if code is not None and not code.made(digest):
+            remedy = "raise version= in its @register" if code.is_own else "the next run trains it again"
+            reason = f"{code.path.name} has changed since: {remedy}; or --accept-changed, if no number moved"
+            return Change(reason, of_method=True, of_own=code.is_own)
+    weights = {**record.get("teachers_sha256", {}), run.trained_by: record.get("source_sha256")}
+    for needed in run.needs:
+        current = store.weights_sha256(needed)
+        if current is not None and weights.get(needed, current) != current:
+            reason = f"the weights of run {needed}, which it needs, have changed since: --retry-failed trains it again"
+            return Change(reason, of_method=False, of_own=False)
+    return None
+
+
+def _status(
+    run: RunSpec, plan: Plan, store: Store, retried: Collection[str], known: Statuses, begun: Container[str]
+) -> tuple[str, str]:
+    if run.id not in known:
+        known[run.id] = _look(run, plan, store, retried, known, begun)
+    return known[run.id]
+
+
+def _look(
+    run: RunSpec, plan: Plan, store: Store, retried: Collection[str], known: Statuses, begun: Container[str]
+) -> tuple[str, str]:
+    """Return (status, reason) of a run that is not `known`; only those in `begun` may have files."""
+    state = store.state(run.id) if run.id in begun else "waiting"
+    if run.id in retried:
+        state = "waiting"
+    elif state == "done":
+        if (change := changed(run, store.record(run.id) or {}, plan, store)) is not None:
+            return "stale", change.reason
+    elif run.id in begun and (failure := store.failure(run.id)) is not None:
+        return state, failure.reason
+    for needed in run.needs:
+        status, reason = _status(plan.runs[needed], plan, store, retried, known, begun)
+        kind = "training" if needed == run.trained_by else "teacher"
+        if status == "stale" or (status in ("failed", "diverged") and state != "done"):
+            return status, f"its {kind} {plan.runs[needed].student.network} {status}: {reason}"
+        if status == "inapplicable" and state != "done":
+            return status, reason
+    return state, "another process trains it" if state == "running" else ""

@@ -7,20 +7,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.plan import Plan
+from bench.report.frame import Frame
 from bench.store import EPOCHS, Store, csv_text, write_whole
 
 EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has `tfevents` in its name
 
 
-def write_csv(plan: Plan, store: Store) -> Path:
-    """Write epochs.csv, one row per epoch and run of the suite; return its path.
+def write_csv(frame: Frame, store: Store) -> Path:
+    """Write epochs.csv, one row per epoch and run of the suite that is not stale; return its path.
 
     A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
     """
+    plan = frame.plan
     titles = plan.titles
     rows = [
         {**dict(zip(("pair", "row"), titles[run.id], strict=True)), "seed": run.seed, "run": run.id, **epoch}
-        for run in plan.runs.values()
+        for run in frame.shown_runs
         for epoch in store.epochs(run.id)
     ]
     columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *rows))

@@ -11,10 +11,11 @@ from functools import cached_property
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from bench.plan import OPEN, Cell, Plan, run_status
+from bench.plan import OPEN, Cell, Plan, statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.store import Store
+from bench.spec import RunSpec
+from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
 from bench.tasks import Metric, task_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Column = tuple[str, str]  # pair and metric
 ABOVE, BELOW = "↑", "↓"
-SEVERITY = ("failed", "diverged", "inapplicable", "running", "waiting")  # a cell has the first status of its runs'
+SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Measurement:
     best: float | None  # at the best epoch, if there are epochs
     epoch: int | None  # the last one; 0 for runs that are only evaluated
     published: float | None  # the paper's number, if there is one
-    status: str  # of the run: done, running, waiting, diverged, failed or inapplicable
+    status: str  # of the run: done, stale, running, waiting, diverged, failed or inapplicable
     reason: str  # why the run is not done, or ""
     run: str  # the run's id
 
@@ -66,7 +67,7 @@ class Summary:
     std: float | None  # with n - 1
     best_mean: float | None  # of the best epochs' values
     published: float | None  # the paper's number, if there is one
-    status: str  # done, partial (fewer seeds than requested), running, waiting, diverged, failed or inapplicable
+    status: str  # done, partial (fewer seeds than requested), or the worst of its runs'
     reason: str  # why it is not done, or ""
     is_open: bool  # whether a run of the cell can still be trained
     place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
@@ -109,6 +110,11 @@ class Frame:
     statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
 
     @cached_property
+    def shown_runs(self) -> list[RunSpec]:
+        """Return the plan's runs but for the stale ones, whose epochs are not shown either."""
+        return [run for run in self.plan.runs.values() if self.statuses[run.id][0] != "stale"]
+
+    @cached_property
     def _by_place(self) -> dict[tuple[str, str, str], Summary]:
         return {(one.pair, one.metric, one.label): one for one in self.summaries}
 
@@ -149,10 +155,8 @@ class Frame:
 
 def results_frame(plan: Plan, store: Store) -> Frame:
     """Return the current results of a plan in the store."""
-    # statuses first: a run that finishes in between is then done in both
-    statuses = {run.id: run_status(run, plan, store) for run in plan.runs.values()}
-    records = {run_id: record for run_id in plan.runs if (record := store.record(run_id)) is not None}
-    statuses |= dict.fromkeys(records, ("done", ""))
+    found = statuses(plan.runs.values(), plan, store)
+    records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
     measurements: list[Measurement] = []
     summaries: list[Summary] = []
@@ -162,7 +166,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
             number = printed.get((cell.pair, cell.label, metric))
             rows = []
             for run in cell.runs:
-                status, reason = statuses[run.id]
+                status, reason = found[run.id]
                 record = records.get(run.id)
                 teachers = plan.trained(run).teachers
                 measurement = Measurement(
@@ -179,8 +183,8 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                     evaluation=cell.evaluation,
                     metric=metric,
                     recorded=recorded,
-                    value=None if record is None else record["metrics"][recorded],
-                    best=record["best"][recorded] if record is not None and record["best"] else None,
+                    value=None if record is None else number_in(record, recorded, store.folder(run.id)),
+                    best=None if record is None else number_in(record, recorded, store.folder(run.id), best=True),
                     epoch=None if record is None else record.get("epochs"),
                     published=number,
                     status=status,
@@ -190,7 +194,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
                 rows.append(measurement)
             measurements += rows
             summaries.append(_summary(cell, kind, rows))
-    return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, statuses)
+    return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, found)
 
 
 def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:

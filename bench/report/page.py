@@ -116,7 +116,7 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
     """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
     record = frame.records.get(run.id, {})
     status, reason = frame.statuses[run.id]
-    epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"]
+    epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
     task = task_of(run)
     names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
     series = [column(network, name) for name in names for network in task.networks]

@@ -44,7 +44,7 @@ def write_report(frame: Frame, store: Store) -> None:
     """Write the epochs, the statistics and the page, which shows the existing figures."""
     from bench.report import epochs, page, statistics_files  # each takes a second to import
 
-    epochs.write_csv(frame.plan, store)
+    epochs.write_csv(frame, store)
     epochs.write_events(frame.plan, store)
     statistics_files.write(frame, store)
     page.write(frame, store)

@@ -1,20 +1,23 @@
 """The store: the runs' folders, the only memory there is. Imports no torch."""
 
 from bench.store.claims import ClaimLostError
+from bench.store.documents import Failure
 from bench.store.files import csv_text, write_whole
 from bench.store.store import (
+    AGAIN,
     CHECKPOINT,
     EPOCHS,
     OUTPUTS,
     SOURCES,
     WEIGHTS,
     DiscardingStore,
-    Failure,
     Store,
+    number_in,
     weights_file,
 )
 
 __all__ = [
+    "AGAIN",
     "CHECKPOINT",
     "EPOCHS",
     "OUTPUTS",
@@ -25,6 +28,7 @@ __all__ = [
     "Failure",
     "Store",
     "csv_text",
+    "number_in",
     "weights_file",
     "write_whole",
 ]

@@ -6,7 +6,11 @@ import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from pydantic import ConfigDict, TypeAdapter
+
+HEARTBEAT_S = 15.0  # how often a live claim is renewed
 DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this long is dead
 
 
@@ -14,11 +18,15 @@ DEAD_AFTER_S = 120.0  # a claim on another machine that was not renewed for this
 class Claim:
     """Which process writes a run."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     machine: str  # host name, boot id and process-id namespace: clones share a name, containers a machine
     process: int  # process id there
     started: int  # when that process started, in clock ticks since the boot, because ids are reused; 0 if unknown
     job: str  # the cluster's job id, or ""
     token: str  # unique to the claim
+
+
+CLAIMS = TypeAdapter(Claim)
 
 
 class ClaimLostError(Exception):
@@ -41,11 +49,12 @@ def is_alive(claim: Claim, path: Path, now: float) -> bool:
 
     A process of this machine is looked up. One elsewhere is alive if it renewed its claim in the last `DEAD_AFTER_S`:
     the modification time of the claim's file `path` is compared with `now`, by the clock that stamps the store's files.
+    A time further ahead than a heartbeat comes from a wrong clock.
     """
     if claim.machine == this_machine() and claim.started:
         return process_start(claim.process) == claim.started
     try:
-        return now - path.stat().st_mtime < DEAD_AFTER_S
+        return -HEARTBEAT_S <= now - path.stat().st_mtime < DEAD_AFTER_S
     except FileNotFoundError:
         return False
 

@@ -7,13 +7,20 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from bench.reading import read_bytes, unreadable
 from bench.types import RequestError
 
 T = TypeVar("T")
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
+SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
+DIGITS = 64  # hex digits of a checksum
+SEALED = len(SEAL) + DIGITS
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -23,7 +30,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -56,40 +63,88 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def read_text(path: Path, errors: str = "strict") -> str | None:
+def read_text(path: Path) -> str | None:
     """Return a file's text, or None if there is no such file; raise a `RequestError` if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors=errors)
+        return read_bytes(path).decode()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise unreadable(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a file's JSON object, or None if there is no such file.
 
     Raises:
-        RequestError: the file cannot be read, or is not a JSON object.
+        RequestError: the file cannot be read, is no regular file, or is not a JSON object.
     """
     try:
-        text = read_text(path)
-        document = None if text is None else json.loads(text)
-    except ValueError as error:  # not JSON, or not UTF-8
+        document = parsed(read_bytes(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8; or nested too deep
         fault = f"is not valid JSON ({error}); the store never writes such a file"
         raise RequestError(f"{path}: {fault}. Remove it") from None
-    if text is not None and not isinstance(document, dict):
+    if not isinstance(document, dict):
         raise incompatible(path, f"it holds a {type(document).__name__}")
     return document
 
 
-def read_as(kind: type[T], path: Path) -> T | None:
-    """Return a file's JSON object as a dataclass, or None if there is no such file; raises as `read_json`."""
+def parsed(content: bytes) -> Any:  # noqa: ANN401
+    """Return the value of a JSON text; raises ValueError or RecursionError if it is none.
+
+    Numbers may be NaN, as a metric may be, but not infinite. Text that UTF-8 cannot express is refused.
+    """
+    value = json.loads(content, parse_constant=_not_infinite)
+    if b"\\ud" in content.lower():  # half of a pair of surrogates, perhaps
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _not_infinite(name: str) -> float:
+    if name != "NaN":
+        raise ValueError(f"{name} is no number")
+    return float("nan")
+
+
+def read_as(kind: TypeAdapter[T], path: Path) -> T | None:
+    """Return a file's JSON object as a value of a type, or None if there is no such file; raises as `read_json`."""
     document = read_json(path)
+    return None if document is None else checked(kind, document, path)
+
+
+def checked(kind: TypeAdapter[T], document: object, path: Path) -> T:
+    """Return a document of the file `path` as a value of a type.
+
+    Raises:
+        RequestError: a value is missing, unknown or of another type.
+    """
     try:
-        return None if document is None else kind(**document)
-    except TypeError as error:
-        raise incompatible(path, error) from error
+        return kind.validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise incompatible(path, f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def sealed(content: bytes) -> bytes:
+    """Return content followed by its checksum, which `unsealed` compares."""
+    return content + SEAL + sha256(content).hexdigest().encode()
+
+
+def unsealed(content: bytes) -> bytes:
+    """Return what was sealed, and content of earlier versions, which sealed nothing, as it is.
+
+    Raises:
+        ValueError: the content differs from what was sealed.
+    """
+    whole, seal, digest = content[:-SEALED], content[-SEALED:-DIGITS], content[-DIGITS:]
+    if seal != SEAL:
+        return content
+    if sha256(whole).hexdigest().encode() != digest:
+        raise ValueError("its content does not match its checksum")
+    return whole
 
 
 def incompatible(path: Path, reason: object) -> RequestError:

@@ -3,11 +3,15 @@
     <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
                             record.json | failure.json  tensorboard/  source.yaml, of a transfer suite
                             peer.safetensors, if two networks learn from each other
+    <root>/runs/<run id>.stale/   an earlier result of a run, until the run has been trained again
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             sources.json  cost.csv  figures/
 
 Every file is written atomically. One process writes a run: it holds the run's claim, which another process takes over
 if the first one is dead. Stores are merged by copying run folders.
+
+Whatever is read is checked: a folder must be that of its `spec.json`, a record matches its checksum, and a finished
+run's files match their hashes in its record. What earlier versions did not record is not checked.
 """
 
 import contextlib
@@ -15,35 +19,48 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from bench.spec import ID_LENGTH, RunSpec
-from bench.store.claims import Claim, ClaimLostError, is_alive, new_claim
-from bench.store.files import TEMPORARY, incompatible, read_as, read_json, read_text, write_whole, writing
+from bench.reading import read_bytes, unreadable
+from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
+from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
+from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
+from bench.store.files import (
+    TEMPORARY,
+    checked,
+    incompatible,
+    read_as,
+    read_json,
+    sealed,
+    unsealed,
+    write_whole,
+    writing,
+)
 from bench.types import RequestError
 
+T = TypeVar("T")
 State = Literal["done", "failed", "diverged", "inapplicable", "running", "waiting"]
-HEARTBEAT_S = 15.0  # how often a live claim is renewed
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
 SOURCES = "sources.json"  # in a suite's folder
 
-_ONE_THREAD = threading.Lock()  # the file lock separates processes, but not the threads of one
+FILES = "files_sha256"  # key of a record: hashes by name, of the files that the run has left
+CHECKSUM = "checksum"  # key of a record
+STALE = ".stale"  # at the end of the name of a folder with an earlier result
+AGAIN = "Copy the whole run folder again, or remove it: the run is then trained again"
+SETTLED_NS = 2_000_000_000  # a file that was written so long ago has another time stamp if it is written again
 
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run has no record."""
-
-    status: Literal["failed", "diverged", "inapplicable"]
-    reason: str  # one line
-    details: str = ""  # a traceback
+_ONE_THREAD = threading.RLock()  # the file lock separates processes, but not the threads of one
 
 
 class Store:
@@ -53,6 +70,7 @@ class Store:
         self.root, self.heartbeat_s = root, heartbeat_s
         self._held: dict[str, Claim] = {}
         self._stop = threading.Event()  # ends the thread that renews the claims
+        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}  # what was read, with the file's stamp
 
     def folder(self, run_id: str) -> Path:
         """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
@@ -68,34 +86,52 @@ class Store:
 
     def sources(self, suite: str) -> dict[str, Any]:
         """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.Sources`."""
-        return read_json(self.suite_folder(suite) / SOURCES) or {}
+        path = self.suite_folder(suite) / SOURCES
+        found = read_json(path) or {}
+        for key, value in found.items():
+            kind = str if key.startswith("checkpoint ") else dict
+            if not isinstance(value, kind):
+                raise incompatible(path, f"{key}: {value!r} is no {kind.__name__}")
+        return found
 
     # reading
 
     def state(self, run_id: str) -> State:
         """Return a run's state: `waiting` if no process has begun it, or its process is dead."""
-        folder = self.folder(run_id)
-        if (folder / RECORD).exists():
+        if self.record(run_id) is not None:
             return "done"
         if (failure := self.failure(run_id)) is not None:
             return failure.status
-        claim = self.holder(run_id)
-        return "running" if claim is not None and is_alive(claim, folder / CLAIM, time.time()) else "waiting"
+        claim, path = self.holder(run_id), self.folder(run_id) / CLAIM
+        return "running" if claim is not None and is_alive(claim, path, time.time()) else "waiting"
+
+    def begun(self) -> set[str]:
+        """Return the ids of the runs that have a folder: one look at the disk for all runs."""
+        path = self.root / "runs"
+        try:
+            return set(os.listdir(path))
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """Return the record of a finished run, or None; this and the other readers raise as `read_json`."""
-        path = self.folder(run_id) / RECORD
-        document = read_json(path)
-        if document is not None and "metrics" not in document:
-            raise incompatible(path, "it has no metrics")
-        return document
+        """Return the record of a finished run, without its checksum, or None.
+
+        Raises:
+            RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
+        """
+        self._check_place(run_id)
+        return self._once(self.folder(run_id) / RECORD, _record)
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
-        return read_as(Failure, self.folder(run_id) / FAILURE)
+        self._check_place(run_id)
+        return read_as(FAILURES, self.folder(run_id) / FAILURE)
 
     def spec(self, run_id: str) -> RunSpec | None:
         """Return a run's specification, or None for a run that was never begun."""
+        self._check_place(run_id)
         path = self.folder(run_id) / SPEC
         document = read_json(path)
         try:
@@ -104,13 +140,72 @@ class Store:
             raise incompatible(path, error) from error
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
-        """Return a run's epochs, one mapping each; a truncated last line is ignored."""
-        text = read_text(self.folder(run_id) / EPOCHS, errors="replace")
-        rows = []
-        for line in (text or "").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+        """Return a run's epochs, one mapping each; a truncated last line of an unfinished run is ignored."""
+        record, path = self.record(run_id), self.folder(run_id) / EPOCHS
+        rows = rows_of(self.content(run_id, EPOCHS) or b"", path, is_finished=record is not None)
+        if record is not None and FILES not in record:  # of an earlier version
+            found, epochs = sum(row["stage"] == "main" for row in rows), record.get("epochs")
+            if epochs is not None and found != epochs:
+                raise RequestError(f"{path}: has {found} of the {epochs} epochs that {RECORD} counts. {AGAIN}")
         return rows
+
+    def content(self, run_id: str, name: str) -> bytes | None:
+        """Return one of a run's files, or None if there is none; a finished run's is what its record says."""
+        path, hashes = self.folder(run_id) / name, self._hashes(run_id)
+        try:
+            content = read_bytes(path)
+        except FileNotFoundError:
+            if name in hashes:
+                raise RequestError(f"{path}: no such file, but {RECORD} names it. {AGAIN}") from None
+            return None
+        if name in hashes and sha256(content).hexdigest() != hashes[name]:
+            raise RequestError(f"{path}: has changed since the run ended: its sha256 is not that of {RECORD}. {AGAIN}")
+        return content
+
+    def weights(self, run_id: str, network: str = "student") -> bytes:
+        """Return the file with the weights of one of a finished run's networks."""
+        name = weights_file(network)
+        if (content := self.content(run_id, name)) is None:
+            raise RequestError(f"{self.folder(run_id) / name}: no such file. {AGAIN}")
+        return content
+
+    def weights_sha256(self, run_id: str) -> str | None:
+        """Return the recorded hash of a finished run's weights; None if it has none, or no record of it."""
+        return self._hashes(run_id).get(WEIGHTS)
+
+    def checkpoint(self, run_id: str) -> bytes | None:
+        """Return a run's checkpoint, or None; raises an error of any kind if it is damaged."""
+        try:
+            return unsealed(read_bytes(self.folder(run_id) / CHECKPOINT))
+        except FileNotFoundError:
+            return None
+
+    def _hashes(self, run_id: str) -> Mapping[str, str]:
+        return (self.record(run_id) or {}).get(FILES) or {}
+
+    def _check_place(self, run_id: str) -> None:
+        """Raise a `RequestError` if a run's folder holds the specification of another run."""
+        path = self.folder(run_id) / SPEC
+        found = self._once(path, lambda file: None if (document := read_json(file)) is None else id_of(document))
+        if found not in (None, run_id):
+            raise RequestError(
+                f"{path}: is the specification of run {found}, not of {run_id}, or damaged. If the folder was copied "
+                f"under a wrong name, rename it; else remove it: run {run_id} is then trained again"
+            )
+
+    def _once(self, path: Path, read: Callable[[Path], T]) -> T:
+        """Return what `read` returns for a file, which is read again only after it has changed."""
+        try:
+            found = path.stat()
+        except OSError:
+            return read(path)  # raises the error, if it is one
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        known, value = self._read.get(path, (None, None))
+        if known != stamp:
+            value = read(path)
+            if time.time_ns() - found.st_mtime_ns > SETTLED_NS:
+                self._read[path] = (stamp, value)
+        return value  # type: ignore[return-value]  # read before by the same function
 
     # writing: each raises `ClaimLostError` if this object has claimed the run and another process holds the claim now
 
@@ -123,7 +218,7 @@ class Store:
         """Write a run's specification, after the suite files that repeat the run, by name; see `bench.plan.repeat`."""
         for name, text in (suite_files or {}).items():
             self.write(spec.id, name, text)
-        self.write(spec.id, SPEC, json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=1) + "\n")
+        self.write(spec.id, SPEC, json.dumps(canonical_document(spec), indent=1) + "\n")
 
     def write_epochs(self, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
         """Replace a run's epochs, for example after a resume."""
@@ -137,23 +232,58 @@ class Store:
             file.write(json.dumps(row) + "\n")
 
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:
-        """Write a run's record, after its weights: the run is done."""
-        self.write(run_id, RECORD, json.dumps(record, indent=1) + "\n")
+        """Write a run's record, after its other files, whose hashes it gets: the run is done."""
+        self._check_claim(run_id)
+        folder = self.folder(run_id)
+        names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file())
+        hashed = [name for name in names if name not in (CHECKPOINT, RECORD, FAILURE, CLAIM)]
+        hashes = {name: sha256(read_bytes(folder / name)).hexdigest() for name in hashed}
+        self._write_record(run_id, record | ({FILES: hashes} if hashes else {}))
         if not keep_checkpoint:
-            (self.folder(run_id) / CHECKPOINT).unlink(missing_ok=True)
+            self._remove(folder / CHECKPOINT)
+        shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)
+
+    def accept(self, run_id: str, methods_sha256: Mapping[str, str]) -> None:
+        """State that a finished run's methods, whose code has changed, give the same numbers: record the new hashes."""
+        record = self.record(run_id)
+        assert record is not None  # it is finished
+        earlier = {"date": datetime.now(UTC).date().isoformat(), "methods_sha256": record["methods_sha256"]}
+        accepted = {"methods_sha256": dict(methods_sha256), "accepted": [*record.get("accepted", ()), earlier]}
+        self._write_record(run_id, record | accepted)
+
+    def put_aside(self, run_id: str) -> None:
+        """Rename a finished run's folder, so that the run is trained again; `finish` removes the earlier result."""
+        folder = self.folder(run_id)
+        aside = folder.with_suffix(STALE)
+        with writing(aside):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(aside)
+            folder.rename(aside)  # at once: a kill leaves no mixture
+
+    def _write_record(self, run_id: str, record: Mapping[str, Any]) -> None:
+        self.write(run_id, RECORD, json.dumps({**record, CHECKSUM: _checksum(record)}, indent=1) + "\n")
 
     def fail(self, run_id: str, failure: Failure) -> None:
         """Write why a run ended without a record."""
         self.write(run_id, FAILURE, json.dumps(asdict(failure), indent=1) + "\n")
 
-    def set_aside(self, run_id: str, name: str) -> str:
+    def write_checkpoint(self, run_id: str, content: bytes) -> None:
+        """Replace a run's checkpoint."""
+        self.write(run_id, CHECKPOINT, sealed(content))
+
+    def set_aside(self, run_id: str, name: str, suffix: str = ".broken") -> str:
         """Rename one of a run's files so that nothing reads it; return the new name."""
         path = self.folder(run_id) / name
-        return path.replace(path.with_suffix(".broken")).name
+        with writing(path):
+            return path.replace(path.with_suffix(suffix)).name
 
     def forget_failure(self, run_id: str) -> None:
         """Remove a run's failure, so that it is trained again, from its last checkpoint if it has one."""
-        (self.folder(run_id) / FAILURE).unlink(missing_ok=True)
+        self._remove(self.folder(run_id) / FAILURE)
+
+    def _remove(self, path: Path) -> None:
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     # one writer
 
@@ -167,7 +297,7 @@ class Store:
             mine = new_claim()
             write_whole(folder / CLAIM, json.dumps(asdict(mine)) + "\n")
             for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
-                leftover.unlink(missing_ok=True)
+                self._remove(leftover)
         self._held[run_id] = mine
         if len(self._held) == 1:
             self._stop = threading.Event()
@@ -182,11 +312,11 @@ class Store:
             self._stop.set()
         with self.locked():
             if self.holder(run_id) == mine:
-                (self.folder(run_id) / CLAIM).unlink()
+                self._remove(self.folder(run_id) / CLAIM)
 
     def holder(self, run_id: str) -> Claim | None:
         """Return the claim under which a run is held, or None."""
-        return read_as(Claim, self.folder(run_id) / CLAIM)
+        return read_as(CLAIMS, self.folder(run_id) / CLAIM)
 
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(self.heartbeat_s):
@@ -198,7 +328,7 @@ class Store:
     def _check_claim(self, run_id: str) -> None:
         if (mine := self._held.get(run_id)) is None or (holder := self.holder(run_id)) == mine:
             return
-        by = f"process {holder.process} on {holder.machine.split()[0]}" if holder else "nobody"
+        by = f"process {holder.process} on {holder.machine.partition(' ')[0]}" if holder else "nobody"
         raise ClaimLostError(f"run {run_id} is now held by {by}: this process did not renew its claim in time")
 
     @contextlib.contextmanager
@@ -228,10 +358,40 @@ class DiscardingStore(Store):
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None: ...  # noqa: D102
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None: ...  # noqa: D102
 
-    def set_aside(self, run_id: str, name: str) -> str:  # noqa: D102
-        return Path(name).with_suffix(".broken").name
+    def set_aside(self, run_id: str, name: str, suffix: str = ".broken") -> str:  # noqa: D102
+        return Path(name).with_suffix(suffix).name
+
+
+def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = False) -> float | None:
+    """Return a number of the record of a run's `folder`, of the last or the best epoch; None if there is no best one.
+
+    Raises:
+        RequestError: the record lacks it.
+    """
+    numbers = record.get("best" if best else "metrics") or {}
+    if best and not numbers:
+        return None
+    if name not in numbers:
+        raise incompatible(folder / RECORD, f"it has no {name}{' of the best epoch' if best else ''}")
+    return numbers[name]
 
 
 def weights_file(network: str) -> str:
     """Return the name of the file with the weights of one of a run's networks."""
     return f"{network}.safetensors"
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Return a record without its checksum, or None if there is no such file."""
+    document = read_json(path)
+    if document is None:
+        return None
+    checked(RECORDS, document, path)
+    recorded = document.pop(CHECKSUM, None)
+    if recorded not in (None, _checksum(document)):
+        raise RequestError(f"{path}: is damaged: its content does not match its checksum. {AGAIN}")
+    return document
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()

@@ -9,17 +9,18 @@ from rich.table import Table
 
 from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
-from bench.plan.status import OPEN, is_open, run_status
-from bench.report.frame import results_frame
+from bench.plan.status import OPEN, open_runs, statuses
+from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec
 from bench.store import Store
-from methods import Method
 
 
-def cells_table(plan: Plan, store: Store) -> Table:
+def cells_table(frame: Frame, store: Store) -> Table:
     """Return a table with one row per cell: status, seeds done, primary metric, epochs reached, and reasons."""
-    results = results_frame(plan, store).primary
+    plan, results, begun = frame.plan, frame.primary, store.begun()
+    unfinished = begun - {run_id for run_id, (status, _) in frame.statuses.items() if status in ("done", "stale")}
+    reached = {run.id: _progress(run, store) for run in plan.runs.values() if run.id in unfinished}
     metrics = {one.metric for one in results}
     several = len(metrics) > 1
     number = "%" if several else f"{metrics.pop()} %"
@@ -30,7 +31,7 @@ def cells_table(plan: Plan, store: Store) -> Table:
         "status": [one.status for one in results],
         "seeds": [f"{one.n}/{len(one.cell.runs)}" for one in results],
         number: [MISSING if one.mean is None else f"{one.mean:.2f}" for one in results],
-        "epochs": [", ".join(filter(None, (_progress(run, store) for run in one.cell.runs))) for one in results],
+        "epochs": [", ".join(filter(None, (reached.get(run.id) for run in one.cell.runs))) for one in results],
         "reason": [one.reason for one in results],
     }
     shown = {head: texts for head, texts in columns.items() if any(texts)}
@@ -64,9 +65,9 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield one line per job of runs that are not done, followed by the end of its log if the job has failed."""
     titles = plan.titles
     latest = {run_id: job for job in jobs for run_id in job.runs}
-    open_runs = {run.id: run for run in plan.runs.values() if run.id in latest and is_open(run, plan, store)}
-    for job in dict.fromkeys(latest[run_id] for run_id in open_runs):
-        runs = [open_runs[run_id] for run_id in job.runs if run_id in open_runs and latest[run_id] == job]
+    left = {run.id: run for run in open_runs((plan.runs[name] for name in latest if name in plan.runs), plan, store)}
+    for job in dict.fromkeys(latest[run_id] for run_id in plan.runs if run_id in left):
+        runs = [left[run_id] for run_id in job.runs if run_id in left and latest[run_id] == job]
         pairs = ", ".join(dict.fromkeys(titles[run.id][0] for run in runs))
         labels = ", ".join(dict.fromkeys(titles[run.id][1] for run in runs))
         title = escape(f"job {job.id}: {pairs} seed {runs[0].seed}, {labels}")
@@ -79,18 +80,13 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
                 yield f"    {escape(line)}"
 
 
-def changed_methods(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Iterator[str]:
-    """Yield a warning for each method whose file has changed since runs were trained with it."""
-    run_ids: dict[str, list[str]] = {}
-    for run in plan.runs.values():
-        for name, digest in ((store.record(run.id) or {}).get("methods_sha256") or {}).items():
-            if name in methods and methods[name].sha256 != digest:
-                run_ids.setdefault(name, []).append(run.id)
-    for name, runs in sorted(run_ids.items()):
-        yield (
-            f"warning: {methods[name].path.name} has changed since {len(runs)} finished run(s) were trained with it "
-            f"({runs[0]}, ...). If its numbers changed, raise version= in its @register to train the runs again"
-        )
+def stale_lines(frame: Frame) -> Iterator[str]:
+    """Yield one line per stale run: its id, place and reason."""
+    titles = frame.plan.titles
+    for run in frame.plan.runs.values():
+        status, reason = frame.statuses[run.id]
+        if status == "stale":
+            yield escape(f"stale: run {run.id}, {' '.join(titles[run.id])} seed {run.seed}: {reason}")
 
 
 def plan_tables(
@@ -98,7 +94,7 @@ def plan_tables(
 ) -> Iterator[Any]:
     """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, and counts."""
     titles = plan.titles
-    states = {run.id: run_status(run, plan, store, retried)[0] for run in wanted}
+    states = {run_id: status for run_id, (status, _) in statuses(wanted, plan, store, retried).items()}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
     for number, cohort in enumerate(work_units(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")

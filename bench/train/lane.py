@@ -40,6 +40,7 @@ class Lane:
         rows: one mapping per epoch, as in `epochs.jsonl`.
         failure: why the lane left the cohort, or None.
         group: the processes that train it together.
+        made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
     """
 
     spec: RunSpec
@@ -50,6 +51,7 @@ class Lane:
     rows: list[dict[str, Any]] = field(default_factory=list)
     failure: Failure | None = None
     group: Group = ALONE
+    made_from: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
@@ -179,6 +181,7 @@ class Lane:
     def checkpoint(self) -> bytes:
         """Return the state from which the run continues bit for bit."""
         state: dict[str, Any] = {"clock": list(self.clock), "rows": self.rows}
+        state |= {"run": self.spec.id, "made_from": self.made_from}
         if self.trained:
             state["begun"] = {"trained": self.trained, "seconds": self.seconds}
         for name, learner in self.learners.items():
@@ -190,9 +193,15 @@ class Lane:
         torch.save(state, buffer)
         return buffer.getvalue()
 
-    def restore(self, checkpoint: bytes) -> None:
-        """Load a checkpoint."""
+    def opened(self, checkpoint: bytes) -> dict[str, Any]:
+        """Return the state in a checkpoint, which `restore` takes; raises an error of any kind if there is none."""
         state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
+        if state.get("run", self.spec.id) != self.spec.id:
+            raise ValueError(f"it is of run {state['run']}")
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
         self.clock = Clock(*state["clock"])
         self.rows = state["rows"]
         if "begun" in state:

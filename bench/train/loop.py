@@ -1,9 +1,11 @@
 """The training loop: one teacher forward pass per batch serves all lanes of a cohort; checkpoints and records."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, arithmetic, set_products
 from bench.train.process_group import Group
 from bench.types import Batch, Features
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
@@ -52,6 +56,7 @@ class Cohort:
         seed: of order and augmentation.
         record: returns the content of a lane's record, without its metrics.
         keep_checkpoints: whether the checkpoints of finished runs are kept.
+        accept_changed: whether lanes continue from checkpoints that other code of their methods has left.
         within_epoch_s: maximum seconds of an epoch that are at risk.
         group: the processes that train the lanes together.
         saved: when the last checkpoint was written.
@@ -66,6 +71,7 @@ class Cohort:
     keep_checkpoints: bool
     within_epoch_s: float
     group: Group
+    accept_changed: bool = False
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -77,7 +83,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
     set_products(cohort.lanes[0].schedule.precision)
     for lane in cohort.lanes:
         with lane.isolated():
-            _resume(lane, store)
+            _resume(lane, store, cohort.accept_changed)
         _leave(cohort, lane, store)
     observer.cohort(cohort.lanes)
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
@@ -219,7 +225,7 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
     """Write the checkpoint of every lane that continues."""
     for lane in lanes:
         if not lane.done and lane.failure is None:
-            store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
+            store.write_checkpoint(lane.spec.id, lane.checkpoint())
     cohort.saved = time.monotonic()
 
 
@@ -272,7 +278,7 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     if not lane.done:
         return
     if cohort.keep_checkpoints:
-        store.write(run_id, CHECKPOINT, lane.checkpoint())  # the last one may be epochs old
+        store.write_checkpoint(run_id, lane.checkpoint())  # the last one may be epochs old
     for network, trained in lane.networks.items():
         state = trained.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
@@ -310,17 +316,55 @@ def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     }
 
 
-def _resume(lane: Lane, store: Store) -> None:
-    """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it."""
-    path = store.folder(lane.spec.id) / CHECKPOINT
-    if path.exists():
+def _resume(lane: Lane, store: Store, accept_changed: bool) -> None:
+    """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it.
+
+    A checkpoint that is damaged, or was trained from other weights or code, is set aside: the run starts anew.
+    """
+    run_id = lane.spec.id
+    try:
+        content = store.checkpoint(run_id)
+        state = None if content is None else lane.opened(content)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        _start_anew(lane, store, f"{CHECKPOINT} is damaged ({reason})", ".broken")
+        state = None
+    if state is not None and (change := _changed(lane, state.get("made_from") or {}, accept_changed)):
+        _start_anew(lane, store, change, ".stale")
+        state = None
+    if state is not None:
         try:
-            lane.restore(path.read_bytes())
-        except Exception as error:  # torch raises many kinds for a damaged file or one from other code
-            aside = store.set_aside(lane.spec.id, CHECKPOINT)
+            lane.restore(state)
+        except Exception as error:  # it is from other code
+            aside = store.set_aside(run_id, CHECKPOINT, ".broken")
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path.name} cannot be restored ({reason}) and is now {aside}; "
+                f"{CHECKPOINT} cannot be restored ({reason}) and is now {aside}; "
                 "--retry-failed trains the run from its start"
             ) from error
-    store.write_epochs(lane.spec.id, lane.rows)
+    store.write_epochs(run_id, lane.rows)
+
+
+def _start_anew(lane: Lane, store: Store, reason: str, suffix: str) -> None:
+    aside = store.set_aside(lane.spec.id, CHECKPOINT, suffix)
+    if lane.group.rank == 0:
+        logger.warning("run %s: %s: its checkpoint is now %s, and it starts anew", lane.spec.id, reason, aside)
+
+
+def _changed(lane: Lane, before: Mapping[str, Any], accept_changed: bool) -> str | None:
+    """Return what has changed since a checkpoint was written; None if nothing has, or it is accepted and recorded."""
+    for run_id, digest in before.get("teachers_sha256", {}).items():
+        if lane.made_from.get("teachers_sha256", {}).get(run_id, digest) != digest:
+            return f"the weights of its teacher, run {run_id}, have changed since it began"
+    if before.get("source_sha256") != lane.made_from.get("source_sha256", before.get("source_sha256")):
+        return f"the weights of run {lane.spec.trained_by}, which it evaluates, have changed since it began"
+    code = before.get("methods_sha256", {})
+    changed = [name for name, digest in lane.made_from.get("methods_sha256", {}).items() if code.get(name) != digest]
+    accepted = list(before.get("accepted", ()))
+    if changed and code:
+        if not accept_changed:
+            return f"{changed[0]}.py has changed since it began (--accept-changed: no number moved)"
+        accepted.append({"date": datetime.now(UTC).date().isoformat(), "methods_sha256": code})
+    if accepted:
+        lane.made_from["accepted"] = accepted
+    return None

@@ -1,14 +1,12 @@
 """Where a number comes from: what a record says of machine, packages and code."""
 
-import hashlib
 import subprocess
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
 
-from bench.launch.provenance import git_state, provenance, sha256_of
+from bench.launch.provenance import git_state, provenance
 
 
 def git(folder, *arguments):
@@ -101,9 +99,3 @@ def test_a_record_says_on_what_and_with_which_packages_it_was_made():
     assert facts["threads"] == 2
     assert facts["device"]
     assert facts["versions"]["torch"] == version("torch")
-
-
-def test_a_file_is_known_by_its_sha256(tmp_path):
-    path = Path(tmp_path, "weights")
-    path.write_bytes(b"weights" * 100_000)
-    assert sha256_of(path) == hashlib.sha256(b"weights" * 100_000).hexdigest()

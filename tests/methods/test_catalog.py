@@ -1,6 +1,5 @@
 import ast
 import inspect
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-import bench
-import methods
 from bench.suite import load
 from bench.types import RequestError
-from methods import Method, catalog, own_files
+from methods import catalog, own_files
 from methods._reader import import_file, read
 from methods.base import REGISTERED, Distiller
 from tests.stores import write_suite
@@ -324,14 +321,6 @@ def test_a_plugin_that_is_no_module_is_refused_when_it_is_imported(tmp_path):
         import_file(path)
 
 
-def test_a_methods_hash_is_its_files(tmp_path):
-    path = plugin(tmp_path, "mine", PLUGIN)
-    before: Method = read(path)
-    assert before.sha256 == read(path).sha256
-    path.write_text(PLUGIN + "# changed\n")
-    assert read(path).sha256 != before.sha256
-
-
 # installed packages
 
 FIND = "from methods import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
@@ -365,23 +354,3 @@ def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         python(installed(tmp_path, f"{module}:Mine"))
     assert f"RequestError: entry point '{module}' of group 'distillation_bench.methods'" in caught.value.stderr
-
-
-def test_a_methods_hash_covers_what_it_shares_with_others_in_its_folder(tmp_path):
-    """Else `status` could not tell that finished runs were made with other arithmetic."""
-    folder = Path(shutil.copytree(Path(methods.__file__).parent, tmp_path / "methods"))
-    code = "from methods import catalog; print({name: method.sha256 for name, method in catalog().items()})"
-
-    def hashes() -> dict[str, str]:
-        answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return ast.literal_eval(answer.stdout)
-
-    (tmp_path / "bench").symlink_to(Path(bench.__file__).parent)
-    before = hashes()
-    with (folder / "_banks.py").open("a") as file:
-        file.write("# another sum\n")
-    after = hashes()
-    assert {name for name in before if before[name] != after[name]} == {"crd", "crd_local"}
-    with (folder / "_maps.py").open("a") as file:
-        file.write("# another mean\n")
-    assert {"at", "ft", "nst"} <= {name for name, value in hashes().items() if value != after[name]}

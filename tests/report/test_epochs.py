@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.report import epochs
+from bench.report.frame import results_frame
 from bench.store import EPOCHS, Store
 from bench.types import RequestError
 from tests.stores import cell_of, finish_all, plan_of
@@ -41,7 +42,7 @@ def test_every_epoch_of_every_run_is_a_row(tmp_path, store):
     plan = plan_of(tmp_path, seeds=2)
     for run in cell_of(plan, "KD").runs:
         store.write_epochs(run.id, ROWS)
-    with epochs.write_csv(plan, store).open(encoding="utf-8") as file:
+    with epochs.write_csv(results_frame(plan, store), store).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["pair", "row", "seed", "run", "stage", "epoch", "loss", "wall_s", "top1"]
     assert [(row["seed"], row["stage"], row["epoch"], row["top1"]) for row in rows] == [
@@ -53,12 +54,13 @@ def test_every_epoch_of_every_run_is_a_row(tmp_path, store):
 def test_a_run_that_serves_two_pairs_is_told_once(tmp_path, store):
     plan = plan_of(tmp_path, pairs=[{"teacher": name, "student": "resnet8"} for name in ("resnet14", "resnet20")])
     store.write_epochs(cell_of(plan, "none").runs[0].id, ROWS)
-    with epochs.write_csv(plan, store).open(encoding="utf-8") as file:
+    with epochs.write_csv(results_frame(plan, store), store).open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(ROWS)
 
 
 def test_a_suite_that_was_never_run_has_only_a_heading(tmp_path, store):
-    assert epochs.write_csv(plan_of(tmp_path), store).read_text() == "pair,row,seed,run,stage,epoch\n"
+    path = epochs.write_csv(results_frame(plan_of(tmp_path), store), store)
+    assert path.read_text() == "pair,row,seed,run,stage,epoch\n"
 
 
 # event files

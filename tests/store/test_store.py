@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
+from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, id_of
 from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, write_whole
 from bench.store.claims import DEAD_AFTER_S, Claim
 from bench.store.store import CLAIM, RECORD
@@ -33,6 +33,8 @@ SPEC = RunSpec(
     teachers=(RUN,),
     terms=(TermSpec(method="kd", version=1, weight=0.9, parameters={"temperature": 4.0, "n": 2, "on": True}),),
 )
+
+ROWS = [{"stage": "main", "epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)]
 
 
 @pytest.fixture
@@ -175,28 +177,28 @@ def test_a_specification_comes_back_as_it_was(store):
 
 def test_a_specification_of_another_version_is_named(store):
     store.begin(SPEC)
-    path = store.folder(SPEC.id) / "spec.json"
-    path.write_text(path.read_text().replace('"seed"', '"trial"'))
+    text = (store.folder(SPEC.id) / "spec.json").read_text().replace('"seed"', '"trial"')
+    run_id = id_of(json.loads(text))
+    write_whole(store.folder(run_id) / "spec.json", text)
     with pytest.raises(RequestError, match=r"spec\.json: was written by another version"):
-        store.spec(SPEC.id)
+        store.spec(run_id)
 
 
 def test_a_torn_last_line_of_epochs_is_read_past(store):
     store.begin(SPEC)
-    rows = [{"stage": "main", "epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)]
-    for row in rows:
+    for row in ROWS:
         store.append_epoch(SPEC.id, row)
     with (store.folder(SPEC.id) / EPOCHS).open("a") as file:
         file.write('{"stage": "main", "epo')
-    assert store.epochs(SPEC.id) == rows
+    assert store.epochs(SPEC.id) == ROWS
 
 
 def test_rewritten_epochs_replace_a_torn_file(store):
     store.begin(SPEC)
     (store.folder(SPEC.id) / EPOCHS).write_text('{"epoch": 1}\n{"epoch": 2}\n{"ep')
-    store.write_epochs(SPEC.id, [{"epoch": 1}])
-    store.append_epoch(SPEC.id, {"epoch": 2})
-    assert store.epochs(SPEC.id) == [{"epoch": 1}, {"epoch": 2}]
+    store.write_epochs(SPEC.id, ROWS[:1])
+    store.append_epoch(SPEC.id, ROWS[1])
+    assert store.epochs(SPEC.id) == ROWS
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -221,7 +223,7 @@ def test_a_run_waits_then_runs_then_is_done(store):
     states = [store.state(RUN)]
     store.claim(RUN)
     states.append(store.state(RUN))
-    store.finish(RUN, {})
+    store.finish(RUN, {"metrics": {}})
     states.append(store.state(RUN))
     store.release(RUN)
     assert [*states, store.state(RUN)] == ["waiting", "running", "done", "done"]
@@ -445,15 +447,15 @@ def test_stores_merge_by_copying_run_folders(store, tmp_path):
     other = Store(tmp_path / "other")
     other.begin(SPEC)
     other.claim(SPEC.id)
-    other.append_epoch(SPEC.id, {"epoch": 1})
+    other.append_epoch(SPEC.id, ROWS[0])
     other.finish(SPEC.id, {"metrics": {"top1": 70.0}})
     other.release(SPEC.id)
     store.fail(RUN, Failure("failed", "why"))
     shutil.copytree(other.root / "runs" / SPEC.id, store.root / "runs" / SPEC.id)
     assert (store.state(SPEC.id), store.state(RUN)) == ("done", "failed")
     assert store.spec(SPEC.id) == SPEC
-    assert store.epochs(SPEC.id) == [{"epoch": 1}]
-    assert store.record(SPEC.id) == {"metrics": {"top1": 70.0}}
+    assert store.epochs(SPEC.id) == ROWS[:1]
+    assert store.record(SPEC.id)["metrics"] == {"top1": 70.0}
 
 
 def test_a_copied_claim_of_a_dead_process_does_not_stop_the_run(start, store, tmp_path):

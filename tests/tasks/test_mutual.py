@@ -156,7 +156,7 @@ def test_a_lane_goes_on_from_a_checkpoint_within_an_epoch_with_the_same_bits(mut
             saved = lane.checkpoint()
         lane.step(batch, {}, number)
     again, _ = lane_of(suite, "CRD+KD")
-    again.restore(saved)
+    again.restore(again.opened(saved))
     for _ in train_epoch({}, [again], batches(again, data, first=2)):
         pass
     for one in (lane, again):

@@ -82,7 +82,7 @@ def test_a_checkpoint_goes_on_where_it_was(cohort):
     lane.advance()
     saved = lane.checkpoint()
     again, _, _, _ = cohort(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
-    again["KD"].restore(saved)
+    again["KD"].restore(again["KD"].opened(saved))
     assert again["KD"].clock == lane.clock
     for mine, theirs in zip(lane.student.state_dict().values(), again["KD"].student.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)

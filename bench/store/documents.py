@@ -1,0 +1,108 @@
+"""What the store's files hold, checked when they are read: records, failures and rows of epochs. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
+
+from bench.store.files import incompatible, parsed
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number that a float can hold, or NaN."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isinf(value)
+    except OverflowError:  # an integer that is too large
+        return False
+
+
+def _number(value: object) -> object:
+    if not is_number(value):
+        raise ValueError("is no number that is finite or NaN")
+    return value
+
+
+Numbers = dict[str, Annotated[Any, AfterValidator(_number)]]  # by name
+Texts = dict[str, str]  # by name
+
+
+class Record(BaseModel):
+    """What readers rely on in a record; it holds more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metrics: Numbers
+    best: Numbers | None = None
+    epochs: NonNegativeInt | None = None
+    wall_s: Annotated[Any, AfterValidator(_number)] = 0.0
+    date: str = ""
+    commit: str | None = None
+    dirty: bool | None = None
+    versions: Texts = {}
+    methods_sha256: Texts = {}
+    teachers_sha256: Texts = {}
+    source_sha256: str = ""
+    files_sha256: Texts = {}
+    accepted: list[dict[str, Any]] = []
+    checksum: str = ""
+
+
+RECORDS = TypeAdapter(Record)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no record."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    status: Literal["failed", "diverged", "inapplicable"]
+    reason: str  # one line
+    details: str = ""  # a traceback
+
+
+FAILURES = TypeAdapter(Failure)
+
+
+def rows_of(content: bytes, path: Path, is_finished: bool) -> list[dict[str, Any]]:
+    """Return the rows of a file of epochs; without `is_finished`, a last line that is no row is ignored if it is torn.
+
+    Raises:
+        RequestError: a line is no row: a mapping with a stage, an epoch and numbers.
+    """
+    *lines, last = content.split(b"\n")
+    rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
+    if last and (is_finished or _is_row(last)):
+        rows.append(_row(last, path, len(lines) + 1))
+    return rows
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return _fault(parsed(line)) is None
+    except (ValueError, RecursionError):
+        return False
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = parsed(line)
+        fault = _fault(row)
+    except (ValueError, RecursionError) as error:
+        row, fault = None, f"is not valid JSON ({error})"
+    if fault is not None:
+        raise incompatible(path, f"line {number} {fault}")
+    return row
+
+
+def _fault(row: object) -> str | None:
+    """Return why a value is no row of epochs, or None if it is one."""
+    if not isinstance(row, dict):
+        return f"is a {type(row).__name__}, not a mapping"
+    if row.get("stage") not in ("initial", "main"):
+        return f"has the stage {row.get('stage')!r}, which is neither initial nor main"
+    if type(row.get("epoch")) is not int or not 0 < row["epoch"] < 10**9:
+        return f"has the epoch {row.get('epoch')!r}, which is no number from 1"
+    wrong = [name for name, value in row.items() if name != "stage" and not is_number(value)]
+    return f"has no number for {wrong[0]!r}" if wrong else None

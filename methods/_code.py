@@ -1,0 +1,120 @@
+"""Hashes the code of a method, so that a change of it is noticed. Imports no torch.
+
+The hash covers the method's file and what it imports from beside it: a plug-in's own helper modules, another method.
+Comments, white space and docstrings do not count. Nor does code of the project that methods share (`bench`,
+`methods/_*.py`, `methods/base.py`): when that changes numbers, the versions of the methods concerned are raised.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.reading import read_bytes
+from bench.types import RequestError
+
+OWN = Path(__file__).parent
+NOT_METHODS = ("base", "catalog")  # imported from outside this folder, so their names have no underscore
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a method when it was read.
+
+    Attributes:
+        path: the method's file.
+        sha256: see `code_sha256`.
+        is_own: whether the method is the project's own: its version says when its numbers change.
+    """
+
+    path: Path
+    sha256: str
+    is_own: bool
+
+    def made(self, recorded: str) -> bool:
+        """Return whether a recorded hash is that of this code; records of earlier versions hash the files' bytes."""
+        return recorded == self.sha256 or recorded == self._file_sha256
+
+    @cached_property
+    def _file_sha256(self) -> str | None:
+        try:
+            return _bytes_sha256(self.path)
+        except (OSError, SyntaxError, ValueError):
+            return None
+
+
+def code_sha256(path: Path, module: str | None = None) -> str:
+    """Return the hash of the code of a method's file and of the files beside it that it imports, as hex digits.
+
+    Args:
+        path: the file.
+        module: the name under which it is imported; None for a file that is imported by its path.
+
+    Raises:
+        RequestError: one of them is not valid Python.
+    """
+    root = path.parents[module.count(".")] if module else path.parent
+    package = module.partition(".")[0] if module and "." in module else None
+    sources, digest = [path], hashlib.sha256()
+    for source in sources:  # grows during the loop
+        try:
+            tree = ast.parse(read_bytes(source))
+            others = list(_imported(tree, source, root, package))
+            code = ast.unparse(_without_docstrings(tree))
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
+        sources += [other for other in dict.fromkeys(others) if other not in sources]
+        digest.update(code.encode(errors="backslashreplace") + b"\0")
+    return digest.hexdigest()
+
+
+def _bytes_sha256(path: Path) -> str:
+    """Return the hash that earlier versions recorded: of the bytes of a file and of what it imports from `methods`."""
+    sources = [path]
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods."):
+                other = OWN / f"{str(node.module).removeprefix('methods.')}.py"
+                if other.stem not in NOT_METHODS and other not in sources:
+                    sources.append(other)
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _imported(tree: ast.AST, source: Path, root: Path, package: str | None) -> Iterator[Path]:
+    """Yield the files that a file imports and whose code counts.
+
+    Args:
+        tree: the file's code.
+        source: the file.
+        root: where absolute imports of the method's own modules begin.
+        package: the method's package; None if it has none: then any module at `root` counts.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names, folder = [alias.name for alias in node.names], root
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+            folder = source.parents[node.level - 1] if node.level else root
+        else:
+            continue
+        for parts in (name.split(".") for name in names if name):
+            relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            if not relative and parts[0] == "methods":
+                own = OWN.joinpath(*parts[1:]).with_suffix(".py")
+                if len(parts) == 2 and own.is_file() and own.stem not in NOT_METHODS and own.stem[0] != "_":
+                    yield own
+            elif relative or (parts[0] != "bench" and package in (None, parts[0])):
+                whole = folder.joinpath(*parts)
+                yield from (file for file in (whole.with_suffix(".py"), whole / "__init__.py") if file.is_file())
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(ast.Constant(str())), *others]:
+                    node.body = others or [ast.Pass()]
+    return tree

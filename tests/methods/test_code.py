@@ -1,0 +1,94 @@
+"""The hash of a method's code: what changes it, and what does not."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from bench.types import RequestError
+from methods import catalog
+from methods._code import OWN, code_sha256
+from tests.methods.test_catalog import PLUGIN, plugin
+
+CHANGES = {
+    "a comment": (PLUGIN + "# nothing\n", False),
+    "white space": (PLUGIN.replace("\n\n", "\n\n\n").replace("3, task", "3,   task"), False),
+    "a docstring": (PLUGIN.replace("says nothing", "says more"), False),
+    "a number": (PLUGIN.replace("* 0", "* 1"), True),
+    "a sign": (PLUGIN.replace("return student", "return -student"), True),
+    "a default": (PLUGIN.replace("power: Annotated[int, Ge(1)] = 2", "power: Annotated[int, Ge(1)] = 3"), True),
+}
+
+
+@pytest.mark.parametrize(("text", "counts"), CHANGES.values(), ids=CHANGES)
+def test_only_code_counts(text, counts, tmp_path):
+    path = plugin(tmp_path, "mine", PLUGIN)
+    before = code_sha256(path)
+    path.write_text(text)
+    assert (code_sha256(path) != before) == counts
+
+
+@pytest.mark.parametrize("line", ["import parts", "from parts import POWER", "from more import deeper"])
+def test_a_helper_beside_a_plugin_counts(line, tmp_path):
+    path = plugin(tmp_path, "mine", f"{line}\n{PLUGIN}")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/deeper.py").write_text("import parts\n")
+    (tmp_path / "parts.py").write_text("POWER = 2\n")
+    before = code_sha256(path)
+    (tmp_path / "parts.py").write_text("POWER = 2  # still\n")
+    assert code_sha256(path) == before
+    (tmp_path / "parts.py").write_text("POWER = 3\n")
+    assert code_sha256(path) != before
+
+
+@pytest.mark.parametrize("line", ["from .parts import POWER", "from . import parts", "from pack.parts import POWER"])
+def test_a_helper_in_the_package_of_an_installed_method_counts(line, tmp_path):
+    (tmp_path / "pack").mkdir()
+    path = plugin(tmp_path / "pack", "mine", f"{line}\n{PLUGIN}")
+    (tmp_path / "torch.py").write_text("another = 'package'\n")
+    before = code_sha256(path, "pack.mine")
+    (tmp_path / "pack/parts.py").write_text("POWER = 3\n")
+    assert code_sha256(path, "pack.mine") != before
+
+
+def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the project's methods to a folder, where the hash looks for them."""
+    for path in OWN.glob("*.py"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("methods._code.OWN", folder)
+    return folder
+
+
+def test_what_methods_share_does_not_count_but_another_method_does(tmp_path, monkeypatch):
+    folder = copied(tmp_path, monkeypatch)
+    before = code_sha256(folder / "crd_local.py", "methods.crd_local")
+    for name in ("_banks", "base"):
+        (folder / f"{name}.py").write_text("another = 1\n")
+    assert code_sha256(folder / "crd_local.py", "methods.crd_local") == before
+    (folder / "crd.py").write_text("another = 1\n")
+    assert code_sha256(folder / "crd_local.py", "methods.crd_local") != before
+
+
+def test_the_hash_in_records_of_earlier_versions_is_known(tmp_path):
+    path = plugin(tmp_path, "mine", PLUGIN)
+    code = catalog([path])["mine"].code
+    assert (code.is_own, catalog()["kd"].code.is_own) == (False, True)
+    assert code.made(code.sha256)
+    assert code.made(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert not code.made("0" * 64)
+
+
+def test_a_method_is_known_by_the_code_that_was_imported(tmp_path):
+    path = plugin(tmp_path, "imported_before_the_edit", PLUGIN.replace('"mine"', '"imported_before_the_edit"'))
+    method = catalog([path])["imported_before_the_edit"]
+    method.load()
+    imported = code_sha256(path)
+    path.write_text(path.read_text() + "edited = True\n")
+    assert method.code.sha256 == imported != code_sha256(path)
+
+
+def test_a_helper_that_is_no_python_is_named(tmp_path):
+    path = plugin(tmp_path, "mine", f"import parts\n{PLUGIN}")
+    (tmp_path / "parts.py").write_text("POWER = = 2\n")
+    with pytest.raises(RequestError, match=r"parts\.py: cannot be read as Python"):
+        code_sha256(path)
