@@ -98,6 +98,11 @@ class Method(Registration):
     path: Path
     module: str | None
 
+    @property
+    def is_own(self) -> bool:
+        """Return whether the method is the project's own, not a plug-in."""
+        return self.path.parent == Path(__file__).parent
+
     @cached_property
     def sha256(self) -> str:
         """Return the hash of the file and the files of this folder that it imports, which reveals changes."""

@@ -98,10 +98,12 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
+    has_plugin = any(not methods[term.method].is_own for term in spec.terms)
     if not task_of(spec).trains_teachers:
         student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
         shapes = {name: teachers[name].shapes for name in spec.teachers}
-        return Lane(spec, {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)})
+        learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
+        return Lane(spec, learners, has_plugin=has_plugin)
     # each network has the initial weights that it has alone, unless both would be equal
     peer = spec.peer_network
     peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
@@ -111,7 +113,7 @@ def build_lane(
         STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
         PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
     }
-    return Lane(spec, learners)
+    return Lane(spec, learners, has_plugin=has_plugin)
 
 
 def _learner(

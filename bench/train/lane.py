@@ -1,13 +1,18 @@
 """A lane: one run of a cohort, with its learners, its position in training and its epochs' rows."""
 
 import io
+import re
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, column, seed_from
@@ -16,6 +21,15 @@ from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
+from methods._settings import kept_settings
+from methods.base import REGISTERED
+
+MAX_REASON, MAX_DETAILS = 300, 20_000  # characters
+OUT_OF_MEMORY = "lower training: batch_size, or set max_lanes: N so that fewer runs train together"
+
+
+class SharedDataError(RuntimeError):
+    """A lane has changed what all lanes of its cohort read: the others' numbers would no longer be theirs."""
 
 
 class Clock(NamedTuple):
@@ -40,6 +54,7 @@ class Lane:
         rows: one mapping per epoch, as in `epochs.jsonl`.
         failure: why the lane left the cohort, or None.
         group: the processes that train it together.
+        has_plugin: whether a method of it is not the project's own.
     """
 
     spec: RunSpec
@@ -50,6 +65,7 @@ class Lane:
     rows: list[dict[str, Any]] = field(default_factory=list)
     failure: Failure | None = None
     group: Group = ALONE
+    has_plugin: bool = False
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
@@ -63,6 +79,12 @@ class Lane:
         self.group = group
         for term in (term for learner in self.learners.values() for term in learner.terms):
             term.distiller.gather = group.all_gather
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Return the networks that train, and the distillers."""
+        distillers = [term.distiller for learner in self.learners.values() for term in learner.terms]
+        return [*self.networks.values(), *distillers]
 
     @property
     def teachers(self) -> set[str]:
@@ -156,14 +178,20 @@ class Lane:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Turn an exception in any of the processes into the lane's failure, so that the other lanes continue."""
+        """Turn an exception in any of the processes into the lane's failure, so that the other lanes continue.
+
+        Settings of the process that a plug-in changes are set back, and the lane fails.
+        """
         try:
-            yield
+            with kept_settings() if self.has_plugin else nullcontext():
+                yield
         except LaneLostError as error:
             self.failure = error.failure
-        except ProcessLostError:
+        except (ProcessLostError, SharedDataError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # a method may even raise SystemExit
+            if is_of_signal(error):
+                raise
             where = self._where()
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
@@ -204,7 +232,46 @@ class Lane:
                 learner.meter = Meter.restored(own["begun"]["meter"], self.device)
 
 
-def failure_of(error: Exception, where: str) -> Failure:
-    """Return the failure that an exception means for a run; its details are the traceback."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Failure("failed", f"{reason} ({where})", "".join(traceback.format_exception(error)))
+def failure_of(error: BaseException, where: str) -> Failure:
+    """Return the failure that an exception means for a run; its details are the traceback.
+
+    The reason has the file and line of the innermost frame in a method's file, if there is one.
+    """
+    kind, text = _described(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        text = f"{text[: MAX_REASON // 2]}: {OUT_OF_MEMORY}" if text else OUT_OF_MEMORY
+    reason = f"{kind}: {text}" if text else kind
+    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    places = [f"{'/'.join(Path(file).parts[-2:])}:{line}" for file, line in frames if file in files]
+    details = "".join(_printable(line) + "\n" for line in "".join(traceback.format_exception(error)).splitlines())
+    if len(details) > MAX_DETAILS:
+        details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
+    return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)
+
+
+def is_of_signal(error: BaseException) -> bool:
+    """Return whether a signal's handler has raised an exception, which then must end the process."""
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {getattr(handler, "__code__", None) for handler in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    """Return an exception's kind, and the first line of its text with at most `MAX_REASON` characters."""
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException as other:
+        text = f"its text cannot be read, {type(other).__name__}"
+    if wrapped := re.match(r"Caught (\w+) .*\nOriginal Traceback", text):  # of a data loading process, by torch
+        kind = wrapped[1]
+        text = re.split(rf"\n[\w.]*{kind}(?:: |\n|$)", text)[-1]
+    lines = text[: 100 * MAX_REASON].strip().splitlines() or [""]
+    line = _printable(lines[0])
+    return kind, line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
+
+
+def _printable(text: str) -> str:
+    """Return a text with escapes in place of control characters and lone surrogates."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

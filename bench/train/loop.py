@@ -17,6 +17,7 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import outputs
@@ -112,7 +113,7 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
         batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
 
     Raises:
-        RuntimeError: a lane writes into what all share; the others' numbers would no longer be theirs.
+        SharedDataError: one of the project's own methods writes into what all share.
     """
     for lane in lanes:
         with lane.isolated():
@@ -120,12 +121,9 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
     for step, batch in enumerate(batches, start=lanes[0].trained):
         lanes = [lane for lane in lanes if lane.failure is None]
         features = teacher_features(teachers, lanes, batch.teacher_images)
-        untouched = versions(batch, features)
         for lane in lanes:
-            with lane.isolated():
-                lane.step(batch, features, step)
-            if versions(batch, features) != untouched:
-                raise RuntimeError(f"run {lane.spec.id} writes into its batch or teacher, which all lanes share")
+            with lane.isolated(), lent(lane, lanes, teachers, batch, features) as (own_batch, own_features):
+                lane.step(own_batch, own_features, step)
         yield step
 
 
@@ -138,16 +136,6 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
     # no_grad, not inference_mode: a distiller may save these tensors for its backward
     with torch.no_grad(), arithmetic(lanes[0].schedule.precision, images.device):
         return {name: teachers[name].network.features(images, preactivations) for name in needed}
-
-
-def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
-    """Return how often each shared tensor was written to, which the host knows without synchronising."""
-    shared = [batch.images, batch.teacher_images, batch.indices]
-    if batch.targets is not None:
-        shared.append(batch.targets)
-    for one in features.values():
-        shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
-    return [tensor._version for tensor in shared]
 
 
 @torch.no_grad()
