@@ -1,4 +1,4 @@
-"""The settings of torch and of the process that every run depends on, and that code of others must leave as they are."""
+"""The settings of torch and of the process that every run depends on, and that a plug-in must leave as they are."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ PRODUCTS = [  # where torch keeps a precision of float32 products
 BACKENDS = ["cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic", "mkldnn.enabled", "mkldnn.deterministic"]
 SMALLEST = float.fromhex("0x1p-1074")
 
-_held: list[object] = []  # the end of such an object would end its mode
+_held: list[Any] = []  # the end of such an object would end its mode
 
 
 def _autocast() -> tuple[object, ...]:
@@ -74,12 +74,15 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # ge
 
 
 @contextmanager
-def kept_settings() -> Iterator[None]:
-    """Set back at the end of the block, also after an error, what the block has changed of `SETTINGS`.
+def kept_settings(watched: bool = True) -> Iterator[None]:
+    """Set back at the end of the block, also after an error, what the block has changed of `SETTINGS`, if `watched`.
 
     Raises:
         RuntimeError: something was changed; the message names it.
     """
+    if not watched:
+        yield
+        return
     before = {name: getter() for name, (getter, _) in SETTINGS.items()}
     changed = []
     try:

@@ -40,7 +40,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         try:
             evaluated = _evaluated(run, inputs, frozen)
             lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, evaluated)
-        except Exception as error:  # an error in a method fails only its own run
+        except BaseException as error:  # an error in a method fails only its own run
             failure = failure_of(error, "while it was built")
         failure = group.agree_on_failure(failure)
         if failure is not None:

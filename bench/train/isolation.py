@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.train.lane import Lane, SharedDataError
 from bench.train.learner import Teacher
@@ -34,7 +34,7 @@ def lent(
             raise SharedDataError(f"run {lane.spec.id} {WRITES}")
         return
     own = deepcopy((batch, features))
-    modules = [teacher.network for teacher in teachers.values()]
+    modules: list[nn.Module] = [teacher.network for teacher in teachers.values()]
     modules += [module for other in lanes if other is not lane for module in other.modules]
     kept = [(one, one.detach().clone()) for module in modules for one in (*module.parameters(), *module.buffers())]
     try:

@@ -1,12 +1,10 @@
 """A lane: one run of a cohort, with its learners, its position in training and its epochs' rows."""
 
 import io
-import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +19,12 @@ from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
+from methods._errors import described, ends_process, printable
 from methods._settings import kept_settings
 from methods.base import REGISTERED
 
-MAX_REASON, MAX_DETAILS = 300, 20_000  # characters
-OUT_OF_MEMORY = "lower training: batch_size, or set max_lanes: N so that fewer runs train together"
+MAX_DETAILS = 20_000  # characters
+MORE_MEMORY = "lower training: batch_size, or set max_lanes: N so that fewer runs train together"
 
 
 class SharedDataError(RuntimeError):
@@ -183,15 +182,13 @@ class Lane:
         Settings of the process that a plug-in changes are set back, and the lane fails.
         """
         try:
-            with kept_settings() if self.has_plugin else nullcontext():
+            with kept_settings(self.has_plugin):
                 yield
         except LaneLostError as error:
             self.failure = error.failure
-        except (ProcessLostError, SharedDataError, KeyboardInterrupt):
+        except (ProcessLostError, SharedDataError):
             raise
         except BaseException as error:  # a method may even raise SystemExit
-            if is_of_signal(error):
-                raise
             where = self._where()
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
@@ -235,43 +232,19 @@ class Lane:
 def failure_of(error: BaseException, where: str) -> Failure:
     """Return the failure that an exception means for a run; its details are the traceback.
 
-    The reason has the file and line of the innermost frame in a method's file, if there is one.
+    The reason has the file and line of the innermost frame in a method's file, if there is one. An exception that must
+    end the process is raised again.
     """
-    kind, text = _described(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        text = f"{text[: MAX_REASON // 2]}: {OUT_OF_MEMORY}" if text else OUT_OF_MEMORY
-    reason = f"{kind}: {text}" if text else kind
+    if ends_process(error):
+        raise error
+    reason = described(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+        reason = f"{reason[:100]}: out of memory: {MORE_MEMORY}"
     files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     places = [f"{'/'.join(Path(file).parts[-2:])}:{line}" for file, line in frames if file in files]
-    details = "".join(_printable(line) + "\n" for line in "".join(traceback.format_exception(error)).splitlines())
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    details = "".join(f"{printable(line)}\n" for line in lines)
     if len(details) > MAX_DETAILS:
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
     return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)
-
-
-def is_of_signal(error: BaseException) -> bool:
-    """Return whether a signal's handler has raised an exception, which then must end the process."""
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
-    codes = {getattr(handler, "__code__", None) for handler in handlers}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
-def _described(error: BaseException) -> tuple[str, str]:
-    """Return an exception's kind, and the first line of its text with at most `MAX_REASON` characters."""
-    kind = type(error).__name__
-    try:
-        text = str(error)
-    except BaseException as other:
-        text = f"its text cannot be read, {type(other).__name__}"
-    if wrapped := re.match(r"Caught (\w+) .*\nOriginal Traceback", text):  # of a data loading process, by torch
-        kind = wrapped[1]
-        text = re.split(rf"\n[\w.]*{kind}(?:: |\n|$)", text)[-1]
-    lines = text[: 100 * MAX_REASON].strip().splitlines() or [""]
-    line = _printable(lines[0])
-    return kind, line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
-
-
-def _printable(text: str) -> str:
-    """Return a text with escapes in place of control characters and lone surrogates."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

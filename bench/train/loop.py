@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
             observer.epoch(lanes, clock, seconds, steps)
             if checkpoint_due(time.monotonic() - cohort.saved, seconds):
                 _save(cohort, running, store)
-        for lane in lanes:
+        for lane in running:
             _leave(cohort, lane, store)
 
 
@@ -197,7 +198,12 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
     """Write the checkpoint of every lane that continues."""
     for lane in lanes:
         if not lane.done and lane.failure is None:
-            store.write(lane.spec.id, CHECKPOINT, lane.checkpoint())
+            checkpoint = b""
+            # several processes do not save at the same time, so they could not agree on a failure
+            with lane.isolated() if cohort.group.size == 1 else nullcontext():
+                checkpoint = lane.checkpoint()
+            if checkpoint:
+                store.write(lane.spec.id, CHECKPOINT, checkpoint)
     cohort.saved = time.monotonic()
 
 
@@ -233,7 +239,8 @@ def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store
         if lane.failure is None:
             lane.rows[-1]["wall_s"] = round(lane.seconds, 3)
             store.append_epoch(lane.spec.id, lane.rows[-1])
-            lane.advance()
+            with lane.isolated():
+                lane.advance()
     return seconds
 
 
