@@ -1,5 +1,6 @@
 """Assembles each cohort before it trains: lanes with their teachers and data."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from bench.train.lane import Lane, failure_of
 from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
 from bench.train.process_group import Group
+
+logger = logging.getLogger(__name__)
 
 FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source, network and number of its classes
 
@@ -45,6 +48,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         failure = group.agree_on_failure(failure)
         if failure is not None:
             store.fail(run.id, failure)
+            logger.warning("run %s failed: %s", run.id, failure.reason)
         else:
             lane.join(group)
             lanes.append(lane)

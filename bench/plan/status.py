@@ -19,7 +19,8 @@ def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] 
         return state, ""
     if (failure := store.failure(run.id)) is not None:
         if run.id not in retried:
-            return state, failure.reason
+            named = "" if state == "inapplicable" else f"run {run.id}: "
+            return state, f"{named}{failure.reason}"
         state = "waiting"
     for needed in run.needs:
         status, reason = run_status(plan.runs[needed], plan, store, retried)

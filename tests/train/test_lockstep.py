@@ -79,7 +79,7 @@ WRITES = [
 
 @pytest.fixture
 def beside(bench, tmp_path, undisturbed):
-    """Return a way to train KD beside a plug-in with some code in its loss: why it failed, and whether KD is as alone."""
+    """Return a way to train KD beside a plug-in with some code in its loss, and to learn why the plug-in failed."""
 
     def train(code: str, **changes: object):
         (tmp_path / "writes.py").write_text(BREAKS.replace("breaks", "writes").replace("self.steps += 1", code))
