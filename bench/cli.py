@@ -401,7 +401,7 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
-    return RUN_FAILED if any(frame.statuses[run.id][0] in ("failed", "stale") for run in wanted) else OK
+    return RUN_FAILED if any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted) else OK
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Reads files that come from outside: only regular ones, with errors that name the file. Imports no torch."""
 
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from bench.types import RequestError
 
@@ -29,7 +29,7 @@ def check_regular(path: Path) -> None:
         raise RequestError(f"{path}: is {kind}, where a regular file is expected. Replace it, or name another file")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Return a regular file, open for reading bytes; raises as `check_regular`."""
     check_regular(path)
     try:

@@ -22,10 +22,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserE
 from bench.reading import check_regular
 from bench.types import RequestError
 from methods._code import Code, code_sha256
+from methods._errors import described, ends_process
 
 if TYPE_CHECKING:
     from methods.base import Distiller
 
+KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameters
+    *("method", "terms", "weight", "warmup"),
+    *("kd", "kd_temperature", "task_weight", "combine", "label"),
+}
 GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
 ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
     **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
@@ -98,10 +103,15 @@ class Method(Registration):
     path: Path
     module: str | None
 
+    @property
+    def is_own(self) -> bool:
+        """Return whether the method is the project's own, not a plug-in."""
+        return self.path.parent == Path(__file__).parent
+
     @cached_property
     def code(self) -> Code:
         """Return what identifies the method's code."""
-        return Code(self.path, code_sha256(self.path, self.module), self.path.parent == Path(__file__).parent)
+        return Code(self.path, code_sha256(self.path, self.module), self.is_own)
 
     def load(self) -> "type[Distiller]":
         """Import the file and return its class."""
@@ -117,20 +127,39 @@ def import_file(path: Path, module: str | None = None) -> None:
     """Import a method file by its module's name, or by its path if it has none.
 
     Raises:
-        RequestError: importing the file raises an error.
+        RequestError: importing the file raises an error, changes a setting of the process, or registers other methods.
     """
+    if module is not None and path.parent == Path(__file__).parent:
+        importlib.import_module(module)
+        return
+    from methods._settings import kept_settings
+    from methods.base import REGISTERED
+
+    before, name = dict(REGISTERED), module or f"methods_plugin_{path.stem}"
     try:
-        if module is not None:
-            importlib.import_module(module)
-            return
-        spec = importlib.util.spec_from_file_location(f"methods_plugin_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError("its name does not end in .py")
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = loaded  # pickle and dataclasses look up a class's module there
-        spec.loader.exec_module(loaded)
-    except Exception as error:
-        raise RequestError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        with kept_settings():
+            if module is not None:
+                importlib.import_module(module)
+            else:
+                _import_by_path(path, name)
+    except BaseException as error:  # a plug-in may even exit
+        if ends_process(error):
+            raise
+        raise RequestError(f"{path}: cannot be imported: {described(error)}") from error
+    others = [one for one, cls in REGISTERED.items() if cls.__module__ == name and one != path.stem]
+    if others and path.stem in REGISTERED:
+        REGISTERED.clear()
+        REGISTERED.update(before)
+        raise RequestError(f"{path}: registers {others[0]!r} too; a file registers one method, under its own name")
+
+
+def _import_by_path(path: Path, name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("its name does not end in .py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # pickle and dataclasses look up a class's module there
+    spec.loader.exec_module(loaded)
 
 
 Facts = tuple[str, dict[str, Any], inspect.Signature]  # a class's name, its registration, its constructor's signature
@@ -146,11 +175,14 @@ def read(path: Path, module: str | None = None) -> Method:
     try:
         check_regular(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        calls = [(call, node) for node in classes for call in node.decorator_list if isinstance(call, ast.Call)]
+        registered = [(call, node) for call, node in calls if ast.unparse(call.func) == "register"]
     except (OSError, SyntaxError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read as a method file: {error}") from error
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    calls = [(call, node) for node in classes for call in node.decorator_list if isinstance(call, ast.Call)]
-    registered = [(call, node) for call, node in calls if ast.unparse(call.func) == "register"]
+    except (MemoryError, RecursionError) as error:
+        fault = f"an expression in it nests too deep ({described(error)})"
+        raise RequestError(f"{path}: cannot be read as a method file: {fault}") from None
     if not registered:
         raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
     try:
@@ -164,6 +196,11 @@ def read(path: Path, module: str | None = None) -> Method:
     except ValidationError as error:
         raise RequestError(f"{path}: @register(..., {error.errors()[0]['loc'][0]}=): {_reason(error)}") from None
     parameters = _parameters(path, signature)
+    if taken := [one for one in parameters if one in KEYS_OF_ROWS]:
+        node = registered[0][1]
+        lines = [one.lineno for one in ast.walk(node) if isinstance(one, ast.arg) and one.arg == taken[0]]
+        fault = f"parameter {taken[0]!r} has the name of a key that each row of a suite may hold: rename it"
+        raise RequestError(f"{path}: line {[*lines, node.lineno][0]}: {fault}")
     if unknown := registration.space.keys() - {"weight", *parameters}:
         raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
     summary = ast.get_docstring(tree) or ""
@@ -197,8 +234,11 @@ def _read_class(path: Path, module: str | None) -> Facts:
     cls = REGISTERED[path.stem]
     try:
         signature = inspect.signature(cls, eval_str=True)
-    except Exception as error:  # an annotation can be any expression
-        raise RequestError(f"{path}: the constructor's annotations cannot be read: {error}") from error
+    except BaseException as error:  # an annotation can be any expression
+        if ends_process(error):
+            raise
+        text = error if isinstance(error, NameError) else described(error)
+        raise RequestError(f"{path}: the constructor's annotations cannot be read: {text}") from error
     stated = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight, "version": cls.version}
     stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
     return cls.__name__, stated | {"space": cls.search_space}, signature
@@ -214,15 +254,19 @@ def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter
     parameters = {p.name: Parameter(p.annotation, p.default) for p in own}
     for name, parameter in parameters.items():
         try:
-            if not isinstance(parameter.default, bool | int | float | str | None):
+            if type(parameter.default) not in (bool, int, float, str, type(None)):  # others cannot be sent to a job
                 raise TypeError("a suite file has only numbers, text, true, false and null for it")
             parameter.adapter.validate_python(parameter.default)
-        except (TypeError, PydanticUserError, ValidationError) as error:
+        except BaseException as error:  # a type may have code of its own
+            if ends_process(error):
+                raise
             said = f"{name}: {parameter.annotation} = {parameter.default!r}"
             raise RequestError(f"{path}: parameter {said}: {_reason(error)}") from None
     return parameters
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Return the first reason for an error, in one line."""
-    return error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"]
+    return str(error).splitlines()[0] if isinstance(error, TypeError | PydanticUserError) else described(error)

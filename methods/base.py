@@ -38,8 +38,13 @@ class Distiller(nn.Module):
         self.gather: Callable[[Tensor], Tensor] = lambda rows: rows
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor | None:
-        """Return the unweighted term of the main stage, a scalar, or None if the method adds nothing there."""
-        raise NotImplementedError
+        """Return the unweighted term of the main stage, a scalar, or None if the method adds nothing there.
+
+        A method with an initial stage may leave it out; its term is None then.
+        """
+        if type(self).initial_stage is Distiller.initial_stage:
+            raise NotImplementedError(f"{type(self).__name__} has no method loss")
+        return None
 
     def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Update state that is not learned, after the optimizer's step.

@@ -127,7 +127,7 @@ def of_pair(
         for run in stages(cell):
             try:
                 built.append((cell, build_lane(run, teachers, training.info, methods, device)))
-            except Exception as error:  # an error in a method affects only its own row
+            except BaseException as error:  # an error in a method affects only its own row
                 failure = failure_of(error, "while it was built")
                 logger.debug("%s", failure.details)
                 pair_costs.failed[cell.label] = failure.reason

@@ -1,5 +1,6 @@
 """Assembles each cohort before it trains: lanes with their teachers and data."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from bench.train.lane import failure_of
 from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
 from bench.train.process_group import Group
+
+logger = logging.getLogger(__name__)
 
 FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source, network and number of its classes
 
@@ -38,11 +41,12 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         try:
             evaluated = _evaluated(run, inputs, frozen)
             lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, evaluated)
-        except Exception as error:  # an error in a method fails only its own run
+        except BaseException as error:  # an error in a method fails only its own run
             failure = failure_of(error, "while it was built")
         failure = group.agree_on_failure(failure)
         if failure is not None:
             store.fail(run.id, failure)
+            logger.warning("run %s failed: %s", run.id, failure.reason)
         else:
             lane.join(group)
             lane.made_from = made_from(run, inputs, hashes)

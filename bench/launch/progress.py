@@ -35,6 +35,7 @@ class Progress(Observer):
         self.lane_epoch_s = 0.0  # seconds that one lane's epoch takes
         self.progress = ""
         logger.info("%s: training %d together: %s", self._cohort(), len(lanes), ", ".join(map(self._title, lanes)))
+        self._log_failures(lanes)
 
     def step(self, lanes: Sequence[Lane], step: int, steps: int) -> None:
         """Show the step, a few times per second."""
@@ -58,9 +59,7 @@ class Progress(Observer):
         numbers = f"{metric} %: {scores}" if scores else f"loss: {losses}"
         pace = f"{self.rate:.1f} steps/s | {seconds:.1f} s | {self._left()}"
         logger.info("%s | %s | %s | %s", cohort, self._epoch(lanes[0]), pace, numbers)
-        for lane in lanes:
-            if lane.failure is not None:
-                logger.warning("%s | %s %s: %s", cohort, self._title(lane), lane.failure.status, lane.failure.reason)
+        self._log_failures(lanes)
 
     def _redraw(self, live: Live) -> None:
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
@@ -80,6 +79,12 @@ class Progress(Observer):
             table.add_row(escape(self._title(lane)), str(lane.clock.epoch - 1), loss, last, best)
         live.update(table, refresh=True)
         self.redrawn = time.monotonic()
+
+    def _log_failures(self, lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            if (failure := lane.failure) is not None:
+                row = f"{self._cohort()} | {self._title(lane)}"
+                logger.warning("%s %s: run %s: %s", row, failure.status, lane.spec.id, failure.reason)
 
     def _cohort(self) -> str:
         pairs = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)

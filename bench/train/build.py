@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from inspect import signature
+from typing import Any
 
 import torch
 
@@ -11,10 +12,13 @@ from bench.models.heads import Frozen
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
 from bench.train.lane import Lane
-from bench.train.learner import Learner, Teacher, Term
+from bench.train.learner import Learner, MethodError, Teacher, Term
 from bench.train.networks import backbone_data, build_network, network_shapes, placed, teacher_shapes, with_head
+from bench.train.trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
+from methods._errors import described, ends_process, printable
+from methods._settings import kept_settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +42,53 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             method = methods[term.method]
             if task.trains_teachers and method.has_initial_stage:
                 return f"{term.method} begins with a stage that needs a trained teacher: mutual learning has none"
-            cls = method.load()
-            # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
-            named = signature(cls.inapplicable).parameters
-            given = {name: value for name, value in term.parameters.items() if name in named}
-            reason = cls.inapplicable(student, teacher, **given)
-            if reason:
+            if reason := _reason(method, term.parameters, student, teacher):
                 return f"{names}: {reason}" if task.trains_teachers else reason
-            n = 2 * run.data.classes  # stands in for data that is not read yet
+            cls, n = method.load(), 2 * run.data.classes  # stands in for data that is not read yet
             labels = None if task.objective is None else torch.arange(n) % run.data.classes
             if labels is None and cls.needs_targets:
                 return "it needs labels, and students of another modality see none"
+            data = DataInfo(n, run.data.classes, labels)
             try:
-                cls(student, teacher, DataInfo(n, run.data.classes, labels), **term.parameters)
+                with kept_settings(not method.is_own):
+                    distiller = cls(student, teacher, data, **term.parameters)
+                    if not method.is_own:
+                        try_out(term.method, distiller, student, teacher, data, run.data)
+            except MethodError as error:
+                raise RequestError(f"{method.path}: on {names}: {error}") from None
             except ValueError as error:
-                raise RequestError(f"method {term.method} on {names}: {error}") from None
-            except Exception:
+                text = error if method.is_own else described(error)
+                raise RequestError(f"method {term.method} on {names}: {text}") from None
+            except BaseException as error:
+                if ends_process(error):
+                    raise
                 logger.debug("%s cannot be built; its run will say so", term.method, exc_info=True)
     return None
+
+
+def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teacher: Shapes) -> str | None:
+    """Return why a method is inapplicable to a pair, in one line; None if it can be used.
+
+    Raises:
+        RequestError: the method raises an error, or returns something else.
+    """
+    try:
+        with kept_settings(not method.is_own):
+            cls = method.load()
+            # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
+            named = signature(cls.inapplicable).parameters
+            given = {name: value for name, value in parameters.items() if name in named}
+            reason: object = cls.inapplicable(student, teacher, **given)
+    except RequestError:
+        raise
+    except BaseException as error:
+        if ends_process(error):
+            raise
+        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {described(error)}") from error
+    if reason is not None and not isinstance(reason, str):
+        found = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
+        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {found}")
+    return printable(" ".join(reason.split())) if reason else None
 
 
 def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:
@@ -98,20 +131,26 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
-    if not task_of(spec).trains_teachers:
-        student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
-        shapes = {name: teachers[name].shapes for name in spec.teachers}
-        return Lane(spec, {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)})
-    # each network has the initial weights that it has alone, unless both would be equal
-    peer = spec.peer_network
-    peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
-    student, peer_network = build_network(spec.student, spec.data, spec.seed), build_network(peer, spec.data, peer_seed)
-    peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
-    learners = {
-        STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
-        PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
-    }
-    return Lane(spec, learners)
+    has_plugin = any(not methods[term.method].is_own for term in spec.terms)
+    with kept_settings(has_plugin):
+        if not task_of(spec).trains_teachers:
+            student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
+            shapes = {name: teachers[name].shapes for name in spec.teachers}
+            learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
+            return Lane(spec, learners, has_plugin=has_plugin)
+        # each network has the initial weights that it has alone, unless both would be equal
+        peer = spec.peer_network
+        peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
+        student, peer_network = (
+            build_network(spec.student, spec.data, spec.seed),
+            build_network(peer, spec.data, peer_seed),
+        )
+        peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
+        learners = {
+            STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
+            PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
+        }
+        return Lane(spec, learners, has_plugin=has_plugin)
 
 
 def _learner(

@@ -1,13 +1,16 @@
 """A lane: one run of a cohort, with its learners, its position in training and its epochs' rows."""
 
 import io
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, column, seed_from
@@ -16,6 +19,16 @@ from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
+from methods._errors import described, ends_process, printable
+from methods._settings import kept_settings
+from methods.base import REGISTERED
+
+MAX_DETAILS = 20_000  # characters
+MORE_MEMORY = "lower training: batch_size, or set max_lanes: N so that fewer runs train together"
+
+
+class SharedDataError(RuntimeError):
+    """A lane has changed what all lanes of its cohort read: the others' numbers would no longer be theirs."""
 
 
 class Clock(NamedTuple):
@@ -41,6 +54,7 @@ class Lane:
         failure: why the lane left the cohort, or None.
         group: the processes that train it together.
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
+        has_plugin: whether a method of it is not the project's own.
     """
 
     spec: RunSpec
@@ -52,6 +66,7 @@ class Lane:
     failure: Failure | None = None
     group: Group = ALONE
     made_from: dict[str, Any] = field(default_factory=dict)
+    has_plugin: bool = False
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
@@ -65,6 +80,12 @@ class Lane:
         self.group = group
         for term in (term for learner in self.learners.values() for term in learner.terms):
             term.distiller.gather = group.all_gather
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Return the networks that train, and the distillers."""
+        distillers = [term.distiller for learner in self.learners.values() for term in learner.terms]
+        return [*self.networks.values(), *distillers]
 
     @property
     def teachers(self) -> set[str]:
@@ -158,14 +179,18 @@ class Lane:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Turn an exception in any of the processes into the lane's failure, so that the other lanes continue."""
+        """Turn an exception in any of the processes into the lane's failure, so that the other lanes continue.
+
+        Settings of the process that a plug-in changes are set back, and the lane fails.
+        """
         try:
-            yield
+            with kept_settings(self.has_plugin):
+                yield
         except LaneLostError as error:
             self.failure = error.failure
-        except ProcessLostError:
+        except (ProcessLostError, SharedDataError):
             raise
-        except Exception as error:
+        except BaseException as error:  # a method may even raise SystemExit
             where = self._where()
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
@@ -213,7 +238,22 @@ class Lane:
                 learner.meter = Meter.restored(own["begun"]["meter"], self.device)
 
 
-def failure_of(error: Exception, where: str) -> Failure:
-    """Return the failure that an exception means for a run; its details are the traceback."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Failure("failed", f"{reason} ({where})", "".join(traceback.format_exception(error)))
+def failure_of(error: BaseException, where: str) -> Failure:
+    """Return the failure that an exception means for a run; its details are the traceback.
+
+    The reason has the file and line of the innermost frame in a method's file, if there is one. An exception that must
+    end the process is raised again.
+    """
+    if ends_process(error):
+        raise error
+    reason = described(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+        reason = f"{reason[:100]}: out of memory: {MORE_MEMORY}"
+    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    places = [f"{'/'.join(Path(file).parts[-2:])}:{line}" for file, line in frames if file in files]
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    details = "".join(f"{printable(line)}\n" for line in lines)
+    if len(details) > MAX_DETAILS:
+        details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
+    return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)

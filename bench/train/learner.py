@@ -16,6 +16,7 @@ from bench.train.process_group import Group
 from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
+UNREACHED = "reaches no parameter of the student: it has no gradient"
 INITIAL, MAIN = 0, 1  # stages, in the order in which they run
 
 
@@ -202,11 +203,14 @@ class Learner:
         teachers: Mapping[str, Features],
         batch: Batch,
     ) -> Any:  # noqa: ANN401
-        """Return one of a term's losses, computed in the precision that its method supports."""
+        """Return one of a term's losses, computed in the precision that its method supports; see `check_loss`."""
         mixed = term.distiller.autocast
         own = None if student is None else as_float32(student, maps=not mixed)
         with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-            return loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
+            value = loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
+        if value is not None or self.stage == INITIAL:
+            check_loss(term.name, value)
+        return value
 
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
         """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
@@ -240,6 +244,25 @@ class Learner:
             term.distiller.load_state_dict(saved)
         self.enter(stage)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+class MethodError(ValueError):
+    """A term's loss cannot be added to the total loss and trained, or its state cannot be stored."""
+
+
+def check_loss(name: str, value: object) -> None:
+    """Raise a `MethodError` unless a term's loss is a real scalar that requires a gradient."""
+    fault = ""
+    if not isinstance(value, Tensor):
+        fault = f"is a {type(value).__name__}, not a tensor"
+    elif value.shape:
+        fault = f"has the shape {tuple(value.shape)}, not that of a scalar: take its mean or sum"
+    elif not value.is_floating_point():
+        fault = f"has the type {value.dtype}, not that of a real number"
+    elif not value.requires_grad:
+        fault = UNREACHED
+    if fault:
+        raise MethodError(f"term {name}: its loss {fault}")
 
 
 def learning_rate(schedule: Schedule, epoch: int) -> float:

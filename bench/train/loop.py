@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from bench.spec import DataSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.memory import in_batches_that_fit
@@ -98,7 +100,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
             observer.epoch(lanes, clock, seconds, steps)
             if checkpoint_due(time.monotonic() - cohort.saved, seconds):
                 _save(cohort, running, store)
-        for lane in lanes:
+        for lane in running:
             _leave(cohort, lane, store)
 
 
@@ -119,7 +121,7 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
         batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
 
     Raises:
-        RuntimeError: a lane writes into what all share; the others' numbers would no longer be theirs.
+        SharedDataError: one of the project's own methods writes into what all share.
     """
     for lane in lanes:
         with lane.isolated():
@@ -127,12 +129,9 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
     for step, batch in enumerate(batches, start=lanes[0].trained):
         lanes = [lane for lane in lanes if lane.failure is None]
         features = teacher_features(teachers, lanes, batch.teacher_images)
-        untouched = versions(batch, features)
         for lane in lanes:
-            with lane.isolated():
-                lane.step(batch, features, step)
-            if versions(batch, features) != untouched:
-                raise RuntimeError(f"run {lane.spec.id} writes into its batch or teacher, which all lanes share")
+            with lane.isolated(), lent(lane, lanes, teachers, batch, features) as (own_batch, own_features):
+                lane.step(own_batch, own_features, step)
         yield step
 
 
@@ -145,16 +144,6 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], ima
     # no_grad, not inference_mode: a distiller may save these tensors for its backward
     with torch.no_grad(), arithmetic(lanes[0].schedule.precision, images.device):
         return {name: teachers[name].network.features(images, preactivations) for name in needed}
-
-
-def versions(batch: Batch, features: Mapping[str, Features]) -> list[int]:
-    """Return how often each shared tensor was written to, which the host knows without synchronising."""
-    shared = [batch.images, batch.teacher_images, batch.indices]
-    if batch.targets is not None:
-        shared.append(batch.targets)
-    for one in features.values():
-        shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
-    return [tensor._version for tensor in shared]
 
 
 @torch.no_grad()
@@ -225,7 +214,12 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
     """Write the checkpoint of every lane that continues."""
     for lane in lanes:
         if not lane.done and lane.failure is None:
-            store.write_checkpoint(lane.spec.id, lane.checkpoint())
+            checkpoint = b""
+            # several processes do not save at the same time, so they could not agree on a failure
+            with lane.isolated() if cohort.group.size == 1 else nullcontext():
+                checkpoint = lane.checkpoint()
+            if checkpoint:
+                store.write_checkpoint(lane.spec.id, checkpoint)
     cohort.saved = time.monotonic()
 
 
@@ -263,7 +257,8 @@ def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store
         if lane.failure is None:
             lane.rows[-1]["wall_s"] = round(lane.seconds, 3)
             store.append_epoch(lane.spec.id, lane.rows[-1])
-            lane.advance()
+            with lane.isolated():
+                lane.advance()
     return seconds
 
 

@@ -1,0 +1,81 @@
+"""Tries a plug-in's method on a few random images, so that what it can never do is said before anything trains."""
+
+import io
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bench.spec import DataSpec
+from bench.train.learner import UNREACHED, MethodError, check_loss
+from bench.types import Batch, DataInfo, Features, Shapes
+from methods.base import Distiller
+
+SAMPLES = 4
+
+logger = logging.getLogger(__name__)
+
+
+def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, data: DataInfo, spec: DataSpec) -> None:
+    """Compute a method's losses of random features, and look at the state that a checkpoint would hold.
+
+    An error that the method raises is only logged: the few images may be the reason, and its run will say so.
+
+    Raises:
+        MethodError: a loss is no scalar, or has no path to the student or the method's own parameters, or a checkpoint
+            cannot hold the state.
+    """
+    trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+    try:
+        for value, features in _losses(distiller, student, teacher, data, spec):
+            check_loss(name, value)
+            reached = torch.autograd.grad(value, [*features, *trained], allow_unused=True)
+            if all(gradient is None for gradient in reached):
+                raise MethodError(f"term {name}: its loss {UNREACHED}")
+        state = distiller.state_dict()
+    except MethodError:
+        raise
+    except Exception:
+        logger.debug("%s raises an error on random features", name, exc_info=True)
+        return
+    for key, entry in state.items():
+        if not (isinstance(entry, Tensor) or _can_be_stored(entry)):
+            holds = "tensors, numbers, text, and lists and mappings of them"
+            raise MethodError(f"term {name}: its state {key!r} is a {type(entry).__name__}; a checkpoint holds {holds}")
+
+
+def _losses(
+    distiller: Distiller, student: Shapes, teacher: Shapes, data: DataInfo, spec: DataSpec
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Yield the loss of each stage that has one, with the student's features that it may depend on."""
+    torch.manual_seed(0)
+    indices = torch.arange(min(SAMPLES, data.n))
+    images = torch.randn(len(indices), spec.channels, *spec.size)
+    batch = Batch(images, images, None if data.targets is None else data.targets[indices], indices)
+
+    def draw(shapes: Shapes, trains: bool) -> tuple[Features, list[Tensor]]:
+        maps = [*shapes.stages, *(shapes.preactivations if distiller.needs_preactivations else ())]
+        sizes: list[tuple[int, ...]] = [*maps, (shapes.embedding,), (shapes.classes,)]
+        *drawn, embedding, logits = (torch.randn(len(indices), *size, requires_grad=trains) for size in sizes)
+        n = len(shapes.stages)
+        return Features(tuple(drawn[:n]), tuple(drawn[n:]), embedding, logits), [*drawn, embedding, logits]
+
+    own, tensors = draw(student, trains=True)
+    others, _ = draw(teacher, trains=False)
+    stage = distiller.initial_stage()
+    if stage is not None:
+        yield stage.loss(own if stage.trains_student else None, others, batch), tensors
+    main = distiller.loss(own, others, batch)
+    if main is not None:
+        yield main, tensors
+
+
+def _can_be_stored(entry: object) -> bool:
+    buffer = io.BytesIO()
+    try:
+        torch.save(entry, buffer)
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except Exception:  # pickle and torch raise many kinds
+        return False
+    return True

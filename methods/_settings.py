@@ -1,0 +1,96 @@
+"""The settings of torch and of the process that every run depends on, and that a plug-in must leave as they are."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+PRODUCTS = [  # where torch keeps a precision of float32 products
+    *("fp32_precision", "cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision"),
+    *("mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.rnn.fp32_precision"),
+]
+BACKENDS = ["cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic", "mkldnn.enabled", "mkldnn.deterministic"]
+SMALLEST = float.fromhex("0x1p-1074")
+
+_held: list[Any] = []  # the end of such an object would end its mode
+
+
+def _autocast() -> tuple[object, ...]:
+    torch.autocast_increment_nesting()
+    depth = torch.autocast_decrement_nesting()
+    of_devices = [(torch.is_autocast_enabled(name), torch.get_autocast_dtype(name)) for name in ("cpu", "cuda")]
+    return depth, torch.is_autocast_cache_enabled(), *of_devices
+
+
+def _set_autocast(before: Any) -> None:  # noqa: ANN401
+    depth, cached, *of_devices = before
+    while _autocast()[0] > depth:
+        torch.autocast_decrement_nesting()
+    torch.set_autocast_cache_enabled(cached)
+    for name, (enabled, dtype) in zip(("cpu", "cuda"), of_devices, strict=True):
+        torch.set_autocast_enabled(name, enabled)
+        torch.set_autocast_dtype(name, dtype)
+    torch.clear_autocast_cache()
+
+
+def _set_inference(on: bool) -> None:
+    _held.append(torch.inference_mode(on))
+    _held[-1].__enter__()
+
+
+def _pop_modes(before: int) -> None:
+    while torch._C._len_torch_function_stack() > before:
+        torch._C._pop_torch_function_stack()
+    torch._GLOBAL_DEVICE_CONTEXT.device_context = None  # a default device is such a mode; the project sets none
+
+
+def _attributes(paths: list[str]) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    """Return the getter and the setter of attributes of `torch.backends`."""
+
+    def set_back(values: tuple[Any, ...]) -> None:
+        for path, value in zip(paths, values, strict=True):
+            owner, _, name = path.rpartition(".")
+            setattr(attrgetter(owner)(torch.backends) if owner else torch.backends, name, value)
+
+    return lambda: attrgetter(*paths)(torch.backends), set_back
+
+
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # getter and setter by name
+    "the default device or another mode of torch functions": (torch._C._len_torch_function_stack, _pop_modes),
+    "inference mode": (torch.is_inference_mode_enabled, _set_inference),
+    "the grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "autocast": (_autocast, _set_autocast),
+    "deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "the precision of products": _attributes(PRODUCTS),
+    "the settings of cuDNN or MKL-DNN": _attributes(BACKENDS),
+    "the flushing of denormal numbers": (lambda: SMALLEST * 1.0 == 0, torch.set_flush_denormal),
+    "the working folder": (os.getcwd, os.chdir),
+}
+
+
+@contextmanager
+def kept_settings(watched: bool = True) -> Iterator[None]:
+    """Set back at the end of the block, also after an error, what the block has changed of `SETTINGS`, if `watched`.
+
+    Raises:
+        RuntimeError: something was changed; the message names it.
+    """
+    if not watched:
+        yield
+        return
+    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    changed = []
+    try:
+        yield
+    finally:
+        for name, (getter, set_back) in SETTINGS.items():
+            if getter() != before[name]:
+                changed.append(name)
+                set_back(before[name])
+    if changed:
+        raise RuntimeError(f"changes {', '.join(changed)}, which all runs share: set it back, or leave it as it is")
