@@ -1,7 +1,6 @@
 """Records the provenance of a result: machine, package versions, and the state of the code."""
 
 import hashlib
-import json
 import platform
 import subprocess
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.store import Store
+from bench.store.files import read_json
 
 ORIGIN = "origin.json"  # in the copy of the code that jobs run: the git state of the original
 PACKAGES = ("torch", "torchvision", "numpy")
@@ -32,8 +32,8 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
 
 def git_state(folder: Path) -> dict[str, Any]:
     """Return {commit, dirty} of a checkout, both None if the folder is not tracked by git."""
-    if (folder / ORIGIN).exists():
-        return json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    if (origin := read_json(folder / ORIGIN)) is not None:
+        return origin
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")

@@ -6,7 +6,6 @@ The scheduler is only asked which jobs are queued or running, since not every cl
 logs show how jobs ended.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,13 +13,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from bench.reading import read_bytes
 from bench.store import Store
+from bench.store.files import read_as
 from bench.types import RequestError
 
 JOBS, SUBMISSION = "jobs", "submission.json"
 LOCK = "jobs"  # name of the store's lock that is held while jobs are submitted
 ENDING = "COMPLETING"  # the state of a job that has ended, while the scheduler cleans up
 TAIL = 5  # lines of a log
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What readers rely on in a submission's file; it holds more."""
+
+    tasks: dict[str, list[str]]  # ids of the runs of each job, by job id
+
+
+SUBMISSIONS = TypeAdapter(Submission)
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,8 @@ class Job:
     def log_tail(self) -> list[str]:
         """Return the last lines of the log that are not empty."""
         try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
+            lines = read_bytes(self.log).decode(errors="replace").splitlines()
+        except (OSError, RequestError):
             return []
         return [line for line in lines if line.strip()][-TAIL:]
 
@@ -80,7 +93,8 @@ def submitted(store: Store, suite: str = "*") -> list[Job]:
     return [
         Job(job_id, tuple(runs), log_of(record.parent, job_id), *states.get(job_id, ("", "")))
         for record in records
-        for job_id, runs in json.loads(record.read_text())["tasks"].items()
+        if (submission := read_as(SUBMISSIONS, record)) is not None
+        for job_id, runs in submission.tasks.items()
     ]
 
 

@@ -41,9 +41,9 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
 
 
-def command(path: Path) -> str:
-    """Return the command line that repeats the run of a stored `suite.yaml` in another results folder."""
-    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+def command(path: Path, text: str) -> str:
+    """Return the command line that repeats the run of a stored `suite.yaml`, whose text is given, in another folder."""
+    first, _, _ = text.partition("\n")
     return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 
 

@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from bench.types import RequestError
 
 T = TypeVar("T")
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
+LEFTOVER_S = 600.0  # nobody writes such a file any more
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
 DIGITS = 64  # hex digits of a checksum
 SEALED = len(SEAL) + DIGITS
@@ -28,6 +31,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(TEMPORARY.format(f"{path.name}.{uuid.uuid4().hex}"))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(TEMPORARY.format(f"{escape(path.name)}.*")):  # of a writer that was killed
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                    leftover.unlink()
         try:
             with temporary.open("wb") as file:
                 file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)

@@ -39,15 +39,14 @@ def describe(store: Store, run: str) -> Iterator[str]:
     if (failure := store.failure(run_id)) is not None:
         yield escape(f"{failure.status}: {failure.reason}\n{failure.details}")
     yield "[bold]To repeat it[/bold]"
-    path = store.folder(run_id) / ENTRY
-    if not path.exists():
+    if (content := store.content(run_id, ENTRY)) is None:
         yield "An earlier version started it, which did not store its suite: write a suite file with the settings above"
         return
-    text = path.read_text(encoding="utf-8")
+    text = content.decode(errors="replace")
     yield escape(text)
     if "\ntask: transfer\n" in text:
-        yield escape(f"# {SOURCE}\n{path.with_name(SOURCE).read_text(encoding='utf-8')}")
-    yield escape(command(path))
+        yield escape(f"# {SOURCE}\n{(store.content(run_id, SOURCE) or b'').decode(errors='replace')}")
+    yield escape(command(store.folder(run_id) / ENTRY, text))
 
 
 def _run_id(store: Store, beginning: str) -> str:
