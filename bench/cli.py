@@ -120,7 +120,7 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
-    from bench.plan.status import open_runs, to_train_again
+    from bench.plan.status import open_runs, statuses, to_train_again
     from bench.store import number_in
     from bench.tasks import task_of
 
@@ -130,6 +130,7 @@ def run_command(
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             primary = task_of(plan.runs[run_id]).metrics[0].name
             checkpoint.check(number_in(record, primary, store.folder(run_id)) or 0.0)
+    statuses(plan.runs.values(), plan, store)  # damage is named before anything trains
     if accept_changed and not dry_run:
         _accept(plan, store, wanted)
     begun = store.begun()
@@ -372,7 +373,7 @@ def _accept(plan: "Plan", store: "Store", runs: "Sequence[RunSpec]") -> None:
 
     for run in runs:
         record = store.record(run.id)
-        change = record and changed(run, record, plan, store)
+        change = record and changed(run, record, plan.code, store)
         if change and change.of_method:
             store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
             typer.echo(f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}", err=True)

@@ -25,11 +25,13 @@ class Code:
 
     Attributes:
         path: the method's file.
-        sha256: see `code_sha256`.
+        helpers: the files beside it that it imports, and that count too.
+        sha256: the hash of all of them.
         is_own: whether the method is the project's own: its version says when its numbers change.
     """
 
     path: Path
+    helpers: tuple[Path, ...]
     sha256: str
     is_own: bool
 
@@ -45,15 +47,15 @@ class Code:
             return None
 
 
-def code_sha256(path: Path, module: str | None = None) -> str:
-    """Return the hash of the code of a method's file and of the files beside it that it imports, as hex digits.
+def code_of(path: Path, module: str | None = None) -> Code:
+    """Return the code of a method's file.
 
     Args:
         path: the file.
         module: the name under which it is imported; None for a file that is imported by its path.
 
     Raises:
-        RequestError: one of them is not valid Python.
+        RequestError: it, or a file beside it that it imports, is not valid Python.
     """
     root = path.parents[module.count(".")] if module else path.parent
     package = module.partition(".")[0] if module and "." in module else None
@@ -62,12 +64,12 @@ def code_sha256(path: Path, module: str | None = None) -> str:
         try:
             tree = ast.parse(read_bytes(source))
             others = list(_imported(tree, source, root, package))
-            code = ast.unparse(_without_docstrings(tree))
+            text = ast.unparse(_without_docstrings(tree))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
         sources += [other for other in dict.fromkeys(others) if other not in sources]
-        digest.update(code.encode(errors="backslashreplace") + b"\0")
-    return digest.hexdigest()
+        digest.update(text.encode(errors="backslashreplace") + b"\0")
+    return Code(path, tuple(sources[1:]), digest.hexdigest(), path.parent == OWN)
 
 
 def _bytes_sha256(path: Path) -> str:

@@ -21,12 +21,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserE
 
 from bench.reading import check_regular
 from bench.types import RequestError
-from methods._code import Code, code_sha256
+from methods._code import Code, code_of
 from methods._errors import described, ends_process
 
 if TYPE_CHECKING:
     from methods.base import Distiller
 
+IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
 KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameters
     *("method", "terms", "weight", "warmup"),
     *("kd", "kd_temperature", "task_weight", "combine", "label"),
@@ -108,18 +109,18 @@ class Method(Registration):
         """Return whether the method is the project's own, not a plug-in."""
         return self.path.parent == Path(__file__).parent
 
-    @cached_property
+    @property
     def code(self) -> Code:
-        """Return what identifies the method's code."""
-        return Code(self.path, code_sha256(self.path, self.module), self.is_own)
+        """Return the code that was imported, even if the file has changed since; that of the file if none was."""
+        return IMPORTED.get(self.path) or code_of(self.path, self.module)
 
     def load(self) -> "type[Distiller]":
         """Import the file and return its class."""
         from methods.base import REGISTERED
 
         if self.name not in REGISTERED:
-            _ = self.code  # records name what was imported, not what the file holds when training ends
             import_file(self.path, self.module)
+        IMPORTED.setdefault(self.path, self.code)  # another method has imported it
         return REGISTERED[self.name]
 
 
@@ -129,6 +130,8 @@ def import_file(path: Path, module: str | None = None) -> None:
     Raises:
         RequestError: importing the file raises an error, changes a setting of the process, or registers other methods.
     """
+    if module not in sys.modules:
+        IMPORTED[path] = code_of(path, module)
     if module is not None and path.parent == Path(__file__).parent:
         importlib.import_module(module)
         return

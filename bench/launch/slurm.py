@@ -201,6 +201,12 @@ def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
     (folder / PLUGINS).mkdir()
     for plugin in work.plugins:
         shutil.copy(plugin, folder / PLUGINS)
+        helpers = work.plan.code[plugin.stem].helpers if plugin.stem in work.plan.code else ()
+        for helper in helpers:
+            if helper.is_relative_to(plugin.parent):  # else, it is another method of the project
+                copy = folder / PLUGINS / helper.relative_to(plugin.parent)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(helper, copy)
     shutil.copy(work.plan.file, folder)
     write_whole(folder / ORIGIN, json.dumps(origin) + "\n")
     return origin

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from bench.plan.model import Plan
 from bench.spec import RunSpec
 from bench.store import Store
+from methods import Code
 
 OPEN = ("waiting", "running")
 Statuses = dict[str, tuple[str, str]]  # status and reason by run id
@@ -58,16 +59,16 @@ def to_train_again(runs: Iterable[RunSpec], plan: Plan, store: Store, everything
     again: dict[str, None] = {}
     for run in runs:
         if (record := store.record(run.id)) is not None:
-            change = changed(run, record, plan, store)
+            change = changed(run, record, plan.code, store)
             if again.keys() & set(run.needs) or (change and (everything or (change.of_method and not change.of_own))):
                 again[run.id] = None
     return list(again)
 
 
-def changed(run: RunSpec, record: Mapping[str, Any], plan: Plan, store: Store) -> Change | None:
+def changed(run: RunSpec, record: Mapping[str, Any], methods: Mapping[str, Code], store: Store) -> Change | None:
     """Return what has changed since a finished run was trained, or None; what its record does not name has not."""
     for name, digest in record.get("methods_sha256", {}).items():
-        code = plan.code.get(name)
+        code = methods.get(name)
         if code is not None and not code.made(digest):
             remedy = "raise version= in its @register" if code.is_own else "the next run trains it again"
             reason = f"{code.path.name} has changed since: {remedy}; or --accept-changed, if no number moved"
@@ -97,7 +98,7 @@ def _look(
     if run.id in retried:
         state = "waiting"
     elif state == "done":
-        if (change := changed(run, store.record(run.id) or {}, plan, store)) is not None:
+        if (change := changed(run, store.record(run.id) or {}, plan.code, store)) is not None:
             return "stale", change.reason
     elif run.id in begun and (failure := store.failure(run.id)) is not None:
         named = "" if state == "inapplicable" else f"run {run.id}: "

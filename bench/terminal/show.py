@@ -9,10 +9,12 @@ import yaml
 from rich.markup import escape
 
 from bench.plan.repeat import ENTRY, SOURCE, command
-from bench.spec import ID_LENGTH, column
+from bench.plan.status import changed
+from bench.spec import ID_LENGTH, RunSpec, column
 from bench.store import Store
 from bench.tasks import task_of
 from bench.types import RequestError
+from methods import catalog
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60  # characters
@@ -28,7 +30,7 @@ def describe(store: Store, run: str) -> Iterator[str]:
     spec = store.spec(run_id)
     if spec is None:
         raise RequestError(f"run {run_id} has no specification: it never started")
-    yield f"[bold]run {run_id}[/bold]  {store.state(run_id)}  {store.folder(run_id)}"
+    yield f"[bold]run {run_id}[/bold]  {_state(spec, store)}  {store.folder(run_id)}"
     yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
     task = task_of(spec)
     losses = [column(network, "loss") for network in task.networks]
@@ -47,6 +49,14 @@ def describe(store: Store, run: str) -> Iterator[str]:
     if "\ntask: transfer\n" in text:
         yield escape(f"# {SOURCE}\n{(store.content(run_id, SOURCE) or b'').decode(errors='replace')}")
     yield escape(command(store.folder(run_id) / ENTRY, text))
+
+
+def _state(spec: RunSpec, store: Store) -> str:
+    """Return the state of a run; files given by `--plugin` are not known here."""
+    record, known = store.record(spec.id), catalog()
+    own = {term.method: known[term.method].code for term in spec.terms if term.method in known}
+    change = None if record is None else changed(spec, record, own, store)
+    return store.state(spec.id) if change is None else f"stale: {change.reason}"
 
 
 def _run_id(store: Store, beginning: str) -> str:

@@ -11,6 +11,7 @@ from bench.plan.status import to_train_again
 from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.train import loop as train
 from bench.types import RequestError
+from methods._reader import IMPORTED
 from methods.base import REGISTERED
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
@@ -42,6 +43,7 @@ class Own:
         """Write the method's file and train what is to be trained."""
         self.plugin.write_text(source)
         REGISTERED.pop("pull", None)  # as in a new process
+        IMPORTED.clear()
         work = Bench(self.folder, self.document, [self.plugin]).work(accept_changed=accept_changed)
         Launcher(work).run(Silent(), to_train_again(work.wanted, work.plan, self.store))
 

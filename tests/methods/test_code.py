@@ -7,7 +7,7 @@ import pytest
 
 from bench.types import RequestError
 from methods import catalog
-from methods._code import OWN, code_sha256
+from methods._code import OWN, code_of
 from tests.methods.test_catalog import PLUGIN, plugin
 
 CHANGES = {
@@ -23,9 +23,9 @@ CHANGES = {
 @pytest.mark.parametrize(("text", "counts"), CHANGES.values(), ids=CHANGES)
 def test_only_code_counts(text, counts, tmp_path):
     path = plugin(tmp_path, "mine", PLUGIN)
-    before = code_sha256(path)
+    before = code_of(path).sha256
     path.write_text(text)
-    assert (code_sha256(path) != before) == counts
+    assert (code_of(path).sha256 != before) == counts
 
 
 @pytest.mark.parametrize("line", ["import parts", "from parts import POWER", "from more import deeper"])
@@ -34,11 +34,11 @@ def test_a_helper_beside_a_plugin_counts(line, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more/deeper.py").write_text("import parts\n")
     (tmp_path / "parts.py").write_text("POWER = 2\n")
-    before = code_sha256(path)
+    before = code_of(path).sha256
     (tmp_path / "parts.py").write_text("POWER = 2  # still\n")
-    assert code_sha256(path) == before
+    assert code_of(path).sha256 == before
     (tmp_path / "parts.py").write_text("POWER = 3\n")
-    assert code_sha256(path) != before
+    assert code_of(path).sha256 != before
 
 
 @pytest.mark.parametrize("line", ["from .parts import POWER", "from . import parts", "from pack.parts import POWER"])
@@ -46,9 +46,9 @@ def test_a_helper_in_the_package_of_an_installed_method_counts(line, tmp_path):
     (tmp_path / "pack").mkdir()
     path = plugin(tmp_path / "pack", "mine", f"{line}\n{PLUGIN}")
     (tmp_path / "torch.py").write_text("another = 'package'\n")
-    before = code_sha256(path, "pack.mine")
+    before = code_of(path, "pack.mine").sha256
     (tmp_path / "pack/parts.py").write_text("POWER = 3\n")
-    assert code_sha256(path, "pack.mine") != before
+    assert code_of(path, "pack.mine").sha256 != before
 
 
 def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -61,12 +61,12 @@ def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_methods_share_does_not_count_but_another_method_does(tmp_path, monkeypatch):
     folder = copied(tmp_path, monkeypatch)
-    before = code_sha256(folder / "crd_local.py", "methods.crd_local")
+    before = code_of(folder / "crd_local.py", "methods.crd_local").sha256
     for name in ("_banks", "base"):
         (folder / f"{name}.py").write_text("another = 1\n")
-    assert code_sha256(folder / "crd_local.py", "methods.crd_local") == before
+    assert code_of(folder / "crd_local.py", "methods.crd_local").sha256 == before
     (folder / "crd.py").write_text("another = 1\n")
-    assert code_sha256(folder / "crd_local.py", "methods.crd_local") != before
+    assert code_of(folder / "crd_local.py", "methods.crd_local").sha256 != before
 
 
 def test_the_hash_in_records_of_earlier_versions_is_known(tmp_path):
@@ -82,13 +82,13 @@ def test_a_method_is_known_by_the_code_that_was_imported(tmp_path):
     path = plugin(tmp_path, "imported_before_the_edit", PLUGIN.replace('"mine"', '"imported_before_the_edit"'))
     method = catalog([path])["imported_before_the_edit"]
     method.load()
-    imported = code_sha256(path)
+    imported = code_of(path).sha256
     path.write_text(path.read_text() + "edited = True\n")
-    assert method.code.sha256 == imported != code_sha256(path)
+    assert method.code.sha256 == imported != code_of(path).sha256
 
 
 def test_a_helper_that_is_no_python_is_named(tmp_path):
     path = plugin(tmp_path, "mine", f"import parts\n{PLUGIN}")
     (tmp_path / "parts.py").write_text("POWER = = 2\n")
     with pytest.raises(RequestError, match=r"parts\.py: cannot be read as Python"):
-        code_sha256(path)
+        code_of(path)
