@@ -84,13 +84,18 @@ def kept_settings(watched: bool = True) -> Iterator[None]:
         yield
         return
     before = {name: getter() for name, (getter, _) in SETTINGS.items()}
-    changed = []
+    changed, error = [], None
     try:
         yield
+    except Exception as caught:  # the change may be its cause
+        error = caught
     finally:
         for name, (getter, set_back) in SETTINGS.items():
             if getter() != before[name]:
                 changed.append(name)
                 set_back(before[name])
     if changed:
-        raise RuntimeError(f"changes {', '.join(changed)}, which all runs share: set it back, or leave it as it is")
+        shared = "which all runs share: set it back, or leave it as it is"
+        raise RuntimeError(f"changes {', '.join(changed)}, {shared}") from error
+    if error is not None:
+        raise error

@@ -360,6 +360,7 @@ def test_status_tells_each_cells_state_seeds_accuracy_and_reason(cli, tmp_path, 
     plan = plan_of(tmp_path, methods=["kd", "at"], seeds=2)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0, 86.0], "AT": []})
     fail(store, cell_of(plan, "AT"), "diverged", "the loss was nan")
+    failed = cell_of(plan, "AT").runs[0].id
     code, out, _ = cli("status", tmp_path / "table.yaml", "--results", results)
     cells = [[cell.strip() for cell in line.strip("│\n").split("│")] for line in out.splitlines() if line[0] == "│"]
     assert code == 0
@@ -367,7 +368,7 @@ def test_status_tells_each_cells_state_seeds_accuracy_and_reason(cli, tmp_path, 
         ["resnet14->resnet8", "teacher", "done", "1/1", "90.00", ""],
         ["resnet14->resnet8", "none", "partial", "1/2", "80.00", "seed 2 waiting"],
         ["resnet14->resnet8", "KD", "done", "2/2", "85.50", ""],
-        ["resnet14->resnet8", "AT", "diverged", "0/2", "—", "the loss was nan"],
+        ["resnet14->resnet8", "AT", "diverged", "0/2", "—", f"the loss was nan (run {failed})"],
     ]
 
 

@@ -46,7 +46,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         failure = group.agree_on_failure(failure)
         if failure is not None:
             store.fail(run.id, failure)
-            logger.warning("run %s failed: %s", run.id, failure.reason)
+            logger.warning("failed: %s (run %s)", failure.reason, run.id)
         else:
             lane.join(group)
             lane.made_from = made_from(run, inputs, hashes)

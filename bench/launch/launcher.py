@@ -136,7 +136,7 @@ class Launcher:
             for run in runs:
                 if self.store.state(run.id) == "running":
                     self.store.fail(run.id, failure)
-                    logger.warning("run %s failed: %s", run.id, failure.reason)
+                    logger.warning("failed: %s (run %s)", failure.reason, run.id)
 
 
 def _fit(runs: Sequence[RunSpec], inputs: Inputs, group: Group, observer: Observer) -> None:

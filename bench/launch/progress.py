@@ -84,7 +84,7 @@ class Progress(Observer):
         for lane in lanes:
             if (failure := lane.failure) is not None:
                 row = f"{self._cohort()} | {self._title(lane)}"
-                logger.warning("%s %s: run %s: %s", row, failure.status, lane.spec.id, failure.reason)
+                logger.warning("%s %s: %s (run %s)", row, failure.status, failure.reason, lane.spec.id)
 
     def _cohort(self) -> str:
         pairs = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)

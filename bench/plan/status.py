@@ -101,8 +101,7 @@ def _look(
         if (change := changed(run, store.record(run.id) or {}, plan.code, store)) is not None:
             return "stale", change.reason
     elif run.id in begun and (failure := store.failure(run.id)) is not None:
-        named = "" if state == "inapplicable" else f"run {run.id}: "
-        return state, f"{named}{failure.reason}"
+        return state, failure.reason if state == "inapplicable" else f"{failure.reason} (run {run.id})"
     for needed in run.needs:
         status, reason = _status(plan.runs[needed], plan, store, retried, known, begun)
         kind = "training" if needed == run.trained_by else "teacher"

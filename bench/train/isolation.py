@@ -37,15 +37,20 @@ def lent(
     modules: list[nn.Module] = [teacher.network for teacher in teachers.values()]
     modules += [module for other in lanes if other is not lane for module in other.modules]
     kept = [(one, one.detach().clone()) for module in modules for one in (*module.parameters(), *module.buffers())]
+    error = None
     try:
         with kept_settings():
             yield own
+    except Exception as caught:  # a write may be its cause
+        error = caught
     finally:
         written = [(tensor, copy) for tensor, copy in kept if not _same(tensor, copy)]
         for tensor, copy in written:
             tensor.data = copy
     if written or not all(map(_same, given, _tensors(*own))):
-        raise RuntimeError(WRITES)
+        raise RuntimeError(WRITES) from error
+    if error is not None:
+        raise error
 
 
 def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:

@@ -252,8 +252,8 @@ def failure_of(error: BaseException, where: str) -> Failure:
     files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     places = [f"{'/'.join(Path(file).parts[-2:])}:{line}" for file, line in frames if file in files]
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    details = "".join(f"{printable(line)}\n" for line in lines)
+    details = "".join(traceback.format_exception(error))
     if len(details) > MAX_DETAILS:
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
+    details = "".join(f"{printable(line)}\n" for line in details.splitlines())
     return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)

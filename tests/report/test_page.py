@@ -507,4 +507,5 @@ def test_a_run_that_left_no_reason_or_record_is_told_by_its_state(tmp_path, stor
     store.fail(run.id, Failure("diverged", "the loss is not finite in epoch 1"))
     runs = data_of(rendered(plan, store))["runs"]
     states = [(one["status"], one["reason"], one["made"]) for one in (runs[run.id] for run in cell_of(plan, "KD").runs)]
-    assert states == [("waiting", "", None), ("diverged", "the loss is not finite in epoch 1", None)]
+    reason = f"the loss is not finite in epoch 1 (run {run.id})"
+    assert states == [("waiting", "", None), ("diverged", reason, None)]

@@ -151,14 +151,16 @@ def test_a_partial_cell_gives_the_failures_reason(tmp_path, store):
     fail(store, cell_of(plan, "KD"), "diverged", "the loss was nan in epoch 1")
     store.forget_failure(cell_of(plan, "KD").runs[0].id)
     finish(store, cell_of(plan, "KD"), [70.0])
-    assert status(plan, store) == ("partial", "seed 2 diverged: the loss was nan in epoch 1")
+    run = cell_of(plan, "KD").runs[1]
+    assert status(plan, store) == ("partial", f"seed 2 diverged: the loss was nan in epoch 1 (run {run.id})")
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged", "inapplicable"])
 def test_a_cell_that_ended_without_a_number_says_why(state, tmp_path, store):
     plan = plan_of(tmp_path)
     fail(store, cell_of(plan, "KD"), state, "for a reason")
-    assert status(plan, store) == (state, "for a reason")
+    run = "" if state == "inapplicable" else f" (run {cell_of(plan, 'KD').runs[0].id})"
+    assert status(plan, store) == (state, f"for a reason{run}")
 
 
 def test_a_cell_that_another_process_trains_is_running(tmp_path, store):
@@ -180,8 +182,9 @@ def test_a_cell_that_another_process_trains_is_running(tmp_path, store):
 def test_students_of_a_teacher_that_failed_or_diverged_share_its_fate_and_reason(state, tmp_path, store):
     plan = plan_of(tmp_path, seeds=2)
     fail(store, cell_of(plan, "teacher"), state, "disk full")
-    assert status(plan, store, "teacher") == (state, "disk full")
-    assert status(plan, store) == (state, f"its teacher resnet14 {state}: disk full")
+    reason = f"disk full (run {cell_of(plan, 'teacher').runs[0].id})"
+    assert status(plan, store, "teacher") == (state, reason)
+    assert status(plan, store) == (state, f"its teacher resnet14 {state}: {reason}")
     assert status(plan, store, "none") == ("waiting", "")
 
 
@@ -295,7 +298,7 @@ def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, s
     assert [line for line in written(plan, store, "md").splitlines() if line.startswith("- ")] == [
         "- <sup>a</sup> waiting",
         "- <sup>b</sup> inapplicable: stage 2 has 32 channels, teacher 64",
-        "- <sup>c</sup> diverged: the loss was nan",
+        f"- <sup>c</sup> diverged: the loss was nan (run {cell_of(plan, 'AT').runs[0].id})",
     ]
     tex = written(plan, store, "tex")
     assert r"FSP & ---\textsuperscript{b} & ---\textsuperscript{b} \\" in tex

@@ -1,0 +1,254 @@
+"""A plug-in that misbehaves fails alone and by name: the lanes beside it end as if it were not there."""
+
+import pytest
+import torch
+
+from bench.store import Failure
+from bench.train.lane import failure_of
+from bench.types import RequestError
+from methods._errors import described
+from methods._settings import SETTINGS, kept_settings
+from methods.base import REGISTERED
+from tests.train.conftest import Bench, cell, document, weights
+
+HEAD = """
+import gc, os, sys
+import torch
+from torch.overrides import TorchFunctionMode
+from bench.models.base import Network
+from methods.base import Distiller, register
+
+KEPT = []
+
+
+class Mode(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {})) * 2 if func is torch.mean else func(*args, **(kwargs or {}))
+
+
+class Unreadable(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+
+def keep(mode):
+    KEPT.append(mode)
+    mode.__enter__()
+
+
+def fail(error):
+    raise error
+
+
+def reach():
+    for one in gc.get_objects():
+        if isinstance(one, Network):
+            next(one.parameters()).data.mul_(2)
+"""
+EVIL = """
+
+@register("evil", weight=1.0)
+class Evil(Distiller):
+    def __init__(self, student, teacher, data, *, does: str = ""):
+        super().__init__(student, teacher, data)
+        self.does, self.steps = does, 0
+        if does.startswith("at start: "):
+            exec(does.removeprefix("at start: "), globals())
+
+    def loss(self, student, teacher, batch):
+        self.steps += 1
+        if self.steps == 2 and ": " not in self.does[:20]:
+            exec(self.does, globals(), {"student": student, "teacher": teacher, "batch": batch})
+        return (student.logits - teacher.logits).square().mean()
+
+    def after_step(self, gather):
+        if self.does.startswith("after step: "):
+            exec(self.does.removeprefix("after step: "), globals())
+
+    def get_extra_state(self):
+        return self.steps
+
+    def set_extra_state(self, state):
+        self.steps = state
+"""
+WRITES = "writes into its batch or teacher, or into another run's networks"
+DEEDS = {  # what the plug-in does, and what its failure says
+    **dict.fromkeys(
+        [
+            *("teacher.logits.mul_(0)", "teacher.stages[1].data.add_(1)", "teacher.embedding.numpy()[:] = 0"),
+            *("batch.images.data.copy_(batch.images.flip(0))", "batch.teacher_images.mul_(0)"),
+            *("batch.targets.numpy()[:] = 0", "batch.indices.data.zero_()", "teacher.logits.resize_(1)"),
+            *("teacher.logits.data[0, 0] = float('nan')", "reach()", "reach(); fail(ValueError('too late'))"),
+        ],
+        WRITES,
+    ),
+    "torch.set_default_dtype(torch.float64)": "changes the default dtype",
+    "torch.set_num_threads(3)": "changes the number of threads",
+    "keep(torch.no_grad())": "changes the grad mode",
+    "torch.autocast('cpu', torch.bfloat16).__enter__()": "changes autocast",
+    "keep(Mode())": "changes the default device or another mode of torch functions",
+    "after step: torch.set_default_device('meta')": "changes the default device or another mode of torch functions",
+    "after step: os.chdir('/')": "changes the working folder",
+    "at start: torch.use_deterministic_algorithms(True)": "changes deterministic algorithms",
+    "sys.exit(0)": "SystemExit: 0",
+    "fail(GeneratorExit())": "GeneratorExit (",
+    "fail(StopIteration())": "StopIteration (",
+    "at start: sys.exit(0)": "SystemExit: 0",
+    "after step: fail(BaseException('odd'))": "BaseException: odd",
+    "fail(Unreadable())": "Unreadable: its text raises SystemExit",
+    "fail(ValueError('\\ud800 \\x1b[31m \\u202e'))": "ValueError: \\ud800 \\x1b[31m \\u202e (",
+    "fail(ValueError('x' * 10_000_000))": f"ValueError: {'x' * 300}... (",
+    "fail(MemoryError())": "MemoryError: out of memory: lower training: batch_size, or set max_lanes",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train KD and the undistilled student alone, then beside a run for each deed; return the plan and both stores."""
+    folder = tmp_path_factory.mktemp("isolation")
+    short = {"epochs": 1, "batch_size": 10, "milestones": []}
+    settings = {"training": short, "data": {"name": "digits", "resize": 32, "train_per_class": 2}}
+    _, alone, _ = Bench(folder, document(**settings), name="alone").run("alone")
+    (folder / "evil.py").write_text(HEAD + EVIL)
+    rows = [{"method": "evil", "does": deed, "label": f"deed {i}"} for i, deed in enumerate(DEEDS)]
+    suite = Bench(folder, document(methods=[*rows, "kd"], **settings), [folder / "evil.py"])
+    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    plan, together, observer = suite.run("together", teachers=alone)
+    assert {name: getter() for name, (getter, _) in SETTINGS.items()} == before
+    assert len(observer.cohorts) == 1
+    return plan, alone, together
+
+
+@pytest.mark.parametrize("label", ["none", "KD"])
+def test_lanes_beside_plugins_that_misbehave_end_with_the_same_bits(label, trained):
+    plan, alone, together = trained
+    run_id = cell(plan, label).runs[0].id
+    assert weights(together, run_id) == weights(alone, run_id)
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_plugin_that_misbehaves_fails_by_name(deed, trained):
+    plan, _, together = trained
+    failure = together.failure(cell(plan, f"deed {list(DEEDS).index(deed)}").runs[0].id)
+    assert failure.status == "failed"
+    assert DEEDS[deed] in failure.reason
+    assert failure.reason.isprintable()
+    assert len(failure.details) < 30_000
+    assert together.record(cell(plan, f"deed {list(DEEDS).index(deed)}").runs[0].id) is None
+
+
+def test_a_failure_names_file_and_line_of_the_methods_innermost_frame(trained):
+    plan, _, together = trained
+    label = f"deed {list(DEEDS).index('fail(StopIteration())')}"
+    line = (HEAD + EVIL).splitlines().index("    raise error") + 1
+    reason = together.failure(cell(plan, label).runs[0].id).reason
+    assert reason.endswith(f"/evil.py:{line}, in epoch 1)")
+
+
+def entered(mode):
+    mode.__enter__()
+    return mode
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: entered(torch.inference_mode()),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cudnn, "benchmark", True),
+        lambda: setattr(torch.backends.mkldnn, "enabled", False),
+        lambda: torch.set_flush_denormal(True),
+        lambda: entered(torch.device("meta")),
+    ],
+)
+def test_a_setting_that_is_changed_is_set_back_and_named(change):
+    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    kept = []
+    with pytest.raises(RuntimeError, match=r"changes .*, which all runs share"), kept_settings():
+        kept.append(change())
+    assert {name: getter() for name, (getter, _) in SETTINGS.items()} == before
+
+
+def test_an_error_of_a_data_loading_process_is_told_by_its_own_text():
+    text = (
+        "Caught UnidentifiedImageError in DataLoader worker process 1.\nOriginal Traceback (most recent call last):\n"
+        '  File "a.py", line 3, in f\n    raise\nPIL.UnidentifiedImageError: cannot identify a.png\n'
+    )
+    assert described(RuntimeError(text)) == "UnidentifiedImageError: cannot identify a.png"
+
+
+def test_an_allocation_that_fails_says_what_to_change():
+    failure = failure_of(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "in epoch 2")
+    assert isinstance(failure, Failure)
+    assert "lower training: batch_size, or set max_lanes: N" in failure.reason
+
+
+# what is refused before anything trains
+
+REFUSED = {
+    "torch.ones(3, requires_grad=True)": "its loss has the shape (3,), not that of a scalar",
+    "student.logits.square().mean(dim=0)": "its loss has the shape (10,), not that of a scalar",
+    "0.5": "its loss is a float, not a tensor",
+    "torch.tensor(3)": "its loss has the type torch.int64, not that of a real number",
+    "torch.view_as_complex(student.logits[0, :2].contiguous())": "its loss has the type torch.complex64",
+    "student.logits.square().mean().detach()": "its loss reaches no parameter of the student",
+    "torch.zeros(())": "its loss reaches no parameter of the student",
+    "torch.zeros((), requires_grad=True) + teacher.logits.mean()": "its loss reaches no parameter of the student",
+}
+REASONS = {
+    "True": "inapplicable() of evil: it returns a bool; it returns the reason as text, or None",
+    "['a']": "inapplicable() of evil: it returns a list",
+    "1 / 0": "inapplicable() of evil: ZeroDivisionError: division by zero",
+    "sys.exit(0)": "inapplicable() of evil: SystemExit: 0",
+    "torch.set_default_dtype(torch.float64)": "inapplicable() of evil: RuntimeError: changes the default dtype",
+}
+FAIR = "(student.logits - teacher.logits).square().mean()"
+
+
+def plugin(loss: str = FAIR, inapplicable: str = "None", state: str = "None") -> str:
+    return HEAD + (
+        '\n\n@register("evil", weight=1.0)\nclass Evil(Distiller):\n'
+        f"    def loss(self, student, teacher, batch):\n        return {loss}\n\n"
+        f"    def get_extra_state(self):\n        return {state}\n\n"
+        "    def set_extra_state(self, state):\n        pass\n\n"
+        f"    @classmethod\n    def inapplicable(cls, student, teacher):\n        return {inapplicable}\n"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _forgets_the_plugin():
+    yield
+    REGISTERED.pop("evil", None)
+
+
+@pytest.fixture
+def refused(bench, tmp_path):
+    """Return a way to run a suite with a plug-in that is refused, and to learn what was said."""
+
+    def run(text: str) -> str:
+        path = tmp_path / "evil.py"
+        path.write_text(text)
+        with pytest.raises(RequestError) as caught:
+            bench(plugins=[path], methods=["evil", "kd"]).run()
+        assert str(path) in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert not (tmp_path / "results").exists()
+        return str(caught.value)
+
+    return run
+
+
+@pytest.mark.parametrize("loss", REFUSED)
+def test_a_loss_that_nothing_can_learn_from_is_refused_before_the_teacher_trains(loss, refused):
+    assert f"term evil: {REFUSED[loss]}" in refused(plugin(loss))
+
+
+@pytest.mark.parametrize("value", REASONS)
+def test_an_inapplicable_that_gives_no_reason_is_refused(value, refused):
+    assert REASONS[value] in refused(plugin(inapplicable=value))
+
+
+@pytest.mark.parametrize("state", ["lambda: 1", "Unreadable()", "[torch.zeros(2), Mode]"])
+def test_a_state_that_no_checkpoint_can_hold_is_refused_by_name(state, refused):
+    assert "term evil: its state '_extra_state' is a " in refused(plugin(state=state))
