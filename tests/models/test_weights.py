@@ -276,7 +276,7 @@ def test_a_refused_file_names_the_object_in_its_way(source, target, tmp_path):
 
 ZOO = torchvision.models.list_models(module=torchvision.models)
 FEW = ("alexnet", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "resnet18", "shufflenet_v2_x0_5", "swin_t")
-HAS_AUX = dict.fromkeys(("googlenet", "inception_v3"), {"init_weights": False})
+HAS_AUX = {key: {"init_weights": False} for key in ("googlenet", "inception_v3")}
 OLD = re.compile("resnet|wide_resnet|resnext")  # published without counters of batches
 
 
@@ -296,9 +296,9 @@ def assert_taken(name, path):
     classifier = "classifier.1" if name.startswith("squeezenet") else None  # it has no linear layer
     with torch.device("cpu" if name.startswith("regnet") else "meta"):  # a RegNet's construction needs values
         theirs = torchvision.models.get_model(name, num_classes=10, **HAS_AUX.get(name, {}))
-        torch.save(published(theirs, name), path)
         stages = [next(key for key, _ in theirs.named_children())]
         ours = build(f"torchvision.{name}", num_classes=10, stages=stages, classifier=classifier)
+    torch.save(published(theirs, name), path)
     assert fitting_weights(ours, path).keys() == ours.state_dict().keys()
 
 
