@@ -9,10 +9,11 @@ from bench.data.images import load as load_data
 from bench.launch.preparation import choose_device
 from bench.launch.work import Work
 from bench.models.base import Network
+from bench.models.weights import copy_weights
 from bench.spec import DataSpec, RunSpec
 from bench.store import AGAIN, WEIGHTS, Store
 from bench.train.learner import Teacher
-from bench.train.networks import backbone_data, build_network, placed, teacher_shapes
+from bench.train.networks import backbone_data, build_network, given_network, placed, teacher_shapes
 from bench.types import RequestError
 from methods import catalog
 
@@ -40,10 +41,10 @@ class Inputs:
         Raises:
             RequestError: its weights cannot be read.
         """
-        network = build_network(run.student, run.data)
+        network = given_network(run)
         content = self.store.weights(run.id)
         try:
-            network.load_state_dict(load(content))
+            copy_weights(network, load(content))
         except (SafetensorError, RuntimeError) as error:
             path = self.store.folder(run.id) / WEIGHTS
             raise RequestError(f"{path}: the network's weights cannot be read ({error}). {AGAIN}") from error

@@ -15,7 +15,7 @@ from bench.spec import RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
 from bench.train.loop import evaluate
-from bench.train.networks import build_network, placed
+from bench.train.networks import given_network, placed
 from bench.train.outputs import kept_outputs
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
@@ -32,7 +32,7 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
         if run.checkpoint is None or inputs.store.record(run.id) is not None:
             continue
         checkpoint = inputs.plan.checkpoints[run.id]
-        network = build_network(run.student, run.data)
+        network = given_network(run)
         load_weights(network, checkpoint.path or published_file(run, inputs.work.data))
         placed(network, inputs.device)
         metrics: dict[str, float] = {}

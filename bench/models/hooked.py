@@ -176,6 +176,24 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
     return network
 
 
+def set_input(network: nn.Module, name: str, checkpoint: str) -> None:
+    """Let a network see what torchvision's published weights were trained on, if it gets those.
+
+    GoogLeNet's and Inception's expect another normalisation than that of the images, as torchvision sets by itself.
+
+    Args:
+        network: a `HookedNetwork`.
+        name: that torchvision gives the classifier.
+        checkpoint: the name of published weights, or a file's sha256.
+    """
+    from torchvision import models
+
+    if hasattr(network.network, "transform_input"):
+        published = models.get_model_weights(name).__members__
+        sums = tuple(one.url.rpartition("-")[2].partition(".")[0] for one in published.values())
+        network.network.transform_input = checkpoint in published or checkpoint.startswith(sums)
+
+
 def published_weights(name: str, weights: str, folder: Path) -> Path:
     """Return the file of weights that torchvision publishes, downloaded if it is missing.
 

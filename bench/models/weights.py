@@ -1,54 +1,104 @@
 """Published checkpoints: their weights, read without running any code that the file may contain."""
 
 import argparse
-from collections.abc import Iterable, Mapping
+import codecs
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from bench.reading import check_regular
 from bench.types import RequestError
 
 MAX_NAMES = 3  # of each kind in a message
-PARALLEL = "module."  # the prefix that nn.DataParallel adds to every name
+KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema")  # first come, first
+PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.", "encoder.")  # of wrappers
+COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it; nothing here reads it
+# names in torchvision's published DenseNets, which torchvision's own loader mends
+DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+NOT_FINITE = "not finite"
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]  # numpy's constructors
+SAFE: list[Any] = [  # what may lie beside the weights: options, and numpy's numbers and arrays; none runs any code
+    argparse.Namespace,
+    *(np.ndarray, np.dtype, codecs.encode),
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdFDSU"},
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
 
 State = Mapping[str, Tensor]
 
 
 def load_weights(network: nn.Module, path: Path | str) -> None:
-    """Copy a checkpoint's weights into a network: either all of them, or none, with an error.
+    """Copy a checkpoint's weights into a network: either all of them, or none, with an error; see `fitting_weights`."""
+    copy_weights(network, fitting_weights(network, path))
+
+
+def copy_weights(network: nn.Module, weights: State) -> None:
+    """Copy weights into a network; raises a `RuntimeError` unless they fit."""
+    state = OrderedDict(weights)
+    metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    state._metadata = metadata  # type: ignore[attr-defined]  # MNASNet takes no weights without its version
+    network.load_state_dict(state)
+
+
+def fitting_weights(network: nn.Module, path: Path | str) -> State:
+    """Return a checkpoint's weights by the names in the network, of which only names and shapes are read.
+
+    Names are mended where torch and torchvision do so when they load: counters of batches are added, the published
+    names of DenseNet changed, classifiers that the network has left out dropped, and prefixes of wrappers removed.
 
     Args:
         network: the network, on any device.
-        path: a `.safetensors` file, or a `torch.save` file of a state dict, alone or under "model" or "state_dict".
+        path: a `.safetensors` file, or a `torch.save` file of a state dict, alone or under one of `KEYS`.
 
     Raises:
-        RequestError: the file is missing, is not a checkpoint, does not fit the network, or contains NaN or infinity.
+        RequestError: the file is missing, is damaged, is not a checkpoint, does not fit the network, or has weights
+            that are not finite floating-point numbers.
     """
-    weights = read_weights(Path(path))
-    if problems := _misfits(network.state_dict(), weights):
-        raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-    if broken:
-        raise RequestError(f"{path}: weights that are not finite: {_some(broken)}. The training that made it diverged")
-    network.load_state_dict(weights)
+    wanted = network.state_dict()
+    candidates = [_mended(network, wanted, state) for state in _unwrapped(read_weights(Path(path)))]
+    weights = next((state for state in candidates if not _misfits(wanted, state)), None)
+    if weights is None:
+        nearest = max(candidates, key=lambda state: len(wanted.keys() & state.keys()))
+        problems = "; ".join(_misfits(wanted, nearest))
+        raise RequestError(f"{path}: the checkpoint does not fit the network: {problems}")
+    faults = {name: _fault(weights[name], wanted[name]) for name in wanted}
+    for fault in filter(None, faults.values()):
+        names = _some(name for name in faults if faults[name] == fault)
+        remedy = "The training that made it diverged" if fault == NOT_FINITE else "Save them as float32 numbers"
+        raise RequestError(f"{path}: weights that are {fault}: {names}. {remedy}")
+    return weights
 
 
 def read_weights(path: Path) -> State:
-    """Return a checkpoint's tensors by name, on the CPU, without DataParallel's prefix."""
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network")
+    """Return a checkpoint's tensors by name, on the CPU; raises as `fitting_weights`."""
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        raise RequestError(
+            f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network"
+        ) from None
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path, device="cpu")
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # published files contain their options, too
+            _check_sums(path)
+            with torch.serialization.safe_globals(SAFE):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
+        if found := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
+            reason = f"it holds {found[1]}, and making that could run code"
         raise RequestError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason}); "
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason[:200]}); "
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
     state = _state_dict(content)
@@ -60,15 +110,62 @@ def read_weights(path: Path) -> State:
             f"{path}: no weights found, but {kind}; wanted is a state dict (names and tensors), "
             "alone or under the key 'model' or 'state_dict'"
         )
-    prefix = PARALLEL if all(name.startswith(PARALLEL) for name in state) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _check_sums(path: Path) -> None:
+    """Raise a `ValueError` if a part of a zip file differs from its checksum, at which torch does not look."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            has_sums = any(part.CRC for part in parts.infolist())  # torch writes zeros if told to leave them out
+            if has_sums and (broken := parts.testzip()):
+                raise ValueError(f"the file is damaged: its part {broken} differs from its checksum")
+
+
+def _unwrapped(state: State) -> Iterator[State]:
+    """Yield weights as they are, then with one prefix less at a time, as long as all names share one of a wrapper."""
+    yield state
+    while prefix := next((known for known in PREFIXES if all(name.startswith(known) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        yield state
+
+
+def _mended(network: nn.Module, wanted: State, state: State) -> State:
+    """Return weights with the names that they have since they were published; see `fitting_weights`."""
+    inner = getattr(network, "network", network)  # torchvision's own
+    mended = {}
+    for name, tensor in state.items():
+        now = name if name in wanted else DENSENET.sub(r"\1\2", name)
+        if now in wanted or getattr(inner, name.split(".")[0], inner) is not None:
+            mended[now] = tensor
+    counters = {name for name in wanted if name.endswith(COUNTER)} - mended.keys()
+    return mended | {name: torch.tensor(0) for name in counters}
+
+
+def _fault(given: Tensor, wanted: Tensor) -> str | None:
+    """Return why a tensor cannot be copied to a wanted one without losing its values; None if it can."""
+    kinds = {
+        "without values (on the device meta)": given.is_meta,
+        f"sparse ({given.layout})": given.layout != torch.strided,
+        f"quantised ({given.dtype})": given.is_quantized,
+        f"complex numbers ({given.dtype})": given.is_complex(),
+        f"truth values ({given.dtype})": given.dtype is torch.bool != wanted.dtype,
+        f"whole numbers ({given.dtype})": wanted.is_floating_point() and not given.is_floating_point(),
+        f"numbers of 8 bits ({given.dtype})": given.is_floating_point() and given.dtype.itemsize < 2,
+    }
+    if named := next((kind for kind, is_so in kinds.items() if is_so), None):
+        return named
+    if not given.isfinite().all():
+        return NOT_FINITE
+    too_large = given.dtype is torch.float64 and not given.float().isfinite().all()
+    return f"too large for float32 ({given.dtype})" if too_large else None
 
 
 def _state_dict(content: object) -> State:
     """Return the state dict that a file's content is or contains; empty if there is none."""
     if not isinstance(content, Mapping):
         return {}
-    state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+    state = next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content)
     weights = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return weights if len(weights) == len(state) else {}
 

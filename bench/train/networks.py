@@ -18,6 +18,16 @@ def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
     return _build(spec, data.classes, data.channels)
 
 
+def given_network(run: RunSpec) -> Network:
+    """Return the network of a run, to which its finished or given weights are copied."""
+    network = build_network(run.student, run.data)
+    if run.checkpoint is not None and run.student.network.startswith("torchvision."):
+        from bench.models.hooked import set_input
+
+        set_input(network, run.student.network.removeprefix("torchvision."), run.checkpoint)
+    return network
+
+
 def placed(network: Network, device: torch.device) -> Network:
     """Return a network on a device, in the memory layout of the images."""
     return network.to(device).to(memory_format=torch.channels_last)

@@ -2,14 +2,18 @@
 
 import argparse
 import pickle
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 
 from bench.models import build
-from bench.models.weights import load_weights
+from bench.models.hooked import set_input
+from bench.models.weights import COUNTER, PREFIXES, fitting_weights, load_weights
 from bench.types import RequestError
 
 
@@ -50,11 +54,26 @@ WRAPPINGS = {
 }
 
 
+for _prefix in PREFIXES:
+    WRAPPINGS[f"below {_prefix}"] = lambda state, prefix=_prefix: {prefix + key: value for key, value in state.items()}
+WRAPPINGS |= {
+    "compiled, then parallel": lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+    "beside numpy's numbers": lambda state: {"model": state, "best": np.mean([1.0, 2.0]), "at": np.int64(3)},
+    "beside numpy's arrays": lambda state: {"model": state, "curve": np.arange(3.0), "names": np.array(["a", "b"])},
+    "averaged alone": lambda state: {"state_dict_ema": state, "epoch": 3},
+    "in half precision": lambda state: {key: value.half() if value.ndim else value for key, value in state.items()},
+    "in double precision": lambda state: {key: value.double() if value.ndim else value for key, value in state.items()},
+    "without counters": lambda state: {key: value for key, value in state.items() if not key.endswith(COUNTER)},
+}
+
+
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_checkpoint_is_read_whatever_surrounds_its_weights(wrapping, source, target, tmp_path):
     path = tmp_path / "resnet8_last.pth"
     torch.save(WRAPPINGS[wrapping](source.state_dict()), path)
     load_weights(target, path)
+    if "half" in wrapping:
+        source.half().float()
     assert_same_weights(source, target)
 
 
@@ -174,3 +193,139 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(source, target, tmp_path
     with pytest.raises(RequestError):
         load_weights(target, tmp_path / "part.pth")
     assert all(torch.equal(before[key], tensor) for key, tensor in target.state_dict().items())
+
+
+def test_a_prefix_that_not_all_names_have_is_not_removed(source, target, tmp_path):
+    state = source.state_dict()
+    torch.save(
+        {"encoder." + key: value for key, value in state.items()} | {"head.weight": torch.zeros(3)}, tmp_path / "x.pth"
+    )
+    with pytest.raises(RequestError, match=r"names unexpected \(encoder\.conv1\.weight"):
+        load_weights(target, tmp_path / "x.pth")
+
+
+# values that are not floating-point numbers
+
+WORTHLESS = {
+    "whole numbers (torch.int32)": lambda value: value.int(),
+    "whole numbers (torch.uint8)": lambda value: value.to(torch.uint8),
+    "truth values (torch.bool)": lambda value: value > 0,
+    "complex numbers (torch.complex64)": lambda value: value.to(torch.complex64),
+    "too large for float32 (torch.float64)": lambda value: value.double() * 1e300 + 1e300,
+    "sparse (torch.sparse_coo)": lambda value: value.to_sparse(),
+    "sparse (torch.sparse_csr)": lambda value: value.to_sparse_csr() if value.ndim == 2 else value,
+    "without values (on the device meta)": lambda value: value.to("meta"),
+    "numbers of 8 bits (torch.float8_e4m3fn)": lambda value: value.to(torch.float8_e4m3fn),
+    "numbers of 8 bits (torch.float8_e5m2)": lambda value: value.to(torch.float8_e5m2),
+    "quantised (torch.qint8)": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+    "not finite": lambda value: value / 0,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of kinds of tensors that will change
+@pytest.mark.parametrize("kind", WORTHLESS)
+def test_weights_that_would_lose_their_values_are_refused_by_name(kind, source, target, tmp_path):
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    torch.save(source.state_dict() | {"fc.weight": WORTHLESS[kind](source.fc.weight.detach())}, tmp_path / "x.pth")
+    with pytest.raises(RequestError) as error:
+        load_weights(target, tmp_path / "x.pth")
+    assert str(error.value).startswith(f"{tmp_path / 'x.pth'}: weights that are {kind}: fc.weight. ")
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_a_safetensors_file_with_such_weights_is_refused_too(kind, source, target, tmp_path):
+    state = source.state_dict() | {"fc.bias": source.fc.bias.detach().to(kind)}
+    safetensors.torch.save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(RequestError, match=r"x\.safetensors: weights that are .*: fc\.bias\. Save them"):
+        load_weights(target, tmp_path / "x.safetensors")
+
+
+# damage
+
+
+def test_a_changed_bit_in_the_weights_is_found(source, target, tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save(source.state_dict(), path)
+    content = path.read_bytes()
+    place = content.index(source.layer3[0].conv1.weight.detach().numpy().tobytes())
+    for bit in range(0, 4000, 501):
+        damaged = bytearray(content)
+        damaged[place + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(RequestError, match=r"the file is damaged: its part .* differs from its checksum"):
+            load_weights(target, path)
+
+
+def test_a_file_that_was_written_without_checksums_is_read(source, target, tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    torch.serialization.set_crc32_options(before)
+    load_weights(target, tmp_path / "x.pth")
+    assert_same_weights(source, target)
+
+
+def test_a_refused_file_names_the_object_in_its_way(source, target, tmp_path):
+    torch.save({"model": source.state_dict(), "path": Path("x")}, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=r"it holds pathlib\.\w*Path, and making that could run code"):
+        load_weights(target, tmp_path / "x.pth")
+
+
+# torchvision's own files
+
+ZOO = torchvision.models.list_models(module=torchvision.models)
+FEW = ("alexnet", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "resnet18", "shufflenet_v2_x0_5", "swin_t")
+HAS_AUX = {key: {"init_weights": False} for key in ("googlenet", "inception_v3")}
+OLD = re.compile("resnet|wide_resnet|resnext")  # published without counters of batches
+
+
+def published(network, name):
+    """Return a state dict as torchvision publishes it for one of its classifiers, its values left out of memory."""
+    state = {
+        key: (torch.zeros(()) if value.is_floating_point() else torch.tensor(0)).expand(value.shape)
+        for key, value in network.state_dict().items()
+        if not OLD.match(name) or not key.endswith(COUNTER)
+    }
+    if name.startswith("densenet"):
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in state.items()}
+    return state
+
+
+def assert_taken(name, path):
+    classifier = "classifier.1" if name.startswith("squeezenet") else None  # it has no linear layer
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # a RegNet's construction needs values
+        theirs = torchvision.models.get_model(name, num_classes=10, **HAS_AUX.get(name, {}))
+        stages = [next(key for key, _ in theirs.named_children())]
+        ours = build(f"torchvision.{name}", num_classes=10, stages=stages, classifier=classifier)
+    torch.save(published(theirs, name), path)
+    assert fitting_weights(ours, path).keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_what_torchvision_publishes_is_taken(name, tmp_path):
+    assert_taken(name, tmp_path / f"{name}.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*ZOO} - {*FEW}))
+def test_what_torchvision_publishes_of_its_other_classifiers_is_taken(name, tmp_path):
+    assert_taken(name, tmp_path / f"{name}.pth")
+
+
+def test_a_network_that_asks_for_its_version_takes_weights_from_a_file_that_has_none(tmp_path):
+    network, other = (build("torchvision.mnasnet0_5", num_classes=10, stages=["layers"]) for _ in range(2))
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "x.safetensors")
+    load_weights(other, tmp_path / "x.safetensors")
+    assert_same_weights(network, other)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_published_weights_see_the_images_that_they_were_trained_on(name):
+    with torch.device("meta"):
+        network = build(f"torchvision.{name}", num_classes=10, stages=["maxpool1"])
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    digits = weights.url.rpartition("-")[2].removesuffix(".pth")
+    for checkpoint, is_published in (("IMAGENET1K_V1", True), (digits + "0" * 56, True), ("0" * 64, False)):
+        set_input(network, name, checkpoint)
+        assert network.network.transform_input is is_published
