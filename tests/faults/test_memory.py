@@ -42,8 +42,8 @@ class Watching(Silent):
 @pytest.mark.parametrize("epochs", [40, pytest.param(500, marks=pytest.mark.slow)])
 def test_memory_and_open_files_stay_flat(epochs, tmp_path, monkeypatch):
     monkeypatch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
-    training = {"epochs": epochs, "batch_size": 16, "milestones": [epochs // 2], "evaluate_every": 10}
-    suite = Bench(tmp_path, document(**TINY | {"methods": [], "training": training}))
+    training = {"epochs": epochs, "batch_size": 16, "milestones": [2], "evaluate_every": 10, "initial_epochs": 0}
+    suite = Bench(tmp_path, document(**TINY | {"training": training}))
     observer = Watching()
     suite.run(only=["none"], observer=observer)
     settled = epochs // 4
@@ -56,7 +56,7 @@ def test_memory_and_open_files_stay_flat(epochs, tmp_path, monkeypatch):
 def test_a_lane_that_runs_out_of_memory_fails_alone_and_the_others_end_as_without_it(tmp_path):
     plugin = tmp_path / "greedy.py"
     plugin.write_text(GREEDY)
-    suite = Bench(tmp_path, document(**TINY | {"methods": ["kd", "greedy"]}), [plugin])
+    suite = Bench(tmp_path, document(**TINY | {"methods": ["kd", {"method": "greedy", "label": "greedy"}]}), [plugin])
     plan, store, _ = suite.run()
     _, alone, _ = suite.run("alone", only=["none", "KD"])
     failure = store.failure(cell(plan, "greedy").runs[0].id)

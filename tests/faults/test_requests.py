@@ -3,6 +3,7 @@
 import random
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -36,19 +37,19 @@ def places(node: object, path: tuple = ()) -> list[tuple]:
 
 def changed(chance: random.Random) -> str:
     """Return the text of a suite file with one to three faults."""
-    whole = document(**TINY | {"methods": ["kd", {"method": "at", "weight": 2.0}]})
+    whole = deepcopy(document(**TINY | {"methods": ["kd", {"method": "at", "weight": 2.0}]}))
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
-        *parents, last = chance.choice(places(whole)[1:])
+        *parents, last = chance.choice(places(whole)[1:] or [("title",)])
         node = whole
         for key in parents:
             node = node[key]
         kind = chance.random()
         if kind < 0.6:
-            node[last] = chance.choice(ODD)
+            node[last] = deepcopy(chance.choice(ODD))
         elif kind < 0.8:
             del node[last]
         elif isinstance(node, dict):
-            node[chance.choice(KEYS)] = chance.choice(ODD)
+            node[chance.choice(KEYS)] = deepcopy(chance.choice(ODD))
     text = yaml.safe_dump(whole, allow_unicode=True)
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         at = chance.randrange(len(text) + 1)
