@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test test-slow lint benchmark schema
+.PHONY: quickstart published test faults test-slow lint benchmark schema
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -16,8 +16,11 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
 	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
 
-test-slow: .venv/developer  # all tests, without the shortcuts of tests/few.py
-	$(BIN)/python -m pytest --whole -n 2 --dist worksteal -m "not cuda and not slurm"
+faults: .venv/developer  # the fault-injection suite, in full: hours
+	$(BIN)/python -m pytest -s tests/faults
+
+test-slow: .venv/developer  # all tests but those of `make faults`, without the shortcuts of tests/few.py
+	$(BIN)/python -m pytest --whole -n 2 --dist worksteal -m "not cuda and not slurm" --ignore tests/faults
 	$(BIN)/python -m pytest --whole -m "cuda or slurm"
 
 schema: .venv/developer  # for editors, which complete and check suite files

@@ -1,0 +1,90 @@
+"""The product's command line in processes that start at once, with faults on demand; imported by the fork server."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import matplotlib.backends.backend_svg  # noqa: F401  # what a command imports, once for all processes
+import pytest
+import sklearn.datasets  # noqa: F401
+import torch._dynamo  # noqa: F401
+
+import bench.figures.drawing
+import bench.launch.devices
+import bench.report.epochs
+import bench.report.page
+import bench.report.statistics_files
+import bench.report.write
+import bench.terminal.status
+import bench.train.loop
+from bench.cli import main
+from bench.data import packaged
+from tests.few import use_few
+
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+FAULTS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "quota": errno.EDQUOT, "broken": errno.EIO}
+
+
+def prepare(words: list[str]) -> None:
+    """Let this process save a checkpoint after every epoch, and take little time for all but training and writing."""
+    patch = pytest.MonkeyPatch()
+    use_few(patch)
+    few_digits = packaged.digits
+
+    def fewer_digits(spec, root):
+        train, (images, targets) = few_digits(spec, root)
+        return train, (images[:20], targets[:20])
+
+    patch.setattr(packaged, "digits", fewer_digits)
+    patch.setattr("bench.figures.FIGURES", bench.figures.FIGURES[:1])
+    patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
+    sys.argv = ["run_suite.py", *words]
+
+
+def run(words: list[str], log: Path, results: Path, fault: str = "", at: int = 0) -> None:
+    """Run the command line, prepared as above.
+
+    Args:
+        words: the arguments of the command line.
+        log: the file for what it prints.
+        results: the folder whose changes are counted.
+        fault: "killed", or a key of `FAULTS`; "" for none.
+        at: the number of the change, from 1, at which the process is killed, or from which on each change fails.
+    """
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    prepare(words)
+    if fault:
+        inject(results, fault, at)
+    main()
+
+
+def inject(results: Path, fault: str, at: int) -> None:
+    """Let the process die, or each change fail, from the given change of the folder on."""
+    seen, prefix = 0, str(results)
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        changes = event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if not changes or not str(arguments[0]).startswith(prefix):
+            return
+        seen += 1
+        if seen < at:
+            return
+        if fault == "killed":
+            os.kill(os.getpid(), 9)
+        raise OSError(FAULTS[fault], os.strerror(FAULTS[fault]), str(arguments[0]))
+
+    sys.addaudithook(hook)
+
+
+def on_terminal(words: list[str], log: Path, results: Path, terminal: str) -> None:
+    """Run the command line with that terminal as the controlling one; its end is the end of the session."""
+    os.setsid()
+    descriptor = os.open(terminal, os.O_RDWR)  # the first terminal that a session opens is its own
+    for stream in (0, 1, 2):
+        os.dup2(descriptor, stream)
+    prepare(words)
+    main()
