@@ -7,19 +7,22 @@ Modules are named by their path, as in `named_modules()`. The state dict keeps t
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bench.models.base import Network
 from bench.types import Features, RequestError, suggest
 
 logger = logging.getLogger(__name__)
 
+EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the images that show where a network has its channels
 WRAPPED = "network."  # the prefix of the wrapped network's names in a state dict
 
 
@@ -28,7 +31,8 @@ class HookedNetwork(Network):
 
     Args:
         network: maps images (B, C, H, W) to logits (B, K).
-        stages: paths of the modules whose outputs (B, C, H, W) are the stages, stem first.
+        stages: paths of the modules whose outputs are the stages, stem first: maps (B, C, H, W), or (B, H, W, C) as
+            Swin's, which are permuted.
         classifier: path of the module whose input (B, D) is the embedding; the last `nn.Linear` by default.
         preactivations: paths of the modules whose outputs are the pre-activations, one per stage; by default the
             stages are used.
@@ -63,6 +67,7 @@ class HookedNetwork(Network):
                 f"preactivations: {len(self.preactivation_paths)} modules for {len(self.stage_paths)} stages; "
                 "name one for each stage, or none"
             )
+        self.channels_last = _channels_last(network, {*self.stage_paths, *self.preactivation_paths})
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W), from the named modules.
@@ -77,7 +82,8 @@ class HookedNetwork(Network):
         find = self.network.get_submodule
         with ExitStack() as hooks:  # removes them again, even if the forward pass fails
             for path in paths:
-                hooks.enter_context(find(path).register_forward_hook(_output_keeper(path, outputs)))
+                keep_output = _output_keeper(path, outputs, path in self.channels_last)
+                hooks.enter_context(find(path).register_forward_hook(keep_output))
             keep = _input_keeper(self.classifier_path, inputs)
             hooks.enter_context(find(self.classifier_path).register_forward_pre_hook(keep))
             logits = self.network(x)
@@ -100,13 +106,52 @@ class HookedNetwork(Network):
         return list(children.values())[: list(children).index(last) + 1]
 
 
-def _output_keeper(path: str, outputs: dict[str, Tensor]) -> Callable[..., Tensor]:
-    """Return a forward hook that stores a module's output and passes a copy on to the network."""
+def _channels_last(network: nn.Module, paths: Collection[str]) -> set[str]:
+    """Return which modules give maps (B, H, W, C): with other images, their last dimension stays and two others change.
+
+    Only networks with a norm over the last dimension have such maps. One that takes images of one size only is not
+    examined: its maps are (B, C, H, W).
+    """
+    if not any(isinstance(module, nn.LayerNorm | nn.RMSNorm) for module in network.modules()):
+        return set()
+    channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
+    training = [module for module in network.modules() if module.training]
+    found: dict[str, list[Tensor]] = {path: [] for path in paths}
+    network.eval()
+    try:
+        with ExitStack() as hooks, torch.no_grad():
+            for path in paths:
+                keep = partial(_keep_output, found[path])
+                hooks.enter_context(network.get_submodule(path).register_forward_hook(keep))
+            for height, width in EXAMINED:
+                functional_call(network, state, torch.zeros(1, channels, height, width, device="meta"))
+    except (RuntimeError, AssertionError, ValueError):
+        return set()
+    finally:
+        for module in training:
+            module.training = True
+    return {path for path, outputs in found.items() if outputs and _keeps_last_alone(outputs[0], outputs[-1])}
+
+
+def _keep_output(outputs: list[Tensor], _: nn.Module, __: object, output: object) -> None:
+    if isinstance(output, Tensor) and output.ndim == 4:
+        outputs.append(output)
+
+
+def _keeps_last_alone(one: Tensor, other: Tensor) -> bool:
+    """Return whether two outputs with 4 dimensions have the same last dimension, but different ones before it."""
+    differ = [a != b for a, b in zip(one.shape, other.shape, strict=True)]
+    return differ == [False, True, True, False]
+
+
+def _output_keeper(path: str, outputs: dict[str, Tensor], channels_last: bool) -> Callable[..., Tensor]:
+    """Return a forward hook that stores a module's maps (B, C, H, W) and passes a copy of its output on."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise RequestError(f"module '{path}' gives {_describe(output)}; a stage is maps (B, C, H, W)")
-        outputs[path] = output
+        outputs[path] = output.permute(0, 3, 1, 2) if channels_last else output
         return output.clone()  # later modules may change it in place, as torchvision's ReLUs do
 
     return hook

@@ -80,6 +80,29 @@ def test_shapes_of_a_hooked_network(hooked):
     assert (found.embedding, found.classes) == (512, 10)
 
 
+@pytest.mark.parametrize(  # with 384 pixels, all dimensions of Swin's first maps are 96
+    ("name", "pixels"), [("swin_t", 64), ("swin_t", 384), ("convnext_tiny", 64), ("resnet18", 64)]
+)
+def test_maps_have_their_channels_first_wherever_the_network_has_them(name, pixels):
+    stages = ["layer1", "layer2"] if name == "resnet18" else ["features.1", "features.3"]
+    channels = 64 if name == "resnet18" else 96
+    with torch.device("meta"):
+        network = build(f"torchvision.{name}", num_classes=7, stages=stages)
+    found = shapes(network, name, 3, pixels, pixels)
+    high = pixels // 4
+    assert found.stages == ((channels, high, high), (2 * channels, high // 2, high // 2))
+
+
+def test_permuted_maps_are_those_of_the_network():
+    torch.manual_seed(0)
+    network = build("torchvision.swin_t", num_classes=7, stages=["features.1.0.norm2", "permute"]).eval()
+    features = network.features(torch.randn(2, 3, 64, 64))
+    assert all(module.training is False for module in network.modules())
+    assert torch.equal(network.network.avgpool(features.stages[1]).flatten(1), features.embedding)
+    centred = features.stages[0].mean(dim=1)  # a norm's output has mean 0 over the channels
+    assert torch.allclose(centred, torch.zeros_like(centred), atol=1e-5)
+
+
 def test_shapes_of_a_hooked_network_without_memory():
     with torch.device("meta"):
         network = build("torchvision.mobilenet_v2", num_classes=7, stages=["features.0", "features.3", "features.18"])
