@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
-from bench.data.folders import fingerprint, list_folder, size_of
+from bench.data.contents import contents
+from bench.data.folders import list_folder
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, Strict, View
 from bench.types import RequestError, suggest
@@ -69,6 +70,13 @@ class DataChoice(Strict):
             problems.append(
                 "augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to"
             )
+        for key in () if self.view else ("mean", "std"):
+            values = getattr(self, key) or ()
+            if not all(0 <= value <= 1 for value in values):
+                divided = ", ".join(f"{value / 255:.4g}" for value in values)
+                problems.append(
+                    f"{key} is {list(values)}, but images are in [0, 1] here: divide by 255, {key}: [{divided}]"
+                )
         foreign = sorted(given & {"mean", "std"}) if self.view else []
         problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
         return problems
@@ -126,10 +134,17 @@ def resolve(choice: DataChoice) -> DataSpec:
         classes, train, least = len(counts), sum(counts), min(counts)
         if (choice.train_per_class or 0) > least:
             raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
-        size = size or size_of(next(iter(listing["train"].values()))[0])
+        found = contents(listing, folder)
+        if size is None and len(found.sizes) > 1:
+            (first, one), (other, two), *_ = found.sizes.items()
+            raise RequestError(
+                f"images of {len(found.sizes)} sizes (height x width), such as {first[0]}x{first[1]} of {one} and "
+                f"{other[0]}x{other[1]} of {two}: add resize: N, to which height and width of all are scaled"
+            )
+        size = size or next(iter(found.sizes))
         if min(size) < MIN_SIZE:
             raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
-        own: dict[str, Any] = {"augment": choice.augment, "fingerprint": fingerprint(listing), "path": folder}
+        own: dict[str, Any] = {"augment": choice.augment, "fingerprint": found.fingerprint, "path": folder}
     else:
         named = DATASETS[choice.name]
         classes, train, least = named.classes, named.train, named.min_per_class

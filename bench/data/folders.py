@@ -1,6 +1,5 @@
 """Lists the files of image folders by name only, so that a million take seconds. Imports no torch."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,45 +10,81 @@ from bench.types import RequestError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
+NOT_CLASSES = (".", "__MACOSX", "@eaDir", "@__thumb", "__pycache__", "lost+found", "$RECYCLE")  # how such names begin
 Listing = dict[str, dict[str, list[str]]]  # files by split ("train", "test") and class
 
 
-def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS) -> Listing:
+def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS, notes: list[str] | None = None) -> Listing:
     """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
 
-    The test split is read from the first folder in `test` that exists.
+    The test split is read from the first folder in `test` that has a folder per class. What is left out is added to
+    `notes`.
 
     Raises:
-        RequestError: a folder is missing, empty or not readable, or a class is only in the test split.
+        RequestError: a folder is missing, empty or not readable, images are in no class or in folders within one, or a
+            class is only in the test split.
     """
-    listing = {"train": _list_split(folder, ("train",)), "test": _list_split(folder, test)}
+    notes = [] if notes is None else notes
+    listing = {"train": _list_split(folder, ("train",), notes), "test": _list_split(folder, test, notes)}
     if unknown := sorted(listing["test"].keys() - listing["train"].keys()):
         raise RequestError(f"{folder}: classes of the test split are not in the training split: {', '.join(unknown)}")
+    if untested := sorted(listing["train"].keys() - listing["test"].keys()):
+        notes.append(f"classes without a test image: {', '.join(untested)}")
     return listing
 
 
-def _list_split(folder: Path, candidates: Sequence[str]) -> dict[str, list[str]]:
-    root = next((folder / name for name in candidates if (folder / name).is_dir()), None)
-    if root is None:
+def _list_split(folder: Path, candidates: Sequence[str], notes: list[str]) -> dict[str, list[str]]:
+    there = [folder / name for name in candidates if os.path.isdir(folder / name)]
+    if not there:
         wanted = " or ".join(f"{folder / name}" for name in candidates)
         raise RequestError(f"looked for the folder {wanted}, with one folder of images per class, and found none")
     try:
-        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-        listing = {name: _images_in(f"{root}/{name}") for name in classes}
+        root = next((one for one in there if _folders_in(one)), there[0])
+        classes = _folders_in(root)
+        listing = {name: _images_in(f"{root}/{name}", notes) for name in classes}
+        loose = _images_in(str(root), [], inner=False)
+        hidden = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name not in classes)
     except OSError as error:
         raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     if len(listing) < 2 or not all(listing.values()):
         empty = [name for name, files in listing.items() if not files]
         fault = f"no image in {', '.join(empty)}" if empty else f"{len(listing)} class folders"
+        looked = f" (also looked at {', '.join(map(str, there[1:]))})" if not listing and there[1:] else ""
         raise RequestError(
-            f"{root}: found {fault}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)})"
+            f"{root}: found {fault}; needs at least two folders, each with images ({', '.join(IMAGE_ENDINGS)}){looked}"
         )
+    if loose:
+        raise RequestError(f"{loose[0]}: is in none of the class folders; move it into one, or out of {root}")
+    if hidden:
+        notes.append(f"left out of {root}, being no classes: {', '.join(hidden)}")
+    if skipped := [one.name for one in there if one != root]:
+        why = "without a folder per class" if there[0] != root else "not needed"
+        notes.append(f"the test split is {root}; left out: {', '.join(skipped)}, {why}")
     return listing
 
 
-def _images_in(folder: str) -> list[str]:
-    """Return a folder's images in alphabetical order, as text, since a Path each would take minutes for millions."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS))
+def _folders_in(folder: str | Path) -> list[str]:
+    """Return the names of the folders in a folder that can be classes, in alphabetical order."""
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(NOT_CLASSES))
+
+
+def _images_in(folder: str, notes: list[str], inner: bool = True) -> list[str]:
+    """Return a folder's images in alphabetical order, as text, since a Path each would take minutes for millions.
+
+    Raises:
+        RequestError: with `inner`, if a folder within the folder has images.
+    """
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(NOT_CLASSES)]
+    names = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_ENDINGS))
+    if inner:
+        inside = [entry for entry in entries if entry.name not in names and entry.is_dir()]
+        for place, _, files in (found for entry in inside for found in os.walk(entry.path)):
+            if images := [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]:
+                raise RequestError(
+                    f"{place}/{images[0]}: images in folders within a class are not read: move them up to {folder}"
+                )
+        if others := len(entries) - len(names) - len(inside):
+            notes.append(f"left out of {folder}: {others} file(s) whose names do not end as an image's")
     return [f"{folder}/{name}" for name in names]
 
 
@@ -75,7 +110,7 @@ def list_tiny_imagenet(spec: DataSpec, root: Path) -> Listing:
 
 def _found_images(folder: Path) -> list[str]:
     try:
-        images = _images_in(str(folder))
+        images = _images_in(str(folder), [])
     except OSError as error:
         raise RequestError(f"looked for images in {folder}, which cannot be read: {error.strerror}") from error
     if not images:
@@ -96,28 +131,3 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"looked for the file {file}, and it cannot be read: {error}") from error
-
-
-def fingerprint(listing: Listing) -> str:
-    """Return a hash of every image's split, class, name and size in bytes, independent of the folder's path."""
-    digest = hashlib.sha256()
-    try:
-        for split, classes in listing.items():
-            for name, files in classes.items():
-                for file in files:
-                    line = f"{split}/{name}/{os.path.basename(file)}\t{os.stat(file).st_size}\n"
-                    digest.update(os.fsencode(line))
-    except OSError as error:
-        raise RequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()[:16]
-
-
-def size_of(file: str) -> tuple[int, int]:
-    """Return an image's (height, width)."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except Exception as error:  # decoders raise many kinds
-        raise RequestError(f"{file}: cannot be read as an image: {error}") from error

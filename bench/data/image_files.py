@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from bench.data.contents import open_image
 from bench.types import RequestError
 
 CUT_SCALE, CUT_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # area and width to height of a random part, as the field trains
@@ -81,7 +82,7 @@ def _end_with_parent(worker: int) -> None:
 
 def read_image(file: str, size: tuple[int, int]) -> Tensor:
     """Return an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased) if it differs."""
-    image = _opened(file)
+    image = open_image(file)
     if image.size != size[::-1]:  # PIL's order is (width, height)
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return _stored(image)
@@ -96,7 +97,7 @@ def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms import functional as tv
 
-    image = _opened(file)
+    image = open_image(file)
     if seed is None:
         resized = tv.resize(image, [round(min(size) / MIDDLE)])
         return _stored(tv.center_crop(resized, list(size)))
@@ -104,14 +105,6 @@ def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
         torch.default_generator.manual_seed(seed)
         place = RandomResizedCrop.get_params(image, list(CUT_SCALE), list(CUT_RATIO))
     return _stored(tv.resized_crop(image, *place, list(size)))
-
-
-def _opened(file: str) -> Image.Image:
-    try:
-        with Image.open(file) as opened:
-            return opened.convert("RGB")
-    except Exception as error:  # decoders raise many kinds
-        raise RequestError(f"{file}: cannot be read as an image: {error}") from error
 
 
 def _stored(image: Image.Image) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
-from bench.data.folders import Listing, absent, fingerprint, list_folder
+from bench.data.contents import Contents, contents
+from bench.data.folders import Listing, absent, list_folder
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
 from bench.spec import DataSpec, seed_from
@@ -186,13 +187,33 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     return images
 
 
-def _listing(spec: DataSpec, root: Path) -> Listing:
+def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
+    """Yield what an image folder holds, and what becomes of images of other sizes and kinds."""
+    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
+    (height, width), several = spec.size, len(found.sizes) > 1
+    sizes = f"{len(found.sizes)} sizes" if several else "{}x{} pixels".format(*next(iter(found.sizes)))
+    scaled_to = f", scaled to {height}x{width}" if several or spec.size not in found.sizes else ""
+    counts = f"{len(listing['train'])} classes, {train} training and {test} test images"
+    yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
+    for mode, count in found.modes.items():
+        if mode[0] == "I":
+            yield f"{count} image(s) of 16 or 12 bits (mode {mode}) are scaled to 8 bits"
+        elif mode != "RGB":
+            yield f"{count} image(s) of mode {mode} are converted to red, green and blue; transparency is left out"
+
+
+def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     """Return the files of each split and class, if an image folder has not changed since the suite was read."""
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
-        listing = list_folder(spec.path)
-        if fingerprint(listing) != spec.fingerprint:
+        notes: list[str] = []
+        listing = list_folder(spec.path, notes=notes)
+        found = contents(listing, spec.path)
+        if found.fingerprint != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
+        if is_told:
+            for line in (*_told(spec, listing, found), *notes):
+                logger.info("%s", line)
         return listing
     try:
         listing = _reader(spec.name)(spec, root)
@@ -213,7 +234,7 @@ def _listing(spec: DataSpec, root: Path) -> Listing:
 def _load_files(
     spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int
 ) -> tuple[Split, Split]:
-    listing = _listing(spec, root)
+    listing = _listing(spec, root, is_told=True)
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:

@@ -1,0 +1,192 @@
+"""What the files of image folders hold: their hashes, sizes and kinds, and the one function that opens an image.
+
+A look at many files is remembered in the user's cache folder by path, size, time of change and inode. Imports no torch.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import time
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from bench.data.folders import Listing
+from bench.reading import check_regular
+from bench.types import RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+READERS = 8  # threads
+REMEMBERED_BYTES = 64 << 20  # what is read in less time is read again
+FRESH_NS = 2_000_000_000  # a file that changed so recently may change again within one tick of its clock
+FULL_16 = 65_535  # the brightest value of 16 bits
+Look = tuple[int, int, int, str, int, int, str]  # bytes, time of change, inode; sha256, width, height, mode
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the files of a listing hold."""
+
+    fingerprint: str  # 16 hex digits of a hash of every image's split, class, name and content
+    sizes: dict[tuple[int, int], str]  # the first file of each (height, width)
+    modes: dict[str, int]  # number of files by Pillow's name of how pixels are stored
+
+
+def contents(listing: Listing, folder: Path) -> Contents:
+    """Return what the files of an image folder hold; only files that have changed since the last look are read.
+
+    Raises:
+        RequestError: a file cannot be read, or is no image.
+    """
+    files = [file for classes in listing.values() for members in classes.values() for file in members]
+    known = _remembered(folder)
+    found = {file: stats for file in files if (stats := _stat(file))}
+    new = [file for file in files if (known.get(file) or [None])[:3] != list(found[file])]
+    n_bytes = sum(found[file][0] for file in new)
+    with ThreadPoolExecutor(READERS) as readers:
+        try:
+            for file, look in zip(new, _shown(readers.map(_look, new), len(new), n_bytes, folder), strict=True):
+                known[file] = [*found[file], *look]
+        finally:
+            readers.shutdown(cancel_futures=True)  # if one is no image, or the user interrupts
+    looks = {file: known[file] for file in files}
+    if n_bytes > REMEMBERED_BYTES:
+        _remember(folder, looks)
+    digest = hashlib.sha256()
+    sizes: dict[tuple[int, int], str] = {}
+    modes: dict[str, int] = {}
+    for split, classes in listing.items():
+        for name, members in classes.items():
+            for file in members:
+                _, _, _, sha256, width, height, mode = looks[file]
+                digest.update(os.fsencode(f"{split}/{name}/{os.path.basename(file)}\t{sha256}\n"))
+                sizes.setdefault((height, width), file)
+                modes[mode] = modes.get(mode, 0) + 1
+    return Contents(digest.hexdigest()[:16], sizes, modes)
+
+
+def _stat(file: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(file)
+    except OSError as error:
+        raise RequestError(f"{file}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        check_regular(Path(file))
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _look(file: str) -> tuple[str, int, int, str]:
+    """Return a file's sha256 and the width, height and mode of its image."""
+    from PIL import Image
+
+    try:
+        with open(file, "rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            with Image.open(opened) as image:
+                _check_range(file, image)
+                return sha256, image.width, image.height, image.mode
+    except RequestError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise _no_image(file, error) from error
+
+
+def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path) -> Iterable[Any]:
+    """Return looks at files, with a progress bar on a terminal if they take long."""
+    if n_bytes <= REMEMBERED_BYTES:
+        return looks
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    console.print(
+        f"reading {count} images of {folder} ({n_bytes >> 20} MB) to know whether they have changed", markup=False
+    )
+    return track(looks, "reading", count, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _cache(folder: Path) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(base, "distillation-bench", f"images-{name}.json")
+
+
+def _remembered(folder: Path) -> dict[str, list[Any]]:
+    """Return the last looks at the files of a folder; none if there were none, or what holds them is damaged."""
+    with suppress(OSError, ValueError, RequestError, RecursionError):
+        check_regular(_cache(folder))
+        sha256, _, text = _cache(folder).read_text("utf-8", "surrogateescape").partition("\n")
+        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == sha256:
+            return dict(json.loads(text))
+    return {}
+
+
+def _remember(folder: Path, looks: dict[str, list[Any]]) -> None:
+    """Keep looks for the next time, if that can be done; those at files that have just changed are not kept."""
+    settled = time.time_ns() - FRESH_NS
+    content = json.dumps({file: look for file, look in looks.items() if look[1] < settled}).encode()
+    target = _cache(folder)
+    temporary = target.with_suffix(f".{uuid4().hex}.tmp")
+    with suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def open_image(file: str) -> "Image.Image":
+    """Return an image file in red, green and blue of 8 bits; grey ones of 16 and 12 bits are scaled to 8.
+
+    Raises:
+        RequestError: the file cannot be read as an image, or its values have no known range.
+    """
+    from PIL import Image
+
+    try:
+        check_regular(Path(file))
+        with warnings.catch_warnings(), Image.open(file) as opened:
+            warnings.simplefilter("ignore")  # of what Pillow can read all the same
+            return (_in_8_bits(file, opened) if opened.mode[:1] in ("I", "F") else opened).convert("RGB")
+    except RequestError:
+        raise
+    except Exception as error:  # decoders raise many kinds
+        raise _no_image(file, error) from error
+
+
+def _in_8_bits(file: str, image: "Image.Image") -> "Image.Image":
+    """Return an image with more than 8 bits per pixel as a grey one of 8 bits."""
+    from PIL import Image
+
+    _check_range(file, image)
+    tags = getattr(image, "tag_v2", {})
+    full = 4_095 if tags.get(258) == (12,) else FULL_16  # bits per sample of a TIFF
+    values = np.asarray(image).astype(np.float32) * (255 / full)
+    if tags.get(262) == 0:  # a TIFF whose zero is white, which Pillow does not turn here
+        values = 255 - values
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _check_range(file: str, image: "Image.Image") -> None:
+    # Pillow gives PNGs and PGMs of 16 bits as numbers up to 65,535, in either mode
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "fractions" if image.mode == "F" else "32-bit or signed numbers"
+        raise RequestError(
+            f"{file}: its pixels are {kind} (Pillow's mode {image.mode}), whose range is not known: "
+            "convert the images to 8 or 16 bits"
+        )
+
+
+def _no_image(file: str, error: Exception) -> RequestError:
+    return RequestError(f"{file}: cannot be read as an image: {' '.join(str(error).split())}")
