@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from rich.markup import escape
 
 from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.spec import ID_LENGTH, column
 from bench.store import Store
 from bench.tasks import task_of
+from bench.terminal.markup import escape
 from bench.types import RequestError
 
 BARS = "▁▂▃▄▅▆▇█"

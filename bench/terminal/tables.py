@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import RenderableType
-from rich.markup import escape, render
+from rich.markup import render
 from rich.table import Column, Table
 
 from bench.report.caption import protocol
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
+from bench.terminal.markup import escape
 
 if TYPE_CHECKING:
     from bench.cost.rows import PairCosts
