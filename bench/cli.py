@@ -194,12 +194,12 @@ def status(
 
 @app.command("cancel")
 def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """Cancel a suite's jobs on the cluster, and no others."""
+    """Cancel a suite file's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)
-    left = [job for job in submitted(_store(results), suite.stem) if job.state]
+    left = [job for job in submitted(_store(results), suite) if job.state]
     if left:
         cancel(left)
     _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])

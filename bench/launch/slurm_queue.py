@@ -66,21 +66,29 @@ def log_of(submission: Path, job_id: str) -> Path:
     return submission / "logs" / f"{job_id}_0_log.err"
 
 
-def submitted(store: Store, suite: str = "*") -> list[Job]:
-    """Return the jobs of all complete submissions of one suite or of the whole store, the latest last."""
-    records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
+def submitted(store: Store, suite: Path | None = None) -> list[Job]:
+    """Return the jobs of all complete submissions of one suite file or of the whole store, the latest last.
+
+    Submissions of earlier versions, which did not record the file, are matched by its name alone.
+    """
+    name = suite.stem if suite else "*"
+    files = sorted(store.root.glob(f"{name}/{JOBS}/*/{SUBMISSION}"), key=lambda file: file.parent.name)
+    records = {file.parent: json.loads(file.read_text()) for file in files}
+    if suite is not None:
+        allowed = (None, os.path.relpath(suite.resolve(), store.root.resolve()))
+        records = {folder: record for folder, record in records.items() if record.get("suite") in allowed}
     if not records:
         return []
-    names = ",".join(job_name(record.parent) for record in records)
+    names = ",".join(map(job_name, records))
     states = {}
     for line in command("squeue", "--noheader", "--array", f"--name={names}", "--format=%i|%T|%r").splitlines():
         job_id, state, reason = line.split("|", 2)
         if state != ENDING:
             states[job_id] = (state, "" if reason == "None" else reason)
     return [
-        Job(job_id, tuple(runs), log_of(record.parent, job_id), *states.get(job_id, ("", "")))
-        for record in records
-        for job_id, runs in json.loads(record.read_text())["tasks"].items()
+        Job(job_id, tuple(runs), log_of(folder, job_id), *states.get(job_id, ("", "")))
+        for folder, record in records.items()
+        for job_id, runs in record["tasks"].items()
     ]
 
 
