@@ -22,11 +22,10 @@ from bench.figures.drawing import STYLE, legend
 from bench.figures.findings import Findings
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
-from bench.report.folder import SUITE, Shown, note
+from bench.report.folder import note, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.write import attempt
 from bench.store import Store, write_whole
-from bench.store.files import read_as
 from bench.text import file_name
 from methods import Method
 
@@ -42,7 +41,7 @@ def write(frame: Frame, store: Store, methods: Mapping[str, Method], failed: lis
     written = list(_save(Findings(frame, store, methods), FIGURES, failed))
     folder = store.suite_folder(frame.plan.folder)
     with attempt(folder / FOLDER, failed):
-        earlier = read_as(Shown, folder / SUITE)
+        earlier = noted(folder)
         gone = set(earlier.figures if earlier else ()) - {path.name for path in written}
         for name in gone:
             with suppress(OSError):  # it is gone already, or a folder now

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
@@ -39,22 +41,30 @@ class Shown:
     figures: Sequence[str] = ()  # names of the figures' files, which this program may remove
 
 
+SHOWN = TypeAdapter(Shown)
+
+
+def noted(folder: Path) -> Shown | None:
+    """Return what suite.json says of the report in a folder; None if there is none."""
+    return read_as(SHOWN, folder / SUITE)
+
+
 def shown(folder: Path) -> Shown | None:
     """Return what the report in a folder shows; None if there is none, or an earlier version wrote it."""
-    return read_as(Shown, folder / SUITE) if (folder / TABLES[0]).exists() else None
+    return noted(folder) if (folder / TABLES[0]).exists() else None
 
 
 def note(plan: Plan, store: Store, finished: Sequence[str] | None = None, figures: Sequence[str] | None = None) -> None:
     """Write down what the report of a plan shows, and of which suite file; what is None stays as it is."""
-    path = store.suite_folder(plan.folder) / SUITE
+    folder = store.suite_folder(plan.folder)
     now = _of(plan, store)
-    known = read_as(Shown, path) or now
+    known = noted(folder) or now
     now = replace(
         now,
         finished=known.finished if finished is None else finished,
         figures=known.figures if figures is None else figures,
     )
-    write_whole(path, json.dumps(asdict(now), indent=1) + "\n")
+    write_whole(folder / SUITE, json.dumps(asdict(now), indent=1) + "\n")
 
 
 def in_own_folder(plan: Plan, store: Store) -> Plan:
