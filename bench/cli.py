@@ -1,8 +1,8 @@
 """The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
 
-import logging
 import os
 import shlex
+import signal
 import stat
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from typer.core import TyperGroup
 
+from bench.terminal.markup import escape
+from bench.terminal.streams import tolerate
+from bench.text import log_to_stderr, printable
 from bench.types import RequestError
 
 if TYPE_CHECKING:
@@ -35,14 +37,19 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> NoReturn:  # noqa: ANN401
         """Run a command, and exit."""
+        at_ctrl_c = signal.getsignal(signal.SIGINT)
+        if at_ctrl_c is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             status = super().invoke(ctx)
         except RequestError as error:
-            typer.echo(str(error), err=True)
+            _warn(str(error))
             status = WRONG_REQUEST
         except KeyboardInterrupt:
-            typer.echo("Interrupted. The same command continues from the last checkpoints.", err=True)
+            _warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED
+        finally:
+            signal.signal(signal.SIGINT, at_ctrl_c)
         raise typer.Exit(status)
 
 
@@ -88,14 +95,6 @@ Plugin = Annotated[
 ]
 
 
-class Output(Console):
-    """Standard output. If the reader closes it early, as `| head` does, the exit status does not change."""
-
-    def on_broken_pipe(self) -> None:
-        """Discard the rest of the output."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @app.command("run")
 def run_command(
     suite: SuiteFile,
@@ -121,10 +120,12 @@ def run_command(
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan.status import open_runs, statuses, to_train_again
+    from bench.report.folder import in_own_folder
     from bench.store import number_in
     from bench.tasks import task_of
 
     plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
+    in_own_folder(plan, store)  # raises if another suite has its results there
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
@@ -185,7 +186,7 @@ def status(
     try:
         jobs = submitted(store)
     except RequestError as error:
-        typer.echo(f"warning: {error}. The status below is from the store alone", err=True)
+        _warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
     frame = results_frame(plan, store)
     _say([cells_table(frame, store), *stale_lines(frame), *job_lines(plan, store, jobs)])
@@ -194,12 +195,12 @@ def status(
 
 @app.command("cancel")
 def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """Cancel a suite's jobs on the cluster, and no others."""
+    """Cancel a suite file's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
 
     check_name(suite)
-    left = [job for job in submitted(_store(results), suite.stem) if job.state]
+    left = [job for job in submitted(_store(results), suite) if job.state]
     if left:
         cancel(left)
     _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
@@ -232,8 +233,11 @@ def cost(
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
+    from bench.report.folder import in_own_folder
+
     plan, store, methods = _plan(suite, None, changes, results, plugin)
     cells = _matching(plan, only, pairs)
+    plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     from bench.cost.rows import costs, write
     from bench.figures import write_cost
@@ -245,9 +249,10 @@ def cost(
         _say(cost_table(pair_costs))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
-    written = [table, *write_cost(plan, store)]  # last: if a figure fails, the costs are saved
+    failed: list[str] = []
+    written = [table, *write_cost(plan, store, failed)]  # last: if a figure fails, the costs are saved
     _say([f"Written: {escape(', '.join(map(str, written)))}"])
-    return RUN_FAILED if any(pair_costs.failed for pair_costs in pairs_costs) else OK
+    return RUN_FAILED if failed or any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
 @app.command("list")
@@ -281,9 +286,13 @@ def _width() -> int:
 
 
 def _say(parts: Iterable[RenderableType]) -> None:
-    console = Output(width=_width(), emoji=False, highlight=False)
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))  # unbroken lines can be copied and piped
+    console = Console(width=_width(), emoji=False, highlight=False)
+    for part in parts:  # unbroken lines can be copied and piped
+        console.print(printable(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+
+
+def _warn(message: str) -> None:
+    typer.echo(printable(message), err=True)
 
 
 def _plan(
@@ -384,34 +393,50 @@ def _report(
 ) -> int:
     """Write and print the tables, and write figures and page if a table has changed; return the exit status.
 
-    The exit status depends on the runs in `wanted`. `always` writes figures and page even if no table has changed.
+    The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
+    figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
-    from bench.report.write import PAGE, STATISTICS, TABLES, is_reported, write_report, write_tables
+    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
+    from bench.report.write import is_reported, write_report, write_tables
     from bench.terminal.tables import results_table
 
-    frame = write_tables(plan, store)
+    failed: list[str] = []
+    frame = write_tables(plan, store, failed, replaces=always)
     _say(results_table(frame, _width()))
-    folder = store.suite_folder(plan.name)
+    folder = store.suite_folder(frame.plan.folder)
+    if frame.aside:
+        _warn(f"warning: {frame.aside}. This one is in {folder}")
+    elif frame.plan.subfolder:
+        _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
     if always or not is_reported(frame, store):
         from bench import figures  # takes a second to import
 
-        figures.write(frame, store, methods)
-        write_report(frame, store)
+        figures.write(frame, store, methods, failed)
+        write_report(frame, store, failed)
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
-    _say([f"Epochs: {escape(str(folder / 'epochs.csv'))}", f"Page: {escape(str(folder / PAGE))}"])
-    return RUN_FAILED if any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted) else OK
+    _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
+    is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
+    return RUN_FAILED if is_wrong else OK
 
 
 def main() -> None:
     """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
     # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    output = tolerate()
+    log_to_stderr()
     arguments = sys.argv[1:]
     named = {command.name for command in app.registered_commands} | {"--help"}
     if arguments and arguments[0] not in named:
         arguments = ["run", *arguments]
-    app(arguments, prog_name="run_suite.py")
+    try:
+        app(arguments, prog_name="run_suite.py")
+    except SystemExit as end:
+        sys.stdout.flush()
+        if output is None or output.error is None:
+            raise
+        _warn(f"standard output cannot be written: {output.error.strerror}")
+        sys.exit(end.code or RUN_FAILED)

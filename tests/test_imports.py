@@ -13,13 +13,14 @@ from tests.stores import finish_all, plan_of
 ROOT = Path(__file__).parent.parent
 TRAINING = ["torch", "torchvision", "sklearn", "submitit"]
 HEAVY = [*TRAINING, "numpy", "pandas", "matplotlib", "scipy", "safetensors"]
-LEAVES = {"types", "spec", "reading"}
+LEAVES = {"types", "spec", "reading", "text"}
 TRAINED = {"models", "data", "methods", "store", "tasks", *LEAVES}  # what a trainer and a plan are made of
 # who may import whom; each row points at rows above it only, so that there is no way back
 ARROWS: dict[str, set[str]] = {
     "types": set(),
     "spec": {"types"},
     "reading": {"types"},
+    "text": set(),
     **dict.fromkeys(("methods", "models", "data", "store"), LEAVES),
     "tasks": {"models", "data", *LEAVES},
     "suite": {"tasks", "models", "data", "methods", *LEAVES},

@@ -14,6 +14,7 @@ from tests.train.conftest import Bench, cell, document
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLISHED = ("quickstart", "fashion_mnist")
+RESULTS = ROOT / "results" / "published"
 
 
 def block(language: str) -> str:
@@ -38,7 +39,7 @@ def test_the_readmes_method_trains_as_a_plugin(tmp_path):
 
 @pytest.mark.parametrize("suite", PUBLISHED)
 def test_the_readme_quotes_a_published_table_and_its_protocol_as_they_were_written(suite):
-    _title, protocol, table, *_ = (ROOT / "results" / suite / "table.md").read_text(encoding="utf-8").split("\n\n")
+    _title, protocol, table, *_ = (RESULTS / suite / "table.md").read_text(encoding="utf-8").split("\n\n")
     assert table.startswith("| method |")
     assert f"{protocol}\n\n{table}\n" in README
 
@@ -47,7 +48,7 @@ def test_the_readme_quotes_a_published_table_and_its_protocol_as_they_were_writt
 def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     path = ROOT / "suites" / f"{suite}.yaml"
     plan = build(load(path, catalog()), path, catalog())
-    with (ROOT / "results" / suite / "table.csv").open(encoding="utf-8", newline="") as file:
+    with (RESULTS / suite / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "top1"]
     assert [(row["pair"], row["label"], int(row["n"])) for row in rows] == [
         (cell.pair, cell.label, len(cell.runs)) for cell in plan.cells

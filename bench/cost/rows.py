@@ -191,6 +191,6 @@ def _name(label: str, stage: str) -> str:
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     """Write cost.csv into the suite's results; return its path."""
     rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
-    path = store.suite_folder(plan.name) / "cost.csv"
+    path = store.suite_folder(plan.folder) / "cost.csv"
     write_whole(path, csv_text((field.name for field in fields(Cost)), rounded))
     return path

@@ -9,8 +9,8 @@ which yields names and figures; nothing where the store has no numbers for it.
 
 import io
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -21,49 +21,67 @@ from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain
 from bench.figures.drawing import STYLE, legend
 from bench.figures.findings import Findings
 from bench.plan import Plan
+from bench.report.folder import FIGURES as FOLDER
+from bench.report.folder import note, noted
 from bench.report.frame import Frame, results_frame
+from bench.report.write import attempt
 from bench.store import Store, write_whole
+from bench.text import file_name
 from methods import Method
 
 FIGURES = (curves, gain, ranks, parameter, ensemble, critic, correlation, cka, tsne, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 
 
-def write(frame: Frame, store: Store, methods: Mapping[str, Method]) -> list[Path]:
-    """Write all figures, and remove those that no longer apply; return the files.
+def write(frame: Frame, store: Store, methods: Mapping[str, Method], failed: list[str] | None = None) -> list[Path]:
+    """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
-    Raises:
-        RequestError: a file of the store cannot be read, or the folder not written.
+    For `failed`, see `bench.report.write.attempt`.
     """
-    written = list(_save(Findings(frame, store, methods), FIGURES))
-    for path in (store.suite_folder(frame.plan.name) / "figures").glob("*"):
-        if path.suffix[1:] in METADATA and path not in written:
-            path.unlink()
+    written = list(_save(Findings(frame, store, methods), FIGURES, failed))
+    folder = store.suite_folder(frame.plan.folder)
+    with attempt(folder / FOLDER, failed):
+        earlier = noted(folder)
+        gone = set(earlier.figures if earlier else ()) - {path.name for path in written}
+        for name in gone:
+            with suppress(OSError):  # it is gone already, or a folder now
+                (folder / FOLDER / Path(name).name).unlink()
+        if written or gone:
+            note(frame.plan, store, figures=sorted({path.name for path in written}))
     return written
 
 
-def write_cost(plan: Plan, store: Store) -> list[Path]:
-    """Write the figures of cost.csv alone; return the files."""
-    return list(_save(Findings(results_frame(plan, store), store, {}), [cost]))
+def write_cost(plan: Plan, store: Store, failed: list[str] | None = None) -> list[Path]:
+    """Write the figures of cost.csv alone; return the files; for `failed`, see `bench.report.write.attempt`."""
+    return list(_save(Findings(results_frame(plan, store), store, {}), [cost], failed))
 
 
-def figures(findings: Findings, modules: Iterable[ModuleType] = FIGURES) -> Iterator[tuple[str, Figure]]:
-    """Yield file names, without their ending, and figures with their legends."""
+def figures(
+    findings: Findings, modules: Iterable[ModuleType] = FIGURES, failed: list[str] | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Yield file names, without their ending, and figures with their legends; see `bench.report.write.attempt`."""
+    taken: set[str] = set()
     for module in modules:
-        for name, figure in module.draw(findings):
-            legend(figure)
-            yield re.sub(r"[^A-Za-z0-9.+-]+", "_", name.replace("->", "-to-")), figure
+        with attempt(f"the figure {module.__name__.rpartition('.')[2]}", failed):
+            for name, figure in module.draw(findings):
+                legend(figure)
+                name = file_name(name.replace("->", "-to-"))
+                while name in taken:  # two names that differ in other characters
+                    name += "_"
+                taken.add(name)
+                yield name, figure
 
 
-def _save(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[Path]:
+def _save(findings: Findings, modules: Iterable[ModuleType], failed: list[str] | None) -> Iterator[Path]:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
+    folder = findings.store.suite_folder(findings.plan.folder) / FOLDER
     with mpl.rc_context(STYLE):
-        for name, figure in figures(findings, modules):
-            figure.draw_without_rendering()  # computes the layout, once for all formats
-            figure.set_layout_engine("none")
-            for kind, metadata in METADATA.items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, metadata=metadata)  # the same store gives the same bytes
-                path = findings.store.suite_folder(findings.plan.name) / "figures" / f"{name}.{kind}"
-                write_whole(path, buffer.getvalue())
-                yield path
+        for name, figure in figures(findings, modules, failed):
+            with attempt(folder / name, failed):
+                figure.draw_without_rendering()  # computes the layout, once for all formats
+                figure.set_layout_engine("none")
+                for kind, metadata in METADATA.items():
+                    buffer = io.BytesIO()
+                    figure.savefig(buffer, format=kind, metadata=metadata)  # the same store gives the same bytes
+                    write_whole(folder / f"{name}.{kind}", buffer.getvalue())
+                    yield folder / f"{name}.{kind}"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, marked, marks, wrapped
 from bench.figures.findings import Findings
+from bench.store.files import as_written
 from bench.suite import TEACHER
 from bench.types import RequestError
 
@@ -22,7 +23,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     Raises:
         RequestError: cost.csv cannot be read.
     """
-    path = findings.store.suite_folder(findings.plan.name) / "cost.csv"
+    path = findings.store.suite_folder(findings.plan.folder) / "cost.csv"
     if not path.exists():
         return
     types = dict.fromkeys(("pair", "label", "stage"), str) | dict.fromkeys(COSTS, float)
@@ -31,6 +32,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         table = pd.read_csv(path, usecols=list(types), dtype=types, keep_default_na=False, na_values=empty)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read: {error}. Remove it, or measure anew with `cost`") from error
+    table["label"] = table["label"].map(as_written)
     table = table[table["pair"].isin([cell.pair for cell in findings.plan.cells])]
     if not table.empty:
         yield "cost", _phases(table, findings.title)

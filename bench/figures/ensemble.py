@@ -13,6 +13,8 @@ from bench.suite import NONE, TEACHER
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per student and kind of teacher, once a row has a result for two numbers of teachers."""
     for group, by_teachers in sorted(_by_teachers(findings).items()):
+        if len(by_teachers) < 2:
+            continue
         frames = {}
         for label in findings.looks:
             numbered = {n: row for n, rows in sorted(by_teachers.items()) for row in rows if row.label == label}

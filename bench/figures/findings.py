@@ -73,6 +73,8 @@ class Findings:
         curves = {}
         for label, of_row in runs.items():
             epochs = {run.seed: self.epochs[run.id] for run in of_row if run.id in self.epochs}
+            if not epochs:
+                continue
             means = {seed: frame.filter(regex=f"^({columns})$").mean(axis=1) for seed, frame in epochs.items()}
             curve = pd.DataFrame(means, columns=[run.seed for run in of_row], dtype=float).dropna(how="all")
             if not curve.empty:

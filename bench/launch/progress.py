@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.tasks import task_of
+from bench.text import printable
 from bench.train.lane import Clock, Lane
 from bench.train.loop import Observer
 
@@ -71,7 +72,9 @@ class Progress(Observer):
             table.add_column(name, justify="left" if name == "lane" else "right")
         for lane in self.lanes:
             if lane.failure is not None:
-                table.add_row(escape(self._title(lane)), lane.failure.status, escape(lane.failure.reason), "", "")
+                table.add_row(
+                    escape(self._title(lane)), lane.failure.status, escape(printable(lane.failure.reason)), "", ""
+                )
                 continue
             scores = [row[metric] for row in lane.rows if metric in row]
             loss = f"{lane.rows[-1]['loss']:.3f}" if lane.rows else ""

@@ -6,6 +6,7 @@ knows only its own runs; all progress is in the store.
 
 import json
 import logging
+import os
 import pickle
 import re
 import shlex
@@ -106,7 +107,8 @@ def _submit_all(
     try:
         origin = _copy_code(folder / "code", work)
         jobs = list(_submit(_relocated(work, folder), folder, missing, trained_by, options))
-        document = origin | {"tasks": {job.id: job.runs for job in jobs}}
+        suite = os.path.relpath(work.plan.absolute, work.results.resolve())
+        document = origin | {"suite": suite, "tasks": {job.id: job.runs for job in jobs}}
         write_whole(folder / SUBMISSION, json.dumps(document, indent=1) + "\n")
     except BaseException:
         command("scancel", "--quiet", f"--name={job_name(folder)}")

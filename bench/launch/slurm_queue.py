@@ -31,6 +31,7 @@ class Submission:
     """What readers rely on in a submission's file; it holds more."""
 
     tasks: dict[str, list[str]]  # ids of the runs of each job, by job id
+    suite: str | None = None  # path of the suite file from the store's root
 
 
 SUBMISSIONS = TypeAdapter(Submission)
@@ -79,21 +80,28 @@ def log_of(submission: Path, job_id: str) -> Path:
     return submission / "logs" / f"{job_id}_0_log.err"
 
 
-def submitted(store: Store, suite: str = "*") -> list[Job]:
-    """Return the jobs of all complete submissions of one suite or of the whole store, the latest last."""
-    records = sorted(store.root.glob(f"{suite}/{JOBS}/*/{SUBMISSION}"), key=lambda record: record.parent.name)
-    if not records:
+def submitted(store: Store, suite: Path | None = None) -> list[Job]:
+    """Return the jobs of all complete submissions of one suite file or of the whole store, the latest last.
+
+    Submissions of earlier versions, which did not record the file, are matched by its name alone.
+    """
+    name = suite.stem if suite else "*"
+    files = sorted(store.root.glob(f"{name}/{JOBS}/*/{SUBMISSION}"), key=lambda file: file.parent.name)
+    submissions = {file.parent: read for file in files if (read := read_as(SUBMISSIONS, file)) is not None}
+    if suite is not None:
+        allowed = (None, os.path.relpath(suite.resolve(), store.root.resolve()))
+        submissions = {folder: read for folder, read in submissions.items() if read.suite in allowed}
+    if not submissions:
         return []
-    names = ",".join(job_name(record.parent) for record in records)
+    names = ",".join(map(job_name, submissions))
     states = {}
     for line in command("squeue", "--noheader", "--array", f"--name={names}", "--format=%i|%T|%r").splitlines():
         job_id, state, reason = line.split("|", 2)
         if state != ENDING:
             states[job_id] = (state, "" if reason == "None" else reason)
     return [
-        Job(job_id, tuple(runs), log_of(record.parent, job_id), *states.get(job_id, ("", "")))
-        for record in records
-        if (submission := read_as(SUBMISSIONS, record)) is not None
+        Job(job_id, tuple(runs), log_of(folder, job_id), *states.get(job_id, ("", "")))
+        for folder, submission in submissions.items()
         for job_id, runs in submission.tasks.items()
     ]
 

@@ -13,6 +13,7 @@ from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.teachers import PairTeachers, pair_teachers, undistilled
 from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
+from bench.store.files import read_text
 from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
 from bench.suite.schema import PEERS
 from bench.tasks import TASKS, task_of
@@ -64,7 +65,19 @@ def build(
         raise RequestError("\n".join(problems))
     used = {term.method for run in runs.values() for term in run.terms}
     code = {name: methods[name].code for name in sorted(used)}
-    return Plan(suite, path.stem, path, tuple(cells), runs, checkpoints, sources.current, tuple(changes), code)
+    return Plan(
+        suite=suite,
+        name=path.stem,
+        file=path,
+        cells=tuple(cells),
+        runs=runs,
+        checkpoints=checkpoints,
+        sources=sources.current,
+        changes=tuple(changes),
+        code=code,
+        text=read_text(path) or "",
+        absolute=path.resolve(),
+    )
 
 
 def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpec) -> None:

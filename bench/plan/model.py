@@ -68,6 +68,14 @@ class Plan:
     sources: Mapping[str, Any]  # image folders and checkpoints of the suite; see `Sources`
     changes: tuple[str, ...] = ()  # overrides from the command line, as `KEY=VALUE`
     code: Mapping[str, Code] = field(default_factory=dict)  # of the methods that runs use, by name
+    text: str = ""  # of the suite file when the plan was made
+    absolute: Path = Path()  # the suite file's path then, for jobs, which run in another folder
+    subfolder: str = ""  # of the report in the suite's folder; see `bench.report.folder`
+
+    @property
+    def folder(self) -> str:
+        """Return the path of the report's folder in the results."""
+        return f"{self.name}/{self.subfolder}" if self.subfolder else self.name
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:

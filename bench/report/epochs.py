@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.plan import Plan
+from bench.report.folder import EPOCHS as EPOCHS_CSV
 from bench.report.frame import Frame
 from bench.store import EPOCHS, Store, csv_text, write_whole
 
@@ -26,7 +27,7 @@ def write_csv(frame: Frame, store: Store) -> Path:
         for epoch in store.epochs(run.id)
     ]
     columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *rows))
-    path = store.suite_folder(plan.name) / "epochs.csv"
+    path = store.suite_folder(plan.folder) / EPOCHS_CSV
     write_whole(path, csv_text(columns, rows))
     return path
 

@@ -18,6 +18,7 @@ from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
 from bench.tasks import Metric, task_of
+from bench.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +109,7 @@ class Frame:
     summaries: Sequence[Summary]  # one per cell and metric
     records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
     statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
+    aside: str = ""  # why the report is not in the folder of its suite; see `bench.report.folder`
 
     @cached_property
     def shown_runs(self) -> list[RunSpec]:
@@ -155,7 +157,10 @@ class Frame:
 
 def results_frame(plan: Plan, store: Store) -> Frame:
     """Return the current results of a plan in the store."""
-    found = statuses(plan.runs.values(), plan, store)
+    found = {
+        run_id: (status, printable(reason))
+        for run_id, (status, reason) in statuses(plan.runs.values(), plan, store).items()
+    }
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
     measurements: list[Measurement] = []

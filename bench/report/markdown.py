@@ -1,5 +1,6 @@
 """The table as Markdown, with best epochs and published numbers next to those of the last epoch. Imports no torch."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.report.caption import protocol, published_source
@@ -40,7 +41,7 @@ def to_markdown(frame: Frame) -> str:
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
     lines += _best_and_published(frame)
-    lines += ["", "## How it was made", "", "```", training_command(plan), "```"]
+    lines += ["", "## How it was made", "", "```", shlex.join(training_command(plan)), "```"]
     if made := list(origins(frame.records.values()).values()):
         lines += ["", *grid(list(made[0]), [[_escape(fact) for fact in origin.values()] for origin in made])]
     return "\n".join(lines) + "\n"

@@ -1,28 +1,28 @@
 """The origin of a suite's numbers: the command, and the machines, versions and dates of its runs."""
 
 import os
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.plan import Plan
 from bench.report.layout import MISSING
+from bench.text import printable
 from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
 
 
-def training_command(plan: Plan, *options: str) -> str:
-    """Return the command line that trains a plan, or a part of it."""
+def training_command(plan: Plan) -> list[str]:
+    """Return the words of the command line that trains a plan."""
     file = os.path.relpath(plan.file)
     if file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published
         file = plan.file.name
-    words = ["python", "run_suite.py", file, *options]
+    words = ["python", "run_suite.py", printable(file)]
     words += [f"--set={change}" for change in plan.changes]
     used = {term.method for run in plan.runs.values() for term in run.terms}
     own = {path.stem for path in own_files()}
     words += [f"--plugin={name}.py" for name in sorted(used - own)]
-    return shlex.join(words)
+    return words
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:
@@ -45,4 +45,5 @@ def origin_of(record: Mapping[str, Any]) -> tuple[str, ...]:
         commit = f"{commit} with uncommitted changes"
     host, device, threads = (str(record.get(name, MISSING)) for name in ("host", "device", "threads"))
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
-    return commit, host, device, threads, versions or MISSING
+    commit, host, device, threads, versions = map(printable, (commit, host, device, threads, versions or MISSING))
+    return commit, host, device, threads, versions

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import io
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -22,22 +23,25 @@ from markupsafe import Markup
 
 from bench.plan import Plan
 from bench.report.caption import protocol
+from bench.report.folder import FIGURES, PAGE, STATISTICS
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
-from bench.report.write import PAGE, STATISTICS, digest
+from bench.report.write import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
-from bench.store.files import read_text
+from bench.store.files import as_written, read_text
 from bench.tasks import task_of
+from bench.types import RequestError
 
 MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # of the C library, which is three times as fast
 MAX_DRAWING = 200_000  # bytes of an SVG, above which its PNG is shown if that is smaller
 
 
 def write(frame: Frame, store: Store) -> Path:
     """Write the page of a suite, with the existing figures and statistics; return its path."""
-    path = store.suite_folder(frame.plan.name) / PAGE
+    path = store.suite_folder(frame.plan.folder) / PAGE
     write_whole(path, render(frame, store))
     return path
 
@@ -54,11 +58,12 @@ def render(frame: Frame, store: Store) -> str:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     sources = {name: (files("bench.report") / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     plan = frame.plan
-    folder = store.suite_folder(plan.name)
+    folder = store.suite_folder(plan.folder)
     made = origins(frame.records.values())
     rows = [[frame.at(*column, label) for column in frame.columns] for label in frame.labels]
     runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    drawings = sorted((folder / "figures").glob("*.svg"))
+    drawings = sorted(path for path in (folder / FIGURES).glob("*.svg") if path.is_file())
+    command = training_command(plan)
     return environment.get_template("page.html.j2").render(
         title=plan.suite.title,
         name=plan.name,
@@ -74,22 +79,44 @@ def render(frame: Frame, store: Store) -> str:
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
         protocol=protocol(plan),
-        statistics=list(csv.reader(io.StringIO(read_text(folder / STATISTICS[0]) or ""))),
+        statistics=_statistics(folder / STATISTICS[0]),
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
-        command=training_command(plan),
-        suite_file=plan.file.read_text(encoding="utf-8"),
+        command=shlex.join(command),
+        suite_file=plan.text,
+        suite_note=_changed_since(plan),
         file_name=plan.file.name,
         made=list(made.values()),
         table_hash=digest(frame),
         data={
-            "cells": [_opened(plan, one) for row in rows for one in row],
+            "cells": [_opened(one, command) for row in rows for one in row],
             "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
         },
     )
 
 
-def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
-    """Return the content of a cell's window, without its runs."""
+def _statistics(path: Path) -> list[list[str]]:
+    """Return the heading and rows of statistics.csv; none if it cannot be read."""
+    try:
+        rows = csv.reader(io.StringIO(read_text(path) or ""))
+    except RequestError:
+        return []
+    return [[as_written(text) for text in row] for row in rows]
+
+
+def _changed_since(plan: Plan) -> str:
+    """Return what has become of the suite file since the plan was made, if it is not the same any more."""
+    try:
+        text = read_text(plan.absolute)
+    except (RequestError, UnicodeDecodeError):
+        text = None
+    if text == plan.text:
+        return ""
+    what = "is not there any more" if text is None else "has changed since"
+    return f"This is the text with which these results were made. The file {what}."
+
+
+def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a cell's window, without its runs; `command` trains the whole suite."""
     cell = one.cell
     facts = {"method": cell.method, "status": one.status, "reason": one.reason}
     if one.mean is not None:
@@ -106,8 +133,10 @@ def _opened(plan: Plan, one: Summary) -> dict[str, Any]:
         "metric": one.metric,
         "series": one.recorded,
         "facts": {name: text for name, text in facts.items() if text},
-        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90),
-        "command": training_command(plan, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)),
+        "settings": yaml.dump(
+            settings, Dumper=DUMPER, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90
+        ),
+        "command": shlex.join([*command, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)]),
         "runs": [run.id for run in cell.runs],
     }
 

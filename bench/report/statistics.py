@@ -22,7 +22,7 @@ import scikit_posthocs
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Column, Frame, Summary
 from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, Improvement, relative_improvement, row_named
 from bench.spec import STUDENT
@@ -126,8 +126,11 @@ def statistics(frame: Frame) -> Statistics:
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
     gains: list[dict[str, Any]] = []
-    for pair, metric in frame.columns:
-        by_seed = {one.label: one.by_seed for one in _students(frame, metric) if one.pair == pair}
+    by_column: dict[Column, dict[str, Mapping[int, float]]] = {column: {} for column in frame.columns}
+    for metric in dict.fromkeys(metric for _, metric in frame.columns):
+        for one in _students(frame, metric):
+            by_column[one.pair, metric][one.label] = one.by_seed
+    for (pair, metric), by_seed in by_column.items():
         for reference in references:
             gains += _gains(by_seed, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
     improvements: dict[tuple[str, str], Improvement] = {}

@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from bench.plan import Plan
+from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Ranking, Statistics, statistics
-from bench.report.write import STATISTICS, digest
+from bench.report.write import digest
 from bench.store import Store, write_whole
+from bench.store.files import no_formula
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
 HOW = (
@@ -31,14 +33,14 @@ def write(frame: Frame, store: Store) -> None:
     """Write the statistics of a suite's results."""
     computed = statistics(frame)
     text = f"{to_markdown(frame.plan, computed)}\n<!-- of table.csv {digest(frame)} -->\n"
-    folder = store.suite_folder(frame.plan.name)
+    folder = store.suite_folder(frame.plan.folder)
     for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
         write_whole(folder / name, content)
 
 
 def to_csv(computed: Statistics) -> str:
     """Return statistics.csv: gains in percentage points, improvements as shares."""
-    table = pd.DataFrame(_rows(computed), columns=COLUMNS)
+    table = pd.DataFrame(_rows(computed), columns=COLUMNS).map(no_formula)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 

@@ -2,59 +2,102 @@
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from bench.plan import Plan
+from bench.report.folder import EPOCHS, PAGE, STATISTICS, SUITE, TABLES, note, placed
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
 from bench.store import SOURCES, Store, csv_text, write_whole
 from bench.store.files import read_text
+from bench.types import RequestError
 
 COLUMNS = (
     *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean", "published"),
     *("status", "reason", "difference"),
 )
-TABLES = ("table.csv", "table.md", "table.tex")
-STATISTICS = ("statistics.csv", "statistics.md")
-PAGE = "report.html"
+logger = logging.getLogger(__name__)
 
 
-def write_tables(plan: Plan, store: Store) -> Frame:
-    """Write the tables of a suite from the store, and the fingerprints of its files; return the results."""
-    frame = results_frame(plan, store)
-    folder = store.suite_folder(plan.name)
-    for name, text in zip(TABLES, (to_csv(frame), to_markdown(frame), to_latex(frame)), strict=True):
-        write_whole(folder / name, text)
+@contextmanager
+def attempt(output: object, failed: list[str] | None) -> Iterator[None]:
+    """Let an output fail alone: the reason is logged, and the output added to `failed`, unless that is None."""
+    try:
+        yield
+    except Exception as error:  # of a library, the disk, or a file of the store; the other outputs are written
+        if failed is None:
+            raise
+        reason = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+        logger.warning("warning: %s is not written: %s", output, reason)
+        logger.debug("", exc_info=True)
+        failed.append(str(output))
+
+
+def write_tables(plan: Plan, store: Store, failed: list[str] | None = None, replaces: bool = False) -> Frame:
+    """Write the tables of a suite from the store, and the fingerprints of its files; return the results.
+
+    The plan of the results has the folder of the tables: see `bench.report.folder`. For `failed`, see `attempt`.
+
+    Raises:
+        RequestError: a file of the store cannot be read, the folder has the results of another suite file or, if the
+            report `replaces` the one that is there, fewer runs are finished now.
+    """
+    frame = placed(results_frame(plan, store), store)
+    if frame.aside and replaces:
+        raise RequestError(frame.aside)
+    folder = store.suite_folder(frame.plan.folder)
+    for name, table in zip(TABLES, (to_csv, to_markdown, to_latex), strict=True):
+        with attempt(folder / name, failed):
+            write_whole(folder / name, table(frame))
+    with attempt(folder / SUITE, failed):
+        finished = [run_id for run_id, (status, _) in frame.statuses.items() if status == "done"]
+        note(frame.plan, store, finished=finished)
     if plan.sources:
-        sources = store.sources(plan.name) | dict(plan.sources)  # keep those that this call leaves out
-        write_whole(folder / SOURCES, json.dumps(sources, indent=1) + "\n")
+        path = store.suite_folder(plan.name) / SOURCES
+        with attempt(path, failed):
+            sources = store.sources(plan.name) | dict(plan.sources)  # keep those that this call leaves out
+            write_whole(path, json.dumps(sources, indent=1) + "\n")
     return frame
 
 
 def write_while_training(plan: Plan, store: Store) -> None:
-    """Write the tables and event files. Processes take turns, so that the tables of the latest results remain."""
+    """Write the tables and event files, or log why not: the training goes on.
+
+    Processes take turns, so that the tables of the latest results remain.
+    """
     from bench.report.epochs import write_events
 
-    with store.locked("tables"):
-        write_tables(plan, store)
+    failed: list[str] = []
+    with attempt("the report", failed), store.locked("tables"):
+        write_tables(plan, store, failed)
         write_events(plan, store)
 
 
-def write_report(frame: Frame, store: Store) -> None:
-    """Write the epochs, the statistics and the page, which shows the existing figures."""
+def write_report(frame: Frame, store: Store, failed: list[str] | None = None) -> None:
+    """Write the epochs, the statistics and the page, which shows the existing figures; see `attempt`."""
     from bench.report import epochs, page, statistics_files  # each takes a second to import
 
-    epochs.write_csv(frame, store)
-    epochs.write_events(frame.plan, store)
-    statistics_files.write(frame, store)
-    page.write(frame, store)
+    folder = store.suite_folder(frame.plan.folder)
+    with attempt(folder / EPOCHS, failed):
+        epochs.write_csv(frame, store)
+    with attempt("an event file", failed):
+        epochs.write_events(frame.plan, store)
+    with attempt(folder / STATISTICS[0], failed):
+        statistics_files.write(frame, store)
+    with attempt(folder / PAGE, failed):
+        page.write(frame, store)
 
 
 def is_reported(frame: Frame, store: Store) -> bool:
     """Return whether the report of these results is written: its last files hold the digest of their table."""
-    first, *last = (store.suite_folder(frame.plan.name) / name for name in (*STATISTICS, PAGE))
+    first, *last = (store.suite_folder(frame.plan.folder) / name for name in (*STATISTICS, PAGE))
     current = digest(frame)
-    return first.exists() and all(current in (read_text(path) or "") for path in last)
+    with suppress(RequestError):  # not files
+        return first.is_file() and all(current in (read_text(path) or "") for path in last)
+    return False
 
 
 def to_csv(frame: Frame) -> str:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from bench.reading import read_bytes, unreadable
 from bench.types import RequestError
 
 T = TypeVar("T")
+FORMULA = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # begins a formula in a spreadsheet, also in wide forms
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
 LEFTOVER_S = 600.0  # nobody writes such a file any more
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
@@ -66,8 +68,26 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def csv_rows(text: str) -> list[dict[str, str]]:
+    """Return the rows of what `csv_text` gave, by column; values are text as it was before."""
+    return [
+        {name: as_written(value) for name, value in row.items() if isinstance(value, str)}
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
+def no_formula(value: Any) -> Any:  # noqa: ANN401
+    """Return a value of a CSV file: a text that a spreadsheet takes for a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and re.match(f"'*{FORMULA}", value) else value
+
+
+def as_written(value: str) -> str:
+    """Return a text as it was before `no_formula`."""
+    return value[1:] if re.match(f"'+{FORMULA}", value) else value
 
 
 def read_text(path: Path) -> str | None:

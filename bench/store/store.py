@@ -5,7 +5,7 @@
                             peer.safetensors, if two networks learn from each other
     <root>/runs/<run id>.stale/   an earlier result of a run, until the run has been trained again
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
-                            sources.json  cost.csv  figures/
+                            suite.json  sources.json  cost.csv  figures/
 
 Every file is written atomically. One process writes a run: it holds the run's claim, which another process takes over
 if the first one is dead. Stores are merged by copying run folders.

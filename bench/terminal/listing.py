@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.markup import escape
 from rich.table import Table
 
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
 from bench.models import NETWORKS
+from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
 from methods import Method, catalog
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from rich.markup import escape
 
 from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.plan.status import changed
 from bench.spec import ID_LENGTH, RunSpec, column
 from bench.store import Store
 from bench.tasks import task_of
+from bench.terminal.markup import escape
 from bench.types import RequestError
 from methods import catalog
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from rich.markup import escape
 from rich.table import Table
 
 from bench.launch.slurm_queue import Job
@@ -14,6 +13,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec
 from bench.store import Store
+from bench.terminal.markup import escape
 
 
 def cells_table(frame: Frame, store: Store) -> Table:

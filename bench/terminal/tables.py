@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import RenderableType
-from rich.markup import escape, render
+from rich.markup import render
 from rich.table import Column, Table
 
 from bench.report.caption import protocol
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
+from bench.terminal.markup import escape
 
 if TYPE_CHECKING:
     from bench.cost.rows import PairCosts
@@ -32,24 +33,18 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
     rows = [[escape(label), *(TERMINAL.cell(*cell) for cell in cells)] for label, cells in table.rows]
     first, *columns = zip(["method", *map(escape, table.headings)], *rows, strict=True)
     yield f"[bold]{escape(frame.plan.suite.title)}[/bold]"
+    own, *widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
     while columns:
-        fitting = _fitting(first, columns, width)
+        fitting = max(1, sum(own + total < width for total in itertools.accumulate(widths)))
         heads, *texts = zip(first, *columns[:fitting], strict=True)
         part = Table(*(Column(head, overflow="fold") for head in heads))
         for row in texts:
             part.add_row(*row)
         yield part
-        columns = columns[fitting:]
+        columns, widths = columns[fitting:], widths[fitting:]
     for note in table.notes:
         yield TERMINAL.note(*note)
     yield escape(protocol(frame.plan))
-
-
-def _fitting(first: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> int:
-    """Return how many columns fit into the width next to the first one, at least one."""
-    widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
-    totals = itertools.accumulate(widths)
-    return max(1, sum(total < width for total in totals) - 1)
 
 
 def cost_table(costs: PairCosts) -> Iterator[RenderableType]:

@@ -26,6 +26,7 @@ from bench.figures.drawing import look
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
+from bench.report.folder import note
 from bench.report.frame import results_frame
 from bench.store import Failure, Store
 from bench.tasks import task_of
@@ -122,10 +123,13 @@ def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, st
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     folder = write(results_frame(plan, store), store, METHODS)[0].parent
-    for name in ("curves_gone.pdf", "curves_gone.svg", "curves_gone.png", "notes.txt"):
+    for name in ("curves_gone.pdf", "curves_gone.svg", "own.png", "notes.txt"):
         (folder / name).write_text("")
+    (folder / "x.png").mkdir()
+    note(plan, store, figures=["curves_gone.pdf", "curves_gone.svg", "curves_gone.png", "x.png"])
     write(results_frame(plan, store), store, METHODS)
-    assert sorted(path.name for path in folder.iterdir()) == ["gain.pdf", "gain.png", "gain.svg", "notes.txt"]
+    kept = ["gain.pdf", "gain.png", "gain.svg", "notes.txt", "own.png", "x.png"]
+    assert sorted(path.name for path in folder.iterdir()) == kept
 
 
 def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):

@@ -1,0 +1,139 @@
+"""A suite's folder in the results: what its report shows, and which reports may not replace it. Imports no torch.
+
+The report is in `<results>/<suite name>/`, with `suite.json`, which says what it shows. Below it are
+`with_<changes>/`, the report of the suite as `--seeds` or `--set` changed it, and `unfinished/`, a report with fewer
+finished runs than the one above it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from bench.plan import Plan
+from bench.report.frame import Frame
+from bench.store import Store, write_whole
+from bench.store.files import csv_rows, read_as, read_text
+from bench.text import file_name, short_hash
+from bench.types import RequestError
+
+SUITE = "suite.json"
+TABLES = ("table.csv", "table.md", "table.tex")
+STATISTICS = ("statistics.csv", "statistics.md")
+PAGE, EPOCHS, COST, FIGURES, UNFINISHED = "report.html", "epochs.csv", "cost.csv", "figures", "unfinished"
+WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the report in a folder shows."""
+
+    file: str  # the suite file, relative to the results
+    sha256: str  # of the suite file
+    changes: Sequence[str]  # of the suite file, from the command line
+    finished: Sequence[str] = ()  # ids of finished runs
+    figures: Sequence[str] = ()  # names of the figures' files, which this program may remove
+
+
+SHOWN = TypeAdapter(Shown)
+
+
+def noted(folder: Path) -> Shown | None:
+    """Return what suite.json says of the report in a folder; None if there is none."""
+    return read_as(SHOWN, folder / SUITE)
+
+
+def shown(folder: Path) -> Shown | None:
+    """Return what the report in a folder shows; None if there is none, or an earlier version wrote it."""
+    return noted(folder) if (folder / TABLES[0]).exists() else None
+
+
+def note(plan: Plan, store: Store, finished: Sequence[str] | None = None, figures: Sequence[str] | None = None) -> None:
+    """Write down what the report of a plan shows, and of which suite file; what is None stays as it is."""
+    folder = store.suite_folder(plan.folder)
+    now = _of(plan, store)
+    known = noted(folder) or now
+    now = replace(
+        now,
+        finished=known.finished if finished is None else finished,
+        figures=known.figures if figures is None else figures,
+    )
+    write_whole(folder / SUITE, json.dumps(asdict(now), indent=1) + "\n")
+
+
+def in_own_folder(plan: Plan, store: Store) -> Plan:
+    """Return a plan with the folder of its report: that of the suite or, if another report is there, of the changes.
+
+    Raises:
+        RequestError: another suite file of the same name has its report there.
+    """
+    own, folder = _of(plan, store), store.suite_folder(plan.name)
+    present = shown(folder)
+    if present and present.file != own.file and present.sha256 != own.sha256:
+        raise RequestError(
+            f"{plan.file}: the results of another suite file of this name, {present.file}, are in {folder}. Rename the "
+            f"suite file, move that folder, or name another folder of results with --results"
+        )
+    is_there = present is not None or (folder / TABLES[0]).exists()
+    if is_there and own.changes and (present is None or present.changes != own.changes):
+        return replace(plan, subfolder=_named(own.changes))
+    return plan
+
+
+def placed(frame: Frame, store: Store) -> Frame:
+    """Return results with the folder of their report, so that no report with more finished runs is replaced.
+
+    A report of the changed suite that is in the suite's own folder moves to the folder of its changes.
+    """
+    plan = in_own_folder(frame.plan, store)
+    folder = store.suite_folder(plan.folder)
+    present = shown(folder)
+    if present and present.changes and not _of(plan, store).changes:
+        _move(folder, folder / _named(present.changes), present)
+        return replace(frame, plan=plan)
+    before, now = _counts(frame, folder, present)
+    if now >= before:
+        return replace(frame, plan=plan)
+    reason = (
+        f"{folder}: its report shows {before} finished run(s), this one would show {now}, so it does not replace it. "
+        "To replace it, move that folder away; to keep it, rename the suite file or use --results"
+    )
+    return replace(frame, plan=replace(plan, subfolder=str(Path(plan.subfolder, UNFINISHED))), aside=reason)
+
+
+def _of(plan: Plan, store: Store) -> Shown:
+    file = os.path.relpath(plan.absolute, store.root.resolve())  # holds when both move
+    changes = [change for change in plan.changes if change.partition("=")[0].partition(".")[0] not in WITHOUT_EFFECT]
+    return Shown(file, hashlib.sha256(plan.text.encode()).hexdigest(), changes)
+
+
+def _named(changes: Sequence[str]) -> str:
+    text = f"with_{','.join(changes)}"
+    return text if re.fullmatch(r"[\w.,=-]{1,80}", text, re.ASCII) else f"{file_name(text, 71)}-{short_hash(text)}"
+
+
+def _counts(frame: Frame, folder: Path, present: Shown | None) -> tuple[int, int]:
+    """Return how many runs the report in a folder shows as finished, and how many a new one would, or knows of."""
+    statuses = {run_id: status for run_id, (status, _) in frame.statuses.items()}
+    done = {run_id for run_id, status in statuses.items() if status in ("done", "stale")}
+    if present is not None:  # it may show runs that are trained again, or have failed since
+        known = {run_id for run_id in present.finished if statuses.get(run_id, "waiting") != "waiting"}
+        return len(present.finished), len(done | known)
+    rows = csv_rows(read_text(folder / TABLES[0]) or "")
+    first = next((row.get("metric") for row in rows), None)
+    before = sum(int(row["n"]) for row in rows if row.get("metric") == first and (row.get("n") or "").isdecimal())
+    return before, sum(run.id in done for one in frame.primary for run in one.cell.runs)
+
+
+def _move(folder: Path, to: Path, present: Shown) -> None:
+    names = (*TABLES, *STATISTICS, PAGE, EPOCHS, COST, SUITE, *(f"{FIGURES}/{name}" for name in present.figures))
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # it is not there
+            (folder / name).replace(to / name)

@@ -1,0 +1,50 @@
+"""Text from outside, made safe: for terminals and logs, and for names of files. Imports no torch."""
+
+import hashlib
+import logging
+import re
+import sys
+import unicodedata
+
+MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
+
+
+def printable(text: str) -> str:
+    r"""Return a text with control characters, direction marks and lone surrogates as their codes, such as \x1b.
+
+    Tabs and ends of lines stay as they are.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(one: str) -> str:
+    is_plain = one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
+    return one if is_plain else one.encode("unicode_escape").decode()
+
+
+def file_name(text: str, most: int = MOST) -> str:
+    """Return a text as a part of a file's name: of few kinds of characters; if it is long, its end is its hash."""
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)
+    if len(name) <= most:
+        return name
+    return f"{name[: most - 9]}-{short_hash(text)}"
+
+
+def short_hash(text: str) -> str:
+    """Return eight hex digits that two texts are very unlikely to share."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log messages as printable text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message."""
+        return printable(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Print log messages as lines of text, unless logging is set up already."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
