@@ -424,6 +424,7 @@ def test_status_lists_stale_runs_and_an_own_method_is_trained_again_only_on_dema
     reason = "kd.py has changed since: raise version= in its @register; or --accept-changed, if no number moved"
     assert f"stale: run {run.id}, resnet14->resnet8 KD seed 1: {reason}" in out
     assert "85.00" not in out
+    assert cli("show", run.id, "--results", results)[1].startswith(f"run {run.id}  stale: kd.py has changed since")
     assert cli("run", *where)[0] == 1  # nothing is trained, and the row has no number
     table = {row["label"]: row for row in csv.DictReader((results / "table/table.csv").open())}
     assert (table["KD"]["status"], table["KD"]["mean"], table["KD"]["reason"]) == ("stale", "", reason)

@@ -30,7 +30,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bench.reading import read_bytes, unreadable
+from bench.reading import check_regular, read_bytes, unreadable
 from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
 from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
 from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
@@ -235,8 +235,8 @@ class Store:
         """Write a run's record, after its other files, whose hashes it gets: the run is done."""
         self._check_claim(run_id)
         folder = self.folder(run_id)
-        names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file())
-        hashed = [name for name in names if name not in (CHECKPOINT, RECORD, FAILURE, CLAIM)]
+        left = (path.name for path in folder.glob("[!.]*") if path.is_file() and path.stem != Path(CHECKPOINT).stem)
+        hashed = sorted(name for name in left if name not in (RECORD, FAILURE, CLAIM))
         hashes = {name: sha256(read_bytes(folder / name)).hexdigest() for name in hashed}
         self._write_record(run_id, record | ({FILES: hashes} if hashes else {}))
         if not keep_checkpoint:
@@ -342,6 +342,8 @@ class Store:
         with _ONE_THREAD:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    check_regular(path)
                 file = path.open("a")
             with file:
                 with writing(path):

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from bench.launch.launcher import Launcher
+from bench.launch.slurm import PLUGINS, _copy_code
 from bench.plan import Plan
 from bench.plan.status import to_train_again
 from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.train import loop as train
 from bench.types import RequestError
+from methods._code import code_of
 from methods._reader import IMPORTED
 from methods.base import REGISTERED
 from tests.train.conftest import Bench, Silent, document, rows, weights
@@ -74,6 +76,16 @@ class Own:
 def own(tmp_path, few, caplog):
     caplog.set_level(logging.INFO)
     return Own(tmp_path)
+
+
+def test_a_cluster_gets_a_plugin_with_the_helpers_that_its_hash_covers(own):
+    own.plugin.write_text(AWAY.replace("from methods", "from parts.deep import POWER\nfrom methods", 1))
+    (own.folder / "parts").mkdir()
+    (own.folder / "parts/deep.py").write_text("POWER = 2\n")
+    work = Bench(own.folder, own.document, [own.plugin]).work()
+    (own.folder / "copy").mkdir()
+    _copy_code(own.folder / "copy", work)
+    assert code_of(own.folder / "copy" / PLUGINS / "pull.py").sha256 == work.plan.code["pull"].sha256
 
 
 def test_a_finished_run_is_trained_again_after_its_method_was_mended_but_not_after_a_comment(own, caplog):

@@ -244,6 +244,15 @@ def test_no_special_file_is_opened(kind, name, bare, tmp_path):
             path.write_bytes(before)
 
 
+def test_a_fifo_in_place_of_the_lock_does_not_block(bare):
+    path = bare.root / "runs" / ".lock"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(RequestError, match=r"\.lock: is a FIFO"):
+        bare.claim(RUN.id)
+    path.unlink()
+
+
 # claims
 
 
