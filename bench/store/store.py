@@ -260,6 +260,10 @@ class Store:
                 shutil.rmtree(aside)
             folder.rename(aside)  # at once: a kill leaves no mixture
 
+    def is_put_aside(self, run_id: str) -> bool:
+        """Return whether there is an earlier result of a run that is trained again."""
+        return self.folder(run_id).with_suffix(STALE).is_dir()
+
     def _write_record(self, run_id: str, record: Mapping[str, Any]) -> None:
         self.write(run_id, RECORD, json.dumps({**record, CHECKSUM: _checksum(record)}, indent=1) + "\n")
 

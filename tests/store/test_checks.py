@@ -274,7 +274,7 @@ def test_a_claim_from_the_future_is_no_sign_of_life(store):
 def test_a_run_that_is_put_aside_waits_and_its_earlier_result_goes_with_the_next_one(store):
     store.put_aside(RUN.id)
     aside = store.folder(RUN.id).with_suffix(".stale")
-    assert (store.state(RUN.id), (aside / RECORD).exists()) == ("waiting", True)
+    assert (store.state(RUN.id), store.is_put_aside(RUN.id), (aside / RECORD).exists()) == ("waiting", True, True)
     store.begin(RUN)
     store.finish(RUN.id, METRICS)
     assert (store.state(RUN.id), aside.exists()) == ("done", False)
