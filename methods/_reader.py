@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import annotated_types
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from bench.reading import check_regular
 from bench.types import RequestError
@@ -32,6 +42,8 @@ KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameter
     *("method", "terms", "weight", "warmup"),
     *("kd", "kd_temperature", "task_weight", "combine", "label"),
 }
+PLAIN = (bool, int, float, str, type(None))  # types of parameters
+ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"
 GIVEN = ["student", "teacher", "data"]  # the positional arguments of every constructor
 ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
     **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
@@ -57,7 +69,23 @@ class Parameter:
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """Return the adapter that checks values; numbers written as text are refused."""
-        return TypeAdapter(self.type, config={"strict": True, "allow_inf_nan": False})
+        checked: Any = Annotated[self.type, WrapValidator(_check_plain)]
+        return TypeAdapter(checked, config={"strict": True, "allow_inf_nan": False})
+
+
+def _check_plain(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Return a parameter's checked value, which a suite file, a specification and a job can hold."""
+    try:
+        checked = check(value)
+    except ValidationError:
+        raise
+    except Exception as error:  # a type may have code of its own
+        raise ValueError(described(error)) from error
+    if type(checked) not in PLAIN:
+        raise ValueError(
+            f"a suite file has only numbers, text, true, false and null for it, not {type(checked).__name__}"
+        )
+    return checked
 
 
 def _check_range(given: dict[str, Any]) -> dict[str, Any]:
@@ -257,8 +285,8 @@ def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter
     parameters = {p.name: Parameter(p.annotation, p.default) for p in own}
     for name, parameter in parameters.items():
         try:
-            if type(parameter.default) not in (bool, int, float, str, type(None)):  # others cannot be sent to a job
-                raise TypeError("a suite file has only numbers, text, true, false and null for it")
+            if type(parameter.default) not in PLAIN:
+                raise TypeError(ONLY_PLAIN)
             parameter.adapter.validate_python(parameter.default)
         except BaseException as error:  # a type may have code of its own
             if ends_process(error):

@@ -7,12 +7,19 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 PRODUCTS = [  # where torch keeps a precision of float32 products
     *("fp32_precision", "cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision"),
     *("mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.rnn.fp32_precision"),
 ]
 BACKENDS = ["cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic", "mkldnn.enabled", "mkldnn.deterministic"]
+HOOKS = [  # of all modules and optimizers
+    *(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("forward_pre", "forward", "backward_pre")),
+    *(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("backward", "parameter_registration")),
+    *(_global_optimizer_pre_hooks, _global_optimizer_post_hooks),
+]
 SMALLEST = float.fromhex("0x1p-1074")
 
 _held: list[Any] = []  # the end of such an object would end its mode
@@ -47,6 +54,12 @@ def _pop_modes(before: int) -> None:
     torch._GLOBAL_DEVICE_CONTEXT.device_context = None  # a default device is such a mode; the project sets none
 
 
+def _set_hooks(before: list[dict[int, object]]) -> None:
+    for hooks, of_before in zip(HOOKS, before, strict=True):
+        hooks.clear()
+        hooks.update(of_before)
+
+
 def _attributes(paths: list[str]) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """Return the getter and the setter of attributes of `torch.backends`."""
 
@@ -63,6 +76,7 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # ge
     "inference mode": (torch.is_inference_mode_enabled, _set_inference),
     "the grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the hooks of all modules": (lambda: [dict(hooks) for hooks in HOOKS], _set_hooks),
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
     "autocast": (_autocast, _set_autocast),
     "deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),

@@ -41,6 +41,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         try:
             evaluated = _evaluated(run, inputs, frozen)
             lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, evaluated)
+            lane.join(group)
         except BaseException as error:  # an error in a method fails only its own run
             failure = failure_of(error, "while it was built")
         failure = group.agree_on_failure(failure)
@@ -48,7 +49,6 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
             store.fail(run.id, failure)
             logger.warning("failed: %s (run %s)", failure.reason, run.id)
         else:
-            lane.join(group)
             lane.made_from = made_from(run, inputs, hashes)
             lanes.append(lane)
     facts = provenance(inputs.device, plan.suite.threads)

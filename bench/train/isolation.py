@@ -65,5 +65,5 @@ def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:
 
 def _same(tensor: Tensor, other: Tensor) -> bool:
     """Return whether two tensors have the same bits; NaN is like NaN."""
-    bits = BITS[tensor.element_size()]
+    bits = BITS.get(tensor.element_size(), tensor.dtype)
     return tensor.shape == other.shape and torch.equal(tensor.detach().view(bits), other.detach().view(bits))

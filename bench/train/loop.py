@@ -267,13 +267,17 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     from safetensors.torch import save
 
     run_id = lane.spec.id
+    checkpoint = b""
+    if lane.failure is None and lane.done and cohort.keep_checkpoints:
+        with lane.isolated():
+            checkpoint = lane.checkpoint()  # the last one may be epochs old
     if lane.failure is not None:
         store.fail(run_id, lane.failure)
         return
     if not lane.done:
         return
-    if cohort.keep_checkpoints:
-        store.write_checkpoint(run_id, lane.checkpoint())  # the last one may be epochs old
+    if checkpoint:
+        store.write_checkpoint(run_id, checkpoint)
     for network, trained in lane.networks.items():
         state = trained.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied

@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from bench.suite import load
+from bench.suite.entries import MethodEntry, TermsEntry
 from bench.types import RequestError
 from methods import catalog, own_files
-from methods._reader import import_file, read
+from methods._reader import KEYS_OF_ROWS, import_file, read
 from methods.base import REGISTERED, Distiller
 from tests.stores import write_suite
 
@@ -54,7 +55,7 @@ def _forgets_plugins():
 
 def plugin(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.py"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     return path
 
 
@@ -281,6 +282,43 @@ REFUSED = {
         INHERITED.replace("nearly", "bad").replace("pass", "x = nowhere"),
         "cannot be imported: NameError: name 'nowhere' is not defined",
     ),
+    "that exits when it is imported": (INHERITED.replace("nearly", "bad").replace("pass", "exit()"), "SystemExit"),
+    "that changes a setting when it is imported": (
+        INHERITED.replace("nearly", "bad").replace("pass", "import torch; torch.set_default_dtype(torch.float64)"),
+        "cannot be imported: RuntimeError: changes the default dtype, which all runs share",
+    ),
+    "that registers another method too": (
+        INHERITED.replace("nearly", "bad").replace("\n\n@", '\n\n@register("kd", weight=1.0)\n@', 1),
+        "registers 'kd' too; a file registers one method, under its own name",
+    ),
+    "that nests too deep to be read": (f"x = {'-' * 100_000}1\n", "an expression in it nests too deep"),
+    "with names that nest too deep": (f"x = {'a.' * 50_000}b\n", "an expression in it nests too deep"),
+    "in another encoding": ("x = '\udce9'\n", "cannot be read as a method file: 'utf-8' codec can't decode"),
+    "with an annotation that raises": (NAMED.replace("on: bool", "on: 1 / 0"), "ZeroDivisionError: division by zero"),
+    "with an annotation that lacks an attribute": (NAMED.replace("on: bool", "on: int.foo"), "AttributeError"),
+    "with a default that raises": (NAMED.replace("on: bool = False", "on: int = {}['k']"), "KeyError: 'k'"),
+    "with an annotation that exits": (
+        "from __future__ import annotations\n" + NAMED.replace("on: bool", "on: exit(3)"),
+        "the constructor's annotations cannot be read: SystemExit: 3",
+    ),
+    "with a default of a type of its own": (
+        NAMED.replace("\n\n@", "\nfrom enum import StrEnum\nSide = StrEnum('Side', ['up'])\n\n@", 1).replace(
+            "on: bool = False", "on: Side = Side.up"
+        ),
+        "parameter on: Side = <Side.up: 'up'>: a suite file has only numbers, text, true, false and null for it",
+    ),
+    "with a type that raises": (
+        NAMED.replace("\n\n@", "\nfrom pydantic import AfterValidator\n\n@", 1).replace(
+            "on: bool = False", "on: Annotated[int, AfterValidator(lambda v: 1 / v)] = 0"
+        ),
+        "ZeroDivisionError: division by zero",
+    ),
+    "with a type that makes other values": (
+        NAMED.replace("\n\n@", "\nfrom pydantic import AfterValidator\n\n@", 1).replace(
+            "on: bool = False", "on: Annotated[int, AfterValidator(lambda v: [v])] = 0"
+        ),
+        "a suite file has only numbers, text, true, false and null for it, not list",
+    ),
     "that registers something else when it is imported": (
         INHERITED.replace('"nearly"', '"ne" + "arly"'),
         "registers no method under its file's name, 'bad'",
@@ -297,6 +335,21 @@ def test_a_bad_plugin_is_refused_in_one_line_with_its_path_and_the_reason(case, 
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(KEYS_OF_ROWS))
+def test_a_parameter_with_the_name_of_a_key_of_a_row_is_refused_with_its_line(key, tmp_path):
+    text = NAMED.replace("on: bool = False", f"{key}: float = 1.0")
+    line = next(number for number, one in enumerate(text.splitlines(), start=1) if f"{key}: float" in one)
+    with pytest.raises(RequestError) as caught:
+        catalog([plugin(tmp_path, "bad", text)])
+    assert f"bad.py: line {line}: parameter {key!r} has the name of a key that each row of a suite may" in str(
+        caught.value
+    )
+
+
+def test_the_keys_of_a_row_are_known_to_the_reader_of_methods():
+    assert {*MethodEntry.model_fields, *TermsEntry.model_fields} | {"warmup"} == KEYS_OF_ROWS
 
 
 def test_annotations_of_the_plugins_own_are_read_by_importing_it(tmp_path):

@@ -98,6 +98,7 @@ DEEDS = {  # what the plug-in does, and what its failure says
     "fail(Unreadable())": "Unreadable: its text raises SystemExit",
     "fail(ValueError('\\ud800 \\x1b[31m \\u202e'))": "ValueError: \\ud800 \\x1b[31m \\u202e (",
     "fail(ValueError('x' * 10_000_000))": f"ValueError: {'x' * 300}... (",
+    "torch.empty(2**50)": "out of memory: lower training: batch_size, or set max_lanes",
     "fail(MemoryError())": "MemoryError: out of memory: lower training: batch_size, or set max_lanes",
 }
 
@@ -159,6 +160,7 @@ def entered(mode):
         lambda: setattr(torch.backends.cudnn, "benchmark", True),
         lambda: setattr(torch.backends.mkldnn, "enabled", False),
         lambda: torch.set_flush_denormal(True),
+        lambda: torch.nn.modules.module.register_module_forward_hook(print),
         lambda: entered(torch.device("meta")),
     ],
 )
