@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 from pydantic import PositiveInt
 
-from bench.data.contents import contents
+from bench.data.contents import look_at
 from bench.data.folders import list_folder
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, Strict, View
@@ -134,7 +134,7 @@ def resolve(choice: DataChoice) -> DataSpec:
         classes, train, least = len(counts), sum(counts), min(counts)
         if (choice.train_per_class or 0) > least:
             raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
-        found = contents(listing, folder)
+        found = look_at(listing, folder)
         if size is None and len(found.sizes) > 1:
             (first, one), (other, two), *_ = found.sizes.items()
             raise RequestError(

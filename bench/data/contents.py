@@ -42,7 +42,7 @@ class Contents:
     modes: dict[str, int]  # number of files by Pillow's name of how pixels are stored
 
 
-def contents(listing: Listing, folder: Path) -> Contents:
+def look_at(listing: Listing, folder: Path) -> Contents:
     """Return what the files of an image folder hold; only files that have changed since the last look are read.
 
     Raises:

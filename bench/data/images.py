@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
-from bench.data.contents import Contents, contents
+from bench.data.contents import Contents, look_at
 from bench.data.folders import Listing, absent, list_folder
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
@@ -208,7 +208,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         notes: list[str] = []
         listing = list_folder(spec.path, notes=notes)
-        found = contents(listing, spec.path)
+        found = look_at(listing, spec.path)
         if found.fingerprint != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
         if is_told:

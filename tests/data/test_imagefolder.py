@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import functional as tv
 
-from bench.data import DataChoice, resolve
+from bench.data import DataChoice, contents, resolve
 from bench.data.batches import TrainingData
 from bench.data.image_files import FileImages, read_image
 from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
@@ -100,13 +103,20 @@ def test_classes_and_files_come_in_the_order_of_their_names(folder):
     )
 
 
-def test_the_first_images_size_is_taken_where_none_is_asked_for(folder):
+def test_the_size_of_all_images_is_taken_where_none_is_asked_for(folder):
+    for path in folder.rglob("*.*"):
+        Image.open(path).resize((36, 40)).save(path)
     spec = resolve(choose(folder, resize=None))
     train, test = load(spec, Path("unused"), CPU, workers=0)
-    first = Image.open(folder / "train" / "Owl" / "0.png")
-    assert spec.size == (first.height, first.width)
+    assert spec.size == (40, 36)
     assert all_images(train).shape == (36, 3, *spec.size)
     assert all_images(test).shape == (12, 3, *spec.size)
+
+
+def test_images_of_several_sizes_need_a_resize_and_two_are_named(folder):
+    place = re.escape(str(folder))
+    with pytest.raises(RequestError, match=f"of 4 sizes .*{place}/train/Owl/0.png and .*: add resize: N"):
+        resolve(choose(folder, resize=None))
 
 
 def test_the_test_split_may_be_called_val(folder):
@@ -204,6 +214,56 @@ def test_a_script_started_anywhere_streams_the_same_images(script):
     assert digest == hashlib.sha256(all_images(read(folder)[0]).numpy().tobytes()).hexdigest()
 
 
+# more than 8 bits
+
+
+def grey(place, name, values):
+    """Write values of 16 bits as an image file in the way that its name ends."""
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pgm":
+        path.write_bytes(b"P5 %d %d 65535\n" % values.shape[::-1] + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+@given(st.lists(st.integers(0, 65_535), min_size=4, max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_16_bits_are_scaled_to_8(ending, tmp_path_factory, values):
+    file = grey(tmp_path_factory.getbasetemp(), f"grey.{ending}", np.array(values, np.uint16).reshape(2, 2))
+    expected = torch.tensor(values).reshape(2, 2).div(257).round().to(torch.uint8)
+    assert torch.equal(read_image(file, (2, 2)), expected.expand(3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.ones((40, 40), np.float32), np.full((40, 40), 300, np.int32), np.full((40, 40), -3, np.int16)],
+    ids=["fractions", "32 bits", "signed"],
+)
+def test_pixels_of_no_known_range_are_refused_before_anything_is_trained(values, folder):
+    path = folder / "train" / "auk" / "x.tif"
+    Image.fromarray(values.astype(np.int32) if values.dtype == np.int16 else values).save(path)
+    with pytest.raises(
+        RequestError, match=f"{path}: its pixels are .*range is not known: convert the images to 8 or 16"
+    ):
+        resolve(choose(folder))
+
+
+def test_what_is_read_scaled_converted_and_left_out_is_told(folder, caplog):
+    grey(folder, "train/auk/x.png", np.zeros((40, 40), np.uint16))
+    write_image(folder / "train" / ".ipynb_checkpoints" / "0.png")
+    (folder / "train" / "auk" / "notes.txt").write_text("seen at dawn")
+    with caplog.at_level("INFO"):
+        read(folder)
+    said = caplog.text
+    assert "3 classes, 37 training and 12 test images of 5 sizes, scaled to 32x32" in said
+    assert "1 image(s) of 16 or 12 bits (mode I;16) are scaled to 8 bits" in said
+    assert "being no classes: .ipynb_checkpoints" in said
+    assert "1 file(s) whose names do not end as an image's" in said
+
+
 # worker processes
 
 
@@ -289,11 +349,17 @@ def test_a_file_that_is_no_image_is_named(content, folder):
         all_images(read(folder)[0])
 
 
-def test_a_first_image_that_is_broken_is_named_when_its_size_is_asked_for(folder):
+def test_a_named_pipe_among_the_images_is_refused_at_once(folder):
+    os.mkfifo(folder / "train" / "auk" / "z.png")
+    with pytest.raises(RequestError, match=r"z\.png: is a FIFO"):
+        resolve(choose(folder))
+
+
+def test_a_broken_image_is_named_when_the_folder_is_looked_at(folder):
     path = folder / "train" / "Owl" / "0.png"
     path.write_bytes(b"no image")
     with pytest.raises(RequestError, match=f"{path}: cannot be read as an image"):
-        resolve(choose(folder, resize=None))
+        resolve(choose(folder))
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it can still read
@@ -325,8 +391,27 @@ def test_a_damaged_image_is_read_or_refused_and_nothing_else(ending, tmp_path):
             r"classes of the test split .* not in .*: crow",
         ),
         (lambda f: (f / "test" / "auk" / "9.png").symlink_to("gone"), r"auk/9.png: cannot be read: No such file"),
+        (
+            lambda f: write_image(f / "train" / "auk" / "old" / "0.png"),
+            r"auk/old/0.png: images in folders within a class",
+        ),
+        (lambda f: write_image(f / "train" / "0.png"), r"train/0.png: is in none of the class folders"),
+        (
+            lambda f: [shutil.rmtree(f / "test"), write_image(f / "test" / "0.png")],
+            r"birds/test: found 0 class folders",
+        ),
     ],
-    ids=["no folder", "no test split", "an empty class", "one class", "a test class of its own", "a dangling link"],
+    ids=[
+        "no folder",
+        "no test split",
+        "an empty class",
+        "one class",
+        "a test class of its own",
+        "a dangling link",
+        "a folder in a class",
+        "an image in no class",
+        "a test split without classes",
+    ],
 )
 def test_a_folder_that_lacks_what_it_needs_is_refused_with_the_place(break_it, message, folder):
     break_it(folder)
@@ -351,6 +436,73 @@ def test_images_smaller_than_the_networks_take_need_a_resize(tmp_path):
 # identity
 
 
+def exchange(one, other):
+    between = one.with_name("between")
+    for path, name in ((one, between), (other, one), (between, other)):
+        path.rename(name)
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git"])
+def test_a_hidden_folder_is_no_class(name, folder):
+    before = resolve(choose(folder))
+    write_image(folder / "train" / name / "0.png")
+    write_image(folder / "train" / "auk" / name / "0.png")
+    (folder / "train" / "auk" / "._0.png").write_bytes(b"what macOS writes beside a file")
+    assert resolve(choose(folder)) == before
+
+
+def test_a_test_split_without_classes_gives_way_to_val(folder):
+    before = resolve(choose(folder))
+    (folder / "test").rename(folder / "val")
+    write_image(folder / "test" / "0.png")
+    assert resolve(choose(folder)) == before
+
+
+@pytest.fixture
+def remembered(monkeypatch, tmp_path):
+    """Let every look at a folder be remembered, and return where."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "REMEMBERED_BYTES", 0)
+    monkeypatch.setattr(contents, "FRESH_NS", 0)
+    return tmp_path / "cache" / "distillation-bench"
+
+
+def test_files_that_have_not_changed_are_not_read_again(remembered, folder):
+    before = resolve(choose(folder))
+    for path in folder.rglob("*.*"):
+        status = path.stat()
+        path.write_bytes(b"?" * status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert resolve(choose(folder)) == before
+    os.utime(folder / "train" / "auk" / "1.png")
+    with pytest.raises(RequestError, match=r"1\.png: cannot be read as an image"):
+        resolve(choose(folder))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b[:-9], lambda b: b.replace(b"RGB", b"RGX", 1), lambda b: b"["]
+)
+def test_a_damaged_memory_of_a_folder_is_not_used(damage, remembered, folder):
+    before = resolve(choose(folder))
+    (file,) = remembered.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert resolve(choose(folder)) == before
+
+
+def test_a_small_folder_leaves_nothing_in_the_users_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    resolve(choose(folder))
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_mean_or_deviation_of_0_to_255_is_refused_with_the_divided_values(key, folder):
+    choice = choose(folder, **{key: (127.5, 51.0, 102.0)})
+    assert choice.problems() == [
+        f"{key} is [127.5, 51.0, 102.0], but images are in [0, 1] here: divide by 255, {key}: [0.5, 0.2, 0.4]"
+    ]
+
+
 def test_a_folders_identity_does_not_depend_on_its_place(folder, tmp_path):
     spec = resolve(choose(folder))
     moved = resolve(choose(shutil.copytree(folder, tmp_path / "elsewhere" / "vögel")))
@@ -372,13 +524,25 @@ def test_a_relative_path_is_the_same_folder(folder, monkeypatch):
         lambda f: (f / "train" / "auk" / "9.png").rename(f / "train" / "auk" / "99.png"),
         lambda f: [(f / split / "auk").rename(f / split / "raven") for split in ("train", "test")],
         lambda f: (f / "train" / "auk" / "9.png").rename(f / "test" / "auk" / "9.png"),
-        lambda f: (f / "train" / "auk" / "9.png").write_bytes(b"another size"),
+        lambda f: write_image(f / "train" / "auk" / "9.png", size=(50, 50)),
         lambda f: write_image(f / "test" / "wren" / "9.png"),
+        lambda f: exchange(f / "train" / "auk" / "7.bmp", f / "train" / "auk" / "8.bmp"),
+        lambda f: write_image(f / "train" / "auk" / "8.bmp", seed=9),
     ],
-    ids=["a file's name", "a class's name", "a file's split", "a file's size", "a new file"],
+    ids=[
+        "a file's name",
+        "a class's name",
+        "a file's split",
+        "a file's size",
+        "a new file",
+        "two files' names",
+        "pixels",
+    ],
 )
 def test_another_content_is_another_identity(change, folder):
     write_image(folder / "train" / "auk" / "9.png")
+    for seed in (7, 8):
+        write_image(folder / "train" / "auk" / f"{seed}.bmp", seed=seed)
     before = resolve(choose(folder))
     change(folder)
     assert resolve(choose(folder)).fingerprint != before.fingerprint
