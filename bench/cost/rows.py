@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -192,7 +193,9 @@ def _name(label: str, stage: str) -> str:
 
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     """Write cost.csv into the suite's results; rows of the suite that were measured earlier stay. Return its path."""
-    rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+    rounded: list[dict[str, Any]] = [
+        {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows
+    ]
     path = store.suite_folder(plan.folder) / "cost.csv"
     order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
     measured = {(row["pair"], row["label"]) for row in rounded}
