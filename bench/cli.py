@@ -249,7 +249,7 @@ def cost(
         _say(cost_table(pair_costs))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
-    failed: list[str] = []
+    failed: list[Exception] = []
     written = [table, *write_cost(plan, store, failed)]  # last: if a figure fails, the costs are saved
     _say([f"Written: {escape(', '.join(map(str, written)))}"])
     return RUN_FAILED if failed or any(pair_costs.failed for pair_costs in pairs_costs) else OK
@@ -398,9 +398,10 @@ def _report(
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
     from bench.report.write import is_reported, write_report, write_tables
+    from bench.store.files import NotWrittenError
     from bench.terminal.tables import results_table
 
-    failed: list[str] = []
+    failed: list[Exception] = []
     frame = write_tables(plan, store, failed, replaces=always)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
@@ -418,6 +419,9 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
+    for error in failed:
+        if isinstance(error, RequestError) and not isinstance(error, NotWrittenError):
+            raise error  # a file of the store is damaged; the outputs that do not need it are written
     is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
     return RUN_FAILED if is_wrong else OK
 

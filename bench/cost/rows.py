@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.spec import NetworkSpec, RunSpec
 from bench.store import Store, csv_text, write_whole
+from bench.store.files import csv_rows, read_text
 from bench.suite import NONE, TEACHER
 from bench.tasks import task_of
 from bench.train.build import build_lane
@@ -30,6 +32,7 @@ from methods import Method
 logger = logging.getLogger(__name__)
 
 TEACHER_SEED = 0
+TEXTS = ("pair", "label", "stage")  # columns of cost.csv that are no numbers
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,27 @@ def _name(label: str, stage: str) -> str:
 
 
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
-    """Write cost.csv into the suite's results; return its path."""
-    rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+    """Write cost.csv into the suite's results; rows of the suite that were measured earlier stay. Return its path."""
+    rounded: list[dict[str, Any]] = [
+        {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows
+    ]
     path = store.suite_folder(plan.folder) / "cost.csv"
-    write_whole(path, csv_text((field.name for field in fields(Cost)), rounded))
+    order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
+    measured = {(row["pair"], row["label"]) for row in rounded}
+    names = [field.name for field in fields(Cost)]
+    rounded += [
+        {name: row[name] if name in TEXTS else _number(row[name]) for name in names}
+        for row in csv_rows(read_text(path) or "")
+        if row.keys() >= set(names) and (row["pair"], row["label"]) in order.keys() - measured
+    ]
+    rounded.sort(key=lambda row: order.get((row["pair"], row["label"]), len(order)))
+    write_whole(path, csv_text(names, rounded))
     return path
+
+
+def _number(text: str) -> float | str:
+    """Return the number that a value of cost.csv is, or the text itself, such as an empty one."""
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text

@@ -33,7 +33,9 @@ FIGURES = (curves, gain, ranks, parameter, ensemble, critic, correlation, cka, t
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 
 
-def write(frame: Frame, store: Store, methods: Mapping[str, Method], failed: list[str] | None = None) -> list[Path]:
+def write(
+    frame: Frame, store: Store, methods: Mapping[str, Method], failed: list[Exception] | None = None
+) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
     For `failed`, see `bench.report.write.attempt`.
@@ -51,13 +53,13 @@ def write(frame: Frame, store: Store, methods: Mapping[str, Method], failed: lis
     return written
 
 
-def write_cost(plan: Plan, store: Store, failed: list[str] | None = None) -> list[Path]:
+def write_cost(plan: Plan, store: Store, failed: list[Exception] | None = None) -> list[Path]:
     """Write the figures of cost.csv alone; return the files; for `failed`, see `bench.report.write.attempt`."""
     return list(_save(Findings(results_frame(plan, store), store, {}), [cost], failed))
 
 
 def figures(
-    findings: Findings, modules: Iterable[ModuleType] = FIGURES, failed: list[str] | None = None
+    findings: Findings, modules: Iterable[ModuleType] = FIGURES, failed: list[Exception] | None = None
 ) -> Iterator[tuple[str, Figure]]:
     """Yield file names, without their ending, and figures with their legends; see `bench.report.write.attempt`."""
     taken: set[str] = set()
@@ -72,7 +74,7 @@ def figures(
                 yield name, figure
 
 
-def _save(findings: Findings, modules: Iterable[ModuleType], failed: list[str] | None) -> Iterator[Path]:
+def _save(findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None) -> Iterator[Path]:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
     folder = findings.store.suite_folder(findings.plan.folder) / FOLDER
     with mpl.rc_context(STYLE):

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def attempt(output: object, failed: list[str] | None) -> Iterator[None]:
-    """Let an output fail alone: the reason is logged, and the output added to `failed`, unless that is None."""
+def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
+    """Let an output fail alone: the reason is logged, and the error added to `failed`, unless that is None."""
     try:
         yield
     except Exception as error:  # of a library, the disk, or a file of the store; the other outputs are written
@@ -33,10 +33,10 @@ def attempt(output: object, failed: list[str] | None) -> Iterator[None]:
         reason = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
         logger.warning("warning: %s is not written: %s", output, reason)
         logger.debug("", exc_info=True)
-        failed.append(str(output))
+        failed.append(error)
 
 
-def write_tables(plan: Plan, store: Store, failed: list[str] | None = None, replaces: bool = False) -> Frame:
+def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None, replaces: bool = False) -> Frame:
     """Write the tables of a suite from the store, and the fingerprints of its files; return the results.
 
     The plan of the results has the folder of the tables: see `bench.report.folder`. For `failed`, see `attempt`.
@@ -70,13 +70,13 @@ def write_while_training(plan: Plan, store: Store) -> None:
     """
     from bench.report.epochs import write_events
 
-    failed: list[str] = []
+    failed: list[Exception] = []
     with attempt("the report", failed), store.locked("tables"):
         write_tables(plan, store, failed)
         write_events(plan, store)
 
 
-def write_report(frame: Frame, store: Store, failed: list[str] | None = None) -> None:
+def write_report(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
     """Write the epochs, the statistics and the page, which shows the existing figures; see `attempt`."""
     from bench.report import epochs, page, statistics_files  # each takes a second to import
 

@@ -52,13 +52,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
             os.close(descriptor)
 
 
+class NotWrittenError(RequestError):
+    """A file cannot be written."""
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into a `RequestError` that names the file."""
+    """Turn an operating system's error into a `NotWrittenError` that names the file."""
     try:
         yield
     except OSError as error:
-        raise RequestError(
+        raise NotWrittenError(
             f"{path}: cannot be written: {error.strerror or error}. Fix that, or name another folder with --results"
         ) from error
 
