@@ -217,6 +217,8 @@ def report(
 ) -> int:
     """Write a suite's tables, figures and page again, from the store alone."""
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    for run_id in store.begun() & plan.runs.keys():
+        store.epochs(run_id)  # a damaged file is named before anything is written
     return _report(plan, store, methods, list(plan.runs.values()), always=True)
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
-
 from bench.data.folders import Listing
 from bench.reading import check_regular
 from bench.types import RequestError
@@ -167,6 +165,7 @@ def open_image(file: str) -> "Image.Image":
 
 def _in_8_bits(file: str, image: "Image.Image") -> "Image.Image":
     """Return an image with more than 8 bits per pixel as a grey one of 8 bits."""
+    import numpy as np  # here, because commands that only read the store do without both
     from PIL import Image
 
     _check_range(file, image)
