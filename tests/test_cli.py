@@ -801,10 +801,11 @@ def test_a_run_that_fails_gives_1_and_the_others_go_on(first, folder, arguments,
     assert statuses(folder / "results", "bad")[label] == "done"
 
 
-def test_a_run_outside_the_choice_that_failed_does_not_count(cli, tmp_path, results, store):
+@pytest.mark.parametrize("state", ["failed", "diverged"])
+def test_a_run_outside_the_choice_that_failed_does_not_count(state, cli, tmp_path, results, store):
     plan = plan_of(tmp_path, methods=["kd", "at"])
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0], "AT": []})
-    fail(store, cell_of(plan, "AT"), "failed", "disk full")
+    fail(store, cell_of(plan, "AT"), state, "disk full")
     assert cli(tmp_path / "table.yaml", "--results", results)[0] == 1
     assert cli(tmp_path / "table.yaml", "--results", results, "--only", "kd")[0] == 0
     assert cli("report", tmp_path / "table.yaml", "--results", results)[0] == 1
