@@ -65,5 +65,7 @@ def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:
 
 def _same(tensor: Tensor, other: Tensor) -> bool:
     """Return whether two tensors have the same bits; NaN is like NaN."""
+    if (tensor.shape, tensor.dtype, tensor.device) != (other.shape, other.dtype, other.device):
+        return False
     bits = BITS.get(tensor.element_size(), tensor.dtype)
-    return tensor.shape == other.shape and torch.equal(tensor.detach().view(bits), other.detach().view(bits))
+    return torch.equal(tensor.detach().view(bits), other.detach().view(bits))

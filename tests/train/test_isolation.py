@@ -78,6 +78,7 @@ DEEDS = {  # what the plug-in does, and what its failure says
             *("teacher.logits.mul_(0)", "teacher.stages[1].data.add_(1)", "teacher.embedding.numpy()[:] = 0"),
             *("batch.images.data.copy_(batch.images.flip(0))", "batch.teacher_images.mul_(0)"),
             *("batch.targets.numpy()[:] = 0", "batch.indices.data.zero_()", "teacher.logits.resize_(1)"),
+            "teacher.logits.data = teacher.logits.half()",
             *("teacher.logits.data[0, 0] = float('nan')", "reach()", "reach(); fail(ValueError('too late'))"),
         ],
         WRITES,
