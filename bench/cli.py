@@ -139,10 +139,12 @@ def run_command(
     if retry_failed or not accept_changed:
         retried |= set(to_train_again([run for run in wanted if run.id in begun], plan, store, retry_failed))
     if dry_run:
-        from bench.launch.preparation import unserved
+        from bench.launch.preparation import check_inputs, unserved
         from bench.terminal.status import plan_tables
 
-        reasons = unserved(plan, open_runs(wanted, plan, store, retried), methods)
+        left = open_runs(wanted, plan, store, retried)
+        reasons = unserved(plan, left, methods)
+        check_inputs(plan, left, data)
         _say(plan_tables(plan, store, wanted, reasons, retried))
         return OK
     if open_runs(wanted, plan, store, retried):

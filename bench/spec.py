@@ -126,7 +126,7 @@ class DataSpec(Strict):
     view: View | None = None  # L (`luminance`), a and b of CIE Lab (`chrominance`), or `depth`; None: the image itself
     train_per_class: int | None = None  # training images kept of each class, or None for all
     train_fraction: float | None = None  # share of each class's training images kept, or None for all
-    fingerprint: str | None = None  # hash of an image folder's listing (names and sizes), None for named data sets
+    fingerprint: str | None = None  # hash of an image folder's names and contents, None for named data sets
     path: Path | None = Field(default=None, exclude=True)  # of an image folder; not part of the identity
 
     @property

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import resource
 import shlex
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.cli import main
+from bench.models import build as build_network
 from bench.plan import Plan, build
 from bench.spec import canonical
 from bench.store import Store, write_whole
@@ -20,6 +23,7 @@ from tests.forks import Command
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
 ROOT = Path(__file__).parent.parent
+HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1"]}
 RUN_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
@@ -272,6 +276,55 @@ def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, r
         "7 run(s) to train, 0 inapplicable",
     ]
     assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": "tiny_imagenet"}, "data 'tiny_imagenet': looked for the file"),
+        (
+            {"pairs": [{"teacher": {"network": "resnet8", "checkpoint": "wide.pth"}, "student": "resnet8"}]},
+            "pairs[0].teacher: .*wide.pth: the checkpoint does not fit the network",
+        ),
+        (
+            {"pairs": [{"teacher": HOOKED | {"weights": "IMAGENET1K_V1"}, "student": "resnet8"}]},
+            "pairs[0].teacher: weights: IMAGENET1K_V1 has 1000 classes, the data 10",
+        ),
+        (
+            {"pairs": [{"teacher": HOOKED | {"stages": ["relu", "nope"]}, "student": "resnet8"}]},
+            "pairs: torchvision.resnet18->resnet8, row .*: the network has no module 'nope'",
+        ),
+    ],
+    ids=["data", "checkpoint", "published weights", "stages"],
+)
+def test_a_dry_run_refuses_what_must_fail_with_its_place(changes, said, cli, tmp_path, results):
+    torch.save(build_network("resnet8x4", num_classes=10).state_dict(), tmp_path / "wide.pth")
+    suite = write_suite(tmp_path, **changes)
+    status, _, err = cli(suite, "--dry-run", "--results", results, "--data", tmp_path / "data")
+    assert status == 2
+    assert re.match(f"{suite}: {said.replace('[', '.').replace(']', '.')}", err)
+    assert not results.exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_tilde_after_an_equals_sign_is_the_users_folder(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_suite(tmp_path)
+    (tmp_path / "kd").write_text("a file")
+    status, _, err = cli("status", "~/table.yaml", "--results=~/kd")
+    assert (status, err.startswith(f"--results {tmp_path / 'kd'}: {tmp_path / 'kd'} is a file")) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["--plugin", "{}"], ["--results", "{}"]], ids=lambda given: given[0])
+@pytest.mark.parametrize("path", ["/dev/zero", "x" * 300, "fifo"], ids=["device", "long", "fifo"])
+def test_a_path_to_no_file_or_folder_is_refused_at_once(path, arguments, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    write_suite(tmp_path)
+    for given in (["table.yaml", *(one.format(path) for one in arguments)], [path, "--dry-run"]):
+        status, _, err = cli(*given, *(["--dry-run"] if "--dry-run" not in given else []))
+        assert status == 2
+        assert len(err.splitlines()) == 1
 
 
 def test_a_dry_run_leaves_out_what_is_done_and_tells_what_cannot_be(cli, tmp_path, results, store):

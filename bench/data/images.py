@@ -124,6 +124,17 @@ def fetch(spec: DataSpec, root: Path) -> None:
         load(spec, root, torch.device("cpu"), workers=0)
 
 
+def check_present(spec: DataSpec, root: Path) -> None:
+    """Raise a `RequestError` if data is missing and cannot be downloaded, or a package that reads it is."""
+    if spec.name == IMAGEFOLDER:
+        return  # it was read when the suite was planned
+    named, _ = DATASETS[spec.name], _reader(spec.name)
+    if named.is_listed:
+        _listing(spec, root)
+    elif named.folder and not named.reader.startswith("fetched.") and not (root / named.folder).is_dir():
+        raise absent(spec.name, f"looked for the folder {root / named.folder}, and found none")
+
+
 def _is_listed(spec: DataSpec) -> bool:
     """Return whether each image is a file of its own."""
     return spec.name == IMAGEFOLDER or DATASETS[spec.name].is_listed

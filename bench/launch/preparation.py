@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
-from bench.data.images import fetch
-from bench.models.hooked import published_weights
+from bench.data.images import check_present, fetch
+from bench.models.hooked import known_weights, published_weights
+from bench.models.weights import fitting_weights
 from bench.plan import Plan, statuses
 from bench.plan.repeat import suite_files
 from bench.spec import RunSpec
 from bench.store import Failure, Store
 from bench.tasks import task_of
 from bench.train.build import inapplicable
+from bench.train.networks import build_network
 from bench.types import RequestError
 from methods import Method
 
@@ -54,6 +56,33 @@ def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
     for run in runs:
         if run.has_published_weights:
             published_file(run, folder)
+
+
+def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> None:
+    """Check that runs will find their data, or can download it, and that given weights fit; nothing is downloaded.
+
+    Raises:
+        RequestError: they will not; the message names the first that is missing or does not fit.
+    """
+    runs = list(runs)
+    for data in {run.data.key: run.data for run in runs if needs_data(run)}.values():
+        try:
+            check_present(data, folder)
+        except RequestError as error:
+            raise RequestError(f"{plan.file}: {error}") from None
+    for run in runs:
+        if run.checkpoint is None:
+            continue
+        given = plan.checkpoints[run.id]
+        try:
+            if given.path is None:
+                known_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, run.data.classes)
+            else:
+                with torch.device("meta"):
+                    network = build_network(run.student, run.data)
+                fitting_weights(network, given.path)
+        except RequestError as error:
+            raise RequestError(f"{given.where}: {error}") from None
 
 
 def published_file(run: RunSpec, folder: Path) -> Path:

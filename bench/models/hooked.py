@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch.func import functional_call
 
 from bench.models.base import Network
 from bench.types import Features, RequestError, suggest
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +242,26 @@ def set_input(network: nn.Module, name: str, checkpoint: str) -> None:
         network.network.transform_input = checkpoint in published or checkpoint.startswith(sums)
 
 
+def known_weights(name: str, weights: str, classes: int | None = None) -> "WeightsEnum":
+    """Return what torchvision says of the weights that it publishes for a classifier under a name.
+
+    Raises:
+        RequestError: it publishes none of that name, or they are for another number of classes.
+    """
+    from torchvision import models  # takes seconds, so only what needs it imports it
+
+    known = models.get_model_weights(name).__members__
+    if weights not in known:
+        raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
+    theirs = len(known[weights].meta.get("categories", ()))
+    if classes and theirs and classes != theirs:
+        raise RequestError(
+            f"weights: {weights} has {theirs} classes, the data {classes}: give a checkpoint trained on this data, "
+            "or leave 'weights' out to train the network here"
+        )
+    return known[weights]
+
+
 def published_weights(name: str, weights: str, folder: Path) -> Path:
     """Return the file of weights that torchvision publishes, downloaded if it is missing.
 
@@ -247,12 +270,7 @@ def published_weights(name: str, weights: str, folder: Path) -> Path:
     Raises:
         RequestError: the name is unknown, the download fails, or the file does not match its sha256.
     """
-    from torchvision import models  # takes seconds, so only what needs it imports it
-
-    known = models.get_model_weights(name).__members__
-    if weights not in known:
-        raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
-    url = known[weights].url
+    url = known_weights(name, weights).url
     file = folder / url.rpartition("/")[2]
     if not file.exists():
         logger.info("downloading %s", file.name)

@@ -513,6 +513,15 @@ def test_a_number_as_people_write_it_is_read_as_it_stands(tmp_path_factory, numb
     assert suite.training.lr == float(number)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["threads", "workers", "max_lanes", "seeds", "data.resize", "slurm.timeout_min", "slurm.gpus_per_node"]
+    + [f"training.{key}" for key in ("epochs", "batch_size", "initial_epochs", "evaluate_every", "processes")],
+)
+def test_a_whole_number_has_a_bound(key, tmp_path):
+    assert f"{key}: found 10000000000: must be less than" in messages(tmp_path, None, f"{key}=10000000000")
+
+
 def test_a_mapping_merged_from_another_is_read(tmp_path):
     text = write_suite(tmp_path).read_text() + "teacher_training:\n  <<: &of_all {epochs: 7}\n  lr: 0.5\n"
     suite = load(write_suite(tmp_path, text=text), METHODS)
