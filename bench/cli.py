@@ -389,7 +389,7 @@ def _accept(plan: "Plan", store: "Store", runs: "Sequence[RunSpec]") -> None:
         change = record and changed(run, record, plan.code, store)
         if change and change.of_method:
             store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
-            typer.echo(f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}", err=True)
+            _warn(f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}")
 
 
 def _report(

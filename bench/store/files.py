@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from bench.reading import read_bytes, unreadable
 from bench.types import RequestError
 
 T = TypeVar("T")
-FORMULA = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"  # begins a formula in a spreadsheet, also in wide forms
+STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # of a formula in a spreadsheet; four are wide
 TEMPORARY = ".{}.tmp"  # names of files that are being written; no reader looks at them
 LEFTOVER_S = 600.0  # nobody writes such a file any more
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
@@ -86,12 +85,17 @@ def csv_rows(text: str) -> list[dict[str, str]]:
 
 def no_formula(value: Any) -> Any:  # noqa: ANN401
     """Return a value of a CSV file: a text that a spreadsheet takes for a formula begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and re.match(f"'*{FORMULA}", value) else value
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
 def as_written(value: str) -> str:
     """Return a text as it was before `no_formula`."""
-    return value[1:] if re.match(f"'+{FORMULA}", value) else value
+    return value[1:] if value.startswith("'") and _is_formula(value) else value
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a text, without apostrophes before it, begins as a formula does."""
+    return text.lstrip("'").startswith(STARTS)
 
 
 def read_text(path: Path) -> str | None:

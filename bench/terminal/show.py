@@ -30,7 +30,7 @@ def describe(store: Store, run: str) -> Iterator[str]:
     spec = store.spec(run_id)
     if spec is None:
         raise RequestError(f"run {run_id} has no specification: it never started")
-    yield f"[bold]run {run_id}[/bold]  {_state(spec, store)}  {store.folder(run_id)}"
+    yield f"[bold]run {run_id}[/bold]  {_state(spec, store)}  {escape(str(store.folder(run_id)))}"
     yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
     task = task_of(spec)
     losses = [column(network, "loss") for network in task.networks]
