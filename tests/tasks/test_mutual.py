@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Sequence
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -193,7 +195,10 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("raise", "RuntimeError: broken on purpose (in epoch 1)"), ("nan", "the loss is not finite in epoch 1")],
+    [
+        ("raise", r"RuntimeError: broken on purpose \(.*/listens\.py:15, in epoch 1\)"),
+        ("nan", "the loss is not finite in epoch 1"),
+    ],
 )
 def test_a_lane_whose_peer_breaks_leaves_and_the_others_go_on_unchanged(mutual, listens, undisturbed, how, reason):
     methods = [{"method": "listens", "how": how, "label": "broken"}, DML]
@@ -201,7 +206,8 @@ def test_a_lane_whose_peer_breaks_leaves_and_the_others_go_on_unchanged(mutual, 
     plan, store, _ = suite.run(only=["broken", "DML"])
     failure = store.failure(cell(plan, "broken").runs[0].id)
     assert failure is not None
-    assert (failure.status, failure.reason) == ("failed" if how == "raise" else "diverged", reason)
+    assert failure.status == ("failed" if how == "raise" else "diverged")
+    assert re.fullmatch(reason, failure.reason)
     run_id = cell(plan, "DML").runs[0].id
     assert both(store, run_id) == both(undisturbed, run_id)
 
