@@ -1,9 +1,8 @@
 """Mutual learning: two networks train together, each the other's teacher, and give two rows of the table."""
 
 import copy
-from collections.abc import Sequence
-
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
