@@ -89,11 +89,13 @@ def let_signals_through() -> None:
     """
     handler, owner = signal.getsignal(SIGNAL), os.getpid()
     assert callable(handler)  # set by submitit
+    is_handled = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            return  # a data loading process must not requeue the job
-        signal.signal(SIGNAL, signal.SIG_IGN)  # a second signal must not interrupt what follows
+        nonlocal is_handled
+        if is_handled or os.getpid() != owner:
+            return  # a second signal must not interrupt what follows; a data loading process must not requeue the job
+        is_handled = True
         try:
             handler(number, frame)
         except Exception as error:

@@ -16,6 +16,7 @@ from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
+from bench.train.memory import is_out_of_memory
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
@@ -247,7 +248,7 @@ def failure_of(error: BaseException, where: str) -> Failure:
     if ends_process(error):
         raise error
     reason = described(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+    if is_out_of_memory(error):
         reason = f"{reason[:100]}: out of memory: {MORE_MEMORY}"
     files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]

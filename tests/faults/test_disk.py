@@ -13,7 +13,7 @@ TMPFS_KB = 1500
 
 
 PLACES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
-SHORT = [("full", 0.4), ("read-only", 0.0), ("quota", 0.8), ("broken", 0.2)]
+SHORT = [("full", 0.4), ("read-only", 0.0)]
 ALL = [pytest.param(fault, place, marks=pytest.mark.slow) for fault in FAULTS for place in PLACES]
 
 

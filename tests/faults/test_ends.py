@@ -9,14 +9,14 @@ import pytest
 
 from tests.faults import child
 
-SHORT, LONG = 20, 200
+SHORT, LONG = 6, 200
 
 
 def kills(number: int) -> list:
     return [number, pytest.param(LONG, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("number", kills(SHORT // 2))
+@pytest.mark.parametrize("number", kills(SHORT))
 def test_a_suite_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(number, disturbed, undisturbed, chance):
     """Killed several times in a row, until it has come to its end; then the next one, until there were enough."""
     result, duration_s = undisturbed
@@ -38,7 +38,7 @@ def test_a_suite_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(num
     print(f"killed {killed} times, {ended} suites")  # noqa: T201
 
 
-@pytest.mark.parametrize("number", kills(SHORT // 2))
+@pytest.mark.parametrize("number", kills(SHORT))
 def test_a_suite_that_is_killed_while_it_writes_ends_as_an_undisturbed_one(number, disturbed, undisturbed, chance):
     """Killed at one of the changes that it makes to its folder: checkpoints, epochs, records, tables, claims."""
     killed = ended = 0
@@ -56,7 +56,14 @@ def test_a_suite_that_is_killed_while_it_writes_ends_as_an_undisturbed_one(numbe
     print(f"killed {killed} times, {ended} suites")  # noqa: T201
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)),
+    ],
+    ids=lambda n: n.name,
+)
 def test_a_suite_that_gets_a_signal_goes_on_at_the_next_start(number, disturbed, undisturbed):
     result, duration_s = undisturbed
     suite = disturbed()

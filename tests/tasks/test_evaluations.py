@@ -170,7 +170,10 @@ def test_a_networks_probe_fails_with_it_and_says_so(judge, tmp_path):
     store = Store(tmp_path / "results")
     store.begin(plan.runs[run.source])
     store.fail(run.source, Failure("diverged", "the loss is not finite"))
-    assert run_status(run, plan, store) == ("diverged", "its training resnet8 diverged: the loss is not finite")
+    assert run_status(run, plan, store) == (
+        "diverged",
+        f"its training resnet8 diverged: the loss is not finite (run {run.source})",
+    )
 
 
 def test_pairs_methods_and_seeds_are_chosen_by_name(judge):
