@@ -170,12 +170,17 @@ def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
     assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
 
 
+SMALL = {"data": {"name": "digits", "resize": 32, "train_per_class": 2}, "training": FEW_EPOCHS}
+ONE_EPOCH = {"training": {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}}
+
+
 @pytest.mark.parametrize(
-    ("methods", "images"), [(["ab"], 2), pytest.param(["at", "ab", "ft"], 5, marks=pytest.mark.slow)], ids=["ab", "all"]
+    ("methods", "settings"),
+    [(["ab"], SMALL), pytest.param(["at", "ab", "ft"], ONE_EPOCH, marks=pytest.mark.slow)],
+    ids=["ab", "all"],
 )
-def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench, methods, images):
-    pairs, data = [{"teacher": HOOKED, "student": HOOKED}], {"name": "digits", "resize": 32, "train_per_class": images}
-    plan, store, _ = bench(methods=methods, pairs=pairs, data=data, training=FEW_EPOCHS).run()
+def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench, methods, settings):
+    plan, store, _ = bench(methods=methods, pairs=[{"teacher": HOOKED, "student": HOOKED}], **settings).run()
     assert {one.status for one in results_frame(plan, store).primary} == {"done"}
     run = cell(plan, "AB").runs[0]
     assert set(load_file(store.folder(run.id) / WEIGHTS)) == set(build_network(run.student, run.data).state_dict())
