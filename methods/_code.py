@@ -99,7 +99,10 @@ def _imported(tree: ast.AST, source: Path, root: Path, package: str | None) -> I
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
-            folder = source.parents[node.level - 1] if node.level else root
+            above = [folder for folder in source.parents if folder.is_relative_to(root)]
+            if node.level > len(above):
+                continue  # Python finds nothing above where the imports begin
+            folder = above[node.level - 1] if node.level else root
         else:
             continue
         for parts in (name.split(".") for name in names if name):

@@ -51,6 +51,17 @@ def test_a_helper_in_the_package_of_an_installed_method_counts(line, tmp_path):
     assert code_of(path, "pack.mine").sha256 != before
 
 
+@pytest.mark.parametrize("levels", [2, 99])
+def test_a_relative_import_from_above_a_plugin_finds_nothing(levels, tmp_path, monkeypatch):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "utils.py").write_text("POWER = 2\n")
+    line = f"try:\n    from {'.' * levels}utils import POWER\nexcept ImportError:\n    POWER = 1\n"
+    path = plugin(tmp_path / "plugins", "mine", line + PLUGIN)
+    monkeypatch.chdir(path.parent)
+    for one in (path, Path("mine.py")):
+        assert code_of(one).helpers == ()
+
+
 def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy the project's methods to a folder, where the hash looks for them."""
     for path in OWN.glob("*.py"):
