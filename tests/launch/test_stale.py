@@ -131,6 +131,18 @@ def test_it_goes_on_where_the_change_is_accepted_and_the_record_names_both_files
     assert record["methods_sha256"] == {"pull": own.plan().code["pull"].sha256}
 
 
+def test_a_run_fails_whose_method_was_edited_between_the_plan_and_its_import(own, half):
+    other, run_id = half
+    shutil.copytree(other.folder / "results", own.folder / "results")
+    own.plugin.write_text(AWAY)
+    work = Bench(own.folder, own.document, [own.plugin]).work()
+    own.plugin.write_text(MENDED)
+    REGISTERED.pop("pull", None)
+    IMPORTED.clear()
+    Launcher(work).run(Silent())
+    assert "pull.py: has changed since the suite was planned" in own.store.failure(run_id).reason
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(own, caplog):
     run_id = own.half_trained()
     path = own.store.folder(run_id) / CHECKPOINT
