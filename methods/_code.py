@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bench.reading import read_bytes
 from bench.types import RequestError
@@ -64,11 +65,11 @@ def code_of(path: Path, module: str | None = None) -> Code:
         try:
             tree = ast.parse(read_bytes(source))
             others = list(_imported(tree, source, root, package))
-            text = ast.unparse(_without_docstrings(tree))
+            text = _text(_without_docstrings(tree))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
         sources += [other for other in dict.fromkeys(others) if other not in sources]
-        digest.update(text.encode(errors="backslashreplace") + b"\0")
+        digest.update(text.encode() + b"\0")
     return Code(path, tuple(sources[1:]), digest.hexdigest(), path.parent == OWN)
 
 
@@ -99,7 +100,10 @@ def _imported(tree: ast.AST, source: Path, root: Path, package: str | None) -> I
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
-            folder = source.parents[node.level - 1] if node.level else root
+            above = [folder for folder in source.parents if folder.is_relative_to(root)]
+            if node.level > len(above):
+                continue  # Python finds nothing above where the imports begin
+            folder = above[node.level - 1] if node.level else root
         else:
             continue
         for parts in (name.split(".") for name in names if name):
@@ -120,3 +124,23 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
                 case [ast.Expr(ast.Constant(str())), *others]:
                     node.body = others or [ast.Pass()]
     return tree
+
+
+def _text(value: object) -> str:
+    """Return a syntax tree as ASCII text, equal in all versions of Python: without positions and what is empty."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if not isinstance(value, ast.AST):
+        return ascii(value)
+    if isinstance(value, ast.Constant):
+        return f"Constant({value.value!a})"  # without `kind`, which is of the spelling
+    if isinstance(value, ast.JoinedStr):  # versions divide the text between its values differently
+        parts: list[Any] = [""]
+        for part in value.values:
+            if isinstance(part, ast.Constant):
+                parts[-1] += part.value
+            else:
+                parts += [part, ""]
+        return f"JoinedStr{_text(parts)}"
+    fields = [f"{name}={_text(field)}" for name, field in ast.iter_fields(value) if field is not None and field != []]
+    return f"{type(value).__name__}({','.join(fields)})"

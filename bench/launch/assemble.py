@@ -17,6 +17,7 @@ from bench.train.lane import failure_of
 from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
 from bench.train.process_group import Group
+from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         try:
             evaluated = _evaluated(run, inputs, frozen)
             lane = build_lane(run, teachers, training.info, inputs.methods, inputs.device, evaluated)
+            _check_code(run, inputs)
             lane.join(group)
         except BaseException as error:  # an error in a method fails only its own run
             failure = failure_of(error, "while it was built")
@@ -74,6 +76,14 @@ def made_from(run: RunSpec, inputs: Inputs, hashes: Mapping[str, str]) -> dict[s
         "teachers_sha256": {name: hashes[name] for name in run.teachers},
         "methods_sha256": {term.method: inputs.methods[term.method].code.sha256 for term in run.terms},
     }
+
+
+def _check_code(run: RunSpec, inputs: Inputs) -> None:
+    """Raise a `RequestError` if this process has imported other code of a run's methods than the plan has read."""
+    for term in run.terms:
+        code = inputs.methods[term.method].code
+        if code.sha256 != inputs.plan.code[term.method].sha256:
+            raise RequestError(f"{code.path}: has changed since the suite was planned. Start again")
 
 
 def _evaluated(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network | Frozen | None:

@@ -25,7 +25,8 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
     """Read and evaluate the checkpoints of runs that have no record in the store.
 
     Raises:
-        RequestError: a checkpoint does not match its network, or does not reach the accuracy in the suite.
+        RequestError: a checkpoint has changed since the plan, does not match its network, or does not reach the
+            accuracy in the suite.
     """
     checkpoints: Checkpoints = {}
     for run in wanted:
@@ -33,7 +34,10 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
             continue
         checkpoint = inputs.plan.checkpoints[run.id]
         network = given_network(run)
-        load_weights(network, checkpoint.path or published_file(run, inputs.work.data))
+        if checkpoint.path is None:
+            load_weights(network, published_file(run, inputs.work.data))
+        else:
+            load_weights(network, checkpoint.path, run.checkpoint)
         placed(network, inputs.device)
         metrics: dict[str, float] = {}
         if primary := task_of(run).columns():

@@ -2,6 +2,8 @@
 
 import argparse
 import codecs
+import hashlib
+import io
 import re
 import zipfile
 from collections import OrderedDict
@@ -14,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from bench.reading import check_regular
+from bench.reading import read_bytes
 from bench.types import RequestError
 
 MAX_NAMES = 3  # of each kind in a message
@@ -36,9 +38,9 @@ SAFE: list[Any] = [  # what may lie beside the weights: options, and numpy's num
 State = Mapping[str, Tensor]
 
 
-def load_weights(network: nn.Module, path: Path | str) -> None:
+def load_weights(network: nn.Module, path: Path | str, sha256: str | None = None) -> None:
     """Copy a checkpoint's weights into a network: either all of them, or none, with an error; see `fitting_weights`."""
-    copy_weights(network, fitting_weights(network, path))
+    copy_weights(network, fitting_weights(network, path, sha256))
 
 
 def copy_weights(network: nn.Module, weights: State) -> None:
@@ -49,7 +51,7 @@ def copy_weights(network: nn.Module, weights: State) -> None:
     network.load_state_dict(state)
 
 
-def fitting_weights(network: nn.Module, path: Path | str) -> State:
+def fitting_weights(network: nn.Module, path: Path | str, sha256: str | None = None) -> State:
     """Return a checkpoint's weights by the names in the network, of which only names and shapes are read.
 
     Names are mended where torch and torchvision do so when they load: counters of batches are added, the published
@@ -58,13 +60,14 @@ def fitting_weights(network: nn.Module, path: Path | str) -> State:
     Args:
         network: the network, on any device.
         path: a `.safetensors` file, or a `torch.save` file of a state dict, alone or under one of `KEYS`.
+        sha256: of the file when the suite was planned; None if it is not known.
 
     Raises:
-        RequestError: the file is missing, is damaged, is not a checkpoint, does not fit the network, or has weights
-            that are not finite floating-point numbers.
+        RequestError: the file is missing, has changed, is damaged, is not a checkpoint, does not fit the network, or
+            has weights that are not finite floating-point numbers.
     """
     wanted = network.state_dict()
-    candidates = [_mended(network, wanted, state) for state in _unwrapped(read_weights(Path(path)))]
+    candidates = [_mended(network, wanted, state) for state in _unwrapped(read_weights(Path(path), sha256))]
     weights = next((state for state in candidates if not _misfits(wanted, state)), None)
     if weights is None:
         nearest = max(candidates, key=lambda state: len(wanted.keys() & state.keys()))
@@ -78,21 +81,23 @@ def fitting_weights(network: nn.Module, path: Path | str) -> State:
     return weights
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path, sha256: str | None = None) -> State:
     """Return a checkpoint's tensors by name, on the CPU; raises as `fitting_weights`."""
     try:
-        check_regular(path)
+        whole = read_bytes(path)
     except FileNotFoundError:
         raise RequestError(
             f"{path}: no such file; give the path of a checkpoint, or leave it out to train the network"
         ) from None
+    if sha256 is not None and hashlib.sha256(whole).hexdigest() != sha256:
+        raise RequestError(f"{path}: has changed since the suite was planned. Start again")
     try:
         if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path, device="cpu")
+            content: object = safetensors.torch.load(whole)
         else:
-            _check_sums(path)
+            _check_sums(io.BytesIO(whole))
             with torch.serialization.safe_globals(SAFE):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
         reason = " ".join(str(error).split())
         if found := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
@@ -113,10 +118,10 @@ def read_weights(path: Path) -> State:
     return state
 
 
-def _check_sums(path: Path) -> None:
+def _check_sums(file: io.BytesIO) -> None:
     """Raise a `ValueError` if a part of a zip file differs from its checksum, at which torch does not look."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
             has_sums = any(part.CRC for part in parts.infolist())  # torch writes zeros if told to leave them out
             if has_sums and (broken := parts.testzip()):
                 raise ValueError(f"the file is damaged: its part {broken} differs from its checksum")

@@ -75,7 +75,7 @@ def build(
         sources=sources.current,
         changes=tuple(changes),
         code=code,
-        text=read_text(path) or "",
+        text=suite.text or read_text(path) or "",
         absolute=path.resolve(),
     )
 

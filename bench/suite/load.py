@@ -27,8 +27,10 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
     Raises:
         RequestError: the file has errors; the message has one line per error.
     """
-    suite = _read(path, methods, overrides)
-    return suite if isinstance(suite, Suite) else _with_source(suite, path, methods)
+    read, text = _read(path, methods, overrides)
+    suite = read if isinstance(read, Suite) else _with_source(read, path, methods)
+    vars(suite)["text"] = text  # no key of the file, so no field
+    return suite
 
 
 def check_name(path: Path) -> None:
@@ -40,10 +42,12 @@ def check_name(path: Path) -> None:
         )
 
 
-def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()) -> Suite | TransferSuite:
-    """Return the contents of a suite file, as `load` does, but without the source of a transfer suite."""
+def _read(
+    path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = ()
+) -> tuple[Suite | TransferSuite, str]:
+    """Return the contents of a suite file, as `load` does, but without the source of a transfer suite; and its text."""
     check_name(path)
-    document, positions = read_yaml(path)
+    document, positions, text = read_yaml(path)
     model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
     for change in overrides:
         sets_source_seeds = model is TransferSuite and change.startswith("seeds=")
@@ -56,14 +60,14 @@ def _read(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = 
         raise RequestError("\n".join(messages(error, positions, model))) from None
     except ValueError as error:
         raise RequestError(f"{positions.get(('methods',), path)}: methods: {error}") from None
-    return suite
+    return suite, text
 
 
 def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Method]) -> Suite:
     """Return the source suite, with the task that trains its runs, changed by what the transfer suite states."""
     file = path.with_name(f"{transfer.source.suite}.yaml")
     try:
-        source = _read(file, methods)
+        source, _ = _read(file, methods)
     except RequestError as error:
         raise RequestError("\n".join(f"{path}: from.suite: {line}" for line in str(error).splitlines())) from None
     if isinstance(source, TransferSuite) or not TASKS[source.task].allows_transfer:

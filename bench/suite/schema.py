@@ -5,7 +5,7 @@ data. Names of tasks are checked against `bench.tasks`.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
@@ -180,6 +180,11 @@ class Suite(SuiteFile):
     """Processes that decode images if the data set does not fit into memory."""
     evaluations: tuple[EvaluationEntry, ...] = ()
     """Evaluations of cross-modal students; the columns of the tables."""
+
+    @cached_property
+    def text(self) -> str:
+        """Return the text of the file from which the suite was loaded, which sets it."""
+        return ""
 
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of 
 Positions = dict[KeyPath, str]  # where messages say that a value is: `FILE:LINE` or `--set KEY=VALUE`
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
-    """Return the mapping of a YAML file, and the position `FILE:LINE` of each key and item, lines counted from 1.
+def read_yaml(path: Path) -> tuple[dict[str, Any], Positions, str]:
+    """Return the mapping of a YAML file, the position `FILE:LINE` of each key and item from line 1, and the text.
 
     Raises:
         RequestError: the file is missing, invalid or too large, has a key twice, or is not plain data.
@@ -33,7 +34,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
         check_regular(path)
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RequestError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite file is about a page of text")
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()
     except FileNotFoundError:
         similar = suggest(path.name, [file.name for file in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise RequestError(f"{path}: there is no such file. {similar}".strip()) from None
@@ -44,7 +46,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
     if not isinstance(document, dict):
         kind = "an empty file" if document is None else f"one {type(document).__name__}"
         raise RequestError(f"{path}: found {kind}, not a mapping of keys to values; see the example in the README")
-    return document, positions
+    return document, positions, content.decode()
 
 
 def _parse(text: str, where: str, key_path: KeyPath, positions: Positions, numbered: bool = False) -> object:

@@ -220,8 +220,8 @@ class Lane:
         return buffer.getvalue()
 
     def opened(self, checkpoint: bytes) -> dict[str, Any]:
-        """Return the state in a checkpoint, which `restore` takes; raises an error of any kind if there is none."""
-        state = torch.load(io.BytesIO(checkpoint), map_location=self.device, weights_only=True)
+        """Return the state in a checkpoint, on the CPU, for `restore`; raises an error of any kind if there is none."""
+        state = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
         if state.get("run", self.spec.id) != self.spec.id:
             raise ValueError(f"it is of run {state['run']}")
         return state

@@ -23,11 +23,11 @@ from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
-from bench.train.memory import in_batches_that_fit
+from bench.train.memory import in_batches_that_fit, is_out_of_memory
 from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, arithmetic, set_products
 from bench.train.process_group import Group
-from bench.types import Batch, Features
+from bench.types import Batch, Features, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -319,12 +319,17 @@ def _resume(lane: Lane, store: Store, accept_changed: bool) -> None:
     """Continue from the run's checkpoint, if it has one, and make its epochs file agree with it.
 
     A checkpoint that is damaged, or was trained from other weights or code, is set aside: the run starts anew.
+
+    Raises:
+        Exception: it cannot be read, or not with this memory, and stays where it is; or its state does not fit.
     """
     run_id = lane.spec.id
     try:
         content = store.checkpoint(run_id)
         state = None if content is None else lane.opened(content)
     except Exception as error:  # torch raises many kinds for a damaged file
+        if _says_nothing_of_the_file(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         _start_anew(lane, store, f"{CHECKPOINT} is damaged ({reason})", ".broken")
         state = None
@@ -335,6 +340,8 @@ def _resume(lane: Lane, store: Store, accept_changed: bool) -> None:
         try:
             lane.restore(state)
         except Exception as error:  # it is from other code
+            if _says_nothing_of_the_file(error):
+                raise
             aside = store.set_aside(run_id, CHECKPOINT, ".broken")
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -342,6 +349,11 @@ def _resume(lane: Lane, store: Store, accept_changed: bool) -> None:
                 "--retry-failed trains the run from its start"
             ) from error
     store.write_epochs(run_id, lane.rows)
+
+
+def _says_nothing_of_the_file(error: Exception) -> bool:
+    """Return whether a checkpoint may be sound although an exception was raised when it was read."""
+    return isinstance(error, OSError | RequestError) or is_out_of_memory(error)
 
 
 def _start_anew(lane: Lane, store: Store, reason: str, suffix: str) -> None:

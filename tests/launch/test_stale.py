@@ -1,6 +1,7 @@
 """Code and weights that change: finished runs are trained again, and a run that was begun does not go on half new."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from bench.plan import Plan
 from bench.plan.status import to_train_again
 from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.train import loop as train
+from bench.train.lane import Lane
 from bench.types import RequestError
 from methods._code import code_of
 from methods._reader import IMPORTED
 from methods.base import REGISTERED
+from tests.few import use_few_digits
 from tests.train.conftest import Bench, Silent, document, rows, weights
 
 AWAY = '''"""Pull: matches logits."""
@@ -78,6 +81,15 @@ def own(tmp_path, few, caplog):
     return Own(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """Return a suite whose student is half trained, and the student's id; nothing writes into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_few_digits(patch)
+        own = Own(tmp_path_factory.mktemp("half"))
+        return own, own.half_trained()
+
+
 def test_a_cluster_gets_a_plugin_with_the_helpers_that_its_hash_covers(own):
     own.plugin.write_text(AWAY.replace("from methods", "from parts.deep import POWER\nfrom methods", 1))
     (own.folder / "parts").mkdir()
@@ -119,6 +131,18 @@ def test_it_goes_on_where_the_change_is_accepted_and_the_record_names_both_files
     assert record["methods_sha256"] == {"pull": own.plan().code["pull"].sha256}
 
 
+def test_a_run_fails_whose_method_was_edited_between_the_plan_and_its_import(own, half):
+    other, run_id = half
+    shutil.copytree(other.folder / "results", own.folder / "results")
+    own.plugin.write_text(AWAY)
+    work = Bench(own.folder, own.document, [own.plugin]).work()
+    own.plugin.write_text(MENDED)
+    REGISTERED.pop("pull", None)
+    IMPORTED.clear()
+    Launcher(work).run(Silent())
+    assert "pull.py: has changed since the suite was planned" in own.store.failure(run_id).reason
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(own, caplog):
     run_id = own.half_trained()
     path = own.store.folder(run_id) / CHECKPOINT
@@ -128,6 +152,29 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(own, caplog):
     own.run(AWAY)
     assert f"run {run_id}: checkpoint.pt is damaged (its content does not match its checksum)" in caplog.text
     assert own.signs(run_id) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ((Store, "checkpoint"), OSError(5, "Input/output error")),
+        ((Store, "checkpoint"), RequestError("cannot be read")),
+        ((Lane, "opened"), MemoryError()),
+        ((Lane, "restore"), RuntimeError("CUDA out of memory")),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(own, half, place, error):
+    other, run_id = half
+    shutil.copytree(other.folder / "results", own.folder / "results")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*place, fail)
+        own.run(AWAY)
+    assert type(error).__name__ in own.store.failure(run_id).reason
+    assert [path.name for path in own.store.folder(run_id).glob("checkpoint*")] == [CHECKPOINT]
 
 
 def test_a_run_does_not_go_on_under_another_teacher(own, caplog):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from bench.cli import main
 from bench.data.images import load
 from bench.data.views import ViewTransform
+from bench.launch.launcher import Launcher
 from bench.launch.preparation import fetch_data
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
@@ -20,7 +21,7 @@ from bench.terminal.show import describe
 from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.few import short_or_whole
-from tests.train.conftest import Bench, cell, document, rows, weights
+from tests.train.conftest import Bench, Silent, cell, document, rows, weights
 
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
 
@@ -74,6 +75,17 @@ def test_a_checkpoint_that_misses_its_accuracy_is_refused_before_anything_is_wri
     suite = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth", accuracy=wrong))
     with pytest.raises(RequestError, match=r"pairs\[0\].teacher.accuracy: .*teacher.pth reaches"):
         suite.run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoint_that_has_changed_since_the_plan_is_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    published(store, run_id, tmp_path / "teacher.pth")
+    work = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).work("refused")
+    state = torch.load(tmp_path / "teacher.pth")
+    torch.save(state | {"epoch": 1}, tmp_path / "teacher.pth")
+    with pytest.raises(RequestError, match=r"teacher.pth: has changed since the suite was planned"):
+        Launcher(work).run(Silent())
     assert not (tmp_path / "refused").exists()
 
 

@@ -51,6 +51,39 @@ def test_a_helper_in_the_package_of_an_installed_method_counts(line, tmp_path):
     assert code_of(path, "pack.mine").sha256 != before
 
 
+VERSIONS = """def f(x: int = 0x10, *, y=None, **z) -> str:
+    d = {**z, "k": u"\u00e9"}
+    return f"a{x=}b{y!r:>{x}}" "c" f"{d}"
+"""
+
+
+def test_the_hash_is_the_same_in_every_version_of_python(tmp_path):
+    (tmp_path / "mine.py").write_text(VERSIONS, encoding="utf-8")
+    assert code_of(tmp_path / "mine.py").sha256 == "9912844902b420b26162ca055661268fdf0232bce188235e5febebeeda09802a"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("x=1", "x=1.0"), ("x=1", "x=True"), ("x=()", "x=[]"), ("f(None)", "f()"), ("f'{a}'", "'{a}'")]
+)
+def test_code_that_differs_has_another_hash(one, other, tmp_path):
+    hashes = set()
+    for text in (one, other):
+        (tmp_path / "mine.py").write_text(text)
+        hashes.add(code_of(tmp_path / "mine.py").sha256)
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("levels", [2, 99])
+def test_a_relative_import_from_above_a_plugin_finds_nothing(levels, tmp_path, monkeypatch):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "utils.py").write_text("POWER = 2\n")
+    line = f"try:\n    from {'.' * levels}utils import POWER\nexcept ImportError:\n    POWER = 1\n"
+    path = plugin(tmp_path / "plugins", "mine", line + PLUGIN)
+    monkeypatch.chdir(path.parent)
+    for one in (path, Path("mine.py")):
+        assert code_of(one).helpers == ()
+
+
 def copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy the project's methods to a folder, where the hash looks for them."""
     for path in OWN.glob("*.py"):

@@ -15,6 +15,7 @@ from tests.stores import METHODS, SUITE, cell_of, plan_of, write_suite
 
 INITIAL = {"ab", "fsp", "ft"}
 KD = {"methods": ["kd"]}
+TEXT = yaml.safe_dump(SUITE)
 
 
 def ids(plan: Plan, label: str | None = None) -> list[str]:
@@ -490,3 +491,12 @@ def test_every_cohort_can_start_once_those_before_it_are_done(tmp_path, changes,
         done |= {run.id for run in ready[0].runs}
         left.remove(ready[0])
     assert done == set(plan.runs)
+
+
+@pytest.mark.parametrize("text", [TEXT, "\ufeff" + TEXT.replace("\n", "\r\n")])
+def test_a_plan_has_the_text_that_was_parsed_not_that_of_an_edit_after_it(text, tmp_path):
+    path = tmp_path / "edited.yaml"
+    path.write_bytes(text.encode())
+    suite = load(path, METHODS)
+    path.write_text("title: another\n")
+    assert build(suite, path, METHODS).text == text
