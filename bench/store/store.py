@@ -121,8 +121,14 @@ class Store:
         Raises:
             RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
         """
-        self._check_place(run_id)
-        return self._once(self.folder(run_id) / RECORD, _record)
+        found, path = self._check_place(run_id), self.folder(run_id) / SPEC
+        record = self._once(self.folder(run_id) / RECORD, _record)
+        recorded = ((record or {}).get(FILES) or {}).get(SPEC)
+        if recorded is not None and found is None:
+            raise RequestError(f"{path}: no such file, but {RECORD} names it. {AGAIN}")
+        if recorded not in (None, found):
+            raise RequestError(f"{path}: is not the file that {RECORD} names, or that is another run's. {AGAIN}")
+        return record
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
@@ -183,15 +189,16 @@ class Store:
     def _hashes(self, run_id: str) -> Mapping[str, str]:
         return (self.record(run_id) or {}).get(FILES) or {}
 
-    def _check_place(self, run_id: str) -> None:
-        """Raise a `RequestError` if a run's folder holds the specification of another run."""
+    def _check_place(self, run_id: str) -> str | None:
+        """Return the hash of `spec.json`, if there is one; raise a `RequestError` if it is another run's."""
         path = self.folder(run_id) / SPEC
-        found = self._once(path, lambda file: None if (document := read_json(file)) is None else id_of(document))
+        found, digest = self._once(path, _identity)
         if found not in (None, run_id):
             raise RequestError(
                 f"{path}: is the specification of run {found}, not of {run_id}, or damaged. If the folder was copied "
                 f"under a wrong name, rename it; else remove it: run {run_id} is then trained again"
             )
+        return digest
 
     def _once(self, path: Path, read: Callable[[Path], T]) -> T:
         """Return what `read` returns for a file, which is read again only after it has changed."""
@@ -385,6 +392,12 @@ def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = F
 def weights_file(network: str) -> str:
     """Return the name of the file with the weights of one of a run's networks."""
     return f"{network}.safetensors"
+
+
+def _identity(path: Path) -> tuple[str | None, str | None]:
+    """Return the run id of a specification and the hash of its file; nothing if there is no such file."""
+    document = read_json(path)
+    return (None, None) if document is None else (id_of(document), sha256(read_bytes(path)).hexdigest())
 
 
 def _record(path: Path) -> dict[str, Any] | None:
