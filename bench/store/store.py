@@ -35,6 +35,7 @@ from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
 from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
 from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
 from bench.store.files import (
+    AGAIN,
     TEMPORARY,
     checked,
     incompatible,
@@ -57,7 +58,6 @@ SOURCES = "sources.json"  # in a suite's folder
 FILES = "files_sha256"  # key of a record: hashes by name, of the files that the run has left
 CHECKSUM = "checksum"  # key of a record
 STALE = ".stale"  # at the end of the name of a folder with an earlier result
-AGAIN = "Copy the whole run folder again, or remove it: the run is then trained again"
 SETTLED_NS = 2_000_000_000  # a file that was written so long ago has another time stamp if it is written again
 
 _ONE_THREAD = threading.RLock()  # the file lock separates processes, but not the threads of one
@@ -346,8 +346,8 @@ class Store:
     def locked(self, what: str = "") -> Iterator[float]:
         """Hold one of the store's locks, which one thread of one process on one machine holds at a time.
 
-        `what` is the lock's name; claims are read and written under "". Yields the time in seconds by the clock that
-        stamps the store's files: a file server has its own.
+        `what` is the lock's name; claims are read and written under "". For these, yields the time in seconds by the
+        clock that stamps the store's files: a file server has its own.
         """
         path = self.root / "runs" / (f".lock-{what}" if what else ".lock")
         with _ONE_THREAD:
@@ -359,7 +359,8 @@ class Store:
             with file:
                 with writing(path):
                     fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, as does the death of a process
-                    os.utime(path)
+                    if not what:  # other locks stay as they are: a report changes nothing among the runs
+                        os.utime(path)
                     now = path.stat().st_mtime
                 yield now
 
