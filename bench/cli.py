@@ -218,7 +218,10 @@ def report(
     plugin: Plugin = None,
 ) -> int:
     """Write a suite's tables, figures and page again, from the store alone."""
+    from bench.report.folder import in_own_folder
+
     plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
         store.epochs(run_id)  # a damaged file is named before anything is written
     return _report(plan, store, methods, list(plan.runs.values()), always=True)
@@ -406,7 +409,13 @@ def _report(
     from bench.terminal.tables import results_table
 
     failed: list[Exception] = []
-    frame = write_tables(plan, store, failed, replaces=always)
+    with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
+        frame = write_tables(plan, store, failed, replaces=always)
+        if always or not is_reported(frame, store):
+            from bench import figures  # takes a second to import
+
+            figures.write(frame, store, methods, failed)
+            write_report(frame, store, failed)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if frame.aside:
@@ -414,11 +423,6 @@ def _report(
     elif frame.plan.subfolder:
         _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
-    if always or not is_reported(frame, store):
-        from bench import figures  # takes a second to import
-
-        figures.write(frame, store, methods, failed)
-        write_report(frame, store, failed)
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])

@@ -133,7 +133,7 @@ def test_a_file_that_the_store_did_not_write_is_named(cli, tmp_path, results, st
     (store.folder(run.id) / file).write_text(content)
     code, _, err = cli("status", write_suite(tmp_path), "--results", results)
     assert code == 2
-    assert f"{store.folder(run.id) / file}: was written by another version" in err
+    assert f"{store.folder(run.id) / file}: is damaged, or was written by another version" in err
     assert said in err
 
 

@@ -32,7 +32,7 @@ from methods import Method
 logger = logging.getLogger(__name__)
 
 TEACHER_SEED = 0
-TEXTS = ("pair", "label", "stage")  # columns of cost.csv that are no numbers
+TEXTS = ("pair", "label", "stage", "setting")  # columns of cost.csv that are no numbers
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Cost:
     peak_mb: float  # peak memory of the step, without what was allocated before it, in 10^6 bytes
     extra_parameters: int  # number of trained parameters of the method
     step_gflop: float  # multiplications and additions of products and convolutions in the step, in 10^9
+    setting: str = ""  # device, threads, steps and changes of the suite: rows of others are not compared with it
 
     @property
     def name(self) -> str:
@@ -122,6 +123,8 @@ def of_pair(
     training = training_data(cells, plan, train, device)
     teachers = stand_ins(cells, plan, training)
     pair_costs = PairCosts(cells[0].pair)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    setting = "; ".join([name, f"{plan.suite.threads} threads", f"{steps} steps", *plan.changes])
     built: list[tuple[Cell, Lane]] = []  # a cell whose method has an initial stage has two lanes
     for cell in cells:
         if (run_id := cell.runs[0].id) in reasons:
@@ -146,7 +149,8 @@ def of_pair(
         if plain_ms is not None:
             own_ms = numbers["step_ms"] - (plain_ms if lane.learner.trains_network else 0.0)
             own_percent = 100 * own_ms / plain_ms
-        pair_costs.rows.append(Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent))
+        row = Cost(cell.pair, cell.label, lane.stage, **numbers, own_percent=own_percent, setting=setting)
+        pair_costs.rows.append(row)
     return pair_costs
 
 
@@ -192,7 +196,7 @@ def _name(label: str, stage: str) -> str:
 
 
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
-    """Write cost.csv into the suite's results; rows of the suite that were measured earlier stay. Return its path."""
+    """Write cost.csv into the suite's results; earlier rows of the same setting stay. Return its path."""
     rounded: list[dict[str, Any]] = [
         {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows
     ]
@@ -200,10 +204,13 @@ def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
     measured = {(row["pair"], row["label"]) for row in rounded}
     names = [field.name for field in fields(Cost)]
+    settings = {row["setting"] for row in rounded}
     rounded += [
         {name: row[name] if name in TEXTS else _number(row[name]) for name in names}
         for row in csv_rows(read_text(path) or "")
-        if row.keys() >= set(names) and (row["pair"], row["label"]) in order.keys() - measured
+        if row.keys() >= set(names)
+        and (row["pair"], row["label"]) in order.keys() - measured
+        and (row["setting"] in settings or not settings)
     ]
     rounded.sort(key=lambda row: order.get((row["pair"], row["label"]), len(order)))
     write_whole(path, csv_text(names, rounded))

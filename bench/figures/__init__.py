@@ -38,18 +38,22 @@ def write(
 ) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
-    For `failed`, see `bench.report.write.attempt`.
+    If a figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
     """
+    before = len(failed or ())
     written = list(_save(Findings(frame, store, methods), FIGURES, failed))
     folder = store.suite_folder(frame.plan.folder)
     with attempt(folder / FOLDER, failed):
         earlier = noted(folder)
-        gone = set(earlier.figures if earlier else ()) - {path.name for path in written}
+        names, known = {path.name for path in written}, set(earlier.figures if earlier else ())
+        if len(failed or ()) > before:
+            names |= known
+        gone = known - names
         for name in gone:
             with suppress(OSError):  # it is gone already, or a folder now
                 (folder / FOLDER / Path(name).name).unlink()
         if written or gone:
-            note(frame.plan, store, figures=sorted({path.name for path in written}))
+            note(frame.plan, store, figures=sorted(names))
     return written
 
 

@@ -13,7 +13,7 @@ from bench.figures.drawing import PLAIN, TAUGHT, Look, look
 from bench.plan import Plan
 from bench.report.frame import Frame, Summary
 from bench.spec import STUDENT, RunSpec
-from bench.store import OUTPUTS, Store
+from bench.store import AGAIN, OUTPUTS, Store
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS
 from bench.types import RequestError
@@ -93,7 +93,7 @@ class Findings:
             return load(content)
         except SafetensorError as error:
             path = self.store.folder(run.id) / OUTPUTS
-            raise RequestError(f"{path}: cannot be read ({error}). Copy the whole run folder, or remove it") from error
+            raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error
 
     def beside_teachers(self) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
         """Yield each group with the outputs of the teacher and of each row, by label, where they can be compared."""

@@ -116,11 +116,11 @@ def record_without_training(
     plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str] = ()
 ) -> None:
     """Forget what became of retried runs, and record the reasons why runs are inapplicable, by run id."""
-    for run_id in retried:
-        store.forget_failure(run_id)
+    again = [run for run in reversed(plan.runs.values()) if run.id in retried]  # if killed, those left are still stale
     with store.locked():  # another process may have done so, and trained some of them
-        found = statuses((plan.runs[run_id] for run_id in retried), plan, store)
-        for run_id, (status, reason) in found.items():
+        for run in again:
+            store.forget_failure(run.id)
+        for run_id, (status, reason) in statuses(again, plan, store).items():
             if status == "stale":
                 logger.info("run %s is trained again: %s", run_id, reason)
                 store.put_aside(run_id)

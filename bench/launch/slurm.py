@@ -13,9 +13,10 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,21 @@ def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
         trained_by = {run_id: job.id for job in submitted(store) if job.state for run_id in job.runs}
         served = [run for run in open_runs if run.id not in reasons]
         missing = [run for run in served if run.id in retried or run.id not in trained_by]
-        jobs = _submit_all(work, missing, trained_by, options) if missing else []
-        record_without_training(plan, store, reasons, retried)
-    return jobs
+        prepare = partial(record_without_training, plan, store, reasons, retried)
+        if missing:
+            return _submit_all(work, missing, trained_by, options, prepare)
+        prepare()
+    return []
 
 
 def _submit_all(
-    work: Work, missing: Sequence[RunSpec], trained_by: Mapping[str, str], options: Mapping[str, Any]
+    work: Work,
+    missing: Sequence[RunSpec],
+    trained_by: Mapping[str, str],
+    options: Mapping[str, Any],
+    prepare: Callable[[], None],
 ) -> list[Job]:
-    """Submit jobs for all runs or for none; return them."""
+    """Submit jobs for all runs or for none; return them. `prepare` is called before the submission is complete."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = Store(work.results).suite_folder(work.plan.name).resolve() / JOBS / name
     try:
@@ -109,6 +116,7 @@ def _submit_all(
         jobs = list(_submit(_relocated(work, folder), folder, missing, trained_by, options))
         suite = os.path.relpath(work.plan.absolute, work.results.resolve())
         document = origin | {"suite": suite, "tasks": {job.id: job.runs for job in jobs}}
+        prepare()  # the cluster has taken all jobs, and without the next file they end
         write_whole(folder / SUBMISSION, json.dumps(document, indent=1) + "\n")
     except BaseException:
         command("scancel", "--quiet", f"--name={job_name(folder)}")
@@ -126,8 +134,9 @@ def _submit(
     plan, store = work.plan, Store(work.results)
     executor = SlurmExecutor(folder / "logs", max_num_timeout=MAX_TIMEOUTS, python=python())
     setup = _setup(plan.suite.slurm, folder / "code")
-    trained_by = dict(jobs)
-    awaited = {run_id for run_id in (*jobs, *(run.id for run in missing)) if store.state(run_id) != "done"}
+    again = {run.id for run in missing}  # some of them are done or in jobs, and trained again
+    trained_by = {run_id: job_id for run_id, job_id in jobs.items() if run_id not in again}
+    awaited = again | {run_id for run_id in trained_by if store.state(run_id) != "done"}
     unsubmitted = work_units(missing, plan.suite.max_lanes)
     most = array_size()
     write_whole(folder / WORK, pickle.dumps(work))

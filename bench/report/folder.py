@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
-from bench.store.files import csv_rows, read_as, read_text
+from bench.store.files import csv_rows, read_as, read_text, writing
 from bench.text import file_name, short_hash
 from bench.types import RequestError
 
@@ -134,7 +134,9 @@ def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:
     names = (*TABLES, *STATISTICS, PAGE, EPOCHS, COST, SUITE, *(f"{FIGURES}/{name}" for name in present.figures))
-    for name in names:
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # it is not there
-            (folder / name).replace(to / name)
+    with writing(to):  # what stands in the way is named before anything moves
+        for name in names:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            with suppress(FileNotFoundError):
+                (folder / name).replace(to / name)

@@ -2,9 +2,8 @@
 
 from bench.store.claims import ClaimLostError
 from bench.store.documents import Failure
-from bench.store.files import csv_text, write_whole
+from bench.store.files import AGAIN, csv_text, write_whole
 from bench.store.store import (
-    AGAIN,
     CHECKPOINT,
     EPOCHS,
     OUTPUTS,

@@ -25,6 +25,7 @@ LEFTOVER_S = 600.0  # nobody writes such a file any more
 SEAL = b"\nsha256 "  # before the checksum at the end of a sealed file
 DIGITS = 64  # hex digits of a checksum
 SEALED = len(SEAL) + DIGITS
+AGAIN = "Copy the whole run folder again, or remove the run's folder: the run is then trained again"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -120,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8; or nested too deep
         fault = f"is not valid JSON ({error}); the store never writes such a file"
-        raise RequestError(f"{path}: {fault}. Remove it") from None
+        raise RequestError(f"{path}: {fault}. {_cure(path)}") from None
     if not isinstance(document, dict):
         raise incompatible(path, f"it holds a {type(document).__name__}")
     return document
@@ -184,4 +185,9 @@ def unsealed(content: bytes) -> bytes:
 
 def incompatible(path: Path, reason: object) -> RequestError:
     """Return the error for a file that this version of the project would not have written."""
-    return RequestError(f"{path}: was written by another version of this project, or by hand: {reason}. Remove it")
+    fault = f"is damaged, or was written by another version of this project: {reason}"
+    return RequestError(f"{path}: {fault}. {_cure(path)}")
+
+
+def _cure(path: Path) -> str:
+    return AGAIN if path.parent.parent.name == "runs" else "Copy it again, or remove it: what it says is then forgotten"

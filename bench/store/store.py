@@ -35,6 +35,7 @@ from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
 from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
 from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
 from bench.store.files import (
+    AGAIN,
     TEMPORARY,
     checked,
     incompatible,
@@ -57,7 +58,6 @@ SOURCES = "sources.json"  # in a suite's folder
 FILES = "files_sha256"  # key of a record: hashes by name, of the files that the run has left
 CHECKSUM = "checksum"  # key of a record
 STALE = ".stale"  # at the end of the name of a folder with an earlier result
-AGAIN = "Copy the whole run folder again, or remove it: the run is then trained again"
 SETTLED_NS = 2_000_000_000  # a file that was written so long ago has another time stamp if it is written again
 
 _ONE_THREAD = threading.RLock()  # the file lock separates processes, but not the threads of one
@@ -121,8 +121,14 @@ class Store:
         Raises:
             RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
         """
-        self._check_place(run_id)
-        return self._once(self.folder(run_id) / RECORD, _record)
+        found, path = self._check_place(run_id), self.folder(run_id) / SPEC
+        record = self._once(self.folder(run_id) / RECORD, _record)
+        recorded = ((record or {}).get(FILES) or {}).get(SPEC)
+        if recorded is not None and found is None:
+            raise RequestError(f"{path}: no such file, but {RECORD} names it. {AGAIN}")
+        if recorded not in (None, found):
+            raise RequestError(f"{path}: is not the file that {RECORD} names, or that is another run's. {AGAIN}")
+        return record
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run has no record, or None."""
@@ -183,15 +189,16 @@ class Store:
     def _hashes(self, run_id: str) -> Mapping[str, str]:
         return (self.record(run_id) or {}).get(FILES) or {}
 
-    def _check_place(self, run_id: str) -> None:
-        """Raise a `RequestError` if a run's folder holds the specification of another run."""
+    def _check_place(self, run_id: str) -> str | None:
+        """Return the hash of `spec.json`, if there is one; raise a `RequestError` if it is another run's."""
         path = self.folder(run_id) / SPEC
-        found = self._once(path, lambda file: None if (document := read_json(file)) is None else id_of(document))
+        found, digest = self._once(path, _identity)
         if found not in (None, run_id):
             raise RequestError(
                 f"{path}: is the specification of run {found}, not of {run_id}, or damaged. If the folder was copied "
                 f"under a wrong name, rename it; else remove it: run {run_id} is then trained again"
             )
+        return digest
 
     def _once(self, path: Path, read: Callable[[Path], T]) -> T:
         """Return what `read` returns for a file, which is read again only after it has changed."""
@@ -339,8 +346,8 @@ class Store:
     def locked(self, what: str = "") -> Iterator[float]:
         """Hold one of the store's locks, which one thread of one process on one machine holds at a time.
 
-        `what` is the lock's name; claims are read and written under "". Yields the time in seconds by the clock that
-        stamps the store's files: a file server has its own.
+        `what` is the lock's name; claims are read and written under "". For these, yields the time in seconds by the
+        clock that stamps the store's files: a file server has its own.
         """
         path = self.root / "runs" / (f".lock-{what}" if what else ".lock")
         with _ONE_THREAD:
@@ -352,7 +359,8 @@ class Store:
             with file:
                 with writing(path):
                     fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, as does the death of a process
-                    os.utime(path)
+                    if not what:  # other locks stay as they are: a report changes nothing among the runs
+                        os.utime(path)
                     now = path.stat().st_mtime
                 yield now
 
@@ -385,6 +393,12 @@ def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = F
 def weights_file(network: str) -> str:
     """Return the name of the file with the weights of one of a run's networks."""
     return f"{network}.safetensors"
+
+
+def _identity(path: Path) -> tuple[str | None, str | None]:
+    """Return the run id of a specification and the hash of its file; nothing if there is no such file."""
+    document = read_json(path)
+    return (None, None) if document is None else (id_of(document), sha256(read_bytes(path)).hexdigest())
 
 
 def _record(path: Path) -> dict[str, Any] | None:

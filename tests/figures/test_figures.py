@@ -26,7 +26,7 @@ from bench.figures.drawing import look
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
-from bench.report.folder import note
+from bench.report.folder import note, noted
 from bench.report.frame import results_frame
 from bench.store import Failure, Store
 from bench.tasks import task_of
@@ -130,6 +130,19 @@ def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, st
     write(results_frame(plan, store), store, METHODS)
     kept = ["gain.pdf", "gain.png", "gain.svg", "notes.txt", "own.png", "x.png"]
     assert sorted(path.name for path in folder.iterdir()) == kept
+
+
+def test_the_files_of_a_figure_that_fails_stay_until_it_is_drawn_again(tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    written = write(results_frame(plan, store), store, METHODS)
+    failed: list[Exception] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
+        assert write(results_frame(plan, store), store, METHODS, failed) == []
+    assert len(failed) == 1
+    assert sorted(written[0].parent.iterdir()) == sorted(written)
+    assert sorted(noted(written[0].parents[1]).figures) == sorted(path.name for path in written)
 
 
 def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):

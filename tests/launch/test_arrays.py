@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.launch.slurm import array_size, submit
+from bench.store import Store
 from bench.types import RequestError
 
 SBATCH = """
@@ -57,6 +58,40 @@ def test_an_array_that_is_too_large_is_split_and_every_run_is_in_one_job(fake, b
     assert (folder / "arrays").read_text().split() == ["3", "2", "3", "1"]  # five that wait for nothing, then four
     assert sorted(run_id for job in jobs for run_id in job.runs) == sorted(work.runs)
     assert len({job.id for job in jobs}) == len(jobs) == 9
+
+
+@pytest.fixture
+def stale(bench):
+    """Return the work of a suite whose runs are finished and stale: a teacher and what needs it."""
+    work = bench().work()
+    store = Store(work.results)
+    for run in work.plan.runs.values():
+        store.begin(run)
+        store.finish(run.id, {"metrics": {"top1": 50.0}, "methods_sha256": dict.fromkeys(work.plan.code, "0" * 64)})
+    return work
+
+
+def test_students_wait_for_a_finished_teacher_that_is_trained_again(fake, stale):
+    jobs = submit(stale, stale.plan.runs)
+    reasons = {run_id: job.reason for job in jobs for run_id in job.runs}
+    needing = [run for run in stale.plan.runs.values() if run.needs]
+    assert {reasons[run.id] for run in needing} == {"Dependency"}
+    assert {reasons[need] for run in needing for need in run.needs} == {""}
+    assert not any(Store(stale.results).record(run_id) for run_id in stale.plan.runs)
+
+
+def test_a_submission_is_complete_only_after_stale_runs_are_put_aside(fake, stale, monkeypatch):
+    aside = []
+
+    def put_aside(store: Store, run_id: str) -> None:
+        aside.append(run_id)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "put_aside", put_aside)
+    with pytest.raises(KeyboardInterrupt):
+        submit(stale, stale.plan.runs)
+    assert stale.plan.runs[aside[0]].needs  # what needs a run goes before it
+    assert not list(stale.results.glob("*/jobs/*"))
 
 
 @pytest.mark.parametrize(

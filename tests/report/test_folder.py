@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +72,37 @@ def test_the_suite_as_it_is_takes_the_folder_that_a_changed_one_had_and_nothing_
     assert write_tables(whole, store).plan.folder == "table"
     assert finished(tmp_path / "results/table/with_seeds=1") == 3
     assert write_tables(changed, store).plan.folder == "table/with_seeds=1"
+
+
+@pytest.mark.parametrize("blocked", ["with_seeds=1", "with_seeds=1/table.csv/x"])
+def test_what_stands_in_the_way_of_a_report_that_moves_is_named(blocked, tmp_path, store, command):
+    plan = plan_of(tmp_path, "seeds=1", seeds=2)
+    changed = build(plan.suite, plan.file, METHODS, changes=["seeds=1"])
+    finish_all(store, changed, DONE)
+    write_tables(changed, store)
+    (tmp_path / "results/table" / blocked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "results/table" / blocked).write_text("")
+    code, said = command("report")
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert f"{tmp_path / 'results/table/with_seeds=1'}: cannot be written: " in said
+    assert finished(tmp_path / "results/table") == 3
+
+
+def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, store, command, monkeypatch):
+    from bench import figures
+
+    seen = []
+
+    def note_lock(*_: object) -> list[Path]:
+        script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        lock = tmp_path / "results/runs/.lock-tables"
+        seen.append(subprocess.run([sys.executable, "-c", script, str(lock)], capture_output=True, check=False))
+        return []
+
+    complete(tmp_path, store)
+    monkeypatch.setattr(figures, "write", note_lock)
+    assert command("report")[0] == 0
+    assert [b"BlockingIOError" in one.stderr for one in seen] == [True]
 
 
 def test_settings_of_the_machine_are_no_change_of_the_suite(tmp_path, store):

@@ -93,6 +93,20 @@ def test_a_file_that_the_record_names_and_that_is_gone_is_named(name, store):
         read_all(store)
 
 
+@pytest.mark.parametrize("left", ["nothing", "another record"])
+def test_a_record_without_the_specification_that_it_names_is_refused(left, store):
+    if left == "nothing":
+        (store.folder(RUN.id) / SPEC).unlink()
+    else:
+        other = RUN.but(seed=4)
+        store.begin(other)
+        store.finish(other.id, METRICS)
+        shutil.copy(store.folder(other.id) / RECORD, store.folder(RUN.id) / RECORD)
+    for read in (store.record, store.state, store.epochs):
+        with pytest.raises(RequestError, match=rf"{RUN.id}/spec\.json: .*{RECORD}.* the run is then trained again"):
+            read(RUN.id)
+
+
 @given(content=st.binary(max_size=200), place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_seal_notices_every_flipped_bit_of_the_content(content, place, bit):
     whole = sealed(content)

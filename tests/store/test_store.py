@@ -180,7 +180,8 @@ def test_a_specification_of_another_version_is_named(store):
     text = (store.folder(SPEC.id) / "spec.json").read_text().replace('"seed"', '"trial"')
     run_id = id_of(json.loads(text))
     write_whole(store.folder(run_id) / "spec.json", text)
-    with pytest.raises(RequestError, match=r"spec\.json: was written by another version"):
+    fault = r"spec\.json: is damaged, or was written by another version"
+    with pytest.raises(RequestError, match=rf"(?s){fault}.* remove the run's folder"):
         store.spec(run_id)
 
 
@@ -212,7 +213,8 @@ def test_the_checkpoint_goes_once_the_record_stands_unless_it_is_kept(keep, stor
 def test_a_damaged_file_is_named(store):
     store.finish(RUN, {})
     (store.folder(RUN) / RECORD).write_text("{")
-    with pytest.raises(RequestError, match=rf"{RUN}/record\.json: is not valid JSON .* Remove it"):
+    cure = "remove the run's folder: the run is then trained again"
+    with pytest.raises(RequestError, match=rf"{RUN}/record\.json: is not valid JSON .* {cure}"):
         store.record(RUN)
 
 

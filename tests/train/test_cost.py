@@ -214,6 +214,14 @@ def test_rows_that_were_measured_earlier_stay(bench, tmp_path):
     assert rows == [("KD", "2.0", "7"), ("AT", "", "7")]
 
 
+def test_rows_of_another_setting_go(bench, tmp_path):
+    plan, store = bench(methods=["kd", "at"]).plan(), Store(tmp_path)
+    for label, setting in (("AT", "cpu; 1 threads"), ("KD", "cpu; 2 threads"), ("none", "cpu; 2 threads")):
+        path = write(plan, store, [Cost("resnet14->resnet8", label, "main", *[1.0] * 9, 7, 1.0, setting)])
+    with path.open(encoding="utf-8") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["none", "KD"]
+
+
 # the benchmark
 
 
