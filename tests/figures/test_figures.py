@@ -672,7 +672,7 @@ def test_outputs_that_cannot_be_read_are_named(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
     store.write(cell_of(plan, "KD").runs[0].id, "outputs.safetensors", b"torn")
-    with pytest.raises(RequestError, match=r"outputs\.safetensors: cannot be read .* remove it"):
+    with pytest.raises(RequestError, match=r"outputs\.safetensors: cannot be read .* remove the run's folder"):
         drawn(plan, store)
 
 
