@@ -134,7 +134,8 @@ def test_a_teacher_that_fails_is_the_reason_in_its_students_cells_and_nothing_wa
     suite.command("run", "--slurm")
     suite.wait_for_the_end(60)
     states = {row["label"]: (row["status"], row["reason"]) for row in table(suite.results)}
-    reason = "the loss is not finite in epoch 1"
+    teacher = next(iter(suite.plan.runs))
+    reason = f"the loss is not finite in epoch 1 (run {teacher})"
     assert states["teacher"] == ("diverged", reason)
     assert states["KD"] == states["AT"] == ("diverged", f"its teacher resnet14 diverged: {reason}")
     assert len(suite.tasks) == 2
