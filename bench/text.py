@@ -9,17 +9,21 @@ import unicodedata
 MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
 
 
-def printable(text: str) -> str:
+def printable(text: str, one_line: bool = False) -> str:
     r"""Return a text with control characters, direction marks and lone surrogates as their codes, such as \x1b.
 
-    Tabs and ends of lines stay as they are.
+    Tabs, ends of lines and special spaces stay as they are, unless the text must fit into `one_line`.
     """
-    return text if text.isprintable() else "".join(map(_shown, text))
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or (_is_space(one) and not one_line) else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
-def _shown(one: str) -> str:
-    is_plain = one.isprintable() or one in "\n\t" or unicodedata.category(one) == "Zs"
-    return one if is_plain else one.encode("unicode_escape").decode()
+def _is_space(one: str) -> bool:
+    return one in "\n\t" or unicodedata.category(one) == "Zs"
 
 
 def file_name(text: str, most: int = MOST) -> str:

@@ -4,6 +4,8 @@ import re
 import signal
 import traceback
 
+from bench.text import printable
+
 MAX_TEXT = 300  # characters
 
 
@@ -25,10 +27,5 @@ def described(error: BaseException) -> str:
     if wrapped := re.match(r"Caught (\w+) .*\nOriginal Traceback", text):  # by torch, of a data loading process
         kind = wrapped[1]
         text = re.split(rf"\n[\w.]*{kind}(?:: |\n|$)", text)[-1]
-    line = printable((text.strip().splitlines() or [""])[0][: MAX_TEXT + 1])
+    line = printable((text.strip().splitlines() or [""])[0][: MAX_TEXT + 1], one_line=True)
     return f"{kind}: {line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + '...'}" if line else kind
-
-
-def printable(text: str) -> str:
-    """Return a text with escapes in place of line ends, control characters and lone surrogates."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

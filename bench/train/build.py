@@ -11,13 +11,14 @@ from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
+from bench.text import printable
 from bench.train.lane import Lane
 from bench.train.learner import Learner, MethodError, Teacher, Term
 from bench.train.networks import backbone_data, build_network, network_shapes, placed, teacher_shapes, with_head
 from bench.train.trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
-from methods._errors import described, ends_process, printable
+from methods._errors import described, ends_process
 from methods._settings import kept_settings
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teac
     if reason is not None and not isinstance(reason, str):
         found = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
         raise RequestError(f"{method.path}: inapplicable() of {method.name}: {found}")
-    return printable(" ".join(reason.split())) if reason else None
+    return printable(" ".join(reason.split()), one_line=True) if reason else None
 
 
 def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:

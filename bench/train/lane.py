@@ -15,12 +15,13 @@ from torch import nn
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
+from bench.text import printable
 from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
 from bench.train.memory import is_out_of_memory
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
-from methods._errors import described, ends_process, printable
+from methods._errors import described, ends_process
 from methods._settings import kept_settings
 from methods.base import REGISTERED
 
@@ -256,5 +257,5 @@ def failure_of(error: BaseException, where: str) -> Failure:
     details = "".join(traceback.format_exception(error))
     if len(details) > MAX_DETAILS:
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
-    details = "".join(f"{printable(line)}\n" for line in details.splitlines())
+    details = "".join(f"{printable(line, one_line=True)}\n" for line in details.splitlines())
     return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)

@@ -82,7 +82,7 @@ def test_a_checkpoint_that_has_changed_since_the_plan_is_refused(trained, tmp_pa
     bench, store, run_id = trained
     published(store, run_id, tmp_path / "teacher.pth")
     work = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).work("refused")
-    state = torch.load(tmp_path / "teacher.pth")
+    state = torch.load(tmp_path / "teacher.pth", weights_only=True)
     torch.save(state | {"epoch": 1}, tmp_path / "teacher.pth")
     with pytest.raises(RequestError, match=r"teacher.pth: has changed since the suite was planned"):
         Launcher(work).run(Silent())
