@@ -6,6 +6,8 @@ Formula: c = connector(s);  loss = 3/1000 / B * sum over layers i = 1..n of 2^(i
 Reads:   pre-activations of all stages but the stem. Owns a connector per stage, trained in the initial stage.
 Weight:  1 in the initial stage, which also trains the student's trunk; the main stage is cross-entropy alone, as in
          the CRD tables.
+Code:    reads MobileNetV2's block outputs as its pre-activations, as here. On WRN, it calls the norms behind the
+         pre-activations a second time, which moves their statistics twice a step; here they move once.
 """
 
 from typing import Any

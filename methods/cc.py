@@ -2,9 +2,9 @@
 
 Paper:   Peng, Jin, Liu, Zhou, Wu, Liu, Zhang and Liu, Correlation Congruence for Knowledge Distillation, ICCV 2019.
 Formula: d_i = |e_s(z_s) - e_t(z_t)| of sample i;  loss = mean_i sum_D d_i * d_{i+1}, i over the B - 1 neighbours.
-         This is the published tables' code; the paper compares kernels of all pairs instead.
 Reads:   embedding of both networks. Owns two linear maps to 128 dimensions, both trained.
 Weight:  0.02 (a sum over 128 dimensions is large), as in the CRD tables.
+Code:    the formula is that of the published tables' code; the paper compares kernels of all pairs instead.
 """
 
 from pydantic import PositiveInt
@@ -17,6 +17,14 @@ from methods.base import Distiller, register
 @register("cc", weight=0.02)
 class CC(Distiller):
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, dim: PositiveInt = 128) -> None:
+        """Build the two maps.
+
+        Args:
+            student: shapes of the student's features.
+            teacher: shapes of the teacher's features.
+            data: the training set, of which nothing is used.
+            dim: the dimension of both maps' outputs.
+        """
         super().__init__(student, teacher, data)
         self.student_head = nn.Linear(student.embedding, dim)
         self.teacher_head = nn.Linear(teacher.embedding, dim)

@@ -4,10 +4,12 @@ Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR
 Formula: h(x) = exp(<anchor, x> / T) / Z for the anchor's positive p, its N negatives q, and M training samples;
          loss = mean_B -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], summed over two directions:
          student anchors against the bank of the teacher's embeddings, teacher anchors against the student's.
-         Z is M times the first batch's mean of exp(...) and then stays fixed; the paper has no Z, but its code does.
+         Z is M times the first batch's mean of exp(...) and then stays fixed.
 Reads:   embedding of both networks, the samples' indices and, unless negatives are any other sample, their classes.
          Owns one linear head per side, both trained, and two banks (M x 128) and log Z, which are not learned.
-Weight:  0.8. Temperature 0.1 as in the paper (0.07 on ImageNet; its published code has 0.07 throughout).
+Weight:  0.8. Temperature 0.1 as in the paper, which has 0.07 on ImageNet.
+Code:    has temperature 0.07 throughout, and the constant Z, which the paper does not mention. Where a class has fewer
+         possible negatives than N, both draw with replacement; on ImageNet, the code always does.
 """
 
 import math

@@ -29,7 +29,7 @@ from methods.crd import CRD, Partners
 class LocalCRD(CRD):
     observes = (*CRD.observes, "critic_local")
 
-    def __init__(
+    def __init__(  # noqa: D417 - CRD describes the other arguments
         self,
         student: Shapes,
         teacher: Shapes,
@@ -47,7 +47,13 @@ class LocalCRD(CRD):
     ) -> None:
         """Build CRD, whose parameters apply to the positions too, and the convolution of the student's `stage`.
 
-        The stem is stage 0; negative numbers count from the end. With the default `negatives`, no labels are needed.
+        With the default `negatives`, no labels are needed. Other arguments are those of CRD.
+
+        Args:
+            student: shapes of the student's features.
+            teacher: shapes of the teacher's features.
+            data: the training set.
+            stage: the student's stage whose positions are anchors: 0 is the stem, negative numbers count from the end.
         """
         if reason := self.inapplicable(student, teacher, stage):
             raise ValueError(f"stage={stage}: {reason}")

@@ -3,7 +3,8 @@
 Paper:   Romero, Ballas, Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015.
 Formula: loss = mean (r(s) - t)^2, r = ReLU(norm(convolution)), s and t the feature maps of one stage.
 Reads:   stage `layer` of both networks, 2 by default (the stem is 0). Owns the regressor r, trained.
-Weight:  100, as in the CRD tables. There, the term is added to cross-entropy; the paper pre-trains with it instead.
+Weight:  100, as in the CRD tables.
+Code:    the CRD tables' code adds the term to cross-entropy, as here; the paper pre-trains with it instead.
 """
 
 import torch.nn.functional as F
@@ -20,6 +21,17 @@ class FitNet(Distiller):
     autocast = True
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, layer: NonNegativeInt = 2) -> None:
+        """Build the regressor.
+
+        Args:
+            student: shapes of the student's features.
+            teacher: shapes of the teacher's features.
+            data: the training set, of which nothing is used.
+            layer: the stage whose maps are compared, counted from 0, the stem.
+
+        Raises:
+            ValueError: a network does not have the stage, or no regressor maps one to the other.
+        """
         super().__init__(student, teacher, data)
         if reason := self.inapplicable(student, teacher, layer):
             raise ValueError(f"layer={layer}: {reason}")

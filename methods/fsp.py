@@ -5,7 +5,8 @@ Formula: G[b, a] = mean over positions of f_b * f_a, for the maps of two consecu
          loss = sum over consecutive stages of mean_{B,C_b,C_a} (G_s - G_t)^2.
 Reads:   all stages; of two consecutive stages, the larger map is pooled to the smaller. Owns no parameters.
 Weight:  1 in the initial stage, which trains the student's trunk; the main stage is cross-entropy alone, as in the
-         CRD tables (whose scripts' weight 50 has no effect there).
+         CRD tables.
+Code:    its scripts pass the weight 50, which has no effect there.
 """
 
 from itertools import pairwise

@@ -5,7 +5,8 @@ Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = mean_{B,HW} |a(translator
          Initial stage: mean (decoder(encoder(t)) - t)^2.
 Reads:   last stage of both networks. Owns the paraphraser (encoder and decoder), trained in the initial stage, which
          does not train the student, and the translator, trained in the main stage.
-Weight:  500, the CRD paper's; its published scripts say 200.
+Weight:  500, the CRD paper's.
+Code:    the CRD paper's scripts have the weight 200.
 """
 
 import torch

@@ -4,6 +4,8 @@ Paper:   Passalis and Tefas, Learning Deep Representations with Probabilistic Kn
 Formula: P[i, j] = c[i, j] / sum_j c[i, j],  c = (1 + cos(z_i, z_j)) / 2;  loss = mean_ij P_t * log(P_t / P_s).
 Reads:   embedding of both networks. Owns no parameters.
 Weight:  30000 (a mean over B*B entries is small), as in the CRD tables' scripts; cross-entropy keeps 1.
+Code:    turns similarities that are not numbers into 0. Here the loss is not a number either, so the run ends as
+         diverged.
 """
 
 from torch import Tensor

@@ -2,9 +2,9 @@
 
 Paper:   Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
 Formula: G = F F^T of flattened maps F (B, C*H*W), each row then L2-normalised;  loss = ||G_t - G_s||^2 / B^2.
-         The paper's earlier text normalises before the product; the published tables' code and this file, after it.
 Reads:   last stage of both networks. Owns no parameters.
 Weight:  3000 (a mean over B*B entries of unit rows is small), as in the CRD tables.
+Code:    normalises after the product, as here; the paper's earlier text, before it.
 """
 
 import torch.nn.functional as F

@@ -7,15 +7,17 @@ read unbuilt. A page may link to any file of the repository: the file is copied 
 import os.path
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+from generated import command_line, datasets, methods, networks, suite_file
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DOCS, COPIES = "docs", "repository"
-PLACE = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
+PLACE = re.compile(r"<!-- generated: ([\w ]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 LINK = re.compile(r"(?<=\]\()[^)#\s:]+")  # to a file, without the part after #
 
 
@@ -24,19 +26,34 @@ def changelog() -> str:
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
 
 
-def pending() -> str:
-    """Return nothing."""
-    return ""
+WRITERS: dict[str, Callable[..., str]] = {  # of the marked places, by name
+    "changelog": changelog,
+    "keys": suite_file.keys,
+    "commands": command_line.commands,
+    "methods": methods.overview,
+    "each_method": methods.each,
+    "datasets": datasets.datasets,
+    "networks": networks.networks,
+}
 
 
-WRITERS: dict[str, Callable[[], str]] = {"changelog": changelog, **dict.fromkeys(("suite_file", "command_line", "methods", "datasets", "networks"), pending)}
+@cache
+def written(place: str) -> str:
+    """Return the text of a marked place: its name and, for some, an argument."""
+    name, *arguments = place.split()
+    return WRITERS[name](*arguments)
+
+
+def filled(text: str) -> str:
+    """Return the text of a page with its marked places filled."""
+    return PLACE.sub(lambda place: written(place[1]), text)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files from outside `docs/` that pages link to, and those that these link to."""
     pages = [file for file in files if file.is_documentation_page() and file.src_uri.endswith(".md")]
     for page in pages:  # grows during the loop
-        for target in linked(page.src_uri, page.content_string):
+        for target in linked(page.src_uri, filled(page.content_string)):
             uri = page_of(target)
             if uri.startswith(COPIES) and files.get_file_from_path(uri) is None:
                 files.append(File.generated(config, uri, abs_src_path=str(ROOT / target)))
@@ -47,14 +64,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return the text of a page, with what is generated and with links to the copies of files."""
-    text = PLACE.sub(lambda place: WRITERS[place[1]](), markdown)
     here = page.file.src_uri
 
     def moved(link: re.Match[str]) -> str:
         target = target_of(here, link[0])
         return link[0] if target is None else os.path.relpath(page_of(target), os.path.dirname(here))
 
-    return LINK.sub(moved, text)
+    return LINK.sub(moved, filled(markdown))
 
 
 def linked(uri: str, text: str) -> Iterator[str]:

@@ -1,0 +1,99 @@
+"""The methods, from the heads of their files, their constructors and the measured costs."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import griffe
+
+from generated.markdown import code, sentence, table
+from generated.suite_file import type_of
+from methods import Method, catalog
+
+ROOT = Path(__file__).parents[2]
+SECTION = re.compile(r"^(\w+):\s+(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # of a method file's docstring
+COSTS = ROOT / "results" / "published" / "fashion_mnist" / "cost.csv"
+COST_COLUMNS = {  # of cost.csv, by their names here
+    "stage": "stage",
+    "step (ms)": "step_ms",
+    "more than none (%)": "own_percent",
+    "peak memory (MB)": "peak_mb",
+    "extra parameters": "extra_parameters",
+    "GFLOP": "step_gflop",
+}
+
+
+def overview() -> str:
+    """Return a table of all methods."""
+    rows = [
+        [f"[{code(method.name)}](#{method.name})", headline(method), f"{method.weight:g}", f"{method.task_weight:g}"]
+        for method in catalog().values()
+    ]
+    return table(["method", "", "weight", "cross-entropy"], rows)
+
+
+def each() -> str:
+    """Return a section per method."""
+    return "\n".join("\n".join(section(method)) for method in catalog().values())
+
+
+def headline(method: Method) -> str:
+    """Return the first line of a method's file: its name and what it does."""
+    return method.summary.partition("\n")[0].rstrip(".")
+
+
+def section(method: Method) -> Iterator[str]:
+    """Yield the lines of a method's section."""
+    yield f"## {headline(method)} {{ #{method.name} }}\n"
+    for title, text in SECTION.findall(method.summary.partition("\n")[2]):
+        if title == "Formula":
+            yield f"```text\n{lined_up(text)}\n```\n"
+        else:
+            yield f"**{title}.** {sentence(text)}\n"
+    yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"
+    yield cost(method)
+
+
+def lined_up(text: str) -> str:
+    """Return the lines of a formula without the indentation that they share."""
+    first, *rest = text.rstrip().split("\n")
+    indented = min((len(line) - len(line.lstrip()) for line in rest), default=0)
+    return "\n".join([first, *(line[indented:] for line in rest)])
+
+
+def parameters(method: Method) -> str:
+    """Return a table of what a suite file may set, with the constructor's words for it."""
+    meanings = described(method)
+    rows = [
+        [code(name), type_of(parameter.adapter.json_schema()), code(parameter.default), meanings.get(name, "")]
+        for name, parameter in method.parameters.items()
+    ]
+    return table(["parameter", "type", "default", "meaning"], rows)
+
+
+def described(method: Method) -> dict[str, str]:
+    """Return the constructor's descriptions of its parameters, its own and inherited ones."""
+    found: dict[str, str] = {}
+    own = griffe.load(f"methods.{method.name}")[method.title]
+    for owner in (own, *own.mro()):
+        constructor = owner.members.get("__init__")
+        for section in constructor.docstring.parse("google") if constructor and constructor.docstring else ():
+            if section.kind is griffe.DocstringSectionKind.parameters:
+                for one in section.value:
+                    found.setdefault(one.name, sentence(one.description))
+    return found
+
+
+def cost(method: Method) -> str:
+    """Return a table of the measured costs of a method's step, per stage."""
+    with COSTS.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == method.title]
+    if not rows:
+        return "Its cost is not part of the published measurements: `cost` measures it.\n"
+    return table(list(COST_COLUMNS), [[shortened(row[column]) for column in COST_COLUMNS.values()] for row in rows])
+
+
+def shortened(cell: str) -> str:
+    """Return a measured number with three digits, and anything else as it is."""
+    return f"{float(cell):.3g}" if "." in cell else cell
