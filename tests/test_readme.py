@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand, and the published results that it shows."""
+"""The README's method, run as it stands, and the published results that README and documentation show."""
 
 import csv
 import re
@@ -13,38 +13,39 @@ from tests.train.conftest import Bench, cell, document
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PUBLISHED = ("quickstart", "fashion_mnist")
+QUOTED = {"quickstart": "docs/how-to/tables.md", "fashion_mnist": "docs/index.md"}  # pages by the suite they quote
 RESULTS = ROOT / "results" / "published"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results" / "README.md"]
 
 
-def block(language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
-def test_the_readmes_suite_file_is_a_suite_file(tmp_path):
-    (tmp_path / "example.yaml").write_text(block("yaml"))
-    suite = load(tmp_path / "example.yaml", catalog())
-    assert len(suite.pairs) == 3
+def published(suite: str) -> tuple[str, str]:
+    """Return the protocol and the table of a published table.md."""
+    _title, protocol, table, *_ = (RESULTS / suite / "table.md").read_text(encoding="utf-8").split("\n\n")
+    assert table.startswith("| method |")
+    return protocol, table
 
 
 def test_the_readmes_method_trains_as_a_plugin(tmp_path):
+    code = re.search(r'^```python title="logit_mse.py"\n(.*?)^```', README, re.DOTALL | re.MULTILINE)
+    assert code is not None
     plugin = tmp_path / "logit_mse.py"
-    plugin.write_text(block("python"))
-    row = {"method": "logit_mse", "scale": 2.0, "label": "mine"}
-    plan, store, _ = Bench(tmp_path, document(methods=[row]), [plugin]).run()
-    assert store.state(cell(plan, "mine").runs[0].id) == "done"
+    plugin.write_text(code[1])
+    plan, store, _ = Bench(tmp_path, document(methods=["logit_mse"]), [plugin]).run()
+    assert store.state(cell(plan, "LogitMSE").runs[0].id) == "done"
 
 
-@pytest.mark.parametrize("suite", PUBLISHED)
-def test_the_readme_quotes_a_published_table_and_its_protocol_as_they_were_written(suite):
-    _title, protocol, table, *_ = (RESULTS / suite / "table.md").read_text(encoding="utf-8").split("\n\n")
-    assert table.startswith("| method |")
-    assert f"{protocol}\n\n{table}\n" in README
+def test_the_readme_quotes_the_quickstarts_published_table_as_it_was_written():
+    _, table = published("quickstart")
+    assert f"\n\n{table}\n\n" in README
 
 
-@pytest.mark.parametrize("suite", PUBLISHED)
+@pytest.mark.parametrize("suite", QUOTED)
+def test_a_page_quotes_a_published_table_and_its_protocol_as_they_were_written(suite):
+    protocol, table = published(suite)
+    assert f"{protocol}\n\n{table}\n" in (ROOT / QUOTED[suite]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("suite", QUOTED)
 def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     path = ROOT / "suites" / f"{suite}.yaml"
     plan = build(load(path, catalog()), path, catalog())
@@ -55,7 +56,11 @@ def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     ]
 
 
-def test_every_picture_and_page_that_the_readme_links_is_there():
-    links = re.findall(r"\]\(([^):]+)\)", README)
-    assert any(link.endswith(".png") for link in links)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_readme_has_fewer_than_600_words():
+    assert len(README.split()) < 600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_links_is_there(page):
+    links = re.findall(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
