@@ -1,0 +1,83 @@
+"""Every block of code in the README and the documentation is run as it stands, page by page."""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.docs.blocks import PAGES, ROOT, blocks
+from tests.docs.pages import copy_project, run_page
+from tests.forks import server
+
+FEW = "--seeds 1 --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
+FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
+TINY_DATA = "--set 'data={name: digits, resize: 32, train_per_class: 4}'"
+SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
+ONE_CELL = '--pairs "resnet56->resnet20"'
+LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
+    "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
+    'distill-bench quickstart --plugin logit_mse.py --set "methods=[kd, logit_mse]"': f"{FEW} {FEW_DIGITS}",
+    "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS}",
+    "python run_suite.py suites/quickstart.yaml --device cuda": f"--device cpu {FEW} {FEW_DIGITS} --set 'methods=[kd]'",
+    SIMILAR: "--dry-run",
+    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run",
+    f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY_DATA}",
+    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {TINY_DATA}",
+}
+ON_A_CLUSTER = {  # the lines that need one: what is added to them there
+    f"{SIMILAR} --slurm --set slurm.partition=gpu --set slurm.gpus_per_node=1": "--set slurm={partition: main}",
+    "python run_suite.py cancel suites/cifar100_similar_arch.yaml": "",
+}
+ELSEWHERE = {  # the lines that are not run: why
+    "git clone <this repository> distillation-bench && cd distillation-bench": "a copy of the checkout stands for it",
+    "python -m pytest tests/parity": "part of these tests",
+}
+
+
+def lines_of(page):
+    return [command for block in blocks(page) if block.language == "bash" for command in block.commands]
+
+
+def is_installation(line):
+    return line.startswith(("pip install", "python -m pip install"))
+
+
+def test_every_line_of_the_tables_is_in_a_page():
+    lines = {line for page in PAGES for line in lines_of(page)}
+    assert {*LONGER, *ON_A_CLUSTER, *ELSEWHERE} - lines == set()
+
+
+def test_what_pip_is_told_to_install_is_there():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = [line for page in PAGES for line in lines_of(page) if is_installation(line)]
+    for line in lines:
+        words = shlex.split(line)
+        named = [word for word in words[words.index("install") + 1 :] if re.match(r"[\w.]", word)]
+        for word in named:
+            if word.startswith("http"):
+                continue  # the value of an option
+            local = re.fullmatch(r"\.(?:\[([\w,]+)\])?", word)
+            wanted = Requirement("distillation-bench" + word[1:] if local else word)
+            assert wanted.name == "distillation-bench", line
+            assert wanted.extras <= extras.keys(), line
+    assert lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_blocks_of_a_page_run_as_they_stand(page, tmp_path):
+    there = list(blocks(page))
+    if not any(block.language in ("bash", "python", "yaml") for block in there):
+        return
+    copy_project(tmp_path / "project")
+    elsewhere = [line for line in lines_of(page) if line in ELSEWHERE or line in ON_A_CLUSTER or is_installation(line)]
+    variables = {"HOME": str(tmp_path), "COLUMNS": "100"}
+    arguments = (str(tmp_path / "project"), there, LONGER, elsewhere, variables)
+    process = server().Process(target=run_page, args=arguments)
+    process.start()
+    process.join(300)
+    log = (tmp_path / "project" / "log").read_text(encoding="utf-8")
+    if process.exitcode is None:
+        process.terminate()
+    assert process.exitcode == 0, f"{page}:\n{log}"
