@@ -45,7 +45,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions, str]:
     document = _parse(text, str(path), (), positions, numbered=True)
     if not isinstance(document, dict):
         kind = "an empty file" if document is None else f"one {type(document).__name__}"
-        raise RequestError(f"{path}: found {kind}, not a mapping of keys to values; see the example in the README")
+        example = "see the example in docs/getting-started.md"
+        raise RequestError(f"{path}: found {kind}, not a mapping of keys to values; {example}")
     return document, positions, content.decode()
 
 
