@@ -3,11 +3,9 @@
 import os
 import shlex
 import signal
-import stat
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,7 +21,7 @@ from bench.types import RequestError
 if TYPE_CHECKING:
     from bench.launch.slurm_queue import Job
     from bench.launch.work import Work
-    from bench.plan import Cell, Plan
+    from bench.plan import Plan
     from bench.spec import RunSpec
     from bench.store import Store
     from methods import Method
@@ -119,25 +117,15 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
-    from bench.plan.status import open_runs, statuses, to_train_again
-    from bench.report.folder import in_own_folder
-    from bench.store import number_in
-    from bench.tasks import task_of
+    from bench.plan.status import open_runs
+    from bench.workflow import accept, planned, runs_to_retry, wanted_runs
 
-    plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
-    in_own_folder(plan, store)  # raises if another suite has its results there
-    wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
-    for run_id, checkpoint in plan.checkpoints.items():
-        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
-            primary = task_of(plan.runs[run_id]).metrics[0].name
-            checkpoint.check(number_in(record, primary, store.folder(run_id)) or 0.0)
-    statuses(plan.runs.values(), plan, store)  # damage is named before anything trains
+    plan, store, methods = planned(suite, _overrides(changes, seeds), results, plugin or (), trains=True)
+    wanted = wanted_runs(plan, store, only, pairs)
     if accept_changed and not dry_run:
-        _accept(plan, store, wanted)
-    begun = store.begun()
-    retried = {run.id for run in wanted if retry_failed and run.id in begun and store.failure(run.id)}
-    if retry_failed or not accept_changed:
-        retried |= set(to_train_again([run for run in wanted if run.id in begun], plan, store, retry_failed))
+        for line in accept(plan, store, wanted):
+            _warn(line)
+    retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
         from bench.launch.preparation import check_inputs, unserved
         from bench.terminal.status import plan_tables
@@ -183,8 +171,9 @@ def status(
     from bench.launch.slurm_queue import submitted
     from bench.report.frame import results_frame
     from bench.terminal.status import cells_table, job_lines, stale_lines
+    from bench.workflow import planned
 
-    plan, store, _ = _plan(suite, seeds, changes, results, plugin)
+    plan, store, _ = planned(suite, _overrides(changes, seeds), results, plugin or ())
     try:
         jobs = submitted(store)
     except RequestError as error:
@@ -200,9 +189,10 @@ def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
     """Cancel a suite file's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
+    from bench.workflow import store_in
 
     check_name(suite)
-    left = [job for job in submitted(_store(results), suite) if job.state]
+    left = [job for job in submitted(store_in(results), suite) if job.state]
     if left:
         cancel(left)
     _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
@@ -219,8 +209,9 @@ def report(
 ) -> int:
     """Write a suite's tables, figures and page again, from the store alone."""
     from bench.report.folder import in_own_folder
+    from bench.workflow import planned
 
-    plan, store, methods = _plan(suite, seeds, changes, results, plugin)
+    plan, store, methods = planned(suite, _overrides(changes, seeds), results, plugin or ())
     in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
         store.epochs(run_id)  # a damaged file is named before anything is written
@@ -241,9 +232,10 @@ def cost(
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
     from bench.report.folder import in_own_folder
+    from bench.workflow import matching, planned
 
-    plan, store, methods = _plan(suite, None, changes, results, plugin)
-    cells = _matching(plan, only, pairs)
+    plan, store, methods = planned(suite, changes or (), results, plugin or ())
+    cells = matching(plan, only, pairs)
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     from bench.cost.rows import costs, write
@@ -282,8 +274,9 @@ def show(
 ) -> int:
     """Show one run: specification, curve, where its numbers come from, and how to repeat it."""
     from bench.terminal.show import describe
+    from bench.workflow import store_in
 
-    _say(describe(_store(results), run))
+    _say(describe(store_in(results), run))
     return OK
 
 
@@ -302,61 +295,9 @@ def _warn(message: str) -> None:
     typer.echo(printable(message), err=True)
 
 
-def _plan(
-    suite: Path,
-    seeds: int | None,
-    changes: list[str] | None,
-    results: Path,
-    plugin: list[Path] | None,
-    trains: bool = False,
-) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return a suite's plan and store, and the methods by name.
-
-    Unless `trains`, what the store remembers replaces image folders and checkpoints that no longer exist.
-    """
-    from bench.plan import build
-    from bench.suite import load
-    from methods import catalog
-
-    methods = catalog(plugin or ())
-    overrides = [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
-    read = load(suite, methods, overrides)
-    store = _store(results)
-    remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, overrides), store, methods
-
-
-def _store(results: Path) -> "Store":
-    from bench.store import Store
-
-    for path in (results, *results.parents):
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except FileNotFoundError:
-            is_folder = not path.is_symlink()
-        except (NotADirectoryError, ValueError):
-            continue  # a parent is a file, and named next
-        except OSError as error:
-            raise RequestError(f"--results {results}: {error.strerror}. Name another folder") from None
-        if not is_folder:
-            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
-    return Store(results)
-
-
-def _matching(plan: "Plan", only: str, pairs: str) -> "list[Cell]":
-    """Return the cells whose pair and label match; if no label matches, those whose pair and method match."""
-
-    def matches(text: str, pattern: str) -> bool:
-        return fnmatchcase(text.lower(), pattern.lower())
-
-    in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
-    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` selects CRD, but not CRD+KD
-    cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
-    if not cells:
-        labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
-        names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
-        raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
-    return cells
+def _overrides(changes: list[str] | None, seeds: int | None) -> list[str]:
+    """Return `--set` and `--seeds` as changes of the suite file."""
+    return [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
@@ -383,18 +324,6 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     return OK
 
 
-def _accept(plan: "Plan", store: "Store", runs: "Sequence[RunSpec]") -> None:
-    """State that the changed code of finished runs' methods gives the same numbers, and say so of each run."""
-    from bench.plan.status import changed
-
-    for run in runs:
-        record = store.record(run.id)
-        change = record and changed(run, record, plan.code, store)
-        if change and change.of_method:
-            store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
-            _warn(f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}")
-
-
 def _report(
     plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
 ) -> int:
@@ -404,18 +333,10 @@ def _report(
     figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
-    from bench.report.write import is_reported, write_report, write_tables
-    from bench.store.files import NotWrittenError
     from bench.terminal.tables import results_table
+    from bench.workflow import raise_damage, reported
 
-    failed: list[Exception] = []
-    with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
-        frame = write_tables(plan, store, failed, replaces=always)
-        if always or not is_reported(frame, store):
-            from bench import figures  # takes a second to import
-
-            figures.write(frame, store, methods, failed)
-            write_report(frame, store, failed)
+    frame, failed = reported(plan, store, methods, always)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if frame.aside:
@@ -427,9 +348,7 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
-    for error in failed:
-        if isinstance(error, RequestError) and not isinstance(error, NotWrittenError):
-            raise error  # a file of the store is damaged; the outputs that do not need it are written
+    raise_damage(failed)
     is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
     return RUN_FAILED if is_wrong else OK
 

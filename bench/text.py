@@ -5,6 +5,8 @@ import logging
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
 
@@ -49,6 +51,32 @@ class PrintableFormatter(logging.Formatter):
 
 def log_to_stderr() -> None:
     """Print log messages as lines of text, unless logging is set up already."""
+    logging.basicConfig(level=logging.INFO, handlers=[_lines()])
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Print this project's log messages as lines of text, unless the program shows them; then leave logging as it was.
+
+    The loggers of other packages stay as they are.
+    """
+    project = logging.getLogger(__name__.partition(".")[0])
+    if project.hasHandlers() and project.isEnabledFor(logging.INFO):
+        yield
+        return
+    lines, level, propagate = _lines(), project.level, project.propagate
+    project.addHandler(lines)
+    project.setLevel(logging.INFO)
+    project.propagate = False
+    try:
+        yield
+    finally:
+        project.removeHandler(lines)
+        project.setLevel(level)
+        project.propagate = propagate
+
+
+def _lines() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    return handler

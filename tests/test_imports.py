@@ -31,7 +31,9 @@ ARROWS: dict[str, set[str]] = {
     "launch": {"train", "plan", "suite", *TRAINED},
     "cost": {"launch", "train", "plan", "suite", *TRAINED},
     "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
-    "cli": {"cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
+    "workflow": {"figures", "report", "plan", "suite", *TRAINED},
+    "api": {"workflow", "launch", "report", "plan", "suite", *TRAINED},
+    "cli": {"workflow", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
     "run_suite": {"cli"},
 }
 

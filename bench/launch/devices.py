@@ -12,6 +12,7 @@ from bench.launch.preparation import choose_device, fetch_data, most_processes, 
 from bench.launch.work import Work
 from bench.plan.status import open_runs
 from bench.store import Store
+from bench.text import log_to_stderr
 from bench.train.processes import children, ended
 from bench.types import RequestError
 
@@ -43,7 +44,7 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
     fetch_data(open_runs(work.wanted, plan, store, retried), work.data)
     record_without_training(plan, store, {}, retried)
     errors = []
-    with children([partial(launch, replace(work, device=device, live=False)) for device in on]) as processes:
+    with children([partial(_launch_here, replace(work, device=device, live=False)) for device in on]) as processes:
         for process in ended(processes):
             failure = process.failure()
             if isinstance(failure, RequestError):
@@ -53,3 +54,9 @@ def train(work: Work, on: Sequence[str], retried: Collection[str] = ()) -> None:
                 logger.warning("the process on %s %s: the others go on\n%s", device, failure, failure.details)
     if errors and open_runs(work.wanted, plan, store):
         raise RequestError("\n".join(dict.fromkeys(errors)))
+
+
+def _launch_here(work: Work) -> None:
+    """Do the work in a process of its own, which prints its log as the first one does."""
+    log_to_stderr()
+    launch(work)

@@ -10,12 +10,28 @@ from bench.launch.preparation import choose_device
 from bench.launch.work import Work
 from bench.models.base import Network
 from bench.models.weights import copy_weights
-from bench.spec import DataSpec, RunSpec
-from bench.store import AGAIN, WEIGHTS, Store
+from bench.spec import STUDENT, DataSpec, RunSpec
+from bench.store import AGAIN, Store, weights_file
 from bench.train.learner import Teacher
 from bench.train.networks import backbone_data, build_network, given_network, placed, teacher_shapes
 from bench.types import RequestError
 from methods import catalog
+
+
+def stored_network(run: RunSpec, store: Store, name: str = STUDENT) -> Network:
+    """Return one of the networks that a finished run has left, on the CPU.
+
+    Raises:
+        RequestError: its weights cannot be read, or are not those that the run's record names.
+    """
+    network = given_network(run if name == STUDENT else run.but(student=run.peer_network))
+    content = store.weights(run.id, name)
+    try:
+        copy_weights(network, load(content))
+    except (SafetensorError, RuntimeError) as error:
+        path = store.folder(run.id) / weights_file(name)
+        raise RequestError(f"{path}: the network's weights cannot be read ({error}). {AGAIN}") from error
+    return network
 
 
 class Inputs:
@@ -41,14 +57,7 @@ class Inputs:
         Raises:
             RequestError: its weights cannot be read.
         """
-        network = given_network(run)
-        content = self.store.weights(run.id)
-        try:
-            copy_weights(network, load(content))
-        except (SafetensorError, RuntimeError) as error:
-            path = self.store.folder(run.id) / WEIGHTS
-            raise RequestError(f"{path}: the network's weights cannot be read ({error}). {AGAIN}") from error
-        return placed(network, self.device)
+        return placed(stored_network(run, self.store), self.device)
 
     def teacher(self, run: RunSpec, data: DataSpec) -> Teacher:
         """Return the network of a run as a teacher of students that train on the given data."""

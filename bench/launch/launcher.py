@@ -21,7 +21,6 @@ from bench.plan.repeat import suite_files
 from bench.plan.status import open_runs as still_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
-from bench.text import log_to_stderr
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
@@ -34,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
-    log_to_stderr()
     console = Console(stderr=True, force_terminal=None if work.live else False)
     progress = Progress(work.plan.titles, console)
     with progress.live or nullcontext():

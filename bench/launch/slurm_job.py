@@ -15,6 +15,7 @@ from submitit.core.utils import DelayedSubmission
 
 from bench.launch.slurm_queue import LOCK, SUBMISSION
 from bench.store import Store
+from bench.text import log_to_stderr
 from bench.types import RequestError
 
 WORK = "work.pkl"  # in the folder of a submission
@@ -58,6 +59,7 @@ class CohortJob:
             pass  # wait until the submission is complete
         if not (self.submission / SUBMISSION).exists():
             raise SystemExit("the command that submitted this job was killed: submit again")
+        log_to_stderr()
         try:
             launch(work)
         except RequestError as error:

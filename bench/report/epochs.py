@@ -1,6 +1,6 @@
 """Exports the epochs of a suite's runs: epochs.csv, and event files for TensorBoard. Only the latter import torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,17 +19,20 @@ def write_csv(frame: Frame, store: Store) -> Path:
 
     A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
     """
-    plan = frame.plan
-    titles = plan.titles
-    rows = [
-        {**dict(zip(("pair", "row"), titles[run.id], strict=True)), "seed": run.seed, "run": run.id, **epoch}
-        for run in frame.shown_runs
-        for epoch in store.epochs(run.id)
-    ]
-    columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *rows))
-    path = store.suite_folder(plan.folder) / EPOCHS_CSV
-    write_whole(path, csv_text(columns, rows))
+    table = list(rows(frame, store))
+    columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *table))
+    path = store.suite_folder(frame.plan.folder) / EPOCHS_CSV
+    write_whole(path, csv_text(columns, table))
     return path
+
+
+def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
+    """Yield the rows of epochs.csv."""
+    titles = frame.plan.titles
+    for run in frame.shown_runs:
+        pair, row = titles[run.id]
+        for epoch in store.epochs(run.id):
+            yield {"pair": pair, "row": row, "seed": run.seed, "run": run.id, **epoch}
 
 
 def write_events(plan: Plan, store: Store) -> None:

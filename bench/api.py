@@ -1,0 +1,420 @@
+"""The Python API: read results as data frames, load trained networks, run suites. Importing it imports no torch.
+
+Every function raises a `RequestError`, whose message says what to do, where the command line exits with status 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import yaml
+
+from bench.launch.work import Work
+from bench.plan import Cell, Plan
+from bench.plan.status import open_runs, run_status
+from bench.report import epochs, folder
+from bench.report.frame import results_frame
+from bench.report.write import write_while_training
+from bench.spec import RunSpec
+from bench.store import Store
+from bench.suite import TEACHER
+from bench.text import logging_to_stderr
+from bench.types import RequestError, suggest
+from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from bench.models.base import Network
+
+__all__ = ["RequestError", "Results", "load_images", "load_student", "load_teacher", "results", "run"]
+
+logger = logging.getLogger(__name__)
+
+File = str | os.PathLike[str]
+TYPES = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of suites; see `results`. Each call reads the store again, so runs that have ended since are shown.
+
+    Attributes:
+        store: the folder of the runs.
+        plans: of the suites; `folder` of each is the suite's name here.
+    """
+
+    store: Store
+    plans: tuple[Plan, ...]
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.store.root)!r}, {', '.join(plan.folder for plan in self.plans)})"
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per suite, pair, row of the table, seed and metric.
+
+        Columns:
+            suite: the suite's name: its folder in the results.
+            pair: `teacher->student`; `teacher` and `student` have the networks' names.
+            label: the row of the table; `method` has the registered name, `teacher` or `none`.
+            parameters: the settings that differ from the method's defaults.
+            network: `student`, or `peer` for the other network of mutual learning.
+            seed: of the run; `teacher_seed` is that of its first teacher, if it has one.
+            evaluation: which one, if a row has several.
+            metric: its name in tables; `recorded` is that in the run's record.
+            value: after the last epoch, in percent; missing unless the run is done.
+            best: at the best epoch, in percent; missing where there are no epochs.
+            epoch: the last one; 0 for runs that are only evaluated.
+            published: the paper's number in percent, if there is one.
+            status: `done`, `stale`, `running`, `waiting`, `diverged`, `failed` or `inapplicable`.
+            reason: why the run is not done, or "".
+            run: the run's id, the name of its folder.
+
+        A run that serves several pairs or suites, such as an undistilled student, has rows in each.
+
+        >>> table = results("results").frame()
+        >>> done = table.query("metric == 'top1' and status == 'done'")
+        >>> done.pivot_table(index="label", columns="pair", values="value", aggfunc="mean", sort=False).shape
+        (3, 1)
+        """
+        import pandas as pd
+
+        frames = [results_frame(plan, self.store).to_pandas().assign(suite=plan.folder) for plan in self.plans]
+        return pd.concat(frames, ignore_index=True).astype(TYPES)
+
+    def curves(self) -> pd.DataFrame:
+        """Return one row per run, epoch and recorded number.
+
+        Columns: suite, pair, label, seed and run, as in `frame`; `stage` (`main`, or `initial` for what a method trains
+        before); `epoch`, counted from 1 in each stage; `column`, the number's name, such as `loss`, `top1` (in percent)
+        or `wall_s` (in seconds); `value`.
+
+        Runs that have not ended are included, stale ones are not. A run that serves several pairs has the pair and
+        label of the first.
+
+        >>> curves = results("results").curves()
+        >>> curves.query("label == 'KD' and column == 'top1'")[["seed", "stage", "epoch"]].to_numpy().tolist()
+        [[1, 'main', 1]]
+        """
+        import pandas as pd
+
+        table = [
+            (plan.folder, *place, column, value)
+            for plan in self.plans
+            for row in epochs.rows(results_frame(plan, self.store), self.store)
+            for place in [[row.pop(key) for key in ("pair", "row", "seed", "run", "stage", "epoch")]]
+            for column, value in row.items()
+        ]
+        names = ["suite", "pair", "label", "seed", "run", "stage", "epoch", "column", "value"]
+        return pd.DataFrame(table, columns=names)
+
+
+def results(results: File = "results", suites: Iterable[File] | None = None, plugins: Iterable[File] = ()) -> Results:
+    """Return the results of suites in a folder, without training anything.
+
+    Args:
+        results: the folder, as `--results` names it.
+        suites: suite files, or names of suites with results in the folder; all of the latter by default. A suite that
+            was changed on the command line has the name of its folder, such as `quickstart/with_seeds=3`.
+        plugins: method files that the suites use, as `--plugin` names them.
+
+    Raises:
+        RequestError: a suite has no results there, or its file is missing or wrong.
+
+    >>> results("results", suites=["digits"])
+    Results('results', digits)
+    """
+    return _results(results, suites, plugins)
+
+
+def load_student(
+    suite: File | Results,
+    pair: str,
+    method: str,
+    seed: int | None = None,
+    *,
+    results: File = "results",
+    plugins: Iterable[File] = (),
+) -> Network:
+    """Return a trained student with its stored weights, on the CPU and in eval mode.
+
+    Args:
+        suite: a suite file, the name of a suite with results in the folder, or `Results`, whose folder is used then.
+        pair: `teacher->student`, as in the tables.
+        method: the label of the row, or the method's name if only one row has it; `none` for the undistilled student.
+        seed: of the run; it may be left out if the row has only one.
+        results: the folder of the results.
+        plugins: method files that the suite uses.
+
+    Returns:
+        A torch module: `forward` takes normalised images (B, C, H, W), see `load_images`, and gives logits (B, K);
+        `features` gives everything that a method may read.
+
+    Raises:
+        RequestError: there is no such run, or several; it is not done; or its weights are not those of its record.
+
+    >>> student = load_student("digits", "resnet14->resnet8", "KD", seed=1)
+    >>> images, labels = load_images("digits", "resnet14->resnet8", "KD", first=5)
+    >>> student(images).argmax(dim=1).shape == labels.shape
+    True
+    """
+    import torch
+
+    from bench.launch.inputs import stored_network
+    from bench.models.ensemble import Ensemble
+
+    opened = _opened(suite, results, plugins)
+    plan, run, network = _trained(opened, pair, method, seed)
+    with torch.random.fork_rng(devices=[]):  # a network gets random weights before the stored ones
+        if run.is_ensemble:
+            return Ensemble([stored_network(plan.runs[name], opened.store) for name in run.teachers]).eval()
+        return stored_network(run, opened.store, network).eval()
+
+
+def load_teacher(
+    suite: File | Results,
+    pair: str,
+    seed: int | None = None,
+    *,
+    results: File = "results",
+    plugins: Iterable[File] = (),
+) -> Network:
+    """Return the teacher of a pair, as `load_student` does a student; several teachers as one, their ensemble.
+
+    `seed` is the teacher's, which may be left out unless the suite trains a teacher for each seed.
+
+    >>> teacher = load_teacher("digits", "resnet14->resnet8")
+    >>> teacher.training
+    False
+    """
+    return load_student(suite, pair, TEACHER, seed, results=results, plugins=plugins)
+
+
+def load_images(
+    suite: File | Results,
+    pair: str,
+    method: str,
+    *,
+    split: Literal["train", "test"] = "test",
+    first: int | None = None,
+    data: File = "data",
+    results: File = "results",
+    plugins: Iterable[File] = (),
+) -> tuple[Tensor, Tensor | None]:
+    """Return images as the network of a row sees them, normalised and not augmented, and their labels.
+
+    Args:
+        suite: here and below, as in `load_student`.
+        pair: the pair.
+        method: the row; `teacher` for what the teacher sees.
+        split: the training images are those that the suite keeps of them.
+        first: how many images, from the beginning of the split; all by default.
+        data: the folder of data sets, to which they are downloaded.
+        results: the folder of the results.
+        plugins: method files.
+
+    Returns:
+        Images (n, C, H, W) float32, and labels (n,) int64; None for data without labels.
+    """
+    import torch
+
+    from bench.data import images
+    from bench.data.views import ViewTransform
+
+    opened = _opened(suite, results, plugins)
+    plan, cell = _cells(opened, pair, method)[0]
+    spec, device = plan.trained(cell.runs[0]).data, torch.device("cpu")
+    train, test = images.load(spec, Path(data), device, plan.suite.workers)
+    chosen = train if split == "train" else test
+    (stored,) = chosen.images.batches([torch.arange(len(chosen))[:first]])
+    return ViewTransform(spec, device)(stored), None if chosen.targets is None else chosen.targets[:first]
+
+
+def run(
+    suite: File,
+    *,
+    only: str = "*",
+    pairs: str = "*",
+    seeds: int | None = None,
+    changes: Mapping[str, object] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    results: File = "results",
+    data: File = "data",
+    plugins: Iterable[File] = (),
+    retry_failed: bool = False,
+    accept_changed: bool = False,
+    keep_checkpoints: bool = False,
+) -> Results:
+    """Train whatever is missing from a suite and write its report, as the command line does; return its results.
+
+    Progress is printed to standard error, one line per epoch, unless the program has set up logging for it. What ends
+    as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
+    the same call continues from the last checkpoints. Training seeds torch's default generator.
+
+    A script that trains on several GPUs must call this below `if __name__ == "__main__":`, since torch's processes
+    import it.
+
+    Args:
+        suite: the suite file.
+        only: a pattern of the rows' labels (or, failing that, methods), such as `crd*`.
+        pairs: a pattern of pairs, such as `resnet56->*`.
+        seeds: the number of seeds, instead of the suite's.
+        changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
+        device: `cuda` uses all GPUs; `auto` does so if there are any.
+        results: the folder of runs and tables.
+        data: the folder of data sets, to which they are downloaded.
+        plugins: method files.
+        retry_failed: whether to retry runs that failed, diverged, were refused or are stale.
+        accept_changed: whether to state that changed code of methods gives the same numbers.
+        keep_checkpoints: whether to keep the checkpoints of finished runs.
+
+    Raises:
+        RequestError: the suite, an option or a file of the store is wrong.
+
+    >>> done = run("digits.yaml")
+    >>> done.frame()["status"].unique().tolist()
+    ['done']
+    """
+    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
+    overrides += [] if seeds is None else [f"seeds={seeds}"]
+    files = _paths(plugins)
+    plan, store, methods = planned(Path(suite), overrides, Path(results), files, trains=True)
+    wanted = wanted_runs(plan, store, only, pairs)
+    with logging_to_stderr():
+        if accept_changed:
+            for line in accept(plan, store, wanted):
+                logger.warning("%s", line)
+        retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
+        if open_runs(wanted, plan, store, retried):
+            work = Work(
+                plan,
+                runs=tuple(run.id for run in wanted),
+                results=Path(results),
+                data=Path(data),
+                write_tables=write_while_training,
+                device=device,
+                plugins=files,
+                keep_checkpoints=keep_checkpoints,
+                accept_changed=accept_changed,
+                live=False,
+            )
+            _train(work, retried)
+        frame, failed = reported(plan, store, methods)
+        if frame.aside:
+            logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
+    raise_damage(failed)
+    return Results(store, (frame.plan,))
+
+
+def _train(work: Work, retried: Collection[str]) -> None:
+    """Do the work, and leave torch's number of threads as it was."""
+    import torch
+
+    from bench.launch.devices import devices, train
+
+    threads = torch.get_num_threads()
+    try:
+        train(work, devices(work.device), retried)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _as_yaml(value: object) -> str:
+    """Return a value as `--set` takes it: YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+
+
+def _paths(files: Iterable[File]) -> tuple[Path, ...]:
+    return tuple(Path(file) for file in files)
+
+
+def _reports(store: Store) -> dict[str, folder.Shown]:
+    """Return what `suite.json` says in the folder of each suite that has results, by the folder's name."""
+    notes = [*store.root.glob(f"*/{folder.SUITE}"), *store.root.glob(f"*/with_*/{folder.SUITE}")]
+    found = {path.parent.relative_to(store.root).as_posix(): folder.noted(path.parent) for path in sorted(notes)}
+    return {name: shown for name, shown in found.items() if shown is not None}
+
+
+def _opened(suite: File | Results, results: File, plugins: Iterable[File]) -> Results:
+    return suite if isinstance(suite, Results) else _results(results, [suite], plugins)
+
+
+def _results(results: File, suites: Iterable[File] | None, plugins: Iterable[File]) -> Results:
+    store, files = store_in(Path(results)), _paths(plugins)
+    names = list(_reports(store) if suites is None else suites)
+    if not names:
+        raise RequestError(
+            f"{store.root}: no suite has results there. Name the folder that --results named, or run one"
+        )
+    return Results(store, tuple(_plan(store, suite, files) for suite in names))
+
+
+def _plan(store: Store, suite: File, plugins: Sequence[Path]) -> Plan:
+    """Return the plan of a suite file, or of a suite by the name of its folder in the results."""
+    path = Path(suite)
+    if path.suffix == ".yaml":
+        return planned(path, (), store.root, plugins)[0]
+    reports = _reports(store)
+    if (shown := reports.get(str(suite))) is None:
+        raise RequestError(
+            f"{store.root}: no suite named {str(suite)!r} has results there. {suggest(str(suite), reports)}. "
+            "A suite file is named by its path, with .yaml"
+        )
+    file = Path(os.path.relpath(store.root.resolve() / shown.file))
+    if not file.exists():
+        raise RequestError(
+            f"{store.root / str(suite) / folder.SUITE}: its suite file, {file}, is not there. Put it back, or name the "
+            f"suites or suite files to read: suites=[...]"
+        )
+    plan, _, _ = planned(file, shown.changes, store.root, plugins)
+    return replace(plan, subfolder=str(suite).partition("/")[2])
+
+
+def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
+    """Return the cells of a row: one per suite and evaluation."""
+    suites = ", ".join(plan.folder for plan in opened.plans)
+    cells = [(plan, cell) for plan in opened.plans for cell in plan.cells]
+    in_pair = [(plan, cell) for plan, cell in cells if cell.pair == pair]
+    if not in_pair:
+        raise RequestError(f"{suites}: no pair {pair!r}. {suggest(pair, {cell.pair for _, cell in cells})}")
+    exact = [(plan, cell) for plan, cell in in_pair if cell.label == method]
+    label = [(plan, cell) for plan, cell in in_pair if cell.label.lower() == method.lower()]
+    named = [(plan, cell) for plan, cell in in_pair if cell.method == method.lower()]
+    found = exact or label or named
+    labels = list(dict.fromkeys(cell.label for _, cell in found))
+    if not labels:
+        raise RequestError(
+            f"{suites}: {pair}: no row {method!r}. {suggest(method, {cell.label for _, cell in in_pair})}"
+        )
+    if len(labels) > 1:
+        raise RequestError(f"{suites}: {pair}: several rows of {method!r}. Name one by its label: {', '.join(labels)}")
+    return found
+
+
+def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple[Plan, RunSpec, str]:
+    """Return the finished run that has trained a row's network, with its plan, and which of its networks it is."""
+    cells = _cells(opened, pair, method)
+    row = f"{pair}, row {cells[0][1].label}"
+    runs = {plan.trained(run).id: (plan, cell, run.seed) for plan, cell in cells for run in cell.runs}
+    chosen = {run_id: found for run_id, found in runs.items() if seed in (None, found[2])}
+    if len(chosen) != 1:
+        known = "; ".join(f"seed {of_seed} in {plan.folder}" for plan, _, of_seed in runs.values())
+        what = "several runs" if chosen else "no run"
+        with_seed = "" if seed is None else f" with seed {seed}"
+        raise RequestError(f"{row}: {what}{with_seed}. Known: {known}")
+    (run_id, (plan, cell, _)), *_ = chosen.items()
+    trained = plan.runs[run_id]
+    status, reason = run_status(trained, plan, opened.store)
+    if status != "done":
+        told = f" ({reason})" if reason else ""
+        raise RequestError(f"{plan.folder}: {row}: run {run_id} is {status}{told}: run the suite first")
+    if trained.head is not None:
+        raise RequestError(f"{plan.folder}: {row}: the suite trains no network there: it evaluates an untrained one")
+    return plan, trained, cell.network

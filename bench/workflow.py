@@ -1,0 +1,132 @@
+"""What the command line and the Python API do with a suite: plan it, see what to train, report. Imports no torch."""
+
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from bench.plan import Cell, Plan, build
+from bench.plan.status import changed, statuses, to_train_again
+from bench.report.folder import in_own_folder
+from bench.report.frame import Frame
+from bench.report.write import is_reported, write_report, write_tables
+from bench.spec import RunSpec
+from bench.store import Store, number_in
+from bench.store.files import NotWrittenError
+from bench.suite import load
+from bench.tasks import task_of
+from bench.types import RequestError
+from methods import Method, catalog
+
+
+def planned(
+    suite: Path, changes: Sequence[str], results: Path, plugins: Sequence[Path] = (), trains: bool = False
+) -> tuple[Plan, Store, dict[str, Method]]:
+    """Return the plan of a suite file with changes `KEY=VALUE`, its store, and the methods by name.
+
+    Unless it `trains`, what the store remembers replaces image folders and checkpoints that no longer exist.
+
+    Raises:
+        RequestError: the suite file, a change, a plug-in or the folder of the results is wrong.
+    """
+    methods = catalog(plugins)
+    read = load(suite, methods, changes)
+    store = store_in(results)
+    remembered = {} if trains else store.sources(suite.stem)
+    return build(read, suite, methods, remembered, changes), store, methods
+
+
+def store_in(results: Path) -> Store:
+    """Return the store in a folder, which need not exist; raise a `RequestError` if it cannot be one."""
+    for path in (results, *results.parents):
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except FileNotFoundError:
+            is_folder = not path.is_symlink()
+        except (NotADirectoryError, ValueError):
+            continue  # a parent is a file, and named next
+        except OSError as error:
+            raise RequestError(f"--results {results}: {error.strerror}. Name another folder") from None
+        if not is_folder:
+            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
+    return Store(results)
+
+
+def matching(plan: Plan, only: str, pairs: str) -> list[Cell]:
+    """Return the cells whose pair and label match; if no label matches, those whose pair and method match."""
+
+    def matches(text: str, pattern: str) -> bool:
+        return fnmatchcase(text.lower(), pattern.lower())
+
+    in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
+    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` selects CRD, but not CRD+KD
+    cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
+    if not cells:
+        labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
+        names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
+        raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
+    return cells
+
+
+def wanted_runs(plan: Plan, store: Store, only: str, pairs: str) -> list[RunSpec]:
+    """Return the runs of the cells that match, and what they need, after everything in the store is checked.
+
+    Raises:
+        RequestError: no cell matches, another suite has its results in this folder, a given teacher does not reach its
+            accuracy, or a file of the store is damaged.
+    """
+    in_own_folder(plan, store)
+    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.runs)
+    for run_id, checkpoint in plan.checkpoints.items():
+        if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
+            primary = task_of(plan.runs[run_id]).metrics[0].name
+            checkpoint.check(number_in(record, primary, store.folder(run_id)) or 0.0)
+    statuses(plan.runs.values(), plan, store)  # damage is named before anything trains
+    return wanted
+
+
+def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
+    """State that the changed code of finished runs' methods gives the same numbers, and yield a line for each run."""
+    for run in runs:
+        record = store.record(run.id)
+        change = record and changed(run, record, plan.code, store)
+        if change and change.of_method:
+            store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
+            yield f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}"
+
+
+def runs_to_retry(
+    plan: Plan, store: Store, wanted: Sequence[RunSpec], retry_failed: bool, accept_changed: bool
+) -> set[str]:
+    """Return the ids of the runs that are trained again: failed ones on request, and stale ones."""
+    begun = store.begun()
+    retried = {run.id for run in wanted if retry_failed and run.id in begun and store.failure(run.id)}
+    if retry_failed or not accept_changed:
+        retried |= set(to_train_again([run for run in wanted if run.id in begun], plan, store, retry_failed))
+    return retried
+
+
+def reported(
+    plan: Plan, store: Store, methods: Mapping[str, Method], always: bool = False
+) -> tuple[Frame, list[Exception]]:
+    """Write the tables, and figures and page if a table has changed; return the results, and the errors of outputs.
+
+    `always` writes figures and page even if no table has changed, and nothing if the report that is there shows more
+    finished runs.
+    """
+    failed: list[Exception] = []
+    with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
+        frame = write_tables(plan, store, failed, replaces=always)
+        if always or not is_reported(frame, store):
+            from bench import figures  # takes a second to import
+
+            figures.write(frame, store, methods, failed)
+            write_report(frame, store, failed)
+    return frame, failed
+
+
+def raise_damage(failed: Sequence[Exception]) -> None:
+    """Raise the first error that a damaged file of the store caused; the outputs that do not need it are written."""
+    for error in failed:
+        if isinstance(error, RequestError) and not isinstance(error, NotWrittenError):
+            raise error
