@@ -28,6 +28,7 @@ def changelog() -> str:
 
 WRITERS: dict[str, Callable[..., str]] = {  # of the marked places, by name
     "changelog": changelog,
+    "api": lambda: "::: bench.api\n",
     "keys": suite_file.keys,
     "commands": command_line.commands,
     "methods": methods.overview,

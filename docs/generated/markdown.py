@@ -17,6 +17,6 @@ def code(value: object, anchor: str = "") -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text of several lines as one, with a capital letter and a full stop."""
-    line = " ".join(text.split()).rstrip(".")
+    """Return a text of several lines as one, with a capital letter, a full stop and no emphasis from its stars."""
+    line = " ".join(text.split()).rstrip(".").replace("*", "\\*")
     return f"{line[0].upper()}{line[1:]}."

@@ -48,7 +48,7 @@ def section(method: Method) -> Iterator[str]:
     yield f"## {headline(method)} {{ #{method.name} }}\n"
     for title, text in SECTION.findall(method.summary.partition("\n")[2]):
         if title == "Formula":
-            yield f"```text\n{lined_up(text)}\n```\n"
+            yield f"``` {{ .text .formula }}\n{lined_up(text)}\n```\n"
         else:
             yield f"**{title}.** {sentence(text)}\n"
     yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"
