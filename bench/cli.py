@@ -1,11 +1,14 @@
 """The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
 
+import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from glob import escape as escape_glob
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,6 +16,8 @@ import typer
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
+from bench import __version__
+from bench.program import INSTALLED, started_as
 from bench.terminal.markup import escape
 from bench.terminal.streams import tolerate
 from bench.text import log_to_stderr, printable
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from methods import Method
 
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+COMPLETION = ("--install-completion", "--show-completion")
 UNBOUNDED = 10_000  # characters, wider than any table
 
 
@@ -53,11 +59,26 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train and compare knowledge-distillation methods: one suite file in, the comparison table out.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{INSTALLED} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Take the options that need no command; typer adds those for completion in shells."""
+
 
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
 Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
@@ -71,8 +92,31 @@ def _path(text: str) -> Path:
     return Path(path)
 
 
+def _suite(text: str) -> Path:
+    """Return the file of a suite, which may be given by name; `bench.suite` takes a while to import."""
+    from bench.suite.packaged import find_suite
+
+    return find_suite(_path(text))
+
+
+def _suites_and_files(incomplete: str) -> list[str]:
+    """Return what a shell may complete an argument to: names of suites that come with the package, and YAML files."""
+    from bench.suite.packaged import packaged_suites
+
+    names = [name for name in packaged_suites() if name.startswith(incomplete)]
+    start = escape_glob(incomplete)
+    return [*names, *glob(f"{start}*.yaml"), *glob(f"{start}*/")]
+
+
 SuiteFile = Annotated[
-    Path, typer.Argument(metavar="SUITE.yaml", help="The suite file.", show_default=False, parser=_path)
+    Path,
+    typer.Argument(
+        metavar="SUITE.yaml",
+        help="A suite file, or the name of a suite that comes with the package.",
+        show_default=False,
+        parser=_suite,
+        autocompletion=_suites_and_files,
+    ),
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
 Data = Annotated[
@@ -91,6 +135,8 @@ Set = Annotated[
 Plugin = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.", parser=_path)
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command("run")
@@ -166,11 +212,12 @@ def status(
     changes: Set = None,
     results: Results = Path("results"),
     plugin: Plugin = None,
+    as_json: AsJson = False,
 ) -> int:
     """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
     from bench.report.frame import results_frame
-    from bench.terminal.status import cells_table, job_lines, stale_lines
+    from bench.terminal.status import cells_table, job_lines, stale_lines, status_document
     from bench.workflow import planned
 
     plan, store, _ = planned(suite, _overrides(changes, seeds), results, plugin or ())
@@ -180,6 +227,9 @@ def status(
         _warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
     frame = results_frame(plan, store)
+    if as_json:
+        _say_json(status_document(frame, store, jobs))
+        return OK
     _say([cells_table(frame, store), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
@@ -259,11 +309,36 @@ def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
     name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
     plugin: Plugin = None,
+    as_json: AsJson = False,
 ) -> int:
     """List methods, models, datasets or suites; with a name, describe one of them."""
-    from bench.terminal.listing import listing
+    from bench.terminal.listing import entries, entry_of, listing
 
+    if as_json:
+        found = entries(kind.value, plugin or ())
+        _say_json(list(found.values()) if name is None else entry_of(found, kind.value, name))
+        return OK
     _say(listing(kind.value, name, plugin or ()))
+    return OK
+
+
+@app.command("new-method")
+def new_method_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name in suite files.", show_default=False)],
+) -> int:
+    """Write a method's file and its test from a template: in a checkout beside the others, elsewhere as a plug-in."""
+    from bench.terminal.new_method import is_checkout, write_method
+
+    here = Path()
+    method, test = write_method(name, here)
+    own = is_checkout(here)
+    contract = " tests/methods/test_contract.py" if own else ""
+    _say([f"Written: {method}, {test}"])
+    _say([f"Test it: python -m pytest {test}{contract}"])
+    methods = escape(f"--set 'methods=[kd, {name}]'")
+    _say([f"Train it: {started_as()} quickstart {methods}{'' if own else f' --plugin {method}'}"])
+    if own:
+        _say(["Then `make schema`: editors complete its name in suite files"])
     return OK
 
 
@@ -289,6 +364,10 @@ def _say(parts: Iterable[RenderableType]) -> None:
     console = Console(width=_width(), emoji=False, highlight=False)
     for part in parts:  # unbroken lines can be copied and piped
         console.print(printable(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+
+
+def _say_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))  # ASCII, so any terminal and pipe takes it
 
 
 def _warn(message: str) -> None:
@@ -319,8 +398,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    _say([escape(f"status: python run_suite.py status {shlex.join([*where, *settings])}")])
-    _say([escape(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
+    _say([escape(f"status: {started_as()} status {shlex.join([*where, *settings])}")])
+    _say([escape(f"cancel: {started_as()} cancel {shlex.join(where)}")])
     return OK
 
 
@@ -354,17 +433,17 @@ def _report(
 
 
 def main() -> None:
-    """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
+    """Run the command line; without a command, the word `run` is understood: `distill-bench SUITE.yaml`."""
     # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     output = tolerate()
     log_to_stderr()
     arguments = sys.argv[1:]
-    named = {command.name for command in app.registered_commands} | {"--help"}
-    if arguments and arguments[0] not in named:
+    first = arguments[0] if arguments else "--help"
+    if first not in {"--help", "--version", *COMPLETION, *(command.name for command in app.registered_commands)}:
         arguments = ["run", *arguments]
     try:
-        app(arguments, prog_name="run_suite.py")
+        app(arguments, prog_name=INSTALLED if first in COMPLETION else started_as())  # shells complete no script
     except SystemExit as end:
         sys.stdout.flush()
         if output is None or output.error is None:

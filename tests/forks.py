@@ -16,7 +16,8 @@ import pytest
 from tests.few import short_or_whole, use_few
 
 ROOT = Path(__file__).parents[1]
-LOADED = ["bench.cli", "bench.figures", "bench.launch.launcher", "torch._dynamo", "sklearn.datasets", "tests.train.conftest"]
+LOADED = ["bench.cli", "bench.figures", "bench.launch.launcher", "torch._dynamo", "sklearn.datasets"]
+LOADED += ["tests.train.conftest"]
 
 
 def server() -> BaseContext:

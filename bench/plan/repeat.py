@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from bench.plan.model import Cell, Plan
+from bench.program import started_as
 from bench.spec import RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
@@ -44,7 +45,7 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
 def command(path: Path, text: str) -> str:
     """Return the command line that repeats the run of a stored `suite.yaml`, whose text is given, in another folder."""
     first, _, _ = text.partition("\n")
-    return f"python run_suite.py {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
+    return f"{started_as()} {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 
 
 def _cell_and_seed(plan: Plan, run: RunSpec) -> tuple[Cell, int]:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.plan import Plan
+from bench.program import started_as
 from bench.report.layout import MISSING
+from bench.suite import packaged_suites
 from bench.text import printable
 from methods import own_files
 
@@ -15,9 +17,11 @@ ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal 
 def training_command(plan: Plan) -> list[str]:
     """Return the words of the command line that trains a plan."""
     file = os.path.relpath(plan.file)
-    if file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published
+    if plan.file == packaged_suites().get(plan.name):  # was found by name
+        file = plan.name
+    elif file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published
         file = plan.file.name
-    words = ["python", "run_suite.py", printable(file)]
+    words = [*started_as().split(), printable(file)]
     words += [f"--set={change}" for change in plan.changes]
     used = {term.method for run in plan.runs.values() for term in run.terms}
     own = {path.stem for path in own_files()}

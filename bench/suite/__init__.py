@@ -2,7 +2,20 @@
 
 from bench.suite.entries import NONE, TEACHER, PairEntry
 from bench.suite.load import check_name, load
+from bench.suite.packaged import find_suite, packaged_suites
 from bench.suite.rows import Row, rows
 from bench.suite.schema import DataEntry, Suite
 
-__all__ = ["NONE", "TEACHER", "DataEntry", "PairEntry", "Row", "Suite", "check_name", "load", "rows"]
+__all__ = [
+    "NONE",
+    "TEACHER",
+    "DataEntry",
+    "PairEntry",
+    "Row",
+    "Suite",
+    "check_name",
+    "find_suite",
+    "load",
+    "packaged_suites",
+    "rows",
+]

@@ -1,6 +1,6 @@
 """Output of `list`: methods, networks, data sets and suites. Imports no torch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,46 @@ import yaml
 from rich.table import Table
 
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
+from bench.data.named import NamedData
 from bench.models import NETWORKS
+from bench.suite import packaged_suites
 from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
 from methods import Method, catalog
 
-SUITES = Path("suites")
 IMAGEFOLDER_EXAMPLE = (
     "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
 )
+
+
+def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return all methods, models, datasets or suites by name, each as the object that `list --json` prints.
+
+    Each has `name` and `description`, and further keys by kind:
+
+    - methods: `documentation`, `title` (in tables), `weight`, `task_weight`, `version`, `initial_stage`, and
+      `parameters`, a list of {name, type, default}
+    - datasets: `where`, `train` and `test` (numbers of images), `classes`, `height`, `width`, `mean`, `std`, `augment`
+      and `views`; image folders have none of them
+    - suites: `file`, its path
+    """
+    if kind == "methods":
+        found = {name: _method_entry(method) for name, method in catalog(plugins).items()}
+    elif kind == "models":
+        found = {name: {"description": network.summary} for name, network in NETWORKS.items()}
+    elif kind == "datasets":
+        found = {name: _dataset_entry(data) for name, data in DATASETS.items()}
+        found[IMAGEFOLDER] = {"description": IMAGEFOLDER_SUMMARY}
+    else:
+        found = {name: {"description": _title(path), "file": str(path)} for name, path in packaged_suites().items()}
+    return {name: {"name": name, **entry} for name, entry in found.items()}
+
+
+def entry_of(found: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """Return the entry of a name; raise a `RequestError` if there is none."""
+    if name not in found:
+        raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, found)}")
+    return found[name]
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
@@ -25,32 +56,23 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
     Raises:
         RequestError: no entry has that name.
     """
-    methods = catalog(plugins) if kind == "methods" else {}
-    suites = {path.stem: path for path in sorted(SUITES.rglob("*.yaml"))}
-    if kind == "methods":
-        summaries = {known: method.summary.partition("\n")[0] for known, method in methods.items()}
-    elif kind == "models":
-        summaries = {known: entry.summary for known, entry in NETWORKS.items()}
-    elif kind == "datasets":
-        summaries = {known: f"{data.summary}; {data.where}" for known, data in DATASETS.items()}
-        summaries[IMAGEFOLDER] = IMAGEFOLDER_SUMMARY
-    else:
-        summaries = {known: _title(path) for known, path in suites.items()}
+    found = entries(kind, plugins)
     if name is None:
         table = Table("name", "description", title=kind)
-        for known, summary in summaries.items():
-            table.add_row(escape(known), escape(summary))
+        for known, entry in found.items():
+            place = f"; {entry['where']}" if "where" in entry else ""
+            table.add_row(escape(known), escape(entry["description"] + place))
         yield table
-    elif name not in summaries:
-        raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, summaries)}")
-    elif kind == "methods":
-        yield from _method(methods[name])
-    elif kind == "datasets" and name != IMAGEFOLDER:
-        yield from _dataset(name)
+        return
+    entry = entry_of(found, kind, name)
+    if kind == "methods":
+        yield from _method(entry)
+    elif "where" in entry:
+        yield from _dataset(entry)
     elif kind == "suites":
-        yield escape(suites[name].read_text("utf-8"))
+        yield escape(Path(entry["file"]).read_text("utf-8"))
     else:
-        yield escape(f"{name}: {summaries[name]}")
+        yield escape(f"{name}: {entry['description']}")
         if name == IMAGEFOLDER:
             yield escape(IMAGEFOLDER_EXAMPLE)
 
@@ -62,21 +84,43 @@ def _title(path: Path) -> str:
         return "is not a valid suite"
 
 
-def _method(method: Method) -> Iterator[Any]:
-    yield escape(method.summary)
-    yield f"\nweight {method.weight:g}, cross-entropy weight {method.task_weight:g}, version {method.version}"
+def _method_entry(method: Method) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
+    ]
+    return {
+        "description": method.summary.partition("\n")[0],
+        "documentation": method.summary,
+        "title": method.title,
+        "weight": method.weight,
+        "task_weight": method.task_weight,
+        "version": method.version,
+        "initial_stage": method.has_initial_stage,
+        "parameters": parameters,
+    }
+
+
+def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
+    yield escape(entry["documentation"])
+    weights = f"weight {entry['weight']:g}, cross-entropy weight {entry['task_weight']:g}"
+    yield f"\n{weights}, version {entry['version']}"
     table = Table("parameter", "type", "default")
-    for name, parameter in method.parameters.items():
-        table.add_row(name, escape(parameter.annotation), escape(repr(parameter.default)))
-    yield table if method.parameters else "no parameters"
+    for one in entry["parameters"]:
+        table.add_row(one["name"], escape(one["type"]), escape(repr(one["default"])))
+    yield table if entry["parameters"] else "no parameters"
 
 
-def _dataset(name: str) -> Iterator[Any]:
-    data = DATASETS[name]
+def _dataset_entry(data: NamedData) -> dict[str, Any]:
+    same = {key: getattr(data, key) for key in ("where", "train", "test", "classes", "mean", "std", "augment", "views")}
     height, width = data.size
-    yield f"{name}: {data.summary}"
-    yield f"{data.train} training and {data.test} test images, {data.classes} classes, {height}x{width} pixels"
-    yield escape(f"mean {list(data.mean)}, std {list(data.std)}, augmentation {data.augment}")
-    yield data.where
-    if data.views:
-        yield f"views: {', '.join(data.views)}"
+    return {"description": data.summary, **same, "height": height, "width": width}
+
+
+def _dataset(entry: Mapping[str, Any]) -> Iterator[Any]:
+    yield f"{entry['name']}: {entry['description']}"
+    size = f"{entry['height']}x{entry['width']} pixels"
+    yield f"{entry['train']} training and {entry['test']} test images, {entry['classes']} classes, {size}"
+    yield escape(f"mean {list(entry['mean'])}, std {list(entry['std'])}, augmentation {entry['augment']}")
+    yield entry["where"]
+    if entry["views"]:
+        yield f"views: {', '.join(entry['views'])}"

@@ -61,6 +61,43 @@ def _progress(run: RunSpec, store: Store) -> str:
     return f"{reached} ({last['wall_s']:.1f} s per epoch, {left} left)"
 
 
+def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return the object that `status --json` prints.
+
+    - `suite`, `title`, `file`: the suite's name, title and path
+    - `cells`: per cell of the table `pair`, `teacher`, `student`, `method`, `label`, `evaluation`, `metric`, `n`
+      (finished seeds), `mean` and `std` (percent, or null), `status` and `reason` as in `table.csv`, and `runs`
+    - `runs`: per seed `id`, `seed`, `status`, `reason`, and `stage` and `epoch`, the last one reached, or null
+    - `jobs`: per job of the cluster `id`, `state` ("" if it has left the queue), `reason`, `log` and `runs` (ids)
+    """
+    plan, begun = frame.plan, store.begun()
+
+    def run_document(run: RunSpec) -> dict[str, Any]:
+        status, reason = frame.statuses[run.id]
+        rows = store.epochs(run.id) if run.trains and run.id in begun else []
+        stage, epoch = (rows[-1]["stage"], rows[-1]["epoch"]) if rows else (None, None)
+        return {"id": run.id, "seed": run.seed, "status": status, "reason": reason, "stage": stage, "epoch": epoch}
+
+    cells = [
+        {
+            **{key: getattr(one.cell, key) for key in ("pair", "teacher", "student", "method", "label", "evaluation")},
+            **{key: getattr(one, key) for key in ("metric", "n", "mean", "std", "status", "reason")},
+            "runs": [run_document(run) for run in one.cell.runs],
+        }
+        for one in frame.primary
+    ]
+    shown_jobs = [
+        {"id": job.id, "state": job.state, "reason": job.reason, "log": str(job.log), "runs": job.runs} for job in jobs
+    ]
+    return {
+        "suite": plan.name,
+        "title": plan.suite.title,
+        "file": str(plan.file),
+        "cells": cells,
+        "jobs": shown_jobs,
+    }
+
+
 def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield one line per job of runs that are not done, followed by the end of its log if the job has failed."""
     titles = plan.titles

@@ -1,5 +1,7 @@
 """What is told of how numbers were made."""
 
+import sys
+
 import pytest
 
 from bench.report.frame import results_frame
@@ -36,7 +38,8 @@ def test_runs_are_counted_by_commit_machine_and_versions_with_the_days_on_which_
     ]
 
 
-def test_the_markdown_table_ends_in_the_command_that_repeats_it_and_how_it_was_made(tmp_path, store):
+def test_the_markdown_table_ends_in_the_command_that_repeats_it_and_how_it_was_made(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run_suite.py"])
     plan = plan_of(tmp_path, "training.epochs=2")
     write_tables(plan, store)
     path = store.suite_folder(plan.name) / "table.md"

@@ -426,7 +426,7 @@ def test_a_large_drawing_is_shown_as_its_picture(tmp_path, store):
 def test_the_command_says_what_the_command_line_changed(tmp_path, store, monkeypatch, capsys):
     plan_of(tmp_path)
     results = ["--results", str(tmp_path / "results")]
-    monkeypatch.setattr(sys, "argv", ["x", "report", str(tmp_path / "table.yaml"), "--seeds=2", *results])
+    monkeypatch.setattr(sys, "argv", ["run_suite.py", "report", str(tmp_path / "table.yaml"), "--seeds=2", *results])
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().out
