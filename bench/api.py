@@ -61,28 +61,29 @@ class Results:
         """Return one row per suite, pair, row of the table, seed and metric.
 
         Columns:
-            suite: the suite's name: its folder in the results.
-            pair: `teacher->student`; `teacher` and `student` have the networks' names.
-            label: the row of the table; `method` has the registered name, `teacher` or `none`.
-            parameters: the settings that differ from the method's defaults.
-            network: `student`, or `peer` for the other network of mutual learning.
-            seed: of the run; `teacher_seed` is that of its first teacher, if it has one.
-            evaluation: which one, if a row has several.
-            metric: its name in tables; `recorded` is that in the run's record.
-            value: after the last epoch, in percent; missing unless the run is done.
-            best: at the best epoch, in percent; missing where there are no epochs.
-            epoch: the last one; 0 for runs that are only evaluated.
-            published: the paper's number in percent, if there is one.
-            status: `done`, `stale`, `running`, `waiting`, `diverged`, `failed` or `inapplicable`.
-            reason: why the run is not done, or "".
-            run: the run's id, the name of its folder.
+            - `suite`: the suite's name: its folder in the results.
+            - `pair`: `teacher->student`; `teacher` and `student` have the networks' names.
+            - `label`: the row of the table; `method` has the registered name, `teacher` or `none`.
+            - `parameters`: the settings that differ from the method's defaults.
+            - `network`: `student`, or `peer` for the other network of mutual learning.
+            - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one.
+            - `evaluation`: which one, if a row has several.
+            - `metric`: its name in tables; `recorded` is that in the run's record.
+            - `value`: after the last epoch, in percent; missing unless the run is done.
+            - `best`: at the best epoch, in percent; missing where there are no epochs.
+            - `epoch`: the last one; 0 for runs that are only evaluated.
+            - `published`: the paper's number in percent, if there is one.
+            - `status`: `done`, `stale`, `running`, `waiting`, `diverged`, `failed` or `inapplicable`.
+            - `reason`: why the run is not done, or "".
+            - `run`: the run's id, the name of its folder.
 
         A run that serves several pairs or suites, such as an undistilled student, has rows in each.
 
-        >>> table = results("results").frame()
-        >>> done = table.query("metric == 'top1' and status == 'done'")
-        >>> done.pivot_table(index="label", columns="pair", values="value", aggfunc="mean", sort=False).shape
-        (3, 1)
+        Examples:
+            >>> table = results("results").frame()
+            >>> done = table.query("metric == 'top1' and status == 'done'")
+            >>> done.pivot_table(index="label", columns="pair", values="value", aggfunc="mean", sort=False).shape
+            (3, 1)
         """
         import pandas as pd
 
@@ -99,9 +100,10 @@ class Results:
         Runs that have not ended are included, stale ones are not. A run that serves several pairs has the pair and
         label of the first.
 
-        >>> curves = results("results").curves()
-        >>> curves.query("label == 'KD' and column == 'top1'")[["seed", "stage", "epoch"]].to_numpy().tolist()
-        [[1, 'main', 1]]
+        Examples:
+            >>> curves = results("results").curves()
+            >>> curves.query("label == 'KD' and column == 'top1'")[["seed", "stage", "epoch"]].to_numpy().tolist()
+            [[1, 'main', 1]]
         """
         import pandas as pd
 
@@ -128,8 +130,9 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
     Raises:
         RequestError: a suite has no results there, or its file is missing or wrong.
 
-    >>> results("results", suites=["digits"])
-    Results('results', digits)
+    Examples:
+        >>> results("results", suites=["digits"])
+        Results('results', digits)
     """
     return _results(results, suites, plugins)
 
@@ -160,10 +163,11 @@ def load_student(
     Raises:
         RequestError: there is no such run, or several; it is not done; or its weights are not those of its record.
 
-    >>> student = load_student("digits", "resnet14->resnet8", "KD", seed=1)
-    >>> images, labels = load_images("digits", "resnet14->resnet8", "KD", first=5)
-    >>> student(images).argmax(dim=1).shape == labels.shape
-    True
+    Examples:
+        >>> student = load_student("digits", "resnet14->resnet8", "KD", seed=1)
+        >>> images, labels = load_images("digits", "resnet14->resnet8", "KD", first=5)
+        >>> student(images).argmax(dim=1).shape == labels.shape
+        True
     """
     import torch
 
@@ -190,9 +194,10 @@ def load_teacher(
 
     `seed` is the teacher's, which may be left out unless the suite trains a teacher for each seed.
 
-    >>> teacher = load_teacher("digits", "resnet14->resnet8")
-    >>> teacher.training
-    False
+    Examples:
+        >>> teacher = load_teacher("digits", "resnet14->resnet8")
+        >>> teacher.training
+        False
     """
     return load_student(suite, pair, TEACHER, seed, results=results, plugins=plugins)
 
@@ -278,9 +283,10 @@ def run(
     Raises:
         RequestError: the suite, an option or a file of the store is wrong.
 
-    >>> done = run("digits.yaml")
-    >>> done.frame()["status"].unique().tolist()
-    ['done']
+    Examples:
+        >>> done = run("digits.yaml")
+        >>> done.frame()["status"].unique().tolist()
+        ['done']
     """
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     overrides += [] if seeds is None else [f"seeds={seeds}"]

@@ -16,7 +16,12 @@ def code(value: object, anchor: str = "") -> str:
     return f"`{value}`" + (f"{{ #{anchor} }}" if anchor else "")
 
 
+def one_line(text: str) -> str:
+    """Return a text of several lines as one, without emphasis from its stars."""
+    return " ".join(text.split()).replace("*", "\\*")
+
+
 def sentence(text: str) -> str:
-    """Return a text of several lines as one, with a capital letter, a full stop and no emphasis from its stars."""
-    line = " ".join(text.split()).rstrip(".").replace("*", "\\*")
+    """Return a text as one line that begins with a capital letter and ends with a full stop."""
+    line = one_line(text).rstrip(".")
     return f"{line[0].upper()}{line[1:]}."

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import griffe
 
-from generated.markdown import code, sentence, table
+from generated.markdown import code, one_line, sentence, table
 from generated.suite_file import type_of
 from methods import Method, catalog
 
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"^(\w+):\s+(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # of a method file's docstring
+TITLES = {"Code": "Published code"}  # where other words are clearer on a page
 COSTS = ROOT / "results" / "published" / "fashion_mnist" / "cost.csv"
 COST_COLUMNS = {  # of cost.csv, by their names here
     "stage": "stage",
@@ -30,7 +31,7 @@ def overview() -> str:
         [f"[{code(method.name)}](#{method.name})", headline(method), f"{method.weight:g}", f"{method.task_weight:g}"]
         for method in catalog().values()
     ]
-    return table(["method", "", "weight", "cross-entropy"], rows)
+    return table(["method", "name", "weight", "weight of cross-entropy"], rows)
 
 
 def each() -> str:
@@ -50,7 +51,7 @@ def section(method: Method) -> Iterator[str]:
         if title == "Formula":
             yield f"``` {{ .text .formula }}\n{lined_up(text)}\n```\n"
         else:
-            yield f"**{title}.** {sentence(text)}\n"
+            yield f"**{TITLES.get(title, title)}:** {one_line(text)}\n"
     yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"
     yield cost(method)
 

@@ -61,7 +61,7 @@ def type_of(schema: dict[str, Any]) -> str:
         return f"list of: {type_of(schema['items'])}"
     if schema["type"] == "object":
         return f"by name: {type_of(schema['additionalProperties'])}"
-    bounds = [f"{sign} {schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
+    bounds = [f"{sign}\u00a0{schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
     return " ".join([NAMES.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
 
 

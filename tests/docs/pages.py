@@ -15,11 +15,13 @@ import yaml
 
 from tests.docs.blocks import ROOT, Block
 from tests.few import use_few
+from tests.forks import server
 
 COPIED = ["bench", "methods", "suites", "run_suite.py", "Makefile", "pyproject.toml"]
 PROGRAMS = [["distill-bench"], ["python", "run_suite.py"], ["python", "-m", "bench"]]  # the command line
 FRAGMENT = {"title": "A fragment", "data": "cifar100", "pairs": [{"teacher": "resnet20", "student": "resnet8"}]}
 FRAGMENT |= {"methods": ["kd"]}
+GIVEN = {"resnet20.pth": ("resnet20", 100)}  # checkpoints that pages name: networks and their classes
 NO_DATA = ("imagenet", "imagefolder")  # that a dry run would look for, and not find
 
 
@@ -85,10 +87,16 @@ def command_line(words: list[str]) -> None:
 
 def check_suite(block: Block) -> None:
     """Load a suite, and list what it would run; of a part of one, check the keys."""
+    import torch
+
+    from bench.models import build
     from bench.suite import load
     from methods import catalog
 
     document = yaml.safe_load(block.text)
+    for name, (network, classes) in GIVEN.items():
+        if name in block.text:
+            torch.save(build(network, num_classes=classes).state_dict(), name)
     path = Path(f"block_in_line_{block.line}.yaml")
     path.write_text(block.text if "title" in document else yaml.safe_dump(FRAGMENT | document), encoding="utf-8")
     suite = load(path, catalog())
@@ -96,7 +104,7 @@ def check_suite(block: Block) -> None:
         command_line([str(path), "--dry-run"])
 
 
-def run_page(
+def _run_all(
     folder: str, blocks: Sequence[Block], longer: Mapping[str, str], elsewhere: Sequence[str], variables: dict[str, str]
 ) -> None:
     """Run blocks in a folder, in this process: a fork of a server that has loaded torch and the project's code.
@@ -120,6 +128,37 @@ def run_page(
             say(f"the block in line {block.line} fails:")
             traceback.print_exc()
             sys.exit(1)
+        finally:
+            say(f"CPU {__import__('time').process_time():.1f} line {block.line}")
+
+
+def run_page(
+    folder: Path,
+    blocks: Sequence[Block],
+    longer: Mapping[str, str],
+    elsewhere: Sequence[str],
+    variables: Mapping[str, str],
+    seconds: float = 300,
+) -> tuple[int | None, str]:
+    """Run blocks in a copy of the project, in a process of their own.
+
+    Args:
+        folder: the copy.
+        blocks: of one page, in order.
+        longer: see `Page`.
+        elsewhere: see `Page`.
+        variables: of the environment.
+        seconds: how long they may take.
+
+    Returns:
+        The exit status of the process, None if it did not end in time, and what the blocks printed.
+    """
+    process = server().Process(target=_run_all, args=(str(folder), blocks, longer, elsewhere, dict(variables)))
+    process.start()
+    process.join(seconds)
+    status = process.exitcode
+    process.kill()
+    return status, (folder / "log").read_text(encoding="utf-8")
 
 
 def copy_project(folder: Path) -> None:

@@ -7,27 +7,32 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from tests.docs.blocks import PAGES, ROOT, blocks
+from tests.docs.blocks import PAGES, ROOT, RUN, blocks
 from tests.docs.pages import copy_project, run_page
-from tests.forks import server
 
-FEW = "--seeds 1 --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
+ONE_THREAD = "--set threads=1"
+FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
 TINY_DATA = "--set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
+    "distill-bench given.yaml": ONE_THREAD,
+    "distill-bench mine.yaml --plugin logit_mse.py": ONE_THREAD,
+    "distill-bench photos.yaml": ONE_THREAD,
+    "distill-bench photos_transfer.yaml": ONE_THREAD,
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
     'distill-bench quickstart --plugin logit_mse.py --set "methods=[kd, logit_mse]"': f"{FEW} {FEW_DIGITS}",
     "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS}",
     "python run_suite.py suites/quickstart.yaml --device cuda": f"--device cpu {FEW} {FEW_DIGITS} --set 'methods=[kd]'",
     SIMILAR: "--dry-run",
     "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run",
-    f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY_DATA}",
-    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {TINY_DATA}",
+    f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {ONE_THREAD} {TINY_DATA}",
+    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {ONE_THREAD} {TINY_DATA}",
 }
+ONE_CPU = "{partition: main, cpus_per_task: 1}"
 ON_A_CLUSTER = {  # the lines that need one: what is added to them there
-    f"{SIMILAR} --slurm --set slurm.partition=gpu --set slurm.gpus_per_node=1": "--set slurm={partition: main}",
+    f"{SIMILAR} --slurm --set slurm.partition=gpu --set slurm.gpus_per_node=1": f"--set 'slurm={ONE_CPU}'",
     "python run_suite.py cancel suites/cifar100_similar_arch.yaml": "",
 }
 ELSEWHERE = {  # the lines that are not run: why
@@ -68,16 +73,9 @@ def test_what_pip_is_told_to_install_is_there():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run_as_they_stand(page, tmp_path):
     there = list(blocks(page))
-    if not any(block.language in ("bash", "python", "yaml") for block in there):
+    if not any(block.language in RUN for block in there):
         return
     copy_project(tmp_path / "project")
     elsewhere = [line for line in lines_of(page) if line in ELSEWHERE or line in ON_A_CLUSTER or is_installation(line)]
-    variables = {"HOME": str(tmp_path), "COLUMNS": "100"}
-    arguments = (str(tmp_path / "project"), there, LONGER, elsewhere, variables)
-    process = server().Process(target=run_page, args=arguments)
-    process.start()
-    process.join(300)
-    log = (tmp_path / "project" / "log").read_text(encoding="utf-8")
-    if process.exitcode is None:
-        process.terminate()
-    assert process.exitcode == 0, f"{page}:\n{log}"
+    status, log = run_page(tmp_path / "project", there, LONGER, elsewhere, {"HOME": str(tmp_path), "COLUMNS": "100"})
+    assert status == 0, f"{page}:\n{log}"
