@@ -321,6 +321,7 @@ def run(
 
 def _train(work: Work, retried: Collection[str]) -> None:
     """Do the work, and leave torch's number of threads as it was."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is imported
     import torch
 
     from bench.launch.devices import devices, train

@@ -13,7 +13,7 @@ from tests.docs.pages import copy_project, run_page
 ONE_THREAD = "--set threads=1"
 FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
-TINY_DATA = "--set 'data={name: digits, resize: 32, train_per_class: 4}'"
+TINY = f"{ONE_THREAD} --set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
@@ -25,10 +25,10 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     'distill-bench quickstart --plugin logit_mse.py --set "methods=[kd, logit_mse]"': f"{FEW} {FEW_DIGITS}",
     "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS}",
     "python run_suite.py suites/quickstart.yaml --device cuda": f"--device cpu {FEW} {FEW_DIGITS} --set 'methods=[kd]'",
-    SIMILAR: "--dry-run",
-    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run",
-    f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {ONE_THREAD} {TINY_DATA}",
-    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {ONE_THREAD} {TINY_DATA}",
+    SIMILAR: "--dry-run --only kd",
+    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd",
+    f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY}",
+    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {TINY}",
 }
 ONE_CPU = "{partition: main, cpus_per_task: 1}"
 ON_A_CLUSTER = {  # the lines that need one: what is added to them there
