@@ -270,7 +270,9 @@ def list_command(
 ) -> int:
     """List methods, models, datasets or suites; with a name, describe one of them."""
     from bench.terminal.listing import listing
+    from methods._errors import tell_interruptions
 
+    tell_interruptions()
     _say(listing(kind.value, name, plugin or ()))
     return OK
 
@@ -317,7 +319,9 @@ def _plan(
     from bench.plan import build
     from bench.suite import load
     from methods import catalog
+    from methods._errors import tell_interruptions
 
+    tell_interruptions()
     methods = catalog(plugin or ())
     overrides = [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
     read = load(suite, methods, overrides)

@@ -16,6 +16,7 @@ from submitit.core.utils import DelayedSubmission
 from bench.launch.slurm_queue import LOCK, SUBMISSION
 from bench.store import Store
 from bench.types import RequestError
+from methods._errors import tell_interruptions
 
 WORK = "work.pkl"  # in the folder of a submission
 SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
@@ -102,4 +103,5 @@ def let_signals_through() -> None:
             raise SystemExit(f"the job is not queued again: {error}") from error
 
     signal.signal(SIGNAL, handle)
+    tell_interruptions()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)
