@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from methods import Method
 
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+(UsageError,) = typer.BadParameter.__bases__  # click's; some versions of typer have a copy of click
 UNBOUNDED = 10_000  # characters, wider than any table
 
 
@@ -45,6 +46,9 @@ class Commands(TyperGroup):
         except RequestError as error:
             _warn(str(error))
             status = WRONG_REQUEST
+        except UsageError as error:
+            error.message = printable(error.message)  # it quotes the command line
+            raise
         except KeyboardInterrupt:
             _warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
 from bench.models import NETWORKS
+from bench.reading import read_bytes
+from bench.suite.yaml_positions import read_yaml
 from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
 from methods import Method, catalog
@@ -48,7 +49,7 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
     elif kind == "datasets" and name != IMAGEFOLDER:
         yield from _dataset(name)
     elif kind == "suites":
-        yield escape(suites[name].read_text("utf-8"))
+        yield escape(read_bytes(suites[name]).decode(errors="backslashreplace"))
     else:
         yield escape(f"{name}: {summaries[name]}")
         if name == IMAGEFOLDER:
@@ -57,9 +58,9 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
 
 def _title(path: Path) -> str:
     try:
-        return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("title", ""))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        return "is not a valid suite"
+        return str(read_yaml(path)[0].get("title", ""))
+    except RequestError as error:
+        return str(error)  # it names the file
 
 
 def _method(method: Method) -> Iterator[Any]:
