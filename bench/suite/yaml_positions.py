@@ -78,7 +78,7 @@ def _note_positions(
     """Add the position of a node and of all in it, and check that each value is plain, and what its tag says."""
     here = f"{where}:{node.start_mark.line + 1}" if numbered else where
     positions.setdefault(key_path, here)
-    place = f"{here}: {dotted(key_path)}" if key_path else here
+    place = f"{here}: {shown}" if (shown := dotted(key_path)) else here  # a key may be empty
     if len(positions) > MAX_VALUES:
         raise RequestError(f"{where}: expands to more than {MAX_VALUES} values")
     if len(key_path) > MAX_DEPTH:

@@ -32,11 +32,10 @@ data.name data.resize data.train_per_class slurm.timeout_min pairs.0.teacher met
 KEYS = [*NAMES.split(), "", "a" * 500]
 
 
-KEYED = re.compile(
-    r"(?:odd\.yaml(?::\d+)?|--set .+?): ([\w-]+)[\w.\[\]-]*: "
-)  # the place and the first part of the key
+KEYED = re.compile(r"(?:odd\.yaml(?::\d+)?|--set .+?): (.+?): ")  # a place and a key
 OF_NO_KEY = re.compile(
-    r"odd\.yaml:\d+: (is not valid YAML|is nested too deeply|.* as a key is not text)"
+    r"odd\.yaml:\d+: (is not valid YAML|is nested too deeply|unknown key ''|.* as a key is not text)"
+    r"|odd\.yaml:\d+: found \".*\": control characters"  # in a key
     r"|odd\.yaml: (found an empty file|found one \w+, not a mapping|cannot be read)"
     r"|--set .*: (is not valid YAML|is nested too deeply|write it as KEY=VALUE|.* is not a mapping in the suite file)"
 )
@@ -44,10 +43,11 @@ OF_NO_KEY = re.compile(
 
 def names_place_and_key(line: str, text: str, sets: list[str]) -> bool:
     """Return whether a line of a message names the file or the option and, if a key is at fault, a key that exists."""
-    keyed = KEYED.match(line)
-    if keyed is None:
-        return OF_NO_KEY.match(line) is not None
-    return keyed[1] in Suite.model_fields or any(keyed[1] in source for source in (text, *sets))
+    if keyed := KEYED.match(line):
+        first = re.split(r"[.\[]", keyed[1])[0]
+        if first in Suite.model_fields or any(first in source for source in (text, *sets)):
+            return True
+    return OF_NO_KEY.match(line) is not None
 
 
 def places(node: object, path: tuple = ()) -> list[tuple]:
