@@ -16,7 +16,6 @@ from submitit.core.utils import DelayedSubmission
 from bench.launch.slurm_queue import LOCK, SUBMISSION
 from bench.store import Store
 from bench.types import RequestError
-from methods._errors import tell_interruptions
 
 WORK = "work.pkl"  # in the folder of a submission
 SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
@@ -51,7 +50,9 @@ class CohortJob:
         let_signals_through()
         from bench.launch.launcher import launch  # takes seconds: a signal must not wait for it
         from bench.plan.status import run_status
+        from methods._errors import tell_interruptions
 
+        tell_interruptions()
         logging.getLogger("submitit").propagate = False  # it has its own handler
         work = replace(pickle.loads((self.submission / WORK).read_bytes()), runs=self.runs)
         plan, store = work.plan, Store(work.results)
@@ -103,5 +104,4 @@ def let_signals_through() -> None:
             raise SystemExit(f"the job is not queued again: {error}") from error
 
     signal.signal(SIGNAL, handle)
-    tell_interruptions()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)
