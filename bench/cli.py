@@ -10,6 +10,7 @@ from enum import StrEnum
 from glob import escape as escape_glob
 from glob import glob
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 COMPLETION = ("--install-completion", "--show-completion")
+(UsageError,) = typer.BadParameter.__bases__  # click's; some versions of typer have a copy of click
 UNBOUNDED = 10_000  # characters, wider than any table
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise `KeyboardInterrupt`; Python's own handler leaves no frame that tells Ctrl-C from what a plug-in raises."""
+    raise KeyboardInterrupt
 
 
 class Commands(TyperGroup):
@@ -43,12 +50,15 @@ class Commands(TyperGroup):
         """Run a command, and exit."""
         at_ctrl_c = signal.getsignal(signal.SIGINT)
         if at_ctrl_c is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             status = super().invoke(ctx)
         except RequestError as error:
             _warn(str(error))
             status = WRONG_REQUEST
+        except UsageError as error:
+            error.message = printable(error.message)  # it quotes the command line
+            raise
         except KeyboardInterrupt:
             _warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED

@@ -3,18 +3,36 @@
 import re
 import signal
 import traceback
+from types import FrameType
+from typing import NoReturn
 
 from bench.text import printable
 
 MAX_TEXT = 300  # characters
 
 
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise `KeyboardInterrupt`, as Python's own handler of Ctrl-C does; that one leaves no frame in the traceback."""
+    raise KeyboardInterrupt
+
+
+def tell_interruptions() -> None:
+    """Let `ends_process` tell Ctrl-C in this process from a `KeyboardInterrupt` that a plug-in raises."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
 def ends_process(error: BaseException) -> bool:
-    """Return whether an exception is an interruption, or was raised by the handler of a signal."""
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    """Return whether an exception was raised by the handler of a signal.
+
+    While Python's own handler of Ctrl-C is set, every `KeyboardInterrupt` counts as raised by it.
+    """
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    if isinstance(error, KeyboardInterrupt) and signal.default_int_handler in handlers:
+        return True
     codes = {getattr(handler, "__code__", None) for handler in handlers}
     frames = traceback.walk_tb(error.__traceback__)
-    return isinstance(error, KeyboardInterrupt) or any(frame.f_code in codes for frame, _ in frames)
+    return any(frame.f_code in codes for frame, _ in frames)
 
 
 def described(error: BaseException) -> str:

@@ -79,7 +79,9 @@ def _check_plain(value: object, check: ValidatorFunctionWrapHandler) -> object:
         checked = check(value)
     except ValidationError:
         raise
-    except Exception as error:  # a type may have code of its own
+    except BaseException as error:  # a type may have code of its own
+        if ends_process(error):
+            raise
         raise ValueError(described(error)) from error
     if type(checked) not in PLAIN:
         raise ValueError(

@@ -7,7 +7,9 @@ Weight:  0.02 (a sum over 128 dimensions is large), as in the CRD tables.
 Code:    the formula is that of the published tables' code; the paper compares kernels of all pairs instead.
 """
 
-from pydantic import PositiveInt
+from typing import Annotated
+
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
@@ -16,7 +18,9 @@ from methods.base import Distiller, register
 
 @register("cc", weight=0.02)
 class CC(Distiller):
-    def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, dim: PositiveInt = 128) -> None:
+    def __init__(
+        self, student: Shapes, teacher: Shapes, data: DataInfo, *, dim: Annotated[int, Gt(0), Le(10_000)] = 128
+    ) -> None:
         """Build the two maps.
 
         Args:

@@ -16,12 +16,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from annotated_types import Gt, Le
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, Shapes
@@ -67,13 +68,13 @@ class CRD(Distiller):
         teacher: Shapes,
         data: DataInfo,
         *,
-        n_negatives: PositiveInt = 16384,
+        n_negatives: Annotated[int, Gt(0), Le(1_000_000)] = 16384,
         negatives: Literal["other_class", "other_sample", "all"] = "other_class",
         negatives_fraction: PositiveFloat = 1.0,
         positives: Literal["same_sample", "same_class"] = "same_sample",
         objective: Literal["crd", "infonce"] = "crd",
         temperature: PositiveFloat = 0.1,
-        dim: PositiveInt = 128,
+        dim: Annotated[int, Gt(0), Le(10_000)] = 128,
         bank_momentum: NonNegativeFloat = 0.5,
     ) -> None:
         """Build heads and banks; banks and the choice for `negatives_fraction` use torch's default generator.

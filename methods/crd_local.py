@@ -12,11 +12,12 @@ Weight:  0.8 for both sums, which is CRD's; none is published for this method. T
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from annotated_types import Gt, Le
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from bench.types import DataInfo, Features, Shapes
@@ -36,13 +37,13 @@ class LocalCRD(CRD):
         data: DataInfo,
         *,
         stage: int = -1,
-        n_negatives: PositiveInt = 16384,
+        n_negatives: Annotated[int, Gt(0), Le(1_000_000)] = 16384,
         negatives: Literal["other_class", "other_sample", "all"] = "other_sample",
         negatives_fraction: PositiveFloat = 1.0,
         positives: Literal["same_sample", "same_class"] = "same_sample",
         objective: Literal["crd", "infonce"] = "crd",
         temperature: PositiveFloat = 0.1,
-        dim: PositiveInt = 128,
+        dim: Annotated[int, Gt(0), Le(10_000)] = 128,
         bank_momentum: NonNegativeFloat = 0.5,
     ) -> None:
         """Build CRD, whose parameters apply to the positions too, and the convolution of the student's `stage`.

@@ -252,6 +252,14 @@ def test_a_name_that_is_not_in_a_list_is_exit_2(kind, cli):
     assert err.startswith(f"list {kind} nothing: there is no such name. ")
 
 
+@pytest.mark.parametrize("words", [["--\x1b[31mx"], ["\x1b]0;x\x07"], ["--device", "\x1b[31m\u202e"]])
+def test_a_wrong_command_line_is_quoted_without_its_control_characters(words, cli, tmp_path):
+    code, out, err = cli(write_suite(tmp_path), *words)
+    assert (code, out) == (2, "")
+    assert "\\x1b" in err
+    assert all(line.isprintable() for line in err.splitlines())
+
+
 # what would run
 
 
@@ -626,7 +634,7 @@ def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
     assert "weight 0.8, cross-entropy weight 1, version 1" in out
-    assert re.search(r"│ n_negatives +│ PositiveInt +│ 16384 +│", out)
+    assert re.search(r"│ n_negatives +│ Annotated\[int, Gt\(gt=0\), Le\(le=1000000\)\] +│ 16384 +│", out)
 
 
 def test_list_tells_a_data_sets_facts(cli):
@@ -642,6 +650,21 @@ def test_list_suites_names_the_suites_of_this_folder_and_prints_one(cli, monkeyp
     monkeypatch.chdir(ROOT)
     assert re.search(r"│ quickstart +│ Handwritten digits", cli("list", "suites")[1])
     assert cli("list", "suites", "quickstart")[1].strip() == (ROOT / "suites/quickstart.yaml").read_text().strip()
+
+
+def test_list_suites_names_a_file_that_is_no_suite(cli, monkeypatch, tmp_path):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "sound.yaml").write_text("title: a sound one\n")
+    for name, content in {"torn": b"a: [", "date": b"title: 2024-99-99", "bytes": b"\xff"}.items():
+        (tmp_path / "suites" / f"{name}.yaml").write_bytes(content)
+    os.mkfifo(tmp_path / "suites" / "fifo.yaml")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = cli("list", "suites")
+    assert (code, "a sound one" in out) == (0, True)
+    assert all(f"suites/{name}.yaml:" in out for name in ("torn", "date", "bytes", "fifo"))
+    assert cli("list", "suites", "bytes")[0] == 0
+    code, _, err = cli("list", "suites", "fifo")
+    assert (code, "suites/fifo.yaml: is a FIFO" in err) == (2, True)
 
 
 # how it looks

@@ -51,7 +51,9 @@ class CohortJob:
         let_signals_through()
         from bench.launch.launcher import launch  # takes seconds: a signal must not wait for it
         from bench.plan.status import run_status
+        from methods._errors import tell_interruptions
 
+        tell_interruptions()
         logging.getLogger("submitit").propagate = False  # it has its own handler
         work = replace(pickle.loads((self.submission / WORK).read_bytes()), runs=self.runs)
         plan, store = work.plan, Store(work.results)

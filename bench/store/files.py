@@ -159,9 +159,14 @@ def checked(kind: TypeAdapter[T], document: object, path: Path) -> T:
     try:
         return kind.validate_python(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise incompatible(path, f"{place}: {first['msg']}" if place else first["msg"]) from None
+        raise incompatible(path, first_reason(error)) from None
+
+
+def first_reason(error: ValidationError) -> str:
+    """Return the key and the text of the first of the errors in a document, in one line."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def sealed(content: bytes) -> bytes:

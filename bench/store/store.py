@@ -30,6 +30,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import ValidationError
+
 from bench.reading import check_regular, read_bytes, unreadable
 from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
 from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
@@ -38,6 +40,7 @@ from bench.store.files import (
     AGAIN,
     TEMPORARY,
     checked,
+    first_reason,
     incompatible,
     read_as,
     read_json,
@@ -142,8 +145,8 @@ class Store:
         document = read_json(path)
         try:
             return None if document is None else RunSpec.model_validate_json(json.dumps(document))
-        except ValueError as error:
-            raise incompatible(path, error) from error
+        except ValidationError as error:
+            raise incompatible(path, first_reason(error)) from None
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's epochs, one mapping each; a truncated last line of an unfinished run is ignored."""

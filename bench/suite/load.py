@@ -17,7 +17,7 @@ from bench.tasks import TASKS
 from bench.types import RequestError, suggest
 from methods import Method
 
-RESERVED = "runs"  # a folder next to those of the suites in the results
+RESERVED = ("runs", "published")  # folders next to those of the suites in the results
 T = TypeVar("T")
 
 
@@ -35,10 +35,11 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
 
 def check_name(path: Path) -> None:
     """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
-    if not re.fullmatch(FILE_NAME, path.stem) or path.stem == RESERVED:
+    if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:
         raise RequestError(
             f"{path}: the file's name, {path.stem!r}, cannot name a results folder: use letters, digits, '.', "
-            "'_' and '-', begin with a letter or digit, and do not use 'runs'. Rename the file"
+            f"'_' and '-', begin with a letter or digit, and do not use {' or '.join(map(repr, RESERVED))}. "
+            "Rename the file"
         )
 
 

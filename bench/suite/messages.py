@@ -41,7 +41,7 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
         inner = key_path
         while inner and inner not in positions:
             inner = inner[:-1]
-        key = f"{dotted(key_path)}: " if key_path else ""
+        key = f"{shown}: " if (shown := dotted(key_path)) else ""  # a key may be empty
         yield f"{positions[inner]}: {key}{reason_of(items, model)}"
 
 

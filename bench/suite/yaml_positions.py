@@ -79,13 +79,13 @@ def _note_positions(
     """Add the position of a node and of all in it, and check that each value is plain, and what its tag says."""
     here = f"{where}:{node.start_mark.line + 1}" if numbered else where
     positions.setdefault(key_path, here)
-    place = f"{here}: {dotted(key_path)}" if key_path else here
+    place = f"{here}: {shown}" if (shown := dotted(key_path)) else here  # a key may be empty
     if len(positions) > MAX_VALUES:
         raise RequestError(f"{where}: expands to more than {MAX_VALUES} values")
     if len(key_path) > MAX_DEPTH:
         raise RequestError(f"{here}: {TOO_DEEP}")
     if isinstance(node, yaml.ScalarNode):
-        _scalar(loader, node, here, place)
+        _scalar(loader, node, place)
         return
     if node.tag != TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq"):
         raise RequestError(f"{place}: {_unknown_tag(node.tag)}")
@@ -96,7 +96,7 @@ def _note_positions(
     for key, value in node.value:
         at_key = f"{where}:{key.start_mark.line + 1}" if numbered else where
         is_scalar, is_merge = isinstance(key, yaml.ScalarNode), key.tag == f"{TAG}merge"
-        if not is_scalar or not (is_merge or isinstance(_scalar(loader, key, at_key, at_key), str)):
+        if not is_scalar or not (is_merge or isinstance(_scalar(loader, key, at_key), str)):
             found = json.dumps(key.value) if is_scalar else "a list or mapping"
             raise RequestError(f"{at_key}: {found} as a key is not text in YAML: put it in quotes, or leave it out")
         inner = (*key_path, key.value)
@@ -106,10 +106,10 @@ def _note_positions(
         _note_positions(loader, value, where, inner, positions, numbered)
 
 
-def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, here: str, place: str) -> object:
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, place: str) -> object:
     """Return the value of a text, number or the like, if YAML reads it as people do."""
     text, kind = node.value, node.tag.removeprefix(TAG)
-    _check_printable("".join(text.split()), here)
+    _check_printable("".join(text.split()), place)
     shown = text if len(text) <= 60 else f"{text[:57]}..."
     if kind not in SCALARS:
         raise RequestError(f"{place}: {_unknown_tag(node.tag)}")

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
 from bench.data.named import NamedData
 from bench.models import NETWORKS
+from bench.reading import read_bytes
 from bench.suite import packaged_suites
+from bench.suite.yaml_positions import read_yaml
 from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
 from methods import Method, catalog
@@ -70,7 +71,7 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
     elif "where" in entry:
         yield from _dataset(entry)
     elif kind == "suites":
-        yield escape(Path(entry["file"]).read_text("utf-8"))
+        yield escape(read_bytes(Path(entry["file"])).decode(errors="backslashreplace"))
     else:
         yield escape(f"{name}: {entry['description']}")
         if name == IMAGEFOLDER:
@@ -79,9 +80,9 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
 
 def _title(path: Path) -> str:
     try:
-        return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("title", ""))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
-        return "is not a valid suite"
+        return str(read_yaml(path)[0].get("title", ""))
+    except RequestError as error:
+        return str(error)  # it names the file
 
 
 def _method_entry(method: Method) -> dict[str, Any]:

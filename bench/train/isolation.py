@@ -1,6 +1,6 @@
 """Keeps the lanes of a cohort apart: what a plug-in may have written into is set back before another lane reads it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -13,6 +13,7 @@ from bench.types import Batch, Features
 from methods._settings import kept_settings
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of an element
+JOINED = 2**16  # entries: large enough for few comparisons, small enough for an allocator to use the memory again
 WRITES = "writes into its batch or teacher, or into another run's networks: a method must leave them as they are"
 
 
@@ -36,7 +37,8 @@ def lent(
     own = deepcopy((batch, features))
     modules: list[nn.Module] = [teacher.network for teacher in teachers.values()]
     modules += [module for other in lanes if other is not lane for module in other.modules]
-    kept = [(one, one.detach().clone()) for module in modules for one in (*module.parameters(), *module.buffers())]
+    tensors = [one for module in modules for one in (*module.parameters(), *module.buffers())]
+    kept = [_Kept(group) for group in _groups(tensors)]
     error = None
     try:
         with kept_settings():
@@ -44,13 +46,56 @@ def lent(
     except Exception as caught:  # a write may be its cause
         error = caught
     finally:
-        written = [(tensor, copy) for tensor, copy in kept if not _same(tensor, copy)]
-        for tensor, copy in written:
-            tensor.data = copy
+        written = [one for one in kept if one.set_back()]
     if written or not all(map(_same, given, _tensors(*own))):
         raise RuntimeError(WRITES) from error
     if error is not None:
         raise error
+
+
+class _Kept:
+    """A copy of some tensors of one type, joined: networks have hundreds, and a GPU waits for each comparison."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors, self.copy = tensors, _joined(tensors)
+        if len(tensors) == 1:
+            self.copy = self.copy.clone()
+        self.layouts = [_layout(one) for one in tensors]
+
+    def set_back(self) -> bool:
+        """Set each tensor that was written into back to its copy; return whether one was."""
+        if list(map(_layout, self.tensors)) == self.layouts and _same(_joined(self.tensors), self.copy):
+            return False
+        parts = self.copy.split([shape.numel() for shape, *_ in self.layouts])
+        for tensor, part, layout in zip(self.tensors, parts, self.layouts, strict=True):
+            before = part.new_empty_strided(*layout[:2]).copy_(part.view(layout[0]))
+            if _layout(tensor) != layout or not _same(tensor, before):
+                tensor.data = before
+        return True
+
+
+def _groups(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the tensors in groups of one type and device, each of at most `JOINED` entries or of one tensor."""
+    group: list[Tensor] = []
+    entries = 0
+    for one in sorted(tensors, key=Tensor.is_floating_point):  # a batch norm's counter is between its weights
+        entries += one.numel()
+        if group and (entries > JOINED or (one.dtype, one.device) != (group[0].dtype, group[0].device)):
+            yield group
+            group, entries = [], one.numel()
+        group.append(one)
+    if group:
+        yield group
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the entries of all tensors; for one tensor, maybe as a view, which takes no memory."""
+    flat = [one.detach().reshape(-1) for one in tensors]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:

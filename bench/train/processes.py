@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from bench.types import RequestError
+from methods._errors import tell_interruptions
 
 
 class ProcessLostError(Exception):
@@ -103,6 +104,7 @@ def _run(target: Callable[[], object], messages: Connection, leftover: Path | No
     """Call the target in a child process and report a failure to the parent."""
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+    tell_interruptions()
     threading.Thread(target=_end_with_parent, args=(leftover,), daemon=True).start()
     messages.send(None)
     try:

@@ -13,6 +13,10 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller
 
 SAMPLES = 4
+ONLY_OWN = (
+    "reaches parameters of its own, but not the student, which would train as without a teacher. What trains adapters "
+    "alone belongs in initial_stage(); loss() must depend on the student's features"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +27,20 @@ def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, d
     An error that the method raises is only logged: the few images may be the reason, and its run will say so.
 
     Raises:
-        MethodError: a loss is no scalar, or has no path to the student or the method's own parameters, or a checkpoint
-            cannot hold the state.
+        MethodError: a loss is no scalar, or has no path to the student or the method's own parameters; no stage's loss
+            has a path to the student; or a checkpoint cannot hold the state.
     """
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+    teaches: list[bool] = []  # for each stage, whether its loss reaches the student
     try:
         for value, features in _losses(distiller, student, teacher, data, spec):
             check_loss(name, value)
-            reached = torch.autograd.grad(value, [*features, *trained], allow_unused=True)
-            if all(gradient is None for gradient in reached):
+            reached = [g is not None for g in torch.autograd.grad(value, [*features, *trained], allow_unused=True)]
+            if not any(reached):
                 raise MethodError(f"term {name}: its loss {UNREACHED}")
+            teaches.append(any(reached[: len(features)]))
+        if teaches and not any(teaches):
+            raise MethodError(f"term {name}: its loss {ONLY_OWN}")
         state = distiller.state_dict()
     except MethodError:
         raise

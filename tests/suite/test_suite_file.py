@@ -218,6 +218,10 @@ WRONG = {
         {"methods": [{"method": "crd", "n_negatives": -3}]},
         "methods[0]: parameter 'n_negatives' of crd: found -3: must be greater than 0",
     ),
+    "parameter that would fill any memory": (
+        {"methods": [{"method": "crd", "n_negatives": 10**12}]},
+        "methods[0]: parameter 'n_negatives' of crd: found 1000000000000: must be less than or equal to 1000000",
+    ),
     "parameter of a wrong type": (
         {"methods": [{"method": "crd", "n_negatives": 1.5}]},
         "methods[0]: parameter 'n_negatives' of crd: found 1.5: must be a whole number",
@@ -463,8 +467,11 @@ HOSTILE = {
         f"seeds: {'9' * 10_000}\n",
         ":1: seeds: a value does not fit its tag: Exceeds the limit",
     ),
-    "half a character": ('title: x\nseeds: "\\ud800"\n', ':2: found "\\ud800": control characters are not allowed'),
-    "an escape sequence": ('title: "\\e[2J"\n', ':1: found "\\u001b[2J": control characters are not allowed'),
+    "half a character": (
+        'title: x\nseeds: "\\ud800"\n',
+        ':2: seeds: found "\\ud800": control characters are not allowed',
+    ),
+    "an escape sequence": ('title: "\\e[2J"\n', ':1: title: found "\\u001b[2J": control characters are not allowed'),
     "an escape sequence as a key": ('"\\e[2J": x\n', ':1: found "\\u001b[2J": control characters are not allowed'),
 }
 
@@ -554,7 +561,7 @@ def test_a_missing_file_in_a_missing_folder_is_told(tmp_path):
         load(tmp_path / "nowhere" / "x.yaml", METHODS)
 
 
-@pytest.mark.parametrize("name", ["runs", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
+@pytest.mark.parametrize("name", ["runs", "published", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
 def test_a_name_that_leaves_the_results_folder_or_takes_the_runs_is_refused(name, tmp_path):
     assert "cannot name a results folder" in messages(tmp_path, name=name)
 

@@ -1,12 +1,19 @@
 """A plug-in that misbehaves fails alone and by name: the lanes beside it end as if it were not there."""
 
+import logging
+import signal
+
 import pytest
 import torch
 
+from bench.spec import NetworkSpec
 from bench.store import Failure
 from bench.train.lane import failure_of
-from bench.types import RequestError
-from methods._errors import described
+from bench.train.networks import network_shapes
+from bench.train.trial import try_out
+from bench.types import DataInfo, RequestError
+from methods import catalog, own_files
+from methods._errors import described, ends_process, interrupt
 from methods._settings import SETTINGS, kept_settings
 from methods.base import REGISTERED
 from tests.train.conftest import Bench, cell, document, weights
@@ -92,6 +99,10 @@ DEEDS = {  # what the plug-in does, and what its failure says
     "after step: os.chdir('/')": "changes the working folder",
     "at start: torch.use_deterministic_algorithms(True)": "changes deterministic algorithms",
     "sys.exit(0)": "SystemExit: 0",
+    "fail(KeyboardInterrupt())": "KeyboardInterrupt (",
+    "at start: fail(KeyboardInterrupt())": "KeyboardInterrupt (",
+    "after step: fail(KeyboardInterrupt('x'))": "KeyboardInterrupt: x",
+    "fail(type('Exit', (SystemExit,), {})(2))": "Exit: 2",
     "fail(GeneratorExit())": "GeneratorExit (",
     "fail(StopIteration())": "StopIteration (",
     "at start: sys.exit(0)": "SystemExit: 0",
@@ -105,7 +116,16 @@ DEEDS = {  # what the plug-in does, and what its failure says
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def _ctrl_c_is_told():
+    """Handle Ctrl-C as a command does."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, interrupt)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, _ctrl_c_is_told):
     """Train KD and the undistilled student alone, then beside a run for each deed; return the plan and both stores."""
     folder = tmp_path_factory.mktemp("isolation")
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
@@ -145,6 +165,23 @@ def test_a_failure_names_file_and_line_of_the_methods_innermost_frame(trained):
     line = (HEAD + EVIL).splitlines().index("    raise error") + 1
     reason = together.failure(cell(plan, label).runs[0].id).reason
     assert reason.endswith(f"/evil.py:{line}, in epoch 1)")
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_told")
+def test_ctrl_c_within_a_method_is_no_failure_of_its_run(bench, tmp_path):
+    (tmp_path / "evil.py").write_text(HEAD + "import signal\n" + EVIL)
+    rows = [{"method": "evil", "does": "signal.raise_signal(signal.SIGINT)"}]
+    suite = bench(methods=rows, plugins=[tmp_path / "evil.py"])
+    with pytest.raises(KeyboardInterrupt):
+        suite.run()
+
+
+def test_with_pythons_handler_of_ctrl_c_a_keyboard_interrupt_ends_the_process(monkeypatch):
+    handlers = {signal.SIGINT: signal.default_int_handler}
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    assert ends_process(KeyboardInterrupt())
+    handlers[signal.SIGINT] = signal.SIG_IGN
+    assert not ends_process(KeyboardInterrupt())
 
 
 def entered(mode):
@@ -198,12 +235,15 @@ REFUSED = {
     "student.logits.square().mean().detach()": "its loss reaches no parameter of the student",
     "torch.zeros(())": "its loss reaches no parameter of the student",
     "torch.zeros((), requires_grad=True) + teacher.logits.mean()": "its loss reaches no parameter of the student",
+    "self.own(teacher.logits).square().mean()": "its loss reaches parameters of its own, but not the student",
+    "self.own(student.logits.detach()).mean()": "its loss reaches parameters of its own, but not the student",
 }
 REASONS = {
     "True": "inapplicable() of evil: it returns a bool; it returns the reason as text, or None",
     "['a']": "inapplicable() of evil: it returns a list",
     "1 / 0": "inapplicable() of evil: ZeroDivisionError: division by zero",
     "sys.exit(0)": "inapplicable() of evil: SystemExit: 0",
+    "fail(KeyboardInterrupt())": "inapplicable() of evil: KeyboardInterrupt",
     "torch.set_default_dtype(torch.float64)": "inapplicable() of evil: RuntimeError: changes the default dtype",
 }
 FAIR = "(student.logits - teacher.logits).square().mean()"
@@ -212,6 +252,8 @@ FAIR = "(student.logits - teacher.logits).square().mean()"
 def plugin(loss: str = FAIR, inapplicable: str = "None", state: str = "None") -> str:
     return HEAD + (
         '\n\n@register("evil", weight=1.0)\nclass Evil(Distiller):\n'
+        "    def __init__(self, student, teacher, data):\n        super().__init__(student, teacher, data)\n"
+        "        self.own = torch.nn.Linear(student.classes, 1)\n\n"
         f"    def loss(self, student, teacher, batch):\n        return {loss}\n\n"
         f"    def get_extra_state(self):\n        return {state}\n\n"
         "    def set_extra_state(self, state):\n        pass\n\n"
@@ -255,3 +297,20 @@ def test_an_inapplicable_that_gives_no_reason_is_refused(value, refused):
 @pytest.mark.parametrize("state", ["lambda: 1", "Unreadable()", "[torch.zeros(2), Mode]"])
 def test_a_state_that_no_checkpoint_can_hold_is_refused_by_name(state, refused):
     assert "term evil: its state '_extra_state' is a " in refused(plugin(state=state))
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_told")
+def test_an_import_that_raises_keyboard_interrupt_is_refused_by_name(refused):
+    assert "cannot be imported: KeyboardInterrupt" in refused(plugin() + "\n\nraise KeyboardInterrupt\n")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in own_files()])
+def test_each_of_the_projects_methods_would_pass_as_a_plugin(name, bench, caplog):
+    caplog.set_level(logging.DEBUG)
+    plan = bench().plan()
+    data = cell(plan, "none").runs[0].data
+    student, teacher = (network_shapes(NetworkSpec(network=one), data) for one in ("resnet8", "resnet14"))
+    info = DataInfo(20, data.classes, torch.arange(20) % data.classes)
+    distiller = catalog()[name].load()(student, teacher, info)
+    try_out(name, distiller, student, teacher, info, data)
+    assert "raises an error" not in caplog.text
