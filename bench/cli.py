@@ -1,6 +1,7 @@
 """The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
 
 import os
+import re
 import shlex
 import signal
 import stat
@@ -15,10 +16,10 @@ import typer
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from bench.terminal.markup import escape
+from bench.terminal.markup import copyable, escape
 from bench.terminal.streams import tolerate
-from bench.text import log_to_stderr, printable
-from bench.types import RequestError
+from bench.text import fitted, log_to_stderr, printable
+from bench.types import RequestError, suggest
 
 if TYPE_CHECKING:
     from bench.launch.slurm_queue import Job
@@ -182,7 +183,7 @@ def status(
     """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
     from bench.report.frame import results_frame
-    from bench.terminal.status import cells_table, job_lines, stale_lines
+    from bench.terminal.status import cells_tables, job_lines, stale_lines
 
     plan, store, _ = _plan(suite, seeds, changes, results, plugin)
     try:
@@ -191,7 +192,7 @@ def status(
         _warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
     frame = results_frame(plan, store)
-    _say([cells_table(frame, store), *stale_lines(frame), *job_lines(plan, store, jobs)])
+    _say([*cells_tables(frame, store, _width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
 
@@ -253,7 +254,7 @@ def cost(
 
     pairs_costs = []
     for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
-        _say(cost_table(pair_costs))
+        _say(cost_table(pair_costs, _width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
     failed: list[Exception] = []
@@ -294,12 +295,13 @@ def _width() -> int:
 
 def _say(parts: Iterable[RenderableType]) -> None:
     console = Console(width=_width(), emoji=False, highlight=False)
-    for part in parts:  # unbroken lines can be copied and piped
-        console.print(printable(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+    for part in parts:
+        is_text = isinstance(part, str)
+        console.print(fitted(printable(part), sys.stdout) if is_text else part, soft_wrap=is_text, crop=False)
 
 
 def _warn(message: str) -> None:
-    typer.echo(printable(message), err=True)
+    typer.echo(fitted(printable(message), sys.stderr), err=True)
 
 
 def _plan(
@@ -378,8 +380,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    _say([escape(f"status: python run_suite.py status {shlex.join([*where, *settings])}")])
-    _say([escape(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
+    _say([copyable(f"status: python run_suite.py status {shlex.join([*where, *settings])}")])
+    _say([copyable(f"cancel: python run_suite.py cancel {shlex.join(where)}")])
     return OK
 
 
@@ -434,18 +436,29 @@ def _report(
     return RUN_FAILED if is_wrong else OK
 
 
+def _with_command(words: list[str]) -> list[str]:
+    """Return the words of a command line, beginning with `run` if no command is named.
+
+    A word that is neither a command nor a file is reported, with exit status 2.
+    """
+    commands = {command.name or "" for command in app.registered_commands}
+    if not words or words[0] in {*commands, "--help"}:
+        return words
+    first = Path(words[0])
+    if re.fullmatch(r"[\w-]*", words[0]) and words[0][:1] != "-" and not first.exists():
+        _warn(f"{first}: is neither a command nor a suite file. {suggest(str(first), commands)}")
+        sys.exit(WRONG_REQUEST)
+    return ["run", *words]
+
+
 def main() -> None:
     """Run the command line; `run_suite.py SUITE.yaml` means `run_suite.py run SUITE.yaml`."""
     # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     output = tolerate()
     log_to_stderr()
-    arguments = sys.argv[1:]
-    named = {command.name for command in app.registered_commands} | {"--help"}
-    if arguments and arguments[0] not in named:
-        arguments = ["run", *arguments]
     try:
-        app(arguments, prog_name="run_suite.py")
+        app(_with_command(sys.argv[1:]), prog_name="run_suite.py")
     except SystemExit as end:
         sys.stdout.flush()
         if output is None or output.error is None:

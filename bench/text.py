@@ -3,8 +3,11 @@
 import hashlib
 import logging
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
+from typing import TextIO
 
 MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
 
@@ -39,16 +42,31 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
-class PrintableFormatter(logging.Formatter):
-    """Formats log messages as printable text."""
+def fitted(text: str, stream: TextIO) -> str:
+    """Return a text for a stream: on a terminal, lines are broken between words; a longer word stays whole."""
+    if not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    lines = (textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+class StderrHandler(logging.StreamHandler):
+    """Prints log messages as printable text.
+
+    It looks up `sys.stderr` for each message: a live display replaces it, to print messages above itself.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        self.setStream(sys.stderr)
+        super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a message."""
-        return printable(super().format(record))
+        """Return a message as text that fits the stream."""
+        return fitted(printable(super().format(record)), self.stream)
 
 
 def log_to_stderr() -> None:
     """Print log messages as lines of text, unless logging is set up already."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrHandler()])

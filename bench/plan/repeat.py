@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from bench.spec import RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
-from methods import own_files
 
 ENTRY, SOURCE = "suite.yaml", "source.yaml"  # a transfer suite evaluates the networks of the second
 OPTIONS = "# options: "  # begins the first line of `suite.yaml`, which has further options of the command line
@@ -36,9 +36,14 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     trained = plan.trained(run)
-    plugins = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
-    options = shlex.join(["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in plugins)])
+    plugins = plugin_options(plan, (term.method for term in trained.terms))
+    options = shlex.join(["--only", _label(cell, trained), *plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
+
+
+def plugin_options(plan: Plan, methods: Iterable[str]) -> list[str]:
+    """Return the options that load the plug-ins among some methods, with their paths as they were given."""
+    return [f"--plugin={plan.code[name].path}" for name in sorted(set(methods)) if plan.code[name].is_plugin]
 
 
 def command(path: Path, text: str) -> str:

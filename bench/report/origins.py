@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.plan import Plan
+from bench.plan.repeat import plugin_options
 from bench.report.layout import MISSING
 from bench.text import printable
-from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
 
@@ -19,10 +19,7 @@ def training_command(plan: Plan) -> list[str]:
         file = plan.file.name
     words = ["python", "run_suite.py", printable(file)]
     words += [f"--set={change}" for change in plan.changes]
-    used = {term.method for run in plan.runs.values() for term in run.terms}
-    own = {path.stem for path in own_files()}
-    words += [f"--plugin={name}.py" for name in sorted(used - own)]
-    return words
+    return words + plugin_options(plan, (term.method for run in plan.runs.values() for term in run.terms))
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.table import Column, Table
 
 from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
@@ -15,9 +17,14 @@ from bench.spec import RunSpec
 from bench.store import Store
 from bench.terminal.markup import escape
 
+OUTSIDE = ("pair", "epochs", "reason")  # columns that are lines above and below a narrow table
 
-def cells_table(frame: Frame, store: Store) -> Table:
-    """Return a table with one row per cell: status, seeds done, primary metric, epochs reached, and reasons."""
+
+def cells_tables(frame: Frame, store: Store, width: int) -> Iterator[RenderableType]:
+    """Yield one row per cell: status, seeds done, primary metric, epochs reached, and reasons.
+
+    A table that does not fit into the width is split into one per pair, with epochs and reasons as lines below it.
+    """
     plan, results, begun = frame.plan, frame.primary, store.begun()
     unfinished = begun - {run_id for run_id, (status, _) in frame.statuses.items() if status in ("done", "stale")}
     reached = {run.id: _progress(run, store) for run in plan.runs.values() if run.id in unfinished}
@@ -34,13 +41,26 @@ def cells_table(frame: Frame, store: Store) -> Table:
         "epochs": [", ".join(filter(None, (reached.get(run.id) for run in one.cell.runs))) for one in results],
         "reason": [one.reason for one in results],
     }
-    shown = {head: texts for head, texts in columns.items() if any(texts)}
-    table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
-    for head in shown:
-        justify: Literal["left", "right"] = "right" if head in ("seeds", number) else "left"
-        table.add_column(head, overflow="fold", justify=justify, no_wrap=head != "reason")
-    for row in zip(*shown.values(), strict=True):
-        table.add_row(*map(escape, row))
+    shown = {head: [escape(text) for text in texts] for head, texts in columns.items() if any(texts)}
+    yield f"[bold]{escape(f'{plan.name}: {plan.suite.title}')}[/bold]"
+    if sum(max(map(cell_len, [head, *texts])) + 3 for head, texts in shown.items()) < width:
+        yield _table(shown)
+        return
+    for pair in dict.fromkeys(one.pair for one in results):
+        own = [place for place, one in enumerate(results) if one.pair == pair]
+        yield f"\n{escape(pair)}"
+        yield _table({head: [texts[place] for place in own] for head, texts in shown.items() if head not in OUTSIDE})
+        for place in own:
+            if notes := list(filter(None, (columns["epochs"][place], columns["reason"][place]))):
+                yield escape(f"{columns['row'][place]}: {'; '.join(notes)}")
+
+
+def _table(columns: Mapping[str, Sequence[str]]) -> Table:
+    """Return a table of columns, given as markup by their heads."""
+    numbers = [head for head in columns if head == "seeds" or head.endswith("%")]
+    table = Table(*(Column(head, justify="right" if head in numbers else "left", overflow="fold") for head in columns))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
