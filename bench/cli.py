@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
 from bench.terminal.markup import copyable, escape
-from bench.terminal.streams import tolerate
+from bench.terminal.streams import doing, each, tolerate
 from bench.text import fitted, log_to_stderr, printable
 from bench.types import RequestError, suggest
 
@@ -120,13 +120,13 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
+    plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
     from bench.plan.status import open_runs, statuses, to_train_again
     from bench.report.folder import in_own_folder
     from bench.store import number_in
     from bench.tasks import task_of
 
-    plan, store, methods = _plan(suite, seeds, changes, results, plugin, trains=True)
-    in_own_folder(plan, store)  # raises if another suite has its results there
+    own = in_own_folder(plan, store)  # raises if another suite has its results there
     wanted = plan.with_needs(run for cell in _matching(plan, only, pairs) for run in cell.runs)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
@@ -140,16 +140,21 @@ def run_command(
     if retry_failed or not accept_changed:
         retried |= set(to_train_again([run for run in wanted if run.id in begun], plan, store, retry_failed))
     if dry_run:
-        from bench.launch.preparation import check_inputs, unserved
-        from bench.terminal.status import plan_tables
+        with doing("Checking networks and data"):
+            from bench.launch.preparation import check_inputs, choose_device, unserved
+            from bench.launch.provenance import device_name
+            from bench.terminal.status import plan_tables
 
-        left = open_runs(wanted, plan, store, retried)
-        reasons = unserved(plan, left, methods)
-        check_inputs(plan, left, data)
-        _say(plan_tables(plan, store, wanted, reasons, retried))
+            left = open_runs(wanted, plan, store, retried)
+            reasons = unserved(plan, left, methods)
+            check_inputs(plan, left, data)
+        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        on = "" if slurm else device_name(here)
+        _say(plan_tables(own, store, wanted, reasons, retried, on))
         return OK
     if open_runs(wanted, plan, store, retried):
-        from bench.launch.devices import devices, train
+        with doing("Loading PyTorch"):
+            from bench.launch.devices import devices, train
         from bench.launch.work import Work
         from bench.report.write import write_while_training
 
@@ -247,13 +252,14 @@ def cost(
     cells = _matching(plan, only, pairs)
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
-    from bench.cost.rows import costs, write
-    from bench.figures import write_cost
-    from bench.launch.preparation import choose_device
+    with doing("Loading PyTorch"):
+        from bench.cost.rows import costs, write
+        from bench.figures import write_cost
+        from bench.launch.preparation import choose_device
     from bench.terminal.tables import cost_table
 
     pairs_costs = []
-    for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
+    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device.value), steps)):
         _say(cost_table(pair_costs, _width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
@@ -316,16 +322,17 @@ def _plan(
 
     Unless `trains`, what the store remembers replaces image folders and checkpoints that no longer exist.
     """
-    from bench.plan import build
-    from bench.suite import load
-    from methods import catalog
+    with doing(f"Reading {printable(str(suite))}"):
+        from bench.plan import build
+        from bench.suite import load
+        from methods import catalog
 
-    methods = catalog(plugin or ())
-    overrides = [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
-    read = load(suite, methods, overrides)
-    store = _store(results)
-    remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, overrides), store, methods
+        methods = catalog(plugin or ())
+        overrides = [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
+        read = load(suite, methods, overrides)
+        store = _store(results)
+        remembered = {} if trains else store.sources(suite.stem)
+        return build(read, suite, methods, remembered, overrides), store, methods
 
 
 def _store(results: Path) -> "Store":
@@ -414,10 +421,11 @@ def _report(
     with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
         frame = write_tables(plan, store, failed, replaces=always)
         if always or not is_reported(frame, store):
-            from bench import figures  # takes a second to import
+            with doing("Drawing the figures and writing the report"):
+                from bench import figures  # takes a second to import
 
-            figures.write(frame, store, methods, failed)
-            write_report(frame, store, failed)
+                figures.write(frame, store, methods, failed)
+                write_report(frame, store, failed)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if frame.aside:

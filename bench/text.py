@@ -29,6 +29,13 @@ def _is_space(one: str) -> bool:
     return one in "\n\t" or unicodedata.category(one) == "Zs"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in words: in seconds up to two minutes, in minutes up to two hours, then in hours."""
+    if seconds <= 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds <= 7200 else f"{seconds / 3600:.1f} h"
+
+
 def file_name(text: str, most: int = MOST) -> str:
     """Return a text as a part of a file's name: of few kinds of characters; if it is long, its end is its hash."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)
