@@ -452,9 +452,9 @@ def _with_command(words: list[str]) -> list[str]:
     commands = {command.name or "" for command in app.registered_commands}
     if not words or words[0] in {*commands, "--help"}:
         return words
-    first = Path(words[0])
-    if re.fullmatch(r"[\w-]*", words[0]) and words[0][:1] != "-" and not first.exists():
-        _warn(f"{first}: is neither a command nor a suite file. {suggest(str(first), commands)}")
+    first = words[0]
+    if re.fullmatch(r"\w[\w-]*", first) and not os.path.exists(first):
+        _warn(f"{first}: is neither a command nor a suite file. {suggest(first, commands)}")
         sys.exit(WRONG_REQUEST)
     return ["run", *words]
 

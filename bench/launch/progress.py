@@ -89,7 +89,8 @@ class Progress(Observer):
         """Show the step, a few times per second."""
         now, ends = time.monotonic(), step == steps
         if self.live.is_started and (ends or now - self.redrawn > REFRESH_S):
-            self.progress = f"step {step}/{steps}{', evaluating and saving' if ends else ''}"
+            after = f", {'evaluating' if _metric(lanes[0]) else 'saving'}" if ends else ""
+            self.progress = f"step {step}/{steps}{after}"
             self.share = step / steps
             self.clock = lanes[0].clock
             if self.share > ENOUGH:
@@ -132,7 +133,7 @@ class Progress(Observer):
         """Return the state of the cohort, and a row per lane: epoch, loss and metric."""
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
         pace = f"{self.rate:.1f} steps/s" if self.rate else ""  # known after an epoch
-        state = ", ".join(filter(None, (self._epoch(running), self.progress, pace)))
+        state = ", ".join(filter(None, (self._epoch(running), pace, self.progress))) or "starting"
         metric = _metric(running)
         names = ("row", "epoch", "loss", f"{metric} %", "best %")
         table = Table(*(Column(name, justify="left" if name == "row" else "right", overflow="fold") for name in names))

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,10 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     trained = plan.trained(run)
-    plugins = plugin_options(plan, (term.method for term in trained.terms))
+    methods = sorted({term.method for term in trained.terms})
+    plugins = [f"--plugin={plan.code[name].path}" for name in methods if plan.code[name].is_plugin]
     options = shlex.join(["--only", _label(cell, trained), *plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
-
-
-def plugin_options(plan: Plan, methods: Iterable[str]) -> list[str]:
-    """Return the options that load the plug-ins among some methods, with their paths as they were given."""
-    return [f"--plugin={plan.code[name].path}" for name in sorted(set(methods)) if plan.code[name].is_plugin]
 
 
 def command(path: Path, text: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.plan import Plan
-from bench.plan.repeat import plugin_options
 from bench.report.layout import MISSING
 from bench.text import printable
 
@@ -19,7 +18,7 @@ def training_command(plan: Plan) -> list[str]:
         file = plan.file.name
     words = ["python", "run_suite.py", printable(file)]
     words += [f"--set={change}" for change in plan.changes]
-    return words + plugin_options(plan, (term.method for run in plan.runs.values() for term in run.terms))
+    return [*words, *(f"--plugin={path}" for path in plan.plugins)]
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:

@@ -12,7 +12,6 @@ from rich.table import Column, Table
 from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
 from bench.plan.duration import epochs_of, paces, training_images
-from bench.plan.repeat import plugin_options
 from bench.plan.status import OPEN, open_runs, statuses
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
@@ -162,7 +161,7 @@ def _time(
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
         yield f"{'' if seconds else 'time: unknown. '}To measure {'the others' if seconds else 'it'}:"
-        settings = [*(f"--set={change}" for change in plan.changes), *plugin_options(plan, plan.code)]
+        settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in plan.plugins)]
         words = [str(plan.file), "--results", str(store.root), *settings]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
