@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,10 +20,10 @@ from typer.core import TyperGroup
 
 from bench import __version__
 from bench.program import INSTALLED, started_as
-from bench.terminal.markup import escape
-from bench.terminal.streams import tolerate
-from bench.text import log_to_stderr, printable
-from bench.types import RequestError
+from bench.terminal.markup import copyable, escape
+from bench.terminal.streams import doing, each, tolerate
+from bench.text import fitted, log_to_stderr, printable
+from bench.types import RequestError, suggest
 
 if TYPE_CHECKING:
     from bench.launch.slurm_queue import Job
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from methods import Method
 
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-COMPLETION = ("--install-completion", "--show-completion")
+COMPLETION = {"--install-completion", "--show-completion"}
 (UsageError,) = typer.BadParameter.__bases__  # click's; some versions of typer have a copy of click
 UNBOUNDED = 10_000  # characters, wider than any table
 
@@ -174,25 +175,32 @@ def run_command(
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan.status import open_runs
-    from bench.workflow import accept, planned, runs_to_retry, wanted_runs
 
-    plan, store, methods = planned(suite, _overrides(changes, seeds), results, plugin or (), trains=True)
+    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
+    from bench.workflow import accept, runs_to_retry, wanted_runs
+
     wanted = wanted_runs(plan, store, only, pairs)
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):
             _warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
-        from bench.launch.preparation import check_inputs, unserved
-        from bench.terminal.status import plan_tables
+        with doing("Checking networks and data"):
+            from bench.launch.preparation import check_inputs, choose_device, unserved
+            from bench.launch.provenance import device_name
+            from bench.report.folder import in_own_folder
+            from bench.terminal.status import plan_tables
 
-        left = open_runs(wanted, plan, store, retried)
-        reasons = unserved(plan, left, methods)
-        check_inputs(plan, left, data)
-        _say(plan_tables(plan, store, wanted, reasons, retried))
+            left = open_runs(wanted, plan, store, retried)
+            reasons = unserved(plan, left, methods)
+            check_inputs(plan, left, data)
+        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        on = "" if slurm else device_name(here)
+        _say(plan_tables(in_own_folder(plan, store), store, wanted, reasons, retried, on))
         return OK
     if open_runs(wanted, plan, store, retried):
-        from bench.launch.devices import devices, train
+        with doing("Loading PyTorch"):
+            from bench.launch.devices import devices, train
         from bench.launch.work import Work
         from bench.report.write import write_while_training
 
@@ -227,10 +235,9 @@ def status(
     """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
     from bench.report.frame import results_frame
-    from bench.terminal.status import cells_table, job_lines, stale_lines, status_document
-    from bench.workflow import planned
+    from bench.terminal.status import cells_tables, job_lines, stale_lines, status_document
 
-    plan, store, _ = planned(suite, _overrides(changes, seeds), results, plugin or ())
+    plan, store, _ = _planned(suite, _overrides(changes, seeds), results, plugin)
     try:
         jobs = submitted(store)
     except RequestError as error:
@@ -240,7 +247,7 @@ def status(
     if as_json:
         _say_json(status_document(frame, store, jobs))
         return OK
-    _say([cells_table(frame, store), *stale_lines(frame), *job_lines(plan, store, jobs)])
+    _say([*cells_tables(frame, store, _width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
 
@@ -269,9 +276,8 @@ def report(
 ) -> int:
     """Write a suite's tables, figures and page again, from the store alone."""
     from bench.report.folder import in_own_folder
-    from bench.workflow import planned
 
-    plan, store, methods = planned(suite, _overrides(changes, seeds), results, plugin or ())
+    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
         store.epochs(run_id)  # a damaged file is named before anything is written
@@ -292,20 +298,21 @@ def cost(
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
     from bench.report.folder import in_own_folder
-    from bench.workflow import matching, planned
+    from bench.workflow import matching
 
-    plan, store, methods = planned(suite, changes or (), results, plugin or ())
+    plan, store, methods = _planned(suite, changes or (), results, plugin)
     cells = matching(plan, only, pairs)
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
-    from bench.cost.rows import costs, write
-    from bench.figures import write_cost
-    from bench.launch.preparation import choose_device
+    with doing("Loading PyTorch"):
+        from bench.cost.rows import costs, write
+        from bench.figures import write_cost
+        from bench.launch.preparation import choose_device
     from bench.terminal.tables import cost_table
 
     pairs_costs = []
-    for pair_costs in costs(plan, cells, methods, data, choose_device(device.value), steps):
-        _say(cost_table(pair_costs))
+    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device.value), steps)):
+        _say(cost_table(pair_costs, _width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
     failed: list[Exception] = []
@@ -372,8 +379,9 @@ def _width() -> int:
 
 def _say(parts: Iterable[RenderableType]) -> None:
     console = Console(width=_width(), emoji=False, highlight=False)
-    for part in parts:  # unbroken lines can be copied and piped
-        console.print(printable(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+    for part in parts:
+        is_text = isinstance(part, str)
+        console.print(fitted(printable(part), sys.stdout) if is_text else part, soft_wrap=is_text, crop=False)
 
 
 def _say_json(document: object) -> None:
@@ -381,12 +389,22 @@ def _say_json(document: object) -> None:
 
 
 def _warn(message: str) -> None:
-    typer.echo(printable(message), err=True)
+    typer.echo(fitted(printable(message), sys.stderr), err=True)
 
 
 def _overrides(changes: list[str] | None, seeds: int | None) -> list[str]:
     """Return `--set` and `--seeds` as changes of the suite file."""
     return [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
+
+
+def _planned(
+    suite: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, trains: bool = False
+) -> "tuple[Plan, Store, dict[str, Method]]":
+    """Return `bench.workflow.planned`, and show on a terminal what takes a while."""
+    with doing(f"Reading {printable(str(suite))}"):
+        from bench.workflow import planned
+
+        return planned(suite, changes, results, plugins or (), trains)
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
@@ -408,8 +426,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    _say([escape(f"status: {started_as()} status {shlex.join([*where, *settings])}")])
-    _say([escape(f"cancel: {started_as()} cancel {shlex.join(where)}")])
+    _say([copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")])
+    _say([copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")])
     return OK
 
 
@@ -425,7 +443,8 @@ def _report(
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
-    frame, failed = reported(plan, store, methods, always)
+    with doing("Writing tables, figures and page"):
+        frame, failed = reported(plan, store, methods, always)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if frame.aside:
@@ -442,18 +461,34 @@ def _report(
     return RUN_FAILED if is_wrong else OK
 
 
+def _with_command(words: list[str]) -> list[str]:
+    """Return the words of a command line, beginning with `run` if no command is named.
+
+    A word that is neither a command, a file nor a suite's name is reported, with exit status 2.
+    """
+    commands = {command.name or "" for command in app.registered_commands}
+    if not words or words[0] in {*commands, "--help", "--version", *COMPLETION}:
+        return words
+    first = words[0]
+    if re.fullmatch(r"\w[\w-]*", first) and not os.path.exists(first):
+        from bench.suite.packaged import packaged_suites
+
+        if first not in (suites := packaged_suites()):
+            known = {**dict.fromkeys(sorted(commands)), **suites}
+            _warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
+            sys.exit(WRONG_REQUEST)
+    return ["run", *words]
+
+
 def main() -> None:
     """Run the command line; without a command, the word `run` is understood: `distill-bench SUITE.yaml`."""
     # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     output = tolerate()
     log_to_stderr()
-    arguments = sys.argv[1:]
-    first = arguments[0] if arguments else "--help"
-    if first not in {"--help", "--version", *COMPLETION, *(command.name for command in app.registered_commands)}:
-        arguments = ["run", *arguments]
+    words = _with_command(sys.argv[1:])
     try:
-        app(arguments, prog_name=INSTALLED if first in COMPLETION else started_as())  # shells complete no script
+        app(words, prog_name=started_as() if COMPLETION.isdisjoint(words) else INSTALLED)  # shells complete no script
     except SystemExit as end:
         sys.stdout.flush()
         if output is None or output.error is None:

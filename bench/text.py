@@ -3,10 +3,13 @@
 import hashlib
 import logging
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
 
@@ -28,6 +31,13 @@ def _is_space(one: str) -> bool:
     return one in "\n\t" or unicodedata.category(one) == "Zs"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in words: in seconds up to two minutes, in minutes up to two hours, then in hours."""
+    if seconds <= 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds <= 7200 else f"{seconds / 3600:.1f} h"
+
+
 def file_name(text: str, most: int = MOST) -> str:
     """Return a text as a part of a file's name: of few kinds of characters; if it is long, its end is its hash."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)
@@ -41,17 +51,34 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
-class PrintableFormatter(logging.Formatter):
-    """Formats log messages as printable text."""
+def fitted(text: str, stream: TextIO) -> str:
+    """Return a text for a stream: on a terminal, lines are broken between words; a longer word stays whole."""
+    if not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    lines = (textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False) for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+class StderrHandler(logging.StreamHandler):
+    """Prints log messages as printable text.
+
+    It looks up `sys.stderr` for each message: a live display replaces it, to print messages above itself.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        self.setStream(sys.stderr)
+        super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a message."""
-        return printable(super().format(record))
+        """Return a message as text that fits the stream."""
+        return fitted(printable(super().format(record)), self.stream)
 
 
 def log_to_stderr() -> None:
     """Print log messages as lines of text, unless logging is set up already."""
-    logging.basicConfig(level=logging.INFO, handlers=[_lines()])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrHandler()])
 
 
 @contextmanager
@@ -64,7 +91,7 @@ def logging_to_stderr() -> Iterator[None]:
     if project.hasHandlers() and project.isEnabledFor(logging.INFO):
         yield
         return
-    lines, level, propagate = _lines(), project.level, project.propagate
+    lines, level, propagate = StderrHandler(), project.level, project.propagate
     project.addHandler(lines)
     project.setLevel(logging.INFO)
     project.propagate = False
@@ -74,9 +101,3 @@ def logging_to_stderr() -> Iterator[None]:
         project.removeHandler(lines)
         project.setLevel(level)
         project.propagate = propagate
-
-
-def _lines() -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(message)s"))
-    return handler

@@ -29,12 +29,14 @@ class Code:
         helpers: the files beside it that it imports, and that count too.
         sha256: the hash of all of them.
         is_own: whether the method is the project's own: its version says when its numbers change.
+        is_plugin: whether its file was given by `--plugin`; `path` is as it was given there.
     """
 
     path: Path
     helpers: tuple[Path, ...]
     sha256: str
     is_own: bool
+    is_plugin: bool
 
     def made(self, recorded: str) -> bool:
         """Return whether a recorded hash is that of this code; records of earlier versions hash the files' bytes."""
@@ -70,7 +72,7 @@ def code_of(path: Path, module: str | None = None) -> Code:
             raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
         sources += [other for other in dict.fromkeys(others) if other not in sources]
         digest.update(text.encode() + b"\0")
-    return Code(path, tuple(sources[1:]), digest.hexdigest(), path.parent == OWN)
+    return Code(path, tuple(sources[1:]), digest.hexdigest(), path.parent == OWN, module is None)
 
 
 def _bytes_sha256(path: Path) -> str:

@@ -228,6 +228,20 @@ def test_a_missing_suite_is_told_with_the_nearest_name(cli, tmp_path, results):
     assert err == f"{tmp_path / 'tabel.yaml'}: there is no such file. Did you mean 'table.yaml'? Known: table.yaml\n"
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("stauts", "Did you mean 'status'? Known: "),
+        ("quikstart", "Did you mean 'quickstart'? Known: "),
+        ("x", "Known: "),
+    ],
+)
+def test_a_word_that_is_no_command_and_no_file_is_told_with_the_nearest_command(word, said, cli, tmp_path):
+    code, out, err = cli(word, write_suite(tmp_path))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"{word}: is neither a command nor a suite. {said}")
+
+
 @pytest.mark.parametrize("place", ["file", "file/results"])
 def test_results_in_the_place_of_a_file_are_refused(place, cli, tmp_path):
     (tmp_path / "file").touch()
@@ -282,8 +296,21 @@ def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, r
             )
         ),
         "7 run(s) to train, 0 inapplicable",
+        "time: unknown. To measure it:",
+        f"  python run_suite.py cost {tmp_path / 'table.yaml'} --results {results}",
     ]
     assert not results.exists()
+
+
+def test_a_dry_run_tells_the_time_that_finished_runs_suggest(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, training={"epochs": 100})
+    for label in ("teacher", "none"):
+        run = cell_of(plan, label).runs[0]
+        store.begin(run)
+        made = {"lanes": 1, "wall_s": 9000.0, "device": "A GPU", "threads": 2, "best": None}
+        store.finish(run.id, {"metrics": {"top1": 80.0, "top5": 99.0}, **made})
+    _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run", "--seeds", "2")
+    assert out.splitlines()[-1] == "time: about 7.5 h on one A GPU, from 2 finished run(s)"  # of none once, of KD twice
 
 
 @pytest.mark.parametrize(
@@ -345,7 +372,7 @@ def test_a_dry_run_leaves_out_what_is_done_and_tells_what_cannot_be(cli, tmp_pat
     assert code == 0
     assert RUN_ID.findall(out) == [cell_of(plan, label).runs[0].id for label in ("none", "KD")]
     assert "\ninapplicable: resnet8x4->resnet8 FSP: " in out
-    assert out.splitlines()[-1] == "2 run(s) to train, 1 inapplicable; 1 done, 1 diverged"
+    assert "2 run(s) to train, 1 inapplicable; 1 done, 1 diverged" in out.splitlines()
     assert contents(results) == before
 
 
@@ -689,7 +716,8 @@ def test_labels_are_printed_as_they_are_written(cli, tmp_path, results):
 
 
 def without_colours(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+    """Return a text without colours and the other control sequences of a terminal."""
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
 
 
 def on_a_terminal(columns: int, *arguments: str | Path) -> list[str]:
@@ -716,6 +744,25 @@ def test_a_narrow_terminal_gets_the_table_in_pieces_and_loses_nothing(tmp_path, 
     assert not any("…" in line for line in table)
     assert all(any(cell.pair in line for line in table) for cell in plan.cells)
     assert sum(line.count("70.50 ± 0.71 (2)") for line in table) == 7 * 3  # all rows but the teacher's
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_status_breaks_no_word_and_keeps_reasons_on_a_terminal_of_any_width(columns, tmp_path, results, store):
+    plan = plan_of(tmp_path, methods=["kd", {"method": "crd", "temperature": 0.05, "n_negatives": 8}])
+    reason = "RuntimeError: this plug-in fails on purpose, to see its reason (plugins/bad.py:14, in epoch 2)"
+    fail(store, cell_of(plan, "KD"), "failed", reason)
+    lines = on_a_terminal(columns, "status", tmp_path / "table.yaml", "--results", results)
+    assert max(map(len, lines)) <= columns
+    words = set(" ".join(lines).replace("│", " ").split())
+    assert words >= {*reason.split(), cell_of(plan, "KD").runs[0].id + ")", "resnet14->resnet8", "n_negatives=8"}
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_message_breaks_no_word_on_a_terminal(columns):
+    lines = on_a_terminal(columns, "suites/qickstart.yaml")
+    message = [line for line in lines if "Reading" not in line]
+    assert max(map(len, message)) <= columns
+    assert {f"{path.name}," for path in sorted((ROOT / "suites").glob("*.yaml"))[:-1]} <= set(" ".join(message).split())
 
 
 def test_a_narrow_terminal_shows_whole_ids(cli, tmp_path, results, monkeypatch):

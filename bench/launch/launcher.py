@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -12,11 +11,13 @@ from rich.console import Console
 
 from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
-from bench.launch.preparation import most_processes, needs_data, record_without_training, unserved
+from bench.launch.preparation import choose_device, most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Progress
+from bench.launch.provenance import device_name
 from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrained
 from bench.launch.work import Work
 from bench.plan import cohorts
+from bench.plan.duration import Paces, paces
 from bench.plan.repeat import suite_files
 from bench.plan.status import open_runs as still_open
 from bench.spec import RunSpec
@@ -34,8 +35,11 @@ logger = logging.getLogger(__name__)
 def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
     console = Console(stderr=True, force_terminal=None if work.live else False)
-    progress = Progress(work.plan.titles, console)
-    with progress.live or nullcontext():
+    known = Paces()
+    if console.is_terminal:  # elsewhere, nothing shows the time that is left of the suite
+        known = paces(work.plan, Store(work.results), device_name(choose_device(work.device)))
+    progress = Progress(work.plan.titles, console, known)
+    with progress.shown():
         Launcher(work).run(progress, retried)
 
 
@@ -86,11 +90,13 @@ class Launcher:
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False if no run is open."""
         pending = still_open(wanted, self.plan, self.store)
+        in_cohorts = cohorts(pending, self.plan.suite.max_lanes)
+        observer.pending(pending, len(in_cohorts))
         for run in pending:
             ready = not run.trains and self._is_ready(run.needs)
             if ready and record_untrained(self.inputs, run, self.checkpoints):
                 return True
-        for cohort in cohorts(pending, self.plan.suite.max_lanes):
+        for cohort in in_cohorts:
             if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):
                 return True
         if pending:

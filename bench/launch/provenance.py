@@ -21,13 +21,18 @@ PACKAGES = ("torch", "torchvision", "numpy")
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     """Return the facts about machine and code that a record of a run includes."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": device_name(device),
         "threads": threads,
         "date": datetime.now(UTC).date().isoformat(),
         "host": platform.node(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         **git_state(Path(__file__).parents[2]),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -78,6 +78,11 @@ class Plan:
         return f"{self.name}/{self.subfolder}" if self.subfolder else self.name
 
     @property
+    def plugins(self) -> list[str]:
+        """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
+        return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]
+
+    @property
     def titles(self) -> dict[str, tuple[str, str]]:
         """Return (pair, row) of each run by id; a run of several cells has the title of the first."""
         titles: dict[str, tuple[str, str]] = {}

@@ -13,7 +13,6 @@ from bench.spec import RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
-from methods import own_files
 
 ENTRY, SOURCE = "suite.yaml", "source.yaml"  # a transfer suite evaluates the networks of the second
 OPTIONS = "# options: "  # begins the first line of `suite.yaml`, which has further options of the command line
@@ -37,8 +36,9 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     trained = plan.trained(run)
-    plugins = sorted({term.method for term in trained.terms} - {path.stem for path in own_files()})
-    options = shlex.join(["--only", _label(cell, trained), *(f"--plugin={name}.py" for name in plugins)])
+    methods = sorted({term.method for term in trained.terms})
+    plugins = [f"--plugin={plan.code[name].path}" for name in methods if plan.code[name].is_plugin]
+    options = shlex.join(["--only", _label(cell, trained), *plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
 
 

@@ -38,6 +38,8 @@ def protocol(plan: Plan) -> str:
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
     if overrides := dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
+    if plan.plugins:
+        sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))

@@ -39,6 +39,7 @@ class Shown:
     changes: Sequence[str]  # of the suite file, from the command line
     finished: Sequence[str] = ()  # ids of finished runs
     figures: Sequence[str] = ()  # names of the figures' files, which this program may remove
+    plugins: Sequence[str] = ()  # method files outside this project, with their paths as they were given
 
 
 SHOWN = TypeAdapter(Shown)
@@ -110,7 +111,7 @@ def placed(frame: Frame, store: Store) -> Frame:
 def _of(plan: Plan, store: Store) -> Shown:
     file = os.path.relpath(plan.absolute, store.root.resolve())  # holds when both move
     changes = [change for change in plan.changes if change.partition("=")[0].partition(".")[0] not in WITHOUT_EFFECT]
-    return Shown(file, hashlib.sha256(plan.text.encode()).hexdigest(), changes)
+    return Shown(file, hashlib.sha256(plan.text.encode()).hexdigest(), changes, plugins=plan.plugins)
 
 
 def _named(changes: Sequence[str]) -> str:

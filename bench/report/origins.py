@@ -9,7 +9,6 @@ from bench.program import started_as
 from bench.report.layout import MISSING
 from bench.suite import packaged_suites
 from bench.text import printable
-from methods import own_files
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
 
@@ -23,10 +22,7 @@ def training_command(plan: Plan) -> list[str]:
         file = plan.file.name
     words = [*started_as().split(), printable(file)]
     words += [f"--set={change}" for change in plan.changes]
-    used = {term.method for run in plan.runs.values() for term in run.terms}
-    own = {path.stem for path in own_files()}
-    words += [f"--plugin={name}.py" for name in sorted(used - own)]
-    return words
+    return [*words, *(f"--plugin={path}" for path in plan.plugins)]
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:

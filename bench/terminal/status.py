@@ -1,23 +1,35 @@
 """Output of `status` and `--dry-run`: the state of cells, jobs and cohorts. Imports no torch."""
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.table import Column, Table
 
 from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
+from bench.plan.duration import epochs_of, paces, training_images
 from bench.plan.status import OPEN, open_runs, statuses
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.terminal.markup import escape
+from bench.terminal.markup import copyable, escape
+from bench.text import duration
+
+OUTSIDE = ("pair", "epochs", "reason")  # columns that are lines above and below a narrow table
+
+ONE_EPOCH = ("--set=training.epochs=1", "--set=teacher_training.epochs=1")
 
 
-def cells_table(frame: Frame, store: Store) -> Table:
-    """Return a table with one row per cell: status, seeds done, primary metric, epochs reached, and reasons."""
+def cells_tables(frame: Frame, store: Store, width: int) -> Iterator[RenderableType]:
+    """Yield one row per cell: status, seeds done, primary metric, epochs reached, and reasons.
+
+    A table that does not fit into the width is split into one per pair, with epochs and reasons as lines below it.
+    """
     plan, results, begun = frame.plan, frame.primary, store.begun()
     unfinished = begun - {run_id for run_id, (status, _) in frame.statuses.items() if status in ("done", "stale")}
     reached = {run.id: _progress(run, store) for run in plan.runs.values() if run.id in unfinished}
@@ -34,13 +46,26 @@ def cells_table(frame: Frame, store: Store) -> Table:
         "epochs": [", ".join(filter(None, (reached.get(run.id) for run in one.cell.runs))) for one in results],
         "reason": [one.reason for one in results],
     }
-    shown = {head: texts for head, texts in columns.items() if any(texts)}
-    table = Table(title=escape(f"{plan.name}: {plan.suite.title}"))
-    for head in shown:
-        justify: Literal["left", "right"] = "right" if head in ("seeds", number) else "left"
-        table.add_column(head, overflow="fold", justify=justify, no_wrap=head != "reason")
-    for row in zip(*shown.values(), strict=True):
-        table.add_row(*map(escape, row))
+    shown = {head: [escape(text) for text in texts] for head, texts in columns.items() if any(texts)}
+    yield f"[bold]{escape(f'{plan.name}: {plan.suite.title}')}[/bold]"
+    if sum(max(map(cell_len, [head, *texts])) + 3 for head, texts in shown.items()) < width:
+        yield _table(shown)
+        return
+    for pair in dict.fromkeys(one.pair for one in results):
+        own = [place for place, one in enumerate(results) if one.pair == pair]
+        yield f"\n{escape(pair)}"
+        yield _table({head: [texts[place] for place in own] for head, texts in shown.items() if head not in OUTSIDE})
+        for place in own:
+            if notes := list(filter(None, (columns["epochs"][place], columns["reason"][place]))):
+                yield escape(f"{columns['row'][place]}: {'; '.join(notes)}")
+
+
+def _table(columns: Mapping[str, Sequence[str]]) -> Table:
+    """Return a table of columns, given as markup by their heads."""
+    numbers = [head for head in columns if head == "seeds" or head.endswith("%")]
+    table = Table(*(Column(head, justify="right" if head in numbers else "left", overflow="fold") for head in columns))
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -57,8 +82,7 @@ def _progress(run: RunSpec, store: Store) -> str:
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
     left_s = (epochs - last["epoch"] + later) * last["wall_s"]
-    left = f"{left_s / 60:.0f} min" if left_s > 120 else f"{left_s:.0f} s"
-    return f"{reached} ({last['wall_s']:.1f} s per epoch, {left} left)"
+    return f"{reached} ({last['wall_s']:.1f} s per epoch, {duration(left_s)} left)"
 
 
 def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -127,9 +151,14 @@ def stale_lines(frame: Frame) -> Iterator[str]:
 
 
 def plan_tables(
-    plan: Plan, store: Store, wanted: Sequence[RunSpec], reasons: Mapping[str, str], retried: Collection[str]
+    plan: Plan,
+    store: Store,
+    wanted: Sequence[RunSpec],
+    reasons: Mapping[str, str],
+    retried: Collection[str],
+    device: str,
 ) -> Iterator[Any]:
-    """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, and counts."""
+    """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, counts, and the time."""
     titles = plan.titles
     states = {run_id: status for run_id, (status, _) in statuses(wanted, plan, store, retried).items()}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
@@ -152,3 +181,25 @@ def plan_tables(
     counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
+    yield from _time(plan, store, [run for run in to_train if run.trains], retried, device)
+
+
+def _time(
+    plan: Plan, store: Store, runs: Sequence[RunSpec], retried: Collection[str], device: str
+) -> Iterator[RenderableType]:
+    """Yield how long runs will train and, unless that is known of all of them, how to measure it."""
+    if not runs:
+        return
+    known, begun = paces(plan, store, device), store.begun() - set(retried)
+    left = [(run, epochs_of(run) - (len(store.epochs(run.id)) if run.id in begun else 0)) for run in runs]
+    seconds, unknown = known.left(left)
+    if seconds:
+        part = f", for {len(runs) - unknown} of {len(runs)} runs" if unknown else ""
+        yield escape(f"time: about {duration(seconds)} {known.source}{part}")
+    if unknown:
+        yield f"{'' if seconds else 'time: unknown. '}To measure {'the others' if seconds else 'it'}:"
+        settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in plan.plugins)]
+        words = [str(plan.file), "--results", str(store.root), *settings]
+        is_counted = all(training_images(run.data) is not None for run in runs)
+        words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
+        yield copyable(f"  python run_suite.py {shlex.join(words)}")

@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed, full, or of another encoding.
+"""Standard output and error that may be closed, full, or of another encoding; and what a terminal shows meanwhile.
 
 What cannot be written is lost, and a command goes on, since its files matter more. Its exit status tells.
 """
@@ -7,6 +7,39 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Show on a terminal what the command does, until the block ends."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with Live(
+        Text(f"{what} ..."), console=console, auto_refresh=False, transient=True
+    ):  # no thread: it would slow `cost`
+        yield
+
+
+def each(what: str, items: Iterable[T]) -> Iterator[T]:
+    """Yield items, and show on a terminal what the command does until it has the next one."""
+    iterator, end = iter(items), object()
+    while True:
+        with doing(what):
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item  # type: ignore[misc]  # not `end`
 
 
 class _Tolerant(io.FileIO):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -31,23 +31,33 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
     """Yield the table of results, split into several tables if the pairs do not fit into the width."""
     table = layout(frame)
     rows = [[escape(label), *(TERMINAL.cell(*cell) for cell in cells)] for label, cells in table.rows]
-    first, *columns = zip(["method", *map(escape, table.headings)], *rows, strict=True)
     yield f"[bold]{escape(frame.plan.suite.title)}[/bold]"
-    own, *widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
-    while columns:
-        fitting = max(1, sum(own + total < width for total in itertools.accumulate(widths)))
-        heads, *texts = zip(first, *columns[:fitting], strict=True)
-        part = Table(*(Column(head, overflow="fold") for head in heads))
-        for row in texts:
-            part.add_row(*row)
-        yield part
-        columns, widths = columns[fitting:], widths[fitting:]
+    yield from in_parts(["method", *map(escape, table.headings)], rows, width)
     for note in table.notes:
         yield TERMINAL.note(*note)
     yield escape(protocol(frame.plan))
 
 
-def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
+def in_parts(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, justify: Literal["left", "right"] = "left"
+) -> Iterator[Table]:
+    """Yield one table of all columns if that fits into the width; otherwise several, each with the first column.
+
+    `heads` and `rows` are markup; `justify` applies to all columns but the first.
+    """
+    first, *columns = zip(heads, *rows, strict=True)
+    own, *widths = [max(cell_len(render(text).plain) for text in column) + 3 for column in (first, *columns)]
+    while columns:
+        fitting = max(1, sum(own + total < width for total in itertools.accumulate(widths)))
+        (head, *others), *texts = zip(first, *columns[:fitting], strict=True)
+        part = Table(Column(head, overflow="fold"), *(Column(one, justify=justify, overflow="fold") for one in others))
+        for row in texts:
+            part.add_row(*row)
+        yield part
+        columns, widths = columns[fitting:], widths[fitting:]
+
+
+def cost_table(costs: PairCosts, width: int) -> Iterator[RenderableType]:
     """Yield the costs of the rows of a pair, and why some rows have none."""
 
     def shown(value: float | None, digits: int = 1) -> str:
@@ -58,12 +68,12 @@ def cost_table(costs: PairCosts) -> Iterator[RenderableType]:
         first = costs.rows[0]
         yield f"{head}: teacher {shown(first.teacher_ms)} ms, data {shown(first.data_ms, 2)} ms per step"
         names = ("step ms", "student", "term", "backward", "optimizer", "own %", "peak MB", "parameters", "GFLOP")
-        table = Table("row", *(Column(name, justify="right") for name in names))
+        rows = []
         for one in costs.rows:
             times = (one.step_ms, one.student_ms, one.term_ms, one.backward_ms, one.optimizer_ms, one.own_percent)
             counts = (shown(one.peak_mb, 0), shown(one.extra_parameters, 0), shown(one.step_gflop))
-            table.add_row(escape(one.name), *map(shown, times), *counts)
-        yield table
+            rows.append([escape(one.name), *map(shown, times), *counts])
+        yield from in_parts(["row", *names], rows, width, "right")
     else:
         yield head
     for name, reason in costs.inapplicable.items():

@@ -16,7 +16,7 @@ from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import DataSpec, column
+from bench.spec import DataSpec, RunSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
@@ -37,6 +37,9 @@ EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CP
 
 class Observer:
     """Receives the progress of a cohort; this base class ignores it."""
+
+    def pending(self, runs: Sequence[RunSpec], cohorts: int) -> None:
+        """These runs are open, in so many cohorts, before the next cohort starts."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """A cohort of these lanes starts or continues."""

@@ -1,4 +1,4 @@
-"""What a person sees while a cohort trains: a live table on a terminal, a line an epoch elsewhere."""
+"""What a person sees while a suite trains: a bar and a live table on a terminal, a line an epoch elsewhere."""
 
 import logging
 import re
@@ -14,6 +14,20 @@ from tests.train.conftest import document
 
 ROOT = Path(__file__).parents[2]
 EPOCH_LINE = r"resnet14->resnet8 seed 1 \| epoch {} \| [\d.]+ steps/s \| [\d.]+ s \| left \d+ (s|min) \| {}"
+
+
+FAILING = """
+from methods.base import Distiller, register
+
+
+@register("failing", weight=1.0)
+class Failing(Distiller):
+    def loss(self, student, teacher, batch):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps > 4:
+            raise RuntimeError("out of luck")
+        return student.logits.square().mean()
+"""
 
 
 @pytest.fixture
@@ -36,19 +50,44 @@ def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arg
     assert "\x1b" not in said.err + said.out
 
 
-def test_on_a_terminal_a_live_table_shows_every_lane(arguments):
-    words = [
-        "-c",
-        "import sys; from tests.forks import command_line; command_line(False, True, *sys.argv[1:])",
-        *arguments,
-    ]
-    child = pexpect.spawn(sys.executable, words, cwd=str(ROOT), dimensions=(40, 100), encoding="utf-8", timeout=90)
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> str:
+    """Return what a terminal of 80 columns is sent by a suite with a method that fails, without control sequences."""
+    folder = tmp_path_factory.mktemp("seen")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(document(methods=["kd", "failing"])))
+    (folder / "failing.py").write_text(FAILING)
+    words = ["tiny.yaml", "--plugin", "failing.py"]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forks import command_line; "
+    code += "command_line(False, True, *sys.argv[1:])"
+    child = pexpect.spawn(
+        sys.executable, ["-c", code, *words], cwd=str(folder), dimensions=(40, 80), encoding="utf-8", timeout=90
+    )
     child.expect(pexpect.EOF)
     child.close()
-    assert child.exitstatus == 0
-    seen = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", child.before)
+    assert child.exitstatus == 1
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", child.before)
+
+
+def test_on_a_terminal_a_live_table_shows_every_lane(seen):
     live, _, table = seen.rpartition("tiny\r\n")
     assert re.search(r"│ KD +│ +2 │ +[\d.]+ │ +[\d.]+ │ +[\d.]+ │", live)  # epoch, loss, last and best top-1
     assert "epoch 2/2" in live
     assert " | epoch " not in live
     assert "KD" in table
+
+
+def test_on_a_terminal_something_shows_while_the_suite_is_read_and_pytorch_is_loaded(seen):
+    order = ["Reading tiny.yaml ...", "Loading PyTorch ...", "Loading data and networks", "cohort 1 of 2"]
+    assert sorted(order, key=seen.index) == order
+
+
+def test_on_a_terminal_a_bar_shows_cohort_share_and_time_left_of_the_suite(seen):
+    assert re.search(r"cohort 1 of 2 [━╸╺]+ +\d+% at least \d+ s left", seen)  # nothing is known of the students
+    assert re.search(r"cohort 2 of 2 [━╸╺]+ +\d+% about \d+ s left", seen)
+
+
+def test_on_a_terminal_a_failure_is_a_line_with_run_file_and_line(seen):
+    line = re.search(r"Failing failed: RuntimeError: out of luck.*?\)\s+\(run\s+[0-9a-f]{16}\)", seen, re.DOTALL)
+    assert line is not None
+    assert "/failing.py:10, in epoch 2" in " ".join(line[0].split())
+    assert seen.count("Failing failed: ") == 1

@@ -1,14 +1,21 @@
 """What is told of how numbers were made."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
+from bench.plan import build
+from bench.plan.repeat import suite_files
+from bench.report.caption import protocol
 from bench.report.frame import results_frame
-from bench.report.origins import origins
+from bench.report.origins import origins, training_command
 from bench.report.write import write_tables
 from bench.store import Store
-from tests.stores import cell_of, plan_of
+from bench.suite import load
+from methods import catalog, own_files
+from tests.stores import cell_of, plan_of, write_suite
 
 MADE = {
     **{"device": "A processor", "threads": 2, "host": "machine7", "commit": "0123456789abcdef", "dirty": False},
@@ -36,6 +43,22 @@ def test_runs_are_counted_by_commit_machine_and_versions_with_the_days_on_which_
         {"commit": changed, "host": "other", **common, "date": "2026-01-02", "runs": "1"},
         {"commit": "0123456789abcdef", "host": "old", **common, "date": "—", "runs": "1"},
     ]
+
+
+def test_a_plug_in_is_named_with_the_path_that_was_given(tmp_path, store, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("plugins/mine.py")
+    path.parent.mkdir()
+    path.write_text((own_files()[0].parent / "pkt.py").read_text().replace('"pkt"', '"mine"'))
+    methods = catalog([path])
+    suite = write_suite(tmp_path, methods=["mine", "kd"])
+    plan = build(load(suite, methods, ()), suite, methods)
+    assert training_command(plan) == ["python", "run_suite.py", "table.yaml", "--plugin=plugins/mine.py"]
+    assert "Methods from other files: plugins/mine.py." in protocol(plan)
+    write_tables(plan, store)
+    assert json.loads((store.suite_folder("table") / "suite.json").read_text())["plugins"] == ["plugins/mine.py"]
+    files = suite_files(plan, next(cell.runs[0] for cell in plan.cells if cell.method == "mine"))
+    assert files["suite.yaml"].startswith("# options: --only mine --plugin=plugins/mine.py\n")
 
 
 def test_the_markdown_table_ends_in_the_command_that_repeats_it_and_how_it_was_made(tmp_path, store, monkeypatch):

@@ -15,6 +15,7 @@ from bench.store import Store
 from bench.suite import load
 from bench.train.build import build_lane
 from bench.train.learner import Teacher
+from bench.train.loop import Observer
 from bench.train.networks import build_network, network_shapes
 from methods import catalog
 from tests.few import use_few_digits
@@ -26,7 +27,7 @@ ALL.append({"method": "crd", "n_negatives": 64})
 CPU = torch.device("cpu")
 
 
-class Silent:
+class Silent(Observer):
     """An observer that only counts the epochs that each run trained."""
 
     def __init__(self) -> None:
@@ -35,9 +36,6 @@ class Silent:
 
     def cohort(self, lanes) -> None:
         self.cohorts.append([lane.spec.id for lane in lanes])
-
-    def step(self, lanes, step, steps) -> None:
-        pass
 
     def epoch(self, lanes, clock, seconds, steps) -> None:
         for lane in lanes:

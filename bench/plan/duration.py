@@ -1,0 +1,141 @@
+"""Estimates how long runs will train, from the epochs of finished runs and the costs of steps. Imports no torch."""
+
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.data import DATASETS
+from bench.plan.model import Plan
+from bench.spec import ID_LENGTH, DataSpec, RunSpec
+from bench.store import Store
+from bench.store.files import csv_rows, read_text
+from bench.suite import TEACHER
+from bench.types import RequestError
+
+COST = "cost.csv"  # in a suite's folder
+COLUMNS = ("pair", "label", "stage", "data_ms", "teacher_ms", "step_ms", "setting")
+MOST_READ = 2000  # finished runs of a store
+TRAINING_STEP = 3  # forward passes that a training step takes: the backward pass costs about two
+
+
+@dataclass
+class Paces:
+    """Seconds that an epoch takes, divided by the number of runs that train together.
+
+    Attributes:
+        by_kind: total of such seconds and of epochs, by the kind of run; see `kind_of`.
+        by_run: seconds of an epoch, by run id, for runs of other kinds.
+        source: what the numbers come from, and on which device, as text; "" if there are none.
+        measured: the kinds of which epochs were measured since: these replace what was known before.
+    """
+
+    by_kind: dict[str, tuple[float, float]] = field(default_factory=dict)
+    by_run: dict[str, float] = field(default_factory=dict)
+    source: str = ""
+    measured: set[str] = field(default_factory=set)
+
+    def measure(self, runs: Sequence[RunSpec], seconds: float, epochs: float = 1.0) -> None:
+        """Count epochs that runs have trained together in so many seconds."""
+        for kind in {kind_of(run) for run in runs}:
+            before = self.by_kind[kind] if kind in self.measured else (0.0, 0.0)
+            self.by_kind[kind] = (before[0] + seconds / len(runs), before[1] + epochs)
+            self.measured.add(kind)
+
+    def of(self, run: RunSpec) -> float | None:
+        """Return the seconds of one epoch of a run, or None if they are unknown."""
+        seconds, epochs = self.by_kind.get(kind_of(run), (0.0, 0.0))
+        return seconds / epochs if epochs else self.by_run.get(run.id)
+
+    def left(self, epochs: Iterable[tuple[RunSpec, float]]) -> tuple[float, int]:
+        """Return the seconds that runs take for so many epochs each, and the number of runs with unknown seconds."""
+        known = [(self.of(run), number) for run, number in epochs]
+        return sum(pace * number for pace, number in known if pace), sum(pace is None for pace, _ in known)
+
+
+def kind_of(run: RunSpec) -> str:
+    """Return a text that is equal for runs whose epochs take about the same time: methods are not told apart."""
+    schedule, peer = run.training, "" if run.peer is None else run.peer.network
+    settings = (schedule.batch_size, schedule.precision, schedule.processes)
+    return f"{run.task} {run.student.network} {peer} {settings} {run.data.key}"
+
+
+def epochs_of(run: RunSpec) -> int:
+    """Return the number of epochs of both stages of a run; 0 if it does not train."""
+    return run.training.initial_epochs + run.training.epochs if run.trains else 0
+
+
+def paces(plan: Plan, store: Store, device: str) -> Paces:
+    """Return what a store tells of the time that a plan's runs take.
+
+    Args:
+        plan: the plan.
+        store: its finished runs count, whichever suite they belong to.
+        device: where the plan's runs will train; if no run has finished there, the device of most finished runs counts.
+    """
+    found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    numbers: dict[str, int] = defaultdict(int)
+    wanted = {kind_of(run) for run in plan.runs.values() if run.trains}
+    for spec, record in _finished(plan, store):
+        if not (spec.trains and record.get("lanes") and record.get("wall_s")) or (kind := kind_of(spec)) not in wanted:
+            continue
+        where = record.get("device", "device")
+        seconds, epochs = found[where].get(kind, (0.0, 0.0))
+        found[where][kind] = (seconds + record["wall_s"] / record["lanes"], epochs + epochs_of(spec))
+        numbers[where] += 1
+    costs, setting = _costs(plan, store)
+    if not found:
+        return Paces({}, costs, f"on {setting}, from {COST}" if costs else "")
+    place = device if device in found else max(numbers, key=lambda name: numbers[name])
+    return Paces(found[place], costs, f"on one {place}, from {numbers[place]} finished run(s)")
+
+
+def _finished(plan: Plan, store: Store) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:
+    """Yield finished runs and their records, the plan's own first."""
+    begun = [name for name in store.begun() if re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", name)]
+    for run_id in itertools.islice(sorted(begun, key=lambda name: name not in plan.runs), MOST_READ):
+        with suppress(RequestError):  # what is damaged is named where it is used
+            record = store.record(run_id)
+            spec = store.spec(run_id) if record is not None else None
+            if record is not None and spec is not None:
+                yield spec, record
+
+
+def _costs(plan: Plan, store: Store) -> tuple[dict[str, float], str]:
+    """Return the seconds of an epoch that cost.csv tells, by run id, without evaluation; and where they were measured.
+
+    A row's share of the teacher's pass and of loading is that of a cohort of all measured rows. A teacher's training
+    step is taken for `TRAINING_STEP` of its forward passes.
+    """
+    text = read_text(store.suite_folder(plan.folder) / COST) or ""
+    rows = [row for row in csv_rows(text) if row.keys() >= {*COLUMNS} and row["stage"] == "main"]
+    seconds: dict[str, float] = {}
+    for cell in plan.cells:
+        of_pair = [row for row in rows if row["pair"] == cell.pair]
+        own = next((row for row in of_pair if row["label"] == cell.label), None)
+        for run in map(plan.trained, cell.runs):
+            size = training_images(run.data)
+            if not of_pair or not run.trains or size is None:
+                continue
+            teacher_ms, data_ms = float(of_pair[0]["teacher_ms"] or 0), float(of_pair[0]["data_ms"])
+            if cell.method == TEACHER:
+                step_ms = TRAINING_STEP * teacher_ms + data_ms
+            elif own is not None:
+                step_ms = float(own["step_ms"]) + (teacher_ms + data_ms) / len(of_pair)
+            else:
+                continue
+            seconds[run.id] = step_ms / 1000 * math.ceil(size / run.training.batch_size)
+    return seconds, rows[0]["setting"].partition(";")[0] if rows else ""
+
+
+def training_images(data: DataSpec) -> int | None:
+    """Return about how many images a run trains on; None for an image folder, whose images are not counted."""
+    if (named := DATASETS.get(data.name)) is None:
+        return None
+    if data.train_per_class is not None:
+        return data.train_per_class * data.classes
+    return round(named.train * (data.train_fraction or 1.0))
