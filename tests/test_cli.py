@@ -18,7 +18,7 @@ from bench.models import build as build_network
 from bench.plan import Plan, build
 from bench.spec import canonical
 from bench.store import Store, write_whole
-from bench.suite import load
+from bench.suite import load, packaged
 from tests.forks import Command
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
@@ -685,7 +685,7 @@ def test_list_suites_names_a_file_that_is_no_suite(cli, monkeypatch, tmp_path):
     for name, content in {"torn": b"a: [", "date": b"title: 2024-99-99", "bytes": b"\xff"}.items():
         (tmp_path / "suites" / f"{name}.yaml").write_bytes(content)
     os.mkfifo(tmp_path / "suites" / "fifo.yaml")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packaged, "IN_CHECKOUT", tmp_path / "suites")
     code, out, _ = cli("list", "suites")
     assert (code, "a sound one" in out) == (0, True)
     assert all(f"suites/{name}.yaml:" in out for name in ("torn", "date", "bytes", "fifo"))

@@ -53,7 +53,7 @@ def test_a_plug_in_is_named_with_the_path_that_was_given(tmp_path, store, monkey
     methods = catalog([path])
     suite = write_suite(tmp_path, methods=["mine", "kd"])
     plan = build(load(suite, methods, ()), suite, methods)
-    assert training_command(plan) == ["python", "run_suite.py", "table.yaml", "--plugin=plugins/mine.py"]
+    assert training_command(plan) == ["distill-bench", "table.yaml", "--plugin=plugins/mine.py"]
     assert "Methods from other files: plugins/mine.py." in protocol(plan)
     write_tables(plan, store)
     assert json.loads((store.suite_folder("table") / "suite.json").read_text())["plugins"] == ["plugins/mine.py"]
