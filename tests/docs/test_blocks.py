@@ -13,7 +13,7 @@ from tests.docs.pages import copy_project, run_page
 ONE_THREAD = "--set threads=1"
 FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
-TINY = f"{ONE_THREAD} --set 'data={name: digits, resize: 32, train_per_class: 4}'"
+TINY = ONE_THREAD + " --set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
