@@ -22,8 +22,8 @@ LINK = re.compile(r"(?<=\]\()[^)#\s:]+")  # to a file, without the part after #
 
 
 def changelog() -> str:
-    """Return the changelog as a page of this folder."""
-    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    """Return the changelog; its links are relative to the repository's root."""
+    return re.sub(r"\]\((?!\w+:|#)", "](../", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 
 
 WRITERS: dict[str, Callable[..., str]] = {  # of the marked places, by name
@@ -90,4 +90,6 @@ def target_of(uri: str, link: str) -> str | None:
 
 def page_of(path: str) -> str:
     """Return where a file of the repository is in the site, relative to the site's sources."""
+    if path == "CHANGELOG.md":
+        return "changelog.md"
     return path.removeprefix(f"{DOCS}/") if path.startswith(f"{DOCS}/") else f"{COPIES}/{path}"

@@ -128,8 +128,6 @@ def _run_all(
             say(f"the block in line {block.line} fails:")
             traceback.print_exc()
             sys.exit(1)
-        finally:
-            say(f"CPU {__import__('time').process_time():.1f} line {block.line}")
 
 
 def run_page(

@@ -3,6 +3,7 @@
 import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,7 +14,7 @@ from tests.docs.pages import copy_project, run_page
 ONE_THREAD = "--set threads=1"
 FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
-TINY = f"{ONE_THREAD} --set 'data={name: digits, resize: 32, train_per_class: 4}'"
+TINY = ONE_THREAD + " --set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
@@ -52,6 +53,14 @@ def is_installation(line):
 def test_every_line_of_the_tables_is_in_a_page():
     lines = {line for page in PAGES for line in lines_of(page)}
     assert {*LONGER, *ON_A_CLUSTER, *ELSEWHERE} - lines == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_of_a_page_is_used_by_a_later_block(page):
+    there = list(blocks(page))
+    files = {place: block.title for place, block in enumerate(there) if block.title}
+    used = {file for place, file in files.items() for later in there[place + 1 :] if Path(file).stem in later.text}
+    assert set(files.values()) - used == set()
 
 
 def test_what_pip_is_told_to_install_is_there():

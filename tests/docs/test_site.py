@@ -1,6 +1,7 @@
 """The documentation is built without a warning, and its reference is complete."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -39,6 +40,13 @@ def test_no_page_asks_another_server_for_a_file(site):
         text = page.read_text(encoding="utf-8")
         for asked in ('<script src="http', '<img src="http', "<iframe"):
             assert asked not in text, page
+
+
+def test_no_list_is_part_of_a_paragraph(site):
+    # unlike GitHub, MkDocs needs an empty line before a list
+    lost = re.compile(r"<p>(?:(?!</p>).)*?\n(?:- |\d+\. )", re.DOTALL)
+    pages = {page: lost.search(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
+    assert {page.name: found[0] for page, found in pages.items() if found} == {}
 
 
 def keys_of(value):
