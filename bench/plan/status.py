@@ -94,14 +94,17 @@ def _look(
     run: RunSpec, plan: Plan, store: Store, retried: Collection[str], known: Statuses, begun: Container[str]
 ) -> tuple[str, str]:
     """Return (status, reason) of a run that is not `known`; only those in `begun` may have files."""
-    state = store.state(run.id) if run.id in begun else "waiting"
-    if run.id in retried:
-        state = "waiting"
-    elif state == "done":
-        if (change := changed(run, store.record(run.id) or {}, plan.code, store)) is not None:
+    is_begun = run.id in begun and run.id not in retried
+    record = store.record(run.id) if is_begun else None
+    state: str = "waiting"
+    if record is not None:
+        state = "done"
+        if (change := changed(run, record, plan.code, store)) is not None:
             return "stale", change.reason
-    elif run.id in begun and (failure := store.failure(run.id)) is not None:
-        return state, failure.reason if state == "inapplicable" else f"{failure.reason} (run {run.id})"
+    elif is_begun:
+        state = store.state(run.id)
+        if (failure := store.failure(run.id)) is not None:
+            return state, failure.reason if state == "inapplicable" else f"{failure.reason} (run {run.id})"
     for needed in run.needs:
         status, reason = _status(plan.runs[needed], plan, store, retried, known, begun)
         kind = "training" if needed == run.trained_by else "teacher"

@@ -5,19 +5,21 @@ Tables, statistics, figures and the page read the frame; only the frame reads th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.plan import OPEN, Cell, Plan, statuses
+from bench.plan.status import Statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
-from bench.tasks import Metric, task_of
+from bench.tasks import task_of
 from bench.text import printable
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Summary:
     title: str  # name on axes
     in_tables: bool  # whether the tables that people read show it
     by_seed: Mapping[int, float]  # the values after the last epoch, of the finished seeds
+    best_by_seed: Mapping[int, float]  # the best epochs' values, of the finished seeds that have epochs
     mean: float | None
     std: float | None  # with n - 1
     best_mean: float | None  # of the best epochs' values
@@ -104,11 +107,44 @@ class Frame:
     """The results of a plan, in its order of cells, then by metric and seed."""
 
     plan: Plan
-    measurements: Sequence[Measurement]  # one per cell, metric and seed
     summaries: Sequence[Summary]  # one per cell and metric
     records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
     statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
     aside: str = ""  # why the report is not in the folder of its suite; see `bench.report.folder`
+
+    @cached_property
+    def measurements(self) -> list[Measurement]:
+        """Return one row per cell, metric and seed."""
+        return [row for one in self.summaries for row in self._measured(one)]
+
+    def _measured(self, one: Summary) -> Iterator[Measurement]:
+        """Yield the rows of a summary, one per seed."""
+        cell = one.cell
+        for run in cell.runs:
+            status, reason = self.statuses[run.id]
+            teachers = self.plan.trained(run).teachers
+            yield Measurement(
+                suite=self.plan.name,
+                pair=cell.pair,
+                teacher=cell.teacher,
+                student=cell.student,
+                label=cell.label,
+                method=cell.method,
+                parameters=cell.overrides,
+                network=cell.network,
+                seed=run.seed,
+                teacher_seed=self.plan.runs[teachers[0]].seed if teachers else None,
+                evaluation=cell.evaluation,
+                metric=one.metric,
+                recorded=one.recorded,
+                value=one.by_seed.get(run.seed),
+                best=one.best_by_seed.get(run.seed),
+                epoch=self.records.get(run.id, {}).get("epochs"),
+                published=one.published,
+                status=status,
+                reason=reason,
+                run=run.id,
+            )
 
     @cached_property
     def shown_runs(self) -> list[RunSpec]:
@@ -132,6 +168,16 @@ class Frame:
     def columns(self) -> list[Column]:
         """Return the columns of the tables that people read."""
         return list(dict.fromkeys((one.pair, one.metric) for one in self.tabled))
+
+    @cached_property
+    def has_several_pairs(self) -> bool:
+        """Return whether these tables show more than one pair."""
+        return len({pair for pair, _ in self.columns}) > 1
+
+    @cached_property
+    def shown_metrics(self) -> set[str]:
+        """Return the metrics of these tables."""
+        return {metric for _, metric in self.columns}
 
     @cached_property
     def labels(self) -> list[str]:
@@ -162,76 +208,58 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     }
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
-    measurements: list[Measurement] = []
-    summaries: list[Summary] = []
-    for cell in plan.cells:
-        kinds = task_of(cell.runs[0]).metrics
-        for (metric, recorded), kind in zip(cell.metrics.items(), kinds, strict=True):
-            number = printed.get((cell.pair, cell.label, metric))
-            rows = []
-            for run in cell.runs:
-                status, reason = found[run.id]
-                record = records.get(run.id)
-                teachers = plan.trained(run).teachers
-                measurement = Measurement(
-                    suite=plan.name,
-                    pair=cell.pair,
-                    teacher=cell.teacher,
-                    student=cell.student,
-                    label=cell.label,
-                    method=cell.method,
-                    parameters=cell.overrides,
-                    network=cell.network,
-                    seed=run.seed,
-                    teacher_seed=plan.runs[teachers[0]].seed if teachers else None,
-                    evaluation=cell.evaluation,
-                    metric=metric,
-                    recorded=recorded,
-                    value=None if record is None else number_in(record, recorded, store.folder(run.id)),
-                    best=None if record is None else number_in(record, recorded, store.folder(run.id), best=True),
-                    epoch=None if record is None else record.get("epochs"),
-                    published=number,
-                    status=status,
-                    reason=reason,
-                    run=run.id,
-                )
-                rows.append(measurement)
-            measurements += rows
-            summaries.append(_summary(cell, kind, rows))
-    return Frame(plan, measurements, _compared(summaries, row_named(plan.cells, KD)), records, found)
+    summaries = [one for cell in plan.cells for one in _summaries(cell, found, records, printed, store)]
+    return Frame(plan, _compared(summaries, row_named(plan.cells, KD)), records, found)
 
 
-def _summary(cell: Cell, kind: Metric, rows: Sequence[Measurement]) -> Summary:
-    by_seed = {row.seed: row.value for row in rows if row.value is not None}
-    best = [row.best for row in rows if row.best is not None]
-    status, reason = _status(rows)
-    return Summary(
-        cell=cell,
-        metric=rows[0].metric,
-        recorded=rows[0].recorded,
-        title=kind.title,
-        in_tables=kind.in_tables,
-        by_seed=by_seed,
-        mean=mean(by_seed.values()) if by_seed else None,
-        std=stdev(by_seed.values()) if len(by_seed) > 1 else None,
-        best_mean=mean(best) if best else None,
-        published=rows[0].published,
-        status=status,
-        reason=reason,
-        is_open=any(row.status in OPEN for row in rows),
-    )
+def _summaries(
+    cell: Cell,
+    found: Statuses,
+    records: Mapping[str, Mapping[str, Any]],
+    printed: Mapping[tuple[str, str, str], float],
+    store: Store,
+) -> Iterator[Summary]:
+    """Yield one summary per metric of a cell."""
+    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
+    status, reason = _status(cell, found)
+    is_open = any(found[run.id][0] in OPEN for run in cell.runs)
+    for (metric, recorded), kind in zip(cell.metrics.items(), task_of(cell.runs[0]).metrics, strict=True):
+        by_seed = _numbers(finished, recorded)
+        best_by_seed = _numbers(finished, recorded, best=True)
+        yield Summary(
+            cell=cell,
+            metric=metric,
+            recorded=recorded,
+            title=kind.title,
+            in_tables=kind.in_tables,
+            by_seed=by_seed,
+            best_by_seed=best_by_seed,
+            mean=mean(by_seed.values()) if by_seed else None,
+            std=stdev(by_seed.values()) if len(by_seed) > 1 else None,
+            best_mean=mean(best_by_seed.values()) if best_by_seed else None,
+            published=printed.get((cell.pair, cell.label, metric)),
+            status=status,
+            reason=reason,
+            is_open=is_open,
+        )
 
 
-def _status(rows: Sequence[Measurement]) -> tuple[str, str]:
+def _numbers(finished: Mapping[int, tuple[Mapping[str, Any], Path]], name: str, best: bool = False) -> dict[int, float]:
+    """Return a number of each record that has it, by seed; `finished` has records and the folders of their runs."""
+    numbers = {seed: number_in(record, name, folder, best) for seed, (record, folder) in finished.items()}
+    return {seed: number for seed, number in numbers.items() if number is not None}
+
+
+def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     """Return a cell's status and the reason of its worst run."""
-    unfinished = [row for row in rows if row.value is None]
+    unfinished = [run for run in cell.runs if found[run.id][0] != "done"]
     if not unfinished:
         return "done", ""
-    worst = min(unfinished, key=lambda row: SEVERITY.index(row.status))
-    if len(unfinished) == len(rows):
-        return worst.status, worst.reason
-    reason = f": {worst.reason}" if worst.reason else ""
-    return "partial", f"seed {worst.seed} {worst.status}{reason}"
+    worst = min(unfinished, key=lambda run: SEVERITY.index(found[run.id][0]))
+    status, reason = found[worst.id]
+    if len(unfinished) == len(cell.runs):
+        return status, reason
+    return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
 
 
 def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:

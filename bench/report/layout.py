@@ -37,11 +37,10 @@ def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:
     notes = [(letter, why) for why, letter in letters.items()]
     if any(mark == PARTIAL for _, cells in rows for _, mark in cells):
         notes.append((PARTIAL, INCOMPLETE))
-    several_pairs = len({pair for pair, _ in frame.columns}) > 1
-    only_top1 = {metric for _, metric in frame.columns} == {"top1"}
+    only_top1 = frame.shown_metrics == {"top1"}
     first = [frame.at(pair, metric, frame.labels[0]).cell for pair, metric in shown]
     return Layout(
-        headings=[_heading(pair, metric, several_pairs, only_top1) for pair, metric in shown],
+        headings=[_heading(pair, metric, frame.has_several_pairs, only_top1) for pair, metric in shown],
         networks=[(cell.teacher, cell.student) for cell in first],
         metrics=[] if only_top1 else [metric for _, metric in shown],
         rows=rows,

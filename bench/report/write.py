@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 
 from bench.plan import Plan
 from bench.report.folder import EPOCHS, PAGE, STATISTICS, SUITE, TABLES, note, placed
@@ -15,10 +16,8 @@ from bench.store import SOURCES, Store, csv_text, write_whole
 from bench.store.files import read_text
 from bench.types import RequestError
 
-COLUMNS = (
-    *("pair", "teacher", "student", "method", "label", "metric", "n", "mean", "std", "best_mean", "published"),
-    *("status", "reason", "difference"),
-)
+OF_CELL = ("pair", "teacher", "student", "method", "label")
+OF_RESULT = ("metric", "n", "mean", "std", "best_mean", "published", "status", "reason", "difference")
 logger = logging.getLogger(__name__)
 
 
@@ -102,11 +101,14 @@ def is_reported(frame: Frame, store: Store) -> bool:
 
 def to_csv(frame: Frame) -> str:
     """Return table.csv: one row per cell and metric, numbers in percent."""
-    rows = []
-    for one in frame.summaries:
-        row = {name: getattr(one if hasattr(one, name) else one.cell, name) for name in COLUMNS}
-        rows.append({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
-    return csv_text(COLUMNS, rows)
+    of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
+    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.summaries)
+    columns = (*OF_CELL, *OF_RESULT)
+    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def digest(frame: Frame) -> str:

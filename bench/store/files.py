@@ -69,10 +69,10 @@ def writing(path: Path) -> Iterator[None]:
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a heading and rows as comma-separated values; columns missing in a row are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
+    columns, text = list(columns), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([no_formula(row.get(name)) for name in columns] for row in rows)
     return text.getvalue()
 
 

@@ -73,7 +73,7 @@ class Store:
         self.root, self.heartbeat_s = root, heartbeat_s
         self._held: dict[str, Claim] = {}
         self._stop = threading.Event()  # ends the thread that renews the claims
-        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}  # what was read, with the file's stamp
+        self._read: dict[str, tuple[tuple[int, int, int], Any]] = {}  # what was read, by path, with the file's stamp
 
     def folder(self, run_id: str) -> Path:
         """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
@@ -124,13 +124,14 @@ class Store:
         Raises:
             RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
         """
-        found, path = self._check_place(run_id), self.folder(run_id) / SPEC
-        record = self._once(self.folder(run_id) / RECORD, _record)
+        found = self._check_place(run_id)
+        record = self._once(run_id, RECORD, _record)
         recorded = ((record or {}).get(FILES) or {}).get(SPEC)
-        if recorded is not None and found is None:
-            raise RequestError(f"{path}: no such file, but {RECORD} names it. {AGAIN}")
         if recorded not in (None, found):
-            raise RequestError(f"{path}: is not the file that {RECORD} names, or that is another run's. {AGAIN}")
+            fault = f"is not the file that {RECORD} names, or that is another run's"
+            if found is None:
+                fault = f"no such file, but {RECORD} names it"
+            raise RequestError(f"{self.folder(run_id) / SPEC}: {fault}. {AGAIN}")
         return record
 
     def failure(self, run_id: str) -> Failure | None:
@@ -194,25 +195,26 @@ class Store:
 
     def _check_place(self, run_id: str) -> str | None:
         """Return the hash of `spec.json`, if there is one; raise a `RequestError` if it is another run's."""
-        path = self.folder(run_id) / SPEC
-        found, digest = self._once(path, _identity)
+        found, digest = self._once(run_id, SPEC, _identity)
         if found not in (None, run_id):
             raise RequestError(
-                f"{path}: is the specification of run {found}, not of {run_id}, or damaged. If the folder was copied "
-                f"under a wrong name, rename it; else remove it: run {run_id} is then trained again"
+                f"{self.folder(run_id) / SPEC}: is the specification of run {found}, not of {run_id}, or damaged. If "
+                f"the folder was copied under a wrong name, rename it; else remove it: run {run_id} is then trained "
+                "again"
             )
         return digest
 
-    def _once(self, path: Path, read: Callable[[Path], T]) -> T:
-        """Return what `read` returns for a file, which is read again only after it has changed."""
+    def _once(self, run_id: str, name: str, read: Callable[[Path], T]) -> T:
+        """Return what `read` returns for one of a run's files, which is read again only after it has changed."""
+        path = f"{self.root}/runs/{run_id}/{name}"  # making a `Path` takes longer than looking at the file
         try:
-            found = path.stat()
-        except OSError:
-            return read(path)  # raises the error, if it is one
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return read(self.folder(run_id) / name)  # raises the error, if it is one
         stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         known, value = self._read.get(path, (None, None))
         if known != stamp:
-            value = read(path)
+            value = read(self.folder(run_id) / name)
             if time.time_ns() - found.st_mtime_ns > SETTLED_NS:
                 self._read[path] = (stamp, value)
         return value  # type: ignore[return-value]  # read before by the same function

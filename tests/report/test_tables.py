@@ -1,4 +1,5 @@
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import pytest
 from bench.plan import Plan
 from bench.report.caption import protocol
 from bench.report.write import write_tables
-from bench.store import Store
+from bench.store import Store, files
+from bench.store.files import read_bytes
 from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 
 COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference"
@@ -440,3 +442,24 @@ def test_markdown_shows_a_hostile_label_as_it_is_written(tmp_path, store):
 
 def test_csv_gives_a_hostile_label_back(tmp_path, store):
     assert HOSTILE in table(plan_of(tmp_path, methods=[{"method": "kd", "label": HOSTILE}]), store)
+
+
+# the work after a cohort
+
+
+def test_after_a_cohort_only_its_own_records_are_read_and_no_row_is_made_per_seed(tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at", "sp"], seeds=3)
+    for cell in plan.cells:
+        if cell.label != "SP":
+            finish(store, cell, [70.0, 71.0])
+    for path in store.root.rglob("*.json"):
+        os.utime(path, (0, 0))  # written long ago, so that a later change shows in the time stamp
+    write_tables(plan, store)
+    ended = cell_of(plan, "SP")
+    finish(store, ended, [72.0])
+    read = []
+    monkeypatch.setattr(files, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    frame = write_tables(plan, store)
+    assert {path for path in read if path.name == "record.json"} == {store.folder(ended.runs[0].id) / "record.json"}
+    assert {path.parent for path in read} == {store.folder(ended.runs[0].id), store.suite_folder(plan.name)}
+    assert "measurements" not in vars(frame)  # a cached property, made for those who ask
