@@ -64,7 +64,8 @@ def _title(path: Path) -> str:
 
 def _method(method: Method) -> Iterator[Any]:
     yield escape(method.summary)
-    yield f"\nweight {method.weight:g}, cross-entropy weight {method.task_weight:g}, version {method.version}"
+    warmup = f", warmup {method.warmup} epochs" if method.warmup else ""
+    yield f"\nweight {method.weight:g}{warmup}, cross-entropy weight {method.task_weight:g}, version {method.version}"
     table = Table("parameter", "type", "default")
     for name, parameter in method.parameters.items():
         table.add_row(name, escape(parameter.annotation), escape(repr(parameter.default)))

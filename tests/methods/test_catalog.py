@@ -349,7 +349,7 @@ def test_a_parameter_with_the_name_of_a_key_of_a_row_is_refused_with_its_line(ke
 
 
 def test_the_keys_of_a_row_are_known_to_the_reader_of_methods():
-    assert {*MethodEntry.model_fields, *TermsEntry.model_fields} | {"warmup"} == KEYS_OF_ROWS
+    assert {*MethodEntry.model_fields, *TermsEntry.model_fields} == KEYS_OF_ROWS
 
 
 def test_annotations_of_the_plugins_own_are_read_by_importing_it(tmp_path):
