@@ -1,0 +1,146 @@
+"""The methods published after CRD against the numbers of their authors' code: loss, its parts and all gradients."""
+
+import json
+from collections import Counter
+from math import isclose, sqrt
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.tasks.objectives import CLASSIFICATION
+from bench.types import Batch, DataInfo, Features, Shapes
+from methods import catalog
+from methods.base import Distiller
+from methods.mlld import OTHERS
+from tests.conftest import OWN_GOLDENS
+from tests.parity.reference import LATER, draw, fill
+
+METHODS = catalog()
+MISSING = {"ofd", "simkd", "srrl", "catkd"}
+VARIANTS = {  # suffixes of the golden names, and what they set
+    "_standardised": {"standardise": True},
+    "_one_view": {},
+    "_factor4": {"factor": 4},
+}
+
+
+def pytest_generate_tests(metafunc):
+    if "expected" in metafunc.fixturenames:
+        cases, names = [], []
+        for path in sorted(metafunc.config.getoption("golden").glob("later*.json")):
+            for place, case in enumerate(json.loads(path.read_text())):
+                for name, expected in case["losses"].items():
+                    if "mlld" in name and len(expected["student_grad_norms"]) == 2:
+                        continue
+                    if name.split("_")[0] in MISSING:
+                        continue
+                    cases.append((case["input"], name, expected))
+                    names.append(f"{path.stem}-{place}-{name}")
+        metafunc.parametrize(("given", "name", "expected"), cases, ids=names)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_later_method_reproduces_its_golden_numbers(given, name, expected):
+    method, variant = split(name)
+    student, teacher = features(given, method, "student"), features(given, method, "teacher")
+    for tensor in leaves(student):
+        tensor.requires_grad_()
+    distiller = build(method, given, variant | stated(method, expected), student, teacher)
+    batch = batch_of(given)
+
+    loss = distiller.loss(student, teacher, batch)
+    loss.backward()
+    norms = [tensor.grad.norm().item() for tensor in leaves(student) if tensor.grad is not None]
+    assert close(loss.item(), expected["loss"])
+    assert len(norms) == len(expected["student_grad_norms"])
+    assert all(map(close, norms, expected["student_grad_norms"]))
+    if "adapter_grad_norm" in expected:
+        squares = [parameter.grad.square().sum().item() for parameter in distiller.parameters()]
+        assert close(sqrt(sum(squares)), expected["adapter_grad_norm"])
+    parts = dict(zip(distiller.observes, distiller.observed(), strict=True))
+    for part in parts.keys() & expected.keys():
+        assert close(parts[part].item(), expected[part])
+    for epoch, gradient in expected.get("theta_grad_by_epoch", {}).items():
+        distiller.epoch, distiller.theta.grad = int(epoch), None
+        distiller.loss(student, teacher, batch).backward()
+        assert close(distiller.theta.grad.item(), gradient)
+    if "cross_entropy" in expected:
+        assert close(CLASSIFICATION.loss(student.logits, batch.targets).item(), expected["cross_entropy"])
+
+
+@pytest.mark.parametrize("name", sorted(LATER - MISSING))
+def test_every_later_method_has_a_golden_loss_in_the_projects_own_folder(name):
+    cases = json.loads((OWN_GOLDENS / "later.json").read_text())
+    assert name in METHODS
+    assert any(split(golden)[0] == name for case in cases for golden in case["losses"])
+
+
+def split(name: str) -> tuple[str, dict]:
+    """Return the method of a golden name and the parameters that the name sets."""
+    for suffix, variant in VARIANTS.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), variant
+    return name, {}
+
+
+def stated(method: str, expected: dict) -> dict:
+    """Return the parameters that stand beside a golden number."""
+    if method == "mlld":  # one of its five temperatures is a parameter
+        (temperature,) = (Counter(expected["temperatures"]) - Counter(OTHERS)).elements()
+        return {"temperature": temperature}
+    return {key: value for key, value in expected.items() if key in METHODS[method].parameters}
+
+
+def build(method: str, given: dict, parameters: dict, student: Features, teacher: Features) -> Distiller:
+    shapes = shapes_of("student", student), shapes_of("teacher", teacher)
+    assert METHODS[method].load().inapplicable(*shapes) is None
+    return fill(METHODS[method].load()(*shapes, DataInfo(100, given["classes"], None), **parameters))
+
+
+def features(given: dict, method: str, side: str) -> Features:
+    """Return a side's generated features; the golden's maps are all stages but a stem, which no later method reads."""
+    seed, b, is_teacher = given["seed"], given["batch"], side == "teacher"
+
+    def of_side(key: str) -> object:
+        return given.get(f"teacher_{key}", given[key]) if is_teacher else given[key]
+
+    sizes = [(b, c, hw, hw) for c, hw in zip(of_side("channels"), of_side("hw"), strict=True)]
+    stem = torch.zeros(b, 3, *sizes[0][2:])
+    stages = [draw(seed + 10 + 10 * is_teacher + i, *size).relu() for i, size in enumerate(sizes)]
+    preactivations = [draw(seed + 40 + 10 * is_teacher + i, *size) for i, size in enumerate(sizes)]
+    embedding = draw(seed + 30 + is_teacher, b, of_side("dim")).relu()
+    if method == "itrd":
+        embedding = draw(seed + 32 + is_teacher, b, of_side("dim"))
+    return Features(
+        stages=(stem, *stages),
+        preactivations=(stem, *(stages if is_teacher and method == "reviewkd" else preactivations)),
+        embedding=embedding,
+        logits=(1 + is_teacher) * draw(seed + is_teacher, b, given["classes"]),
+    )
+
+
+def leaves(made: Features) -> list[Tensor]:
+    return [*made.stages, *made.preactivations, made.embedding, made.logits]
+
+
+def shapes_of(network: str, made: Features) -> Shapes:
+    stages, preactivations = (tuple(tuple(f.shape[1:]) for f in maps) for maps in (made.stages, made.preactivations))
+    return Shapes(network, stages, preactivations, made.embedding.shape[1], made.logits.shape[1])
+
+
+def batch_of(given: dict) -> Batch:
+    targets = np.random.RandomState(given["seed"] + 2).randint(0, given["classes"], given["batch"])
+    images = torch.zeros(given["batch"], 3, 32, 32)  # no method reads them
+    return Batch(images, images, torch.from_numpy(targets), torch.arange(given["batch"]))
+
+
+def close(actual: float, expected: float) -> bool:
+    return isclose(actual, expected, rel_tol=1e-9, abs_tol=1e-12)
