@@ -124,6 +124,16 @@ def same_stages(student: Shapes, teacher: Shapes) -> str | None:
     return f"{counts}; they pair up one to one"
 
 
+def no_classifier(network: Shapes) -> str | None:
+    """Return that a network's logits do not come from its embedding by one linear layer, or None if they do."""
+    return None if network.has_classifier else f"{network.network} has no linear classifier on its embedding"
+
+
+def no_final_map(network: Shapes) -> str | None:
+    """Return that a network does not give the map whose mean is its embedding, or None if it does."""
+    return None if network.final else f"{network.network} does not give the map whose mean is its embedding"
+
+
 def same_classes(student: Shapes, teacher: Shapes) -> str | None:
     """Return why the two networks' logits cannot be paired one to one, or None if they can."""
     if student.classes == teacher.classes:

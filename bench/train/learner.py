@@ -13,7 +13,7 @@ from bench.spec import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
-from bench.types import Batch, Features, InitialStage, Shapes
+from bench.types import Affine, Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
 UNREACHED = "reaches no parameter of the student: it has no gradient"
@@ -283,5 +283,16 @@ def learning_rate(schedule: Schedule, epoch: int) -> float:
 
 def detached(features: Features) -> Features:
     """Return features without gradients."""
-    stages, preactivations = (tuple(map(Tensor.detach, maps)) for maps in (features.stages, features.preactivations))
-    return Features(stages, preactivations, features.embedding.detach(), features.logits.detach())
+
+    def constant(layer: Affine) -> Affine:
+        return Affine(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+    return Features(
+        stages=tuple(map(Tensor.detach, features.stages)),
+        preactivations=tuple(map(Tensor.detach, features.preactivations)),
+        embedding=features.embedding.detach(),
+        logits=features.logits.detach(),
+        final=None if features.final is None else features.final.detach(),
+        classifier=None if features.classifier is None else constant(features.classifier),
+        norms=tuple(map(constant, features.norms)),
+    )

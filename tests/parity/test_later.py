@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from bench.tasks.objectives import CLASSIFICATION
-from bench.types import Batch, DataInfo, Features, Shapes
+from bench.types import Affine, Batch, DataInfo, Features, Shapes
 from methods import catalog
 from methods.base import Distiller
 from methods.mlld import OTHERS
+from methods.ofd import negative_mean
 from tests.conftest import OWN_GOLDENS
 from tests.parity.reference import LATER, draw, fill
 
 METHODS = catalog()
-MISSING = {"ofd", "simkd", "srrl", "catkd"}
+MISSING = {"simkd"}
 VARIANTS = {  # suffixes of the golden names, and what they set
     "_standardised": {"standardise": True},
     "_one_view": {},
     "_factor4": {"factor": 4},
+    "_map": {"form": "map"},
+    "_normalised": {"normalise": True},
 }
 
 
@@ -50,7 +53,7 @@ def double_precision():
 
 def test_a_later_method_reproduces_its_golden_numbers(given, name, expected):
     method, variant = split(name)
-    student, teacher = features(given, method, "student"), features(given, method, "teacher")
+    student, teacher = features(given, name, "student"), features(given, name, "teacher")
     for tensor in leaves(student):
         tensor.requires_grad_()
     distiller = build(method, given, variant | stated(method, expected), student, teacher)
@@ -72,6 +75,9 @@ def test_a_later_method_reproduces_its_golden_numbers(given, name, expected):
         distiller.epoch, distiller.theta.grad = int(epoch), None
         distiller.loss(student, teacher, batch).backward()
         assert close(distiller.theta.grad.item(), gradient)
+    if "margins" in expected:
+        for norm, margins in zip(teacher.norms, expected["margins"], strict=True):
+            assert all(map(close, negative_mean(norm)[:4].tolist(), margins))
     if "cross_entropy" in expected:
         assert close(CLASSIFICATION.loss(student.logits, batch.targets).item(), expected["cross_entropy"])
 
@@ -105,7 +111,7 @@ def build(method: str, given: dict, parameters: dict, student: Features, teacher
     return fill(METHODS[method].load()(*shapes, DataInfo(100, given["classes"], None), **parameters))
 
 
-def features(given: dict, method: str, side: str) -> Features:
+def features(given: dict, name: str, side: str) -> Features:
     """Return a side's generated features; the golden's maps are all stages but a stem, which no later method reads."""
     seed, b, is_teacher = given["seed"], given["batch"], side == "teacher"
 
@@ -117,23 +123,31 @@ def features(given: dict, method: str, side: str) -> Features:
     stages = [draw(seed + 10 + 10 * is_teacher + i, *size).relu() for i, size in enumerate(sizes)]
     preactivations = [draw(seed + 40 + 10 * is_teacher + i, *size) for i, size in enumerate(sizes)]
     embedding = draw(seed + 30 + is_teacher, b, of_side("dim")).relu()
-    if method == "itrd":
+    if name == "itrd":
         embedding = draw(seed + 32 + is_teacher, b, of_side("dim"))
+    if name == "srrl_map":
+        embedding = stages[-1].mean(dim=(2, 3))
+    weight = draw(seed + (80 if is_teacher else 82), given["classes"], of_side("dim")) / sqrt(of_side("dim"))
+    norms = [Affine(draw(seed + 60 + i, size[1]), draw(seed + 70 + i, size[1])) for i, size in enumerate(sizes)]
     return Features(
         stages=(stem, *stages),
-        preactivations=(stem, *(stages if is_teacher and method == "reviewkd" else preactivations)),
+        preactivations=(stem, *(stages if is_teacher and name == "reviewkd" else preactivations)),
         embedding=embedding,
         logits=(1 + is_teacher) * draw(seed + is_teacher, b, given["classes"]),
+        final=stages[-1],
+        classifier=Affine(weight, draw(seed + 81, given["classes"]) if is_teacher else torch.zeros(given["classes"])),
+        norms=tuple(norms),
     )
 
 
 def leaves(made: Features) -> list[Tensor]:
-    return [*made.stages, *made.preactivations, made.embedding, made.logits]
+    return [*made.stages, *made.preactivations, made.embedding, made.logits, made.classifier.weight]
 
 
 def shapes_of(network: str, made: Features) -> Shapes:
     stages, preactivations = (tuple(tuple(f.shape[1:]) for f in maps) for maps in (made.stages, made.preactivations))
-    return Shapes(network, stages, preactivations, made.embedding.shape[1], made.logits.shape[1])
+    sizes = made.embedding.shape[1], made.logits.shape[1]
+    return Shapes(network, stages, preactivations, *sizes, stages[-1], has_classifier=True, has_norms=True)
 
 
 def batch_of(given: dict) -> Batch:
