@@ -202,6 +202,14 @@ WRONG = {
         {"methods": [{"method": "kd", "weight": [1, -2]}]},
         "methods[0].weight[1]: found -2: must be greater than or equal to 0",
     ),
+    "warmup below 0": (
+        {"methods": [{"method": "dkd", "warmup": -1}]},
+        "methods[0].warmup: found -1: must be greater than or equal to 0",
+    ),
+    "warmup of half an epoch": (
+        {"methods": [{"terms": ["at", {"method": "dkd", "warmup": 0.5}]}]},
+        "methods[0].terms[1].warmup: found 0.5: must be",
+    ),
     "empty grid": (
         {"methods": [{"method": "crd", "temperature": []}]},
         "methods[0]: 'temperature' of crd is an empty list: a grid needs a value",
@@ -646,6 +654,8 @@ def test_rows_are_labelled_by_class_and_by_what_is_not_the_default(tmp_path):
         tmp_path,
         "kd",
         {"method": "crd", "n_negatives": 8, "temperature": 0.1},
+        {"method": "crd", "warmup": 5},
+        {"method": "dkd", "warmup": 20},
         {"method": "crd", "kd": 1.0},
         {"method": "crd", "kd": 0.5, "kd_temperature": 2.0, "task_weight": 0.3},
         {"terms": ["at", {"method": "sp", "weight": 10.0}]},
@@ -653,6 +663,8 @@ def test_rows_are_labelled_by_class_and_by_what_is_not_the_default(tmp_path):
     ) == [
         "KD",
         "CRD n_negatives=8",
+        "CRD warmup=5",
+        "DKD",
         "CRD+KD",
         "CRD+KD kd=0.5, kd_temperature=2, task_weight=0.3",
         "AT+SP weight=10",
