@@ -50,7 +50,7 @@ def row_labels(folder: Path, *entries: object) -> list[str]:
 # names that are not known
 
 UNKNOWN = {
-    "method": ({"methods": ["ptk"]}, "methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab, at, cc,"),
+    "method": ({"methods": ["ptk"]}, "methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab, at, catkd,"),
     "method in capitals": ({"methods": ["KD"]}, "methods[0]: unknown method 'KD'. Did you mean 'kd'?"),
     "method among terms": (
         {"methods": [{"terms": ["at", "srp"]}]},
