@@ -141,6 +141,7 @@ class TermSpec(Strict):
     method: str
     version: int  # as the method's file states it
     weight: float  # factor of the term in the total loss
+    warmup: Count | None = None  # in epoch e, counted from 1, the weight is times min(e / warmup, 1); None for none
     parameters: dict[str, Scalar]  # all keyword parameters of the constructor, defaults included
 
 

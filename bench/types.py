@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Affine:
+    """Weight and bias of a layer, of which a network's parameters are: no copies."""
+
+    weight: Tensor  # (K, D) of a linear layer; (C,) of a norm
+    bias: Tensor | None  # (K,) or (C,)
+
+
+@dataclass(frozen=True)
 class Features:
     """The result of a network's forward pass on a batch of B images."""
 
@@ -19,6 +27,9 @@ class Features:
     preactivations: tuple[Tensor, ...]  # the same maps before their last ReLU, stem first; empty unless requested
     embedding: Tensor  # (B, D), pooled features, the classifier's input
     logits: Tensor  # (B, K), before softmax
+    final: Tensor | None = None  # (B, D, H, W), the map whose mean over positions is the embedding; None if not known
+    classifier: Affine | None = None  # the linear layer from embedding to logits; None if it is none
+    norms: tuple[Affine, ...] = ()  # that make the pre-activations after the stem's; empty if unknown or not requested
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,9 @@ class Shapes:
     preactivations: tuple[tuple[int, int, int], ...]  # (C, H, W) of each pre-activation, stem first
     embedding: int  # D
     classes: int  # K, the number of logits
+    final: tuple[int, int, int] | None = None  # (D, H, W) of the final map; None if the network gives none
+    has_classifier: bool = False  # whether the logits come from the embedding by a linear layer, which it gives
+    has_norms: bool = False  # whether it gives the norms of its pre-activations
 
 
 @dataclass(frozen=True)

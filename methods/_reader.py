@@ -110,8 +110,10 @@ class Registration(BaseModel):
 
     weight: float
     task_weight: float = 1.0
+    warmup: Annotated[int, annotated_types.Ge(0), annotated_types.Le(1_000_000)] = 0
     version: int = 1
     has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
+    added: tuple[str, ...] = ()
     space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
 
 
@@ -133,6 +135,10 @@ class Method(Registration):
     summary: str
     path: Path
     module: str | None
+
+    def default(self, setting: str) -> Any:  # noqa: ANN401
+        """Return the default of the term's weight or warmup, or of a parameter."""
+        return getattr(self, setting) if setting in ("weight", "warmup") else self.parameters[setting].default
 
     @property
     def is_own(self) -> bool:
@@ -236,6 +242,8 @@ def read(path: Path, module: str | None = None) -> Method:
         raise RequestError(f"{path}: line {[*lines, node.lineno][0]}: {fault}")
     if unknown := registration.space.keys() - {"weight", *parameters}:
         raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
+    if absent := [one for one in registration.added if one not in parameters]:
+        raise RequestError(f"{path}: @register(..., added=): {name} has no parameter {absent[0]!r}")
     summary = ast.get_docstring(tree) or ""
     return Method(name=name, title=title, parameters=parameters, summary=summary, path=path, module=module, **stated)
 
@@ -272,9 +280,10 @@ def _read_class(path: Path, module: str | None) -> Facts:
             raise
         text = error if isinstance(error, NameError) else described(error)
         raise RequestError(f"{path}: the constructor's annotations cannot be read: {text}") from error
-    stated = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight, "version": cls.version}
+    stated: dict[str, Any] = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight}
+    stated |= {"warmup": cls.warmup, "version": cls.version}
     stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
-    return cls.__name__, stated | {"space": cls.search_space}, signature
+    return cls.__name__, stated | {"added": cls.added, "space": cls.search_space}, signature
 
 
 def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter]:

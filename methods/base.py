@@ -27,8 +27,12 @@ class Distiller(nn.Module):
     observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars of `observed`, columns of a run's epochs
     weight: ClassVar[float]  # the term's default weight; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's default weight; set by `register`
+    warmup: ClassVar[int]  # the default number of epochs over which the weight rises; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
+    added: ClassVar[tuple[str, ...]]  # parameters that runs leave out at their default; set by `register`
     search_space: ClassVar[Space]  # where to search for better values; set by `register`
+
+    epoch: int = 1  # of the main stage, counted from 1; set by the trainer
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__()
@@ -72,8 +76,10 @@ def register(
     *,
     weight: float,
     task_weight: float = 1.0,
+    warmup: int = 0,
     version: int = 1,
     initial_stage: bool = False,
+    added: tuple[str, ...] = (),
     space: Space | None = None,
 ) -> Callable[[type[Distiller]], type[Distiller]]:
     """Return a decorator that registers a `Distiller` under `name`, which is its file's name.
@@ -82,9 +88,12 @@ def register(
         name: lower-case name used in suite files and tables.
         weight: the term's weight; state its source in the module's docstring.
         task_weight: the weight of cross-entropy.
+        warmup: in epoch e of the main stage, from 1, the weight is multiplied by min(e / warmup, 1); 0 for none.
         version: increase it when a change moves the method's numbers, so that finished runs are trained again.
         initial_stage: whether something trains before the main stage, which is true for a class that defines or
             inherits an `initial_stage` other than `Distiller`'s.
+        added: parameters that the method did not have at first. A run leaves them out at their default, so that the
+            runs from before keep their ids. Such a default must never change.
         space: where to search for better values of the method's own parameters and of `weight`, each
             `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`.
 
@@ -99,7 +108,8 @@ def register(
             raise TypeError(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
-        cls.weight, cls.task_weight, cls.version, cls.search_space = weight, task_weight, version, space or {}
+        cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
+        cls.added, cls.search_space = added, space or {}
         REGISTERED[name] = cls
         return cls
 
@@ -112,3 +122,21 @@ def same_stages(student: Shapes, teacher: Shapes) -> str | None:
         return None
     counts = f"{student.network} has {len(student.stages)} stages, {teacher.network} {len(teacher.stages)}"
     return f"{counts}; they pair up one to one"
+
+
+def no_classifier(network: Shapes) -> str | None:
+    """Return that a network's logits do not come from its embedding by one linear layer, or None if they do."""
+    return None if network.has_classifier else f"{network.network} has no linear classifier on its embedding"
+
+
+def no_final_map(network: Shapes) -> str | None:
+    """Return that a network does not give the map whose mean is its embedding, or None if it does."""
+    return None if network.final else f"{network.network} does not give the map whose mean is its embedding"
+
+
+def same_classes(student: Shapes, teacher: Shapes) -> str | None:
+    """Return why the two networks' logits cannot be paired one to one, or None if they can."""
+    if student.classes == teacher.classes:
+        return None
+    counts = f"{student.network} has {student.classes} classes, {teacher.network} {teacher.classes}"
+    return f"{counts}; the method needs the same"

@@ -12,7 +12,9 @@ OWN_GOLDENS = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, models*, trajectories*.json")
+    parser.addoption(
+        "--golden", type=Path, default=OWN_GOLDENS, help="folder of losses*, later*, models*, trajectories*.json"
+    )
     parser.addoption("--whole", action="store_true", help="take no shortcut: see tests/few.py")
 
 

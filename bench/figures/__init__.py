@@ -17,7 +17,7 @@ from types import ModuleType
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, ranks, tsne
+from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
 from bench.figures.drawing import STYLE, legend
 from bench.figures.findings import Findings
 from bench.plan import Plan
@@ -29,7 +29,7 @@ from bench.store import Store, write_whole
 from bench.text import file_name
 from methods import Method
 
-FIGURES = (curves, gain, ranks, parameter, ensemble, critic, correlation, cka, tsne, cost)
+FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation, cka, tsne, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 
 

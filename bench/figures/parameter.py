@@ -43,7 +43,7 @@ def _settings(run: RunSpec) -> dict[tuple[int, str], Scalar]:
     """Return a row's settings by the position of their term, or -1 for those of no term, and their name."""
     settings: dict[tuple[int, str], Scalar] = {(-1, "task_weight"): run.task_weight, (-1, "combine"): run.combine}
     for place, term in enumerate(run.terms):
-        own = {"method": term.method, "weight": term.weight, **term.parameters}
+        own = {"method": term.method, "weight": term.weight, "warmup": term.warmup or 0, **term.parameters}
         settings |= {(place, name): value for name, value in own.items()}
     return settings
 
@@ -58,7 +58,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, (axis,) = grid([""], 1, 3.4, [findings.title, f"{method.title} by {name}", BAND_NOTE])
         _draw_lines(axis, frames, method.title, findings)
         values = sorted({value for _, frame in frames for value in frame.index})
-        default = method.weight if name == "weight" else method.parameters[name].default
+        default = method.default(name)
         axis.set_xlabel(name)
         if isinstance(default, int | float):
             axis.set_xlabel(f"{name} (default {default:g})")

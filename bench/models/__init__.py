@@ -138,5 +138,13 @@ def shapes(network: Network, name: str, in_channels: int, height: int, width: in
     def sizes(maps: Sequence[Tensor]) -> tuple[tuple[int, int, int], ...]:
         return tuple((c, h, w) for _, c, h, w in (each.shape for each in maps))
 
-    embedding, classes = features.embedding.shape[1], features.logits.shape[1]
-    return Shapes(name, sizes(features.stages), sizes(features.preactivations), embedding, classes)
+    return Shapes(
+        network=name,
+        stages=sizes(features.stages),
+        preactivations=sizes(features.preactivations),
+        embedding=features.embedding.shape[1],
+        classes=features.logits.shape[1],
+        final=None if features.final is None else sizes([features.final])[0],
+        has_classifier=features.classifier is not None,
+        has_norms=bool(features.norms),
+    )

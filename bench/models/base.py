@@ -18,7 +18,8 @@ class Network(nn.Module):
 
         Args:
             x: (B, C, H, W), normalised images, H and W at least 32.
-            preactivations: whether to fill `Features.preactivations`; the other fields do not depend on it.
+            preactivations: whether to fill `Features.preactivations` and `Features.norms`; the other fields do not
+                depend on it.
         """
         raise NotImplementedError
 

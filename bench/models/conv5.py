@@ -6,7 +6,7 @@ Paper:  none. The widths are those of torchvision's AlexNet (Krizhevsky, One wei
 Stages: each of five convolutions after norm and ReLU, before the max pool that follows the first three.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,3 +36,7 @@ class Conv5(StagedNetwork):
             before = block(F.max_pool2d(x, 2) if 1 <= place <= POOLED else x)
             x = F.relu(before)
             yield x, before
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return each block's norm, of all blocks but the first."""
+        return [block[1] for block in self.blocks[1:]]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.models.base import Network
+from bench.models.parts import linear_of
 from bench.types import Features, RequestError, suggest
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class HookedNetwork(Network):
                 f"preactivations: {len(self.preactivation_paths)} modules for {len(self.stage_paths)} stages; "
                 "name one for each stage, or none"
             )
+        self.ends_in_classifier = _linear_paths(network)[-1:] == [self.classifier_path]
         self.channels_last = _channels_last(network, {*self.stage_paths, *self.preactivation_paths})
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
@@ -100,6 +102,7 @@ class HookedNetwork(Network):
             preactivations=tuple(outputs[path] for path in preactivation_paths),
             embedding=inputs[self.classifier_path],
             logits=logits,
+            classifier=linear_of(find(self.classifier_path)) if self.ends_in_classifier else None,
         )
 
     def trunk(self) -> Sequence[nn.Module]:
@@ -173,8 +176,12 @@ def _input_keeper(path: str, inputs: dict[str, Tensor]) -> Callable[..., tuple[T
     return hook
 
 
+def _linear_paths(network: nn.Module) -> list[str]:
+    return [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+
+
 def _last_linear(network: nn.Module) -> str:
-    paths = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    paths = _linear_paths(network)
     if not paths:
         raise RequestError("classifier: the network has no nn.Linear; name the module whose input is the embedding")
     return paths[-1]

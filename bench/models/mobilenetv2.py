@@ -6,14 +6,15 @@ Differs in: ReLU instead of ReLU6, stride 1 in group 1, and the first block keep
 not expand, as in the published checkpoints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, pooled
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
 
 # expansion, channels at full width, repeats, stride of the first block
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+READ = (1, 2, 4, 6)  # the groups whose outputs are stages
 EMBEDDING = 1280  # for any width up to 1
 
 
@@ -62,9 +63,13 @@ class MobileNetV2(StagedNetwork):
         yield x, x
         for place, group in enumerate(self.blocks):
             x = group(x)
-            if place in (1, 2, 4, 6):
+            if place in READ:
                 yield x, x
 
-    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
-        """Return the embedding (B, D) of the last stage, widened by the last convolution."""
-        return pooled(self.conv2(stage))
+    def final_map(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the last stage, widened by the last convolution: (B, D, H, W)."""
+        return self.conv2(stage)
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return the last norms of the four groups; what a block adds to its norm's output is left aside."""
+        return [self.blocks[place][-1].conv[-1] for place in READ]

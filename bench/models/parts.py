@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.models.base import Network
-from bench.types import Features
+from bench.types import Affine, Features
 
 
 class StagedNetwork(Network):
@@ -31,16 +31,29 @@ class StagedNetwork(Network):
         """Return the stem, `conv1` and `bn1`, and the groups, `layer...` or `block...`, as far as it has them."""
         return [module for name, module in self.named_children() if name.startswith(("conv1", "bn1", "layer", "block"))]
 
-    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
-        """Return the embedding (B, D), of the last stage and its pre-activation."""
-        return pooled(stage)
+    def final_map(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the map (B, D, H, W) whose mean is the embedding, of the last stage and its pre-activation."""
+        return stage
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return the norms that make the pre-activations of all stages but the stem; none if no single norm does."""
+        return ()
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W)."""
         stages, before = zip(*self.staged(x), strict=True)
-        embedding = self.embed(stages[-1], before[-1])
+        final = self.final_map(stages[-1], before[-1])
+        embedding = pooled(final)
         *_, classifier = self.children()
-        return Features(stages, before if preactivations else (), embedding, classifier(embedding))
+        return Features(
+            stages=stages,
+            preactivations=before if preactivations else (),
+            embedding=embedding,
+            logits=classifier(embedding),
+            final=final,
+            classifier=linear_of(classifier),
+            norms=tuple(Affine(norm.weight, norm.bias) for norm in self.norms()) if preactivations else (),
+        )
 
 
 class ReluGroup(nn.Sequential):
@@ -70,6 +83,13 @@ def projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
     if stride == 1 and in_channels == channels:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+
+def linear_of(classifier: nn.Module) -> Affine | None:
+    """Return a classifier's weight and bias if it is one linear layer."""
+    if isinstance(classifier, nn.Sequential) and len(classifier) == 1:
+        return linear_of(classifier[0])
+    return Affine(classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else None
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -43,6 +43,10 @@ class ResNet(StagedNetwork):
         self.fc = nn.Linear(widths[3], num_classes)
         draw_convolutions(self)
 
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return each group's last norm; the shortcut that is added to its output is left aside."""
+        return [layer[-1].bn2 for layer in (self.layer1, self.layer2, self.layer3)]
+
 
 class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -76,3 +80,7 @@ class ResNet50(StagedNetwork):
         self.layer4 = group(Bottleneck, 1024, 2048, 3, stride=2)
         self.linear = nn.Linear(2048, num_classes)
         draw_convolutions(self)
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return each group's last norm; the shortcut that is added to its output is left aside."""
+        return [layer[-1].bn3 for layer in (self.layer1, self.layer2, self.layer3, self.layer4)]

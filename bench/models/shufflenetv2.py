@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import ReluGroup, StagedNetwork, pooled, shuffle
+from bench.models.parts import ReluGroup, StagedNetwork, shuffle
 
 STEM = 24
 WIDTHS = (116, 232, 464)
@@ -84,6 +84,6 @@ class ShuffleNetV2(StagedNetwork):
         self.bn2 = nn.BatchNorm2d(EMBEDDING)
         self.linear = nn.Linear(EMBEDDING, num_classes)
 
-    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
-        """Return the embedding (B, D) of the last stage, widened by the last convolution."""
-        return pooled(F.relu(self.bn2(self.conv2(stage))))
+    def final_map(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the last stage, widened by the last convolution: (B, D, H, W)."""
+        return F.relu(self.bn2(self.conv2(stage)))

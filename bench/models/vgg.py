@@ -43,3 +43,8 @@ class VGG(StagedNetwork):
             before = block(F.max_pool2d(x, 2) if 1 <= place <= pools else x)
             x = F.relu(before)
             yield x, before if place else x
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return each block's last norm, of all blocks but the first."""
+        _, *blocks = self.trunk()
+        return [block[-1] for block in blocks]

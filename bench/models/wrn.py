@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, pooled
+from bench.models.parts import StagedNetwork, draw_convolutions
 
 
 class WideBlock(nn.Module):
@@ -72,9 +72,13 @@ class WideResNet(StagedNetwork):
             stage = following
         yield stage, self.bn1(stage)
 
-    def embed(self, stage: Tensor, preactivation: Tensor) -> Tensor:
-        """Return the embedding (B, D) of the last stage, normalised."""
-        return pooled(F.relu(preactivation))
+    def final_map(self, stage: Tensor, preactivation: Tensor) -> Tensor:
+        """Return the last stage (B, D, H, W) after norm and ReLU."""
+        return F.relu(preactivation)
+
+    def norms(self) -> Sequence[nn.BatchNorm2d]:
+        """Return the norms that follow the three groups."""
+        return self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups; the final norm comes after the last stage."""

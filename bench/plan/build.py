@@ -139,18 +139,22 @@ def _distilled(
 ) -> RunSpec:
     """Return an undistilled run with the terms of a row."""
     terms = []
-    for name, weight, given in row.terms:
+    for name, given in row.terms:
         method = methods[name]
+        weight, warmup = (given.get(key, method.default(key)) for key in ("weight", "warmup"))
         settings = {
             key: parameter.adapter.validate_python(given.get(key, parameter.default))
             for key, parameter in method.parameters.items()
         }
-        weight = method.weight if weight is None else weight
-        terms.append(TermSpec(method=name, version=method.version, weight=weight, parameters=settings))
+        for key in method.added:  # runs from before the parameter was added keep their ids
+            if settings[key] == method.parameters[key].default:
+                del settings[key]
+        of_term = {"method": name, "version": method.version, "weight": weight, "warmup": warmup or None}
+        terms.append(TermSpec(**of_term, parameters=settings))
     task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
         task_weight = plain.task_weight  # there are no labels
-    has_initial_stage = any(methods[name].has_initial_stage for name, _, _ in row.terms)
+    has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
     return plain.but(
         schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
         terms=tuple(terms),

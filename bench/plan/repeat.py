@@ -74,7 +74,10 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
             teacher["checkpoint"] = _absolute(plan, teacher["checkpoint"])
     row: Any = NONE
     if cell.method not in (TEACHER, NONE):
-        terms = [{"method": term.method, "weight": term.weight, **term.parameters} for term in trained.terms]
+        terms = [
+            {"method": term.method, "weight": term.weight, "warmup": term.warmup or 0, **term.parameters}
+            for term in trained.terms
+        ]
         row = {"terms": terms, "combine": trained.combine, "label": _label(cell, trained)}
         if task_of(trained).objective is not None:
             row["task_weight"] = trained.task_weight

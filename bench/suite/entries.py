@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from bench.models import NETWORKS
-from bench.spec import NetworkSpec, Strict
+from bench.spec import CountOrZero, NetworkSpec, Strict
 from bench.suite.messages import reason_of
 from bench.types import suggest
 from methods import Method
@@ -185,6 +185,10 @@ class TermEntry(BaseModel):
     """A name from `run_suite.py list methods`; the parameters of the method are keys next to it."""
     weight: NonNegativeFloat | tuple[NonNegativeFloat, ...] | None = None
     """Factor of the term in the total loss; default: that of the method."""
+    warmup: CountOrZero | tuple[CountOrZero, ...] | None = None
+    """Number of epochs over which that factor rises linearly: in epoch e, counted from 1, it is multiplied by
+    min(e / warmup, 1). 0 for none; default: that of the method.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -211,7 +215,7 @@ class TermEntry(BaseModel):
         for name, value in self.settings.items():
             if value == ():
                 yield f"{name!r} of {self.method} is an empty list: a grid needs a value"
-            if name == "weight":
+            if name in TermEntry.model_fields:
                 continue
             if name not in method.parameters:
                 known = [*method.parameters, *type(self).model_fields]
@@ -225,9 +229,9 @@ class TermEntry(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the weight and the parameters that are given; a list has the values of a grid."""
-        weight = {} if self.weight is None else {"weight": self.weight}
-        return {**weight, **(self.model_extra or {})}
+        """Return weight, warmup and parameters, as far as they are given; a list has the values of a grid."""
+        of_term = {"weight": self.weight, "warmup": self.warmup}
+        return {**{key: value for key, value in of_term.items() if value is not None}, **(self.model_extra or {})}
 
 
 class RowSettings(Strict):

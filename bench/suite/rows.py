@@ -19,8 +19,8 @@ class Row:
 
     label: str  # as printed
     method: str  # registered names, joined by `+` where several terms were listed
-    terms: tuple[tuple[str, float | None, dict[str, Any]], ...] = ()
-    """(method, weight or None, parameters given) of each term, including the KD term added to a method."""
+    terms: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """(method, settings given) of each term, including the KD term added to a method; see `TermEntry.settings`."""
     task_weight: float | None = None  # of the cross-entropy, or None for the default of the method
     combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
@@ -52,7 +52,7 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
         return
     terms = _terms(entry)
     several = isinstance(entry, TermsEntry)
-    kd = [] if entry.kd is None else [("kd", entry.kd, {"temperature": entry.kd_temperature})]
+    kd = [] if entry.kd is None else [("kd", {"weight": entry.kd, "temperature": entry.kd_temperature})]
     title = "+".join([*(methods[term.method].title for term in terms), *("KD" for _ in kd)])
     task_weight = 1.0 if several else methods[terms[0].method].task_weight
     defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
@@ -61,16 +61,14 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
     varied = [{key for key, value in term.settings.items() if len(listed(value)) > 1} for term in terms]
     grids = [itertools.product(*map(listed, term.settings.values())) for term in terms]
     for combination in itertools.product(*grids):
-        chosen: list[tuple[str, float | None, dict[str, Any]]] = []
+        chosen: list[tuple[str, dict[str, Any]]] = []
         differing: list[str] = []
         labelled: list[str] = []  # differs from the default, or is varied by the grid
         for term, values, varied_keys in zip(terms, combination, varied, strict=True):
-            method = methods[term.method]
             settings = dict(zip(term.settings, values, strict=True))
-            parameters = {key: value for key, value in settings.items() if key != "weight"}
-            chosen.append((term.method, settings.get("weight"), parameters))
+            chosen.append((term.method, settings))
             for key, value in settings.items():
-                default = method.weight if key == "weight" else method.parameters[key].default
+                default = methods[term.method].default(key)
                 if value != default:
                     differing.append(_setting(key, value))
                 if value != default or key in varied_keys:

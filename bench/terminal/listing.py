@@ -95,6 +95,7 @@ def _method_entry(method: Method) -> dict[str, Any]:
         "title": method.title,
         "weight": method.weight,
         "task_weight": method.task_weight,
+        "warmup": method.warmup,
         "version": method.version,
         "initial_stage": method.has_initial_stage,
         "parameters": parameters,
@@ -103,7 +104,8 @@ def _method_entry(method: Method) -> dict[str, Any]:
 
 def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     yield escape(entry["documentation"])
-    weights = f"weight {entry['weight']:g}, cross-entropy weight {entry['task_weight']:g}"
+    warmup = f", warmup {entry['warmup']} epochs" if entry["warmup"] else ""
+    weights = f"weight {entry['weight']:g}{warmup}, cross-entropy weight {entry['task_weight']:g}"
     yield f"\n{weights}, version {entry['version']}"
     table = Table("parameter", "type", "default")
     for one in entry["parameters"]:

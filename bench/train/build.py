@@ -178,6 +178,6 @@ def _learner(
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
-            terms.append(Term(term.method, term.weight * share, distiller.to(device), name))
+            terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
     return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

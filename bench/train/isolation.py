@@ -105,6 +105,9 @@ def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:
         shared.append(batch.targets)
     for one in features.values():
         shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
+        layers = [layer for layer in (one.classifier, *one.norms) if layer is not None]
+        others = [one.final, *(part for layer in layers for part in (layer.weight, layer.bias))]
+        shared += [tensor for tensor in others if tensor is not None]
     return shared
 
 

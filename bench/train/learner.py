@@ -13,7 +13,7 @@ from bench.spec import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
-from bench.types import Batch, Features, InitialStage, Shapes
+from bench.types import Affine, Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
 UNREACHED = "reaches no parameter of the student: it has no gradient"
@@ -37,12 +37,18 @@ class Term:
         weight: factor in the total loss.
         distiller: the method with its adapters.
         teacher: the run id of its teacher, or the name of the network that trains together with the student.
+        warmup: number of epochs over which the weight rises; None for none.
     """
 
     name: str
     weight: float
     distiller: Distiller
     teacher: str
+    warmup: int | None = None
+
+    def weight_in(self, epoch: int) -> float:
+        """Return the weight in an epoch of the main stage, counted from 1."""
+        return self.weight if self.warmup is None else self.weight * min(epoch / self.warmup, 1)
 
 
 class Meter:
@@ -85,6 +91,7 @@ class Learner:
         initial: the terms with an initial stage, and that stage.
         initial_modules: the distillers' modules that train in the initial stage.
         optimizer: of the current stage.
+        weights: of the terms in the current epoch.
         meter: of the current epoch.
     """
 
@@ -138,8 +145,9 @@ class Learner:
         self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set every module's mode and the learning rate for an epoch, counted from 1."""
+        """Set every module's mode, the learning rate and the terms' weights for an epoch, counted from 1."""
         initial = self.stage == INITIAL
+        self.weights = [term.weight_in(epoch) for term in self.terms]
         self.network.train(not initial)
         for term in self.terms:
             term.distiller.train(not initial)
@@ -151,6 +159,8 @@ class Learner:
         if not initial:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.schedule, epoch)
+            for term in self.terms:
+                term.distiller.epoch = epoch
 
     def reset_meter(self) -> None:
         """Set the meter to zero; its names are those of the values that `losses` returns in the current stage."""
@@ -186,10 +196,10 @@ class Learner:
             ce = self.objective.loss(logits, batch.targets)
             total = self.task_weight * ce
             values += [ce, self.objective.hits(logits, batch.targets)]
-        for term in self.terms:
+        for term, weight in zip(self.terms, self.weights, strict=True):
             value = self._value(term, term.distiller.loss, features, teachers, batch)
             if value is not None:
-                total = total + term.weight * value
+                total = total + weight * value
             values += [torch.zeros_like(total) if value is None else value, *term.distiller.observed()]
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
@@ -273,5 +283,16 @@ def learning_rate(schedule: Schedule, epoch: int) -> float:
 
 def detached(features: Features) -> Features:
     """Return features without gradients."""
-    stages, preactivations = (tuple(map(Tensor.detach, maps)) for maps in (features.stages, features.preactivations))
-    return Features(stages, preactivations, features.embedding.detach(), features.logits.detach())
+
+    def constant(layer: Affine) -> Affine:
+        return Affine(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+    return Features(
+        stages=tuple(map(Tensor.detach, features.stages)),
+        preactivations=tuple(map(Tensor.detach, features.preactivations)),
+        embedding=features.embedding.detach(),
+        logits=features.logits.detach(),
+        final=None if features.final is None else features.final.detach(),
+        classifier=None if features.classifier is None else constant(features.classifier),
+        norms=tuple(map(constant, features.norms)),
+    )

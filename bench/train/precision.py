@@ -1,6 +1,7 @@
 """The precision of forward passes: `fp32`, `tf32` or `bf16`, and the casts for methods that need float32."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,11 +22,15 @@ def arithmetic(precision: Precision, device: torch.device, enabled: bool = True)
 
 
 def as_float32(features: Features, maps: bool = True) -> Features:
-    """Return features with embedding, logits and, if `maps`, stages and pre-activations in float32."""
+    """Return features with embedding, logits and, if `maps`, all maps in float32, in which the parameters are."""
     if features.logits.dtype != torch.bfloat16:
         return features
-    stages, preactivations = features.stages, features.preactivations
-    if maps:
-        stages = tuple(stage.float() for stage in stages)
-        preactivations = tuple(stage.float() for stage in preactivations)
-    return Features(stages, preactivations, features.embedding.float(), features.logits.float())
+    features = replace(features, embedding=features.embedding.float(), logits=features.logits.float())
+    if not maps:
+        return features
+    return replace(
+        features,
+        stages=tuple(stage.float() for stage in features.stages),
+        preactivations=tuple(stage.float() for stage in features.preactivations),
+        final=None if features.final is None else features.final.float(),
+    )

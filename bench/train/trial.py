@@ -2,14 +2,14 @@
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from bench.spec import DataSpec
 from bench.train.learner import UNREACHED, MethodError, check_loss
-from bench.types import Batch, DataInfo, Features, Shapes
+from bench.types import Affine, Batch, DataInfo, Features, Shapes
 from methods.base import Distiller
 
 SAMPLES = 4
@@ -63,11 +63,29 @@ def _losses(
     batch = Batch(images, images, None if data.targets is None else data.targets[indices], indices)
 
     def draw(shapes: Shapes, trains: bool) -> tuple[Features, list[Tensor]]:
-        maps = [*shapes.stages, *(shapes.preactivations if distiller.needs_preactivations else ())]
-        sizes: list[tuple[int, ...]] = [*maps, (shapes.embedding,), (shapes.classes,)]
-        *drawn, embedding, logits = (torch.randn(len(indices), *size, requires_grad=trains) for size in sizes)
-        n = len(shapes.stages)
-        return Features(tuple(drawn[:n]), tuple(drawn[n:]), embedding, logits), [*drawn, embedding, logits]
+        drawn: list[Tensor] = []
+
+        def one(*size: int) -> Tensor:
+            drawn.append(torch.randn(*size, requires_grad=trains))
+            return drawn[-1]
+
+        def maps(sizes: Sequence[tuple[int, int, int]]) -> tuple[Tensor, ...]:
+            return tuple(one(len(indices), *size) for size in sizes)
+
+        before = shapes.preactivations if distiller.needs_preactivations else ()
+        norms = [channels for channels, _, _ in before[1:]] if shapes.has_norms else []
+        features = Features(
+            stages=maps(shapes.stages),
+            preactivations=maps(before),
+            embedding=one(len(indices), shapes.embedding),
+            logits=one(len(indices), shapes.classes),
+            final=None if shapes.final is None else one(len(indices), *shapes.final),
+            classifier=Affine(one(shapes.classes, shapes.embedding), one(shapes.classes))
+            if shapes.has_classifier
+            else None,
+            norms=tuple(Affine(one(channels), one(channels)) for channels in norms),
+        )
+        return features, drawn
 
     own, tensors = draw(student, trains=True)
     others, _ = draw(teacher, trains=False)

@@ -518,6 +518,25 @@ def test_the_critics_value_is_drawn_by_side_over_seeds_and_teachers_with_what_it
     )
 
 
+# the parts of terms
+
+
+def test_what_a_term_records_is_drawn_by_name_over_teachers(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["dkd", {"method": "dkd", "kd": 1.0}, "crd"], seeds=1)
+    columns = {"term0_dkd": [[9.0, 9.0]], "term0_dkd_target": [[1.0, 2.0]], "term0_dkd_non_target": [[5.0, 6.0]]}
+    train(store, cell_of(plan, "DKD"), columns)
+    train(store, cell_of(plan, "DKD+KD"), {"term0_dkd_target": [[3.0, 4.0]], "term2_dkd_target": [[5.0, 6.0]]})
+    train(store, cell_of(plan, "CRD"), {"term0_crd_critic_student": [[1.0, 2.0]]})
+    figures = drawn(plan, store)
+    figure = figures[f"parts_dkd_{PAIR}"]
+    target, non_target = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["target", "non target"]
+    assert points(target, "DKD") == [(1, 1), (2, 2)]
+    assert points(target, "DKD+KD") == [(1, 4), (2, 5)]
+    assert points(non_target, "DKD") == [(1, 5), (2, 6)]
+    assert [name for name in figures if name.startswith("parts")] == [f"parts_dkd_{PAIR}"]
+
+
 # correlations
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bench.types import Batch, DataInfo, Features, Shapes
+from bench.types import Affine, Batch, DataInfo, Features, Shapes
 from methods import catalog
 from methods.base import Distiller
 
@@ -15,7 +15,8 @@ DATA = DataInfo(n=40, classes=CLASSES, targets=torch.arange(40) % CLASSES)
 def shapes(network: str, stages: list[tuple[int, int]], embedding: int, classes: int = CLASSES) -> Shapes:
     """Return the shapes of a network whose stages are square, each given as (channels, height)."""
     maps = tuple((channels, height, height) for channels, height in stages)
-    return Shapes(network, maps, maps, embedding, classes)
+    final = (embedding, *maps[-1][1:])
+    return Shapes(network, maps, maps, embedding, classes, final, has_classifier=True, has_norms=True)
 
 
 STUDENT = shapes("resnet8", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)
@@ -30,16 +31,24 @@ def features(of: Shapes, seed: int, b: int = 6, trains: bool = False, device: st
     def draw(*size: int) -> Tensor:
         return torch.randn(b, *size, dtype=torch.float64).to(device).requires_grad_(trains)
 
+    def layer(*size: int) -> Affine:
+        weight, bias = (torch.randn(one, dtype=torch.float64) for one in (size, size[:1]))
+        return Affine(weight.to(device).requires_grad_(trains), bias.to(device).requires_grad_(trains))
+
     return Features(
         stages=tuple(draw(*size) for size in of.stages),
         preactivations=tuple(draw(*size) for size in of.preactivations),
         embedding=draw(of.embedding),
         logits=draw(of.classes),
+        final=draw(*of.final),
+        classifier=layer(of.classes, of.embedding),
+        norms=tuple(layer(channels) for channels, _, _ in of.preactivations[1:]),
     )
 
 
 def tensors(of: Features) -> list[Tensor]:
-    return [*of.stages, *of.preactivations, of.embedding, of.logits]
+    layers = [part for one in (of.classifier, *of.norms) for part in (one.weight, one.bias)]
+    return [*of.stages, *of.preactivations, of.embedding, of.logits, of.final, *layers]
 
 
 def batch(indices: list[int], device: str = "cpu") -> Batch:

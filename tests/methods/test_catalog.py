@@ -243,6 +243,17 @@ def test_a_search_space_that_is_none_is_refused(given, said, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_method_states_its_warmup_and_the_parameters_that_came_later(tmp_path):
+    method = read(plugin(tmp_path, "mine", PLUGIN.replace("version=7", 'warmup=5, added=("on",)')))
+    assert (method.warmup, method.added) == (5, ("on",))
+    assert (method.load().warmup, method.load().added) == (5, ("on",))
+
+
+def test_a_warmup_is_read_by_importing_too(tmp_path):
+    text = INHERITED.replace("weight=5.0", "weight=5.0, warmup=10 * 2")
+    assert read(plugin(tmp_path, "nearly", text)).warmup == 20
+
+
 def test_a_method_whose_registration_is_computed_is_read_by_importing_it(tmp_path):
     text = INHERITED.replace("weight=5.0", "weight=10 * 0.5")
     assert read(plugin(tmp_path, "nearly", text)).weight == 5.0
@@ -259,6 +270,14 @@ REFUSED = {
     "without a weight": (NAMED.replace("weight=3, task_weight=0.5, ", ""), "@register(..., weight=): Field required"),
     "with a weight in words": (NAMED.replace("weight=3", "weight='3'"), "weight=): Input should be a valid number"),
     "with half a version": (NAMED.replace("version=7", "version=1.5"), "version=): Input should be a valid integer"),
+    "with a warmup below 0": (
+        NAMED.replace("version=7", "warmup=-1"),
+        "warmup=): Input should be greater",
+    ),
+    "with a later parameter that it lacks": (
+        NAMED.replace("version=7", "added=('off',)"),
+        "@register(..., added=): bad has no parameter 'off'",
+    ),
     "with an option too many": (NAMED.replace("version", "verson"), "verson=): Extra inputs are not permitted"),
     "without a default": (NAMED.replace("on: bool = False", "on: bool"), "parameter 'on' needs an annotation and a"),
     "without an annotation": (NAMED.replace("on: bool", "on"), "parameter 'on' needs an annotation and a default"),
@@ -349,7 +368,7 @@ def test_a_parameter_with_the_name_of_a_key_of_a_row_is_refused_with_its_line(ke
 
 
 def test_the_keys_of_a_row_are_known_to_the_reader_of_methods():
-    assert {*MethodEntry.model_fields, *TermsEntry.model_fields} | {"warmup"} == KEYS_OF_ROWS
+    assert {*MethodEntry.model_fields, *TermsEntry.model_fields} == KEYS_OF_ROWS
 
 
 def test_annotations_of_the_plugins_own_are_read_by_importing_it(tmp_path):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
-from bench.types import Features
+from bench.types import Affine, Features
 from methods.base import Distiller
 from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, shapes, tensors
 
@@ -36,12 +36,13 @@ def pair(name):
     return next((STUDENT, other) for other in (TEACHER, TWIN) if cls.inapplicable(STUDENT, other) is None)
 
 
-def in_layout(side: Features, layout: torch.memory_format) -> dict[str, tuple[Tensor, ...]]:
+def in_layout(side: Features, layout: torch.memory_format) -> dict[str, Tensor | tuple[Tensor, ...]]:
     """Return the maps of a network's features in a memory layout."""
-    return {
+    maps = {
         field: tuple(maps.contiguous(memory_format=layout) for maps in getattr(side, field))
         for field in ("stages", "preactivations")
     }
+    return maps | {"final": side.final.contiguous(memory_format=layout)}
 
 
 def in_precision(side: Features, precision: torch.dtype) -> Features:
@@ -50,7 +51,16 @@ def in_precision(side: Features, precision: torch.dtype) -> Features:
         field: tuple(map.bfloat16().to(precision) for map in getattr(side, field))
         for field in ("stages", "preactivations")
     }
-    return replace(side, embedding=side.embedding.float(), logits=side.logits.float(), **maps)
+    layers = [Affine(one.weight.float(), one.bias.float()) for one in (side.classifier, *side.norms)]
+    return replace(
+        side,
+        embedding=side.embedding.float(),
+        logits=side.logits.float(),
+        final=side.final.bfloat16().to(precision),
+        classifier=layers[0],
+        norms=tuple(layers[1:]),
+        **maps,
+    )
 
 
 def losses(distiller: Distiller, student: Features, teacher: Features, device: str = "cpu") -> list[Tensor]:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from torch.testing import assert_close
 
 from tests.methods.samples import STUDENT, build, shapes
@@ -26,4 +27,13 @@ def test_kd_is_zero_for_logits_that_differ_by_a_constant(student, teacher, batch
 def test_kd_needs_the_same_classes_on_both_sides():
     other = shapes("vgg8", [(3, 8)], embedding=7, classes=11)
     reason = build("kd").inapplicable(STUDENT, other)
-    assert reason == "resnet8 has 5 classes, vgg8 11; KD needs the same"
+    assert reason == "resnet8 has 5 classes, vgg8 11; the method needs the same"
+
+
+def test_kd_standardises_on_request(student, teacher, batch):
+    sides = []
+    for side in (student, teacher):
+        rows = [(z - z.mean()) / (z.std() + 1e-7) for z in side.logits]
+        sides.append(replace(side, logits=torch.stack(rows)))
+    expected = build("kd", temperature=2.0).loss(*sides, batch)
+    assert_close(build("kd", temperature=2.0, standardise=True).loss(student, teacher, batch), expected)

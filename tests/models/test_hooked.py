@@ -113,6 +113,13 @@ def test_shapes_of_a_hooked_network_without_memory():
 def test_the_embedding_is_the_input_of_the_classifier_found(hooked, images):
     features = hooked.eval().features(images)
     assert torch.equal(hooked.network.fc(features.embedding), features.logits)
+    assert features.classifier.weight is hooked.network.fc.weight
+
+
+def test_a_classifier_that_is_not_the_last_linear_layer_is_not_given(plain, images):
+    network = nn.Sequential(plain, nn.ReLU(), nn.Linear(10, 7))
+    features = HookedNetwork(network, ["0.layer1"], classifier="0.fc").features(images)
+    assert features.classifier is None
 
 
 def test_the_stages_stand_in_for_preactivations_that_are_not_named(hooked, images):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
@@ -72,6 +73,33 @@ def test_the_statistics_of_every_norm_move_once_in_a_forward_pass(name):
     network.features(images(), preactivations=True)
     counts = [counter.item() for key, counter in network.state_dict().items() if key.endswith("num_batches_tracked")]
     assert set(counts) == {1}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_embedding_is_the_mean_of_the_final_map(name):
+    features = built(name).features(images())
+    assert torch.equal(features.final.mean(dim=(2, 3)), features.embedding)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_classifier_makes_the_logits_of_the_embedding(name):
+    features = built(name).features(images())
+    assert_close(F.linear(features.embedding, features.classifier.weight, features.classifier.bias), features.logits)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_norms_make_the_preactivations(name):
+    network, outputs = built(name), {}
+    for norm in network.norms():
+        norm.register_forward_hook(lambda module, _, output: outputs.update({module: output.detach()}))
+    features = network.features(images(), preactivations=True)
+    pairs = zip(network.norms(), features.preactivations[1:], strict=bool(network.norms()))
+    for norm, preactivation in pairs:
+        residual = name.startswith("res") or name in ("ResNet50", "MobileNetV2")  # they add a shortcut
+        assert outputs[norm].shape == preactivation.shape
+        assert residual or torch.equal(outputs[norm], preactivation)
+    assert [one.weight for one in features.norms] == [norm.weight for norm in network.norms()]
+    assert bool(features.norms) == (name not in ("ShuffleV1", "ShuffleV2"))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -10,6 +10,9 @@ from torch.nn.modules.conv import _ConvNd
 
 Module = TypeVar("Module", bound=nn.Module)
 UNPUBLISHED = {"crd_local"}  # methods that the reference implementation lacks: their own tests recompute them
+LATER = {  # methods that it lacks, too: later.json holds numbers of their authors' code
+    *("catkd", "ctkd", "dist", "dkd", "itrd", "mlld", "nkd", "ofd", "reviewkd", "simkd", "srrl", "ttm", "wttm"),
+}
 
 
 def draw(seed: int, *shape: int) -> Tensor:

@@ -38,6 +38,7 @@ def ids(plan: Plan, label: str | None = None) -> list[str]:
         {"methods": [{"method": "kd", "label": "Hinton"}]},
         {"methods": [{"method": "kd", "weight": 0.9, "temperature": 4.0}]},
         {"methods": [{"method": "kd", "weight": 0.9, "task_weight": 0.1}]},
+        {"methods": [{"method": "kd", "warmup": 0, "standardise": False}]},
         {"methods": [{"terms": ["kd"], "task_weight": 0.1}]},
         {"training": {"epochs": 1, "lr": 0.05, "weight_decay": 5e-4, "milestones": [150, 180, 210]}},
         {"teacher_training": {}},
@@ -137,6 +138,8 @@ def test_every_id_depends_on_data_schedule_and_seed(changes, tmp_path):
     [
         {"methods": [{"method": "kd", "weight": 0.8, "label": "KD"}]},
         {"methods": [{"method": "kd", "temperature": 3.0, "label": "KD"}]},
+        {"methods": [{"method": "kd", "standardise": True, "label": "KD"}]},
+        {"methods": [{"method": "kd", "warmup": 2, "label": "KD"}]},
         {"methods": [{"method": "kd", "task_weight": 1.0, "label": "KD"}]},
         {"methods": [{"terms": ["kd", "at"], "label": "KD"}]},
         {"pairs": [{"teacher": "resnet20", "student": "resnet8"}]},
@@ -225,6 +228,18 @@ def test_every_default_stands_in_the_specification(tmp_path):
     term = cell_of(plan_of(tmp_path, methods=["crd"]), "CRD").runs[0].terms[0]
     assert term.parameters == {name: parameter.default for name, parameter in METHODS["crd"].parameters.items()}
     assert (term.weight, term.version) == (METHODS["crd"].weight, METHODS["crd"].version)
+
+
+def test_a_terms_warmup_is_its_methods_unless_the_row_states_another(tmp_path):
+    rows = ["dkd", {"method": "dkd", "warmup": 3}, {"method": "dkd", "warmup": 0}, {"terms": ["kd", "dkd"]}]
+    found = [cell.runs[0].terms for cell in plan_of(tmp_path, methods=rows).cells[2:]]
+    assert [[term.warmup for term in terms] for terms in found] == [[20], [3], [None], [None, 20]]
+
+
+def test_a_parameter_added_later_stands_in_the_specification_only_where_it_is_used(tmp_path):
+    plain, standardised = plan_of(tmp_path, methods=["kd", {"method": "kd", "standardise": True}]).cells[2:]
+    assert plain.runs[0].terms[0].parameters == {"temperature": 4.0}
+    assert standardised.runs[0].terms[0].parameters == {"temperature": 4.0, "standardise": True}
 
 
 def test_a_method_alone_keeps_its_task_weight_and_several_terms_have_1(tmp_path):

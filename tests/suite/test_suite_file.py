@@ -50,7 +50,7 @@ def row_labels(folder: Path, *entries: object) -> list[str]:
 # names that are not known
 
 UNKNOWN = {
-    "method": ({"methods": ["ptk"]}, "methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab, at, cc,"),
+    "method": ({"methods": ["ptk"]}, "methods[0]: unknown method 'ptk'. Did you mean 'pkt'? Known: ab, at, catkd,"),
     "method in capitals": ({"methods": ["KD"]}, "methods[0]: unknown method 'KD'. Did you mean 'kd'?"),
     "method among terms": (
         {"methods": [{"terms": ["at", "srp"]}]},
@@ -201,6 +201,14 @@ WRONG = {
     "weight below 0 in a grid": (
         {"methods": [{"method": "kd", "weight": [1, -2]}]},
         "methods[0].weight[1]: found -2: must be greater than or equal to 0",
+    ),
+    "warmup below 0": (
+        {"methods": [{"method": "dkd", "warmup": -1}]},
+        "methods[0].warmup: found -1: must be greater than or equal to 0",
+    ),
+    "warmup of half an epoch": (
+        {"methods": [{"terms": ["at", {"method": "dkd", "warmup": 0.5}]}]},
+        "methods[0].terms[1].warmup: found 0.5: must be",
     ),
     "empty grid": (
         {"methods": [{"method": "crd", "temperature": []}]},
@@ -653,6 +661,8 @@ def test_rows_are_labelled_by_class_and_by_what_is_not_the_default(tmp_path):
         tmp_path,
         "kd",
         {"method": "crd", "n_negatives": 8, "temperature": 0.1},
+        {"method": "crd", "warmup": 5},
+        {"method": "dkd", "warmup": 20},
         {"method": "crd", "kd": 1.0},
         {"method": "crd", "kd": 0.5, "kd_temperature": 2.0, "task_weight": 0.3},
         {"terms": ["at", {"method": "sp", "weight": 10.0}]},
@@ -660,6 +670,8 @@ def test_rows_are_labelled_by_class_and_by_what_is_not_the_default(tmp_path):
     ) == [
         "KD",
         "CRD n_negatives=8",
+        "CRD warmup=5",
+        "DKD",
         "CRD+KD",
         "CRD+KD kd=0.5, kd_temperature=2, task_weight=0.3",
         "AT+SP weight=10",

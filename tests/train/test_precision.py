@@ -1,5 +1,7 @@
 """What a run's precision changes: the networks' maps and products, and nothing that a method does not ask for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -61,6 +63,8 @@ def test_features_in_float32_are_tuples_of_what_they_were():
     assert type(seen.stages + seen.preactivations) is tuple
     assert {one.dtype for one in (*seen.stages, *seen.preactivations, seen.embedding, seen.logits)} == {torch.float32}
     assert as_float32(given, maps=False).stages is maps
+    assert as_float32(replace(given, final=maps[0])).final.dtype == torch.float32
+    assert as_float32(replace(given, final=maps[0]), maps=False).final is maps[0]
     exact = Features((), (), torch.ones(1, 4, dtype=torch.float64), torch.ones(1, 5, dtype=torch.float64))
     assert as_float32(exact) is exact
 

@@ -1,0 +1,62 @@
+"""The later methods through the trainer: ten steps and more equal a plain loop that is written out here."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+from bench.train.loop import train_epoch
+from methods import catalog
+from tests.parity.reference import LATER
+
+METHODS = catalog()
+EPOCHS = 4  # of 3 steps
+WARMUP = 3  # epochs; CTKD's reversal takes as long
+LR = [0.05, 0.05, 0.005, 0.005]
+
+
+def settings(name: str) -> dict:
+    own = {"full_reversal": WARMUP} if name == "ctkd" else {}
+    return {"method": name, "warmup": WARMUP, "label": "later", **own}
+
+
+@pytest.mark.parametrize("name", sorted(LATER & METHODS.keys()))
+def test_the_trainer_follows_a_plain_loop(name, cohort):
+    training = {"epochs": EPOCHS, "batch_size": 16, "milestones": [2], "initial_epochs": 0}
+    lanes, data, teachers, _ = cohort(methods=[settings(name)], training=training)
+    lane, (teacher,) = lanes["later"], teachers.values()
+    student, distiller = deepcopy(lane.student), deepcopy(lane.terms[0].distiller)
+    method = METHODS[name]
+
+    found = []
+    while not lane.done:
+        for _ in train_epoch(teachers, [lane], data.epoch(1, *lane.clock, 16)):
+            pass
+        found.append(lane.learner.meter.read()["loss"])
+        lane.advance()
+    assert lane.failure is None
+
+    trained = [*student.parameters(), *distiller.parameters()]
+    optimizer = torch.optim.SGD(trained, lr=LR[0], momentum=0.9, weight_decay=5e-4)
+    expected = []
+    for epoch in range(1, EPOCHS + 1):
+        optimizer.param_groups[0]["lr"], distiller.epoch = LR[epoch - 1], epoch
+        total, samples = 0.0, 0
+        for batch in data.epoch(1, 1, epoch, 16):
+            with torch.no_grad():
+                wanted = teacher.network.features(batch.teacher_images, preactivations=True)
+            own = student.features(batch.images, preactivations=True)
+            weight = method.weight * min(epoch / WARMUP, 1)
+            loss = method.task_weight * cross_entropy(own.logits, batch.targets)
+            loss = loss + weight * distiller.loss(own, wanted, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total, samples = total + loss.item() * len(batch.images), samples + len(batch.images)
+        expected.append(total / samples)
+
+    assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert_close(lane.student.state_dict(), student.state_dict(), rtol=1e-4, atol=1e-6)
+    assert_close(lane.terms[0].distiller.state_dict(), distiller.state_dict(), rtol=1e-4, atol=1e-6)
