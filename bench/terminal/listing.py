@@ -26,7 +26,7 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
     Each has `name` and `description`, and further keys by kind:
 
-    - methods: `documentation`, `title` (in tables), `weight`, `task_weight`, `version`, `initial_stage`, and
+    - methods: `documentation`, `title` (in tables), `weight`, `task_weight`, `warmup`, `version`, `initial_stage`, and
       `parameters`, a list of {name, type, default}
     - datasets: `where`, `train` and `test` (numbers of images), `classes`, `height`, `width`, `mean`, `std`, `augment`
       and `views`; image folders have none of them
