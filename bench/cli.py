@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 COMPLETION = {"--install-completion", "--show-completion"}
-(UsageError,) = typer.BadParameter.__bases__  # click's; some versions of typer have a copy of click
+UsageError: Any = typer.BadParameter.__base__  # click's; some versions of typer have a copy of click
 UNBOUNDED = 10_000  # characters, wider than any table
 
 
