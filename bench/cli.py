@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
+from rich.text import Text
 from typer.core import TyperGroup
 
 from bench import __version__
@@ -380,8 +381,8 @@ def _width() -> int:
 def _say(parts: Iterable[RenderableType]) -> None:
     console = Console(width=_width(), emoji=False, highlight=False)
     for part in parts:
-        is_text = isinstance(part, str)
-        console.print(fitted(printable(part), sys.stdout) if is_text else part, soft_wrap=is_text, crop=False)
+        text = fitted(printable(part), sys.stdout) if isinstance(part, str) else part
+        console.print(text, soft_wrap=isinstance(text, str | Text), crop=False)
 
 
 def _say_json(document: object) -> None:

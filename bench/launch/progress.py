@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -126,10 +126,10 @@ class Progress(Observer):
     def _redraw(self) -> None:
         if self.live.is_started:
             # the bar is first: rows that do not fit into the terminal are left out
-            self.live.update(Group(self._suite(), *(self._table() if self.lanes else ())), refresh=True)
+            self.live.update(Group(self._suite(), *(self._table() if self.lanes else [])), refresh=True)
             self.redrawn = time.monotonic()
 
-    def _table(self) -> tuple[str, Table]:
+    def _table(self) -> list[RenderableType]:
         """Return the state of the cohort, and a row per lane: epoch, loss and metric."""
         running = next((lane for lane in self.lanes if lane.clock == self.clock), self.lanes[0])
         pace = f"{self.rate:.1f} steps/s" if self.rate else ""  # known after an epoch
@@ -143,7 +143,7 @@ class Progress(Observer):
             last, best = (f"{scores[-1]:.2f}", f"{max(scores):.2f}") if scores else ("", "")
             reached = str(lane.clock.epoch - 1) if lane.failure is None else lane.failure.status
             table.add_row(escape(self._title(lane)), reached, loss, last, best)
-        return escape(f"{self._cohort()}: {state}"), table
+        return [escape(f"{self._cohort()}: {state}"), table]
 
     def _suite(self) -> Bar:
         """Return the bar of the suite: its unit is one epoch of one run."""

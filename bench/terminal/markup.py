@@ -12,5 +12,5 @@ def escape(text: str) -> str:
 
 
 def copyable(text: str) -> Text:
-    """Return a text to copy, such as a command: no line break is put into it."""
-    return Text(printable(text), no_wrap=True, overflow="ignore")
+    """Return a text to copy, such as a command: the command line puts no line break into it."""
+    return Text(printable(text))

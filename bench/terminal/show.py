@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
+from rich.console import RenderableType
 
 from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.plan.status import changed
 from bench.spec import ID_LENGTH, RunSpec, column
 from bench.store import Store
 from bench.tasks import task_of
-from bench.terminal.markup import escape
+from bench.terminal.markup import copyable, escape
 from bench.types import RequestError
 from methods import catalog
 
@@ -20,7 +21,7 @@ BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60  # characters
 
 
-def describe(store: Store, run: str) -> Iterator[str]:
+def describe(store: Store, run: str) -> Iterator[RenderableType]:
     """Yield state, specification, curves, record or failure of a run, and how to repeat it.
 
     Raises:
@@ -45,10 +46,10 @@ def describe(store: Store, run: str) -> Iterator[str]:
         yield "An earlier version started it, which did not store its suite: write a suite file with the settings above"
         return
     text = content.decode(errors="replace")
-    yield escape(text)
+    yield copyable(text)
     if "\ntask: transfer\n" in text:
-        yield escape(f"# {SOURCE}\n{(store.content(run_id, SOURCE) or b'').decode(errors='replace')}")
-    yield escape(command(store.folder(run_id) / ENTRY, text))
+        yield copyable(f"# {SOURCE}\n{(store.content(run_id, SOURCE) or b'').decode(errors='replace')}")
+    yield copyable(command(store.folder(run_id) / ENTRY, text))
 
 
 def _state(spec: RunSpec, store: Store) -> str:
