@@ -243,6 +243,16 @@ def test_a_list_as_json_has_the_same_keys_for_one_and_for_all(kind, name, keys, 
     assert one in all_of_them
 
 
+def test_every_key_of_the_json_output_is_documented(answer, tmp_path):
+    page = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    plan_of(tmp_path)
+    told = json.loads(answer("status", tmp_path / "table.yaml", "--results", tmp_path / "results", "--json")[1])
+    objects = [told, *told["cells"], *told["cells"][0]["runs"]]
+    for kind in ("methods", "models", "datasets", "suites"):
+        objects += json.loads(answer("list", kind, "--json")[1])
+    assert {key for one in objects for key in one if f"`{key}`" not in page} == set()
+
+
 # a new method
 
 

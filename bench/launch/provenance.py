@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from bench import __version__
+from bench.program import INSTALLED
 from bench.store import Store
 from bench.store.files import read_json
 
@@ -25,7 +27,11 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "threads": threads,
         "date": datetime.now(UTC).date().isoformat(),
         "host": platform.node(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {
+            INSTALLED: __version__,  # says which code it was where no commit does
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
         **git_state(Path(__file__).parents[2]),
     }
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
+import bench
 from bench.launch.provenance import git_state, provenance
 
 
@@ -99,3 +100,4 @@ def test_a_record_says_on_what_and_with_which_packages_it_was_made():
     assert facts["threads"] == 2
     assert facts["device"]
     assert facts["versions"]["torch"] == version("torch")
+    assert facts["versions"]["distill-bench"] == bench.__version__
