@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from bench.figures.drawing import LABEL_LINE, PARTIAL_NOTE, grid, marked, marks, wrapped
 from bench.figures.findings import Findings, row_of
-from bench.report.statistics import LEVEL
+from bench.report.inference import LEVEL, Contrast
+from bench.report.statistics import gain_over_pairs
 from bench.suite import NONE
 
 
@@ -33,13 +33,15 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {dots}"
     heading = [findings.title, "gain over the undistilled student of the same seed", note]
     figure, axes = grid(list(panels), 3, height, heading if whole.all() else [*heading, PARTIAL_NOTE], sharey=True)
-    for axis, panel in zip(axes, panels.values(), strict=True):
+    of_pairs = _contrasts(findings)
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         place = panel["label"].map(labels.index)
         marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=20, alpha=0.6, legend=False)
         for label, values in panel.groupby("label")["gain"]:
-            n = len(values)
-            reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.sem() if n > 1 else None
+            found = of_pairs.get((name, str(label))) or gain_over_pairs(list(values), [0.0] * len(values))
+            low, high = found.interval or (found.value, found.value)
+            reach = None if found.interval is None else [[found.value - low], [high - found.value]]
             style = {**findings.looks[str(label)], "linestyle": "none"}
             axis.errorbar(values.mean(), labels.index(label) + 0.18, xerr=reach, capsize=2.5, markersize=5, **style)
         axis.set_xlabel(f"points of {panel['metric'].iloc[0]}", size=8)
@@ -49,6 +51,17 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
     yield "gain", figure
+
+
+def _contrasts(findings: Findings) -> dict[tuple[str, str], Contrast]:
+    """Return the gains of rows, by panel and label, with the intervals that the statistics have too."""
+    found = {}
+    for group, rows in findings.groups.items():
+        model = findings.frame.models.get((rows[0].pair, rows[0].metric, rows[0].cell.network))
+        for row in rows:
+            if model is not None and {row.label, NONE} <= model.values.keys():
+                found[group, row.label] = model.contrast(row.label, NONE)
+    return {place: one for place, one in found.items() if one is not None}
 
 
 def _gains(findings: Findings) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.figures.drawing import COLOURS, grid
 from bench.figures.findings import Findings
-from bench.report.statistics import LEVEL, rankings
+from bench.report.inference import LEVEL
+from bench.report.statistics import rankings
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:

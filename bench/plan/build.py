@@ -179,4 +179,5 @@ def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = S
         runs=runs,
         metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
         network=network,
+        in_grid=row.in_grid,
     )

@@ -29,6 +29,7 @@ class Cell:
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
+    in_grid: bool = False  # whether the row is one of several that differ in a listed parameter
 
     @property
     def title(self) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from bench.plan import Cell, Plan
-from bench.report.paper import KD, row_named, settings_used
-from bench.spec import DataSpec, RunSpec, Schedule
+from bench.report.frame import Frame
+from bench.report.paper import settings_used
+from bench.spec import STUDENT, DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
 
@@ -29,9 +30,9 @@ def protocol(plan: Plan) -> str:
         measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
-        f"parentheses; {len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
+        f"parentheses; of two seeds, mean and both values; "
+        f"{len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
-        _marks(plan),
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
@@ -43,6 +44,45 @@ def protocol(plan: Plan) -> str:
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))
+
+
+def caption(frame: Frame) -> str:
+    """Return how the numbers of a table were produced, and what its marks mean."""
+    return " ".join(filter(None, (protocol(frame.plan), marks(frame))))
+
+
+def marks(frame: Frame) -> str:
+    """Return what the marks of a table mean, and the differences that it can show; "" if no methods are compared."""
+    methods = {one.label: one.cell.in_grid for one in frame.tabled if one.is_method}
+    seeds = len(frame.plan.suite.seed_list)
+    sentences = []
+    if seeds == 1 and methods:
+        sentences.append("Nothing is bold: one seed cannot tell a difference from chance.")
+    elif sum(not in_grid for in_grid in methods.values()) > 1:
+        apart = ", students and teachers separately" if TASKS[frame.plan.suite.task].trains_teachers else ""
+        sentences.append(f"Bold: the methods that cannot be told apart from the best one at 5 %{apart}.")
+    if seeds > 1 and sum(methods.values()) > 1:
+        sentences.append("No row of a grid is bold: the best of a grid was found on the test split.")
+    if any(one.arrow for one in frame.tabled):
+        sentences.append("(↑) and (↓): above and below KD.")
+    if found := _detectable(frame):
+        low, high = (f"{value:.2f}" for value in (min(found), max(found)))
+        points = low if low == high else f"{low} to {high}"
+        sentences.append(
+            f"The smallest difference from {NONE} that these seeds show with 80 % probability: {points} points "
+            "(row-by-seed model, Dunnett's correction at 5 %)."
+        )
+    return " ".join(sentences)
+
+
+def _detectable(frame: Frame) -> list[float]:
+    """Return the smallest detectable difference from `none` in points, of each column in which there is one."""
+    found = []
+    for pair, metric in frame.columns:
+        model = frame.models.get((pair, metric, STUDENT))
+        if model is not None and NONE in model.values:
+            found.append(model.detectable(model.values, NONE))
+    return [value for value in found if value is not None]
 
 
 def published_source(plan: Plan) -> str:
@@ -94,15 +134,6 @@ def _evaluations(plan: Plan) -> Iterator[str]:
     if student is not None and student.trains:
         yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
     yield TASKS[plan.suite.task].caption
-
-
-def _marks(plan: Plan) -> str:
-    """Return a sentence on the marks of the tables; "" if no methods are compared."""
-    if len({cell.label for cell in plan.cells if cell.method not in (TEACHER, NONE)}) < 2:
-        return ""
-    apart = ", students and teachers separately" if TASKS[plan.suite.task].trains_teachers else ""
-    arrows = "" if row_named(plan.cells, KD) is None else "; (↑) and (↓): above and below KD"
-    return f"Among the methods the best is bold, the second underlined{apart}{arrows}."
 
 
 def _teachers(plan: Plan) -> Iterator[str]:

@@ -25,7 +25,10 @@ from bench.text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.report.inference import Model
+
 Column = tuple[str, str]  # pair and metric
+Contest = tuple[str, str, str]  # pair, metric and network: rows are compared with those of the same network
 ABOVE, BELOW = "↑", "↓"
 SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
 
@@ -73,7 +76,6 @@ class Summary:
     status: str  # done, partial (fewer seeds than requested), or the worst of its runs'
     reason: str  # why it is not done, or ""
     is_open: bool  # whether a run of the cell can still be trained
-    place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
     arrow: str = ""  # `↑` or `↓` for a finished method above or below a finished KD
 
     @property
@@ -100,6 +102,11 @@ class Summary:
     def is_method(self) -> bool:
         """Return whether the row is that of a method, not of the teacher or the undistilled student."""
         return self.cell.method not in (TEACHER, NONE)
+
+    @property
+    def is_finished_method(self) -> bool:
+        """Return whether it is the number of a method of which all seeds are finished."""
+        return self.is_method and self.status == "done" and self.mean is not None
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,39 @@ class Frame:
         return any(self.at(*column, label).published is not None for label in self.labels)
 
     @cached_property
+    def models(self) -> dict[Contest, Model]:
+        """Return the row-by-seed model of each column's rows that train, by pair, metric and network."""
+        from bench.report.inference import fit  # takes a moment to import, and `status` does not need it
+
+        values: dict[Contest, dict[str, Mapping[int, float]]] = {}
+        for one in self.summaries:
+            if one.by_seed and one.cell.method != TEACHER:
+                values.setdefault(_contest(one), {})[one.label] = one.by_seed
+        return {contest: fit(rows) for contest, rows in values.items()}
+
+    @cached_property
+    def best(self) -> set[tuple[str, str, str]]:
+        """Return (pair, metric, label) of the methods that cannot be told apart from the best of their column.
+
+        Only finished methods with two seeds or more are compared. Rows of a grid are not: which of them is the best was
+        found on the test split.
+        """
+        rivals: dict[Contest, list[str]] = {}
+        for one in self.tabled:
+            if one.is_finished_method and one.n > 1 and not one.cell.in_grid:
+                rivals.setdefault(_contest(one), []).append(one.label)
+        return {
+            (pair, metric, label)
+            for (pair, metric, network), labels in rivals.items()
+            if len(labels) > 1
+            for label in self.models[pair, metric, network].may_be_best(labels)
+        }
+
+    def is_best(self, one: Summary) -> bool:
+        """Return whether a method cannot be told apart from the best of its column."""
+        return (one.pair, one.metric, one.label) in self.best
+
+    @cached_property
     def primary(self) -> list[Summary]:
         """Return one summary per cell: that of the metric that decides the best epoch."""
         return [one for one in self.summaries if one.metric == next(iter(one.cell.metrics))]
@@ -209,7 +249,7 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
     summaries = [one for cell in plan.cells for one in _summaries(cell, found, records, printed, store)]
-    return Frame(plan, _compared(summaries, row_named(plan.cells, KD)), records, found)
+    return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found)
 
 
 def _summaries(
@@ -262,23 +302,18 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
 
 
-def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
-    """Return summaries with each finished method's place in its column and its arrow against KD.
-
-    Students are compared with students, and teachers that train too with teachers.
-    """
-    means: dict[tuple[str, str, str], dict[str | None, float]] = {}  # of finished methods; by label
-    for one in summaries:
-        if one.mean is not None and one.status == "done" and one.is_method:
-            means.setdefault((one.pair, one.metric, one.cell.network), {})[one.label] = one.mean
+def _against_kd(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
+    """Return summaries with each finished method's arrow against a finished KD of the same column and network."""
+    of_kd = {_contest(one): one.mean for one in summaries if one.label == kd and one.is_finished_method}
     compared = []
     for one in summaries:
-        rivals = means.get((one.pair, one.metric, one.cell.network), {})
-        if one.label in rivals:
-            own = rivals[one.label]
-            place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
-            reference = rivals.get(kd, own)
-            arrow = ABOVE if own > reference else BELOW if own < reference else ""
-            one = replace(one, place=place, arrow=arrow)
+        reference = of_kd.get(_contest(one))
+        if one.is_finished_method and one.mean is not None and reference is not None:
+            one = replace(one, arrow=ABOVE if one.mean > reference else BELOW if one.mean < reference else "")
         compared.append(one)
     return compared
+
+
+def _contest(one: Summary) -> Contest:
+    """Return where a row is compared: students with students, and teachers that train too with teachers."""
+    return one.pair, one.metric, one.cell.network

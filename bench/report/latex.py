@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from bench.report.caption import protocol, published_source
+from bench.report.caption import caption, published_source
 from bench.report.frame import Frame, Summary
 from bench.report.layout import INCOMPLETE, PARTIAL, Layout, Style, layout, parts
 from bench.suite import NONE
@@ -62,7 +62,6 @@ LATEX = Style(
     text=escape_tex,
     mark=lambda sign: rf"\textsuperscript{{{escape_tex(sign)}}}",
     best=_set_off("textbf"),
-    second=_set_off("underline"),
     number=_number,
     dash="---",
 )
@@ -92,7 +91,7 @@ def to_latex(frame: Frame) -> str:
     for number, columns in enumerate(shown, start=1):
         table = layout(frame, columns)
         part = f" (part {number} of {len(shown)})" if len(shown) > 1 else ""
-        how = escape_tex(protocol(plan)) if number == 1 else f"As in {ours}."
+        how = escape_tex(caption(frame)) if number == 1 else f"As in {ours}."
         rows = [(label, [LATEX.cell(*cell) for cell in cells]) for label, cells in table.rows]
         notes = [LATEX.note(*note) for note in table.notes]
         floats.append(_float(plan.name, number, f"{title}{part}. {how}", table, rows, notes))
@@ -100,14 +99,14 @@ def to_latex(frame: Frame) -> str:
     printed = {one.label for one in frame.tabled if one.published is not None}
     for number, columns in enumerate(parts(compared, frame.labels), start=1):
         table = layout(frame, columns)
-        caption = (
+        text = (
             f"{title}: the published accuracies in percent, and in parentheses the differences from them. "
             f"{escape_tex(published_source(plan))} Ours are in {ours}."
         )
-        rows = [(label, [_published(one) for one, _ in cells]) for label, cells in table.rows if label in printed]
+        rows = [(label, [_published(one) for one, *_ in cells]) for label, cells in table.rows if label in printed]
         is_partial = any(LATEX.mark(PARTIAL) in text for _, texts in rows for text in texts)
         notes = [f"{LATEX.note(PARTIAL, INCOMPLETE)} in {ours}"] if is_partial else []
-        floats.append(_float(f"{plan.name}-published", number, caption, table, rows, notes))
+        floats.append(_float(f"{plan.name}-published", number, text, table, rows, notes))
     return ENVIRONMENT.get_template("table.tex.j2").render(floats=floats, text=escape_tex)
 
 

@@ -22,7 +22,9 @@ class Layout:
     headings: list[str]  # of each column: its pair, its metric or both
     networks: list[tuple[str, str]]  # (teacher, student) of each column
     metrics: list[str]  # of each column; empty if the whole table is about top-1 accuracy
-    rows: list[tuple[str, list[tuple[Summary, str]]]]  # (label, (result, mark) of each column)
+    rows: list[
+        tuple[str, list[tuple[Summary, str, bool]]]
+    ]  # (label, (result, mark, whether it is bold) of each column)
     notes: list[tuple[str, str]]  # (mark, meaning)
 
 
@@ -33,9 +35,9 @@ def layout(frame: Frame, columns: Sequence[Column] | None = None) -> Layout:
     rows = []
     for label in frame.labels:
         results = [frame.at(pair, metric, label) for pair, metric in shown]
-        rows.append((label, [(one, _mark(one, letters)) for one in results]))
+        rows.append((label, [(one, _mark(one, letters), frame.is_best(one)) for one in results]))
     notes = [(letter, why) for why, letter in letters.items()]
-    if any(mark == PARTIAL for _, cells in rows for _, mark in cells):
+    if any(mark == PARTIAL for _, cells in rows for _, mark, _ in cells):
         notes.append((PARTIAL, INCOMPLETE))
     only_top1 = frame.shown_metrics == {"top1"}
     first = [frame.at(pair, metric, frame.labels[0]).cell for pair, metric in shown]
@@ -79,29 +81,30 @@ def parts(columns: Sequence[Column], labels: Iterable[str]) -> list[Sequence[Col
 
 
 def number(one: Summary) -> str:
-    """Return a result that has a value as `75.48 ± 0.21 (3)`, or `75.48 (1)` without a deviation."""
+    """Return a result as `75.48 ± 0.21 (3)`, of two seeds as `75.48 (75.33, 75.63)`, of one as `75.48 (1)`."""
+    if one.n == 2:  # a deviation of two values says less than the values
+        return f"{one.mean:.2f} ({', '.join(f'{value:.2f}' for value in one.by_seed.values())})"
     spread = "" if one.std is None else f" ± {one.std:.2f}"
     return f"{one.mean:.2f}{spread} ({one.n})"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a format writes plain text, a mark, and the number of the best method, the second and the others."""
+    """How a format writes plain text, a mark, and the numbers of the best methods and of the others."""
 
     text: Callable[[str], str]
     mark: Callable[[str], str]
     best: Callable[[str], str]
-    second: Callable[[str], str]
     number: Callable[[str], str] = str
     dash: str = MISSING
 
-    def cell(self, one: Summary, mark: str) -> str:
-        """Return a result: its number, highlighted by its place in the column, its arrow against KD, and its mark."""
+    def cell(self, one: Summary, mark: str, is_best: bool) -> str:
+        """Return a result: its number, set off if it is among the best, its arrow against KD, and its mark."""
         text = self.dash
         if one.mean is not None:
-            set_off = {1: self.best, 2: self.second}.get(one.place, str)
+            text = self.number(number(one))
             arrow = self.text(f" ({one.arrow})") if one.arrow else ""
-            text = set_off(self.number(number(one))) + arrow
+            text = (self.best(text) if is_best else text) + arrow
         return text + (self.mark(mark) if mark else "")
 
     def note(self, mark: str, meaning: str) -> str:

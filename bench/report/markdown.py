@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.report.caption import protocol, published_source
+from bench.report.caption import caption, published_source
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
 from bench.report.origins import origins, training_command
@@ -19,7 +19,6 @@ MARKDOWN = Style(
     text=_escape,
     mark=lambda sign: f"<sup>{sign}</sup>",
     best=lambda text: f"**{text}**",
-    second=lambda text: f"<u>{text}</u>",
 )
 
 
@@ -33,7 +32,7 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 def to_markdown(frame: Frame) -> str:
     """Return table.md: methods by pairs; per pair, best epochs and published numbers; origins."""
     plan = frame.plan
-    lines = [f"# {_escape(plan.suite.title)}", "", _escape(protocol(plan))]
+    lines = [f"# {_escape(plan.suite.title)}", "", _escape(caption(frame))]
     for columns in parts(frame.columns, frame.labels):
         table = layout(frame, columns)
         rows = [[_escape(label), *(MARKDOWN.cell(*cell) for cell in cells)] for label, cells in table.rows]

@@ -22,7 +22,7 @@ import yaml
 from markupsafe import Markup
 
 from bench.plan import Plan
-from bench.report.caption import protocol
+from bench.report.caption import caption, marks
 from bench.report.folder import FIGURES, PAGE, STATISTICS
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
@@ -75,10 +75,11 @@ def render(frame: Frame, store: Store) -> str:
         columns=rows[0],
         metrics=sorted({metric for _, metric in frame.columns}),
         rows=rows,
-        has_arrows=any(one.arrow for one in frame.tabled),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
-        protocol=protocol(plan),
+        protocol=caption(frame),
+        marks=marks(frame),
+        best=frame.best,
         statistics=_statistics(folder / STATISTICS[0]),
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
         command=shlex.join(command),

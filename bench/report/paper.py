@@ -1,12 +1,10 @@
-"""Facts from the CRD paper: the names of its rows, its relative improvement, its settings.
+"""Facts from the CRD paper: the names of its rows, and its settings.
 
 Paper: Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020. Imports no torch.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from statistics import mean, median
 
 from bench.plan import Cell
 from bench.spec import RunSpec
@@ -16,10 +14,6 @@ NOT_AS_IN_CODE = {  # that differ between the paper and its code: method, parame
     "FT's weight": ("ft", "weight", 500.0, 200.0),
     "CRD's temperature": ("crd", "temperature", 0.1, 0.07),
 }
-IMPROVEMENT = (
-    "Mean and median over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)); pairs in which X is not above the "
-    "student are left out and counted. A pair in which X is barely above it can dominate the mean: see the median."
-)
 
 
 def row_named(cells: Sequence[Cell], name: str) -> str | None:
@@ -27,27 +21,6 @@ def row_named(cells: Sequence[Cell], name: str) -> str | None:
     at_defaults = (cell.label for cell in cells if cell.standard == name and not cell.overrides)
     labelled = (cell.label for cell in cells if cell.label == name)
     return next(itertools.chain(at_defaults, labelled), None)
-
-
-@dataclass(frozen=True)
-class Improvement:
-    """The paper's average relative improvement over a method, as shares (1 is 100 %); None where no pair counts."""
-
-    mean: float | None
-    median: float | None
-    n: int  # pairs that count
-    left_out: int  # pairs in which the method is not above the student
-
-
-def relative_improvement(ours: Sequence[float], other: Sequence[float], student: Sequence[float]) -> Improvement:
-    """Return the mean over pairs of (ours - other) / (other - student), where the latter is positive."""
-    shares = [(a - x) / (x - s) for a, x, s in zip(ours, other, student, strict=True) if x > s]
-    return Improvement(
-        mean=mean(shares) if shares else None,
-        median=median(shares) if shares else None,
-        n=len(shares),
-        left_out=len(ours) - len(shares),
-    )
 
 
 def settings_used(runs: Sequence[RunSpec]) -> Iterator[str]:

@@ -1,19 +1,22 @@
 """Statistics of a suite's results: gains over KD and the student, ranks, relative improvement. Imports no torch.
 
 Seeds are paired: all rows of a seed start from the same weights and see the same batches. `statistics_files` writes
-the results; only reports and figures import this module, since it imports scipy.
+the results; only reports and figures import this module, since it imports scipy.stats.
 
-Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or that of `none`), its 95 % percentile
-          bootstrap interval, and Student's paired t-test, two-sided. Holm's correction is over the methods of one pair
-          and metric that are compared with one reference. Across pairs the samples are the pairs' means, not seeds.
-Ranks:    Friedman's test over pairs and Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
-Relative: mean over pairs of (acc(CRD) - acc(X)) / (acc(X) - acc(student)), as in the CRD paper, whose 57 % is the
-          improvement over KD on its tables 1 and 2.
+Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or that of `none`), with the interval and
+          p-values of the row-by-seed model in `inference`, which corrects p for all methods of the column.
+          Over pairs, the samples are the pairs' means: Student's t interval, Wilcoxon's signed-rank test, Holm.
+Over pairs and seeds: the probability that a method is above the reference, and the interquartile mean of its gains
+          (Agarwal et al., NeurIPS 2021). Interval: Student's t with the standard error of a bootstrap over pairs, then
+          seeds.
+Ranks:    Friedman's test over at least six pairs, Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
+Relative: sum over pairs of acc(CRD) - acc(X), divided by that of acc(X) - acc(student), with Fieller's interval; and
+          the mean of the pairs' ratios, as in the CRD paper, whose 57 % is that over KD on its tables 1 and 2.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,51 +25,68 @@ import scikit_posthocs
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from bench.report.frame import Column, Frame, Summary
+from bench.report.frame import Frame, Summary
+from bench.report.improvement import Improvement, relative_improvement
+from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
 from bench.report.layout import INCOMPLETE
-from bench.report.paper import CRD, KD, Improvement, relative_improvement, row_named
+from bench.report.paper import CRD, KD, row_named
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
 
 ALL = "all pairs"
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
-LEVEL = 0.95  # of intervals; tests and the critical difference are at 1 - LEVEL
-RESAMPLES = 9999
-MIN_RESAMPLED = 3  # with two samples the bootstrap gives only their range
+MIN_PAIRS = 6  # of ranks, and of what is said of pairs and seeds together
+RESAMPLES = 2000
+
+
+def gain_over_pairs(values: Sequence[float], reference: Sequence[float]) -> Contrast:
+    """Return the gain of values over those of a reference at the same pairs."""
+    differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
+    n, mean = len(differences), float(differences.mean())
+    if n == 1 or np.ptp(differences) < EQUAL:
+        return Contrast(n, mean)
+    found = scipy.stats.ttest_1samp(differences, 0.0)
+    low, high = found.confidence_interval(LEVEL) if n >= MIN_SEEDS else (None, None)
+    return Contrast(
+        n=n,
+        value=mean,
+        error=float(scipy.stats.sem(differences)),
+        df=n - 1,
+        interval=None if low is None else (float(low), float(high)),
+        p=float(scipy.stats.wilcoxon(differences).pvalue),
+    )
 
 
 @dataclass(frozen=True)
-class Gain:
-    """The mean of the differences between paired values.
+class Estimate:
+    """A number with its interval."""
 
-    The bootstrap interval is None for fewer than three values, the t-test's p for one value; both without a spread.
+    value: float
+    interval: tuple[float, float]
+
+
+def over_pairs_and_seeds(differences: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """Return a statistic of the differences between a row and a reference, of shape (pairs, seeds).
+
+    `statistic` reduces the last two axes of (..., pairs, seeds).
     """
+    pairs, seeds = differences.shape
+    rng = np.random.default_rng(0)  # the same store gives the same file
+    of_pair = rng.integers(pairs, size=(RESAMPLES, pairs, 1))
+    drawn = statistic(differences[of_pair, rng.integers(seeds, size=(RESAMPLES, pairs, seeds))])
+    value = float(statistic(differences))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, pairs - 1) * drawn.std(ddof=1))
+    return Estimate(value, (value - reach, value + reach))
 
-    n: int
-    mean: float
-    interval: tuple[float, float] | None
-    p: float | None
+
+def probability_of_improvement(differences: np.ndarray) -> np.ndarray:
+    """Return the mean over pairs of the share of seeds in which the row is above the reference; equal counts half."""
+    return np.asarray(((differences > 0) + 0.5 * (differences == 0)).mean(axis=(-2, -1)))
 
 
-def gain(values: Sequence[float], reference: Sequence[float]) -> Gain:
-    """Return the gain of values over those of a reference at the same places."""
-    differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
-    n = len(differences)
-    if np.ptp(differences) < 1e-9:  # equal except for rounding
-        return Gain(n, float(differences.mean()), None, None)
-    interval = None
-    if n >= MIN_RESAMPLED:
-        # percentile: BCa's acceleration is undefined or unstable for the three to five seeds of a suite
-        bounds = scipy.stats.bootstrap(
-            (differences,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            confidence_level=LEVEL,
-            method="percentile",
-            rng=np.random.default_rng(0),  # the same store gives the same file
-        ).confidence_interval
-        interval = (float(bounds.low), float(bounds.high))
-    return Gain(n, float(differences.mean()), interval, float(scipy.stats.ttest_rel(values, reference).pvalue))
+def interquartile_mean(differences: np.ndarray) -> np.ndarray:
+    """Return the mean of the middle half of all pairs' and seeds' differences."""
+    return np.asarray(scipy.stats.trim_mean(differences.reshape(*differences.shape[:-2], -1), 0.25, axis=-1))
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -113,12 +133,13 @@ class Statistics:
     """The statistics of a suite."""
 
     gains: list[dict[str, Any]]  # rows of statistics.csv, in percentage points, in one pair or over all pairs
+    together: list[dict[str, Any]]  # rows of statistics.csv over pairs and seeds
     rankings: dict[str, Ranking | str]  # see `rankings`
     ours: str | None  # the row CRD, whose improvements these are
     improvements: dict[tuple[str, str], Improvement]  # by metric and the other row's label
 
 
-Values = Mapping[str, Mapping[Any, float]]  # of rows by label, in turn by what is compared: seeds, or pairs
+Means = Mapping[str, Mapping[str, float]]  # by label and pair
 
 
 def statistics(frame: Frame) -> Statistics:
@@ -126,44 +147,89 @@ def statistics(frame: Frame) -> Statistics:
     kd, ours = (row_named(frame.plan.cells, name) for name in (KD, CRD))
     references = [NONE] if kd is None else [kd, NONE]
     gains: list[dict[str, Any]] = []
-    by_column: dict[Column, dict[str, Mapping[int, float]]] = {column: {} for column in frame.columns}
-    for metric in dict.fromkeys(metric for _, metric in frame.columns):
-        for one in _students(frame, metric):
-            by_column[one.pair, metric][one.label] = one.by_seed
-    for (pair, metric), by_seed in by_column.items():
-        for reference in references:
-            gains += _gains(by_seed, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
+    for pair, metric in frame.columns:
+        model = frame.models.get((pair, metric, STUDENT))
+        if model is not None:
+            for reference in references:
+                gains += _gains_of_pair(model, pair, metric, reference, len(frame.plan.suite.seed_list))
+    together: list[dict[str, Any]] = []
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
         means = _means(frame, metric)
         for reference in references:
-            gains += _gains(means, ALL, metric, reference, pair_count, at_least=2)
-        if ours in means and NONE in means:
-            for label in means:
-                pairs = [pair for pair in means[label] if pair in means[ours] and pair in means[NONE]]
-                if label not in (ours, NONE) and pairs:
-                    columns = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
-                    improvements[metric, label] = relative_improvement(*columns)
-    return Statistics(gains, rankings(frame), ours, improvements)
+            gains += _gains_over_pairs(means, metric, reference, pair_count)
+            together += _together(frame, means, metric, reference)
+        for label in means:
+            if ours in means and label not in (ours, NONE):
+                found = _improvement(frame, means, metric, ours, label)
+                if found is not None:
+                    improvements[metric, label] = found
+    return Statistics(gains, together, rankings(frame), ours, improvements)
 
 
-def _gains(
-    values: Values, pair: str, metric: str, reference: str, count: int, at_least: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the methods compared with a reference, on the seeds or pairs that both have, of `count` requested ones."""
-    base = values.get(reference, {})
-    common = {label: [key for key in own if key in base] for label, own in values.items()}
-    gains = {
-        label: gain([values[label][key] for key in keys], [base[key] for key in keys])
-        for label, keys in common.items()
-        if label not in (reference, NONE) and len(keys) >= at_least
+def _row(
+    statistic: str, metric: str, pair: str, label: str, reference: str, found: Contrast, note: str
+) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
+    names = {"statistic": statistic, "metric": metric, "pair": pair, "label": label, "reference": reference}
+    numbers = {"n": found.n, "value": found.value, "low": low, "high": high, "p": found.p}
+    return {**names, **numbers, "p_adjusted": found.p_adjusted, "note": note}
+
+
+def _gains_of_pair(model: Model, pair: str, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the methods compared with a reference on the seeds that both have, of `count` requested ones."""
+    if reference not in model.values:
+        return
+    rows = [label for label in model.values if label != NONE]
+    for label, found in model.family(rows, reference).items():
+        yield _row("gain", metric, pair, label, reference, found, "" if found.n == count else INCOMPLETE)
+
+
+def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the methods compared with a reference on the pairs that both have, at least two of `count`."""
+    base = means.get(reference, {})
+    common = {label: [pair for pair in own if pair in base] for label, own in means.items()}
+    found = {
+        label: gain_over_pairs([means[label][pair] for pair in pairs], [base[pair] for pair in pairs])
+        for label, pairs in common.items()
+        if label not in (reference, NONE) and len(pairs) > 1
     }
-    for (label, one), p_holm in zip(gains.items(), holm([one.p for one in gains.values()]), strict=True):
-        low, high = one.interval or (None, None)
-        names = {"statistic": "gain", "metric": metric, "pair": pair, "label": label, "reference": reference}
-        numbers = {"n": one.n, "value": one.mean, "low": low, "high": high, "p": one.p, "p_holm": p_holm}
-        missing = INCOMPLETE_PAIRS if pair == ALL else INCOMPLETE
-        yield {**names, **numbers, "note": "" if one.n == count else missing}
+    for (label, one), p in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
+        note = "" if one.n == count else INCOMPLETE_PAIRS
+        yield _row("gain", metric, ALL, label, reference, replace(one, p_adjusted=p), note)
+
+
+def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterator[dict[str, Any]]:
+    """Yield what is said of each method over pairs and seeds, from `MIN_PAIRS` finished pairs on."""
+    for label in means:
+        if label in (reference, NONE):
+            continue
+        pairs = [pair for pair in means[label] if pair in means.get(reference, {})]
+        rows = [(frame.at(pair, metric, label).by_seed, frame.at(pair, metric, reference).by_seed) for pair in pairs]
+        if len(rows) < MIN_PAIRS:
+            continue
+        differences = np.array([[own[seed] - base[seed] for seed in own] for own, base in rows])  # all are finished
+        for statistic in (probability_of_improvement, interquartile_mean):
+            one = over_pairs_and_seeds(differences, statistic)
+            low, high = one.interval
+            if statistic is probability_of_improvement:
+                low, high = max(low, 0.0), min(high, 1.0)
+            found = Contrast(len(rows), one.value, interval=(low, high))
+            yield _row(statistic.__name__, metric, ALL, label, reference, found, "")
+
+
+def _improvement(frame: Frame, means: Means, metric: str, ours: str, label: str) -> Improvement | None:
+    """Return the relative improvement over a method on the pairs that both and `none` have; None without any."""
+    if NONE not in means:
+        return None
+    pairs = [pair for pair in means[label] if pair in means[ours] and pair in means[NONE]]
+    if not pairs:
+        return None
+    if len(pairs) > 1:
+        return relative_improvement(*([means[row][pair] for pair in pairs] for row in (ours, label, NONE)))
+    by_seed = [frame.at(pairs[0], metric, row).by_seed for row in (ours, label, NONE)]
+    seeds = [seed for seed in by_seed[0] if all(seed in row for row in by_seed)]
+    return relative_improvement(*([row[seed] for seed in seeds] for row in by_seed), unit="seed")
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:
@@ -199,9 +265,9 @@ def _ranked(frame: Frame, metric: str) -> Ranking | str:
     taught_pairs = {pair for label, of_row in means.items() if label != NONE for pair in of_row}
     pairs = [pair for pair in all_pairs if pair in taught_pairs and pair not in open_pairs]
     labels = [label for label in all_labels if pairs and all(pair in means.get(label, {}) for pair in pairs)]
-    if len(pairs) < 2 or len(labels) < 3:
+    if len(pairs) < MIN_PAIRS or len(labels) < 3:
         return (
-            "Ranks need two pairs in which nothing is left to be trained, and three rows that have a number in each: "
+            "Ranks need six pairs in which nothing is left to be trained, and three rows that have a number in each: "
             f"there are {len(pairs)} and {len(labels)}."
         )
     ranked = ranking(labels, [[means[label][pair] for label in labels] for pair in pairs])

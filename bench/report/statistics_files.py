@@ -11,21 +11,26 @@ import pandas as pd
 from bench.plan import Plan
 from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
+from bench.report.improvement import IMPROVEMENT, Improvement
 from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
-from bench.report.paper import IMPROVEMENT
 from bench.report.statistics import ALL, Ranking, Statistics, statistics
 from bench.report.write import digest
 from bench.store import Store, write_whole
 from bench.store.files import no_formula
 
-COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_holm", "note")
+COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_adjusted", "note")
 HOW = (
-    "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: 95 % percentile "
-    "bootstrap of the mean difference, from at least three samples; with three to five they are too narrow. p: "
-    "Student's paired t-test, two-sided; Holm's correction is over the rows of a table here. Over all pairs the "
-    "samples are the pairs' means; pairs that share a network are not independent. † not all seeds, or not all pairs, "
-    "are finished."
+    "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: Student's t at 95 %, "
+    "from at least three samples; each holds for its row alone. One pair: a row-by-seed model, whose noise variances "
+    "are shrunk towards a common one; p (adjusted) is corrected for all rows of a table here (Dunnett). All pairs: the "
+    "samples are the pairs' means; p is Wilcoxon's signed-rank test, corrected by Holm's method. Pairs that share a "
+    "network are not independent. † not all seeds, or not all pairs, are finished."
+)
+TOGETHER = (
+    "Probability of improvement: the share of seeds in which the method is above the reference, averaged over pairs. "
+    "Interquartile mean: the mean of the middle half of the gains of all pairs and seeds. Intervals: Student's t at "
+    "95 %, with the standard error of a bootstrap over pairs, then seeds."
 )
 
 
@@ -46,12 +51,18 @@ def to_csv(computed: Statistics) -> str:
 
 def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
     yield from computed.gains
+    yield from computed.together
     for metric, ranks in computed.rankings.items():
         yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks))
     for (metric, label), share in computed.improvements.items():
-        note = f"{share.left_out} pair(s) left out: not above the student" if share.left_out else ""
         rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
-        common = {**rows, "n": share.n, "note": note}
+        low, high = share.interval or (None, None)
+        common = {
+            **rows,
+            "n": share.n,
+            "note": "" if share.ratio is not None else "not above the student by more than chance",
+        }
+        yield {**common, "statistic": "relative_improvement", "value": share.ratio, "low": low, "high": high}
         yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
 
@@ -78,25 +89,47 @@ def to_markdown(plan: Plan, computed: Statistics) -> str:
     lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
-        heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (Holm)"]
+        heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (adjusted)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
+    if computed.together:
+        lines += ["", "## Over pairs and seeds", "", TOGETHER, ""]
+        lines += grid(
+            ["statistic", "metric", "method", "over", "pairs", "value", "95 % interval"],
+            map(_together_texts, computed.together),
+        )
     for metric, ranks in computed.rankings.items():
         lines += ["", f"## Ranks over pairs in {MARKDOWN.text(metric)}", "", *_rank_lines(ranks)]
     if computed.improvements:
         rows = [
-            [*map(MARKDOWN.text, (label, metric)), str(share.n), str(share.left_out)]
-            + [MISSING if one is None else f"{100 * one:.1f} %" for one in (share.mean, share.median)]
+            [*map(MARKDOWN.text, (label, metric)), f"{share.n} {share.unit}s", *_shares(share)]
             for (metric, label), share in computed.improvements.items()
         ]
         lines += ["", f"## Relative improvement of {MARKDOWN.text(computed.ours or '')}", "", IMPROVEMENT, ""]
-        lines += grid(["over", "metric", "pairs", "left out", "mean", "median"], rows)
+        lines += grid(
+            ["over", "metric", "samples", "ratio of sums", "95 % interval", "paper's mean of ratios", "median"], rows
+        )
     return "\n".join(lines) + "\n"
 
 
 def _gain_texts(row: Mapping[str, Any]) -> list[str]:
     n = f"{row['n']}{MARKDOWN.mark(PARTIAL) if row['note'] else ''}"
     interval = MISSING if row["low"] is None else f"{row['low']:+z.2f} to {row['high']:+z.2f}"
-    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_holm"])]
+    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_adjusted"])]
+
+
+def _together_texts(row: Mapping[str, Any]) -> list[str]:
+    texts = [row["statistic"].replace("_", " "), *(MARKDOWN.text(row[key]) for key in ("metric", "label", "reference"))]
+    return [*texts, str(row["n"]), f"{row['value']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
+
+
+def _shares(share: Improvement) -> list[str]:
+    """Return the texts of an improvement: ratio of sums, its interval, mean and median of ratios."""
+    low, high = share.interval or (None, None)
+    interval = MISSING if low is None or high is None else f"{100 * low:.1f} % to {100 * high:.1f} %"
+    ratio, mean, median = (
+        MISSING if one is None else f"{100 * one:.1f} %" for one in (share.ratio, share.mean, share.median)
+    )
+    return [ratio, interval, mean, median]
 
 
 def _rank_lines(ranks: Ranking | str) -> Iterator[str]:

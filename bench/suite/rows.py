@@ -25,6 +25,7 @@ class Row:
     combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
     standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
+    in_grid: bool = False  # whether the entry lists several values for a parameter
 
 
 def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
@@ -84,6 +85,7 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
             combine=entry.combine,
             overrides=", ".join([*differing, *row_settings]),
             standard="" if several else title,  # several terms have their own weights, not the paper's
+            in_grid=any(varied),
         )
 
 

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.markup import render
 from rich.table import Column, Table
 
-from bench.report.caption import protocol
+from bench.report.caption import caption
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
 from bench.terminal.markup import escape
@@ -23,7 +23,6 @@ TERMINAL = Style(
     text=escape,
     mark=lambda sign: f" {sign}",
     best=lambda text: f"[bold]{text}[/bold]",
-    second=lambda text: f"[underline]{text}[/underline]",
 )
 
 
@@ -35,7 +34,7 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
     yield from in_parts(["method", *map(escape, table.headings)], rows, width)
     for note in table.notes:
         yield TERMINAL.note(*note)
-    yield escape(protocol(frame.plan))
+    yield escape(caption(frame))
 
 
 def in_parts(

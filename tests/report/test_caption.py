@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from bench.plan import build
-from bench.report.caption import protocol
+from bench.report.caption import caption, protocol
+from bench.report.frame import results_frame
+from bench.store import Store
 from bench.suite import load
 from tests.stores import METHODS, plan_of, write_suite
 
@@ -75,8 +77,9 @@ def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
 
 
 def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
-    said = protocol(plan_of(tmp_path, task="mutual"))
-    assert "Among the methods the best is bold, the second underlined, students and teachers separately;" in said
+    plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"], seeds=2)
+    said = caption(results_frame(plan, Store(tmp_path / "results")))
+    assert "told apart from the best one at 5 %, students and teachers separately." in said
 
 
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):

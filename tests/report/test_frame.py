@@ -37,14 +37,12 @@ def test_a_summary_is_made_of_the_finished_seeds(tmp_path, store):
     assert (one.status, one.reason, one.is_open) == ("partial", "seed 3 waiting", True)
 
 
-def test_places_and_arrows_are_of_finished_methods_alone(tmp_path, store):
+def test_arrows_are_of_finished_methods_alone(tmp_path, store):
     plan = plan_of(tmp_path, methods=["kd", "at", "sp", "pkt"])
     finish_all(store, plan, {"teacher": [99.0], "none": [98.0], "KD": [71.0], "AT": [72.0], "SP": [70.0], "PKT": []})
     fail(store, cell_of(plan, "PKT"), "failed", "disk full")
-    places = {one.label: (one.place, one.arrow) for one in results_frame(plan, store).primary}
-    assert places == {
-        **{"teacher": (0, ""), "none": (0, ""), "KD": (2, ""), "AT": (1, "↑"), "SP": (3, "↓"), "PKT": (0, "")}
-    }
+    arrows = {one.label: one.arrow for one in results_frame(plan, store).primary}
+    assert arrows == {"teacher": "", "none": "", "KD": "", "AT": "↑", "SP": "↓", "PKT": ""}
 
 
 def test_columns_are_the_metrics_that_people_read_and_each_cell_has_one_primary_summary(tmp_path, store):

@@ -123,7 +123,7 @@ def made_up(frame: Frame) -> Frame:
             one = replace(one, status="partial", by_seed={1: values[0]}, mean=values[0])
         else:
             one = replace(one, status="done", by_seed=dict(enumerate(values)), mean=mean(values), std=stdev(values))
-            one = replace(one, place=number % 3, arrow="↑") if one.is_method else one
+            one = replace(one, arrow="↑") if one.is_method else one
         summaries.append(one)
     return replace(frame, summaries=summaries)
 

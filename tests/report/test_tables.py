@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from bench.plan import Plan
-from bench.report.caption import protocol
 from bench.report.write import write_tables
 from bench.store import Store, files
 from bench.store.files import read_bytes
@@ -200,38 +199,48 @@ def test_a_finished_student_of_a_lost_teacher_keeps_its_number(tmp_path, store):
 # table.md and table.tex
 
 
-def test_the_best_is_bold_and_the_second_underlined_among_methods_alone(tmp_path, store):
-    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
-    finish_all(store, plan, {"teacher": [99.0], "none": [98.0], "KD": [71.0], "AT": [72.0], "SP": [70.0]})
-    cells = markdown_cells(plan, store)
-    assert {label: text for label, (text,) in cells.items() if label != "method"} == {
-        "teacher": "99.00 (1)",
-        "none": "98.00 (1)",
-        "KD": "<u>71.00 (1)</u>",
-        "AT": "**72.00 (1)** (↑)",
-        "SP": "70.00 (1) (↓)",
-    }
+def bold(plan: Plan, store: Store, column: int = 0) -> set[str]:
+    """Return the rows that are bold in a column of table.md."""
+    return {label for label, cells in markdown_cells(plan, store).items() if cells[column].startswith("**")}
+
+
+def test_methods_that_cannot_be_told_apart_from_the_best_are_bold(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp"], seeds=3)
+    near = {"KD": [71.8, 72.1, 71.9], "AT": [72.0, 71.9, 72.2], "SP": [60.1, 60.0, 60.2]}
+    finish_all(store, plan, {"teacher": [99.0], "none": [98.0, 98.1, 97.9], **near})
+    assert bold(plan, store) == {"KD", "AT"}
     tex = written(plan, store, "tex")
-    assert r"AT & \textbf{72.00} {\scriptsize (1)} ($\uparrow$) \\" in tex
-    assert r"KD & \underline{71.00} {\scriptsize (1)} \\" in tex
+    assert r"AT & \textbf{72.03} {\scriptsize $\pm$ 0.15 (3)} ($\uparrow$) \\" in tex
+    assert r"SP & 60.10 {\scriptsize" in tex
 
 
-def test_two_that_tie_for_the_best_are_both_bold_and_none_is_second(tmp_path, store):
-    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
-    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [72.0], "AT": [72.0], "SP": [70.0]})
-    cells = markdown_cells(plan, store)
-    assert [cells[label] for label in ("KD", "AT", "SP")] == [["**72.00 (1)**"], ["**72.00 (1)**"], ["70.00 (1) (↓)"]]
+def test_with_one_seed_nothing_is_bold_and_the_caption_says_why(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [72.0], "AT": [70.0]})
+    assert bold(plan, store) == set()
+    assert "Nothing is bold: one seed cannot tell a difference from chance." in written(plan, store, "md")
 
 
-def test_two_that_tie_for_the_second_are_both_underlined(tmp_path, store):
-    plan = plan_of(tmp_path, methods=["kd", "at", "sp"])
-    finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0], "AT": [72.0], "SP": [70.0]})
-    cells = markdown_cells(plan, store)
-    assert [cells[label] for label in ("KD", "AT", "SP")] == [
-        ["<u>70.00 (1)</u>"],
-        ["**72.00 (1)** (↑)"],
-        ["<u>70.00 (1)</u>"],
-    ]
+def test_no_row_of_a_grid_is_bold_and_it_takes_no_mark_from_others(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", {"method": "crd", "n_negatives": [4, 16]}], seeds=2)
+    values = {
+        "KD": [70.0, 70.1],
+        "AT": [60.0, 60.2],
+        "CRD n_negatives=4": [80.0, 80.1],
+        "CRD n_negatives=16": [81.0, 81.2],
+    }
+    finish_all(store, plan, {"teacher": [9.0], "none": [8.0, 8.1], **values})
+    assert bold(plan, store) == {"KD"}
+    assert "No row of a grid is bold" in written(plan, store, "md")
+
+
+def test_the_caption_states_the_smallest_difference_that_would_have_shown(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"], seeds=3)
+    values = {"none": [70.0, 70.5, 70.2], "KD": [71.0, 71.4, 71.5], "AT": [71.3, 71.1, 71.0]}
+    finish_all(store, plan, {"teacher": [99.0], **values})
+    said = re.search(r"show with 80 % probability: (\d\.\d\d) points", written(plan, store, "md"))
+    assert said is not None
+    assert 0.2 < float(said[1]) < 3
 
 
 def test_a_method_alone_is_not_the_best(tmp_path, store):
@@ -241,31 +250,25 @@ def test_a_method_alone_is_not_the_best(tmp_path, store):
 
 
 def test_each_pair_has_a_best_of_its_own(tmp_path, store):
-    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"])
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["kd", "at"], seeds=2)
     for (pair, label), value in {
         ("resnet14->resnet8", "KD"): 71.0,
-        ("resnet14->resnet8", "AT"): 70.0,
-        ("resnet20->resnet8", "KD"): 70.0,
+        ("resnet14->resnet8", "AT"): 60.0,
+        ("resnet20->resnet8", "KD"): 60.0,
         ("resnet20->resnet8", "AT"): 71.0,
     }.items():
-        finish(store, cell_of(plan, label, pair), [value])
-    cells = markdown_cells(plan, store)
-    assert cells["KD"] == ["**71.00 (1)**", "<u>70.00 (1)</u>"]
-    assert cells["AT"] == ["<u>70.00 (1)</u> (↓)", "**71.00 (1)** (↑)"]
+        finish(store, cell_of(plan, label, pair), [value, value + 0.1])
+    assert [bold(plan, store, column) for column in (0, 1)] == [{"KD"}, {"AT"}]
 
 
 def test_students_and_teachers_that_learn_from_each_other_have_places_and_arrows_apart(tmp_path, store):
-    plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"])
+    plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"], seeds=2)
     for label, own, peers in (("KD", 60.0, 90.0), ("AT", 70.0, 80.0)):
-        metrics = {"top1": own, "top5": 99.0, "peer_top1": peers, "peer_top5": 99.0}
-        store.finish(cell_of(plan, label).runs[0].id, {"metrics": metrics, "best": None})
-    cells = markdown_cells(plan, store)
-    assert {label: cells[label] for label in ("KD", "KD (teacher)", "AT", "AT (teacher)")} == {
-        "KD": ["<u>60.00 (1)</u>"],
-        "KD (teacher)": ["**90.00 (1)**"],
-        "AT": ["**70.00 (1)** (↑)"],
-        "AT (teacher)": ["<u>80.00 (1)</u>"],
-    }
+        for seed, run in enumerate(cell_of(plan, label).runs):
+            top1 = {"top1": own + seed / 10, "peer_top1": peers + seed / 10}
+            store.finish(run.id, {"metrics": {**top1, "top5": 99.0, "peer_top5": 99.0}, "best": None})
+    assert bold(plan, store) == {"KD (teacher)", "AT"}
+    assert {label for label, (text,) in markdown_cells(plan, store).items() if "↑" in text} == {"AT"}
 
 
 def test_several_seeds_are_printed_as_mean_deviation_and_their_number(tmp_path, store):
@@ -282,7 +285,7 @@ def test_a_partial_cell_is_marked_and_takes_no_place(tmp_path, store):
     finish(store, cell_of(plan, "SP"), [71.0, 71.0])
     cells = markdown_cells(plan, store)
     assert cells["KD"] == ["99.00 (1)<sup>†</sup>"]
-    assert cells["SP"] == ["**71.00 ± 0.00 (2)**"]
+    assert cells["SP"] == ["**71.00 (71.00, 71.00)**"]
     assert "- <sup>†</sup> not all seeds are finished; see n" in written(plan, store, "md")
     tex = written(plan, store, "tex")
     assert r"KD & 99.00 {\scriptsize (1)}\textsuperscript{$\dagger$} \\" in tex
@@ -353,14 +356,13 @@ def test_arrows_compare_with_the_row_at_kds_defaults_whatever_its_label(tmp_path
     methods = [{"method": "kd", "temperature": 2.0, "label": "KD"}, {"method": "kd", "label": "Hinton"}, "at"]
     plan = plan_of(tmp_path, methods=methods)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [80.0], "Hinton": [70.0], "AT": [75.0]})
-    assert markdown_cells(plan, store)["AT"] == ["<u>75.00 (1)</u> (↑)"]
+    assert markdown_cells(plan, store)["AT"] == ["75.00 (1) (↑)"]
 
 
 def test_a_suite_without_kd_has_no_arrows_and_does_not_explain_them(tmp_path, store):
     plan = plan_of(tmp_path, methods=["at", "sp"])
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "AT": [7.0], "SP": [6.0]})
     assert "↑" not in written(plan, store, "md")
-    assert "Among the methods the best is bold, the second underlined." in protocol(plan)
 
 
 def test_the_best_epoch_stands_beside_the_last_one_and_is_named_so(tmp_path, store):
@@ -370,7 +372,7 @@ def test_the_best_epoch_stands_beside_the_last_one_and_is_named_so(tmp_path, sto
     assert markdown_cells(plan, store, below="resnet14-\\>resnet8\n") == {
         "method": ["last epoch", "best epoch"],
         "none": ["60.00 (1)<sup>†</sup>", "61.00<sup>†</sup>"],
-        "KD": ["71.00 ± 1.41 (2)", "72.00"],
+        "KD": ["71.00 (70.00, 72.00)", "72.00"],
     }
 
 
@@ -382,7 +384,7 @@ def test_published_numbers_and_differences_stand_beside_ours(tmp_path, store):
     finish(store, cell_of(plan, "AT"), [74.0])
     assert markdown_cells(plan, store, below="wrn\\_40\\_2-\\>wrn\\_16\\_2\n") == {
         "method": ["last epoch", "best epoch", "published", "difference"],
-        "KD": ["75.00 ± 0.00 (2)", "76.00", "74.92", "+0.08"],
+        "KD": ["75.00 (75.00, 75.00)", "76.00", "74.92", "+0.08"],
         "AT": ["74.00 (1)<sup>†</sup>", "75.00<sup>†</sup>", "74.08", "-0.08<sup>†</sup>"],
     }
     _, compared = written(plan, store, "tex").split(r"\end{table}")[:2]

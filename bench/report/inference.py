@@ -1,0 +1,242 @@
+"""The row-by-seed model of one column of a table: what separates its rows. Imports neither torch nor scipy.stats.
+
+Model:     value[row, seed] = mean[row] + effect[seed] + noise; each row has a noise variance of its own.
+Variances: a row's weighted residual sum of squares divided by its degrees of freedom, which are n - 1 minus the
+           leverages of the seeds' effects (Horn, Horn and Duncan, JASA 70, 1975). A few seeds estimate it poorly, so
+           the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
+           A row that is far noisier than the others keeps its own (compare Phipson et al., AOAS 10, 2016).
+Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
+Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
+           by chance (Dunnett, JASA 50, 1955, if all rows have the same variance).
+Best:      the rows that no other row is above, tested in one direction: with 95 % probability the row that is best in
+           truth is among them (Gupta, Technometrics 7, 1965).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, special
+
+LEVEL = 0.95  # of intervals; tests are at 1 - LEVEL
+POWER = 0.8  # with which the smallest detectable difference is found
+MIN_SEEDS = 3  # of an interval: the tables show the values of two seeds themselves
+ROUNDS = 5  # of weighting rows by their variances and estimating these again
+FLOOR = 1e-5  # of the median variance: what is smaller counts as this when variances are compared
+EQUAL = 1e-9  # differences below it are due to rounding
+POINTS = 32  # of each numerical integral
+
+Values = Mapping[str, Mapping[int, float]]  # by row and seed
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A row minus a reference: its mean over the `n` seeds that both have, in the values' unit.
+
+    `error` is the standard error; `p` is two-sided, `p_adjusted` its value in a family. What the data cannot tell is
+    None: all of these without two seeds or without a spread, and the interval below `MIN_SEEDS`.
+    """
+
+    n: int
+    value: float
+    error: float | None = None
+    df: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The rows of a column with the noise variance of each; see `fit`."""
+
+    values: Values
+    variances: Mapping[str, float]  # after shrinking
+    dfs: Mapping[str, float]  # degrees of freedom of these variances
+    residual_variance: float  # of all rows together
+    residual_df: float
+    prior_df: float  # how many degrees of freedom the common variance counts; infinite if the variances are alike
+
+    def contrast(self, row: str, reference: str) -> Contrast | None:
+        """Return the difference of two rows; None if they have no seed in common."""
+        own, base = self.values[row], self.values[reference]
+        differences = [own[seed] - base[seed] for seed in own if seed in base]
+        n = len(differences)
+        if n == 0:
+            return None
+        found = Contrast(n, float(np.mean(differences)))
+        variance = (self.variances[row] + self.variances[reference]) / n
+        if n == 1 or variance == 0.0 or np.ptp(differences) < EQUAL:
+            return found
+        error = math.sqrt(variance)
+        df = min(self.dfs[row], self.dfs[reference])
+        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
+        interval = (found.value - reach, found.value + reach) if n >= MIN_SEEDS else None
+        p = 2 * float(special.stdtr(df, -abs(found.value) / error))
+        return replace(found, error=error, df=df, interval=interval, p=p)
+
+    def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
+        """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
+        contrasts = self._contrasts(rows, reference)
+        tested = {row: one for row, one in contrasts.items() if one.p is not None}
+        adjusted = self._any_as_small([one.p for one in tested.values() if one.p is not None], tested, reference)
+        return contrasts | {
+            row: replace(one, p_adjusted=float(p)) for (row, one), p in zip(tested.items(), adjusted, strict=True)
+        }
+
+    def may_be_best(self, rows: Iterable[str]) -> set[str]:
+        """Return the rows that no other of them is above at 5 %; none if nothing separates rows with two seeds."""
+        rivals = [row for row in rows if len(self.values[row]) > 1]
+        return {row for row in rivals if not self._is_beaten(row, [other for other in rivals if other != row])}
+
+    def _is_beaten(self, row: str, others: Sequence[str]) -> bool:
+        contrasts = self._contrasts(others, row)
+        if any(one.error is None and one.value > EQUAL for one in contrasts.values()):
+            return True  # above it on every seed by the same amount
+        above = {other: one for other, one in contrasts.items() if one.p is not None}
+        p = min((one.p / 2 for one in above.values() if one.p is not None and one.value > 0), default=1.0)
+        return bool(above) and bool(self._any_as_small([p], above, row, two_sided=False)[0] < 1 - LEVEL)
+
+    def detectable(self, rows: Iterable[str], reference: str) -> float | None:
+        """Return the true difference from the reference that the family's test finds with a probability of `POWER`.
+
+        For the row with the median standard error; None if nothing can be tested.
+        """
+        tested = {row: one for row, one in self._contrasts(rows, reference).items() if one.error is not None}
+        if not tested:
+            return None
+        ordered = sorted(tested.values(), key=lambda one: one.error or 0.0)
+        error, df = ordered[len(ordered) // 2].error, ordered[len(ordered) // 2].df
+        assert error is not None
+        assert df is not None
+
+        def excess(exponent: float) -> float:
+            return float(self._any_as_small([10**exponent], tested, reference)[0]) - (1 - LEVEL)
+
+        critical = -float(special.stdtrit(df, 10 ** optimize.brentq(excess, -12, math.log10(1 - LEVEL)) / 2))
+        # by the noncentral t; the probability of finding a difference of the wrong sign is negligible
+        shift = optimize.brentq(lambda c: 1 - special.nctdtr(df, c, critical) - POWER, 0.0, 4 * critical + 10)
+        return float(shift * error)
+
+    def _contrasts(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
+        found = {row: self.contrast(row, reference) for row in rows if row != reference}
+        return {row: one for row, one in found.items() if one is not None}
+
+    def _any_as_small(
+        self, p: Sequence[float], contrasts: Mapping[str, Contrast], reference: str, two_sided: bool = True
+    ) -> np.ndarray:
+        base = self.variances[reference]
+        shared = [base / (base + self.variances[row]) for row in contrasts]
+        dfs = [one.df for one in contrasts.values() if one.df is not None]
+        # equal ones are those of the pooled variance, or of a reference that is far noisier than all rows
+        return any_as_small(p, shared, dfs, two_sided, is_pooled=len(set(dfs)) == 1)
+
+
+def any_as_small(
+    p: Sequence[float], shared: Sequence[float], dfs: Sequence[float], two_sided: bool = True, is_pooled: bool = True
+) -> np.ndarray:
+    """Return, for each p, the probability that any comparison of a family without differences has a p as small.
+
+    Args:
+        p: of single comparisons with one reference, by Student's t.
+        shared: for each comparison, the share of its variance that is the reference's, between 0 and 1. Two comparisons
+            correlate by the root of the product of their shares.
+        dfs: for each comparison, the degrees of freedom of its variance.
+        two_sided: whether the p-values are.
+        is_pooled: whether all comparisons have one estimate of the variance in common. Otherwise each has its own.
+    """
+    if not len(p):
+        return np.empty(0)
+    degrees, share = np.asarray(dfs, dtype=float), np.asarray(shared, dtype=float)
+    # over the quantiles of an estimated deviation, most points at small ones, where a large t comes from
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    roots = (nodes + 1) / 2
+    masses_of_scale = weights / 2 * 4 * roots**3
+    scale = np.sqrt(2 * special.gammaincinv(degrees / 2, roots[:, None] ** 4) / degrees)
+    normal, masses = np.polynomial.hermite_e.hermegauss(POINTS)  # over the reference's error
+    critical = -special.stdtrit(degrees, np.asarray(p)[:, None] / (2 if two_sided else 1))
+    # axes: p, deviation, reference's error, comparison
+    bound = critical[:, None, None] * scale[:, None]
+    centre = np.sqrt(share) * normal[:, None]
+    inside = special.ndtr((bound - centre) / np.sqrt(1 - share))
+    if two_sided:
+        inside -= special.ndtr((-bound - centre) / np.sqrt(1 - share))
+    if is_pooled:
+        none_as_small = np.einsum("psec,s->pe", inside.prod(axis=-1, keepdims=True), masses_of_scale)
+    else:
+        none_as_small = np.einsum("psec,s->pec", inside, masses_of_scale).prod(axis=-1)
+    found = 1 - none_as_small @ (masses / masses.sum())
+    return np.asarray(np.clip(found, p, 1.0))
+
+
+def fit(values: Values) -> Model:
+    """Return the model of a column's rows; rows may lack seeds."""
+    seeds = list(dict.fromkeys(seed for of_row in values.values() for seed in of_row))
+    table = np.array([[of_row.get(seed, np.nan) for seed in seeds] for of_row in values.values()], dtype=float)
+    present = ~np.isnan(table)
+    n = present.sum(axis=1)
+    means = np.where(present, table, 0.0).sum(axis=1) / np.maximum(n, 1)
+    centred = np.where(present, table - means[:, None], 0.0)
+    effects = present[:, :, None] * (np.eye(len(seeds)) - present[:, None, :] / np.maximum(n, 1)[:, None, None])
+    variances, degrees, weights = np.zeros(len(table)), np.zeros(len(table)), np.ones(len(table))
+    prior_df = math.inf
+    for _ in range(ROUNDS):
+        gram = np.linalg.pinv(np.einsum("r,rsk,rsl->kl", weights, effects, effects), rcond=1e-9, hermitian=True)
+        of_seed = gram @ np.einsum("r,rsk,rs->k", weights, effects, centred)
+        squares = ((centred - effects @ of_seed) ** 2).sum(axis=1)
+        dfs = np.maximum(n - 1 - weights * np.einsum("rsk,kl,rsl->r", effects, gram, effects), 0.0)
+        used = dfs > EQUAL
+        if squares[used].sum() < EQUAL**2:  # no spread but that of the seeds
+            variances = np.zeros(len(table))
+            break
+        own = squares[used] / dfs[used]
+        noisy = far_noisier(own, dfs[used])
+        prior_df, prior = common_variance(own[~noisy], dfs[used][~noisy])
+        variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs.sum())
+        variances[used] = np.where(noisy, own, shrunk(own, dfs[used], prior, prior_df))
+        degrees[used] = np.where(noisy, dfs[used], degrees[used])
+        weights = 1 / variances
+    total = float(dfs.sum())
+    return Model(
+        values=values,
+        variances=dict(zip(values, variances.tolist(), strict=True)),
+        dfs=dict(zip(values, degrees.tolist(), strict=True)),
+        residual_variance=float(squares.sum()) / total if total > EQUAL else 0.0,
+        residual_df=total,
+        prior_df=prior_df,
+    )
+
+
+def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
+    """Return which variances exceed that of the other rows by more than chance: an F-test at 5 %, Bonferroni's way."""
+    others_df = dfs.sum() - dfs
+    if len(own) < 4:
+        return np.zeros(len(own), dtype=bool)
+    others = ((own * dfs).sum() - own * dfs) / others_df
+    return np.asarray(special.fdtrc(dfs, others_df, own / others) < (1 - LEVEL) / len(own))
+
+
+def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
+    """Return variances shrunk towards a common one, which counts `prior_df` degrees of freedom."""
+    if math.isinf(prior_df):
+        return np.full_like(own, prior)
+    return (prior_df * prior + dfs * own) / (prior_df + dfs)
+
+
+def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
+    """Return how many degrees of freedom the rows' common variance counts, and that variance.
+
+    Smyth's moments of the logarithms. The degrees are infinite where the variances differ by no more than chance, or
+    come from fewer than three rows; the common variance is the pooled one then.
+    """
+    pooled = float((own * dfs).sum() / dfs.sum())
+    if len(own) < 3:
+        return math.inf, pooled
+    logs = np.log(np.maximum(own, FLOOR * np.median(own)))
+    logs += np.log(dfs / 2) - special.digamma(dfs / 2)
+    beyond_chance = float(logs.var(ddof=1) - special.polygamma(1, dfs / 2).mean())
+    if beyond_chance < EQUAL:
+        return math.inf, pooled
+    half = float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-3, 1e10))
+    return 2 * half, math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))

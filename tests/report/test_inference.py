@@ -1,0 +1,139 @@
+"""The row-by-seed model, on numbers with a known truth and on real ones."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from bench.report.inference import any_as_small, fit
+
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"
+
+
+def rows_of(table: np.ndarray) -> dict[str, dict[int, float]]:
+    return {f"row {number}": dict(enumerate(map(float, values))) for number, values in enumerate(table)}
+
+
+def fashion_mnist() -> dict[str, dict[int, float]]:
+    """Return the last epoch's top-1 accuracies of the published suite, without FT, which is far noisier."""
+    last: dict[str, dict[int, float]] = {}
+    with (PUBLISHED / "fashion_mnist" / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["stage"] == "main" and row["top1"] and row["row"] not in ("teacher", "FT"):
+                last.setdefault(row["row"], {})[int(row["seed"])] = float(row["top1"])
+    return last
+
+
+def test_on_fashion_mnist_the_residual_deviation_is_0_30_and_8_of_12_rows_differ_from_none():
+    model = fit(fashion_mnist())
+    assert math.sqrt(model.residual_variance) == pytest.approx(0.30, abs=0.005)
+    assert model.residual_df == pytest.approx(24)
+    contrasts = model.family(model.values, "none")
+    assert len(contrasts) == 12
+    assert sum(one.p_adjusted < 0.05 for one in contrasts.values()) == 8
+
+
+def test_two_rows_are_compared_by_the_paired_t_test():
+    values, reference = [75.0, 76.0, 74.5, 75.2], [74.0, 74.8, 73.9, 74.1]
+    found = fit(rows_of(np.array([reference, values]))).contrast("row 1", "row 0")
+    expected = scipy.stats.ttest_rel(values, reference)
+    assert (found.p, found.df) == (pytest.approx(expected.pvalue), pytest.approx(3))
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_the_correction_is_dunnetts():
+    samples = [np.random.default_rng(seed).standard_normal(5) for seed in range(4)]
+    expected = scipy.stats.dunnett(*samples[1:], control=samples[0], rng=np.random.default_rng(0))
+    p = 2 * scipy.stats.t.sf(np.abs(expected.statistic), 16)
+    assert any_as_small(p, [0.5] * 3, [16] * 3) == pytest.approx(expected.pvalue, abs=2e-3)
+
+
+def test_the_correction_of_a_small_p_is_that_of_the_multivariate_t():
+    (found,) = any_as_small([1e-4], [0.5] * 3, [10] * 3)
+    t = scipy.stats.t.isf(0.5e-4, 10)
+    known = {"shape": np.eye(3) / 2 + 0.5, "df": 10, "maxpts": 200_000, "random_state": np.random.default_rng(0)}
+    expected = 1 - scipy.stats.multivariate_t.cdf([t] * 3, lower_limit=[-t] * 3, **known)
+    assert found == pytest.approx(expected, rel=0.1)
+
+
+def test_what_a_seed_adds_to_all_rows_changes_no_contrast():
+    table = np.random.default_rng(0).standard_normal((5, 3))
+    before, after = (
+        fit(rows_of(one)).contrast("row 1", "row 0") for one in (table, table + np.array([10.0, -20.0, 30.0]))
+    )
+    assert (after.value, after.p) == (pytest.approx(before.value), pytest.approx(before.p))
+
+
+def test_a_comparison_uses_the_seeds_that_both_rows_have():
+    found = fit({"a": {1: 1.0, 2: 2.0, 3: 9.0}, "b": {1: 0.0, 2: 0.5}, "c": {1: 0.1, 2: 1.0, 3: 1.5}}).contrast(
+        "a", "b"
+    )
+    assert (found.n, found.value, found.interval) == (2, 1.25, None)
+    assert 0 < found.p < 1
+
+
+def test_one_seed_or_differences_without_spread_give_no_test():
+    assert fit({"a": {1: 1.0}, "b": {1: 0.0}}).contrast("a", "b").p is None
+    assert fit({"a": {1: 1.0, 2: 2.0}, "b": {1: 0.0, 2: 1.0}}).contrast("a", "b").p is None
+    assert fit({"a": {1: 1.0}, "b": {2: 0.0}}).contrast("a", "b") is None
+
+
+def test_a_noisy_row_neither_widens_the_others_intervals_nor_counts_as_the_best():
+    rows = fashion_mnist()
+    model = fit(rows | {"FT": {1: 83.00, 2: 80.87, 3: 82.97}})
+    alone = fit(rows).contrast("KD", "none")
+    assert model.contrast("KD", "none").error == pytest.approx(alone.error, rel=0.15)
+    assert "FT" not in model.may_be_best([row for row in model.values if row != "none"])
+
+
+def simulated(rows: int, seeds: int, repeats: int, shift: float = 0.0, prior_df: float = math.inf) -> dict[str, float]:
+    """Return rates over simulated tables in which all rows but the last have the same mean.
+
+    Each row's noise variance is 1, or drawn from a scaled inverse chi-squared distribution. The last row is `shift`
+    above the others. `errors`: tables in which another row seems to differ from the first; `covered`: intervals that
+    hold the truth; `power`: tables in which the last row seems to differ; `best`: in which it is among the best.
+    """
+    rng = np.random.default_rng(0)
+    found = {"errors": 0.0, "covered": 0.0, "power": 0.0, "best": 0.0}
+    for _ in range(repeats):
+        scale = np.ones(rows) if math.isinf(prior_df) else np.sqrt(prior_df / rng.chisquare(prior_df, rows))
+        table = rng.standard_normal((rows, seeds)) * scale[:, None] + rng.standard_normal(seeds)
+        table[-1] += shift
+        model = fit(rows_of(table))
+        *same, last = model.family(model.values, "row 0").values()
+        found["errors"] += min(one.p_adjusted for one in same) < 0.05
+        truths = [0.0] * len(same) + [shift]
+        intervals = [one.interval for one in [*same, last]]
+        found["covered"] += np.mean([low < truth < high for (low, high), truth in zip(intervals, truths, strict=True)])
+        found["power"] += last.p_adjusted < 0.05
+        found["best"] += f"row {rows - 1}" in model.may_be_best(model.values)
+    return {name: count / repeats for name, count in found.items()}
+
+
+def test_in_simulated_tables_intervals_cover_and_errors_stay_at_the_level():
+    rates = simulated(rows=6, seeds=3, repeats=200, shift=3.0)
+    print(rates)  # noqa: T201
+    assert rates["covered"] == pytest.approx(0.95, abs=0.02)
+    assert rates["errors"] < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+    assert rates["best"] > 0.95 - 2 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "seeds", "repeats", "shift"), [(14, 3, 400, 3.0), (14, 5, 250, 2.0)])
+def test_in_many_simulated_tables_too(rows, seeds, repeats, shift):
+    rates = simulated(rows, seeds, repeats, shift)
+    print(rates)  # noqa: T201
+    assert rates["covered"] == pytest.approx(0.95, abs=0.02)
+    assert rates["errors"] < 0.05 + 2 * math.sqrt(0.05 * 0.95 / repeats)
+    assert rates["best"] > 0.95 - 2 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_the_smallest_detectable_difference_is_found_in_about_80_percent_of_tables():
+    table = rows_of(np.random.default_rng(3).standard_normal((6, 3)))
+    model = fit(table)
+    assert math.isinf(model.prior_df)  # all rows have the same variance
+    in_deviations = model.detectable(table, "row 0") / math.sqrt(model.variances["row 0"])
+    assert simulated(rows=6, seeds=3, repeats=200, shift=in_deviations)["power"] == pytest.approx(0.8, abs=0.1)
