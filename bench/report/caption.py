@@ -65,7 +65,7 @@ def marks(frame: Frame) -> str:
         sentences.append("No row of a grid is bold: the best of a grid was found on the test split.")
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
-    if found := _detectable(frame):
+    if found := _detectable(frame) if any(one.n > 1 for one in frame.tabled) else []:
         low, high = (f"{value:.2f}" for value in (min(found), max(found)))
         points = low if low == high else f"{low} to {high}"
         sentences.append(

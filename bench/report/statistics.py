@@ -46,13 +46,13 @@ def gain_over_pairs(values: Sequence[float], reference: Sequence[float]) -> Cont
     if n == 1 or np.ptp(differences) < EQUAL:
         return Contrast(n, mean)
     found = scipy.stats.ttest_1samp(differences, 0.0)
-    low, high = found.confidence_interval(LEVEL) if n >= MIN_SEEDS else (None, None)
+    low, high = map(float, found.confidence_interval(LEVEL))
     return Contrast(
         n=n,
         value=mean,
         error=float(scipy.stats.sem(differences)),
         df=n - 1,
-        interval=None if low is None else (float(low), float(high)),
+        interval=(low, high) if n >= MIN_SEEDS else None,
         p=float(scipy.stats.wilcoxon(differences).pvalue),
     )
 
@@ -226,10 +226,12 @@ def _improvement(frame: Frame, means: Means, metric: str, ours: str, label: str)
     if not pairs:
         return None
     if len(pairs) > 1:
-        return relative_improvement(*([means[row][pair] for pair in pairs] for row in (ours, label, NONE)))
+        own, other, student = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
+        return relative_improvement(own, other, student)
     by_seed = [frame.at(pairs[0], metric, row).by_seed for row in (ours, label, NONE)]
     seeds = [seed for seed in by_seed[0] if all(seed in row for row in by_seed)]
-    return relative_improvement(*([row[seed] for seed in seeds] for row in by_seed), unit="seed")
+    own, other, student = ([row[seed] for seed in seeds] for row in by_seed)
+    return relative_improvement(own, other, student, unit="seed")
 
 
 def _students(frame: Frame, metric: str) -> list[Summary]:
