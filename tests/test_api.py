@@ -268,3 +268,32 @@ def test_the_examples_in_the_documentation_are_true(there):
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
     assert runner.tries > 5
+
+
+# the notebook
+
+
+NOTEBOOK = json.loads((ROOT / "docs" / "examples" / "results.ipynb").read_text(encoding="utf-8"))
+CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_cells_of_the_notebook_run(tmp_path, monkeypatch):
+    use_few(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    shorter = {"epochs: 6": "epochs: 1", "epochs: 3": "epochs: 1", "seeds: 2": "seeds: 1\nthreads: 1"}
+    shorter |= {"evaluate_every: 2": "evaluate_every: 1", "teacher_data: {name: digits, resize: 32}": ""}
+    names: dict[str, object] = {}
+    for cell in CODE:
+        code = "".join(cell["source"])
+        for text, other in shorter.items():
+            code = code.replace(text, other)
+        exec(compile(code, "results.ipynb", "exec"), names)
+    assert set(names["frame"]["status"]) == {"done"}
+
+
+def test_the_notebook_was_executed_from_top_to_bottom_without_errors_and_names_no_folder_of_a_machine():
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    outputs = [output for cell in CODE for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    texts = "".join(json.dumps(output) for output in outputs if "image/png" not in output.get("data", {}))
+    assert [folder for folder in ("/home/", "/tmp/", "/work/", "/root/") if folder in texts] == []
