@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -39,7 +39,7 @@ __all__ = ["RequestError", "Results", "load_images", "load_student", "load_teach
 logger = logging.getLogger(__name__)
 
 File = str | os.PathLike[str]
-TYPES = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
+TYPES: dict[str, Any] = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
 
 
 @dataclass(frozen=True)
