@@ -39,7 +39,10 @@ __all__ = ["RequestError", "Results", "load_images", "load_student", "load_teach
 logger = logging.getLogger(__name__)
 
 File = str | os.PathLike[str]
-TYPES = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
+TYPES: dict[str, Literal["Int64", "float64"]] = {
+    **dict.fromkeys(("teacher_seed", "epoch"), "Int64"),
+    **dict.fromkeys(("value", "best", "published"), "float64"),
+}
 
 
 @dataclass(frozen=True)
