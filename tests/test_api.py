@@ -280,8 +280,8 @@ CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 def test_the_cells_of_the_notebook_run(tmp_path, monkeypatch):
     use_few(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    shorter = {"epochs: 6": "epochs: 1", "epochs: 3": "epochs: 1", "seeds: 2": "seeds: 1\nthreads: 1"}
-    shorter |= {"evaluate_every: 2": "evaluate_every: 1", "teacher_data: {name: digits, resize: 32}": ""}
+    shorter = {"epochs: 12": "epochs: 1", "epochs: 4": "epochs: 1", "evaluate_every: 4": "evaluate_every: 1"}
+    shorter |= {"train_per_class: 20": "train_per_class: 2", "teacher_data: {name: digits, resize: 32}": ""}
     names: dict[str, object] = {}
     for cell in CODE:
         code = "".join(cell["source"])
