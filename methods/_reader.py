@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
 KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameters
     *("method", "terms", "weight", "warmup"),
-    *("kd", "kd_temperature", "task_weight", "combine", "label"),
+    *("kd", "kd_temperature", "task_weight", "combine", "label", "by_pair", "published"),
 }
 PLAIN = (bool, int, float, str, type(None))  # types of parameters
 ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"

@@ -59,6 +59,14 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path):
     assert {label for _, label, _ in found} == {"teacher", "none", "KD"}
 
 
+def test_a_row_that_names_its_published_row_has_that_number_whatever_its_settings(tmp_path):
+    row = {"method": "kd", "standardise": True, "label": "KD+LS", "published": "LSKD (KD+LS)"}
+    found = published(
+        plan_of(tmp_path, **TABLE_1 | {"methods": [row], "published": {"source": "x", "table": "later-1"}})
+    )
+    assert found == {("wrn_40_2->wrn_16_2", "KD+LS", "top1"): 76.11}
+
+
 def test_a_probe_of_a_stage_has_no_published_number():
     path = SUITES / "transfer.yaml"
     found = published(
