@@ -674,6 +674,21 @@ def test_list_names_all_of_a_kind(cli):
         assert all(re.search(rf"│ {name} ", out) for name in names)
 
 
+def test_list_methods_has_a_table_per_family_with_year_what_is_read_and_initial_stage(cli):
+    _, out, _ = cli("list", "methods")
+    titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
+    assert titles == ["logits", "features", "relations", "contrastive"]
+    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│", out)
+    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│", out)
+
+
+def test_list_methods_has_a_plugin_without_a_family_among_the_others(cli, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text((ROOT / "methods/kd.py").read_text().replace('"kd"', '"mine"').replace("Family:", "Kind:"))
+    *_, last = json.loads(cli("list", "methods", "--json", "--plugin", plugin)[1])
+    assert (last["name"], last["family"], last["year"]) == ("mine", "others", 2015)
+
+
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
