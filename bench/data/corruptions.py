@@ -1,4 +1,4 @@
-"""Corrupted test images: a few kinds of Hendrycks and Dietterich (ICLR 2019), made by torchvision at one strength each.
+"""Corrupted test images: a few kinds of Hendrycks and Dietterich (ICLR 2019), each at one strength.
 
 The strengths are this project's own, the same for images of every size: the numbers compare rows of one table, not
 those of CIFAR-10-C. Every image is corrupted on the CPU under a seed of its own, so the images are the same whatever
@@ -7,10 +7,13 @@ the device and the batches.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.data.images import ResidentImages, Split
@@ -78,7 +81,15 @@ def corrupted(images: Tensor, kind: str, numbers: Sequence[int]) -> Tensor:
     if kind == "contrast":
         return F.adjust_contrast(images, CONTRAST)
     assert kind == "jpeg", kind
-    return torch.stack([F.jpeg(image, JPEG_QUALITY) for image in images])
+    return torch.stack([_compressed(image) for image in images])
+
+
+def _compressed(image: Tensor) -> Tensor:
+    """Return an image (3, H, W) as it is after it was written as JPEG. Pillow: torchvision's own is deprecated."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=JPEG_QUALITY)
+    with Image.open(file) as read:
+        return torch.from_numpy(np.array(read)).permute(2, 0, 1)
 
 
 def _noisy(image: Tensor, number: int) -> Tensor:
