@@ -179,6 +179,11 @@ class Frame:
         return [one for one in self.summaries if one.in_tables]
 
     @cached_property
+    def listed(self) -> list[Summary]:
+        """Return the summaries without those of metrics from answers that a cell does not have."""
+        return [one for one in self.summaries if one.by_seed or one.kind not in ANSWERED]
+
+    @cached_property
     def answered(self) -> list[Summary]:
         """Return the summaries of what is computed from answers, of the metrics that some run has."""
         found = [one for one in self.summaries if one.kind in ANSWERED]

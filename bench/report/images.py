@@ -77,13 +77,16 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
         is_student = one.cell.network == STUDENT and one.cell.method != TEACHER
         if one.recorded == "top1" and is_student and (hits := _hits(one, store)):
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
-    for (pair, metric), by_label in columns.items():
+    for (pair, metric), found in columns.items():
+        by_label = _of_equal_length(found)
+        draws = _draws(by_label)
         for reference in (kd, NONE):
             if reference in by_label:
-                yield from _compared(by_label, pair, metric, reference)
+                yield from _compared(by_label, draws, pair, metric, reference)
 
 
 Hits = Mapping[int, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
+Draws = Mapping[tuple[str, int], np.ndarray]  # by label and seed: (resamples,) accuracies in percent, see `resampled`
 
 
 def _hits(one: Summary, store: Store) -> Hits:
@@ -95,30 +98,43 @@ def _hits(one: Summary, store: Store) -> Hits:
     return found
 
 
-def _compared(hits: Mapping[str, Hits], pair: str, metric: str, reference: str) -> Iterator[dict[str, Any]]:
+def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
+    """Return what has as many images as the first run: a data set that was incomplete once has fewer."""
+    n = len(next(iter(next(iter(by_label.values())).values())))
+    equal = {label: {seed: own for seed, own in of.items() if len(own) == n} for label, of in by_label.items()}
+    return {label: of for label, of in equal.items() if of}
+
+
+def _draws(by_label: Mapping[str, Hits]) -> Draws:
+    """Return the resampled accuracies of all rows of a pair that have enough seeds."""
+    enough = {label: hits for label, hits in by_label.items() if len(hits) >= MIN_SEEDS}
+    places = {(label, seed): own for label, hits in enough.items() for seed, own in hits.items()}
+    if not places:
+        return {}
+    generator = np.random.default_rng(0)  # the same store gives the same file
+    return dict(zip(places, resampled(np.stack(list(places.values())), generator), strict=True))
+
+
+def _compared(
+    by_label: Mapping[str, Hits], draws: Draws, pair: str, metric: str, reference: str
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of all rows of a pair against one of them."""
     common = {"metric": metric, "pair": pair, "reference": reference}
-    base, generator = hits[reference], np.random.default_rng(0)  # the same store gives the same file
+    base, generator = by_label[reference], np.random.default_rng(1)
     tests, differences = [], []
-    for label, own in hits.items():
-        seeds = [seed for seed in own if seed in base and own[seed].shape == base[seed].shape]
+    for label, own in by_label.items():
+        seeds = [seed for seed in own if seed in base]
         if label in (reference, NONE) or not seeds:
             continue
-        first = seeds[0]
-        value = 100 * (own[first].mean() - base[first].mean())
-        tests.append(
-            {**common, "statistic": "mcnemar", "label": label, "n": 1, "value": value, "note": f"seed {first}"}
-            | {"p": mcnemar(own[first], base[first])}
-        )
+        gaps = [100 * (own[seed].mean() - base[seed].mean()) for seed in seeds]
+        row = {**common, "label": label, "note": f"seed {seeds[0]}"}
+        p = mcnemar(own[seeds[0]], base[seeds[0]])
+        tests.append({**row, "statistic": "mcnemar", "n": 1, "value": float(gaps[0]), "p": p})
         if len(seeds) >= MIN_SEEDS:
-            both = np.stack([of_row[seed] for of_row in (own, base) for seed in seeds])
-            accuracies = resampled(both, generator)
-            low, high = interval(*np.split(accuracies, 2), generator)
-            value = 100 * (both[: len(seeds)].mean() - both[len(seeds) :].mean())
-            differences.append(
-                {**common, "statistic": "difference_over_images", "label": label, "n": len(seeds)}
-                | {"value": value, "low": low, "high": high}
-            )
-    corrected = holm([row["p"] for row in tests])
-    yield from ({**row, "p_holm": p} for row, p in zip(tests, corrected, strict=True))
+            both = (np.stack([draws[place, seed] for seed in seeds]) for place in (label, reference))
+            low, high = interval(*both, generator)
+            row = {**common, "label": label, "statistic": "difference_over_images", "n": len(seeds)}
+            differences.append({**row, "value": float(np.mean(gaps)), "low": low, "high": high})
+    corrected = holm([test["p"] for test in tests])
+    yield from ({**test, "p_holm": p} for test, p in zip(tests, corrected, strict=True))
     yield from differences

@@ -102,9 +102,12 @@ def is_reported(frame: Frame, store: Store) -> bool:
 
 
 def to_csv(frame: Frame) -> str:
-    """Return table.csv: one row per cell and metric, numbers in percent."""
+    """Return table.csv: one row per cell and metric.
+
+    What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
+    """
     of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
-    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.summaries)
+    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.listed)
     columns = (*OF_CELL, *OF_RESULT)
     return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
 

@@ -90,6 +90,8 @@ def test_scores_are_in_the_frame_and_empty_where_a_record_has_none(tmp_path, sto
     assert (lacking.mean, lacking.n, lacking.status) == (None, 0, "done")
     assert {one.metric for one in frame.answered} == {"nll", "agreement"}
     assert frame.columns == [("resnet14->resnet8", "top1")]
+    assert [one.metric for one in frame.listed if one.label == "KD"] == ["top1", "top5", "nll", "agreement"]
+    assert [one.metric for one in frame.listed if one.label == "none"] == ["top1", "top5"]
 
 
 def test_of_a_metric_that_is_better_when_lower_the_lowest_has_the_first_place(tmp_path, store):
@@ -98,11 +100,9 @@ def test_of_a_metric_that_is_better_when_lower_the_lowest_has_the_first_place(tm
     scored(store, plan, "KD", [{"nll": 0.5, "class_min": 10.0}])
     scored(store, plan, "AT", [{"nll": 0.4, "class_min": 5.0}])
     frame = results_frame(plan, store)
-    places = {metric: frame.at("resnet14->resnet8", metric, "AT") for metric in ("nll", "class_min")}
-    assert {metric: (one.place, one.arrow) for metric, one in places.items()} == {
-        "nll": (1, "↑"),
-        "class_min": (2, "↓"),
-    }
+    likelihood, worst = (frame.at("resnet14->resnet8", metric, "AT") for metric in ("nll", "class_min"))
+    assert (likelihood.place, likelihood.arrow) == (1, "↑")
+    assert (worst.place, worst.arrow) == (2, "↓")
 
 
 def test_a_student_is_compared_with_the_teacher_of_its_pair_and_seed(tmp_path):
