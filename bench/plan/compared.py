@@ -32,7 +32,8 @@ def teacher_of(run: RunSpec, cell: Cell, teachers: Mapping[str, Sequence[RunSpec
 
 def compared_with(plan: Plan) -> dict[str, list[str]]:
     """Return the ids of the runs with whose answers those of each run are compared: its pairs' teachers."""
-    teachers, found = teachers_of(plan), {}
+    teachers = teachers_of(plan)
+    found: dict[str, dict[str, None]] = {}
     for cell in plan.cells:
         for run in cell.runs:
             if (teacher := teacher_of(run, cell, teachers)) is not None:

@@ -121,20 +121,21 @@ def _compared(
     """Yield the rows of all rows of a pair against one of them."""
     common = {"metric": metric, "pair": pair, "reference": reference}
     base, generator = by_label[reference], np.random.default_rng(1)
-    tests, differences = [], []
+    tests: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
     for label, own in by_label.items():
         seeds = [seed for seed in own if seed in base]
         if label in (reference, NONE) or not seeds:
             continue
-        gaps = [100 * (own[seed].mean() - base[seed].mean()) for seed in seeds]
-        row = {**common, "label": label, "note": f"seed {seeds[0]}"}
-        p = mcnemar(own[seeds[0]], base[seeds[0]])
-        tests.append({**row, "statistic": "mcnemar", "n": 1, "value": float(gaps[0]), "p": p})
+        row = {**common, "label": label}
+        gaps = [100 * float(own[seed].mean() - base[seed].mean()) for seed in seeds]
+        test = {"statistic": "mcnemar", "n": 1, "value": gaps[0], "p": mcnemar(own[seeds[0]], base[seeds[0]])}
+        tests.append({**row, **test, "note": f"seed {seeds[0]}"})
         if len(seeds) >= MIN_SEEDS:
-            both = (np.stack([draws[place, seed] for seed in seeds]) for place in (label, reference))
-            low, high = interval(*both, generator)
-            row = {**common, "label": label, "statistic": "difference_over_images", "n": len(seeds)}
-            differences.append({**row, "value": float(np.mean(gaps)), "low": low, "high": high})
+            ours, theirs = (np.stack([draws[place, seed] for seed in seeds]) for place in (label, reference))
+            low, high = interval(ours, theirs, generator)
+            found = {"statistic": "difference_over_images", "n": len(seeds), "value": sum(gaps) / len(gaps)}
+            differences.append({**row, **found, "low": low, "high": high})
     corrected = holm([test["p"] for test in tests])
     yield from ({**test, "p_holm": p} for test, p in zip(tests, corrected, strict=True))
     yield from differences

@@ -40,7 +40,7 @@ def write(frame: Frame, store: Store) -> None:
         write_whole(folder / name, content)
 
 
-def to_csv(computed: Statistics, of_images: Iterable[Mapping[str, Any]] = ()) -> str:
+def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:
     """Return statistics.csv: gains in percentage points, improvements as shares; for `of_images`, see `images.rows`."""
     table = pd.DataFrame(chain(_rows(computed), of_images), columns=COLUMNS).map(no_formula)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -66,6 +66,6 @@ def compared(logits: Tensor, teacher: Tensor) -> dict[str, float]:
         `teacher_kl`: KL(teacher || student) in nats at temperature 1, a mean over images.
     """
     agree = (logits.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()
-    log_probabilities = [one.double().log_softmax(dim=1) for one in (logits, teacher)]
-    divergence = F.kl_div(*log_probabilities, log_target=True, reduction="batchmean").item()
+    own, taught = (one.double().log_softmax(dim=1) for one in (logits, teacher))
+    divergence = F.kl_div(own, taught, log_target=True, reduction="batchmean").item()
     return {"agreement": 100 * agree, "teacher_kl": max(0.0, divergence)}
