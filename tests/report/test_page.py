@@ -440,7 +440,7 @@ def test_a_cells_command_trains_that_cell_and_what_it_needs(tmp_path, store, mon
     plan = plan_of(tmp_path, methods=["kd", {"method": "sp", "label": label}])
     cell = next(one for one in data_of(rendered(plan, store))["cells"] if one["label"] == label)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [*shlex.split(cell["command"])[1:], "--dry-run"])
+    monkeypatch.setattr(sys, "argv", [*shlex.split(cell["command"]), "--dry-run"])
     with pytest.raises(SystemExit):
         main()
     needed = [*cell_of(plan, label).runs, *cell_of(plan, "teacher").runs]
