@@ -69,7 +69,8 @@ class Results:
             - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one.
             - `evaluation`: which one, if a row has several.
             - `metric`: its name in tables; `recorded` is that in the run's record.
-            - `value`: after the last epoch, in percent; missing unless the run is done.
+            - `value`: after the last epoch, in percent, or in nats (`nll`, `teacher_kl`); missing unless the run is
+              done, and where the metric has not been computed.
             - `best`: at the best epoch, in percent; missing where there are no epochs.
             - `epoch`: the last one; 0 for runs that are only evaluated.
             - `published`: the paper's number in percent, if there is one.

@@ -294,6 +294,44 @@ def report(
     return _report(plan, store, methods, list(plan.runs.values()), always=True)
 
 
+@app.command("score")
+def score(
+    suite: SuiteFile,
+    seeds: Seeds = None,
+    changes: Set = None,
+    device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
+    results: Results = Path("results"),
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+) -> int:
+    """Compute all metrics of finished runs from their stored answers or weights, without training."""
+    from bench.report.folder import in_own_folder
+
+    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+    in_own_folder(plan, store)  # raises if another suite has its results there
+    with doing("Loading PyTorch"):
+        from bench.launch.score import Scorer
+        from bench.launch.work import Work
+        from bench.report.write import write_while_training
+
+    work = Work(
+        plan,
+        runs=tuple(plan.runs),
+        results=results,
+        data=data,
+        write_tables=write_while_training,
+        device=device.value,
+        plugins=tuple(plugin or ()),
+    )
+    outcomes = dict(each("Scoring", Scorer(work).run()))
+    left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}
+    _say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
+    for run_id, outcome in left.items():
+        _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
+    exit_status = _report(plan, store, methods, ())
+    return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
+
+
 @app.command("cost")
 def cost(
     suite: SuiteFile,

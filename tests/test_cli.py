@@ -891,7 +891,7 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_1_if_a_run_diverged(firs
     written = {path.name for path in (folder / "results/table").iterdir()}
     assert written == {
         *("table.csv", "table.md", "table.tex", "statistics.csv", "statistics.md", "epochs.csv", "report.html"),
-        *("suite.json", "figures"),
+        *("classes.csv", "suite.json", "figures"),
     }
     assert "│ KD " in first.stdout
     assert "resnet14: has no checkpoint, so it is trained here (seed 0)" in first.stderr

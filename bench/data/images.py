@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -86,7 +86,13 @@ class ScaledImages:
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
 
 
-Images = ResidentImages | ScaledImages | FileImages
+class Images(Protocol):
+    """Stored images by position: in memory, scaled, decoded or corrupted batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield each batch's images; see `ResidentImages.batches`."""
 
 
 def load(
