@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -23,7 +23,7 @@ from bench.report.frame import results_frame
 from bench.report.write import write_while_training
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.suite import TEACHER
+from bench.suite import TEACHER, find_suite
 from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
 from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
@@ -39,7 +39,7 @@ __all__ = ["RequestError", "Results", "load_images", "load_student", "load_teach
 logger = logging.getLogger(__name__)
 
 File = str | os.PathLike[str]
-TYPES = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
+TYPES: dict[str, Any] = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Results:
             - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one.
             - `evaluation`: which one, if a row has several.
             - `metric`: its name in tables; `recorded` is that in the run's record.
-            - `value`: after the last epoch, in percent; missing unless the run is done.
+            - `value`: after the last epoch, in percent, or in nats (`nll`, `teacher_kl`); missing unless the run is
+              done, and where the metric has not been computed.
             - `best`: at the best epoch, in percent; missing where there are no epochs.
             - `epoch`: the last one; 0 for runs that are only evaluated.
             - `published`: the paper's number in percent, if there is one.
@@ -125,7 +126,7 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
         results: the folder, as `--results` names it.
         suites: suite files, or names of suites with results in the folder; all of the latter by default. A suite that
             was changed on the command line has the name of its folder, such as `quickstart/with_seeds=3`.
-        plugins: method files that the suites use, as `--plugin` names them.
+        plugins: method files that the suites use; without them, those that a report names, seen from this folder.
 
     Raises:
         RequestError: a suite has no results there, or its file is missing or wrong.
@@ -236,7 +237,7 @@ def load_images(
     opened = _opened(suite, results, plugins)
     plan, cell = _cells(opened, pair, method)[0]
     spec, device = plan.trained(cell.runs[0]).data, torch.device("cpu")
-    train, test = images.load(spec, Path(data), device, plan.suite.workers)
+    train, test = images.load(spec, Path(data), device, workers=0)  # a process that reads would import a script again
     chosen = train if split == "train" else test
     (stored,) = chosen.images.batches([torch.arange(len(chosen))[:first]])
     return ViewTransform(spec, device)(stored), None if chosen.targets is None else chosen.targets[:first]
@@ -245,8 +246,8 @@ def load_images(
 def run(
     suite: File,
     *,
-    only: str = "*",
-    pairs: str = "*",
+    only: str | Sequence[str] = (),
+    pairs: str | Sequence[str] = (),
     seeds: int | None = None,
     changes: Mapping[str, object] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -263,13 +264,13 @@ def run(
     as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
     the same call continues from the last checkpoints. Training seeds torch's default generator.
 
-    A script that trains on several GPUs must call this below `if __name__ == "__main__":`, since torch's processes
-    import it.
+    A script that trains on several GPUs, or on an image folder, must call this below `if __name__ == "__main__":`,
+    since torch's processes import it.
 
     Args:
-        suite: the suite file.
-        only: a pattern of the rows' labels (or, failing that, methods), such as `crd*`.
-        pairs: a pattern of pairs, such as `resnet56->*`.
+        suite: the suite file, or the name of a suite that comes with the package.
+        only: patterns of the rows' labels (or, failing that, methods), such as `["kd", "crd*"]`, or one pattern.
+        pairs: patterns of pairs, such as `"resnet56->*"`, likewise.
         seeds: the number of seeds, instead of the suite's.
         changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
         device: `cuda` uses all GPUs; `auto` does so if there are any.
@@ -291,8 +292,8 @@ def run(
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     overrides += [] if seeds is None else [f"seeds={seeds}"]
     files = _paths(plugins)
-    plan, store, methods = planned(Path(suite), overrides, Path(results), files, trains=True)
-    wanted = wanted_runs(plan, store, only, pairs)
+    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files, trains=True)
+    wanted = wanted_runs(plan, store, _patterns(only), _patterns(pairs))
     with logging_to_stderr():
         if accept_changed:
             for line in accept(plan, store, wanted):
@@ -349,6 +350,10 @@ def _reports(store: Store) -> dict[str, folder.Shown]:
     return {name: shown for name, shown in found.items() if shown is not None}
 
 
+def _patterns(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
 def _opened(suite: File | Results, results: File, plugins: Iterable[File]) -> Results:
     return suite if isinstance(suite, Results) else _results(results, [suite], plugins)
 
@@ -380,7 +385,7 @@ def _plan(store: Store, suite: File, plugins: Sequence[Path]) -> Plan:
             f"{store.root / str(suite) / folder.SUITE}: its suite file, {file}, is not there. Put it back, or name the "
             f"suites or suite files to read: suites=[...]"
         )
-    plan, _, _ = planned(file, shown.changes, store.root, plugins)
+    plan, _, _ = planned(file, shown.changes, store.root, plugins or [Path(path) for path in shown.plugins])
     return replace(plan, subfolder=str(suite).partition("/")[2])
 
 
