@@ -11,7 +11,7 @@ from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
-from bench.spec import RunSpec
+from bench.spec import DEV, RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
 from bench.train.loop import evaluate
@@ -65,7 +65,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_answers:
                 answers, left_out = kept_outputs(
-                    network, inputs.data(run.data)[1], run.data, inputs.device, inputs.plan.suite.training.batch_size
+                    network, inputs.data(run.data).evaluated, run.data, inputs.device, inputs.plan.suite.training.batch_size
                 )
                 record |= left_out
                 if answers is not None:
@@ -78,4 +78,10 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 
 def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]:
     batch_size = inputs.plan.suite.training.batch_size
-    return evaluate([network], inputs.data(run.data)[1], run.data, inputs.device, batch_size=batch_size)[0]
+    splits = inputs.data(run.data)
+    metrics = {}
+    for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
+        if split is not None:
+            (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
+            metrics |= {f"{prefix}{name}": value for name, value in values.items()}
+    return metrics

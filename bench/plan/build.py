@@ -167,7 +167,7 @@ def _distilled(
 def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = STUDENT) -> Cell:
     """Return the cell of a row; a network that trains together with the student has its own label."""
     task = task_of(runs[0])
-    is_peer = network != STUDENT
+    is_peer, has_dev = network != STUDENT, runs[0].data.has_dev
     return Cell(
         pair=pair.name,
         teacher=pair.teacher_name,
@@ -177,6 +177,6 @@ def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = S
         overrides="" if is_peer else row.overrides,
         standard="" if is_peer else row.standard,
         runs=runs,
-        metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
+        metrics=dict(zip(task.columns(has_dev=has_dev), task.columns(network, has_dev), strict=True)),
         network=network,
     )

@@ -136,6 +136,9 @@ def training_images(data: DataSpec) -> int | None:
     """Return about how many images a run trains on; None for an image folder, whose images are not counted."""
     if (named := DATASETS.get(data.name)) is None:
         return None
+    kept = round(named.train * (data.train_fraction or 1.0))
     if data.train_per_class is not None:
-        return data.train_per_class * data.classes
-    return round(named.train * (data.train_fraction or 1.0))
+        kept = data.train_per_class * data.classes
+    if (dev := data.held_out) is not None:
+        kept -= dev.per_class * data.classes if dev.per_class is not None else round(kept * (dev.fraction or 0.0))
+    return kept

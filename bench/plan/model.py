@@ -8,6 +8,7 @@ from typing import Any
 from bench.spec import STUDENT, RunSpec
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
+from bench.tasks.objectives import Metric
 from bench.types import RequestError
 from methods import Code
 
@@ -29,6 +30,11 @@ class Cell:
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """Return what `metrics` measure, in their order."""
+        return task_of(self.runs[0]).measured(self.runs[0].data.has_dev)
 
     @property
     def title(self) -> str:

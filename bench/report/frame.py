@@ -223,7 +223,7 @@ def _summaries(
     finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
     status, reason = _status(cell, found)
     is_open = any(found[run.id][0] in OPEN for run in cell.runs)
-    for (metric, recorded), kind in zip(cell.metrics.items(), task_of(cell.runs[0]).metrics, strict=True):
+    for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True):
         by_seed = _numbers(finished, recorded)
         best_by_seed = _numbers(finished, recorded, best=True)
         yield Summary(

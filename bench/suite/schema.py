@@ -117,6 +117,8 @@ class EvaluationEntry(Strict):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         task = EVALUATIONS[self.kind]
+        if self.data.dev_per_class is not None or self.data.dev_fraction is not None:
+            raise ValueError("'dev_per_class' and 'dev_fraction' are for the data of the suite, not of an evaluation")
         if self.stages is not None and not task.reads_stages:
             readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
             raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
@@ -204,6 +206,9 @@ class Suite(SuiteFile):
         if self.evaluations and "evaluations" not in task.required_keys:
             evaluated = [name for name, other in TASKS.items() if "evaluations" in other.required_keys]
             yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}; the task here is {task.name}"
+        has_dev = self.data.dev_per_class is not None or self.data.dev_fraction is not None
+        if task.objective is None and has_dev:
+            yield f"'data': dev images are evaluated with labels; students of task {task.name} have none"
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):

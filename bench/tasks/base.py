@@ -41,9 +41,13 @@ class Task:
         """Return the metrics of one network, the primary one first; none without labels."""
         return () if self.objective is None else self.objective.metrics
 
-    def columns(self, network: str = STUDENT) -> list[str]:
+    def measured(self, has_dev: bool = False) -> tuple[Metric, ...]:
+        """Return the metrics of one network; with dev images, those of the dev images follow those of the test ones."""
+        return (*self.metrics, *(metric.on_dev for metric in self.metrics)) if has_dev else self.metrics
+
+    def columns(self, network: str = STUDENT, has_dev: bool = False) -> list[str]:
         """Return the names under which a run records the metrics of one of its networks."""
-        return [column(network, metric.name) for metric in self.metrics]
+        return [column(network, metric.name) for metric in self.measured(has_dev)]
 
     @property
     def recorded(self) -> list[str]:

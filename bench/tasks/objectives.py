@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from bench.spec import IGNORED
+from bench.spec import DEV, IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,11 @@ class Metric:
     name: str  # in records and table.csv
     title: str  # on axes and in captions
     in_tables: bool = True  # whether table.md, table.tex and the page have a column for it
+
+    @property
+    def on_dev(self) -> Metric:
+        """Return the same metric of the dev images."""
+        return replace(self, name=f"{DEV}{self.name}", title=f"{self.title} on dev", in_tables=False)
 
 
 class Objective(Protocol):
