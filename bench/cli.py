@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from glob import escape as escape_glob
 from glob import glob
@@ -178,7 +179,7 @@ def run_command(
     from bench.plan.status import open_runs
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
-    from bench.workflow import accept, runs_to_retry, wanted_runs
+    from bench.workflow import accept, continued, runs_to_retry, wanted_runs
 
     wanted = wanted_runs(plan, store, only, pairs)
     if accept_changed and not dry_run:
@@ -219,6 +220,11 @@ def run_command(
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
+        while (again := continued(plan, store, methods)) is not None:  # settings were chosen
+            plan, wanted = again, wanted_runs(again, store, only, pairs)
+            if open_runs(wanted, plan, store):
+                work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
+                train(work, devices(device.value))
     exit_status = _report(plan, store, methods, wanted)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
@@ -302,7 +308,7 @@ def cost(
     from bench.workflow import matching
 
     plan, store, methods = _planned(suite, changes or (), results, plugin)
-    cells = matching(plan, only, pairs)
+    cells = [cell for cell in matching(plan, only, pairs) if cell.choice is None]
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):

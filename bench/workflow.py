@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -33,7 +34,20 @@ def planned(
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, changes), store, methods
+    return build(read, suite, methods, remembered, changes, store), store, methods
+
+
+def continued(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Plan | None:
+    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
+    if not any(cell.awaits for cell in plan.cells):
+        return None
+    again = build(plan.suite, plan.file, methods, plan.sources, plan.changes, store)
+    again = replace(again, subfolder=plan.subfolder, text=plan.text)
+    return None if again.runs.keys() == plan.runs.keys() and _awaited(again) == _awaited(plan) else again
+
+
+def _awaited(plan: Plan) -> list[str]:
+    return [cell.label for cell in plan.cells if cell.awaits]
 
 
 def store_in(results: Path) -> Store:
@@ -76,7 +90,7 @@ def wanted_runs(plan: Plan, store: Store, only: str, pairs: str) -> list[RunSpec
             accuracy, or a file of the store is damaged.
     """
     in_own_folder(plan, store)
-    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.runs)
+    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.wanted)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             primary = task_of(plan.runs[run_id]).metrics[0].name

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.plan import OPEN, Cell, Plan, statuses
 from bench.plan.status import Statuses
+from bench.plan.tuning import TUNED
 from bench.report.paper import KD, row_named
 from bench.report.published import published
 from bench.spec import RunSpec
@@ -121,7 +122,7 @@ class Frame:
         """Yield the rows of a summary, one per seed."""
         cell = one.cell
         for run in cell.runs:
-            status, reason = self.statuses[run.id]
+            status, reason = ("waiting", cell.awaits) if cell.awaits else self.statuses[run.id]
             teachers = self.plan.trained(run).teachers
             yield Measurement(
                 suite=self.plan.name,
@@ -220,9 +221,10 @@ def _summaries(
     store: Store,
 ) -> Iterator[Summary]:
     """Yield one summary per metric of a cell."""
-    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
-    status, reason = _status(cell, found)
-    is_open = any(found[run.id][0] in OPEN for run in cell.runs)
+    shown = () if cell.awaits else cell.runs
+    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, found)
+    is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
     for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True):
         by_seed = _numbers(finished, recorded)
         best_by_seed = _numbers(finished, recorded, best=True)
@@ -262,22 +264,26 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
 
 
+def _is_tuned(one: Summary) -> bool:
+    return one.cell.choice is not None
+
+
 def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
     """Return summaries with each finished method's place in its column and its arrow against KD.
 
-    Students are compared with students, and teachers that train too with teachers.
+    Students are compared with students, teachers that train too with teachers, and tuned rows with tuned rows.
     """
-    means: dict[tuple[str, str, str], dict[str | None, float]] = {}  # of finished methods; by label
+    means: dict[tuple[str, str, str, bool], dict[str | None, float]] = {}  # of finished methods; by label
     for one in summaries:
         if one.mean is not None and one.status == "done" and one.is_method:
-            means.setdefault((one.pair, one.metric, one.cell.network), {})[one.label] = one.mean
+            means.setdefault((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})[one.label] = one.mean
     compared = []
     for one in summaries:
-        rivals = means.get((one.pair, one.metric, one.cell.network), {})
+        rivals = means.get((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})
         if one.label in rivals:
             own = rivals[one.label]
             place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
-            reference = rivals.get(kd, own)
+            reference = rivals.get(f"{kd}{TUNED}" if _is_tuned(one) else kd, own)
             arrow = ABOVE if own > reference else BELOW if own < reference else ""
             one = replace(one, place=place, arrow=arrow)
         compared.append(one)

@@ -17,6 +17,7 @@ from bench.spec import Count, Parallel, Schedule, Strict
 from bench.suite.entries import TEACHER, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
+from bench.suite.tuning import Tuning
 from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
 from bench.types import suggest
 
@@ -176,6 +177,8 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
+    tuning: Tuning | None = None
+    """A search for better settings of each row, which gets a second row, `LABEL (tuned)`, with the settings found."""
     threads: Parallel = 2
     """CPU threads of torch; the number changes the rounding of results."""
     workers: Workers = 2
@@ -209,6 +212,8 @@ class Suite(SuiteFile):
         has_dev = self.data.dev_per_class is not None or self.data.dev_fraction is not None
         if task.objective is None and has_dev:
             yield f"'data': dev images are evaluated with labels; students of task {task.name} have none"
+        if self.tuning is not None:
+            yield from self._problems_of_tuning(has_dev)
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
@@ -224,6 +229,20 @@ class Suite(SuiteFile):
             self.teacher_schedule.check_shares()
         except ValueError as error:
             yield f"teacher_training: {error}"
+
+    def _problems_of_tuning(self, has_dev: bool) -> Iterator[str]:
+        """Yield why the settings of the suite's rows cannot be searched."""
+        assert self.tuning is not None  # the caller has asked
+        task = TASKS[self.task]
+        if not task.is_tunable:
+            tunable = " or ".join(name for name, other in TASKS.items() if other.is_tunable)
+            yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
+        if self.teacher_data is not None:
+            yield "'tuning': leave out 'teacher_data': the teachers of trials learn from the images that trials learn from"
+        if has_dev:
+            yield "'data': with 'tuning', dev images are stated there, and final runs train on all images: leave them out"
+        elif problems := self.data.model_copy(update=self.tuning.dev).problems():
+            yield f"tuning: {'; '.join(problems)}"
 
     def _problems_of_peers(self) -> Iterator[str]:
         """Yield why the networks of a pair cannot train together."""

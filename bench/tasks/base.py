@@ -26,6 +26,7 @@ class Task:
     keeps_answers: bool = False  # whether a run stores its network's outputs on the test images
     same_view: bool = True  # whether teacher and student see the same image, so that their data must have one size
     evaluates_given_teachers: bool = True  # whether teachers with given weights and no stated accuracy are evaluated
+    is_tunable: bool = False  # whether a suite can search the settings of its rows
     allows_transfer: bool = False  # whether a suite of task `transfer` can evaluate its students on other data
     required_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the purpose of each
     rejected_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the reason for each
