@@ -446,7 +446,7 @@ def _report(
     The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
     figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
-    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
+    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
@@ -460,6 +460,8 @@ def _report(
         _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
+    if frame.plan.suite.tuning is not None:
+        _say([f"Tuning: {escape(', '.join(str(folder / name) for name in TUNING))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])

@@ -1,8 +1,9 @@
 """Hashes the code of a method, so that a change of it is noticed. Imports no torch.
 
 The hash covers the method's file and what it imports from beside it: a plug-in's own helper modules, another method.
-Comments, white space, docstrings and search spaces do not count. Nor does code of the project that methods share (`bench`,
-`methods/_*.py`, `methods/base.py`): when that changes numbers, the versions of the methods concerned are raised.
+Comments, white space, docstrings and search spaces do not count. Nor does code of the project that methods share
+(`bench`, `methods/_*.py`, `methods/base.py`): when that changes numbers, the versions of the methods concerned are
+raised.
 """
 
 import ast

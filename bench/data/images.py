@@ -291,9 +291,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     return listing
 
 
-def _load_files(
-    spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int
-) -> Splits:
+def _load_files(spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int) -> Splits:
     listing = _listing(spec, root, is_told=True)
     cut = spec.augment == "resized_crop_flip"
 

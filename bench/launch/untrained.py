@@ -65,7 +65,11 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_answers:
                 answers, left_out = kept_outputs(
-                    network, inputs.data(run.data).evaluated, run.data, inputs.device, inputs.plan.suite.training.batch_size
+                    network,
+                    inputs.data(run.data).evaluated,
+                    run.data,
+                    inputs.device,
+                    inputs.plan.suite.training.batch_size,
                 )
                 record |= left_out
                 if answers is not None:

@@ -79,7 +79,7 @@ class Cell:
 
     @property
     def awaits(self) -> str:
-        """Return what the cell's settings wait for, or ""; until they are chosen, `runs` have the row's own settings."""
+        """Return what the cell's settings wait for, or ""; until they are chosen, `runs` have the row's own."""
         return self.choice.awaits if self.choice else ""
 
     @property
@@ -156,7 +156,10 @@ class Plan:
                 for run in trial.runs:
                     titles[run.id] = (cell.pair, f"{cell.label} trial {trial.number}")
                     for teacher_id in run.teachers:
-                        titles[teacher_id] = (cell.pair, f"{TEACHER} {self.runs[teacher_id].student.network} for tuning")
+                        titles[teacher_id] = (
+                            cell.pair,
+                            f"{TEACHER} {self.runs[teacher_id].student.network} for tuning",
+                        )
             if cell.awaits:
                 continue
             for run in cell.runs:

@@ -25,7 +25,9 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     """
     for cell in plan.cells:
         if run.id in of_search(cell):
-            options = shlex.join(["--only", cell.label, "--pairs", cell.pair, *(f"--plugin={path}" for path in plan.plugins)])
+            options = shlex.join(
+                ["--only", cell.label, "--pairs", cell.pair, *(f"--plugin={path}" for path in plan.plugins)]
+            )
             return {ENTRY: f"{OPTIONS}{options}\n{plan.text}"}  # repeats the search of the row
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)

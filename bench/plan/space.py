@@ -29,10 +29,8 @@ class Dimension:
         """Return the value at a place in [0, 1)."""
         if self.choices:
             return self.choices[int(place * len(self.choices))]
-        if self.is_log:
-            value = self.low * (self.high / self.low) ** place
-        else:
-            value = self.low + (self.high - self.low) * place
+        on_log = self.is_log
+        value = self.low * (self.high / self.low) ** place if on_log else self.low + (self.high - self.low) * place
         return round(value) if self.is_whole else float(f"{value:.{DIGITS}g}")
 
     def place(self, value: Scalar) -> float | None:

@@ -104,12 +104,14 @@ def _tuning(plan: Plan) -> Iterator[str]:
         return
     dev = f"{tuning.dev_per_class} images per class" if tuning.dev_per_class else f"{tuning.dev_fraction:.0%}"
     yield (
-        f"Rows (tuned): settings chosen out of {tuning.trials} trials per row, the first with the row's own settings, by "
+        f"Rows (tuned): settings chosen out of {tuning.trials} trials per row, the first with the row's own, by "
         f"{TASKS[plan.suite.task].metrics[0].title} on {dev} of the training data that trials did not train on "
-        f"({tuning.seeds} seed(s) per trial, none of them a final run's); final runs train on all of it. The test images "
-        "were not used for the choice. Tuned rows are compared with tuned rows."
+        f"({tuning.seeds} seed(s) per trial, none of them a final run's); final runs train on all of it. The test "
+        "images were not used for the choice. Tuned rows are compared with tuned rows."
     )
-    given = [pair.teacher_name for pair in plan.suite.pairs if any(one.checkpoint or one.weights for one in pair.members)]
+    given = [
+        pair.teacher_name for pair in plan.suite.pairs if any(one.checkpoint or one.weights for one in pair.members)
+    ]
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
 

@@ -20,7 +20,6 @@ from bench.report.published import published
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
-from bench.tasks import task_of
 from bench.text import printable
 
 if TYPE_CHECKING:

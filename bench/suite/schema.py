@@ -238,9 +238,9 @@ class Suite(SuiteFile):
             tunable = " or ".join(name for name, other in TASKS.items() if other.is_tunable)
             yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
         if self.teacher_data is not None:
-            yield "'tuning': leave out 'teacher_data': the teachers of trials learn from the images that trials learn from"
+            yield "'tuning': leave out 'teacher_data': teachers of trials train on the images that trials train on"
         if has_dev:
-            yield "'data': with 'tuning', dev images are stated there, and final runs train on all images: leave them out"
+            yield "'data': with 'tuning', dev images are stated there; final runs train on all: leave them out here"
         elif problems := self.data.model_copy(update=self.tuning.dev).problems():
             yield f"tuning: {'; '.join(problems)}"
 
