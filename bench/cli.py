@@ -431,6 +431,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
         waits = ", after the jobs they depend on" if members[0].reason else ""
         _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
+    if any(cell.awaits for cell in plan.cells):
+        _say(["Tuned rows: when the jobs have ended, submit again to train them with the chosen settings"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
     _say([copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")])

@@ -112,7 +112,7 @@ def to_markdown(frame: Frame) -> str:
     lines = [f"# {MARKDOWN.text(frame.plan.suite.title)}: tuning", ""]
     lines.append(
         "Numbers are percent on the dev images after the last epoch, the mean over a trial's seeds. Trial 0 has the "
-        "row's own settings. A trial without a result counts as the worst."
+        "row's own settings. A trial without a result counts as 0 %."
     )
     for pair in dict.fromkeys(cell.pair for cell, _ in searches(frame)):
         own = [(cell.label.removesuffix(TUNED), choice) for cell, choice in searches(frame) if cell.pair == pair]
@@ -125,16 +125,19 @@ def _chosen(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
     yield ""
     rows = []
     for label, choice in own:
-        default = choice.first_rung[0]
+        default = [trial for trial in choice.trials if trial.number == 0][-1]
+        own_value = _number(default.value)
+        if choice.best is not None and default.epochs != choice.best.epochs:
+            own_value += f" ({default.epochs} epochs)"
         if choice.best is None:
             state = choice.awaits or "no trial has a result: the row keeps its own settings"
-            rows.append([label, MISSING, state, _number(default.value), MISSING, ""])
+            rows.append([label, MISSING, state, own_value, MISSING, ""])
             continue
         settings = ", ".join(
             f"{name}={shown(value)}{'†' if name in choice.on_border else ''}"
             for name, value in choice.best.settings.items()
         )
-        rows.append([label, str(choice.best.number), settings, _number(default.value), _number(choice.best.value)])
+        rows.append([label, str(choice.best.number), settings, own_value, _number(choice.best.value)])
         ended = [f"{trial.number} {trial.status}" for trial in choice.trials if trial.value is None]
         rows[-1].append(", ".join(ended))
     yield from _table(["row", "trial", "settings", "own settings", "chosen", "without a result"], rows)
@@ -142,7 +145,7 @@ def _chosen(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
 
 def _best_of(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
     curves = {
-        label: expected_best([trial.value for trial in choice.first_rung if trial.value is not None])
+        label: expected_best([trial.value or 0.0 for trial in choice.first_rung if not trial.is_open])
         for label, choice in own
     }
     most = min(map(len, curves.values()), default=0)
