@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from bench.launch.work import Work
-from bench.plan import Cell, Plan
+from bench.plan import Cell, Plan, continued
 from bench.plan.status import open_runs, run_status
 from bench.report import epochs, folder
 from bench.report.frame import results_frame
@@ -26,7 +26,7 @@ from bench.store import Store
 from bench.suite import TEACHER
 from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
-from bench.workflow import accept, continued, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
+from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -312,7 +312,7 @@ def run(
                 live=False,
             )
             _train(work, retried)
-        while (again := continued(plan, store, methods)) is not None:  # settings were chosen
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
             plan, wanted = again, wanted_runs(again, store, only, pairs)
             if open_runs(wanted, plan, store):
                 _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), ())

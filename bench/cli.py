@@ -176,10 +176,11 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
+    from bench.plan import continued
     from bench.plan.status import open_runs
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
-    from bench.workflow import accept, continued, runs_to_retry, wanted_runs
+    from bench.workflow import accept, runs_to_retry, wanted_runs
 
     wanted = wanted_runs(plan, store, only, pairs)
     if accept_changed and not dry_run:
@@ -220,7 +221,7 @@ def run_command(
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
-        while (again := continued(plan, store, methods)) is not None:  # settings were chosen
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
             plan, wanted = again, wanted_runs(again, store, only, pairs)
             if open_runs(wanted, plan, store):
                 work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
@@ -429,10 +430,9 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     for array, members in arrays.items():
         runs = sum(len(job.runs) for job in members)
         waits = ", after the jobs they depend on" if members[0].reason else ""
-        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
+        _say([f"job {array}: {what}{waits}"])
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
-    if any(cell.awaits for cell in plan.cells):
-        _say(["Tuned rows: when the jobs have ended, submit again to train them with the chosen settings"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
     _say([copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")])

@@ -2,7 +2,6 @@
 
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -35,19 +34,6 @@ def planned(
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
     return build(read, suite, methods, remembered, changes, store), store, methods
-
-
-def continued(plan: Plan, store: Store, methods: Mapping[str, Method]) -> Plan | None:
-    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
-    if not any(cell.awaits for cell in plan.cells):
-        return None
-    again = build(plan.suite, plan.file, methods, plan.sources, plan.changes, store)
-    again = replace(again, subfolder=plan.subfolder, text=plan.text)
-    return None if again.runs.keys() == plan.runs.keys() and _awaited(again) == _awaited(plan) else again
-
-
-def _awaited(plan: Plan) -> list[str]:
-    return [cell.label for cell in plan.cells if cell.awaits]
 
 
 def store_in(results: Path) -> Store:

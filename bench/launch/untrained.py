@@ -83,7 +83,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]:
     batch_size = inputs.plan.suite.training.batch_size
     splits = inputs.data(run.data)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
         if split is not None:
             (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)

@@ -4,6 +4,7 @@ The plan is a graph: a run lists the runs it needs, such as its teachers, and st
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def build(
         absolute=path.resolve(),
     )
     return tuned(plan, methods, sources, store)
+
+
+def continued(plan: Plan, methods: Mapping[str, Method], store: Store) -> Plan | None:
+    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
+    if not plan.awaited:
+        return None
+    again = build(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
+    if again.runs.keys() == plan.runs.keys() and again.awaited == plan.awaited:
+        return None
+    return replace(again, file=plan.file, subfolder=plan.subfolder, text=plan.text)
 
 
 def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpec) -> None:

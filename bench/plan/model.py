@@ -143,6 +143,11 @@ class Plan:
         return f"{self.name}/{self.subfolder}" if self.subfolder else self.name
 
     @property
+    def awaited(self) -> list[tuple[str, str]]:
+        """Return (pair, row) of the cells whose settings are not chosen yet."""
+        return [(cell.pair, cell.label) for cell in self.cells if cell.awaits]
+
+    @property
     def plugins(self) -> list[str]:
         """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
         return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]

@@ -43,7 +43,9 @@ class Range(Strict):
 
 def as_range(stated: Mapping[str, Any]) -> Range:
     """Return a range that a method states in `@register(space=)`."""
-    return Range(**{key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()})
+    return Range.model_validate(
+        {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    )
 
 
 # Searched in every row; the widths are this project's choice.

@@ -183,9 +183,9 @@ def plan_tables(
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
     trials = {run.id for cell in plan.cells if cell.choice for trial in cell.choice.trials for run in trial.runs}
     if wait := [cell for cell in plan.cells if cell.awaits and trials & states.keys()]:
-        later = sum(len(cell.runs) for cell in wait)
+        tried, later = sum(run.id in trials for run in to_train), sum(len(cell.runs) for cell in wait)
         yield (
-            f"{sum(run.id in trials for run in to_train)} of them are trials; when they have ended, {later} run(s) train "
+            f"{tried} of them are trials; when they have ended, {later} run(s) train "
             "with the chosen settings, which are not counted here, nor are further rungs"
         )
     yield from _time(plan, store, [run for run in to_train if run.trains], retried, device)
