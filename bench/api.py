@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -23,7 +23,7 @@ from bench.report.frame import results_frame
 from bench.report.write import write_while_training
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.suite import TEACHER
+from bench.suite import TEACHER, find_suite
 from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
 from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
@@ -39,7 +39,7 @@ __all__ = ["RequestError", "Results", "load_images", "load_student", "load_teach
 logger = logging.getLogger(__name__)
 
 File = str | os.PathLike[str]
-TYPES = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
+TYPES: dict[str, Any] = {"teacher_seed": "Int64", "epoch": "Int64", "value": float, "best": float, "published": float}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
         results: the folder, as `--results` names it.
         suites: suite files, or names of suites with results in the folder; all of the latter by default. A suite that
             was changed on the command line has the name of its folder, such as `quickstart/with_seeds=3`.
-        plugins: method files that the suites use, as `--plugin` names them.
+        plugins: method files that the suites use; without them, those that a report names, seen from this folder.
 
     Raises:
         RequestError: a suite has no results there, or its file is missing or wrong.
@@ -267,7 +267,7 @@ def run(
     import it.
 
     Args:
-        suite: the suite file.
+        suite: the suite file, or the name of a suite that comes with the package.
         only: a pattern of the rows' labels (or, failing that, methods), such as `crd*`.
         pairs: a pattern of pairs, such as `resnet56->*`.
         seeds: the number of seeds, instead of the suite's.
@@ -291,7 +291,7 @@ def run(
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     overrides += [] if seeds is None else [f"seeds={seeds}"]
     files = _paths(plugins)
-    plan, store, methods = planned(Path(suite), overrides, Path(results), files, trains=True)
+    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files, trains=True)
     wanted = wanted_runs(plan, store, only, pairs)
     with logging_to_stderr():
         if accept_changed:
@@ -384,7 +384,7 @@ def _plan(store: Store, suite: File, plugins: Sequence[Path]) -> Plan:
             f"{store.root / str(suite) / folder.SUITE}: its suite file, {file}, is not there. Put it back, or name the "
             f"suites or suite files to read: suites=[...]"
         )
-    plan, _, _ = planned(file, shown.changes, store.root, plugins)
+    plan, _, _ = planned(file, shown.changes, store.root, plugins or [Path(path) for path in shown.plugins])
     return replace(plan, subfolder=str(suite).partition("/")[2])
 
 

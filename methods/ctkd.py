@@ -3,8 +3,8 @@
 Paper:   Li, Li, Yang, Zhao, Song, Luo, Li and Yang, Curriculum Temperature for Knowledge Distillation, AAAI 2023.
 Formula: loss = T^2 * KL(softmax(t / T) || softmax(s / T)), summed over classes, mean over the batch, with the learned
          T = 1 + 20 * sigmoid(theta), theta = 1 at the start. The gradient of theta is multiplied by
-         -(1 - cos(pi * min(e, E) / E)) / 2 in epoch e, counted from 1: theta raises the loss, more so each epoch up to
-         E. With `standardise`, logits are standardised first (Sun et al., CVPR 2024).
+         -(1 - cos(pi * min(e, E) / E)) / 2 in epoch e, counted from 1: theta learns to raise the loss, at first slowly.
+         With `standardise`, logits are standardised first (Sun et al., CVPR 2024).
 Reads:   logits of both networks, and the epoch. Owns theta, a scalar, trained with weight decay like all else.
 Weight:  0.9, with 0.1 for cross-entropy and E = 10 on CIFAR-100; on ImageNet 1 and 1, and E = 5 (the authors' scripts).
 """

@@ -58,11 +58,11 @@ class DKD(Distiller):
         """Return the unweighted term of logits (B, K): scalar, mean over the batch."""
         assert batch.targets is not None  # the trainer has checked
         logits = logits_of(student, teacher, self.standardise)
-        # softened_kl divides by T again, so the binary logits are those of T = 1
-        binary = [target_or_not(z / self.temperature, batch.targets) for z in logits]
-        target = self.temperature**2 * softened_kl(*binary, temperature=1.0)
-        others = [without_target(z, batch.targets) for z in logits]
-        non_target = softened_kl(*others, temperature=self.temperature)
+        # log-probabilities at temperature T already
+        binary_s, binary_t = (target_or_not(z / self.temperature, batch.targets) for z in logits)
+        target = self.temperature**2 * softened_kl(binary_s, binary_t, 1.0)
+        others_s, others_t = (without_target(z, batch.targets) for z in logits)
+        non_target = softened_kl(others_s, others_t, self.temperature)
         self.parts = target.detach(), non_target.detach()
         return self.alpha * target + self.beta * non_target
 

@@ -58,7 +58,7 @@ class OFD(Distiller):
             self.connectors, student.preactivations[1:], teacher.preactivations[1:], teacher.norms, strict=True
         )
         losses = [
-            partial_error(connector(s), F.adaptive_avg_pool2d(t, s.shape[2:]), negative_mean(norm))
+            partial_error(connector(s), F.adaptive_avg_pool2d(t, (s.shape[2], s.shape[3])), negative_mean(norm))
             for connector, s, t, norm in stages
         ]
         deepest_first = [2.0**-depth * loss for depth, loss in enumerate(reversed(losses))]

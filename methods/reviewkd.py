@@ -33,11 +33,12 @@ class Fusion(nn.Module):
 
     def __init__(self, student_channels: int, channels: int, teacher_channels: int, deepest: bool) -> None:
         super().__init__()
-        self.inward = nn.Sequential(nn.Conv2d(student_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        inward = nn.Conv2d(student_channels, channels, 1, bias=False)
         outward = nn.Conv2d(channels, teacher_channels, 3, padding=1, bias=False)
+        self.inward = nn.Sequential(inward, nn.BatchNorm2d(channels))
         self.outward = nn.Sequential(outward, nn.BatchNorm2d(teacher_channels))
         self.attention = None if deepest else nn.Sequential(nn.Conv2d(2 * channels, 2, 1), nn.Sigmoid())
-        for convolution in (self.inward[0], self.outward[0]):
+        for convolution in (inward, outward):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(self, student: Tensor, below: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -62,8 +63,8 @@ def pyramid_loss(maps: Tensor, wanted: Tensor) -> Tensor:
     total, weights = F.mse_loss(maps, wanted), 1.0
     sizes = [k for k in POOLED if k < wanted.shape[2]]
     for halvings, k in enumerate(sizes, start=1):
-        pooled = [F.adaptive_avg_pool2d(one, k) for one in (maps, wanted)]
-        total = total + 0.5**halvings * F.mse_loss(*pooled)
+        error = F.mse_loss(F.adaptive_avg_pool2d(maps, k), F.adaptive_avg_pool2d(wanted, k))
+        total = total + 0.5**halvings * error
         weights += 0.5**halvings
     return total / weights
 

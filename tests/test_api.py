@@ -27,11 +27,12 @@ ROOT = Path(__file__).parent.parent
 PAIR = "resnet14->resnet8"
 
 
-def noted(store: Store, plan, changes=(), folder: str = "table") -> None:
+def noted(store: Store, plan, changes=(), folder: str = "table", plugins=()) -> None:
     """Write down that a suite has a report, as a run does."""
     path = store.suite_folder(folder) / "suite.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"file": f"../{plan.file.name}", "sha256": "0" * 64, "changes": list(changes)}))
+    shown = {"file": f"../{plan.file.name}", "sha256": "0" * 64, "changes": list(changes), "plugins": list(plugins)}
+    path.write_text(json.dumps(shown))
 
 
 @pytest.fixture
@@ -62,6 +63,15 @@ def there(trained, monkeypatch):
 
 
 # reading results
+
+
+def test_the_plug_ins_that_a_report_names_are_read(store, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text((ROOT / "methods" / "pkt.py").read_text().replace('"pkt"', '"mine"'))
+    plan = plan_of(tmp_path)
+    write_suite(tmp_path, methods=["mine"])
+    noted(store, plan, plugins=["mine.py"])
+    assert "mine" in set(api.results().frame()["method"])
 
 
 def test_the_frame_has_a_row_per_seed_and_metric_of_every_suite_of_the_folder(store, tmp_path):
@@ -228,6 +238,11 @@ def test_the_program_that_shows_the_log_itself_gets_the_lines(there, caplog, cap
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_suite_of_the_package_is_run_by_name(store):
+    with pytest.raises(RequestError, match="no cell matches"):
+        api.run("quickstart", only="nobody")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -268,3 +283,32 @@ def test_the_examples_in_the_documentation_are_true(there):
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
     assert runner.tries > 5
+
+
+# the notebook
+
+
+NOTEBOOK = json.loads((ROOT / "docs" / "examples" / "results.ipynb").read_text(encoding="utf-8"))
+CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_cells_of_the_notebook_run(tmp_path, monkeypatch):
+    use_few(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    shorter = {"epochs: 12": "epochs: 1", "epochs: 4": "epochs: 1", "evaluate_every: 4": "evaluate_every: 1"}
+    shorter |= {"train_per_class: 20": "train_per_class: 2", "teacher_data: {name: digits, resize: 32}": ""}
+    names: dict[str, object] = {}
+    for cell in CODE:
+        code = "".join(cell["source"])
+        for text, other in shorter.items():
+            code = code.replace(text, other)
+        exec(compile(code, "results.ipynb", "exec"), names)
+    assert set(names["frame"]["status"]) == {"done"}
+
+
+def test_the_notebook_was_executed_from_top_to_bottom_without_errors_and_names_no_folder_of_a_machine():
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    outputs = [output for cell in CODE for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    texts = "".join(json.dumps(output) for output in outputs if "image/png" not in output.get("data", {}))
+    assert [folder for folder in ("/home/", "/tmp/", "/work/", "/root/") if folder in texts] == []

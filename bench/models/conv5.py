@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, last_norm
 
 WIDTHS = (64, 192, 384, 256, 256)
 POOLED = 3  # a max pool follows each of the first 3 stages
@@ -37,6 +37,6 @@ class Conv5(StagedNetwork):
             x = F.relu(before)
             yield x, before
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return each block's norm, of all blocks but the first."""
-        return [block[1] for block in self.blocks[1:]]
+        return [last_norm(block) for block in self.blocks[1:]]

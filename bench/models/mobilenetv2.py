@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, last_norm
 
 # expansion, channels at full width, repeats, stride of the first block
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -70,6 +70,6 @@ class MobileNetV2(StagedNetwork):
         """Return the last stage, widened by the last convolution: (B, D, H, W)."""
         return self.conv2(stage)
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return the last norms of the four groups; what a block adds to its norm's output is left aside."""
-        return [self.blocks[place][-1].conv[-1] for place in READ]
+        return [last_norm(self.blocks[place]) for place in READ]

@@ -35,7 +35,7 @@ class StagedNetwork(Network):
         """Return the map (B, D, H, W) whose mean is the embedding, of the last stage and its pre-activation."""
         return stage
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return the norms that make the pre-activations of all stages but the stem; none if no single norm does."""
         return ()
 
@@ -52,7 +52,7 @@ class StagedNetwork(Network):
             logits=classifier(embedding),
             final=final,
             classifier=linear_of(classifier),
-            norms=tuple(Affine(norm.weight, norm.bias) for norm in self.norms()) if preactivations else (),
+            norms=tuple(map(affine, self.norms())) if preactivations else (),
         )
 
 
@@ -89,7 +89,18 @@ def linear_of(classifier: nn.Module) -> Affine | None:
     """Return a classifier's weight and bias if it is one linear layer."""
     if isinstance(classifier, nn.Sequential) and len(classifier) == 1:
         return linear_of(classifier[0])
-    return Affine(classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else None
+    return affine(classifier) if isinstance(classifier, nn.Linear) else None
+
+
+def affine(layer: nn.Module) -> Affine:
+    """Return the weight and the bias of a linear layer or a norm."""
+    assert isinstance(layer, nn.Linear | nn.BatchNorm2d)
+    return Affine(layer.weight, layer.bias)
+
+
+def last_norm(module: nn.Module) -> nn.Module:
+    """Return the last of a module's norms, in the order in which they are registered."""
+    return [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)][-1]
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -43,9 +43,9 @@ class ResNet(StagedNetwork):
         self.fc = nn.Linear(widths[3], num_classes)
         draw_convolutions(self)
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return each group's last norm; the shortcut that is added to its output is left aside."""
-        return [layer[-1].bn2 for layer in (self.layer1, self.layer2, self.layer3)]
+        return [layer[-1].get_submodule("bn2") for layer in (self.layer1, self.layer2, self.layer3)]
 
 
 class Bottleneck(nn.Module):
@@ -81,6 +81,6 @@ class ResNet50(StagedNetwork):
         self.linear = nn.Linear(2048, num_classes)
         draw_convolutions(self)
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return each group's last norm; the shortcut that is added to its output is left aside."""
-        return [layer[-1].bn3 for layer in (self.layer1, self.layer2, self.layer3, self.layer4)]
+        return [layer[-1].get_submodule("bn3") for layer in (self.layer1, self.layer2, self.layer3, self.layer4)]

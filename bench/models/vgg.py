@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear
+from bench.models.parts import StagedNetwork, draw_convolutions, draw_linear, last_norm
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -44,7 +44,7 @@ class VGG(StagedNetwork):
             x = F.relu(before)
             yield x, before if place else x
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return each block's last norm, of all blocks but the first."""
         _, *blocks = self.trunk()
-        return [block[-1] for block in blocks]
+        return [last_norm(block) for block in blocks]

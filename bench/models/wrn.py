@@ -76,9 +76,9 @@ class WideResNet(StagedNetwork):
         """Return the last stage (B, D, H, W) after norm and ReLU."""
         return F.relu(preactivation)
 
-    def norms(self) -> Sequence[nn.BatchNorm2d]:
+    def norms(self) -> Sequence[nn.Module]:
         """Return the norms that follow the three groups."""
-        return self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1
+        return self.get_submodule("block2.layer.0.bn1"), self.get_submodule("block3.layer.0.bn1"), self.bn1
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the stem and the three groups; the final norm comes after the last stage."""

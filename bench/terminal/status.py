@@ -13,6 +13,7 @@ from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
 from bench.plan.duration import epochs_of, paces, training_images
 from bench.plan.status import OPEN, open_runs, statuses
+from bench.program import started_as
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec
@@ -209,4 +210,4 @@ def _time(
         words = [str(plan.file), "--results", str(store.root), *settings]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
-        yield copyable(f"  python run_suite.py {shlex.join(words)}")
+        yield copyable(f"  {started_as()} {shlex.join(words)}")
