@@ -412,6 +412,10 @@ def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
 def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple[Plan, RunSpec, str]:
     """Return the finished run that has trained a row's network, with its plan, and which of its networks it is."""
     cells = _cells(opened, pair, method)
+    if awaits := cells[0][1].awaits:
+        raise RequestError(
+            f"{pair}, row {cells[0][1].label}: its settings are not chosen yet ({awaits}): run the suite first"
+        )
     row = f"{pair}, row {cells[0][1].label}"
     runs = {plan.trained(run).id: (plan, cell, run.seed) for plan, cell in cells for run in cell.runs}
     chosen = {run_id: found for run_id, found in runs.items() if seed in (None, found[2])}

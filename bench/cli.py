@@ -468,7 +468,9 @@ def _report(
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
     raise_damage(failed)
-    is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
+    trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
+    ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
+    is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
     return RUN_FAILED if is_wrong else OK
 
 

@@ -148,6 +148,12 @@ class Plan:
         return [(cell.pair, cell.label) for cell in self.cells if cell.awaits]
 
     @property
+    def trial_ids(self) -> set[str]:
+        """Return the ids of the trials of all searches that no cell shows."""
+        trials = {run.id for cell in self.cells if cell.choice for trial in cell.choice.trials for run in trial.runs}
+        return trials - {run.id for cell in self.cells if not cell.awaits for run in cell.runs}
+
+    @property
     def plugins(self) -> list[str]:
         """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
         return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]

@@ -1,10 +1,19 @@
 """The block `tuning` of a suite file: how a row's settings are searched. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from bench.spec import Scalar, Strict
 from bench.types import suggest
@@ -56,6 +65,23 @@ SHARED: dict[str, Range] = {
 }
 
 
+VALUES: dict[str, TypeAdapter[float]] = {
+    "lr": TypeAdapter(PositiveFloat),
+    "weight_decay": TypeAdapter(NonNegativeFloat),
+    "weight": TypeAdapter(NonNegativeFloat),
+}
+
+
+def _refused(name: str, given: Range, adapter: TypeAdapter[Any]) -> Iterator[str]:
+    """Yield which values of a range a parameter does not take."""
+    for value in given.choices or (*(given.log or ()), *(given.linear or ())):
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        try:
+            adapter.validate_python(whole)
+        except ValidationError as error:
+            yield f"space: {name}: found {value}: {error.errors()[0]['msg']}"
+
+
 class Tuning(Strict):
     """A search for each row's settings, judged by training images that are left out of training."""
 
@@ -91,6 +117,12 @@ class Tuning(Strict):
         if methods is not None:
             known = [*SHARED, *(f"{name}.{key}" for name, one in methods.items() for key in one.parameters)]
             problems += [f"space: unknown {name!r}. {suggest(name, known)}" for name in self.space if name not in known]
+            for name, one in self.space.items():
+                method, _, key = name.partition(".")
+                if name in known and key:
+                    problems += _refused(name, one, methods[method].parameters[key].adapter)
+        for name in self.space.keys() & SHARED.keys():
+            problems += _refused(name, self.space[name], VALUES[name])
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -182,7 +182,7 @@ def plan_tables(
     counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
-    trials = {run.id for cell in plan.cells if cell.choice for trial in cell.choice.trials for run in trial.runs}
+    trials = plan.trial_ids
     if wait := [cell for cell in plan.cells if cell.awaits and trials & states.keys()]:
         tried, later = sum(run.id in trials for run in to_train), sum(len(cell.runs) for cell in wait)
         yield (
