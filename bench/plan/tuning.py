@@ -17,11 +17,10 @@ from bench.plan.teachers import pair_teachers, undistilled
 from bench.spec import DataSpec, RunSpec, Scalar, Schedule
 from bench.store import Store, number_in
 from bench.suite import TEACHER, PairEntry, Row, rows
-from bench.suite.tuning import Tuning
+from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import task_of
 from methods import Method
 
-TUNED = " (tuned)"  # suffix of a label
 SEED = 2**32  # of the first trial and its teacher; seeds of a suite are smaller
 
 

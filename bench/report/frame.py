@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.plan import OPEN, Cell, Plan, statuses
 from bench.plan.status import Statuses
-from bench.plan.tuning import TUNED
 from bench.report.paper import KD, row_named
 from bench.report.published import published
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 from bench.text import printable
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from bench.plan import Cell
 from bench.plan.model import Choice, Trial
-from bench.plan.tuning import TUNED, shown
+from bench.plan.tuning import shown
 from bench.report.folder import TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
 from bench.store import Store, csv_text, write_whole
+from bench.suite.tuning import TUNED
 
 COLUMNS = ("pair", "label", "trial", "epochs", "seed", "parameters", "dev", "status", "chosen", "run")
 MIN_TRIALS = 4  # of which a correlation is computed

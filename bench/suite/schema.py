@@ -17,7 +17,7 @@ from bench.spec import Count, Parallel, Schedule, Strict
 from bench.suite.entries import TEACHER, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
-from bench.suite.tuning import Tuning
+from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
 from bench.types import suggest
 
@@ -239,6 +239,9 @@ class Suite(SuiteFile):
             yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
         if self.teacher_data is not None:
             yield "'tuning': leave out 'teacher_data': teachers of trials train on the images that trials train on"
+        for index, entry in enumerate(self.methods):
+            if entry.label is not None and entry.label.endswith(TUNED):
+                yield f"methods[{index}].label: {entry.label!r} is the label of a tuned row: leave out {TUNED!r}"
         if has_dev:
             yield "'data': with 'tuning', dev images are stated there; final runs train on all: leave them out here"
         elif problems := self.data.model_copy(update=self.tuning.dev).problems():

@@ -19,6 +19,7 @@ from bench.spec import Scalar, Strict
 from bench.types import suggest
 from methods import Method
 
+TUNED = " (tuned)"  # suffix of the label of a row with searched settings
 MAX_TRIALS = 4_096
 Bounds = tuple[float, float]
 EpochsKey = Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")]  # keys of a YAML mapping are read as text

@@ -11,6 +11,7 @@ from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED
 from bench.report.caption import protocol
 from bench.report.frame import results_frame
+from bench.report.statistics import statistics
 from bench.report.tuning import expected_best, rank_stability, to_csv, to_markdown
 from bench.store import Failure, Store
 from bench.suite import load
@@ -126,6 +127,10 @@ def test_a_waiting_row_is_shown_as_waiting_and_a_chosen_one_with_its_settings(st
     finish(store, cell, [88.0])
     frame = results_frame(plan, store)
     assert frame.at(cell.pair, "top1", "KD (tuned)").mean == 88.0
+    finish(store, cell_of(plan, "none"), [80.0])
+    finish(store, cell_of(plan, "none (tuned)"), [85.0])
+    (gain,) = statistics(results_frame(plan, store)).gains
+    assert (gain["label"], gain["reference"], gain["value"]) == ("KD (tuned)", "none (tuned)", 3.0)
     text, rows = to_markdown(frame), list(csv.DictReader(to_csv(frame).splitlines()))
     assert "Expected best of k trials" in text
     assert "3 diverged" in text
@@ -206,6 +211,7 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
             {"data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
             "'data': with 'tuning', dev images",
         ),
+        ({"methods": [{"method": "kd", "label": "KD (tuned)"}]}, "is the label of a tuned row"),
         ({"task": "mutual"}, "'tuning' is for task: compression"),
     ],
     ids=str,
