@@ -140,7 +140,7 @@ def _pair_cells(
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
     fixed = next(iter(teachers.values()))
-    for row in rows(suite, methods):
+    for row in rows(suite, methods, pair.name):
         taught = [
             distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
             for run in plain

@@ -52,6 +52,7 @@ def cell_of(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str =
         label=f"{row.label}{PEERS}" if is_peer else row.label,
         overrides="" if is_peer else row.overrides,
         standard="" if is_peer else row.standard,
+        published="" if is_peer else row.published,
         runs=runs,
         metrics=dict(zip(task.columns(has_dev=has_dev), task.columns(network, has_dev), strict=True)),
         network=network,

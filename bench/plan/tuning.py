@@ -34,7 +34,6 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
     assert data.held_out is not None  # the suite says how many
     data = data.model_copy(update={"held_out": data.held_out.model_copy(update={"opens_test": False})})
     plan = replace(plan, runs=dict(plan.runs), checkpoints=dict(plan.checkpoints), sources=sources.current)
-    by_label: dict[str, Row | None] = {row.label: row for row in rows(suite, methods)}
     cells: list[Cell] = []
     for index, pair in enumerate(suite.pairs):
         where = f"{plan.file}: pairs[{index}].teacher"
@@ -42,6 +41,7 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
         plan.runs.update({run.id: run for run in teachers.runs if run.id not in plan.runs})
         # the accuracy that the suite states is that on the test images
         plan.checkpoints.update({name: replace(given, accuracy=None) for name, given in teachers.checkpoints})
+        by_label: dict[str, Row | None] = {row.label: row for row in rows(suite, methods, pair.name)}
         for cell in (cell for cell in plan.cells if cell.pair == pair.name):
             cells.append(cell)
             if cell.method != TEACHER:
@@ -94,7 +94,8 @@ def _tuned_cell(
         cell,
         label=f"{cell.label}{TUNED}",
         overrides=", ".join(f"{name}={shown(value)}" for name, value in settings.items()),
-        standard="",  # published numbers are those of other settings
+        standard="",
+        published="",  # published numbers are those of other settings
         runs=runs,
         choice=choice,
     )
