@@ -125,6 +125,6 @@ def _dataset(entry: Mapping[str, Any]) -> Iterator[Any]:
     yield f"{entry['train']} training and {entry['test']} test images, {entry['classes']} classes, {size}"
     yield escape(f"mean {list(entry['mean'])}, std {list(entry['std'])}, augmentation {entry['augment']}")
     other = "" if DATASETS[entry["name"]].folder is None else " (--data DIR names another folder than data/)"
-    yield f"{entry['where']}{other}"
+    yield escape(f"{entry['where']}{other}")
     if entry["views"]:
         yield f"views: {', '.join(entry['views'])}"
