@@ -134,8 +134,16 @@ Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The fol
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
 ]
-Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label (or, failing that, method) matches.")]
-Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs, as `teacher->student`, that match.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="GLOB", help="Only rows whose label (or, failing that, method) matches; may be repeated."
+    ),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("--pairs", metavar="GLOB", help="Only pairs, as `teacher->student`, that match; may be repeated."),
+]
 Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
@@ -154,8 +162,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 @app.command("run")
 def run_command(
     suite: SuiteFile,
-    only: Only = "*",
-    pairs: Pairs = "*",
+    only: Only = None,
+    pairs: Pairs = None,
     seeds: Seeds = None,
     changes: Set = None,
     device: Where = Device.auto,
@@ -180,7 +188,7 @@ def run_command(
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
     from bench.workflow import accept, runs_to_retry, wanted_runs
 
-    wanted = wanted_runs(plan, store, only, pairs)
+    wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):
             _warn(line)
@@ -194,10 +202,11 @@ def run_command(
 
             left = open_runs(wanted, plan, store, retried)
             reasons = unserved(plan, left, methods)
-            check_inputs(plan, left, data)
+            notes = check_inputs(plan, left, data)
         here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
         on = "" if slurm else device_name(here)
         _say(plan_tables(in_own_folder(plan, store), store, wanted, reasons, retried, on))
+        _say(notes)
         return OK
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
@@ -285,11 +294,49 @@ def report(
     return _report(plan, store, methods, list(plan.runs.values()), always=True)
 
 
+@app.command("score")
+def score(
+    suite: SuiteFile,
+    seeds: Seeds = None,
+    changes: Set = None,
+    device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
+    results: Results = Path("results"),
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+) -> int:
+    """Compute all metrics of finished runs from their stored answers or weights, without training."""
+    from bench.report.folder import in_own_folder
+
+    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+    in_own_folder(plan, store)  # raises if another suite has its results there
+    with doing("Loading PyTorch"):
+        from bench.launch.score import Scorer
+        from bench.launch.work import Work
+        from bench.report.write import write_while_training
+
+    work = Work(
+        plan,
+        runs=tuple(plan.runs),
+        results=results,
+        data=data,
+        write_tables=write_while_training,
+        device=device.value,
+        plugins=tuple(plugin or ()),
+    )
+    outcomes = dict(each("Scoring", Scorer(work).run()))
+    left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}
+    _say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
+    for run_id, outcome in left.items():
+        _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
+    exit_status = _report(plan, store, methods, ())
+    return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
+
+
 @app.command("cost")
 def cost(
     suite: SuiteFile,
-    only: Only = "*",
-    pairs: Pairs = "*",
+    only: Only = None,
+    pairs: Pairs = None,
     changes: Set = None,
     device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
     results: Results = Path("results"),
@@ -302,7 +349,7 @@ def cost(
     from bench.workflow import matching
 
     plan, store, methods = _planned(suite, changes or (), results, plugin)
-    cells = matching(plan, only, pairs)
+    cells = matching(plan, only or (), pairs or ())
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):

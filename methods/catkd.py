@@ -1,6 +1,7 @@
 """CATKD: class attention transfer (CAT-KD).
 
 Paper:   Guo, Yan, Li and Lin, Class Attention Transfer Based Knowledge Distillation, CVPR 2023.
+Family:  features.
 Formula: loss = mean over all entries of (A_s - A_t)^2;  A_k = sum_c W[k, c] * f[c] of the classifier's weight W and the
          final map f, averaged over a grid of r x r cells. With `normalise`, each class's grid has unit length.
          The code's networks have a classifier without bias; here, its bias is left out of A.

@@ -1,6 +1,7 @@
 """CC: correlation congruence.
 
 Paper:   Peng, Jin, Liu, Zhou, Wu, Liu, Zhang and Liu, Correlation Congruence for Knowledge Distillation, ICCV 2019.
+Family:  relations.
 Formula: d_i = |e_s(z_s) - e_t(z_t)| of sample i;  loss = mean_i sum_D d_i * d_{i+1}, i over the B - 1 neighbours.
 Reads:   embedding of both networks. Owns two linear maps to 128 dimensions, both trained.
 Weight:  0.02 (a sum over 128 dimensions is large), as in the CRD tables.

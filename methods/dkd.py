@@ -1,6 +1,7 @@
 """DKD: decoupled knowledge distillation.
 
 Paper:   Zhao, Cui, Song, Qiu and Liang, Decoupled Knowledge Distillation, CVPR 2022.
+Family:  logits.
 Formula: loss = a * TC + b * NC, both T^2 * KL(teacher || student), summed over outcomes, mean over the batch.
          TC compares (p_y, 1 - p_y) with p = softmax(z / T) and y the target; NC compares the softmax over the other
          K - 1 classes alone. With `standardise`, logits are standardised first (Sun et al., CVPR 2024).

@@ -1,6 +1,7 @@
 """ITRD: information theoretic representation distillation.
 
 Paper:   Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022.
+Family:  relations.
 Formula: loss = l_c * correlation + l_m * mutual.  h: a linear map of the student's embedding to D_t dimensions.
          correlation = log2 sum_d |c_d - 1|^(2 a), c_d = 1/B * sum_b h_bd * t_bd, each column less its mean and divided
          by its standard deviation (of B - 1).

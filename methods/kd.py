@@ -1,6 +1,7 @@
 """KD: knowledge distillation by softened logits.
 
 Paper:   Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, NIPS workshop 2014, arXiv 2015.
+Family:  logits.
 Formula: loss = T^2 * KL(softmax(t / T) || softmax(s / T)), summed over classes, mean over the batch; T = 4.
          With `standardise`, each sample's logits first get mean 0 and standard deviation 1 (Sun et al., CVPR 2024).
 Reads:   logits of both networks. Owns no parameters.

@@ -1,6 +1,7 @@
 """WTTM: weighted transformed teacher matching.
 
 Paper:   Zheng and Yang, Knowledge Distillation Based on Transformed Teacher Matching, ICLR 2024.
+Family:  logits.
 Formula: loss = mean_B U * KL(softmax(t / T) || softmax(s)),  U = sum over classes of softmax(t)^(1 / T), from 1 to
          K^(1 - 1 / T): samples on which the teacher is less sure weigh more.
 Reads:   logits of both networks. Owns no parameters.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -86,7 +86,13 @@ class ScaledImages:
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
 
 
-Images = ResidentImages | ScaledImages | FileImages
+class Images(Protocol):
+    """Stored images by position: in memory, scaled, decoded or corrupted batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield each batch's images; see `ResidentImages.batches`."""
 
 
 def load(
@@ -124,15 +130,22 @@ def fetch(spec: DataSpec, root: Path) -> None:
         load(spec, root, torch.device("cpu"), workers=0)
 
 
-def check_present(spec: DataSpec, root: Path) -> None:
-    """Raise a `RequestError` if data is missing and cannot be downloaded, or a package that reads it is."""
+def check_present(spec: DataSpec, root: Path) -> str | None:
+    """Return that data is not there and will be downloaded, or None.
+
+    Raises:
+        RequestError: data is missing and cannot be downloaded, or a package that reads it is missing.
+    """
     if spec.name == IMAGEFOLDER:
-        return  # it was read when the suite was planned
+        return None  # it was read when the suite was planned
     named, _ = DATASETS[spec.name], _reader(spec.name)
     if named.is_listed:
         _listing(spec, root)
-    elif named.folder and not named.reader.startswith("fetched.") and not (root / named.folder).is_dir():
-        raise absent(spec.name, f"looked for the folder {root / named.folder}, and found none")
+    elif named.folder and not (root / named.folder).is_dir():
+        if not named.reader.startswith("fetched."):
+            raise absent(spec.name, f"looked for the folder {root / named.folder}, and found none")
+        return f"{spec.name} is not in {root / named.folder}: it will be downloaded"
+    return None
 
 
 def _is_listed(spec: DataSpec) -> bool:

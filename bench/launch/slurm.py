@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 MAX_TIMEOUTS = 100  # how often a job may reach its time limit: it resumes, so only a stuck job does so often
 MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite sets fewer
 DEFAULT_ARRAY_SIZE = 1001  # of SLURM, where the cluster does not say it
+NO_CLUSTER = "No cluster can be reached from here: use one of its login nodes"
 CURES = {  # what to change in a suite, by what sbatch says
     "array specification": "Set max_lanes higher, so that there are fewer jobs, or submit parts of it with --only",
     "submit limit": "If that are too many jobs, set max_lanes higher, or submit parts of the suite with --only; if one "
@@ -55,6 +56,8 @@ CURES = {  # what to change in a suite, by what sbatch says
     "qos": "Set slurm: qos",
     "ccount": "Set slurm: account",
     "feature": "Set slurm: constraint",
+    "configuration source": NO_CLUSTER,
+    "contact slurm controller": NO_CLUSTER,
 }
 SIGNAL_S = 90  # a job gets a signal that many seconds before its time limit
 RESERVED = {  # options of submitit that have another name in a suite, or that are set here
@@ -119,7 +122,8 @@ def _submit_all(
         prepare()  # the cluster has taken all jobs, and without the next file they end
         write_whole(folder / SUBMISSION, json.dumps(document, indent=1) + "\n")
     except BaseException:
-        command("scancel", "--quiet", f"--name={job_name(folder)}")
+        with suppress(RequestError):  # the first error is the one that says why
+            command("scancel", "--quiet", f"--name={job_name(folder)}")
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if origin["dirty"]:

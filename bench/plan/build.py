@@ -124,7 +124,7 @@ def _pair_cells(
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
     fixed = next(iter(teachers.values()))
-    for row in rows(suite, methods):
+    for row in rows(suite, methods, pair.name):
         taught = [
             _distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
             for run in plain
@@ -176,6 +176,7 @@ def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = S
         label=f"{row.label}{PEERS}" if is_peer else row.label,
         overrides="" if is_peer else row.overrides,
         standard="" if is_peer else row.standard,
+        published="" if is_peer else row.published,
         runs=runs,
         metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
         network=network,

@@ -28,6 +28,7 @@ class Cell:
     runs: tuple[RunSpec, ...]  # one per seed
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
+    published: str = ""  # the row of the published table whose settings these are, if they are not the defaults
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
 
     @property

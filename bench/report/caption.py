@@ -1,6 +1,6 @@
 """The caption of a table: how its numbers were produced, and what its marks mean."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.paper import KD, row_named, settings_used
@@ -36,7 +36,7 @@ def protocol(plan: Plan) -> str:
         *_teachers(plan),
     ]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
-    if overrides := dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides):
+    if overrides := list(_overrides(plan.cells)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.plugins:
         sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
@@ -58,10 +58,21 @@ def _student(plan: Plan) -> RunSpec | None:
     return next((run for run in runs if not task_of(run).is_evaluation), None)
 
 
-def _overrides(cell: Cell) -> str:
-    """Return the label of a row with other settings than its method's, and the settings unless the label names them."""
-    is_named = all(setting in cell.label for setting in cell.overrides.split(", "))
-    return cell.label if is_named else f"{cell.label} ({cell.overrides})"
+def _overrides(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield the label of each row with other settings than its method's, and the settings unless the label names them.
+
+    Settings that differ between pairs are followed by their pairs.
+    """
+    by_label: dict[str, dict[str, dict[str, None]]] = {}  # pairs by settings by label
+    for cell in cells:
+        by_label.setdefault(cell.label, {}).setdefault(cell.overrides, {})[cell.pair] = None
+    for label, by_settings in by_label.items():
+        if len(by_settings) > 1:
+            of_pairs = [f"{settings or 'defaults'} for {', '.join(pairs)}" for settings, pairs in by_settings.items()]
+            yield f"{label} ({'; '.join(of_pairs)})"
+        elif settings := next(iter(by_settings)):
+            is_named = all(setting in label for setting in settings.split(", "))
+            yield label if is_named else f"{label} ({settings})"
 
 
 def _arithmetic(schedule: Schedule) -> str:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from bench.data import DataChoice, unlabelled
 from bench.spec import Count, Parallel, Schedule, Strict
-from bench.suite.entries import TEACHER, NetworkName, PairEntry, RowEntry, known, repeated
+from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
 from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
@@ -210,6 +210,7 @@ class Suite(SuiteFile):
             yield f"'task_weight' is for students that learn from labels; students of task {task.name} have none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             yield f"'data': {reason}"
+        yield from self._problems_of_rows()
         are_tested = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
         teacher_data = self.teacher_data if are_tested else None
         teaching = TASKS[task.teacher_task].objective
@@ -219,6 +220,23 @@ class Suite(SuiteFile):
             self.teacher_schedule.check_shares()
         except ValueError as error:
             yield f"teacher_training: {error}"
+
+    def _problems_of_rows(self) -> Iterator[str]:
+        """Yield the names of pairs and published rows that are not known."""
+        pairs = [pair.name for pair in self.pairs]
+        table = published_tables()[str(self.published.table)] if self.published else {}
+        published_rows = sorted({method for _, _, _, method, _ in table})
+        for index, entry in enumerate(self.methods):
+            if not isinstance(entry, MethodEntry):
+                continue
+            for name in entry.by_pair:
+                if name not in pairs:
+                    yield f"methods[{index}].by_pair: there is no pair {name!r}. {suggest(name, pairs)}"
+            if entry.published and not self.published:
+                yield f"methods[{index}].published: the suite names no table: add 'published' to the suite"
+            elif entry.published and entry.published not in published_rows:
+                fix = suggest(entry.published, published_rows)
+                yield f"methods[{index}].published: there is no row {entry.published!r} in the table. {fix}"
 
     def _problems_of_peers(self) -> Iterator[str]:
         """Yield why the networks of a pair cannot train together."""

@@ -6,7 +6,7 @@ from bench.tasks.base import Task
 
 class Compression(Task):
     name = "compression"
-    keeps_answers = True
+    keeps_outputs = True
     allows_transfer = True
 
     def is_published(self, run: RunSpec) -> bool:

@@ -20,6 +20,7 @@ from bench.spec import DataSpec, RunSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.answers import keep_answers, predictions
 from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
@@ -179,18 +180,20 @@ def evaluate(
 
     def attempt(batch_size: int) -> list[dict[str, float]]:
         scores = [objective.score(data.classes, device) for _ in networks]
-        sizes = batch_sizes(len(split), batch_size)
-        places, targets = torch.arange(len(split)).split(sizes), all_targets.split(sizes)
-        for images, labels in zip(split.images.batches(places), targets, strict=True):
-            view = viewer(images)
-            for score, network in zip(scores, networks, strict=True):
-                with arithmetic(precision, device):
-                    logits = network(view)
-                score.update(logits, labels)
+        targets = all_targets.split(batch_sizes(len(split), batch_size))
+        answered = predictions(networks, split, viewer, device, precision, batch_size)
+        for logits, labels in zip(answered, targets, strict=True):
+            for score, own in zip(scores, logits, strict=True):
+                score.update(own, labels)
         return [{name: value.item() for name, value in score.compute().items()} for score in scores]
 
+    return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))
+
+
+def evaluation_batch(device: torch.device, batch_size: int) -> int:
+    """Return how many images are evaluated at a time on a device, for that batch size of training."""
     most = EVALUATION_BATCH[device.type]
-    return in_batches_that_fit(attempt, min(most, batch_size) if device.type == "cpu" else most)
+    return min(most, batch_size) if device.type == "cpu" else most
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
@@ -285,15 +288,19 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         state = trained.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
         store.write(run_id, weights_file(network), save(weights))
-    numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
-    if task_of(lane.spec).keeps_answers and cohort.group.rank == 0:
-        data, schedule = cohort.train, lane.schedule
-        answers, left_out = kept_outputs(
+    task = task_of(lane.spec)
+    numbers = summary(lane.rows, task) | {"lanes": len(cohort.lanes)}
+    data, schedule = cohort.train, lane.schedule
+    if task.keeps_outputs and cohort.group.rank == 0:
+        outputs, left_out = kept_outputs(
             lane.student, cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
         )
         numbers |= left_out
-        if answers is not None:
-            store.write(run_id, OUTPUTS, answers)
+        if outputs is not None:
+            store.write(run_id, OUTPUTS, outputs)
+    if task.answered and cohort.group.rank == 0:
+        size = evaluation_batch(data.device, schedule.batch_size)
+        numbers |= keep_answers(store, lane.spec, lane.networks, cohort.test, data.device, size, schedule.precision)
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 

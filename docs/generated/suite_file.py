@@ -16,6 +16,7 @@ SECTIONS = {  # of docs/reference/suite-file.md, by the models of the schema
     "TeacherChoice": "teachers",
     "TeacherCopies": "teachers",
     "MethodEntry": "methods",
+    "PairSettings": "settings-of-a-pair",
     "TermsEntry": "several-terms",
     "TermEntry": "several-terms",
     "Schedule": "training",
