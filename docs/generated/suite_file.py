@@ -43,7 +43,7 @@ def keys(model: str) -> str:
     rows = []
     for key, one in schema["properties"].items():
         default = "required" if key in schema.get("required", ()) else default_of(one)
-        rows.append([code(key, f"{model}.{key}"), type_of(one), default, one["description"]])
+        rows.append([code(key), type_of(one), default, one["description"]])
     return table(["key", "type", "default", "meaning"], rows)
 
 
