@@ -701,7 +701,11 @@ def test_list_tells_a_data_sets_facts(cli):
 
 
 def test_list_tells_where_a_data_set_is_looked_for_and_its_views(cli):
-    assert "looked for in DATA/stl10_binary" in cli("list", "datasets")[1]
+    assert "looked for in data/stl10_binary" in cli("list", "datasets")[1]
+    assert (
+        "looked for in data/MNIST (--data DIR names another folder than data/)" in cli("list", "datasets", "mnist")[1]
+    )
+    assert "data/nyu_depth_v2; needs distillation-bench[nyu]" in cli("list", "datasets", "nyu_depth_v2")[1]
     assert "views: luminance, chrominance, depth" in cli("list", "datasets", "nyu_depth_v2")[1]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.figures.drawing import LABEL_LINE, PARTIAL_NOTE, grid, marked, marks, wrapped
-from bench.figures.findings import Findings, row_of
+from bench.figures.findings import Findings
 from bench.report.inference import LEVEL, Contrast
 from bench.report.statistics import gain_over_pairs
 from bench.suite import NONE
@@ -57,10 +57,10 @@ def _contrasts(findings: Findings) -> dict[tuple[str, str], Contrast]:
     """Return the gains of rows, by panel and label, with the intervals that the statistics have too."""
     found = {}
     for group, rows in findings.groups.items():
-        model = findings.frame.models.get((rows[0].pair, rows[0].metric, rows[0].cell.network))
         for row in rows:
-            if model is not None and {row.label, NONE} <= model.values.keys():
-                found[group, row.label] = model.contrast(row.label, NONE)
+            model, plain = findings.frame.models.get(row.contest), row.contest.named(NONE)
+            if model is not None and {row.label, plain} <= model.values.keys():
+                found[group, row.label] = model.contrast(row.label, plain)
     return {place: one for place, one in found.items() if one is not None}
 
 
@@ -68,8 +68,8 @@ def _gains(findings: Findings) -> pd.DataFrame:
     """Return the gains in points: a row for each seed that both a row and the undistilled student have."""
     gains = []
     for group, rows in findings.groups.items():
-        plain = row_of(NONE, rows).by_seed
         for row in rows:
+            plain = next((one.by_seed for one in rows if one.label == row.contest.named(NONE)), {})
             paired = [value - plain[seed] for seed, value in row.by_seed.items() if row.is_method and seed in plain]
             gains += [(row.cell.evaluation, row.title, row.label, group, gain) for gain in paired]
     return pd.DataFrame(gains, columns=["evaluation", "metric", "label", "panel", "gain"])

@@ -17,9 +17,10 @@ from bench.plan.compared import teacher_of, teachers_of
 from bench.plan.status import Statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.spec import RunSpec, column
+from bench.spec import STUDENT, RunSpec, column
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 from bench.tasks import task_of
 from bench.tasks.objectives import ANSWERED, Metric
 from bench.text import printable
@@ -30,9 +31,21 @@ if TYPE_CHECKING:
     from bench.report.inference import Model
 
 Column = tuple[str, str]  # pair and metric
-Contest = tuple[str, str, str]  # pair, metric and network: rows are compared with those of the same network
 ABOVE, BELOW = "↑", "↓"
 SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
+
+
+class Contest(NamedTuple):
+    """Which rows of a column are compared: those of one network, and either the tuned ones or the others."""
+
+    pair: str
+    metric: str
+    network: str = STUDENT
+    is_tuned: bool = False
+
+    def named(self, label: str) -> str:
+        """Return the label that a reference has among these rows."""
+        return f"{label}{TUNED}" if self.is_tuned else label
 
 
 class Measurement(NamedTuple):  # made five times as fast as a frozen dataclass: there may be a hundred thousand
@@ -98,6 +111,11 @@ class Summary:
         return self.cell.pair
 
     @property
+    def contest(self) -> Contest:
+        """Return which rows it is compared with: students with students, tuned rows with tuned rows."""
+        return Contest(self.cell.pair, self.metric, self.cell.network, self.cell.choice is not None)
+
+    @property
     def label(self) -> str:
         """Return the label of the cell's row."""
         return self.cell.label
@@ -142,7 +160,7 @@ class Frame:
         """Yield the rows of a summary, one per seed."""
         cell = one.cell
         for run in cell.runs:
-            status, reason = self.statuses[run.id]
+            status, reason = ("waiting", cell.awaits) if cell.awaits else self.statuses[run.id]
             teachers = self.plan.trained(run).teachers
             yield Measurement(
                 suite=self.plan.name,
@@ -223,13 +241,13 @@ class Frame:
 
     @cached_property
     def models(self) -> dict[Contest, Model]:
-        """Return the row-by-seed model of each column's rows that train, by pair, metric and network."""
+        """Return the row-by-seed model of the rows that are compared with each other; none has the row `teacher`."""
         from bench.report.inference import fit  # takes a moment to import, and `status` does not need it
 
         values: dict[Contest, dict[str, Mapping[int, float]]] = {}
         for one in self.summaries:
             if one.by_seed and one.cell.method != TEACHER:
-                values.setdefault(_contest(one), {})[one.label] = one.by_seed
+                values.setdefault(one.contest, {})[one.label] = one.by_seed
         return {contest: fit(rows) for contest, rows in values.items()}
 
     @cached_property
@@ -242,12 +260,12 @@ class Frame:
         rivals: dict[Contest, list[str]] = {}
         for one in self.tabled:
             if one.is_finished_method and one.n > 1 and not one.cell.in_grid:
-                rivals.setdefault(_contest(one), []).append(one.label)
+                rivals.setdefault(one.contest, []).append(one.label)
         return {
-            (pair, metric, label)
-            for (pair, metric, network), labels in rivals.items()
+            (contest.pair, contest.metric, label)
+            for contest, labels in rivals.items()
             if len(labels) > 1
-            for label in self.models[pair, metric, network].may_be_best(labels)
+            for label in self.models[contest].may_be_best(labels)
         }
 
     def is_best(self, one: Summary) -> bool:
@@ -288,18 +306,19 @@ def _summaries(
     teachers: Mapping[str, Sequence[RunSpec]],
 ) -> Iterator[Summary]:
     """Yield one summary per metric of a cell; `teachers` are those of `teachers_of`."""
-    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
-    status, reason = _status(cell, found)
-    is_open = any(found[run.id][0] in OPEN for run in cell.runs)
+    shown = () if cell.awaits else cell.runs
+    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, found)
+    is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
     task = task_of(cell.runs[0])
     measured = [
         (metric, recorded, kind, _numbers(finished, recorded), _numbers(finished, recorded, best=True))
-        for (metric, recorded), kind in zip(cell.metrics.items(), task.metrics, strict=True)
+        for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True)
     ]
     prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
-        by_seed = _answered(cell, recorded, records, teachers)
+        by_seed = {} if cell.awaits else _answered(cell, recorded, records, teachers)
         measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
     for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
@@ -353,18 +372,17 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
 
 
 def _against_kd(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
-    """Return summaries with each finished method's arrow against a finished KD of the same column and network."""
-    of_kd = {_contest(one): one.mean for one in summaries if one.label == kd and one.is_finished_method}
+    """Return summaries with each finished method's arrow against the finished KD that it is compared with."""
+    of_kd = {
+        one.contest: one.mean
+        for one in summaries
+        if kd is not None and one.label == one.contest.named(kd) and one.is_finished_method
+    }
     compared = []
     for one in summaries:
-        reference = of_kd.get(_contest(one))
+        reference = of_kd.get(one.contest)
         if one.is_finished_method and one.mean is not None and reference is not None:
             gain = reference - one.mean if one.kind.lower_is_better else one.mean - reference
             one = replace(one, arrow=ABOVE if gain > 0 else BELOW if gain < 0 else "")
         compared.append(one)
     return compared
-
-
-def _contest(one: Summary) -> Contest:
-    """Return where a row is compared: students with students, and teachers that train too with teachers."""
-    return one.pair, one.metric, one.cell.network

@@ -25,13 +25,14 @@ import scikit_posthocs
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Contest, Frame, Summary
 from bench.report.improvement import Improvement, relative_improvement
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
 from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, row_named
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 
 ALL = "all pairs"
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
@@ -148,23 +149,31 @@ def statistics(frame: Frame) -> Statistics:
     references = [NONE] if kd is None else [kd, NONE]
     gains: list[dict[str, Any]] = []
     for pair, metric in frame.columns:
-        model = frame.models.get((pair, metric, STUDENT))
-        if model is not None:
-            for reference in references:
-                gains += _gains_of_pair(model, pair, metric, reference, len(frame.plan.suite.seed_list))
+        for contest in (Contest(pair, metric), Contest(pair, metric, is_tuned=True)):
+            model = frame.models.get(contest)
+            if model is not None:
+                for reference in references:
+                    gains += _gains_of_pair(model, contest, reference, len(frame.plan.suite.seed_list))
     together: list[dict[str, Any]] = []
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
         means = _means(frame, metric)
-        for reference in references:
-            gains += _gains_over_pairs(means, metric, reference, pair_count)
-            together += _together(frame, means, metric, reference)
+        for reference, rows in _compared(means, references):
+            gains += _gains_over_pairs(rows, metric, reference, pair_count)
+            together += _together(frame, rows, metric, reference)
         for label in means:
-            if ours in means and label not in (ours, NONE):
+            if ours in means and label not in (ours, NONE) and not label.endswith(TUNED):
                 found = _improvement(frame, means, metric, ours, label)
                 if found is not None:
                     improvements[metric, label] = found
     return Statistics(gains, together, rankings(frame), ours, improvements)
+
+
+def _compared(means: Means, references: Sequence[str]) -> Iterator[tuple[str, Means]]:
+    """Yield each reference with the rows that are compared with it: tuned rows with a tuned reference, others not."""
+    for suffix in ("", TUNED):
+        rows = {label: own for label, own in means.items() if label.endswith(TUNED) == bool(suffix)}
+        yield from ((f"{reference}{suffix}", rows) for reference in references)
 
 
 def _row(
@@ -176,13 +185,15 @@ def _row(
     return {**names, **numbers, "p_adjusted": found.p_adjusted, "note": note}
 
 
-def _gains_of_pair(model: Model, pair: str, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:
+def _gains_of_pair(model: Model, contest: Contest, reference: str, count: int) -> Iterator[dict[str, Any]]:
     """Yield the methods compared with a reference on the seeds that both have, of `count` requested ones."""
+    reference = contest.named(reference)
     if reference not in model.values:
         return
-    rows = [label for label in model.values if label != NONE]
+    rows = [label for label in model.values if label != contest.named(NONE)]
     for label, found in model.family(rows, reference).items():
-        yield _row("gain", metric, pair, label, reference, found, "" if found.n == count else INCOMPLETE)
+        note = "" if found.n == count else INCOMPLETE
+        yield _row("gain", contest.metric, contest.pair, label, reference, found, note)
 
 
 def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:
@@ -192,7 +203,7 @@ def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> 
     found = {
         label: gain_over_pairs([means[label][pair] for pair in pairs], [base[pair] for pair in pairs])
         for label, pairs in common.items()
-        if label not in (reference, NONE) and len(pairs) > 1
+        if label not in (reference, NONE, f"{NONE}{TUNED}") and len(pairs) > 1
     }
     for (label, one), p in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
         note = "" if one.n == count else INCOMPLETE_PAIRS
@@ -202,7 +213,7 @@ def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> 
 def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterator[dict[str, Any]]:
     """Yield what is said of each method over pairs and seeds, from `MIN_PAIRS` finished pairs on."""
     for label in means:
-        if label in (reference, NONE):
+        if label in (reference, NONE, f"{NONE}{TUNED}"):
             continue
         pairs = [pair for pair in means[label] if pair in means.get(reference, {})]
         rows = [(frame.at(pair, metric, label).by_seed, frame.at(pair, metric, reference).by_seed) for pair in pairs]

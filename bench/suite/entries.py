@@ -1,11 +1,15 @@
 """The entries of a suite file: networks and pairs, which are its columns, and methods, which are its rows.
 
-Names of methods are checked against `context={"methods": ...}`. Imports no torch.
+Names of methods are checked against `context={"methods": ..., "folder": ...}`, with the folder of the suite file.
+Imports no torch.
 """
 
 import json
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from annotated_types import Ge, Le, Len
@@ -57,6 +61,14 @@ def known(what: str, names: Mapping[str, object], others: Sequence[str], name: s
     if name not in names and name not in others:
         raise ValueError(f"unknown {what} {name!r}. {suggest(name, [*names, *others])}")
     return name
+
+
+def _plugin_hint(name: str, folder: Path) -> str:
+    """Return how to load a method's file that lies in the current folder or that of the suite file; or nothing."""
+    for path in (Path(f"{name}.py"), folder / f"{name}.py"):
+        if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
+            return f". Is it {path}? Add --plugin {shlex.quote(str(path))}"
+    return ""
 
 
 def _known_network(name: str) -> str:
@@ -230,8 +242,12 @@ class TermEntry(BaseModel):
         return self
 
     def _check_parameters(self, info: ValidationInfo) -> None:
-        methods: Mapping[str, Method] = (info.context or {}).get("methods", {})
-        known("method", methods, [NONE], self.method)
+        context = info.context or {}
+        methods: Mapping[str, Method] = context.get("methods", {})
+        try:
+            known("method", methods, [NONE], self.method)
+        except ValueError as error:
+            raise ValueError(f"{error}{_plugin_hint(self.method, context.get('folder', Path()))}") from None
         if problems := list(self._problems(methods[self.method])):
             raise ValueError("; ".join(problems))
 

@@ -144,6 +144,7 @@ def _dataset(entry: Mapping[str, Any]) -> Iterator[Any]:
     size = f"{entry['height']}x{entry['width']} pixels"
     yield f"{entry['train']} training and {entry['test']} test images, {entry['classes']} classes, {size}"
     yield escape(f"mean {list(entry['mean'])}, std {list(entry['std'])}, augmentation {entry['augment']}")
-    yield entry["where"]
+    other = "" if DATASETS[entry["name"]].folder is None else " (--data DIR names another folder than data/)"
+    yield escape(f"{entry['where']}{other}")
     if entry["views"]:
         yield f"views: {', '.join(entry['views'])}"

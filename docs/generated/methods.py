@@ -53,10 +53,11 @@ def headline(method: Method) -> str:
 
 def section(method: Method) -> Iterator[str]:
     """Yield the lines of a method's section."""
-    yield f"## {headline(method)} {{ #{method.name} }}\n"
+    yield f"## {method.name}\n"
+    yield f"**{headline(method)}**\n"
     for title, text in SECTION.findall(method.summary.partition("\n")[2]):
         if title == "Formula":
-            yield f"``` {{ .text .formula }}\n{lined_up(text)}\n```\n"
+            yield f"```text\n{lined_up(text)}\n```\n"
         else:
             yield f"**{TITLES.get(title, title)}:** {one_line(text)}\n"
     yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"

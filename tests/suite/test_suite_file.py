@@ -136,6 +136,15 @@ def test_an_unknown_name_is_refused_with_its_line_and_the_nearest_known_one(case
     assert messages(tmp_path, **changes).startswith(f"table.yaml:{line}: {said}")
 
 
+@pytest.mark.parametrize("file", ["smooth_l1.py", "suites/smooth_l1.py"])
+def test_an_unknown_method_with_a_file_here_or_beside_the_suite_is_said_to_be_a_plugin(file, tmp_path, monkeypatch):
+    (tmp_path / "suites").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path(file).touch()
+    path = write_suite(Path("suites"), methods=["smooth_l1"])
+    assert refusal(path)[0].endswith(f". Is it {file}? Add --plugin {file}")
+
+
 def test_an_unknown_pair_of_a_row_is_refused_with_the_nearest_known_one(tmp_path):
     row = {"method": "kd", "by_pair": {"resnet41->resnet8": {"temperature": 2.0}}}
     said = messages(tmp_path, methods=[row])
