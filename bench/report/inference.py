@@ -3,7 +3,8 @@
 Model:     value[row, seed] = mean[row] + effect[seed] + noise; each row has a noise variance of its own.
 Variances: a row's weighted residual sum of squares divided by its degrees of freedom, which are n - 1 minus the
            leverages of the seeds' effects (Horn, Horn and Duncan, JASA 70, 1975). A few seeds estimate it poorly, so
-           the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
+           the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004),
+           up to a limit: a few seeds cannot show that the variances are equal, and a noisy reference is in every test.
            A row that is far noisier than the others keeps its own (compare Phipson et al., AOAS 10, 2016).
 Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
 Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
@@ -22,6 +23,7 @@ from scipy import optimize, special
 LEVEL = 0.95  # of intervals; tests are at 1 - LEVEL
 POWER = 0.8  # with which the smallest detectable difference is found
 MIN_SEEDS = 3  # of an interval: the tables show the values of two seeds themselves
+MAX_PRIOR_DF = 10.0  # of the common variance: by simulation, see docs/statistics.md
 ROUNDS = 5  # of weighting rows by their variances and estimating these again
 FLOOR = 1e-5  # of the median variance: what is smaller counts as this when variances are compared
 EQUAL = 1e-9  # differences below it are due to rounding
@@ -56,7 +58,7 @@ class Model:
     dfs: Mapping[str, float]  # degrees of freedom of these variances
     residual_variance: float  # of all rows together
     residual_df: float
-    prior_df: float  # how many degrees of freedom the common variance counts; infinite if the variances are alike
+    prior_df: float  # how many degrees of freedom the common variance counts; infinite with fewer than three rows
 
     def contrast(self, row: str, reference: str) -> Contrast | None:
         """Return the difference of two rows; None if they have no seed in common."""
@@ -227,8 +229,8 @@ def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> n
 def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
     """Return how many degrees of freedom the rows' common variance counts, and that variance.
 
-    Smyth's moments of the logarithms. The degrees are infinite where the variances differ by no more than chance, or
-    come from fewer than three rows; the common variance is the pooled one then.
+    Smyth's moments of the logarithms. Where the variances differ by no more than chance, the degrees are
+    `MAX_PRIOR_DF`; where they come from fewer than three rows, infinite. The common variance is the pooled one then.
     """
     pooled = float((own * dfs).sum() / dfs.sum())
     if len(own) < 3:
@@ -237,6 +239,6 @@ def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
     logs += np.log(dfs / 2) - special.digamma(dfs / 2)
     beyond_chance = float(logs.var(ddof=1) - special.polygamma(1, dfs / 2).mean())
     if beyond_chance < EQUAL:
-        return math.inf, pooled
+        return MAX_PRIOR_DF, pooled
     half = float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-3, 1e10))
-    return 2 * half, math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))
+    return min(2 * half, MAX_PRIOR_DF), math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))
