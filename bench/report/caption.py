@@ -69,10 +69,10 @@ def marks(frame: Frame) -> str:
         sentences.append("(↑) and (↓): above and below KD.")
     if found := _detectable(frame) if any(one.n > 1 for one in frame.tabled) else []:
         low, high = (f"{value:.2f}" for value in (min(found), max(found)))
-        points = low if low == high else f"{low} to {high}"
+        points = f"{low} points" if low == high else f"{low} to {high} points (by column)"
         sentences.append(
-            f"The smallest difference from {NONE} that these seeds show with 80 % probability: {points} points "
-            "(row-by-seed model, Dunnett's correction at 5 %)."
+            f"With these seeds, a true difference from {NONE} of {points} is found with a probability of 80 %; "
+            "smaller ones are missed more often (row-by-seed model, Dunnett's correction at 5 %)."
         )
     return " ".join(sentences)
 

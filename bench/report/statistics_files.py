@@ -22,11 +22,12 @@ from bench.store.files import no_formula
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_adjusted", "note")
 HOW = (
-    "Gains are in percentage points of the last epochs' accuracies, on equal seeds. Intervals: Student's t at 95 %, "
-    "from at least three samples; each holds for its row alone. One pair: a row-by-seed model, whose noise variances "
-    "are shrunk towards a common one; p (adjusted) is corrected for all rows of a table here (Dunnett). All pairs: the "
-    "samples are the pairs' means; p is Wilcoxon's signed-rank test, corrected by Holm's method. Pairs that share a "
-    "network are not independent. † not all seeds, or not all pairs, are finished."
+    "A gain is the mean difference in the last epoch's metric on equal seeds, in percentage points. Its 95 % interval "
+    "is Student's t, needs three samples, and holds for its row alone. In one pair, the noise of each row comes from a "
+    "row-by-seed model of the whole table, and p (adjusted) is corrected for all rows of the table (Dunnett). Over all "
+    "pairs, the samples are the pairs' means; p is from Wilcoxon's signed-rank test, and p (adjusted) is Holm's "
+    "correction. Pairs that share a network are not independent. † marks rows in which not all seeds, or not all "
+    "pairs, are finished."
 )
 TOGETHER = (
     "Probability of improvement: the share of seeds in which the method is above the reference, averaged over pairs. "

@@ -238,7 +238,7 @@ def test_the_caption_states_the_smallest_difference_that_would_have_shown(tmp_pa
     plan = plan_of(tmp_path, methods=["kd", "at"], seeds=3)
     values = {"none": [70.0, 70.5, 70.2], "KD": [71.0, 71.4, 71.5], "AT": [71.3, 71.1, 71.0]}
     finish_all(store, plan, {"teacher": [99.0], **values})
-    said = re.search(r"show with 80 % probability: (\d\.\d\d) points", written(plan, store, "md"))
+    said = re.search(r"a true difference from none of (\d\.\d\d) points is found", written(plan, store, "md"))
     assert said is not None
     assert 0.2 < float(said[1]) < 3
 
