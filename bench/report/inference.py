@@ -3,8 +3,8 @@
 Model:     value[row, seed] = mean[row] + effect[seed] + noise; each row has a noise variance of its own.
 Variances: a row's weighted residual sum of squares divided by its degrees of freedom, which are n - 1 minus the
            leverages of the seeds' effects (Horn, Horn and Duncan, JASA 70, 1975). A few seeds estimate it poorly, so
-           the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004),
-           up to a limit: a few seeds cannot show that the variances are equal, and a noisy reference is in every test.
+           the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
+           A reference keeps its own variance if that is larger: it is in every comparison of a family.
            A row that is far noisier than the others keeps its own (compare Phipson et al., AOAS 10, 2016).
 Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
 Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
@@ -23,7 +23,6 @@ from scipy import optimize, special
 LEVEL = 0.95  # of intervals; tests are at 1 - LEVEL
 POWER = 0.8  # with which the smallest detectable difference is found
 MIN_SEEDS = 3  # of an interval: the tables show the values of two seeds themselves
-MAX_PRIOR_DF = 10.0  # of the common variance: by simulation, see docs/statistics.md
 ROUNDS = 5  # of weighting rows by their variances and estimating these again
 FLOOR = 1e-5  # of the median variance: what is smaller counts as this when variances are compared
 EQUAL = 1e-9  # differences below it are due to rounding
@@ -55,10 +54,11 @@ class Model:
 
     values: Values
     variances: Mapping[str, float]  # after shrinking
+    variances_as_reference: Mapping[str, float]  # the same, but at least the row's own
     dfs: Mapping[str, float]  # degrees of freedom of these variances
     residual_variance: float  # of all rows together
     residual_df: float
-    prior_df: float  # how many degrees of freedom the common variance counts; infinite with fewer than three rows
+    prior_df: float  # how many degrees of freedom the common variance counts; infinite if the variances are alike
 
     def contrast(self, row: str, reference: str) -> Contrast | None:
         """Return the difference of two rows; None if they have no seed in common."""
@@ -68,7 +68,7 @@ class Model:
         if n == 0:
             return None
         found = Contrast(n, float(np.mean(differences)))
-        variance = (self.variances[row] + self.variances[reference]) / n
+        variance = (self.variances[row] + self.variances_as_reference[reference]) / n
         if n == 1 or variance == 0.0 or np.ptp(differences) < EQUAL:
             return found
         error = math.sqrt(variance)
@@ -128,7 +128,7 @@ class Model:
     def _any_as_small(
         self, p: Sequence[float], contrasts: Mapping[str, Contrast], reference: str, two_sided: bool = True
     ) -> np.ndarray:
-        base = self.variances[reference]
+        base = self.variances_as_reference[reference]
         shared = [base / (base + self.variances[row]) for row in contrasts]
         dfs = [one.df for one in contrasts.values() if one.df is not None]
         # equal ones are those of the pooled variance, or of a reference that is far noisier than all rows
@@ -181,7 +181,8 @@ def fit(values: Values) -> Model:
     means = np.where(present, table, 0.0).sum(axis=1) / np.maximum(n, 1)
     centred = np.where(present, table - means[:, None], 0.0)
     effects = present[:, :, None] * (np.eye(len(seeds)) - present[:, None, :] / np.maximum(n, 1)[:, None, None])
-    variances, degrees, weights = np.zeros(len(table)), np.zeros(len(table)), np.ones(len(table))
+    variances, as_reference, degrees = np.zeros((3, len(table)))
+    weights = np.ones(len(table))
     prior_df = math.inf
     for _ in range(ROUNDS):
         gram = np.linalg.pinv(np.einsum("r,rsk,rsl->kl", weights, effects, effects), rcond=1e-9, hermitian=True)
@@ -190,7 +191,7 @@ def fit(values: Values) -> Model:
         dfs = np.maximum(n - 1 - weights * np.einsum("rsk,kl,rsl->r", effects, gram, effects), 0.0)
         used = dfs > EQUAL
         if squares[used].sum() < EQUAL**2:  # no spread but that of the seeds
-            variances = np.zeros(len(table))
+            variances = as_reference = np.zeros(len(table))
             break
         own = squares[used] / dfs[used]
         noisy = far_noisier(own, dfs[used])
@@ -198,11 +199,14 @@ def fit(values: Values) -> Model:
         variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs.sum())
         variances[used] = np.where(noisy, own, shrunk(own, dfs[used], prior, prior_df))
         degrees[used] = np.where(noisy, dfs[used], degrees[used])
+        as_reference = variances.copy()
+        as_reference[used] = np.maximum(variances[used], own)
         weights = 1 / variances
     total = float(dfs.sum())
     return Model(
         values=values,
         variances=dict(zip(values, variances.tolist(), strict=True)),
+        variances_as_reference=dict(zip(values, as_reference.tolist(), strict=True)),
         dfs=dict(zip(values, degrees.tolist(), strict=True)),
         residual_variance=float(squares.sum()) / total if total > EQUAL else 0.0,
         residual_df=total,
@@ -229,8 +233,8 @@ def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> n
 def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
     """Return how many degrees of freedom the rows' common variance counts, and that variance.
 
-    Smyth's moments of the logarithms. Where the variances differ by no more than chance, the degrees are
-    `MAX_PRIOR_DF`; where they come from fewer than three rows, infinite. The common variance is the pooled one then.
+    Smyth's moments of the logarithms. The degrees are infinite where the variances differ by no more than chance, or
+    come from fewer than three rows; the common variance is the pooled one then.
     """
     pooled = float((own * dfs).sum() / dfs.sum())
     if len(own) < 3:
@@ -239,6 +243,6 @@ def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
     logs += np.log(dfs / 2) - special.digamma(dfs / 2)
     beyond_chance = float(logs.var(ddof=1) - special.polygamma(1, dfs / 2).mean())
     if beyond_chance < EQUAL:
-        return MAX_PRIOR_DF, pooled
+        return math.inf, pooled
     half = float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-3, 1e10))
-    return min(2 * half, MAX_PRIOR_DF), math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))
+    return 2 * half, math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))
