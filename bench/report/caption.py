@@ -71,8 +71,7 @@ def marks(frame: Frame) -> str:
         low, high = (f"{value:.2f}" for value in (min(found), max(found)))
         points = f"{low} points" if low == high else f"{low} to {high} points (by column)"
         sentences.append(
-            f"With these seeds, a true difference from {NONE} of {points} is found with a probability of 80 %; "
-            "smaller ones are missed more often (row-by-seed model, Dunnett's correction at 5 %)."
+            f"With these seeds, a true difference from {NONE} of {points} is found with 80 % probability (5 % level)."
         )
     return " ".join(sentences)
 
