@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from bench.launch.work import Work
-from bench.plan import Cell, Plan
+from bench.plan import Cell, Plan, continued
 from bench.plan.status import open_runs, run_status
 from bench.report import epochs, folder
 from bench.report.frame import results_frame
@@ -313,6 +313,10 @@ def run(
                 live=False,
             )
             _train(work, retried)
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+            plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
+            if open_runs(wanted, plan, store):
+                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), ())
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
@@ -413,6 +417,10 @@ def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
 def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple[Plan, RunSpec, str]:
     """Return the finished run that has trained a row's network, with its plan, and which of its networks it is."""
     cells = _cells(opened, pair, method)
+    if awaits := cells[0][1].awaits:
+        raise RequestError(
+            f"{pair}, row {cells[0][1].label}: its settings are not chosen yet ({awaits}): run the suite first"
+        )
     row = f"{pair}, row {cells[0][1].label}"
     runs = {plan.trained(run).id: (plan, cell, run.seed) for plan, cell in cells for run in cell.runs}
     chosen = {run_id: found for run_id, found in runs.items() if seed in (None, found[2])}

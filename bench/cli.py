@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from glob import escape as escape_glob
 from glob import glob
@@ -183,6 +184,7 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
+    from bench.plan import continued
     from bench.plan.status import open_runs
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
@@ -228,6 +230,11 @@ def run_command(
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+            plan, wanted = again, wanted_runs(again, store, only or (), pairs or ())
+            if open_runs(wanted, plan, store):
+                work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
+                train(work, devices(device.value))
     exit_status = _report(plan, store, methods, wanted)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
@@ -349,7 +356,7 @@ def cost(
     from bench.workflow import matching
 
     plan, store, methods = _planned(suite, changes or (), results, plugin)
-    cells = matching(plan, only or (), pairs or ())
+    cells = [cell for cell in matching(plan, only or (), pairs or ()) if cell.choice is None]
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):
@@ -470,7 +477,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     for array, members in arrays.items():
         runs = sum(len(job.runs) for job in members)
         waits = ", after the jobs they depend on" if members[0].reason else ""
-        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
+        _say([f"job {array}: {what}{waits}"])
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
@@ -487,7 +495,7 @@ def _report(
     The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
     figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
-    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
+    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
@@ -501,11 +509,15 @@ def _report(
         _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
+    if frame.plan.suite.tuning is not None:
+        _say([f"Tuning: {escape(', '.join(str(folder / name) for name in TUNING))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
     raise_damage(failed)
-    is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
+    trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
+    ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
+    is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
     return RUN_FAILED if is_wrong else OK
 
 

@@ -34,7 +34,7 @@ def planned(
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, changes), store, methods
+    return build(read, suite, methods, remembered, changes, store), store, methods
 
 
 def store_in(results: Path) -> Store:
@@ -86,7 +86,7 @@ def wanted_runs(plan: Plan, store: Store, only: Sequence[str], pairs: Sequence[s
             accuracy, or a file of the store is damaged.
     """
     in_own_folder(plan, store)
-    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.runs)
+    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.wanted)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             primary = task_of(plan.runs[run_id]).metrics[0].name

@@ -93,12 +93,15 @@ def _check_plain(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 def _check_range(given: dict[str, Any]) -> dict[str, Any]:
     """Return a search range unchanged if it is valid."""
-    match [*given.items()]:
+    times_default = given.get("times_default", False)
+    match [item for item in given.items() if item[0] != "times_default"]:
+        case _ if not isinstance(times_default, bool):
+            pass
         case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
             return given
         case [("linear", [float() | int() as low, float() | int() as high])] if low < high:
             return given
-        case [("choices", [_, *_])]:
+        case [("choices", [_, *_])] if not times_default:
             return given
     forms = "{'log': [low, high]}, {'linear': [low, high]} or {'choices': [...]}"
     raise ValueError(f"{given} is not a range: {forms} with low < high, and 0 < low for log")

@@ -18,7 +18,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, no_classifier, no_final_map, register, same_classes
 
 
-@register("catkd", weight=15.0)
+@register("catkd", weight=15.0, space={"resolution": {"choices": [1, 2, 4]}})
 class CATKD(Distiller):
     def __init__(
         self,

@@ -17,7 +17,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register
 
 
-@register("cc", weight=0.02)
+@register("cc", weight=0.02, space={"dim": {"choices": [64, 128, 256]}})
 class CC(Distiller):
     def __init__(
         self, student: Shapes, teacher: Shapes, data: DataInfo, *, dim: Annotated[int, Gt(0), Le(10_000)] = 128

@@ -53,7 +53,7 @@ class Partners:
     counts: Tensor  # (B,), the number of negatives per sample
 
 
-@register("crd", weight=0.8)
+@register("crd", weight=0.8, space={"temperature": {"log": [0.03, 0.3]}})
 class CRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     entries_at_once = ENTRIES_AT_ONCE  # bounds a step's memory; affects results by rounding only

@@ -25,7 +25,9 @@ def correlation(rows: Tensor, others: Tensor) -> Tensor:
     return (rows * others).sum(dim=1) / (rows.norm(dim=1) * others.norm(dim=1) + EPS)
 
 
-@register("dist", weight=1.0)
+@register(
+    "dist", weight=1.0, space={"beta": {"log": [0.5, 8]}, "gamma": {"log": [0.5, 8]}, "temperature": {"log": [1, 8]}}
+)
 class DIST(Distiller):
     def __init__(
         self,

@@ -30,7 +30,12 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
     return F.log_softmax(torch.cat([target, others], dim=1), dim=1)
 
 
-@register("dkd", weight=1.0, warmup=20)
+@register(
+    "dkd",
+    weight=1.0,
+    warmup=20,
+    space={"alpha": {"log": [0.25, 4]}, "beta": {"log": [0.5, 16]}, "temperature": {"log": [1, 16]}},
+)
 class DKD(Distiller):
     needs_targets = True
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")

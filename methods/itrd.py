@@ -51,7 +51,7 @@ def of_trace_one(gram: Tensor) -> Tensor:
     return gram / gram.trace().clamp(min=1)
 
 
-@register("itrd", weight=1.0)
+@register("itrd", weight=1.0, space={"lambda_corr": {"log": [0.5, 8]}, "lambda_mutual": {"log": [0.25, 4]}})
 class ITRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("correlation", "mutual")
 

@@ -17,7 +17,7 @@ from methods._logits import logits_of, softened_kl
 from methods.base import Distiller, register, same_classes
 
 
-@register("kd", weight=0.9, task_weight=0.1, added=("standardise",))
+@register("kd", weight=0.9, task_weight=0.1, added=("standardise",), space={"temperature": {"log": [1, 16]}})
 class KD(Distiller):
     def __init__(
         self,

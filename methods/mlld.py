@@ -32,7 +32,7 @@ def share_up_to_the_median(values: Tensor) -> Tensor:
     return (values <= values.quantile(0.5)).to(values.dtype).mean()
 
 
-@register("mlld", weight=0.9, task_weight=0.1)
+@register("mlld", weight=0.9, task_weight=0.1, space={"temperature": {"log": [1, 16]}})
 class MLLD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("instance", "class", "batch")
 

@@ -22,7 +22,7 @@ from methods._logits import without_target
 from methods.base import Distiller, register, same_classes
 
 
-@register("nkd", weight=1.0)
+@register("nkd", weight=1.0, space={"gamma": {"log": [0.5, 4]}, "temperature": {"log": [0.5, 4]}})
 class NKD(Distiller):
     needs_targets = True
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")

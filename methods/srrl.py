@@ -24,7 +24,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, no_classifier, no_final_map, register, same_classes
 
 
-@register("srrl", weight=1.0)
+@register("srrl", weight=1.0, space={"beta": {"log": [0.25, 4]}})
 class SRRL(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("feature", "regression")
 

@@ -16,7 +16,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register, same_classes
 
 
-@register("ttm", weight=45.0)
+@register("ttm", weight=45.0, space={"temperature": {"log": [2, 16]}})
 class TTM(Distiller):
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, temperature: PositiveFloat = 10.0) -> None:
         super().__init__(student, teacher, data)

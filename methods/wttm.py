@@ -18,7 +18,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register, same_classes
 
 
-@register("wttm", weight=4.0)
+@register("wttm", weight=4.0, space={"temperature": {"log": [2, 16]}})
 class WTTM(Distiller):
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, temperature: PositiveFloat = 5.0) -> None:
         super().__init__(student, teacher, data)

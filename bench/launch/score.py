@@ -66,7 +66,7 @@ class Scorer:
 
     def _score(self, run: RunSpec) -> str:
         """Score a finished run; return why it cannot be, or ""."""
-        split = self.inputs.data(run.data)[1]  # missing data is not the run's fault
+        split = self.inputs.data(run.data).evaluated  # missing data is not the run's fault
         if not self.store.claim(run.id):
             return "another process holds it"
         try:
@@ -109,7 +109,7 @@ class Scorer:
         return found
 
     def _corruption(self, data: DataSpec, kind: str) -> Split:
-        return corrupted_split(self.inputs.data(data)[1], kind, self.inputs.device)
+        return corrupted_split(self.inputs.data(data).evaluated, kind, self.inputs.device)
 
     def _batch_size(self, run: RunSpec) -> int:
         return run.schedule.batch_size if run.schedule else self.plan.suite.training.batch_size

@@ -26,7 +26,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from bench.launch.preparation import fetch_data, most_processes, record_without_training, unserved
 from bench.launch.provenance import ORIGIN, git_state
-from bench.launch.slurm_job import IGNORE, WORK, CohortJob, python
+from bench.launch.slurm_job import IGNORE, WORK, ChoiceJob, CohortJob, python
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
 from bench.plan import CohortPlan, work_units
@@ -144,6 +144,19 @@ def _submit(
     unsubmitted = work_units(missing, plan.suite.max_lanes)
     most = array_size()
     write_whole(folder / WORK, pickle.dumps(work))
+
+    def submitted_array(calls: Sequence[Callable[[], None]], dependency: str | None) -> list[str]:
+        """Submit an array of jobs, and return their ids."""
+        try:
+            executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
+            with redirect_stderr(StringIO()):  # submitit also prints the message of its error
+                return [job.job_id for job in executor.submit_array(calls)]
+        except FailedJobError as error:
+            errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
+            reason = "; ".join(errors) or str(error)
+            cure = next((f". {cure}" for said, cure in CURES.items() if said in reason), "")
+            raise RequestError(f"sbatch refuses the jobs: {reason}{cure}") from None
+
     while unsubmitted:
         arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they depend on
         later = []
@@ -165,19 +178,14 @@ def _submit(
             for cohort in array:
                 runs = tuple(run.id for run in cohort.runs)
                 calls.append(CohortJob((*sorted(cohort.needs), *runs), runs, folder))
-            dependency = f"afterok:{needed}" if needed else None
-            try:
-                executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
-                with redirect_stderr(StringIO()):  # submitit also prints the message of its error
-                    job_ids = [job.job_id for job in executor.submit_array(calls)]
-            except FailedJobError as error:
-                errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
-                reason = "; ".join(errors) or str(error)
-                cure = next((f". {cure}" for said, cure in CURES.items() if said in reason), "")
-                raise RequestError(f"sbatch refuses the jobs: {reason}{cure}") from None
+            job_ids = submitted_array(calls, f"afterok:{needed}" if needed else None)
             for call, job_id in zip(calls, job_ids, strict=True):
                 trained_by |= dict.fromkeys(call.cohort, job_id)
                 yield Job(job_id, call.cohort, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
+    if plan.awaited:
+        after = ":".join(sorted(set(trained_by.values())))
+        (job_id,) = submitted_array([ChoiceJob(folder)], f"afterany:{after}")
+        yield Job(job_id, (), log_of(folder, job_id), "PENDING", "Dependency")
 
 
 def array_size() -> int:
@@ -222,7 +230,7 @@ def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
                 copy = folder / PLUGINS / helper.relative_to(plugin.parent)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(helper, copy)
-    shutil.copy(work.plan.file, folder)
+    shutil.copy(work.plan.absolute, folder)
     write_whole(folder / ORIGIN, json.dumps(origin) + "\n")
     return origin
 

@@ -35,8 +35,10 @@ def protocol(plan: Plan) -> str:
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
-    sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
-    if overrides := list(_overrides(plan.cells)):
+    own = [cell for cell in plan.cells if cell.choice is None]
+    sentences += settings_used([plan.trained(cell.runs[0]) for cell in own])
+    sentences += _tuning(plan)
+    if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.plugins:
         sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
@@ -105,6 +107,25 @@ def _evaluations(plan: Plan) -> Iterator[str]:
     if student is not None and student.trains:
         yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
     yield TASKS[plan.suite.task].caption
+
+
+def _tuning(plan: Plan) -> Iterator[str]:
+    """Yield how the settings of tuned rows were chosen; nothing without a search."""
+    tuning = plan.suite.tuning
+    if tuning is None:
+        return
+    dev = f"{tuning.dev_per_class} images per class" if tuning.dev_per_class else f"{tuning.dev_fraction:.0%}"
+    yield (
+        f"Rows (tuned): settings chosen out of {tuning.trials} trials per row, the first with the row's own, by "
+        f"{TASKS[plan.suite.task].metrics[0].title} on {dev} of the training data that trials did not train on "
+        f"({tuning.seeds} seed(s) per trial, none of them a final run's); final runs train on all of it. The test "
+        "images were not used for the choice. Tuned rows are compared with tuned rows."
+    )
+    given = [
+        pair.teacher_name for pair in plan.suite.pairs if any(one.checkpoint or one.weights for one in pair.members)
+    ]
+    if given:
+        yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
 
 
 def _marks(plan: Plan) -> str:

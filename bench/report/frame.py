@@ -20,6 +20,7 @@ from bench.report.published import published
 from bench.spec import RunSpec, column
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 from bench.tasks import task_of
 from bench.tasks.objectives import ANSWERED, Metric
 from bench.text import printable
@@ -135,7 +136,7 @@ class Frame:
         """Yield the rows of a summary, one per seed."""
         cell = one.cell
         for run in cell.runs:
-            status, reason = self.statuses[run.id]
+            status, reason = ("waiting", cell.awaits) if cell.awaits else self.statuses[run.id]
             teachers = self.plan.trained(run).teachers
             yield Measurement(
                 suite=self.plan.name,
@@ -248,18 +249,19 @@ def _summaries(
     teachers: Mapping[str, Sequence[RunSpec]],
 ) -> Iterator[Summary]:
     """Yield one summary per metric of a cell; `teachers` are those of `teachers_of`."""
-    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
-    status, reason = _status(cell, found)
-    is_open = any(found[run.id][0] in OPEN for run in cell.runs)
+    shown = () if cell.awaits else cell.runs
+    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, found)
+    is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
     task = task_of(cell.runs[0])
     measured = [
         (metric, recorded, kind, _numbers(finished, recorded), _numbers(finished, recorded, best=True))
-        for (metric, recorded), kind in zip(cell.metrics.items(), task.metrics, strict=True)
+        for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True)
     ]
     prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
-        by_seed = _answered(cell, recorded, records, teachers)
+        by_seed = {} if cell.awaits else _answered(cell, recorded, records, teachers)
         measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
     for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
@@ -312,23 +314,27 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
 
 
+def _is_tuned(one: Summary) -> bool:
+    return one.cell.choice is not None
+
+
 def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
     """Return summaries with each finished method's place in its column and its arrow against KD.
 
-    Students are compared with students, and teachers that train too with teachers.
+    Students are compared with students, teachers that train too with teachers, and tuned rows with tuned rows.
     """
-    means: dict[tuple[str, str, str], dict[str | None, float]] = {}  # of finished methods; by label; more is better
+    means: dict[tuple[str, str, str, bool], dict[str | None, float]] = {}  # of finished methods; more is better
     for one in summaries:
         if one.mean is not None and one.status == "done" and one.is_method:
             signed = -one.mean if one.kind.lower_is_better else one.mean
-            means.setdefault((one.pair, one.metric, one.cell.network), {})[one.label] = signed
+            means.setdefault((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})[one.label] = signed
     compared = []
     for one in summaries:
-        rivals = means.get((one.pair, one.metric, one.cell.network), {})
+        rivals = means.get((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})
         if one.label in rivals:
             own = rivals[one.label]
             place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
-            reference = rivals.get(kd, own)
+            reference = rivals.get(f"{kd}{TUNED}" if _is_tuned(one) else kd, own)
             arrow = ABOVE if own > reference else BELOW if own < reference else ""
             one = replace(one, place=place, arrow=arrow)
         compared.append(one)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from operator import attrgetter
 
 from bench.plan import Plan
-from bench.report.folder import CLASSES, EPOCHS, PAGE, STATISTICS, SUITE, TABLES, note, placed
+from bench.report.folder import CLASSES, EPOCHS, PAGE, STATISTICS, SUITE, TABLES, TUNING, note, placed
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
@@ -88,6 +88,11 @@ def write_report(frame: Frame, store: Store, failed: list[Exception] | None = No
         epochs.write_events(frame.plan, store)
     with attempt(folder / STATISTICS[0], failed):
         statistics_files.write(frame, store)
+    if frame.plan.suite.tuning is not None:
+        from bench.report import tuning
+
+        with attempt(folder / TUNING[0], failed):
+            tuning.write(frame, store)
     with attempt(folder / PAGE, failed):
         page.write(frame, store)
 

@@ -8,6 +8,7 @@ class Compression(Task):
     name = "compression"
     keeps_outputs = True
     allows_transfer = True
+    is_tunable = True
 
     def is_published(self, run: RunSpec) -> bool:
         """Return True: these are the papers' main tables."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from bench.spec import IGNORED
+from bench.spec import DEV, IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,11 @@ class Metric:
     in_tables: bool = True  # whether table.md, table.tex and the page's first table have a column for it
     unit: str = "%"
     lower_is_better: bool = False
+
+    @property
+    def on_dev(self) -> Metric:
+        """Return the same metric of the dev images."""
+        return replace(self, name=f"{DEV}{self.name}", title=f"{self.title} on dev", in_tables=False)
 
 
 ANSWERED = (  # what is computed from a classifier's stored answers, or from its weights on corrupted images

@@ -21,6 +21,8 @@ SECTIONS = {  # of docs/reference/suite-file.md, by the models of the schema
     "TermEntry": "several-terms",
     "Schedule": "training",
     "TeacherTraining": "training",
+    "Tuning": "tuning",
+    "Range": "tuning",
     "EvaluationEntry": "evaluations",
     "TransferSource": "from",
 }
@@ -61,7 +63,10 @@ def type_of(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         return f"list of: {type_of(schema['items'])}"
     if schema["type"] == "object":
-        return f"by name: {type_of(schema['additionalProperties'])}"
+        (values,) = (
+            schema["patternProperties"].values() if "patternProperties" in schema else [schema["additionalProperties"]]
+        )
+        return f"by name: {type_of(values)}"
     bounds = [f"{sign}\u00a0{schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
     return " ".join([NAMES.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
 
