@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test faults test-slow lint benchmark schema docs
+.PHONY: quickstart published test faults test-slow lint benchmark schema reference docs
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -26,6 +26,9 @@ test-slow: .venv/developer  # all tests but those of `make faults`, without the 
 
 schema: .venv/developer  # for editors, which complete and check suite files
 	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json
+
+reference: .venv/developer  # the marked places of the pages in docs/reference, from the code
+	PYTHONPATH=docs $(BIN)/python -m generated
 
 docs: .venv/developer  # the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

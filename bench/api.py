@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from bench.launch.work import Work
-from bench.plan import Cell, Plan
+from bench.plan import Cell, Plan, continued
 from bench.plan.status import open_runs, run_status
 from bench.report import epochs, folder
 from bench.report.frame import results_frame
@@ -69,7 +69,8 @@ class Results:
             - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one.
             - `evaluation`: which one, if a row has several.
             - `metric`: its name in tables; `recorded` is that in the run's record.
-            - `value`: after the last epoch, in percent; missing unless the run is done.
+            - `value`: after the last epoch, in percent, or in nats (`nll`, `teacher_kl`); missing unless the run is
+              done, and where the metric has not been computed.
             - `best`: at the best epoch, in percent; missing where there are no epochs.
             - `epoch`: the last one; 0 for runs that are only evaluated.
             - `published`: the paper's number in percent, if there is one.
@@ -236,7 +237,7 @@ def load_images(
     opened = _opened(suite, results, plugins)
     plan, cell = _cells(opened, pair, method)[0]
     spec, device = plan.trained(cell.runs[0]).data, torch.device("cpu")
-    train, test = images.load(spec, Path(data), device, plan.suite.workers)
+    train, test = images.load(spec, Path(data), device, workers=0)  # a process that reads would import a script again
     chosen = train if split == "train" else test
     (stored,) = chosen.images.batches([torch.arange(len(chosen))[:first]])
     return ViewTransform(spec, device)(stored), None if chosen.targets is None else chosen.targets[:first]
@@ -245,8 +246,8 @@ def load_images(
 def run(
     suite: File,
     *,
-    only: str = "*",
-    pairs: str = "*",
+    only: str | Sequence[str] = (),
+    pairs: str | Sequence[str] = (),
     seeds: int | None = None,
     changes: Mapping[str, object] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -263,13 +264,13 @@ def run(
     as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
     the same call continues from the last checkpoints. Training seeds torch's default generator.
 
-    A script that trains on several GPUs must call this below `if __name__ == "__main__":`, since torch's processes
-    import it.
+    A script that trains on several GPUs, or on an image folder, must call this below `if __name__ == "__main__":`,
+    since torch's processes import it.
 
     Args:
         suite: the suite file, or the name of a suite that comes with the package.
-        only: a pattern of the rows' labels (or, failing that, methods), such as `crd*`.
-        pairs: a pattern of pairs, such as `resnet56->*`.
+        only: patterns of the rows' labels (or, failing that, methods), such as `["kd", "crd*"]`, or one pattern.
+        pairs: patterns of pairs, such as `"resnet56->*"`, likewise.
         seeds: the number of seeds, instead of the suite's.
         changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
         device: `cuda` uses all GPUs; `auto` does so if there are any.
@@ -292,7 +293,7 @@ def run(
     overrides += [] if seeds is None else [f"seeds={seeds}"]
     files = _paths(plugins)
     plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files, trains=True)
-    wanted = wanted_runs(plan, store, only, pairs)
+    wanted = wanted_runs(plan, store, _patterns(only), _patterns(pairs))
     with logging_to_stderr():
         if accept_changed:
             for line in accept(plan, store, wanted):
@@ -312,6 +313,10 @@ def run(
                 live=False,
             )
             _train(work, retried)
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+            plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
+            if open_runs(wanted, plan, store):
+                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), ())
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
@@ -347,6 +352,10 @@ def _reports(store: Store) -> dict[str, folder.Shown]:
     notes = [*store.root.glob(f"*/{folder.SUITE}"), *store.root.glob(f"*/with_*/{folder.SUITE}")]
     found = {path.parent.relative_to(store.root).as_posix(): folder.noted(path.parent) for path in sorted(notes)}
     return {name: shown for name, shown in found.items() if shown is not None}
+
+
+def _patterns(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _opened(suite: File | Results, results: File, plugins: Iterable[File]) -> Results:
@@ -408,6 +417,10 @@ def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
 def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple[Plan, RunSpec, str]:
     """Return the finished run that has trained a row's network, with its plan, and which of its networks it is."""
     cells = _cells(opened, pair, method)
+    if awaits := cells[0][1].awaits:
+        raise RequestError(
+            f"{pair}, row {cells[0][1].label}: its settings are not chosen yet ({awaits}): run the suite first"
+        )
     row = f"{pair}, row {cells[0][1].label}"
     runs = {plan.trained(run).id: (plan, cell, run.seed) for plan, cell in cells for run in cell.runs}
     chosen = {run_id: found for run_id, found in runs.items() if seed in (None, found[2])}

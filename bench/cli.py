@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from glob import escape as escape_glob
 from glob import glob
@@ -134,8 +135,16 @@ Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The fol
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
 ]
-Only = Annotated[str, typer.Option(metavar="GLOB", help="Only rows whose label (or, failing that, method) matches.")]
-Pairs = Annotated[str, typer.Option(metavar="GLOB", help="Only pairs, as `teacher->student`, that match.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="GLOB", help="Only rows whose label (or, failing that, method) matches; may be repeated."
+    ),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("--pairs", metavar="GLOB", help="Only pairs, as `teacher->student`, that match; may be repeated."),
+]
 Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
@@ -154,8 +163,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 @app.command("run")
 def run_command(
     suite: SuiteFile,
-    only: Only = "*",
-    pairs: Pairs = "*",
+    only: Only = None,
+    pairs: Pairs = None,
     seeds: Seeds = None,
     changes: Set = None,
     device: Where = Device.auto,
@@ -175,12 +184,13 @@ def run_command(
     ] = False,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
+    from bench.plan import continued
     from bench.plan.status import open_runs
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
     from bench.workflow import accept, runs_to_retry, wanted_runs
 
-    wanted = wanted_runs(plan, store, only, pairs)
+    wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):
             _warn(line)
@@ -194,10 +204,11 @@ def run_command(
 
             left = open_runs(wanted, plan, store, retried)
             reasons = unserved(plan, left, methods)
-            check_inputs(plan, left, data)
+            notes = check_inputs(plan, left, data)
         here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
         on = "" if slurm else device_name(here)
         _say(plan_tables(in_own_folder(plan, store), store, wanted, reasons, retried, on))
+        _say(notes)
         return OK
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
@@ -219,6 +230,11 @@ def run_command(
         if slurm:
             return _submit(work, store, methods, retried)
         train(work, devices(device.value), retried)
+        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+            plan, wanted = again, wanted_runs(again, store, only or (), pairs or ())
+            if open_runs(wanted, plan, store):
+                work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
+                train(work, devices(device.value))
     exit_status = _report(plan, store, methods, wanted)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
@@ -285,11 +301,49 @@ def report(
     return _report(plan, store, methods, list(plan.runs.values()), always=True)
 
 
+@app.command("score")
+def score(
+    suite: SuiteFile,
+    seeds: Seeds = None,
+    changes: Set = None,
+    device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
+    results: Results = Path("results"),
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+) -> int:
+    """Compute all metrics of finished runs from their stored answers or weights, without training."""
+    from bench.report.folder import in_own_folder
+
+    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+    in_own_folder(plan, store)  # raises if another suite has its results there
+    with doing("Loading PyTorch"):
+        from bench.launch.score import Scorer
+        from bench.launch.work import Work
+        from bench.report.write import write_while_training
+
+    work = Work(
+        plan,
+        runs=tuple(plan.runs),
+        results=results,
+        data=data,
+        write_tables=write_while_training,
+        device=device.value,
+        plugins=tuple(plugin or ()),
+    )
+    outcomes = dict(each("Scoring", Scorer(work).run()))
+    left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}
+    _say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
+    for run_id, outcome in left.items():
+        _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
+    exit_status = _report(plan, store, methods, ())
+    return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
+
+
 @app.command("cost")
 def cost(
     suite: SuiteFile,
-    only: Only = "*",
-    pairs: Pairs = "*",
+    only: Only = None,
+    pairs: Pairs = None,
     changes: Set = None,
     device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
     results: Results = Path("results"),
@@ -302,7 +356,7 @@ def cost(
     from bench.workflow import matching
 
     plan, store, methods = _planned(suite, changes or (), results, plugin)
-    cells = matching(plan, only, pairs)
+    cells = [cell for cell in matching(plan, only or (), pairs or ()) if cell.choice is None]
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):
@@ -423,7 +477,8 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     for array, members in arrays.items():
         runs = sum(len(job.runs) for job in members)
         waits = ", after the jobs they depend on" if members[0].reason else ""
-        _say([f"job {array}: {len(members)} task(s), {runs} run(s){waits}"])
+        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
+        _say([f"job {array}: {what}{waits}"])
     _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
     where = [str(plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
@@ -440,7 +495,7 @@ def _report(
     The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
     figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
-    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES
+    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
@@ -454,11 +509,15 @@ def _report(
         _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
     _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
     _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
+    if frame.plan.suite.tuning is not None:
+        _say([f"Tuning: {escape(', '.join(str(folder / name) for name in TUNING))}"])
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
     raise_damage(failed)
-    is_wrong = failed or any(frame.statuses[run.id][0] in ("failed", "diverged", "stale") for run in wanted)
+    trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
+    ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
+    is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
     return RUN_FAILED if is_wrong else OK
 
 

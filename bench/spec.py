@@ -34,6 +34,7 @@ Scalar = bool | int | float | str | None
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label
+DEV = "dev_"  # begins the names of metrics on dev images, where test images are evaluated too
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 
 
@@ -109,6 +110,14 @@ class NetworkSpec(Strict):
     """Paths of the modules whose outputs are the pre-activations; the stages if not given."""
 
 
+class HeldOut(Strict):
+    """Training images that a run does not train on, the dev images; always the same ones, whatever the run's seed."""
+
+    per_class: int | None = None  # number of each class, or None if a fraction is given
+    fraction: float | None = None  # share of each class's training images that are kept, or None
+    opens_test: bool  # evaluated on both dev and test images if True, else on dev images alone
+
+
 class DataSpec(Strict):
     """A data set as a run sees it, every default resolved."""
 
@@ -126,8 +135,19 @@ class DataSpec(Strict):
     view: View | None = None  # L (`luminance`), a and b of CIE Lab (`chrominance`), or `depth`; None: the image itself
     train_per_class: int | None = None  # training images kept of each class, or None for all
     train_fraction: float | None = None  # share of each class's training images kept, or None for all
+    held_out: HeldOut | None = None  # None to train on all images that are kept
     fingerprint: str | None = None  # hash of an image folder's names and contents, None for named data sets
     path: Path | None = Field(default=None, exclude=True)  # of an image folder; not part of the identity
+
+    @property
+    def opens_test(self) -> bool:
+        """Return whether the test images are read."""
+        return self.held_out is None or self.held_out.opens_test
+
+    @property
+    def has_dev(self) -> bool:
+        """Return whether a run is evaluated on dev images beside the test images."""
+        return self.held_out is not None and self.held_out.opens_test
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 
 from bench.plan import Cell, Plan, build
@@ -33,7 +34,7 @@ def planned(
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, changes), store, methods
+    return build(read, suite, methods, remembered, changes, store), store, methods
 
 
 def store_in(results: Path) -> Store:
@@ -52,23 +53,32 @@ def store_in(results: Path) -> Store:
     return Store(results)
 
 
-def matching(plan: Plan, only: str, pairs: str) -> list[Cell]:
-    """Return the cells whose pair and label match; if no label matches, those whose pair and method match."""
+def matching(plan: Plan, only: Sequence[str], pairs: Sequence[str]) -> list[Cell]:
+    """Return the cells whose pair and label match one of the patterns; a pattern of no label is one of methods.
+
+    Without patterns, all match.
+
+    Raises:
+        RequestError: no cell matches a pattern.
+    """
 
     def matches(text: str, pattern: str) -> bool:
         return fnmatchcase(text.lower(), pattern.lower())
 
-    in_pairs = [cell for cell in plan.cells if matches(cell.pair, pairs)]
-    by_label = [cell for cell in in_pairs if matches(cell.label, only)]  # `crd` selects CRD, but not CRD+KD
-    cells = by_label or [cell for cell in in_pairs if matches(cell.method, only)]
-    if not cells:
-        labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
-        names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
-        raise RequestError(f"--only {only!r} --pairs {pairs!r}: no cell matches. Rows: {labels}. Pairs: {names}")
-    return cells
+    found: set[int] = set()  # places of cells in the plan
+    for pair, row in product(pairs or ["*"], only or ["*"]):
+        in_pair = [place for place, cell in enumerate(plan.cells) if matches(cell.pair, pair)]
+        by_label = [place for place in in_pair if matches(plan.cells[place].label, row)]  # `crd` is not CRD+KD
+        places = by_label or [place for place in in_pair if matches(plan.cells[place].method, row)]
+        if not places:
+            labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
+            names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
+            raise RequestError(f"--only {row!r} --pairs {pair!r}: no cell matches. Rows: {labels}. Pairs: {names}")
+        found |= set(places)
+    return [plan.cells[place] for place in sorted(found)]
 
 
-def wanted_runs(plan: Plan, store: Store, only: str, pairs: str) -> list[RunSpec]:
+def wanted_runs(plan: Plan, store: Store, only: Sequence[str], pairs: Sequence[str]) -> list[RunSpec]:
     """Return the runs of the cells that match, and what they need, after everything in the store is checked.
 
     Raises:
@@ -76,7 +86,7 @@ def wanted_runs(plan: Plan, store: Store, only: str, pairs: str) -> list[RunSpec
             accuracy, or a file of the store is damaged.
     """
     in_own_folder(plan, store)
-    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.runs)
+    wanted = plan.with_needs(run for cell in matching(plan, only, pairs) for run in cell.wanted)
     for run_id, checkpoint in plan.checkpoints.items():
         if checkpoint.accuracy is not None and (record := store.record(run_id)) is not None:
             primary = task_of(plan.runs[run_id]).metrics[0].name

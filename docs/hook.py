@@ -1,23 +1,22 @@
-"""The hook of MkDocs: fills the marked places of pages from the code, and adds files from outside `docs/`.
+"""The hook of MkDocs: fills the places that only the site has, and adds files from outside `docs/`.
 
-A marked place is what lies between `<!-- generated: NAME -->` and `<!-- end -->`; it is what a page shows where it is
-read unbuilt. A page may link to any file of the repository: the file is copied into the site's folder `repository`.
+Those places are the changelog and the Python API; `make reference` fills all others in the checkout. A page may link to
+any file of the repository: the file is copied into the site's folder `repository`.
 """
 
 import os.path
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
-from generated import command_line, datasets, methods, networks, suite_file
+from generated.places import filled
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 DOCS, COPIES = "docs", "repository"
-PLACE = re.compile(r"<!-- generated: ([\w ]+) -->\n.*?<!-- end -->\n", re.DOTALL)
+MARK = re.compile(r"<!-- (generated: [\w ]+|end) -->\n")
 LINK = re.compile(r"(?<=\]\()[^)#\s:]+")  # to a file, without the part after #
 
 
@@ -26,35 +25,19 @@ def changelog() -> str:
     return re.sub(r"\]\((?!\w+:|#)", "](../", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 
 
-WRITERS: dict[str, Callable[..., str]] = {  # of the marked places, by name
-    "changelog": changelog,
-    "api": lambda: "::: bench.api\n",
-    "keys": suite_file.keys,
-    "commands": command_line.commands,
-    "methods": methods.overview,
-    "each_method": methods.each,
-    "datasets": datasets.datasets,
-    "networks": networks.networks,
-}
+WRITERS: dict[str, Callable[..., str]] = {"changelog": changelog, "api": lambda: "::: bench.api\n"}
 
 
-@cache
-def written(place: str) -> str:
-    """Return the text of a marked place: its name and, for some, an argument."""
-    name, *arguments = place.split()
-    return WRITERS[name](*arguments)
-
-
-def filled(text: str) -> str:
-    """Return the text of a page with its marked places filled."""
-    return PLACE.sub(lambda place: written(place[1]), text)
+def complete(text: str) -> str:
+    """Return the text of a page with the site's places filled, and without marks."""
+    return MARK.sub("", filled(text, WRITERS))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files from outside `docs/` that pages link to, and those that these link to."""
     pages = [file for file in files if file.is_documentation_page() and file.src_uri.endswith(".md")]
     for page in pages:  # grows during the loop
-        for target in linked(page.src_uri, filled(page.content_string)):
+        for target in linked(page.src_uri, complete(page.content_string)):
             uri = page_of(target)
             if uri.startswith(COPIES) and files.get_file_from_path(uri) is None:
                 files.append(File.generated(config, uri, abs_src_path=str(ROOT / target)))
@@ -71,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = target_of(here, link[0])
         return link[0] if target is None else os.path.relpath(page_of(target), os.path.dirname(here))
 
-    return LINK.sub(moved, filled(markdown))
+    return LINK.sub(moved, complete(markdown))
 
 
 def linked(uri: str, text: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Hashes the code of a method, so that a change of it is noticed. Imports no torch.
 
 The hash covers the method's file and what it imports from beside it: a plug-in's own helper modules, another method.
-Comments, white space and docstrings do not count. Nor does code of the project that methods share (`bench`,
-`methods/_*.py`, `methods/base.py`): when that changes numbers, the versions of the methods concerned are raised.
+Comments, white space, docstrings and search spaces do not count. Nor does code of the project that methods share
+(`bench`, `methods/_*.py`, `methods/base.py`): when that changes numbers, the versions of the methods concerned are
+raised.
 """
 
 import ast
@@ -67,7 +68,7 @@ def code_of(path: Path, module: str | None = None) -> Code:
         try:
             tree = ast.parse(read_bytes(source))
             others = list(_imported(tree, source, root, package))
-            text = _text(_without_docstrings(tree))
+            text = _text(_without_search_space(_without_docstrings(tree)))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
         sources += [other for other in dict.fromkeys(others) if other not in sources]
@@ -125,6 +126,16 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
             match node.body:
                 case [ast.Expr(ast.Constant(str())), *others]:
                     node.body = others or [ast.Pass()]
+    return tree
+
+
+def _without_search_space(tree: ast.Module) -> ast.Module:
+    """Return code without `@register(..., space=)`, which says where to search and changes no run."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call):
+                    call.keywords = [keyword for keyword in call.keywords if keyword.arg != "space"]
     return tree
 
 

@@ -9,6 +9,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
 KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameters
     *("method", "terms", "weight", "warmup"),
-    *("kd", "kd_temperature", "task_weight", "combine", "label"),
+    *("kd", "kd_temperature", "task_weight", "combine", "label", "by_pair", "published"),
 }
 PLAIN = (bool, int, float, str, type(None))  # types of parameters
 ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"
@@ -92,12 +93,15 @@ def _check_plain(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 def _check_range(given: dict[str, Any]) -> dict[str, Any]:
     """Return a search range unchanged if it is valid."""
-    match [*given.items()]:
+    times_default = given.get("times_default", False)
+    match [item for item in given.items() if item[0] != "times_default"]:
+        case _ if not isinstance(times_default, bool):
+            pass
         case [("log", [float() | int() as low, float() | int() as high])] if 0 < low < high:
             return given
         case [("linear", [float() | int() as low, float() | int() as high])] if low < high:
             return given
-        case [("choices", [_, *_])]:
+        case [("choices", [_, *_])] if not times_default:
             return given
     forms = "{'log': [low, high]}, {'linear': [low, high]} or {'choices': [...]}"
     raise ValueError(f"{given} is not a range: {forms} with low < high, and 0 < low for log")
@@ -139,6 +143,27 @@ class Method(Registration):
     def default(self, setting: str) -> Any:  # noqa: ANN401
         """Return the default of the term's weight or warmup, or of a parameter."""
         return getattr(self, setting) if setting in ("weight", "warmup") else self.parameters[setting].default
+
+    def section(self, title: str) -> str:
+        """Return a section of the file's docstring, such as Paper or Reads, in one line; "" if it has none."""
+        found = re.search(rf"^{title}:\s+(.*?)(?=^\w+:|^$|\Z)", self.summary, re.DOTALL | re.MULTILINE)
+        return " ".join(found[1].split()) if found else ""
+
+    @property
+    def family(self) -> str:
+        """Return what the method compares, such as logits or relations; "" if its file does not say."""
+        return self.section("Family").rstrip(".")
+
+    @property
+    def year(self) -> int | None:
+        """Return the year of the paper, the last one that its section names; None if it names none."""
+        years = re.findall(r"\b(?:19[89]|20)\d\d\b", self.section("Paper"))
+        return int(years[-1]) if years else None
+
+    @property
+    def reads(self) -> str:
+        """Return what the method reads of the networks: the first sentence of that section."""
+        return re.split(r"\.(?:\s|$)", self.section("Reads"))[0]
 
     @property
     def is_own(self) -> bool:

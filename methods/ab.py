@@ -1,6 +1,7 @@
 """AB: transfer of activation boundaries.
 
 Paper:   Heo, Lee, Yun and Choi, Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019.
+Family:  features.
 Formula: c = connector(s);  loss = 3/1000 / B * sum over layers i = 1..n of 2^(i-n) * sum of (1 + c)^2 where
          t <= 0 and c > -1, and of (1 - c)^2 where t > 0 and c <= 1.
 Reads:   pre-activations of all stages but the stem. Owns a connector per stage, trained in the initial stage.

@@ -1,6 +1,7 @@
 """AT: attention transfer.
 
 Paper:   Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017.
+Family:  features.
 Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = sum over stages of mean_{B,HW} (a(s) - a(t))^2.
 Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns no parameters.
 Weight:  1000 (a mean over B*H*W entries of unit vectors is small), as in the CRD tables.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.types import Batch, DataInfo, Features, InitialStage, Shapes
 
-Space = Mapping[str, Mapping[str, Sequence[bool | int | float | str]]]  # ranges, by parameter name
+Space = Mapping[str, Mapping[str, bool | Sequence[bool | int | float | str]]]  # ranges, by parameter name
 REGISTERED: dict[str, type["Distiller"]] = {}  # filled by the decorator when method files are imported
 
 
@@ -95,7 +95,9 @@ def register(
         added: parameters that the method did not have at first. A run leaves them out at their default, so that the
             runs from before keep their ids. Such a default must never change.
         space: where to search for better values of the method's own parameters and of `weight`, each
-            `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`.
+            `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`. With `"times_default": True`,
+            bounds are multiples of the row's own value. Without a range, the weight is searched from 0.01 to 100 times
+            its own value, and a parameter is not searched.
 
     Raises:
         TypeError: the class has an initial stage that it does not state, or states one that it does not have.

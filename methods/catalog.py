@@ -9,6 +9,8 @@ from bench.types import RequestError
 from methods._code import NOT_METHODS
 from methods._reader import Method, read
 
+FAMILIES = ("logits", "features", "relations", "contrastive")  # what methods compare
+OTHERS = "others"  # methods whose files do not name one of them
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
 
 
@@ -34,6 +36,14 @@ def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
             raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")
         found.setdefault(method.name, method)
     return dict(sorted(found.items()))
+
+
+def by_family(methods: Iterable[Method]) -> dict[str, list[Method]]:
+    """Return methods by family, in the order of `FAMILIES`, each by year and name; others follow."""
+    families: dict[str, list[Method]] = {family: [] for family in FAMILIES}
+    for method in sorted(methods, key=lambda one: (one.year or 0, one.name)):
+        families.setdefault(method.family if method.family in FAMILIES else OTHERS, []).append(method)
+    return {family: members for family, members in families.items() if members}
 
 
 def _entry_point_file(module: str) -> Path:

@@ -1,6 +1,7 @@
 """CATKD: class attention transfer (CAT-KD).
 
 Paper:   Guo, Yan, Li and Lin, Class Attention Transfer Based Knowledge Distillation, CVPR 2023.
+Family:  features.
 Formula: loss = mean over all entries of (A_s - A_t)^2;  A_k = sum_c W[k, c] * f[c] of the classifier's weight W and the
          final map f, averaged over a grid of r x r cells. With `normalise`, each class's grid has unit length.
          The code's networks have a classifier without bias; here, its bias is left out of A.
@@ -17,7 +18,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, no_classifier, no_final_map, register, same_classes
 
 
-@register("catkd", weight=15.0)
+@register("catkd", weight=15.0, space={"resolution": {"choices": [1, 2, 4]}})
 class CATKD(Distiller):
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """CC: correlation congruence.
 
 Paper:   Peng, Jin, Liu, Zhou, Wu, Liu, Zhang and Liu, Correlation Congruence for Knowledge Distillation, ICCV 2019.
+Family:  relations.
 Formula: d_i = |e_s(z_s) - e_t(z_t)| of sample i;  loss = mean_i sum_D d_i * d_{i+1}, i over the B - 1 neighbours.
 Reads:   embedding of both networks. Owns two linear maps to 128 dimensions, both trained.
 Weight:  0.02 (a sum over 128 dimensions is large), as in the CRD tables.
@@ -16,7 +17,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register
 
 
-@register("cc", weight=0.02)
+@register("cc", weight=0.02, space={"dim": {"choices": [64, 128, 256]}})
 class CC(Distiller):
     def __init__(
         self, student: Shapes, teacher: Shapes, data: DataInfo, *, dim: Annotated[int, Gt(0), Le(10_000)] = 128

@@ -1,6 +1,7 @@
 """CRD: contrastive representation distillation.
 
 Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020.
+Family:  contrastive.
 Formula: h(x) = exp(<anchor, x> / T) / Z for the anchor's positive p, its N negatives q, and M training samples;
          loss = mean_B -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], summed over two directions:
          student anchors against the bank of the teacher's embeddings, teacher anchors against the student's.
@@ -52,7 +53,7 @@ class Partners:
     counts: Tensor  # (B,), the number of negatives per sample
 
 
-@register("crd", weight=0.8)
+@register("crd", weight=0.8, space={"temperature": {"log": [0.03, 0.3]}})
 class CRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     entries_at_once = ENTRIES_AT_ONCE  # bounds a step's memory; affects results by rounding only

@@ -2,6 +2,7 @@
 
 Paper:   Tian, Krishnan and Isola, Contrastive Representation Distillation, ICLR 2020, whose transfer from RGB to depth
          has a global and a local loss. No code for it is published, so the exact form is our reading of the paper.
+Family:  contrastive.
 Formula: loss = CRD's + mean_BHW -[log(h(p) / (h(p) + N/M)) + sum_q log((N/M) / (h(q) + N/M))], where every position of
          a sample's map is an anchor against the bank of the teacher's embeddings. h, T and M are as in `crd`, Z is
          separate for this sum, and the positive p and the N negatives q are those of CRD's anchor of the same sample.
@@ -26,7 +27,7 @@ from methods.base import register
 from methods.crd import CRD, Partners
 
 
-@register("crd_local", weight=0.8)
+@register("crd_local", weight=0.8, space={"temperature": {"log": [0.03, 0.3]}})
 class LocalCRD(CRD):
     observes = (*CRD.observes, "critic_local")
 

@@ -1,6 +1,7 @@
 """CTKD: curriculum temperature for knowledge distillation.
 
 Paper:   Li, Li, Yang, Zhao, Song, Luo, Li and Yang, Curriculum Temperature for Knowledge Distillation, AAAI 2023.
+Family:  logits.
 Formula: loss = T^2 * KL(softmax(t / T) || softmax(s / T)), summed over classes, mean over the batch, with the learned
          T = 1 + 20 * sigmoid(theta), theta = 1 at the start. The gradient of theta is multiplied by
          -(1 - cos(pi * min(e, E) / E)) / 2 in epoch e, counted from 1: theta learns to raise the loss, at first slowly.

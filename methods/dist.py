@@ -1,6 +1,7 @@
 """DIST: distillation from a stronger teacher.
 
 Paper:   Huang, You, Wang, Qian and Xu, Knowledge Distillation from A Stronger Teacher, NeurIPS 2022.
+Family:  logits.
 Formula: loss = T^2 * (b * (1 - mean over samples of r(p_s, p_t)) + g * (1 - mean over classes of r(p_s, p_t))), with
          p = softmax(z / T) as a (B, K) matrix and r the correlation of two rows, then of two columns:
          r(u, v) = <u - mean u, v - mean v> / (||u - mean u|| * ||v - mean v|| + 1e-8).
@@ -24,7 +25,9 @@ def correlation(rows: Tensor, others: Tensor) -> Tensor:
     return (rows * others).sum(dim=1) / (rows.norm(dim=1) * others.norm(dim=1) + EPS)
 
 
-@register("dist", weight=1.0)
+@register(
+    "dist", weight=1.0, space={"beta": {"log": [0.5, 8]}, "gamma": {"log": [0.5, 8]}, "temperature": {"log": [1, 8]}}
+)
 class DIST(Distiller):
     def __init__(
         self,

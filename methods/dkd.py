@@ -1,6 +1,7 @@
 """DKD: decoupled knowledge distillation.
 
 Paper:   Zhao, Cui, Song, Qiu and Liang, Decoupled Knowledge Distillation, CVPR 2022.
+Family:  logits.
 Formula: loss = a * TC + b * NC, both T^2 * KL(teacher || student), summed over outcomes, mean over the batch.
          TC compares (p_y, 1 - p_y) with p = softmax(z / T) and y the target; NC compares the softmax over the other
          K - 1 classes alone. With `standardise`, logits are standardised first (Sun et al., CVPR 2024).
@@ -29,7 +30,12 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
     return F.log_softmax(torch.cat([target, others], dim=1), dim=1)
 
 
-@register("dkd", weight=1.0, warmup=20)
+@register(
+    "dkd",
+    weight=1.0,
+    warmup=20,
+    space={"alpha": {"log": [0.25, 4]}, "beta": {"log": [0.5, 16]}, "temperature": {"log": [1, 16]}},
+)
 class DKD(Distiller):
     needs_targets = True
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")

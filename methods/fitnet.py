@@ -1,6 +1,7 @@
 """FitNet: hints for thin deep nets.
 
 Paper:   Romero, Ballas, Kahou, Chassang, Gatta and Bengio, FitNets: Hints for Thin Deep Nets, ICLR 2015.
+Family:  features.
 Formula: loss = mean (r(s) - t)^2, r = ReLU(norm(convolution)), s and t the feature maps of one stage.
 Reads:   stage `layer` of both networks, 2 by default (the stem is 0). Owns the regressor r, trained.
 Weight:  100, as in the CRD tables.

@@ -1,6 +1,7 @@
 """FSP: flow of the solution procedure.
 
 Paper:   Yim, Joo, Bae and Kim, A Gift from Knowledge Distillation, CVPR 2017.
+Family:  relations.
 Formula: G[b, a] = mean over positions of f_b * f_a, for the maps of two consecutive stages;
          loss = sum over consecutive stages of mean_{B,C_b,C_a} (G_s - G_t)^2.
 Reads:   all stages; of two consecutive stages, the larger map is pooled to the smaller. Owns no parameters.

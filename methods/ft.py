@@ -1,6 +1,7 @@
 """FT: factor transfer.
 
 Paper:   Kim, Park and Kwak, Paraphrasing Complex Network: Network Compression via Factor Transfer, NeurIPS 2018.
+Family:  features.
 Formula: a(f) = flatten(mean_C f^2) / ||.||_2;  loss = mean_{B,HW} |a(translator(s)) - a(encoder(t))|.
          Initial stage: mean (decoder(encoder(t)) - t)^2.
 Reads:   last stage of both networks. Owns the paraphraser (encoder and decoder), trained in the initial stage, which

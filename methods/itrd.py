@@ -1,6 +1,7 @@
 """ITRD: information theoretic representation distillation.
 
 Paper:   Miles, Lopez Rodriguez and Mikolajczyk, Information Theoretic Representation Distillation, BMVC 2022.
+Family:  relations.
 Formula: loss = l_c * correlation + l_m * mutual.  h: a linear map of the student's embedding to D_t dimensions.
          correlation = log2 sum_d |c_d - 1|^(2 a), c_d = 1/B * sum_b h_bd * t_bd, each column less its mean and divided
          by its standard deviation (of B - 1).
@@ -50,7 +51,7 @@ def of_trace_one(gram: Tensor) -> Tensor:
     return gram / gram.trace().clamp(min=1)
 
 
-@register("itrd", weight=1.0)
+@register("itrd", weight=1.0, space={"lambda_corr": {"log": [0.5, 8]}, "lambda_mutual": {"log": [0.25, 4]}})
 class ITRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("correlation", "mutual")
 

@@ -1,6 +1,7 @@
 """KD: knowledge distillation by softened logits.
 
 Paper:   Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, NIPS workshop 2014, arXiv 2015.
+Family:  logits.
 Formula: loss = T^2 * KL(softmax(t / T) || softmax(s / T)), summed over classes, mean over the batch; T = 4.
          With `standardise`, each sample's logits first get mean 0 and standard deviation 1 (Sun et al., CVPR 2024).
 Reads:   logits of both networks. Owns no parameters.
@@ -16,7 +17,7 @@ from methods._logits import logits_of, softened_kl
 from methods.base import Distiller, register, same_classes
 
 
-@register("kd", weight=0.9, task_weight=0.1, added=("standardise",))
+@register("kd", weight=0.9, task_weight=0.1, added=("standardise",), space={"temperature": {"log": [1, 16]}})
 class KD(Distiller):
     def __init__(
         self,

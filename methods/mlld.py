@@ -1,6 +1,7 @@
 """MLLD: multi-level logit distillation, in its form with one view of each image.
 
 Paper:   Jin, Wang and Lin, Multi-Level Logit Distillation, CVPR 2023.
+Family:  logits.
 Formula: loss = m_B * sum_T KL_T + m_K * sum_T ||P_t' P_t - P_s' P_s||^2 / K + m_B * sum_T ||P_t P_t' - P_s P_s'||^2 / B
          over T in 2, 3, 4, 5, 6; KL_T as in KD; P the (B, K) matrix of softmax(z / T); m_B the share of samples whose
          largest teacher probability is at most the batch's median; m_K the share of classes whose summed teacher
@@ -31,7 +32,7 @@ def share_up_to_the_median(values: Tensor) -> Tensor:
     return (values <= values.quantile(0.5)).to(values.dtype).mean()
 
 
-@register("mlld", weight=0.9, task_weight=0.1)
+@register("mlld", weight=0.9, task_weight=0.1, space={"temperature": {"log": [1, 16]}})
 class MLLD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("instance", "class", "batch")
 

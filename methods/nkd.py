@@ -2,6 +2,7 @@
 
 Paper:   Yang, Zeng, Li, Zhang, Yuan and Li, From Knowledge Distillation to Self-Knowledge Distillation: A Unified
          Approach with Normalized Loss and Customized Soft Labels, ICCV 2023.
+Family:  logits.
 Formula: loss = mean_B [-p_t(y) * log p_s(y)] + g * T^2 * mean_B [-sum over other classes of q_t * log q_s], with
          p = softmax(z), y the target, and q the softmax of z / T over the other K - 1 classes alone.
 Reads:   logits of both networks, and the targets. Owns no parameters.
@@ -21,7 +22,7 @@ from methods._logits import without_target
 from methods.base import Distiller, register, same_classes
 
 
-@register("nkd", weight=1.0)
+@register("nkd", weight=1.0, space={"gamma": {"log": [0.5, 4]}, "temperature": {"log": [0.5, 4]}})
 class NKD(Distiller):
     needs_targets = True
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")

@@ -1,6 +1,7 @@
 """NST: neuron selectivity transfer.
 
 Paper:   Huang and Wang, Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017.
+Family:  features.
 Formula: x_c = flatten(channel c) / ||.||_2,  k(x, y) = <x, y>^2;
          loss = sum over stages of mean k(t, t) + mean k(s, s) - 2 mean k(s, t), means over batch and channel pairs.
 Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns no parameters.

@@ -1,6 +1,7 @@
 """OFD: overhaul of feature distillation.
 
 Paper:   Heo, Kim, Yun, Park, Kwak and Choi, A Comprehensive Overhaul of Feature Distillation, ICCV 2019.
+Family:  features.
 Formula: loss = 1/B * sum over stages i = 1..n of 2^(i-n) * sum over entries of (d - max(t, m))^2 where d > max(t, m) or
          t > 0;  d = norm(conv1x1(s)), s and t pre-activations, t pooled adaptively to the student's size.
          m is one margin per channel, the mean of the negative part of N(mu, sigma^2), with mu and sigma the bias and

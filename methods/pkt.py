@@ -1,6 +1,7 @@
 """PKT: probabilistic knowledge transfer.
 
 Paper:   Passalis and Tefas, Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018.
+Family:  relations.
 Formula: P[i, j] = c[i, j] / sum_j c[i, j],  c = (1 + cos(z_i, z_j)) / 2;  loss = mean_ij P_t * log(P_t / P_s).
 Reads:   embedding of both networks. Owns no parameters.
 Weight:  30000 (a mean over B*B entries is small), as in the CRD tables' scripts; cross-entropy keeps 1.

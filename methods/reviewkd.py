@@ -1,6 +1,7 @@
 """ReviewKD: knowledge review.
 
 Paper:   Chen, Liu, Zhao and Jia, Distilling Knowledge via Knowledge Review, CVPR 2021.
+Family:  features.
 Formula: loss = sum over levels of (MSE + 1/2 MSE_4 + 1/4 MSE_2 + 1/8 MSE_1) / (1 + 1/2 + 1/4 + 1/8), each MSE a mean
          over all entries. MSE_k compares maps pooled to k x k, for k below the teacher's height; the factors 1/2, 1/4
          and 1/8 go to those used, in this order, and the denominator sums the factors used.

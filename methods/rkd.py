@@ -1,6 +1,7 @@
 """RKD: relational knowledge distillation.
 
 Paper:   Park, Kim, Lu and Cho, Relational Knowledge Distillation, CVPR 2019.
+Family:  relations.
 Formula: loss = 25 * mean_ij smoothL1(d_s, d_t) + 50 * mean_ijk smoothL1(a_s, a_t) with
          d[i, j] = ||z_i - z_j|| / its mean over i != j,  a[k, i, j] = cos(z_i - z_k, z_j - z_k).
 Reads:   embedding of both networks. Owns no parameters.

@@ -1,6 +1,7 @@
 """SP: similarity-preserving distillation.
 
 Paper:   Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
+Family:  relations.
 Formula: G = F F^T of flattened maps F (B, C*H*W), each row then L2-normalised;  loss = ||G_t - G_s||^2 / B^2.
 Reads:   last stage of both networks. Owns no parameters.
 Weight:  3000 (a mean over B*B entries of unit rows is small), as in the CRD tables.

@@ -2,6 +2,7 @@
 
 Paper:   Yang, Martinez, Bulat and Tzimiropoulos, Knowledge Distillation via Softmax Regression Representation Learning,
          ICLR 2021.
+Family:  features.
 Formula: loss = mean (e - t)^2 + b * mean (W_t e + c_t - z_t)^2, means over all entries, with t, z_t, W_t and c_t the
          teacher's embedding, logits and classifier, and e the student's embedding in the teacher's dimensions:
          form=embedding: e = ReLU(norm(linear(embedding))), as the tables for CIFAR-100 have it (SimKD's code);
@@ -23,7 +24,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, no_classifier, no_final_map, register, same_classes
 
 
-@register("srrl", weight=1.0)
+@register("srrl", weight=1.0, space={"beta": {"log": [0.25, 4]}})
 class SRRL(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("feature", "regression")
 

@@ -1,6 +1,7 @@
 """TTM: transformed teacher matching.
 
 Paper:   Zheng and Yang, Knowledge Distillation Based on Transformed Teacher Matching, ICLR 2024.
+Family:  logits.
 Formula: loss = mean_B KL(softmax(t / T) || softmax(s)): the teacher alone is softened, and T^2 is left out.
 Reads:   logits of both networks. Owns no parameters.
 Weight:  45 with T = 10, the authors' example for vgg13 to vgg8 on CIFAR-100. Their settings for the other pairs and for
@@ -15,7 +16,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register, same_classes
 
 
-@register("ttm", weight=45.0)
+@register("ttm", weight=45.0, space={"temperature": {"log": [2, 16]}})
 class TTM(Distiller):
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, temperature: PositiveFloat = 10.0) -> None:
         super().__init__(student, teacher, data)

@@ -1,6 +1,7 @@
 """VID: variational information distillation.
 
 Paper:   Ahn, Hu, Damianou, Lawrence and Dai, Variational Information Distillation for Knowledge Transfer, CVPR 2019.
+Family:  features.
 Formula: loss = sum over stages of mean ((m(s) - t)^2 / v + log v) / 2,  v = softplus(r) + 1e-5 per teacher channel.
 Reads:   all stages except the stem, the larger map pooled to the smaller one. Owns, per stage, m (three 1x1
          convolutions) and r, both trained; r starts where v = 5.

@@ -1,6 +1,7 @@
 """WTTM: weighted transformed teacher matching.
 
 Paper:   Zheng and Yang, Knowledge Distillation Based on Transformed Teacher Matching, ICLR 2024.
+Family:  logits.
 Formula: loss = mean_B U * KL(softmax(t / T) || softmax(s)),  U = sum over classes of softmax(t)^(1 / T), from 1 to
          K^(1 - 1 / T): samples on which the teacher is less sure weigh more.
 Reads:   logits of both networks. Owns no parameters.
@@ -17,7 +18,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods.base import Distiller, register, same_classes
 
 
-@register("wttm", weight=4.0)
+@register("wttm", weight=4.0, space={"temperature": {"log": [2, 16]}})
 class WTTM(Distiller):
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo, *, temperature: PositiveFloat = 5.0) -> None:
         super().__init__(student, teacher, data)

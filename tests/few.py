@@ -42,8 +42,8 @@ def use_few_digits(patch: pytest.MonkeyPatch) -> None:
     read_all = packaged.digits
 
     def few_digits(spec: "DataSpec", root: Path) -> "Arrays":
-        train, (images, targets) = read_all(spec, root)
-        return train, (images[:65], targets[:65])
+        train, test = read_all(spec, root)
+        return train, test and (test[0][:65], test[1][:65])
 
     patch.setattr(packaged, "digits", few_digits)
     patch.setattr("bench.train.outputs.MAX_COMPARED", 16)

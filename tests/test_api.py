@@ -19,6 +19,8 @@ from torch.testing import assert_close
 from bench import api
 from bench.api import RequestError
 from bench.store import Store
+from bench.tasks.objectives import ANSWERED
+from tests.data.test_imagefolder import write_folder
 from tests.few import use_few
 from tests.stores import cell_of, fail, finish, finish_all, plan_of, write_suite
 from tests.train.conftest import document
@@ -81,7 +83,8 @@ def test_the_frame_has_a_row_per_seed_and_metric_of_every_suite_of_the_folder(st
     other = plan_of(tmp_path, name="other", methods=["at"])
     noted(store, other, folder="other")
     frame = api.results().frame()
-    assert frame.groupby("suite").size().to_dict() == {"other": 6, "table": 2 + 2 * 4}
+    metrics = 2 + len(ANSWERED)
+    assert frame.groupby("suite").size().to_dict() == {"other": 3 * metrics, "table": 5 * metrics}
     kd = frame.query("suite == 'table' and label == 'KD' and metric == 'top1'")
     assert kd[["pair", "method", "seed", "teacher_seed", "value", "best", "status"]].to_numpy().tolist() == [
         [PAIR, "kd", 1, 0, 70.0, 71.0, "done"],
@@ -180,6 +183,17 @@ def test_a_loaded_student_has_the_accuracy_of_its_record_and_is_in_eval_mode(the
     (recorded,) = frame.query("label == 'KD' and metric == 'top1'")["value"]
     assert accuracy == pytest.approx(recorded, abs=1e-4)
     assert not network.training
+
+
+def test_images_of_a_folder_are_loaded_without_another_process(store, tmp_path, monkeypatch):
+    # a new process would import a script that has no `if __name__ == "__main__":`, and run it again
+    folder = write_folder(tmp_path / "birds")
+    data = {"name": "imagefolder", "path": str(folder), "mean": [0.5] * 3, "std": [0.2] * 3, "augment": "none"}
+    path = write_suite(tmp_path, data=data | {"resize": 32})
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", None)
+    images, labels = api.load_images(path, PAIR, "KD", first=5)
+    assert images.shape == (5, 3, 32, 32)
+    assert labels.tolist() == [0] * 4 + [1]
 
 
 def test_a_teacher_and_an_undistilled_student_are_loaded_by_suite_file_or_results(there):

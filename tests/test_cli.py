@@ -414,6 +414,23 @@ def test_only_takes_rows_whose_label_or_method_matches_and_their_teachers(patter
     assert found == {(A, "teacher", 0), (B, "teacher", 0), (A, "Hinton's", 1), (B, "Hinton's", 1)}
 
 
+def test_a_dry_run_names_data_that_will_be_downloaded(cli, tmp_path, results):
+    folder = tmp_path / "data" / "cifar-100-python"
+    suite = write_suite(tmp_path, data="cifar100")
+    words = [suite, "--results", results, "--data", tmp_path / "data", "--dry-run"]
+    assert cli(*words)[1].endswith(f"cifar100 is not in {folder}: it will be downloaded\n")
+    folder.mkdir(parents=True)
+    assert "downloaded" not in cli(*words)[1]
+
+
+def test_only_and_pairs_may_be_repeated(cli, tmp_path):
+    plan = plan_of(tmp_path, pairs=PAIRS, methods=["at", "kd", "sp"])
+    found = planned(cli, plan, tmp_path / "table.yaml", "--only", "sp", "--only", "KD", "--pairs", B)
+    assert found == {(B, "teacher", 0), (B, "KD", 1), (B, "SP", 1)}
+    code, _, err = cli(tmp_path / "table.yaml", "--only", "kd", "--only", "ptk", "--dry-run")
+    assert (code, "--only 'ptk'" in err) == (2, True)
+
+
 def test_only_none_needs_no_teacher(cli, tmp_path):
     plan = plan_of(tmp_path)
     assert planned(cli, plan, tmp_path / "table.yaml", "--only", "none") == {(A, "none", 1)}
@@ -657,6 +674,21 @@ def test_list_names_all_of_a_kind(cli):
         assert all(re.search(rf"│ {name} ", out) for name in names)
 
 
+def test_list_methods_has_a_table_per_family_with_year_what_is_read_and_initial_stage(cli):
+    _, out, _ = cli("list", "methods")
+    titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
+    assert titles == ["logits", "features", "relations", "contrastive"]
+    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│", out)
+    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│", out)
+
+
+def test_list_methods_has_a_plugin_without_a_family_among_the_others(cli, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text((ROOT / "methods/kd.py").read_text().replace('"kd"', '"mine"').replace("Family:", "Kind:"))
+    *_, last = json.loads(cli("list", "methods", "--json", "--plugin", plugin)[1])
+    assert (last["name"], last["family"], last["year"]) == ("mine", "others", 2015)
+
+
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
@@ -669,7 +701,11 @@ def test_list_tells_a_data_sets_facts(cli):
 
 
 def test_list_tells_where_a_data_set_is_looked_for_and_its_views(cli):
-    assert "looked for in DATA/stl10_binary" in cli("list", "datasets")[1]
+    assert "looked for in data/stl10_binary" in cli("list", "datasets")[1]
+    assert (
+        "looked for in data/MNIST (--data DIR names another folder than data/)" in cli("list", "datasets", "mnist")[1]
+    )
+    assert "data/nyu_depth_v2; needs distillation-bench[nyu]" in cli("list", "datasets", "nyu_depth_v2")[1]
     assert "views: luminance, chrominance, depth" in cli("list", "datasets", "nyu_depth_v2")[1]
 
 
@@ -770,7 +806,9 @@ def test_a_narrow_terminal_shows_whole_ids(cli, tmp_path, results, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run")
-    assert max(map(len, without_colours(out).splitlines())) <= 60
+    *lines, command = without_colours(out).splitlines()  # a command has no breaks, so that it can be copied
+    assert max(map(len, lines)) <= 60
+    assert command.endswith(str(results))
     assert set(RUN_ID.findall(without_colours(out))) == set(plan.runs)
 
 
@@ -857,7 +895,7 @@ def test_a_suite_is_trained_and_tabulated_and_ends_with_1_if_a_run_diverged(firs
     written = {path.name for path in (folder / "results/table").iterdir()}
     assert written == {
         *("table.csv", "table.md", "table.tex", "statistics.csv", "statistics.md", "epochs.csv", "report.html"),
-        *("suite.json", "figures"),
+        *("classes.csv", "suite.json", "figures"),
     }
     assert "│ KD " in first.stdout
     assert "resnet14: has no checkpoint, so it is trained here (seed 0)" in first.stderr

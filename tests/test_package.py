@@ -226,7 +226,10 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
         (
             "methods",
             "crd",
-            ["documentation", "title", "weight", "task_weight", "version", "initial_stage", "parameters"],
+            [
+                *("documentation", "family", "year", "reads", "title", "weight", "task_weight", "warmup"),
+                *("version", "initial_stage", "parameters"),
+            ],
         ),
         ("models", "wrn_16_2", []),
         (

@@ -56,6 +56,11 @@ def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     ]
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_a_page_states_how_many_methods_there_are(page):
+    assert re.search(rf"\b{len(catalog())} methods\b", (ROOT / page).read_text(encoding="utf-8"))
+
+
 def test_the_readme_has_fewer_than_600_words():
     assert len(README.split()) < 600
 

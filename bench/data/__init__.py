@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import PositiveInt
 
 from bench.data.contents import look_at
 from bench.data.folders import list_folder
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
-from bench.spec import Augment, DataSpec, Strict, View
+from bench.spec import Augment, DataSpec, HeldOut, Strict, View
 from bench.types import RequestError, suggest
 
 MIN_SIZE = 32  # pixels: height and width that every network takes
@@ -38,6 +38,12 @@ class DataChoice(Strict):
     """Number of training images kept of each class, always the same ones."""
     train_fraction: Annotated[float, Gt(0), Le(1)] | None = None
     """Share of the training images of each class that is kept, always the same ones."""
+    dev_per_class: PositiveInt | None = None
+    """Number of the kept training images of each class that are left out of training, always the same ones. Each run
+    is evaluated on them too: `dev_top1` beside `top1`.
+    """
+    dev_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Share of the kept training images of each class that are left out of training, instead of `dev_per_class`."""
     augment: Augment | None = None
     """Augmentation instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder."""
     view: View | None = None
@@ -60,6 +66,8 @@ class DataChoice(Strict):
             problems.append(f"view is {self.view!r}, but {self.name} {others}; without a view its images are seen")
         if self.train_per_class is not None and self.train_fraction is not None:
             problems.append("give train_per_class or train_fraction, not both")
+        if self.dev_per_class is not None and self.dev_fraction is not None:
+            problems.append("give dev_per_class or dev_fraction, not both")
         return problems
 
     def _problems_of_folder(self) -> list[str]:
@@ -81,6 +89,16 @@ class DataChoice(Strict):
         problems += [f"{key!r} is for images as they are; the view {self.view!r} has its own" for key in foreign]
         return problems
 
+    def problems_of_dev(self, least: int) -> list[str]:
+        """Return that too many images are left out of training; `least` is the number in the smallest class."""
+        kept = self.train_per_class or max(1, round(least * (self.train_fraction or 1.0)))
+        if (self.dev_per_class or 0) < kept:
+            return []
+        return [
+            f"dev_per_class is {self.dev_per_class}, but {kept} images of the smallest class are kept: "
+            "leave at least one to train on"
+        ]
+
     def _problems_of_named(self) -> list[str]:
         named = DATASETS[self.name]
         foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
@@ -91,6 +109,11 @@ class DataChoice(Strict):
             problems.append(
                 f"train_per_class is {self.train_per_class}, but {self.name} has {named.min_per_class} images per class"
             )
+        if self.dev_per_class is not None:
+            if named.labels != "image":
+                problems.append(f"dev_per_class is {self.dev_per_class}, but {self.name}'s images have no classes")
+            elif not problems:
+                problems += self.problems_of_dev(named.min_per_class)
         if self.resize is None and min(named.size) < MIN_SIZE:
             problems.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
         if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
@@ -134,6 +157,8 @@ def resolve(choice: DataChoice) -> DataSpec:
         classes, train, least = len(counts), sum(counts), min(counts)
         if (choice.train_per_class or 0) > least:
             raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
+        if problems := choice.problems_of_dev(least):
+            raise RequestError(f"{problems[0]} ({folder})")
         found = look_at(listing, folder)
         if size is None and len(found.sizes) > 1:
             (first, one), (other, two), *_ = found.sizes.items()
@@ -154,6 +179,9 @@ def resolve(choice: DataChoice) -> DataSpec:
         if choice.view == "depth" and named.depth is not None:
             mean, std = named.depth[:1], named.depth[1:]
     mean, std = LAB.get(choice.view or "", (mean, std))
+    held_out = None
+    if choice.dev_per_class is not None or choice.dev_fraction is not None:
+        held_out = HeldOut(per_class=choice.dev_per_class, fraction=choice.dev_fraction, opens_test=True)
     # equal choices have equal identities: None where the subset is everything
     is_everything = least * classes == train and choice.train_per_class == least
     return DataSpec(
@@ -166,5 +194,6 @@ def resolve(choice: DataChoice) -> DataSpec:
         view=choice.view,
         train_per_class=None if is_everything else choice.train_per_class,
         train_fraction=None if choice.train_fraction == 1 else choice.train_fraction,
+        held_out=held_out,
         **own,
     )

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Arrays = tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]  # (images, targets) of the two splits
+Part = tuple[Tensor, Tensor | None]  # images and targets
+Arrays = tuple[Part, Part | None]  # the training split, and the test split unless the specification leaves it closed
 
 
 def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:

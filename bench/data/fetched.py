@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from bench.data.arrays import Arrays
+from bench.data.arrays import Arrays, Part
 from bench.data.named import DATASETS
 from bench.spec import DataSpec
 from bench.types import RequestError
@@ -43,13 +43,13 @@ def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Ar
     name = spec.name
     folder = root / str(DATASETS[name].folder)
     try:
-        return _read(name, root, folder)
+        return _read(spec, root, folder)
     except Exception as error:  # torchvision and gzip raise many kinds for a damaged file
         logger.info("%s is not in %s, or is damaged: downloading it", name, root)
         logger.debug("%r", error)
     try:
         _download(KINDS[name], root, folder, timeout_s)
-        return _read(name, root, folder)
+        return _read(spec, root, folder)
     except Exception as error:
         raise RequestError(
             f"data {name!r}: looked for {_wanted(name, folder)} and some are missing or damaged; "
@@ -58,17 +58,20 @@ def read_fetched(spec: DataSpec, root: Path, timeout_s: float = TIMEOUT_S) -> Ar
         ) from error
 
 
-def _read(name: str, root: Path, folder: Path) -> Arrays:
-    kind = KINDS[name]
+def _read(spec: DataSpec, root: Path, folder: Path) -> Arrays:
+    kind = KINDS[spec.name]
     if kind is datasets.STL10:
-        return _read_stl10(name, folder)
+        return _read_stl10(spec, folder)
     for packed in (folder / "raw").glob("*-ubyte.gz"):  # published files, put there by hand
         plain = packed.with_suffix("")
         if not plain.exists() or not plain.stat().st_size:  # an empty .gz unpacks without complaint
             _unpack(packed, plain)
-    train = kind(root, train=True)
-    test = kind(root, train=False)
-    return (_uint8(train.data), torch.as_tensor(train.targets)), (_uint8(test.data), torch.as_tensor(test.targets))
+
+    def split(is_train: bool) -> Part:
+        read = kind(root, train=is_train)
+        return _uint8(read.data), torch.as_tensor(read.targets)
+
+    return split(True), split(False) if spec.opens_test else None
 
 
 def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
@@ -78,7 +81,7 @@ def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | No
     return ("train_X.bin", "train_y.bin"), ("test_X.bin", "test_y.bin")
 
 
-def _read_stl10(name: str, folder: Path) -> Arrays:
+def _read_stl10(spec: DataSpec, folder: Path) -> Arrays:
     """Return STL-10's splits, with images mapped from their files; any fault of the files raises.
 
     torchvision's own class would read three gigabytes twice, first for their checksums.
@@ -91,12 +94,12 @@ def _read_stl10(name: str, folder: Path) -> Arrays:
         if labels_file is None:
             return images, None
         labels = np.fromfile(folder / labels_file, np.uint8)  # counted from 1
-        if len(labels) != len(images) or not 1 <= labels.min() <= labels.max() <= DATASETS[name].classes:
+        if len(labels) != len(images) or not 1 <= labels.min() <= labels.max() <= spec.classes:
             raise ValueError(f"{labels_file} does not hold a label of each image")
         return images, torch.from_numpy(labels.astype(np.int64) - 1)
 
-    train, test = _stl10_files(name)
-    return split(*train), split(*test)
+    train, test = _stl10_files(spec.name)
+    return split(*train), split(*test) if spec.opens_test else None
 
 
 def _unpack(packed: Path, plain: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,22 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits that a run reads."""
+
+    train: Split  # reduced as specified, without the dev images
+    test: Split | None  # None if the run leaves it closed
+    dev: Split | None  # the training images that are left out of training, if there are any
+
+    @property
+    def evaluated(self) -> Split:
+        """Return the split whose metrics are a run's result: the test images or, if they stay closed, the dev ones."""
+        split = self.dev if self.test is None else self.test
+        assert split is not None  # a specification without test images holds dev images out
+        return split
 
 
 class ResidentImages:
@@ -86,13 +102,27 @@ class ScaledImages:
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
 
 
-Images = ResidentImages | ScaledImages | FileImages
+class Images(Protocol):
+    """Stored images by position: in memory, scaled, decoded or corrupted batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield each batch's images; see `ResidentImages.batches`."""
 
 
 def load(
     spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int = MAX_RESIDENT_BYTES
 ) -> tuple[Split, Split]:
-    """Return the training split, reduced as specified, and the test split.
+    """Return the training split, reduced as specified, and the split that a run is evaluated on; see `load_all`."""
+    splits = load_all(spec, root, device, workers, resident_bytes)
+    return splits.train, splits.evaluated
+
+
+def load_all(
+    spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int = MAX_RESIDENT_BYTES
+) -> Splits:
+    """Return the splits that a run reads.
 
     Args:
         spec: of the data.
@@ -107,13 +137,19 @@ def load(
     if _is_listed(spec):
         return _load_files(spec, root, device, workers, resident_bytes)
     arrays: Arrays = _reader(spec.name)(spec, root)
-    (images, targets), (test_images, test_targets) = arrays
+    (images, targets), tested = arrays
     labels = targets
     if labels is None or labels.ndim != 1:  # images without a class of their own count as one class
         labels = torch.zeros(len(images), dtype=torch.int64)
-    everything = torch.arange(len(test_images))
-    train = _split(spec, images, targets, kept(labels, spec), device, resident_bytes)
-    return train, _split(spec, test_images, test_targets, everything, device, resident_bytes)
+    trained, held_out = divided(labels, spec)
+    test = None
+    if tested is not None:
+        test = _split(spec, *tested, torch.arange(len(tested[0])), device, resident_bytes)
+    return Splits(
+        train=_split(spec, images, targets, trained, device, resident_bytes),
+        test=test,
+        dev=_split(spec, images, targets, held_out, device, resident_bytes) if len(held_out) else None,
+    )
 
 
 def fetch(spec: DataSpec, root: Path) -> None:
@@ -121,18 +157,25 @@ def fetch(spec: DataSpec, root: Path) -> None:
     if _is_listed(spec):
         _listing(spec, root)  # its many files are read when they are used
     else:
-        load(spec, root, torch.device("cpu"), workers=0)
+        load_all(spec, root, torch.device("cpu"), workers=0)
 
 
-def check_present(spec: DataSpec, root: Path) -> None:
-    """Raise a `RequestError` if data is missing and cannot be downloaded, or a package that reads it is."""
+def check_present(spec: DataSpec, root: Path) -> str | None:
+    """Return that data is not there and will be downloaded, or None.
+
+    Raises:
+        RequestError: data is missing and cannot be downloaded, or a package that reads it is missing.
+    """
     if spec.name == IMAGEFOLDER:
-        return  # it was read when the suite was planned
+        return None  # it was read when the suite was planned
     named, _ = DATASETS[spec.name], _reader(spec.name)
     if named.is_listed:
         _listing(spec, root)
-    elif named.folder and not named.reader.startswith("fetched.") and not (root / named.folder).is_dir():
-        raise absent(spec.name, f"looked for the folder {root / named.folder}, and found none")
+    elif named.folder and not (root / named.folder).is_dir():
+        if not named.reader.startswith("fetched."):
+            raise absent(spec.name, f"looked for the folder {root / named.folder}, and found none")
+        return f"{spec.name} is not in {root / named.folder}: it will be downloaded"
+    return None
 
 
 def _is_listed(spec: DataSpec) -> bool:
@@ -141,21 +184,40 @@ def _is_listed(spec: DataSpec) -> bool:
 
 
 def kept(targets: Tensor, spec: DataSpec) -> Tensor:
-    """Return the positions that a subset keeps, ascending.
+    """Return the positions that a subset keeps to train on, ascending; see `divided`."""
+    return divided(targets, spec)[0]
+
+
+def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """Return the positions that a run trains on, and those of the dev images, both ascending.
 
     The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one. `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
+    one. Dev images are the last of a subset's own order. `targets` are (n,) int64 class indices of the whole training
+    split, all equal if images have none.
     """
-    if spec.train_per_class is None and spec.train_fraction is None:
-        return torch.arange(len(targets))
+    nothing = torch.empty(0, dtype=torch.int64)
+    if spec.train_per_class is None and spec.train_fraction is None and spec.held_out is None:
+        return torch.arange(len(targets)), nothing
     generator = torch.Generator().manual_seed(seed_from("subset", spec.name, spec.fingerprint))
-    chosen = []
+    trained, held_out = [nothing], [nothing]
     for label in range(spec.classes):
         members = torch.nonzero(targets == label).flatten()
         members = members[torch.randperm(len(members), generator=generator)]
         count = spec.train_per_class or max(1, round(len(members) * (spec.train_fraction or 1.0)))
-        chosen.append(members[:count])
-    return torch.cat(chosen).sort().values
+        chosen = members[:count]
+        left = max(0, len(chosen) - _dev_count(len(chosen), spec))
+        trained.append(chosen[:left])
+        held_out.append(chosen[left:])
+    return torch.cat(trained).sort().values, torch.cat(held_out).sort().values
+
+
+def _dev_count(kept_of_class: int, spec: DataSpec) -> int:
+    """Return how many of a class's kept images are dev images; a fraction leaves at least one of several to train."""
+    if spec.held_out is None:
+        return 0
+    if spec.held_out.per_class is not None:
+        return spec.held_out.per_class
+    return min(max(1, round(kept_of_class * (spec.held_out.fraction or 0.0))), kept_of_class - 1)
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
@@ -242,9 +304,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     return listing
 
 
-def _load_files(
-    spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int
-) -> tuple[Split, Split]:
+def _load_files(spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int) -> Splits:
     listing = _listing(spec, root, is_told=True)
     cut = spec.augment == "resized_crop_flip"
 
@@ -257,12 +317,18 @@ def _load_files(
         read = FileImages(files, spec.size, torch.device("cpu"), workers, cut)
         return ResidentImages(_everything(read, shape, torch.uint8), device)
 
-    def split(name: str) -> Split:
-        of_class = listing[name]
-        members = [(file, label) for label, key in enumerate(listing["train"]) for file in of_class.get(key, ())]
-        targets = torch.tensor([label for _, label in members])
-        positions = kept(targets, spec) if name == "train" else torch.arange(len(members))
-        files = [members[position][0] for position in positions.tolist()]
-        return Split(images(files, name == "train"), targets[positions])
+    def split(members: Sequence[tuple[str, int]], training: bool = False) -> Split:
+        return Split(images([file for file, _ in members], training), torch.tensor([label for _, label in members]))
 
-    return split("train"), split("test")
+    def members_of(name: str) -> list[tuple[str, int]]:
+        of_class = listing[name]
+        return [(file, label) for label, key in enumerate(listing["train"]) for file in of_class.get(key, ())]
+
+    members = members_of("train")
+    parts = divided(torch.tensor([label for _, label in members]), spec)
+    trained, held_out = ([members[position] for position in part.tolist()] for part in parts)
+    return Splits(
+        train=split(trained, training=True),
+        test=split(members_of("test")) if spec.opens_test else None,
+        dev=split(held_out) if held_out else None,
+    )

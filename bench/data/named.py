@@ -48,8 +48,8 @@ class NamedData:
 
     @property
     def where(self) -> str:
-        """Return where the data is read from, as text."""
-        place = f"looked for in DATA/{self.folder}" if self.folder else "comes with a package: nothing to download"
+        """Return where the data is read from, as text; `--data` names another folder than data/."""
+        place = f"looked for in data/{self.folder}" if self.folder else "comes with a package: nothing to download"
         return f"{place}; needs distillation-bench[{self.extra}]" if self.extra else place
 
 

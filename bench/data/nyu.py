@@ -45,7 +45,8 @@ def read_nyu(spec: DataSpec, root: Path) -> Arrays:
         train, test = (np.sort(splits[key].ravel()).astype(np.int64) - 1 for key in ("trainNdxs", "testNdxs"))
     with _reading(folder / "nyu_depth_v2_labeled.mat") as path, h5py.File(path) as file:
         labels = _class_of_each(file)
-        return _read(file, train, labels, spec.size), _read(file, test, labels, spec.size)
+        tested = _read(file, test, labels, spec.size) if spec.opens_test else None
+        return _read(file, train, labels, spec.size), tested
 
 
 @contextmanager

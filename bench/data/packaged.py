@@ -33,7 +33,8 @@ def digits(spec: DataSpec, root: Path) -> Arrays:
     train = torch.cat([places[: DATASETS[spec.name].min_per_class] for places in of_labels])
     is_train = torch.zeros(len(targets), dtype=torch.bool)
     is_train[train] = True
-    return (images[is_train], targets[is_train]), (images[~is_train], targets[~is_train])
+    test = (images[~is_train], targets[~is_train]) if spec.opens_test else None
+    return (images[is_train], targets[is_train]), test
 
 
 def photo_patches(spec: DataSpec, root: Path) -> Arrays:
@@ -54,7 +55,7 @@ def photo_patches(spec: DataSpec, root: Path) -> Arrays:
     def split(patches: list[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.cat(patches), torch.arange(len(patches)).repeat_interleave(len(patches[0]))
 
-    return split(train), split(test)
+    return split(train), split(test) if spec.opens_test else None
 
 
 def stereo_motorcycle(spec: DataSpec, root: Path) -> Arrays:
@@ -80,7 +81,8 @@ def stereo_motorcycle(spec: DataSpec, root: Path) -> Arrays:
         return tiles[:, :4].contiguous(), tiles[:, 4].to(torch.uint8)
 
     left, right = _parts(everything, STEREO_TRAINING_WIDTH)
-    return split(left, DATASETS[spec.name].train), split(right, DATASETS[spec.name].test)
+    train = split(left, DATASETS[spec.name].train)
+    return train, split(right, DATASETS[spec.name].test) if spec.opens_test else None
 
 
 def _photograph(name: str) -> Tensor:

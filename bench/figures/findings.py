@@ -48,14 +48,14 @@ class Findings:
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:
-            if row.cell.network == STUDENT:
+            if row.cell.network == STUDENT and not row.cell.awaits:
                 groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
         return groups
 
     @cached_property
     def looks(self) -> dict[str, Look]:
         """Return the look of each row by label, the same in all figures."""
-        methods = dict.fromkeys(row.label for row in self.frame.primary if row.is_method)
+        methods = dict.fromkeys(row.label for row in self.frame.primary if row.label not in (NONE, TEACHER))
         return {NONE: PLAIN, TEACHER: TAUGHT} | {label: look(number) for number, label in enumerate(methods)}
 
     @cached_property

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.figures.drawing import LABEL_LINE, PARTIAL_NOTE, grid, marked, marks, wrapped
-from bench.figures.findings import Findings, row_of
+from bench.figures.findings import Findings
 from bench.report.statistics import LEVEL
 from bench.suite import NONE
+from bench.suite.tuning import TUNED
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
@@ -55,8 +56,9 @@ def _gains(findings: Findings) -> pd.DataFrame:
     """Return the gains in points: a row for each seed that both a row and the undistilled student have."""
     gains = []
     for group, rows in findings.groups.items():
-        plain = row_of(NONE, rows).by_seed
         for row in rows:
+            label = NONE if row.cell.choice is None else f"{NONE}{TUNED}"  # a tuned row gains over a tuned student
+            plain = next((one.by_seed for one in rows if one.label == label), {})
             paired = [value - plain[seed] for seed, value in row.by_seed.items() if row.is_method and seed in plain]
             gains += [(row.cell.evaluation, row.title, row.label, group, gain) for gain in paired]
     return pd.DataFrame(gains, columns=["evaluation", "metric", "label", "panel", "gain"])

@@ -26,7 +26,7 @@ def sweeps(findings: Findings) -> dict[tuple[str, str], list[Sweep]]:
     """Return the sweeps of a suite by method and parameter, which may be `weight`."""
     rows_by: dict[Any, dict[float, Summary]] = {}
     for group, rows in findings.groups.items():
-        for row in rows:
+        for row in (row for row in rows if row.cell.choice is None):
             settings = _settings(findings.plan.trained(row.cell.runs[0]))
             for (term, name), value in settings.items():
                 if term >= 0 and isinstance(value, int | float) and not isinstance(value, bool):

@@ -30,7 +30,8 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     names = list(dict.fromkeys(name for run in runs for name in run.teachers))
     teachers = {name: inputs.teacher(plan.runs[name], data) for name in names}
     hashes = {name: weights_hash(store, name) for run in runs for name in run.needs}
-    train, test = inputs.data(data)
+    splits = inputs.data(data)
+    train = splits.train
     if task_of(runs[0]).objective is None:
         train = Split(train.images, None)  # hides labels that the data set may have
     teacher_data = plan.runs[names[0]].data if names else data
@@ -59,7 +60,8 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         lanes=lanes,
         teachers=teachers,
         train=training,
-        test=test,
+        test=splits.evaluated,
+        dev=splits.dev if data.has_dev else None,
         seed=runs[0].seed,
         record=lambda lane: facts | lane.made_from,
         accept_changed=inputs.work.accept_changed,

@@ -4,8 +4,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from bench.data.images import Split
-from bench.data.images import load as load_data
+from bench.data.images import Splits, load_all
 from bench.launch.preparation import choose_device
 from bench.launch.work import Work
 from bench.models.base import Network
@@ -43,12 +42,12 @@ class Inputs:
         self.device = choose_device(work.device)
         if self.device.index is not None:
             torch.cuda.set_device(self.device)
-        self._splits: dict[str, tuple[Split, Split]] = {}
+        self._splits: dict[str, Splits] = {}
 
-    def data(self, spec: DataSpec) -> tuple[Split, Split]:
-        """Return the training and the test split of a data set."""
+    def data(self, spec: DataSpec) -> Splits:
+        """Return the splits of a data set that runs read."""
         if spec.key not in self._splits:
-            self._splits[spec.key] = load_data(spec, self.work.data, self.device, self.plan.suite.workers)
+            self._splits[spec.key] = load_all(spec, self.work.data, self.device, self.plan.suite.workers)
         return self._splits[spec.key]
 
     def network(self, run: RunSpec) -> Network:

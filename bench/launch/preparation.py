@@ -58,16 +58,20 @@ def fetch_data(runs: Sequence[RunSpec], folder: Path) -> None:
             published_file(run, folder)
 
 
-def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> None:
+def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]:
     """Check that runs will find their data, or can download it, and that given weights fit; nothing is downloaded.
+
+    Returns:
+        What will be downloaded, in words.
 
     Raises:
         RequestError: they will not; the message names the first that is missing or does not fit.
     """
     runs = list(runs)
+    notes = []
     for data in {run.data.key: run.data for run in runs if needs_data(run)}.values():
         try:
-            check_present(data, folder)
+            notes.append(check_present(data, folder))
         except RequestError as error:
             raise RequestError(f"{plan.file}: {error}") from None
     for run in runs:
@@ -83,6 +87,7 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> None:
                 fitting_weights(network, given.path)
         except RequestError as error:
             raise RequestError(f"{given.where}: {error}") from None
+    return list(dict.fromkeys(note for note in notes if note))
 
 
 def published_file(run: RunSpec, folder: Path) -> Path:

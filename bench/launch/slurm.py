@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -26,7 +26,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from bench.launch.preparation import fetch_data, most_processes, record_without_training, unserved
 from bench.launch.provenance import ORIGIN, git_state
-from bench.launch.slurm_job import IGNORE, WORK, CohortJob, python
+from bench.launch.slurm_job import IGNORE, WORK, ChoiceJob, CohortJob, python
 from bench.launch.slurm_queue import JOBS, LOCK, SUBMISSION, Job, command, job_name, log_of, submitted
 from bench.launch.work import Work
 from bench.plan import CohortPlan, work_units
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 MAX_TIMEOUTS = 100  # how often a job may reach its time limit: it resumes, so only a stuck job does so often
 MAX_PARALLEL = 1000  # tasks of an array at a time, unless the suite sets fewer
 DEFAULT_ARRAY_SIZE = 1001  # of SLURM, where the cluster does not say it
+NO_CLUSTER = "No cluster can be reached from here: use one of its login nodes"
 CURES = {  # what to change in a suite, by what sbatch says
     "array specification": "Set max_lanes higher, so that there are fewer jobs, or submit parts of it with --only",
     "submit limit": "If that are too many jobs, set max_lanes higher, or submit parts of the suite with --only; if one "
@@ -55,6 +56,8 @@ CURES = {  # what to change in a suite, by what sbatch says
     "qos": "Set slurm: qos",
     "ccount": "Set slurm: account",
     "feature": "Set slurm: constraint",
+    "configuration source": NO_CLUSTER,
+    "contact slurm controller": NO_CLUSTER,
 }
 SIGNAL_S = 90  # a job gets a signal that many seconds before its time limit
 RESERVED = {  # options of submitit that have another name in a suite, or that are set here
@@ -119,7 +122,8 @@ def _submit_all(
         prepare()  # the cluster has taken all jobs, and without the next file they end
         write_whole(folder / SUBMISSION, json.dumps(document, indent=1) + "\n")
     except BaseException:
-        command("scancel", "--quiet", f"--name={job_name(folder)}")
+        with suppress(RequestError):  # the first error is the one that says why
+            command("scancel", "--quiet", f"--name={job_name(folder)}")
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if origin["dirty"]:
@@ -140,6 +144,19 @@ def _submit(
     unsubmitted = work_units(missing, plan.suite.max_lanes)
     most = array_size()
     write_whole(folder / WORK, pickle.dumps(work))
+
+    def submitted_array(calls: Sequence[Callable[[], None]], dependency: str | None) -> list[str]:
+        """Submit an array of jobs, and return their ids."""
+        try:
+            executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
+            with redirect_stderr(StringIO()):  # submitit also prints the message of its error
+                return [job.job_id for job in executor.submit_array(calls)]
+        except FailedJobError as error:
+            errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
+            reason = "; ".join(errors) or str(error)
+            cure = next((f". {cure}" for said, cure in CURES.items() if said in reason), "")
+            raise RequestError(f"sbatch refuses the jobs: {reason}{cure}") from None
+
     while unsubmitted:
         arrays: dict[str, list[CohortPlan]] = {}  # by the jobs that they depend on
         later = []
@@ -161,19 +178,14 @@ def _submit(
             for cohort in array:
                 runs = tuple(run.id for run in cohort.runs)
                 calls.append(CohortJob((*sorted(cohort.needs), *runs), runs, folder))
-            dependency = f"afterok:{needed}" if needed else None
-            try:
-                executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
-                with redirect_stderr(StringIO()):  # submitit also prints the message of its error
-                    job_ids = [job.job_id for job in executor.submit_array(calls)]
-            except FailedJobError as error:
-                errors = [line.partition("error: ")[2] for line in str(error).splitlines() if "error: " in line]
-                reason = "; ".join(errors) or str(error)
-                cure = next((f". {cure}" for said, cure in CURES.items() if said in reason), "")
-                raise RequestError(f"sbatch refuses the jobs: {reason}{cure}") from None
+            job_ids = submitted_array(calls, f"afterok:{needed}" if needed else None)
             for call, job_id in zip(calls, job_ids, strict=True):
                 trained_by |= dict.fromkeys(call.cohort, job_id)
                 yield Job(job_id, call.cohort, log_of(folder, job_id), "PENDING", "Dependency" if needed else "")
+    if plan.awaited:
+        after = ":".join(sorted(set(trained_by.values())))
+        (job_id,) = submitted_array([ChoiceJob(folder)], f"afterany:{after}")
+        yield Job(job_id, (), log_of(folder, job_id), "PENDING", "Dependency")
 
 
 def array_size() -> int:
@@ -218,7 +230,7 @@ def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
                 copy = folder / PLUGINS / helper.relative_to(plugin.parent)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(helper, copy)
-    shutil.copy(work.plan.file, folder)
+    shutil.copy(work.plan.absolute, folder)
     write_whole(folder / ORIGIN, json.dumps(origin) + "\n")
     return origin
 

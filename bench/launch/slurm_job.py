@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
@@ -18,6 +19,12 @@ from bench.store import Store
 from bench.text import log_to_stderr
 from bench.types import RequestError
 
+if TYPE_CHECKING:
+    from bench.launch.work import Work
+
+logger = logging.getLogger(__name__)
+
+KEPT = ("SLURM_CONF", "SLURM_PORT")  # of the cluster, not of a job
 WORK = "work.pkl"  # in the folder of a submission
 SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
 EARLY = (signal.SIGTERM, SIGNAL)  # may arrive before submitit handles them, and end a process by default
@@ -75,6 +82,49 @@ class CohortJob:
         """Return what the job runs when it is queued again: the same, since all progress is in the store."""
         for leftover in (self.submission / "logs").glob(f"{JobEnvironment().job_id}_submitted.pkl.save_tmp"):
             leftover.unlink()  # of a process that was killed here: submitit would refuse to write it again
+        return DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class ChoiceJob:
+    """A job that follows trials: it chooses settings by their results, and submits the runs that are then known.
+
+    Attributes:
+        submission: folder of the submission of the trials, with its pickled `Work`.
+    """
+
+    submission: Path
+
+    def __call__(self) -> None:
+        """Plan again with the results in the store, and submit what is new."""
+        let_signals_through()
+        from bench.launch.slurm import submit
+        from bench.plan import continued
+        from methods import catalog
+
+        work: Work = pickle.loads((self.submission / WORK).read_bytes())
+        store = Store(work.results)
+        with store.locked(LOCK):
+            pass  # wait until the submission is complete
+        if not (self.submission / SUBMISSION).exists():
+            raise SystemExit("the command that submitted this job was killed: submit again")
+        log_to_stderr()
+        for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name not in KEPT]:
+            del os.environ[name]  # of this job: sbatch would take them for those of the next
+        try:
+            plan = continued(work.plan, catalog(work.plugins), store)
+            if plan is None:
+                raise SystemExit("no trial has ended since they were submitted: see their logs")
+            wanted = {*work.runs}
+            cells = [cell for cell in plan.cells if any(run.id in wanted for run in (*cell.runs, *cell.wanted))]
+            runs = plan.with_needs(run for cell in cells for run in cell.wanted)
+            jobs = submit(replace(work, plan=plan, runs=tuple(run.id for run in runs)))
+        except RequestError as error:
+            raise SystemExit(str(error)) from None
+        logger.info("submitted: %s", ", ".join(job.id for job in jobs) or "nothing is left to train")
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Return what the job runs when it is queued again: the same."""
         return DelayedSubmission(self)
 
 

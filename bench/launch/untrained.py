@@ -11,10 +11,11 @@ from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
-from bench.spec import RunSpec
+from bench.spec import DEV, STUDENT, RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
-from bench.train.loop import evaluate
+from bench.train.answers import keep_answers
+from bench.train.loop import evaluate, evaluation_batch
 from bench.train.networks import given_network, placed
 from bench.train.outputs import kept_outputs
 
@@ -56,20 +57,27 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
         store.begin(run, suite_files(inputs.plan, run))
         record = provenance(inputs.device, inputs.plan.suite.threads) | {"best": None, "epochs": 0, "wall_s": 0.0}
         if run.is_ensemble:
-            ensemble = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
-            record["metrics"] = _metrics(inputs, ensemble, run)
+            network: Network = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
+            record["metrics"] = _metrics(inputs, network, run)
             record["teachers_sha256"] = {name: weights_hash(store, name) for name in run.teachers}
         else:
             network, record["metrics"] = checkpoints[run.id]
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
-            if task_of(run).keeps_answers:
-                answers, left_out = kept_outputs(
-                    network, inputs.data(run.data)[1], run.data, inputs.device, inputs.plan.suite.training.batch_size
+            if task_of(run).keeps_outputs:
+                outputs, left_out = kept_outputs(
+                    network,
+                    inputs.data(run.data).evaluated,
+                    run.data,
+                    inputs.device,
+                    inputs.plan.suite.training.batch_size,
                 )
                 record |= left_out
-                if answers is not None:
-                    store.write(run.id, OUTPUTS, answers)
+                if outputs is not None:
+                    store.write(run.id, OUTPUTS, outputs)
+        if task_of(run).answered:
+            size = evaluation_batch(inputs.device, inputs.plan.suite.training.batch_size)
+            record |= keep_answers(store, run, {STUDENT: network}, inputs.data(run.data).evaluated, inputs.device, size)
         store.finish(run.id, record)
     finally:
         store.release(run.id)
@@ -78,4 +86,10 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 
 def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]:
     batch_size = inputs.plan.suite.training.batch_size
-    return evaluate([network], inputs.data(run.data)[1], run.data, inputs.device, batch_size=batch_size)[0]
+    splits = inputs.data(run.data)
+    metrics: dict[str, float] = {}
+    for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
+        if split is not None:
+            (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
+            metrics |= {f"{prefix}{name}": value for name, value in values.items()}
+    return metrics

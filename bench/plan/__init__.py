@@ -1,8 +1,20 @@
 """Plans a suite: its cells, their runs, and the cohorts in which these train. Imports no torch."""
 
-from bench.plan.build import build
+from bench.plan.build import build, continued
 from bench.plan.cohorts import CohortPlan, cohorts, work_units
 from bench.plan.model import Cell, Plan
 from bench.plan.status import OPEN, is_open, run_status, statuses
 
-__all__ = ["OPEN", "Cell", "CohortPlan", "Plan", "build", "cohorts", "is_open", "run_status", "statuses", "work_units"]
+__all__ = [
+    "OPEN",
+    "Cell",
+    "CohortPlan",
+    "Plan",
+    "build",
+    "cohorts",
+    "continued",
+    "is_open",
+    "run_status",
+    "statuses",
+    "work_units",
+]

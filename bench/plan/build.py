@@ -4,6 +4,7 @@ The plan is a graph: a run lists the runs it needs, such as its teachers, and st
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from bench.data import views_of
 from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
+from bench.plan.students import cell_of, distilled
 from bench.plan.teachers import PairTeachers, pair_teachers, undistilled
-from bench.spec import STUDENT, DataSpec, RunSpec, TermSpec
+from bench.plan.tuning import tuned
+from bench.spec import DataSpec, RunSpec
+from bench.store import Store
 from bench.store.files import read_text
 from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
-from bench.suite.schema import PEERS
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method
@@ -27,9 +30,11 @@ def build(
     methods: Mapping[str, Method],
     remembered: Mapping[str, Any] | None = None,
     changes: Sequence[str] = (),
+    store: Store | None = None,
 ) -> Plan:
     """Return the plan of a suite; `changes` are those from the command line, for captions.
 
+    A suite with `tuning` chooses settings by what its `store` has of the trials; without a store, all trials are open.
     `remembered` holds the `sources` of an earlier plan, which are used for files that no longer exist.
 
     Raises:
@@ -65,7 +70,7 @@ def build(
         raise RequestError("\n".join(problems))
     used = {term.method for run in runs.values() for term in run.terms}
     code = {name: methods[name].code for name in sorted(used)}
-    return Plan(
+    plan = Plan(
         suite=suite,
         name=path.stem,
         file=path,
@@ -78,6 +83,17 @@ def build(
         text=suite.text or read_text(path) or "",
         absolute=path.resolve(),
     )
+    return tuned(plan, methods, sources, store)
+
+
+def continued(plan: Plan, methods: Mapping[str, Method], store: Store) -> Plan | None:
+    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
+    if not plan.awaited:
+        return None
+    again = build(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
+    if again.runs.keys() == plan.runs.keys() and again.awaited == plan.awaited:
+        return None
+    return replace(again, file=plan.file, subfolder=plan.subfolder, text=plan.text)
 
 
 def _check_views(suite: Suite, path: Path, data: DataSpec, teacher_data: DataSpec) -> None:
@@ -119,64 +135,16 @@ def _pair_cells(
     labelled = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in suite.seed_list]
     plain = [task.student(run, teacher_data) for run in labelled]
     tested = {one.tested.id: one.tested for one in teachers.values()}
-    yield _cell(pair, Row(TEACHER, TEACHER, standard=TEACHER), tuple(tested.values()))
-    yield _cell(pair, Row(NONE, NONE, standard=NONE), tuple(plain))
+    yield cell_of(pair, Row(TEACHER, TEACHER, standard=TEACHER), tuple(tested.values()))
+    yield cell_of(pair, Row(NONE, NONE, standard=NONE), tuple(plain))
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
     fixed = next(iter(teachers.values()))
-    for row in rows(suite, methods):
+    for row in rows(suite, methods, pair.name):
         taught = [
-            _distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
+            distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
             for run in plain
         ]
-        distilled = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
+        taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
-            yield _cell(pair, row, distilled, network)
-
-
-def _distilled(
-    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], initial_epochs: int, methods: Mapping[str, Method]
-) -> RunSpec:
-    """Return an undistilled run with the terms of a row."""
-    terms = []
-    for name, given in row.terms:
-        method = methods[name]
-        weight, warmup = (given.get(key, method.default(key)) for key in ("weight", "warmup"))
-        settings = {
-            key: parameter.adapter.validate_python(given.get(key, parameter.default))
-            for key, parameter in method.parameters.items()
-        }
-        for key in method.added:  # runs from before the parameter was added keep their ids
-            if settings[key] == method.parameters[key].default:
-                del settings[key]
-        of_term = {"method": name, "version": method.version, "weight": weight, "warmup": warmup or None}
-        terms.append(TermSpec(**of_term, parameters=settings))
-    task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
-    if task_of(plain).objective is None:
-        task_weight = plain.task_weight  # there are no labels
-    has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
-    return plain.but(
-        schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
-        terms=tuple(terms),
-        task_weight=task_weight,
-        teachers=tuple(run.id for run in teachers),
-        combine=row.combine if len(teachers) > 1 else "sum",  # with one teacher, both give the same run
-    )
-
-
-def _cell(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = STUDENT) -> Cell:
-    """Return the cell of a row; a network that trains together with the student has its own label."""
-    task = task_of(runs[0])
-    is_peer = network != STUDENT
-    return Cell(
-        pair=pair.name,
-        teacher=pair.teacher_name,
-        student=pair.student.network,
-        method=row.method,
-        label=f"{row.label}{PEERS}" if is_peer else row.label,
-        overrides="" if is_peer else row.overrides,
-        standard="" if is_peer else row.standard,
-        runs=runs,
-        metrics=dict(zip(task.columns(), task.columns(network), strict=True)),
-        network=network,
-    )
+            yield cell_of(pair, row, taught_by_task, network)

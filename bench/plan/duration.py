@@ -61,7 +61,8 @@ def kind_of(run: RunSpec) -> str:
     """Return a text that is equal for runs whose epochs take about the same time: methods are not told apart."""
     schedule, peer = run.training, "" if run.peer is None else run.peer.network
     settings = (schedule.batch_size, schedule.precision, schedule.processes)
-    return f"{run.task} {run.student.network} {peer} {settings} {run.data.key}"
+    data = run.data.model_copy(update={"held_out": None})  # trials take about as long as final runs
+    return f"{run.task} {run.student.network} {peer} {settings} {data.key}"
 
 
 def epochs_of(run: RunSpec) -> int:
@@ -136,6 +137,9 @@ def training_images(data: DataSpec) -> int | None:
     """Return about how many images a run trains on; None for an image folder, whose images are not counted."""
     if (named := DATASETS.get(data.name)) is None:
         return None
+    kept = round(named.train * (data.train_fraction or 1.0))
     if data.train_per_class is not None:
-        return data.train_per_class * data.classes
-    return round(named.train * (data.train_fraction or 1.0))
+        kept = data.train_per_class * data.classes
+    if (dev := data.held_out) is not None:
+        kept -= dev.per_class * data.classes if dev.per_class is not None else round(kept * (dev.fraction or 0.0))
+    return kept

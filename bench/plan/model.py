@@ -5,13 +5,59 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.spec import STUDENT, RunSpec
+from bench.plan.space import Dimension
+from bench.spec import STUDENT, RunSpec, Scalar
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
+from bench.tasks.objectives import Metric
 from bench.types import RequestError
 from methods import Code
 
 TOLERANCE = 0.1 + 1e-9  # percentage points between a checkpoint's accuracy and the stated one, with room for rounding
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search: a row's settings, trained without the dev images and evaluated on them."""
+
+    number: int  # 0 for the row's own settings
+    settings: Mapping[str, Scalar]  # by the name of the searched parameter
+    runs: tuple[RunSpec, ...]  # one per seed of the search
+    status: str  # done, the status of the run that ended without a result, or waiting
+    value: float | None = None  # primary metric on the dev images after the last epoch, in percent, mean over seeds
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of epochs of the rung."""
+        return self.runs[0].training.epochs
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether a run of the trial can still get a result."""
+        return self.status == "waiting"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row's search for better settings."""
+
+    space: Mapping[str, Dimension]  # by the name of the searched parameter
+    trials: tuple[Trial, ...]  # of all rungs that have begun, the last one's last
+    awaits: str  # how far the search is, such as `tuning 7/16`; "" if it has ended
+    best: Trial | None  # whose settings the row takes: None while the search goes on, or if no trial has a result
+
+    @property
+    def on_border(self) -> tuple[str, ...]:
+        """Return the parameters whose chosen value is in the first or the last tenth of their range."""
+        if self.best is None:
+            return ()
+        places = {name: one.place(self.best.settings[name]) for name, one in self.space.items()}
+        return tuple(name for name, place in places.items() if place is not None and not 0.1 <= place <= 0.9)
+
+    @property
+    def first_rung(self) -> tuple[Trial, ...]:
+        """Return the trials that every row has."""
+        return tuple(trial for trial in self.trials if trial.epochs == self.trials[0].epochs)
 
 
 @dataclass(frozen=True)
@@ -28,7 +74,27 @@ class Cell:
     runs: tuple[RunSpec, ...]  # one per seed
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
+    published: str = ""  # the row of the published table whose settings these are, if they are not the defaults
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
+    choice: Choice | None = None  # of the settings of `runs`; None for settings that the suite states
+
+    @property
+    def awaits(self) -> str:
+        """Return what the cell's settings wait for, or ""; until they are chosen, `runs` have the row's own."""
+        return self.choice.awaits if self.choice else ""
+
+    @property
+    def wanted(self) -> tuple[RunSpec, ...]:
+        """Return the runs that the cell needs now: those that it shows, or the trials of its choice."""
+        if self.choice is None:
+            return self.runs
+        trials = tuple(run for trial in self.choice.trials for run in trial.runs)
+        return trials if self.awaits else (*trials, *self.runs)
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """Return what `metrics` measure, in their order."""
+        return task_of(self.runs[0]).measured(self.runs[0].data.has_dev)
 
     @property
     def title(self) -> str:
@@ -78,6 +144,17 @@ class Plan:
         return f"{self.name}/{self.subfolder}" if self.subfolder else self.name
 
     @property
+    def awaited(self) -> list[tuple[str, str]]:
+        """Return (pair, row) of the cells whose settings are not chosen yet."""
+        return [(cell.pair, cell.label) for cell in self.cells if cell.awaits]
+
+    @property
+    def trial_ids(self) -> set[str]:
+        """Return the ids of the trials of all searches that no cell shows."""
+        trials = {run.id for cell in self.cells if cell.choice for trial in cell.choice.trials for run in trial.runs}
+        return trials - {run.id for cell in self.cells if not cell.awaits for run in cell.runs}
+
+    @property
     def plugins(self) -> list[str]:
         """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
         return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]
@@ -87,6 +164,16 @@ class Plan:
         """Return (pair, row) of each run by id; a run of several cells has the title of the first."""
         titles: dict[str, tuple[str, str]] = {}
         for cell in reversed(self.cells):
+            for trial in cell.choice.trials if cell.choice else ():
+                for run in trial.runs:
+                    titles[run.id] = (cell.pair, f"{cell.label} trial {trial.number}")
+                    for teacher_id in run.teachers:
+                        titles[teacher_id] = (
+                            cell.pair,
+                            f"{TEACHER} {self.runs[teacher_id].student.network} for tuning",
+                        )
+            if cell.awaits:
+                continue
             for run in cell.runs:
                 titles[run.trained_by] = (cell.pair, cell.label)
                 if cell.method == TEACHER:

@@ -23,6 +23,12 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
 
     Paths of image folders and checkpoints are absolute.
     """
+    for cell in plan.cells:
+        if run.id in of_search(cell):
+            options = shlex.join(
+                ["--only", cell.label, "--pairs", cell.pair, *(f"--plugin={path}" for path in plan.plugins)]
+            )
+            return {ENTRY: f"{OPTIONS}{options}\n{plan.text}"}  # repeats the search of the row
     cell, seed = _cell_and_seed(plan, run)
     document = _reduced(plan, cell, run, seed)
     documents = {ENTRY: document}
@@ -40,6 +46,12 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     plugins = [f"--plugin={plan.code[name].path}" for name in methods if plan.code[name].is_plugin]
     options = shlex.join(["--only", _label(cell, trained), *plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
+
+
+def of_search(cell: Cell) -> set[str]:
+    """Return the ids of the trials of a cell, and of their teachers."""
+    trials = cell.choice.trials if cell.choice else ()
+    return {run_id for trial in trials for run in trial.runs for run_id in (run.id, *run.teachers)}
 
 
 def command(path: Path, text: str) -> str:

@@ -1,6 +1,6 @@
 """The caption of a table: how its numbers were produced, and what its marks mean."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.paper import KD, row_named, settings_used
@@ -35,8 +35,10 @@ def protocol(plan: Plan) -> str:
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
     ]
-    sentences += settings_used([plan.trained(cell.runs[0]) for cell in plan.cells])
-    if overrides := dict.fromkeys(_overrides(cell) for cell in plan.cells if cell.overrides):
+    own = [cell for cell in plan.cells if cell.choice is None]
+    sentences += settings_used([plan.trained(cell.runs[0]) for cell in own])
+    sentences += _tuning(plan)
+    if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.plugins:
         sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
@@ -58,10 +60,21 @@ def _student(plan: Plan) -> RunSpec | None:
     return next((run for run in runs if not task_of(run).is_evaluation), None)
 
 
-def _overrides(cell: Cell) -> str:
-    """Return the label of a row with other settings than its method's, and the settings unless the label names them."""
-    is_named = all(setting in cell.label for setting in cell.overrides.split(", "))
-    return cell.label if is_named else f"{cell.label} ({cell.overrides})"
+def _overrides(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield the label of each row with other settings than its method's, and the settings unless the label names them.
+
+    Settings that differ between pairs are followed by their pairs.
+    """
+    by_label: dict[str, dict[str, dict[str, None]]] = {}  # pairs by settings by label
+    for cell in cells:
+        by_label.setdefault(cell.label, {}).setdefault(cell.overrides, {})[cell.pair] = None
+    for label, by_settings in by_label.items():
+        if len(by_settings) > 1:
+            of_pairs = [f"{settings or 'defaults'} for {', '.join(pairs)}" for settings, pairs in by_settings.items()]
+            yield f"{label} ({'; '.join(of_pairs)})"
+        elif settings := next(iter(by_settings)):
+            is_named = all(setting in label for setting in settings.split(", "))
+            yield label if is_named else f"{label} ({settings})"
 
 
 def _arithmetic(schedule: Schedule) -> str:
@@ -94,6 +107,25 @@ def _evaluations(plan: Plan) -> Iterator[str]:
     if student is not None and student.trains:
         yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
     yield TASKS[plan.suite.task].caption
+
+
+def _tuning(plan: Plan) -> Iterator[str]:
+    """Yield how the settings of tuned rows were chosen; nothing without a search."""
+    tuning = plan.suite.tuning
+    if tuning is None:
+        return
+    dev = f"{tuning.dev_per_class} images per class" if tuning.dev_per_class else f"{tuning.dev_fraction:.0%}"
+    yield (
+        f"Rows (tuned): settings chosen out of {tuning.trials} trials per row, the first with the row's own, by "
+        f"{TASKS[plan.suite.task].metrics[0].title} on {dev} of the training data that trials did not train on "
+        f"({tuning.seeds} seed(s) per trial, none of them a final run's); final runs train on all of it. The test "
+        "images were not used for the choice. Tuned rows are compared with tuned rows."
+    )
+    given = [
+        pair.teacher_name for pair in plan.suite.pairs if any(one.checkpoint or one.weights for one in pair.members)
+    ]
+    if given:
+        yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
 
 
 def _marks(plan: Plan) -> str:

@@ -26,7 +26,9 @@ from bench.types import RequestError
 SUITE = "suite.json"
 TABLES = ("table.csv", "table.md", "table.tex")
 STATISTICS = ("statistics.csv", "statistics.md")
-PAGE, EPOCHS, COST, FIGURES, UNFINISHED = "report.html", "epochs.csv", "cost.csv", "figures", "unfinished"
+TUNING = ("tuning.csv", "tuning.md")
+PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
+FIGURES, UNFINISHED = "figures", "unfinished"
 WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
 
 
@@ -134,7 +136,8 @@ def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> 
 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:
-    names = (*TABLES, *STATISTICS, PAGE, EPOCHS, COST, SUITE, *(f"{FIGURES}/{name}" for name in present.figures))
+    figures = (f"{FIGURES}/{name}" for name in present.figures)
+    names = (*TABLES, *STATISTICS, *TUNING, PAGE, EPOCHS, CLASSES, COST, SUITE, *figures)
     with writing(to):  # what stands in the way is named before anything moves
         for name in names:
             (to / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,16 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.plan import OPEN, Cell, Plan, statuses
+from bench.plan.compared import teacher_of, teachers_of
 from bench.plan.status import Statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.spec import RunSpec
+from bench.spec import RunSpec, column
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 from bench.tasks import task_of
+from bench.tasks.objectives import ANSWERED, Metric
 from bench.text import printable
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")
 
 
 class Measurement(NamedTuple):  # made five times as fast as a frozen dataclass: there may be a hundred thousand
-    """A row of the frame: one metric of one seed of a cell. Numbers are in percent; None where there is no record."""
+    """A row of the frame: one metric of one seed of a cell.
+
+    Numbers are in percent, or in the metric's unit; None where there is no record, or it lacks the metric.
+    """
 
     suite: str
     pair: str  # `<teacher>-><student>`
@@ -57,13 +63,12 @@ class Measurement(NamedTuple):  # made five times as fast as a frozen dataclass:
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of a cell, over its seeds. Numbers are in percent; None where there are too few seeds."""
+    """One metric of a cell, over its seeds. Numbers are in the kind's unit; None where there are too few seeds."""
 
     cell: Cell
     metric: str  # name in tables
     recorded: str  # name in records
-    title: str  # name on axes
-    in_tables: bool  # whether the tables that people read show it
+    kind: Metric
     by_seed: Mapping[int, float]  # the values after the last epoch, of the finished seeds
     best_by_seed: Mapping[int, float]  # the best epochs' values, of the finished seeds that have epochs
     mean: float | None
@@ -75,6 +80,16 @@ class Summary:
     is_open: bool  # whether a run of the cell can still be trained
     place: int = 0  # 1 for the best and 2 for the second of a column's finished methods; 0 if nothing is compared
     arrow: str = ""  # `↑` or `↓` for a finished method above or below a finished KD
+
+    @property
+    def title(self) -> str:
+        """Return the metric's name on axes."""
+        return self.kind.title
+
+    @property
+    def in_tables(self) -> bool:
+        """Return whether the tables that people read show it."""
+        return self.kind.in_tables
 
     @property
     def pair(self) -> str:
@@ -121,7 +136,7 @@ class Frame:
         """Yield the rows of a summary, one per seed."""
         cell = one.cell
         for run in cell.runs:
-            status, reason = self.statuses[run.id]
+            status, reason = ("waiting", cell.awaits) if cell.awaits else self.statuses[run.id]
             teachers = self.plan.trained(run).teachers
             yield Measurement(
                 suite=self.plan.name,
@@ -163,6 +178,18 @@ class Frame:
     def tabled(self) -> list[Summary]:
         """Return the summaries that the tables show."""
         return [one for one in self.summaries if one.in_tables]
+
+    @cached_property
+    def listed(self) -> list[Summary]:
+        """Return the summaries without those of metrics from answers that a cell does not have."""
+        return [one for one in self.summaries if one.by_seed or one.kind not in ANSWERED]
+
+    @cached_property
+    def answered(self) -> list[Summary]:
+        """Return the summaries of what is computed from answers, of the metrics that some run has."""
+        found = [one for one in self.summaries if one.kind in ANSWERED]
+        known = {one.metric for one in found if one.by_seed}
+        return [one for one in found if one.metric in known]
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -208,7 +235,8 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     }
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
-    summaries = [one for cell in plan.cells for one in _summaries(cell, found, records, printed, store)]
+    teachers = teachers_of(plan)
+    summaries = [one for cell in plan.cells for one in _summaries(cell, found, records, printed, store, teachers)]
     return Frame(plan, _compared(summaries, row_named(plan.cells, KD)), records, found)
 
 
@@ -218,20 +246,29 @@ def _summaries(
     records: Mapping[str, Mapping[str, Any]],
     printed: Mapping[tuple[str, str, str], float],
     store: Store,
+    teachers: Mapping[str, Sequence[RunSpec]],
 ) -> Iterator[Summary]:
-    """Yield one summary per metric of a cell."""
-    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in cell.runs if run.id in records}
-    status, reason = _status(cell, found)
-    is_open = any(found[run.id][0] in OPEN for run in cell.runs)
-    for (metric, recorded), kind in zip(cell.metrics.items(), task_of(cell.runs[0]).metrics, strict=True):
-        by_seed = _numbers(finished, recorded)
-        best_by_seed = _numbers(finished, recorded, best=True)
+    """Yield one summary per metric of a cell; `teachers` are those of `teachers_of`."""
+    shown = () if cell.awaits else cell.runs
+    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, found)
+    is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
+    task = task_of(cell.runs[0])
+    measured = [
+        (metric, recorded, kind, _numbers(finished, recorded), _numbers(finished, recorded, best=True))
+        for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True)
+    ]
+    prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
+    for kind in task.answered:
+        recorded = column(cell.network, kind.name)
+        by_seed = {} if cell.awaits else _answered(cell, recorded, records, teachers)
+        measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
+    for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
             cell=cell,
             metric=metric,
             recorded=recorded,
-            title=kind.title,
-            in_tables=kind.in_tables,
+            kind=kind,
             by_seed=by_seed,
             best_by_seed=best_by_seed,
             mean=mean(by_seed.values()) if by_seed else None,
@@ -250,6 +287,21 @@ def _numbers(finished: Mapping[int, tuple[Mapping[str, Any], Path]], name: str, 
     return {seed: number for seed, number in numbers.items() if number is not None}
 
 
+def _answered(
+    cell: Cell, name: str, records: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, Sequence[RunSpec]]
+) -> dict[int, float]:
+    """Return a number that a cell's records have of their answers, by seed; empty where they were not scored."""
+    numbers = {}
+    for run in cell.runs:
+        record = records.get(run.id, {})
+        teacher = teacher_of(run, cell, teachers)
+        compared = record.get("to_teacher", {}).get(teacher.id, {}) if teacher else {}
+        number = record.get("scores", {}).get(name, compared.get(name))
+        if number is not None:
+            numbers[run.seed] = number
+    return numbers
+
+
 def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     """Return a cell's status and the reason of its worst run."""
     unfinished = [run for run in cell.runs if found[run.id][0] != "done"]
@@ -262,22 +314,27 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
 
 
+def _is_tuned(one: Summary) -> bool:
+    return one.cell.choice is not None
+
+
 def _compared(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
     """Return summaries with each finished method's place in its column and its arrow against KD.
 
-    Students are compared with students, and teachers that train too with teachers.
+    Students are compared with students, teachers that train too with teachers, and tuned rows with tuned rows.
     """
-    means: dict[tuple[str, str, str], dict[str | None, float]] = {}  # of finished methods; by label
+    means: dict[tuple[str, str, str, bool], dict[str | None, float]] = {}  # of finished methods; more is better
     for one in summaries:
         if one.mean is not None and one.status == "done" and one.is_method:
-            means.setdefault((one.pair, one.metric, one.cell.network), {})[one.label] = one.mean
+            signed = -one.mean if one.kind.lower_is_better else one.mean
+            means.setdefault((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})[one.label] = signed
     compared = []
     for one in summaries:
-        rivals = means.get((one.pair, one.metric, one.cell.network), {})
+        rivals = means.get((one.pair, one.metric, one.cell.network, _is_tuned(one)), {})
         if one.label in rivals:
             own = rivals[one.label]
             place = 1 + sum(other > own for other in rivals.values()) if len(rivals) > 1 else 0
-            reference = rivals.get(kd, own)
+            reference = rivals.get(f"{kd}{TUNED}" if _is_tuned(one) else kd, own)
             arrow = ABOVE if own > reference else BELOW if own < reference else ""
             one = replace(one, place=place, arrow=arrow)
         compared.append(one)

@@ -31,7 +31,7 @@ from bench.report.write import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
 from bench.store.files import as_written, read_text
-from bench.tasks import task_of
+from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
 MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
@@ -75,6 +75,7 @@ def render(frame: Frame, store: Store) -> str:
         columns=rows[0],
         metrics=sorted({metric for _, metric in frame.columns}),
         rows=rows,
+        answered=_answered(frame),
         has_arrows=any(one.arrow for one in frame.tabled),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
@@ -92,6 +93,16 @@ def render(frame: Frame, store: Store) -> str:
             "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
         },
     )
+
+
+def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summary | None]]]]:
+    """Return the metrics that are computed from answers, and (pair, row, results in their order) of each cell."""
+    titles = {one.kind: f"{one.kind.title} ({one.kind.unit})" for one in frame.answered}
+    cells: dict[tuple[str, str], dict[Metric, Summary]] = {}
+    for one in frame.answered:
+        cells.setdefault((one.pair, f"{one.label} {one.cell.evaluation}".strip()), {})[one.kind] = one
+    rows = [(pair, row, [found.get(kind) for kind in titles]) for (pair, row), found in cells.items()]
+    return list(titles.values()), rows
 
 
 def _statistics(path: Path) -> list[list[str]]:

@@ -50,10 +50,10 @@ def _row(plan: Plan, cell: Cell) -> tuple[str, str, str, str] | None:
         return None
     if task.is_evaluation:
         name = f"{name}->{evaluated_on}"
-    if cell.overrides != NOT_DEFAULTS.get(name, {}).get(cell.standard, ""):
+    if not cell.published and cell.overrides != NOT_DEFAULTS.get(name, {}).get(cell.standard, ""):
         return None
     teacher, student = (NETWORKS.get(one, one.replace("_", "-")) for one in (cell.teacher, cell.student))
-    return name, teacher, student, "student" if cell.method == NONE else cell.standard
+    return name, teacher, student, "student" if cell.method == NONE else cell.published or cell.standard
 
 
 def _data(data: DataSpec) -> str | None:

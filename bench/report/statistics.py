@@ -27,6 +27,7 @@ from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, Improvement, relative_improvement, row_named
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
+from bench.suite.tuning import TUNED
 
 ALL = "all pairs"
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
@@ -131,13 +132,13 @@ def statistics(frame: Frame) -> Statistics:
         for one in _students(frame, metric):
             by_column[one.pair, metric][one.label] = one.by_seed
     for (pair, metric), by_seed in by_column.items():
-        for reference in references:
-            gains += _gains(by_seed, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
+        for reference, rows in _compared(by_seed, references):
+            gains += _gains(rows, pair, metric, reference, len(frame.plan.suite.seed_list), at_least=1)
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
         means = _means(frame, metric)
-        for reference in references:
-            gains += _gains(means, ALL, metric, reference, pair_count, at_least=2)
+        for reference, rows in _compared(means, references):
+            gains += _gains(rows, ALL, metric, reference, pair_count, at_least=2)
         if ours in means and NONE in means:
             for label in means:
                 pairs = [pair for pair in means[label] if pair in means[ours] and pair in means[NONE]]
@@ -145,6 +146,13 @@ def statistics(frame: Frame) -> Statistics:
                     columns = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
                     improvements[metric, label] = relative_improvement(*columns)
     return Statistics(gains, rankings(frame), ours, improvements)
+
+
+def _compared(values: Values, references: Sequence[str]) -> Iterator[tuple[str, Values]]:
+    """Yield each reference with the rows that are compared with it: tuned rows with a tuned reference, others not."""
+    for suffix in ("", TUNED):
+        rows = {label: own for label, own in values.items() if label.endswith(TUNED) == bool(suffix)}
+        yield from ((f"{reference}{suffix}", rows) for reference in references)
 
 
 def _gains(
@@ -156,7 +164,7 @@ def _gains(
     gains = {
         label: gain([values[label][key] for key in keys], [base[key] for key in keys])
         for label, keys in common.items()
-        if label not in (reference, NONE) and len(keys) >= at_least
+        if label not in (reference, NONE, f"{NONE}{TUNED}") and len(keys) >= at_least
     }
     for (label, one), p_holm in zip(gains.items(), holm([one.p for one in gains.values()]), strict=True):
         low, high = one.interval or (None, None)

@@ -1,14 +1,15 @@
 """Writes statistics.csv and statistics.md."""
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 
 from bench.plan import Plan
+from bench.report import images
 from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, PARTIAL
@@ -34,13 +35,14 @@ def write(frame: Frame, store: Store) -> None:
     computed = statistics(frame)
     text = f"{to_markdown(frame.plan, computed)}\n<!-- of table.csv {digest(frame)} -->\n"
     folder = store.suite_folder(frame.plan.folder)
-    for name, content in zip(STATISTICS, (to_csv(computed), text), strict=True):
+    of_images = images.rows(frame, store)
+    for name, content in zip(STATISTICS, (to_csv(computed, of_images), text), strict=True):
         write_whole(folder / name, content)
 
 
-def to_csv(computed: Statistics) -> str:
-    """Return statistics.csv: gains in percentage points, improvements as shares."""
-    table = pd.DataFrame(_rows(computed), columns=COLUMNS).map(no_formula)
+def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:
+    """Return statistics.csv: gains in percentage points, improvements as shares; for `of_images`, see `images.rows`."""
+    table = pd.DataFrame(chain(_rows(computed), of_images), columns=COLUMNS).map(no_formula)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 

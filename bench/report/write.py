@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from operator import attrgetter
 
 from bench.plan import Plan
-from bench.report.folder import EPOCHS, PAGE, STATISTICS, SUITE, TABLES, note, placed
+from bench.report.folder import CLASSES, EPOCHS, PAGE, STATISTICS, SUITE, TABLES, TUNING, note, placed
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
@@ -76,16 +76,23 @@ def write_while_training(plan: Plan, store: Store) -> None:
 
 
 def write_report(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
-    """Write the epochs, the statistics and the page, which shows the existing figures; see `attempt`."""
-    from bench.report import epochs, page, statistics_files  # each takes a second to import
+    """Write the epochs, classes, statistics and the page, which shows the existing figures; see `attempt`."""
+    from bench.report import classes, epochs, page, statistics_files  # each takes a second to import
 
     folder = store.suite_folder(frame.plan.folder)
     with attempt(folder / EPOCHS, failed):
         epochs.write_csv(frame, store)
+    with attempt(folder / CLASSES, failed):
+        classes.write(frame, store)
     with attempt("an event file", failed):
         epochs.write_events(frame.plan, store)
     with attempt(folder / STATISTICS[0], failed):
         statistics_files.write(frame, store)
+    if frame.plan.suite.tuning is not None:
+        from bench.report import tuning
+
+        with attempt(folder / TUNING[0], failed):
+            tuning.write(frame, store)
     with attempt(folder / PAGE, failed):
         page.write(frame, store)
 
@@ -100,9 +107,12 @@ def is_reported(frame: Frame, store: Store) -> bool:
 
 
 def to_csv(frame: Frame) -> str:
-    """Return table.csv: one row per cell and metric, numbers in percent."""
+    """Return table.csv: one row per cell and metric.
+
+    What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
+    """
     of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
-    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.summaries)
+    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.listed)
     columns = (*OF_CELL, *OF_RESULT)
     return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
 

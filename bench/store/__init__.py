@@ -4,6 +4,7 @@ from bench.store.claims import ClaimLostError
 from bench.store.documents import Failure
 from bench.store.files import AGAIN, csv_text, write_whole
 from bench.store.store import (
+    ANSWERS,
     CHECKPOINT,
     EPOCHS,
     OUTPUTS,
@@ -17,6 +18,7 @@ from bench.store.store import (
 
 __all__ = [
     "AGAIN",
+    "ANSWERS",
     "CHECKPOINT",
     "EPOCHS",
     "OUTPUTS",

@@ -46,6 +46,9 @@ class Record(BaseModel):
     source_sha256: str = ""
     files_sha256: Texts = {}
     accepted: list[dict[str, Any]] = []
+    scores: Numbers = {}
+    to_teacher: dict[str, Numbers] = {}
+    class_accuracy: dict[str, list[Annotated[Any, AfterValidator(_number)] | None]] = {}
     checksum: str = ""
 
 

@@ -1,7 +1,8 @@
 """The folders of runs: specifications, epochs, checkpoints, weights, records and failures. Imports no torch.
 
     <root>/runs/<run id>/   spec.json  suite.yaml  epochs.jsonl  checkpoint.pt  student.safetensors  outputs.safetensors
-                            record.json | failure.json  tensorboard/  source.yaml, of a transfer suite
+                            answers.safetensors  record.json | failure.json  tensorboard/
+                            source.yaml, of a transfer suite
                             peer.safetensors, if two networks learn from each other
     <root>/runs/<run id>.stale/   an earlier result of a run, until the run has been trained again
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
@@ -54,7 +55,8 @@ from bench.types import RequestError
 T = TypeVar("T")
 State = Literal["done", "failed", "diverged", "inapplicable", "running", "waiting"]
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
-OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images
+OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images; what figures are drawn from
+ANSWERS = "answers.safetensors"  # of classifiers, to the test images: logits in half precision
 RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
 SOURCES = "sources.json"  # in a suite's folder
 
@@ -254,6 +256,16 @@ class Store:
         if not keep_checkpoint:
             self._remove(folder / CHECKPOINT)
         shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)
+
+    def amend(self, run_id: str, facts: Mapping[str, Any], written: Iterable[str] = ()) -> None:
+        """Add facts to a finished run's record, and the hashes of the files that were `written` since it ended."""
+        record = self.record(run_id)
+        assert record is not None  # it is finished
+        folder = self.folder(run_id)
+        hashes = {name: sha256(read_bytes(folder / name)).hexdigest() for name in written}
+        if hashes:
+            facts = {**facts, FILES: {**(record.get(FILES) or {}), **hashes}}
+        self._write_record(run_id, record | dict(facts))
 
     def accept(self, run_id: str, methods_sha256: Mapping[str, str]) -> None:
         """State that a finished run's methods, whose code has changed, give the same numbers: record the new hashes."""

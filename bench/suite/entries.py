@@ -1,11 +1,15 @@
 """The entries of a suite file: networks and pairs, which are its columns, and methods, which are its rows.
 
-Names of methods are checked against `context={"methods": ...}`. Imports no torch.
+Names of methods are checked against `context={"methods": ..., "folder": ...}`, with the folder of the suite file.
+Imports no torch.
 """
 
 import json
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from annotated_types import Ge, Le, Len
@@ -14,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
+    Field,
     NonNegativeFloat,
     PositiveFloat,
     Tag,
@@ -56,6 +61,14 @@ def known(what: str, names: Mapping[str, object], others: Sequence[str], name: s
     if name not in names and name not in others:
         raise ValueError(f"unknown {what} {name!r}. {suggest(name, [*names, *others])}")
     return name
+
+
+def _plugin_hint(name: str, folder: Path) -> str:
+    """Return how to load a method's file that lies in the current folder or that of the suite file; or nothing."""
+    for path in (Path(f"{name}.py"), folder / f"{name}.py"):
+        if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
+            return f". Is it {path}? Add --plugin {shlex.quote(str(path))}"
+    return ""
 
 
 def _known_network(name: str) -> str:
@@ -175,6 +188,29 @@ class PairEntry(Strict):
         return f"{self.teacher_name}->{self.student.network}"
 
 
+class PairSettings(BaseModel):
+    """A method's settings for one pair; they replace those of the row."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    weight: NonNegativeFloat | None = None
+    """Factor of the term in the total loss."""
+    warmup: CountOrZero | None = None
+    """Number of epochs over which that factor rises."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return weight, warmup and parameters, as far as they are given."""
+        return _given(self)
+
+    def problems(self, method: Method) -> Iterator[str]:
+        """Yield why these are no settings of a method."""
+        for name, value in self.settings.items():
+            if isinstance(value, tuple):
+                yield f"{name!r} is a list: a pair has one value"
+        yield from _problems(self, method)
+
+
 class TermEntry(BaseModel):
     """A method with its parameters; a bare name is short for `{method: NAME}`. A list of values spans a grid."""
 
@@ -206,32 +242,45 @@ class TermEntry(BaseModel):
         return self
 
     def _check_parameters(self, info: ValidationInfo) -> None:
-        methods: Mapping[str, Method] = (info.context or {}).get("methods", {})
-        known("method", methods, [NONE], self.method)
+        context = info.context or {}
+        methods: Mapping[str, Method] = context.get("methods", {})
+        try:
+            known("method", methods, [NONE], self.method)
+        except ValueError as error:
+            raise ValueError(f"{error}{_plugin_hint(self.method, context.get('folder', Path()))}") from None
         if problems := list(self._problems(methods[self.method])):
             raise ValueError("; ".join(problems))
 
     def _problems(self, method: Method) -> Iterator[str]:
-        for name, value in self.settings.items():
-            if value == ():
-                yield f"{name!r} of {self.method} is an empty list: a grid needs a value"
-            if name in TermEntry.model_fields:
-                continue
-            if name not in method.parameters:
-                known = [*method.parameters, *type(self).model_fields]
-                yield f"{self.method} has no parameter {name!r}. {suggest(name, known)}"
-                continue
-            for one in listed(value):
-                try:
-                    method.parameters[name].adapter.validate_python(one)
-                except ValidationError as error:
-                    yield f"parameter {name!r} of {self.method}: {reason_of(error.errors())}"
+        yield from _problems(self, method)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return weight, warmup and parameters, as far as they are given; a list has the values of a grid."""
-        of_term = {"weight": self.weight, "warmup": self.warmup}
-        return {**{key: value for key, value in of_term.items() if value is not None}, **(self.model_extra or {})}
+        return _given(self)
+
+
+def _given(entry: PairSettings | TermEntry) -> dict[str, Any]:
+    of_term = {"weight": entry.weight, "warmup": entry.warmup}
+    return {**{key: value for key, value in of_term.items() if value is not None}, **(entry.model_extra or {})}
+
+
+def _problems(entry: PairSettings | TermEntry, method: Method) -> Iterator[str]:
+    """Yield why the settings of an entry are none of its method, or have wrong values."""
+    for name, value in entry.settings.items():
+        if value == ():
+            yield f"{name!r} of {method.name} is an empty list: a grid needs a value"
+        if name in PairSettings.model_fields:
+            continue
+        if name not in method.parameters:
+            known = [*method.parameters, *type(entry).model_fields]
+            yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
+            continue
+        for one in listed(value):
+            try:
+                method.parameters[name].adapter.validate_python(one)
+            except ValidationError as error:
+                yield f"parameter {name!r} of {method.name}: {reason_of(error.errors())}"
 
 
 class RowSettings(Strict):
@@ -263,6 +312,13 @@ class MethodEntry(RowSettings, TermEntry):
     model_config = ConfigDict(extra="allow")
     forms: ClassVar[str] = "{method: NAME} or {terms: [...]}"
 
+    by_pair: dict[str, PairSettings] = Field(default_factory=dict)
+    """Weight, warmup and parameters for single pairs, by the pair's name `<teacher>-><student>`; other pairs have those
+    of the row.
+    """
+    published: Annotated[str, Len(1)] | None = None
+    """Name of the published row whose settings these are, if they are not the method's defaults."""
+
     @model_validator(mode="after")
     def _fits_its_method(self, info: ValidationInfo) -> Self:
         if self.method != NONE:
@@ -270,6 +326,14 @@ class MethodEntry(RowSettings, TermEntry):
         elif self.model_fields_set != {"method"}:
             raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
         return self
+
+    def _problems(self, method: Method) -> Iterator[str]:
+        yield from super()._problems(method)
+        for pair, of_pair in self.by_pair.items():
+            yield from (f"by_pair: {pair}: {problem}" for problem in of_pair.problems(method))
+            for key in of_pair.settings:
+                if isinstance(self.settings.get(key), tuple):
+                    yield f"by_pair: {pair}: {key!r} is a list in the row: give each of its values a row"
 
 
 class TermsEntry(RowSettings):

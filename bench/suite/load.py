@@ -54,7 +54,7 @@ def _read(
         sets_source_seeds = model is TransferSuite and change.startswith("seeds=")
         override(document, positions, f"from.{change}" if sets_source_seeds else change)
     try:
-        suite = model.model_validate(frozen(document), context={"methods": methods})
+        suite = model.model_validate(frozen(document), context={"methods": methods, "folder": path.parent})
         if isinstance(suite, Suite):
             check_rows(suite.methods, methods)
     except ValidationError as error:

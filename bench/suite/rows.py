@@ -25,11 +25,12 @@ class Row:
     combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
     standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
+    published: str = ""  # the row of the published table that the suite names; "" if it names none
 
 
-def rows(suite: Suite, methods: Mapping[str, Method]) -> list[Row]:
-    """Return the rows of the table in order, without `none`."""
-    return [row for entry in suite.methods for row in rows_of(entry, methods)]
+def rows(suite: Suite, methods: Mapping[str, Method], pair: str = "") -> list[Row]:
+    """Return the rows of the table in order, without `none`, with the settings of the pair of that name."""
+    return [row for entry in suite.methods for row in rows_of(entry, methods, pair)]
 
 
 def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str, Method]) -> None:
@@ -46,13 +47,17 @@ def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str
         )
 
 
-def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> Iterator[Row]:
-    """Yield one row per combination of the values that an entry lists; no row for `none`."""
+def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method], pair: str = "") -> Iterator[Row]:
+    """Yield one row per combination of the values that an entry lists; no row for `none`.
+
+    The rows have the settings that `by_pair` gives to the pair of that name. Labels are the same for all pairs.
+    """
     if _is_none(entry):
         return
     terms = _terms(entry)
     several = isinstance(entry, TermsEntry)
     kd = [] if entry.kd is None else [("kd", {"weight": entry.kd, "temperature": entry.kd_temperature})]
+    of_pair = entry.by_pair[pair].settings if isinstance(entry, MethodEntry) and pair in entry.by_pair else {}
     title = "+".join([*(methods[term.method].title for term in terms), *("KD" for _ in kd)])
     task_weight = 1.0 if several else methods[terms[0].method].task_weight
     defaults = {"kd": 1.0, "kd_temperature": 4.0, "task_weight": task_weight, "combine": "sum"}
@@ -66,12 +71,12 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
         labelled: list[str] = []  # differs from the default, or is varied by the grid
         for term, values, varied_keys in zip(terms, combination, varied, strict=True):
             settings = dict(zip(term.settings, values, strict=True))
-            chosen.append((term.method, settings))
+            used = settings | of_pair
+            chosen.append((term.method, used))
+            default_of = methods[term.method].default
+            differing += [_setting(key, value) for key, value in used.items() if value != default_of(key)]
             for key, value in settings.items():
-                default = methods[term.method].default(key)
-                if value != default:
-                    differing.append(_setting(key, value))
-                if value != default or key in varied_keys:
+                if value != default_of(key) or key in varied_keys:
                     labelled.append(_setting(key, value))
         label = entry.label or title
         if any(varied) or not entry.label:
@@ -84,6 +89,7 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method]) -> I
             combine=entry.combine,
             overrides=", ".join([*differing, *row_settings]),
             standard="" if several else title,  # several terms have their own weights, not the paper's
+            published=(entry.published or "") if isinstance(entry, MethodEntry) else "",
         )
 
 

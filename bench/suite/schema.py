@@ -14,9 +14,10 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from bench.data import DataChoice, unlabelled
 from bench.spec import Count, Parallel, Schedule, Strict
-from bench.suite.entries import TEACHER, NetworkName, PairEntry, RowEntry, known, repeated
+from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
+from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
 from bench.types import suggest
 
@@ -117,6 +118,8 @@ class EvaluationEntry(Strict):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         task = EVALUATIONS[self.kind]
+        if self.data.dev_per_class is not None or self.data.dev_fraction is not None:
+            raise ValueError("'dev_per_class' and 'dev_fraction' are for the data of the suite, not of an evaluation")
         if self.stages is not None and not task.reads_stages:
             readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
             raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
@@ -174,6 +177,8 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
+    tuning: Tuning | None = None
+    """A search for better settings of each row, which gets a second row, `LABEL (tuned)`, with the settings found."""
     threads: Parallel = 2
     """CPU threads of torch; the number changes the rounding of results."""
     workers: Workers = 2
@@ -204,12 +209,18 @@ class Suite(SuiteFile):
         if self.evaluations and "evaluations" not in task.required_keys:
             evaluated = [name for name, other in TASKS.items() if "evaluations" in other.required_keys]
             yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}; the task here is {task.name}"
+        has_dev = self.data.dev_per_class is not None or self.data.dev_fraction is not None
+        if task.objective is None and has_dev:
+            yield f"'data': dev images are evaluated with labels; students of task {task.name} have none"
+        if self.tuning is not None:
+            yield from self._problems_of_tuning(has_dev)
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
             yield f"'task_weight' is for students that learn from labels; students of task {task.name} have none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             yield f"'data': {reason}"
+        yield from self._problems_of_rows()
         are_tested = task.evaluates_given_teachers or any(one.is_tested for pair in self.pairs for one in pair.members)
         teacher_data = self.teacher_data if are_tested else None
         teaching = TASKS[task.teacher_task].objective
@@ -219,6 +230,40 @@ class Suite(SuiteFile):
             self.teacher_schedule.check_shares()
         except ValueError as error:
             yield f"teacher_training: {error}"
+
+    def _problems_of_tuning(self, has_dev: bool) -> Iterator[str]:
+        """Yield why the settings of the suite's rows cannot be searched."""
+        assert self.tuning is not None  # the caller has asked
+        task = TASKS[self.task]
+        if not task.is_tunable:
+            tunable = " or ".join(name for name, other in TASKS.items() if other.is_tunable)
+            yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
+        if self.teacher_data is not None:
+            yield "'tuning': leave out 'teacher_data': teachers of trials train on the images that trials train on"
+        for index, entry in enumerate(self.methods):
+            if entry.label is not None and entry.label.endswith(TUNED):
+                yield f"methods[{index}].label: {entry.label!r} is the label of a tuned row: leave out {TUNED!r}"
+        if has_dev:
+            yield "'data': with 'tuning', dev images are stated there; final runs train on all: leave them out here"
+        elif problems := self.data.model_copy(update=self.tuning.dev).problems():
+            yield f"tuning: {'; '.join(problems)}"
+
+    def _problems_of_rows(self) -> Iterator[str]:
+        """Yield the names of pairs and published rows that are not known."""
+        pairs = [pair.name for pair in self.pairs]
+        table = published_tables()[str(self.published.table)] if self.published else {}
+        published_rows = sorted({method for _, _, _, method, _ in table})
+        for index, entry in enumerate(self.methods):
+            if not isinstance(entry, MethodEntry):
+                continue
+            for name in entry.by_pair:
+                if name not in pairs:
+                    yield f"methods[{index}].by_pair: there is no pair {name!r}. {suggest(name, pairs)}"
+            if entry.published and not self.published:
+                yield f"methods[{index}].published: the suite names no table: add 'published' to the suite"
+            elif entry.published and entry.published not in published_rows:
+                fix = suggest(entry.published, published_rows)
+                yield f"methods[{index}].published: there is no row {entry.published!r} in the table. {fix}"
 
     def _problems_of_peers(self) -> Iterator[str]:
         """Yield why the networks of a pair cannot train together."""

@@ -20,6 +20,7 @@ SCALARS = ("str", "int", "float", "bool", "null", "timestamp")  # a time is read
 PLAIN_INT = "[-+]?(0|[1-9][0-9]*)"  # YAML 1.1 reads 010 as 8, 1:30 as 90, and 0x10, 0b10 and 1_0 as numbers
 PLAIN_FLOAT = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?(inf|nan)"
 
+NUMBERED = ("tuning", "rungs")  # the mapping whose keys are numbers
 KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
 Positions = dict[KeyPath, str]  # where messages say that a value is: `FILE:LINE` or `--set KEY=VALUE`
 
@@ -93,10 +94,11 @@ def _note_positions(
         for index, item in enumerate(node.value):
             _note_positions(loader, item, where, (*key_path, index), positions, numbered)
         return
+    allowed = (str, int) if key_path == NUMBERED else str
     for key, value in node.value:
         at_key = f"{where}:{key.start_mark.line + 1}" if numbered else where
         is_scalar, is_merge = isinstance(key, yaml.ScalarNode), key.tag == f"{TAG}merge"
-        if not is_scalar or not (is_merge or isinstance(_scalar(loader, key, at_key), str)):
+        if not is_scalar or not (is_merge or isinstance(_scalar(loader, key, at_key), allowed)):
             found = json.dumps(key.value) if is_scalar else "a list or mapping"
             raise RequestError(f"{at_key}: {found} as a key is not text in YAML: put it in quotes, or leave it out")
         inner = (*key_path, key.value)

@@ -23,9 +23,10 @@ class Task:
     shares_batches_with: str = ""  # the task whose batches a run sees, so that both train in one cohort; its own if ""
     teacher_task: str = "compression"  # of the runs that train or evaluate the teachers of its suites
     is_evaluation: bool = False  # whether it evaluates networks that other runs have trained; see `Evaluation`
-    keeps_answers: bool = False  # whether a run stores its network's outputs on the test images
+    keeps_outputs: bool = False  # whether a run stores what figures show of its network on the test images
     same_view: bool = True  # whether teacher and student see the same image, so that their data must have one size
     evaluates_given_teachers: bool = True  # whether teachers with given weights and no stated accuracy are evaluated
+    is_tunable: bool = False  # whether a suite can search the settings of its rows
     allows_transfer: bool = False  # whether a suite of task `transfer` can evaluate its students on other data
     required_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the purpose of each
     rejected_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the reason for each
@@ -41,9 +42,18 @@ class Task:
         """Return the metrics of one network, the primary one first; none without labels."""
         return () if self.objective is None else self.objective.metrics
 
-    def columns(self, network: str = STUDENT) -> list[str]:
+    def measured(self, has_dev: bool = False) -> tuple[Metric, ...]:
+        """Return the metrics of one network; with dev images, those of the dev images follow those of the test ones."""
+        return (*self.metrics, *(metric.on_dev for metric in self.metrics)) if has_dev else self.metrics
+
+    @property
+    def answered(self) -> tuple[Metric, ...]:
+        """Return the metrics that are computed from the stored answers of one network; none unless it classifies."""
+        return () if self.objective is None else self.objective.answered
+
+    def columns(self, network: str = STUDENT, has_dev: bool = False) -> list[str]:
         """Return the names under which a run records the metrics of one of its networks."""
-        return [column(network, metric.name) for metric in self.metrics]
+        return [column(network, metric.name) for metric in self.measured(has_dev)]
 
     @property
     def recorded(self) -> list[str]:

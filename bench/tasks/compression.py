@@ -6,8 +6,9 @@ from bench.tasks.base import Task
 
 class Compression(Task):
     name = "compression"
-    keeps_answers = True
+    keeps_outputs = True
     allows_transfer = True
+    is_tunable = True
 
     def is_published(self, run: RunSpec) -> bool:
         """Return True: these are the papers' main tables."""

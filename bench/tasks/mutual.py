@@ -14,7 +14,7 @@ class Mutual(Task):
     name = "mutual"
     networks = (STUDENT, PEER)
     shares_batches_with = "compression"
-    keeps_answers = True
+    keeps_outputs = True
     rejected_keys: ClassVar = {"teacher_data": "in mutual learning both networks see the same data: leave it out"}
     caption = (
         "Both networks of a pair train together, each the other's teacher, except in the rows teacher and none; "

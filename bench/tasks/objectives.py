@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from bench.spec import IGNORED
+from bench.spec import DEV, IGNORED
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+CORRUPTIONS = {  # by name; bench/data/corruptions.py makes them
+    "noise": "Gaussian noise",
+    "blur": "Gaussian blur",
+    "brightness": "brightness",
+    "contrast": "contrast",
+    "jpeg": "JPEG compression",
+}
 Labels = Literal["image", "pixel"]  # what has a label
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of a test split, in percent."""
+    """A metric of a test split, in percent unless it says otherwise. docs/metrics.md defines each."""
 
     name: str  # in records and table.csv
     title: str  # on axes and in captions
-    in_tables: bool = True  # whether table.md, table.tex and the page have a column for it
+    in_tables: bool = True  # whether table.md, table.tex and the page's first table have a column for it
+    unit: str = "%"
+    lower_is_better: bool = False
+
+    @property
+    def on_dev(self) -> Metric:
+        """Return the same metric of the dev images."""
+        return replace(self, name=f"{DEV}{self.name}", title=f"{self.title} on dev", in_tables=False)
+
+
+ANSWERED = (  # what is computed from a classifier's stored answers, or from its weights on corrupted images
+    Metric("nll", "negative log-likelihood", in_tables=False, unit="nats", lower_is_better=True),
+    Metric("ece", "calibration error", in_tables=False, lower_is_better=True),
+    Metric("ece_adaptive", "adaptive calibration error", in_tables=False, lower_is_better=True),
+    Metric("class_min", "accuracy of the worst class", in_tables=False),
+    Metric("agreement", "agreement with the teacher", in_tables=False),
+    Metric("teacher_kl", "KL divergence from the teacher", in_tables=False, unit="nats", lower_is_better=True),
+    *(Metric(f"top1_{name}", f"top-1 accuracy, {what}", in_tables=False) for name, what in CORRUPTIONS.items()),
+)
 
 
 class Objective(Protocol):
@@ -29,6 +54,7 @@ class Objective(Protocol):
 
     labels: ClassVar[Labels]  # the kind that it needs
     metrics: ClassVar[tuple[Metric, ...]]  # of one network; the first, the primary one, decides the best epoch
+    answered: ClassVar[tuple[Metric, ...]] = ()  # of one network, from its stored answers
     hit: ClassVar[str]  # the metric that `hits` returns for a batch
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -46,6 +72,7 @@ class Classification(Objective):
 
     labels = "image"
     metrics = (Metric("top1", "top-1 accuracy"), Metric("top5", "top-5 accuracy", in_tables=False))
+    answered = ANSWERED
     hit = "top1"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Output of `list`: methods, networks, data sets and suites. Imports no torch."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.suite import packaged_suites
 from bench.suite.yaml_positions import read_yaml
 from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
-from methods import Method, catalog
+from methods import Method, by_family, catalog
 
 IMAGEFOLDER_EXAMPLE = (
     "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
@@ -26,14 +27,15 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
     Each has `name` and `description`, and further keys by kind:
 
-    - methods: `documentation`, `title` (in tables), `weight`, `task_weight`, `warmup`, `version`, `initial_stage`, and
-      `parameters`, a list of {name, type, default}
+    - methods: `documentation`, `family`, `year`, `reads`, `title` (in tables), `weight`, `task_weight`, `warmup`,
+      `version`, `initial_stage`, and `parameters`, a list of {name, type, default}; the methods are sorted by family
     - datasets: `where`, `train` and `test` (numbers of images), `classes`, `height`, `width`, `mean`, `std`, `augment`
       and `views`; image folders have none of them
     - suites: `file`, its path
     """
     if kind == "methods":
-        found = {name: _method_entry(method) for name, method in catalog(plugins).items()}
+        families = by_family(catalog(plugins).values())
+        found = {one.name: _method_entry(one, family) for family, members in families.items() for one in members}
     elif kind == "models":
         found = {name: {"description": network.summary} for name, network in NETWORKS.items()}
     elif kind == "datasets":
@@ -52,12 +54,17 @@ def entry_of(found: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
-    """Yield a table of all methods, models, datasets or suites, or the description of the one with the given name.
+    """Yield all methods, models, datasets or suites, or the description of the one with the given name.
+
+    Methods are a table per family, others one table.
 
     Raises:
         RequestError: no entry has that name.
     """
     found = entries(kind, plugins)
+    if name is None and kind == "methods":
+        yield from _methods(found)
+        return
     if name is None:
         table = Table("name", "description", title=kind)
         for known, entry in found.items():
@@ -85,13 +92,26 @@ def _title(path: Path) -> str:
         return str(error)  # it names the file
 
 
-def _method_entry(method: Method) -> dict[str, Any]:
+def _methods(found: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
+    """Yield a table of the methods of each family."""
+    for family, members in groupby(found.items(), key=lambda one: one[1]["family"]):
+        table = Table("name", "year", "description", "reads", "initial stage", title=f"methods: {family}")
+        for name, entry in members:
+            initial = "yes" if entry["initial_stage"] else ""
+            table.add_row(*map(escape, (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial)))
+        yield table
+
+
+def _method_entry(method: Method, family: str) -> dict[str, Any]:
     parameters = [
         {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
     ]
     return {
         "description": method.summary.partition("\n")[0],
         "documentation": method.summary,
+        "family": family,
+        "year": method.year,
+        "reads": method.reads,
         "title": method.title,
         "weight": method.weight,
         "task_weight": method.task_weight,
@@ -124,6 +144,7 @@ def _dataset(entry: Mapping[str, Any]) -> Iterator[Any]:
     size = f"{entry['height']}x{entry['width']} pixels"
     yield f"{entry['train']} training and {entry['test']} test images, {entry['classes']} classes, {size}"
     yield escape(f"mean {list(entry['mean'])}, std {list(entry['std'])}, augmentation {entry['augment']}")
-    yield entry["where"]
+    other = "" if DATASETS[entry["name"]].folder is None else " (--data DIR names another folder than data/)"
+    yield escape(f"{entry['where']}{other}")
     if entry["views"]:
         yield f"views: {', '.join(entry['views'])}"

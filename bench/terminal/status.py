@@ -182,6 +182,13 @@ def plan_tables(
     counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
+    trials = plan.trial_ids
+    if wait := [cell for cell in plan.cells if cell.awaits and trials & states.keys()]:
+        tried, later = sum(run.id in trials for run in to_train), sum(len(cell.runs) for cell in wait)
+        yield (
+            f"{tried} of them are trials; when they have ended, {later} run(s) train "
+            "with the chosen settings, which are not counted here, nor are further rungs"
+        )
     yield from _time(plan, store, [run for run in to_train if run.trains], retried, device)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import DataSpec, RunSpec, column
+from bench.spec import DEV, DataSpec, RunSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.answers import keep_answers, predictions
 from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
@@ -57,13 +59,14 @@ class Cohort:
 
     Attributes:
         teachers: by run id.
-        test: the split for evaluation.
+        test: the split for evaluation; dev images where the test images stay closed.
         seed: of order and augmentation.
         record: returns the content of a lane's record, without its metrics.
         keep_checkpoints: whether the checkpoints of finished runs are kept.
         accept_changed: whether lanes continue from checkpoints that other code of their methods has left.
         within_epoch_s: maximum seconds of an epoch that are at risk.
         group: the processes that train the lanes together.
+        dev: the dev images that are evaluated beside the test images, if there are any.
         saved: when the last checkpoint was written.
     """
 
@@ -76,6 +79,7 @@ class Cohort:
     keep_checkpoints: bool
     within_epoch_s: float
     group: Group
+    dev: Split | None = None
     accept_changed: bool = False
     saved: float = field(default_factory=time.monotonic)
 
@@ -179,18 +183,20 @@ def evaluate(
 
     def attempt(batch_size: int) -> list[dict[str, float]]:
         scores = [objective.score(data.classes, device) for _ in networks]
-        sizes = batch_sizes(len(split), batch_size)
-        places, targets = torch.arange(len(split)).split(sizes), all_targets.split(sizes)
-        for images, labels in zip(split.images.batches(places), targets, strict=True):
-            view = viewer(images)
-            for score, network in zip(scores, networks, strict=True):
-                with arithmetic(precision, device):
-                    logits = network(view)
-                score.update(logits, labels)
+        targets = all_targets.split(batch_sizes(len(split), batch_size))
+        answered = predictions(networks, split, viewer, device, precision, batch_size)
+        for logits, labels in zip(answered, targets, strict=True):
+            for score, own in zip(scores, logits, strict=True):
+                score.update(own, labels)
         return [{name: value.item() for name, value in score.compute().items()} for score in scores]
 
+    return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))
+
+
+def evaluation_batch(device: torch.device, batch_size: int) -> int:
+    """Return how many images are evaluated at a time on a device, for that batch size of training."""
     most = EVALUATION_BATCH[device.type]
-    return in_batches_that_fit(attempt, min(most, batch_size) if device.type == "cpu" else most)
+    return min(most, batch_size) if device.type == "cpu" else most
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
@@ -241,13 +247,16 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
-    metrics = cohort.group.run_on_rank0(
-        lambda: evaluate(
-            networks, cohort.test, data.spec, data.device, schedule.precision, objective, schedule.batch_size
+    for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
+        if split is None:
+            continue
+        metrics = cohort.group.run_on_rank0(
+            partial(
+                evaluate, networks, split, data.spec, data.device, schedule.precision, objective, schedule.batch_size
+            )
         )
-    )
-    for (lane, name), values in zip(places, metrics, strict=True):
-        lane.rows[-1] |= {column(name, metric): value for metric, value in values.items()}
+        for (lane, name), values in zip(places, metrics, strict=True):
+            lane.rows[-1] |= {column(name, f"{prefix}{metric}"): value for metric, value in values.items()}
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:
@@ -285,33 +294,37 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         state = trained.state_dict()
         weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
         store.write(run_id, weights_file(network), save(weights))
-    numbers = summary(lane.rows, task_of(lane.spec)) | {"lanes": len(cohort.lanes)}
-    if task_of(lane.spec).keeps_answers and cohort.group.rank == 0:
-        data, schedule = cohort.train, lane.schedule
-        answers, left_out = kept_outputs(
+    task = task_of(lane.spec)
+    numbers = summary(lane.rows, task, lane.spec.data.has_dev) | {"lanes": len(cohort.lanes)}
+    data, schedule = cohort.train, lane.schedule
+    if task.keeps_outputs and cohort.group.rank == 0:
+        outputs, left_out = kept_outputs(
             lane.student, cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
         )
         numbers |= left_out
-        if answers is not None:
-            store.write(run_id, OUTPUTS, answers)
+        if outputs is not None:
+            store.write(run_id, OUTPUTS, outputs)
+    if task.answered and cohort.group.rank == 0:
+        size = evaluation_batch(data.device, schedule.batch_size)
+        numbers |= keep_answers(store, lane.spec, lane.networks, cohort.test, data.device, size, schedule.precision)
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 
-def summary(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+def summary(rows: Sequence[Mapping[str, Any]], task: Task, has_dev: bool = False) -> dict[str, Any]:
     """Return a finished run's numbers: the last epoch's metrics, which are its result, and the best epoch's.
 
     The best epoch of each network is the one with the best primary metric of the task; `rows` has at least one epoch.
     """
     best: dict[str, Any] = {}
     for network in task.networks:
-        names = task.columns(network)
+        names = task.columns(network, has_dev)
         evaluated = [row for row in rows if names and names[0] in row]
         if evaluated:
             row = max(evaluated, key=lambda one: one[names[0]])
             best[column(network, "epoch")] = row["epoch"]
             best |= {name: row[name] for name in names}
     return {
-        "metrics": {name: rows[-1][name] for name in task.recorded},
+        "metrics": {name: rows[-1][name] for network in task.networks for name in task.columns(network, has_dev)},
         "best": best or None,
         "epochs": sum(row["stage"] == "main" for row in rows),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),

@@ -1,1 +1,1 @@
-"""Writes the reference pages from the code, when the documentation is built."""
+"""Writes the reference pages from the code."""

@@ -6,7 +6,7 @@ from generated.markdown import code, sentence, table
 
 def datasets() -> str:
     """Return a section per data set."""
-    folder = f"## {IMAGEFOLDER} {{ #{IMAGEFOLDER} }}\n\n{sentence(IMAGEFOLDER_SUMMARY)}\n"
+    folder = f"## {IMAGEFOLDER}\n\n{sentence(IMAGEFOLDER_SUMMARY)}\n"
     return "\n".join([*map(section, DATASETS), folder])
 
 
@@ -21,6 +21,6 @@ def section(name: str) -> str:
         ["augmentation", code(data.augment)],
         ["views", ", ".join(map(code, data.views)) or "none besides the images"],
         ["mean, std", f"{code(list(data.mean))}, {code(list(data.std))}"],
-        ["files", data.where.replace("DATA/", "data/")],
+        ["files", data.where],
     ]
-    return f"## {name} {{ #{name} }}\n\n{sentence(data.summary)}\n\n{table(['', ''], rows)}"
+    return f"## {name}\n\n{sentence(data.summary)}\n\n{table(['', ''], rows)}"

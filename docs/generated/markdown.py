@@ -9,11 +9,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def code(value: object, anchor: str = "") -> str:
-    """Return a value as code, with an anchor to link to if one is named; nothing for None."""
-    if value is None:
-        return ""
-    return f"`{value}`" + (f"{{ #{anchor} }}" if anchor else "")
+def code(value: object) -> str:
+    """Return a value as code; nothing for None."""
+    return "" if value is None else f"`{value}`"
 
 
 def one_line(text: str) -> str:

@@ -9,7 +9,7 @@ import griffe
 
 from generated.markdown import code, one_line, sentence, table
 from generated.suite_file import type_of
-from methods import Method, catalog
+from methods import Method, by_family, catalog
 
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"^(\w+):\s+(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # of a method file's docstring
@@ -26,12 +26,19 @@ COST_COLUMNS = {  # of cost.csv, by their names here
 
 
 def overview() -> str:
-    """Return a table of all methods."""
-    rows = [
-        [f"[{code(method.name)}](#{method.name})", headline(method), f"{method.weight:g}", f"{method.task_weight:g}"]
-        for method in catalog().values()
-    ]
-    return table(["method", "name", "weight", "weight of cross-entropy"], rows)
+    """Return a table of the methods of each family."""
+    headings = ["method", "year", "reads", "initial stage", "more than none (%)", "weight", "weight of cross-entropy"]
+    families = by_family(catalog().values()).items()
+    return "\n".join(f"**{family}**\n\n{table(headings, map(overview_row, members))}" for family, members in families)
+
+
+def overview_row(method: Method) -> list[str]:
+    """Return a method's row in the table of its family; its cost is that of the main stage, where measured."""
+    measured = [shortened(row["own_percent"]) for row in costs(method) if row["stage"] == "main"]
+    initial = "yes" if method.has_initial_stage else ""
+    link = f"[{code(method.name)}](#{method.name})"
+    weights = [f"{method.weight:g}", f"{method.task_weight:g}"]
+    return [link, str(method.year), one_line(method.reads), initial, *(measured or [""]), *weights]
 
 
 def each() -> str:
@@ -46,10 +53,11 @@ def headline(method: Method) -> str:
 
 def section(method: Method) -> Iterator[str]:
     """Yield the lines of a method's section."""
-    yield f"## {headline(method)} {{ #{method.name} }}\n"
+    yield f"## {method.name}\n"
+    yield f"**{headline(method)}**\n"
     for title, text in SECTION.findall(method.summary.partition("\n")[2]):
         if title == "Formula":
-            yield f"``` {{ .text .formula }}\n{lined_up(text)}\n```\n"
+            yield f"```text\n{lined_up(text)}\n```\n"
         else:
             yield f"**{TITLES.get(title, title)}:** {one_line(text)}\n"
     yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"
@@ -86,11 +94,15 @@ def described(method: Method) -> dict[str, str]:
     return found
 
 
+def costs(method: Method) -> list[dict[str, str]]:
+    """Return the published measurements of a method at its defaults, one row per stage."""
+    with COSTS.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["label"] == method.title]
+
+
 def cost(method: Method) -> str:
     """Return a table of the measured costs of a method's step, per stage."""
-    with COSTS.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["label"] == method.title]
-    if not rows:
+    if not (rows := costs(method)):
         return "Its cost is not part of the published measurements: `cost` measures it.\n"
     return table(list(COST_COLUMNS), [[shortened(row[column]) for column in COST_COLUMNS.values()] for row in rows])
 

@@ -18,5 +18,5 @@ def rows() -> list[list[str]]:
     for name, entry in NETWORKS.items():
         shape = shapes(build(name, num_classes=CLASSES), name, 3, SIZE, SIZE)
         stages = ", ".join(f"{channels}x{height}x{width}" for channels, height, width in shape.stages)
-        found.append([code(name, name), entry.summary, stages, str(shape.embedding)])
+        found.append([code(name), entry.summary, stages, str(shape.embedding)])
     return found

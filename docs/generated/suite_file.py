@@ -16,10 +16,13 @@ SECTIONS = {  # of docs/reference/suite-file.md, by the models of the schema
     "TeacherChoice": "teachers",
     "TeacherCopies": "teachers",
     "MethodEntry": "methods",
+    "PairSettings": "settings-of-a-pair",
     "TermsEntry": "several-terms",
     "TermEntry": "several-terms",
     "Schedule": "training",
     "TeacherTraining": "training",
+    "Tuning": "tuning",
+    "Range": "tuning",
     "EvaluationEntry": "evaluations",
     "TransferSource": "from",
 }
@@ -40,7 +43,7 @@ def keys(model: str) -> str:
     rows = []
     for key, one in schema["properties"].items():
         default = "required" if key in schema.get("required", ()) else default_of(one)
-        rows.append([code(key, f"{model}.{key}"), type_of(one), default, one["description"]])
+        rows.append([code(key), type_of(one), default, one["description"]])
     return table(["key", "type", "default", "meaning"], rows)
 
 
@@ -60,7 +63,10 @@ def type_of(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         return f"list of: {type_of(schema['items'])}"
     if schema["type"] == "object":
-        return f"by name: {type_of(schema['additionalProperties'])}"
+        (values,) = (
+            schema["patternProperties"].values() if "patternProperties" in schema else [schema["additionalProperties"]]
+        )
+        return f"by name: {type_of(values)}"
     bounds = [f"{sign}\u00a0{schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
     return " ".join([NAMES.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = {"bash", "python", "yaml"}
 SHOWN = {"text", "bibtex"}  # output, formulas, file trees and citations: nothing to run
+GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
 INFO = re.compile(r'(?P<language>\w+)(?: title="(?P<title>[^"]+)")?')
 
 
@@ -32,12 +33,13 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Yield the blocks of a page in order.
+    """Yield the blocks of a page in order, but none of what is generated.
 
     Raises:
         ValueError: a block does not say what it is, or is none of what the tests can run.
     """
-    for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
+    text = GENERATED.sub(lambda place: "\n" * place[0].count("\n"), page.read_text(encoding="utf-8"))
+    for token in MarkdownIt("commonmark").parse(text):
         if token.type not in ("fence", "code_block"):
             continue
         line = (token.map or [0])[0] + 1

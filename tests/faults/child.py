@@ -33,8 +33,8 @@ def prepare(words: list[str]) -> None:
     few_digits = packaged.digits
 
     def fewer_digits(spec, root):
-        train, (images, targets) = few_digits(spec, root)
-        return train, (images[:20], targets[:20])
+        train, test = few_digits(spec, root)
+        return train, test and (test[0][:20], test[1][:20])
 
     patch.setattr(packaged, "digits", fewer_digits)
     patch.setattr("bench.figures.FIGURES", bench.figures.FIGURES[:1])

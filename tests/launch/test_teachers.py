@@ -94,7 +94,8 @@ def test_a_checkpoints_run_and_its_students_can_be_shown(trained, tmp_path):
     published(store, run_id, tmp_path / "teacher.pth")
     plan, again, _ = bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("read")
     for label in ("teacher", "KD"):
-        assert f"checkpoint: {tmp_path}/teacher.pth" in "\n".join(describe(again, cell(plan, label).runs[0].id))
+        described = "\n".join(map(str, describe(again, cell(plan, label).runs[0].id)))
+        assert f"checkpoint: {tmp_path}/teacher.pth" in described
 
 
 def test_two_accuracies_of_one_checkpoint_are_refused(trained, tmp_path):

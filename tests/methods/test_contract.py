@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from bench.types import Affine, Features
 from methods.base import Distiller
+from methods.catalog import FAMILIES
 from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, shapes, tensors
 
 INDICES = [3, 14, 15, 9, 26, 5]
@@ -171,6 +172,11 @@ def test_a_methods_parameters_can_be_read_from_its_source(name):
         parameter.adapter.validate_python(parameter.default) == parameter.default
         for parameter in method.parameters.values()
     )
+
+
+def test_a_methods_head_states_its_family_and_the_year_of_its_paper(name):
+    assert METHODS[name].family in FAMILIES
+    assert METHODS[name].year in range(2014, 2100)
 
 
 def test_a_methods_head_states_paper_formula_reads_and_weight(name):

@@ -236,6 +236,22 @@ def test_a_terms_warmup_is_its_methods_unless_the_row_states_another(tmp_path):
     assert [[term.warmup for term in terms] for terms in found] == [[20], [3], [None], [None, 20]]
 
 
+def test_a_pair_has_the_settings_that_by_pair_gives_it_and_other_pairs_have_those_of_the_row(tmp_path):
+    pairs = [{"teacher": teacher, "student": "resnet8"} for teacher in ("resnet14", "resnet20")]
+    row = {"method": "dkd", "beta": 2.0, "by_pair": {"resnet14->resnet8": {"beta": 6.0, "weight": 0.5, "warmup": 3}}}
+    found = [cell for cell in plan_of(tmp_path, pairs=pairs, methods=[row]).cells if cell.method == "dkd"]
+    terms = [cell.runs[0].terms[0] for cell in found]
+    assert [(term.weight, term.warmup, term.parameters["beta"]) for term in terms] == [(0.5, 3, 6.0), (1.0, 20, 2.0)]
+    assert [cell.label for cell in found] == ["DKD beta=2", "DKD beta=2"]
+    assert [cell.overrides for cell in found] == ["beta=6, weight=0.5, warmup=3", "beta=2"]
+
+
+def test_settings_by_pair_give_the_run_of_a_row_that_states_them_for_all_pairs(tmp_path):
+    by_pair = {"method": "kd", "by_pair": {"resnet14->resnet8": {"temperature": 2.0}}}
+    one, other = (plan_of(tmp_path, methods=[row]) for row in (by_pair, {"method": "kd", "temperature": 2.0}))
+    assert one.runs.keys() == other.runs.keys()
+
+
 def test_a_parameter_added_later_stands_in_the_specification_only_where_it_is_used(tmp_path):
     plain, standardised = plan_of(tmp_path, methods=["kd", {"method": "kd", "standardise": True}]).cells[2:]
     assert plain.runs[0].terms[0].parameters == {"temperature": 4.0}

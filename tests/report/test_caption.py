@@ -27,6 +27,14 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path):
     assert f" Not the methods' defaults: KD weight=0.5; CRD+KD (n_negatives=8); {'; '.join(rows)}." in said
 
 
+def test_the_protocol_names_the_pairs_of_settings_that_differ_between_pairs(tmp_path):
+    pairs = [{"teacher": teacher, "student": "resnet8"} for teacher in ("resnet14", "resnet20", "resnet32")]
+    by_pair = {"resnet14->resnet8": {"weight": 0.5}, "resnet20->resnet8": {"weight": 0.5}}
+    said = protocol(plan_of(tmp_path, pairs=pairs, methods=[{"method": "kd", "by_pair": by_pair}]))
+    pairs_of_half = "resnet14->resnet8, resnet20->resnet8"
+    assert f"defaults: KD (weight=0.5 for {pairs_of_half}; defaults for resnet32->resnet8)." in said
+
+
 def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path):
     changes = {"teacher_training": {"epochs": 5}, "teacher_data": {"name": "digits", "resize": 32}}
     said = protocol(plan_of(tmp_path, **changes))

@@ -440,7 +440,7 @@ def test_a_cells_command_trains_that_cell_and_what_it_needs(tmp_path, store, mon
     plan = plan_of(tmp_path, methods=["kd", {"method": "sp", "label": label}])
     cell = next(one for one in data_of(rendered(plan, store))["cells"] if one["label"] == label)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [*shlex.split(cell["command"])[1:], "--dry-run"])
+    monkeypatch.setattr(sys, "argv", [*shlex.split(cell["command"]), "--dry-run"])
     with pytest.raises(SystemExit):
         main()
     needed = [*cell_of(plan, label).runs, *cell_of(plan, "teacher").runs]
@@ -509,3 +509,14 @@ def test_a_run_that_left_no_reason_or_record_is_told_by_its_state(tmp_path, stor
     states = [(one["status"], one["reason"], one["made"]) for one in (runs[run.id] for run in cell_of(plan, "KD").runs)]
     reason = f"the loss is not finite in epoch 1 (run {run.id})"
     assert states == [("waiting", "", None), ("diverged", reason, None)]
+
+
+def test_what_answers_tell_is_a_table_of_its_own_if_some_run_was_scored(tmp_path):
+    plan, store = plan_of(tmp_path), Store(tmp_path / "results")
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    assert 'id="answered"' not in page.render(results_frame(plan, store), store)
+    store.amend(cell_of(plan, "KD").runs[0].id, {"scores": {"nll": 0.123}})
+    html = page.render(results_frame(plan, store), store)
+    assert "negative log-likelihood (nats)" in html
+    assert '<td data-value="0.123">0.12 (1)</td>' in html
+    assert "calibration error" not in html

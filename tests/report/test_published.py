@@ -59,6 +59,23 @@ def test_a_row_with_settings_of_its_own_has_no_published_number(tmp_path):
     assert {label for _, label, _ in found} == {"teacher", "none", "KD"}
 
 
+def test_a_row_that_names_its_published_row_has_that_number_whatever_its_settings(tmp_path):
+    row = {"method": "kd", "standardise": True, "label": "KD+LS", "published": "LSKD (KD+LS)"}
+    found = published(
+        plan_of(tmp_path, **TABLE_1 | {"methods": [row], "published": {"source": "x", "table": "later-1"}})
+    )
+    assert found == {("wrn_40_2->wrn_16_2", "KD+LS", "top1"): 76.11}
+
+
+@pytest.mark.parametrize(("name", "table"), [("later_similar_arch", "later-1"), ("later_different_arch", "later-2")])
+def test_every_published_number_of_a_later_methods_row_stands_in_its_suite(name, table):
+    found = published(shipped(name))
+    rows = {"LSKD (KD+LS)", "DKD", "DKD+LS", "MLKD", "MLKD+LS", "ReviewKD"}  # with settings of their own
+    rows |= {"DIST", "TTM", "WTTM", "ITRD", "CTKD", "OFD"}
+    known = [value for (*_, row, _), value in published_tables()[table].items() if row in rows]
+    assert sorted(found.values()) == sorted(known)
+
+
 def test_a_probe_of_a_stage_has_no_published_number():
     path = SUITES / "transfer.yaml"
     found = published(

@@ -102,6 +102,10 @@ UNKNOWN = {
         {"methods": [{"method": "crd", "n_negative": 3}]},
         "methods[0]: crd has no parameter 'n_negative'. Did you mean 'n_negatives'? Known:",
     ),
+    "parameter of a pair": (
+        {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temprature": 2.0}}}]},
+        "methods[0]: by_pair: resnet14->resnet8: kd has no parameter 'temprature'. Did you mean 'temperature'? Known:",
+    ),
     "key beside a method": (
         {"methods": [{"method": "crd", "kdd": 1.0}]},
         "methods[0]: crd has no parameter 'kdd'. Did you",
@@ -132,6 +136,28 @@ def test_an_unknown_name_is_refused_with_its_line_and_the_nearest_known_one(case
     assert messages(tmp_path, **changes).startswith(f"table.yaml:{line}: {said}")
 
 
+@pytest.mark.parametrize("file", ["smooth_l1.py", "suites/smooth_l1.py"])
+def test_an_unknown_method_with_a_file_here_or_beside_the_suite_is_said_to_be_a_plugin(file, tmp_path, monkeypatch):
+    (tmp_path / "suites").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path(file).touch()
+    path = write_suite(Path("suites"), methods=["smooth_l1"])
+    assert refusal(path)[0].endswith(f". Is it {file}? Add --plugin {file}")
+
+
+def test_an_unknown_pair_of_a_row_is_refused_with_the_nearest_known_one(tmp_path):
+    row = {"method": "kd", "by_pair": {"resnet41->resnet8": {"temperature": 2.0}}}
+    said = messages(tmp_path, methods=[row])
+    assert "methods[0].by_pair: there is no pair 'resnet41->resnet8'. Did you mean 'resnet14->resnet8'?" in said
+
+
+def test_an_unknown_published_row_is_refused_with_the_nearest_known_one(tmp_path):
+    row = {"method": "crd", "kd": 1.0, "published": "CRD-KD"}
+    said = messages(tmp_path, methods=[row], published={"source": "x", "table": 1})
+    assert "methods[0].published: there is no row 'CRD-KD' in the table. Did you mean 'CRD+KD'? Known: AB," in said
+    assert "the suite names no table: add 'published' to the suite" in messages(tmp_path, methods=[row])
+
+
 # values of a wrong type or out of range
 
 WRONG = {
@@ -150,6 +176,18 @@ WRONG = {
     "empty methods": ({"methods": []}, "methods: found []: must hold at least 1 item(s)"),
     "methods left blank": ({"methods": ""}, "methods: found null: must be a list"),
     "method that is a list": ({"methods": [["kd"]]}, 'methods[0]: found ["kd"]: must be a mapping of keys to values'),
+    "list for a pair": (
+        {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temperature": [2.0]}}}]},
+        "methods[0]: by_pair: resnet14->resnet8: 'temperature' is a list: a pair has one value",
+    ),
+    "pair's value of a grid's parameter": (
+        {"methods": [{"method": "kd", "temperature": [1.0, 4.0], "by_pair": {"x->y": {"temperature": 2.0}}}]},
+        "methods[0]: by_pair: x->y: 'temperature' is a list in the row: give each of its values a row",
+    ),
+    "value of a pair": (
+        {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temperature": -2.0}}}]},
+        "methods[0]: by_pair: resnet14->resnet8: parameter 'temperature' of kd: found -2.0: must be greater than 0",
+    ),
     "empty terms": ({"methods": [{"terms": []}]}, "methods[0].terms: found []: must hold at least 1 item(s)"),
     "none among terms": (
         {"methods": [{"terms": ["none", "kd"]}]},

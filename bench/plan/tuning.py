@@ -1,0 +1,175 @@
+"""Adds the tuned rows to a plan: trials, the choice of settings by their results, and final runs. Imports no torch.
+
+A choice is a function of the trials' results alone: the best metric on the dev images after the last epoch, the mean
+over seeds; of equal ones, the first trial. A trial without a result, because it diverged for example, is the worst.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from statistics import mean
+
+from bench.plan.data import resolved
+from bench.plan.model import Cell, Choice, Plan, Sources, Trial
+from bench.plan.space import own_settings, points, settings_at, space_of, with_settings
+from bench.plan.status import OPEN, Statuses, statuses
+from bench.plan.students import distilled
+from bench.plan.teachers import pair_teachers, undistilled
+from bench.spec import DataSpec, RunSpec, Scalar, Schedule
+from bench.store import Store, number_in
+from bench.suite import TEACHER, PairEntry, Row, rows
+from bench.suite.tuning import TUNED, Tuning
+from bench.tasks import task_of
+from methods import Method
+
+SEED = 2**32  # of the first trial and its teacher; seeds of a suite are smaller
+
+
+def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: Store | None) -> Plan:
+    """Return a plan with the tuned row after each row of its students; without `tuning` in its suite, the same plan."""
+    suite = plan.suite
+    if suite.tuning is None:
+        return plan
+    choice = suite.data.model_copy(update=suite.tuning.dev)
+    data = resolved(choice, plan.file, "data", sources)
+    assert data.held_out is not None  # the suite says how many
+    data = data.model_copy(update={"held_out": data.held_out.model_copy(update={"opens_test": False})})
+    plan = replace(plan, runs=dict(plan.runs), checkpoints=dict(plan.checkpoints), sources=sources.current)
+    cells: list[Cell] = []
+    for index, pair in enumerate(suite.pairs):
+        where = f"{plan.file}: pairs[{index}].teacher"
+        teachers = pair_teachers(suite, pair, SEED, data, plan.file, where, sources)
+        plan.runs.update({run.id: run for run in teachers.runs if run.id not in plan.runs})
+        # the accuracy that the suite states is that on the test images
+        plan.checkpoints.update({name: replace(given, accuracy=None) for name, given in teachers.checkpoints})
+        by_label: dict[str, Row | None] = {row.label: row for row in rows(suite, methods, pair.name)}
+        for cell in (cell for cell in plan.cells if cell.pair == pair.name):
+            cells.append(cell)
+            if cell.method != TEACHER:
+                row = by_label.get(cell.label)
+                own = tuple(_own(plan, pair, row, seed, data, teachers.runs, methods) for seed in _seeds(suite.tuning))
+                cells.append(_tuned_cell(plan, cell, own, row, methods, store))
+    return replace(plan, cells=tuple(cells))
+
+
+def shown(value: Scalar) -> str:
+    """Return a searched value as text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seeds(tuning: Tuning) -> range:
+    return range(SEED, SEED + tuning.seeds)
+
+
+def _own(
+    plan: Plan,
+    pair: PairEntry,
+    row: Row | None,
+    seed: int,
+    data: DataSpec,
+    teachers: tuple[RunSpec, ...],
+    methods: Mapping[str, Method],
+) -> RunSpec:
+    """Return the run of a row's own settings without the dev images; `row` is None for the undistilled student."""
+    suite = plan.suite
+    plain = undistilled(suite, pair.student.spec, seed, data, suite.training)
+    return plain if row is None else distilled(plain, row, teachers, suite.training.initial_epochs, methods)
+
+
+def _tuned_cell(
+    plan: Plan,
+    cell: Cell,
+    own: tuple[RunSpec, ...],
+    row: Row | None,
+    methods: Mapping[str, Method],
+    store: Store | None,
+) -> Cell:
+    """Return the cell of a row with searched settings, and add its runs to the plan."""
+    choice = _choice(plan, own, row, methods, store)
+    settings = choice.best.settings if choice.best else {}
+    runs = tuple(with_settings(run, settings, methods) for run in cell.runs)
+    if not choice.awaits:
+        for run in runs:
+            plan.runs.setdefault(run.id, run)
+    return replace(
+        cell,
+        label=f"{cell.label}{TUNED}",
+        overrides=", ".join(f"{name}={shown(value)}" for name, value in settings.items()),
+        standard="",
+        published="",  # published numbers are those of other settings
+        runs=runs,
+        choice=choice,
+    )
+
+
+def _choice(
+    plan: Plan, own: tuple[RunSpec, ...], row: Row | None, methods: Mapping[str, Method], store: Store | None
+) -> Choice:
+    """Return a row's search as far as the store has its results; each rung begins when the one before has ended."""
+    tuning = plan.suite.tuning
+    assert tuning is not None  # the caller has asked
+    space = space_of(own[0], row, methods, tuning.space)
+    settings: dict[int, Mapping[str, Scalar]] = {0: own_settings(own[0], space, methods)}
+    settings |= {number: settings_at(space, point) for number, point in enumerate(points(tuning.trials - 1), start=1)}
+    left, trials = list(settings), []
+    rungs = tuning.rung_trials or {own[0].training.epochs: tuning.trials}
+    for epochs, count in rungs.items():
+        rung = list(_trials(plan, own, {number: settings[number] for number in left[:count]}, epochs, methods, store))
+        trials += rung
+        if any(trial.is_open for trial in rung):
+            ended = sum(not trial.is_open for trial in trials)
+            return Choice(space, tuple(trials), f"tuning {ended}/{sum(rungs.values())}", None)
+        # trials without a result last; of equal ones, the first
+        rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
+        left = [trial.number for trial in rung]
+    best = rung[0] if rung[0].value is not None else None
+    return Choice(space, tuple(trials), "", best)
+
+
+def _trials(
+    plan: Plan,
+    own: tuple[RunSpec, ...],
+    settings: Mapping[int, Mapping[str, Scalar]],
+    epochs: int,
+    methods: Mapping[str, Method],
+    store: Store | None,
+) -> Iterator[Trial]:
+    """Yield the trials of a rung with what the store has of them, and add their runs to the plan."""
+    lasting = [_lasting(run, epochs) for run in own]
+    runs = {number: tuple(with_settings(run, one, methods) for run in lasting) for number, one in settings.items()}
+    everything = [run for of_trial in runs.values() for run in of_trial]
+    for run in everything:
+        plan.runs.setdefault(run.id, run)
+    found: Statuses = {} if store is None else statuses(everything, plan, store)
+    for number, of_trial in runs.items():
+        states = [found.get(run.id, ("waiting", ""))[0] for run in of_trial]
+        if any(state in (*OPEN, "stale") for state in states):
+            yield Trial(number, settings[number], of_trial, "waiting")
+        elif any(state != "done" for state in states):
+            ended = next(state for state in states if state != "done")
+            yield Trial(number, settings[number], of_trial, ended)
+        else:
+            assert store is not None  # it has the records
+            yield Trial(number, settings[number], of_trial, "done", mean(_result(run, store) for run in of_trial))
+
+
+def _result(run: RunSpec, store: Store) -> float:
+    """Return the primary metric of a finished trial after its last epoch, in percent."""
+    record = store.record(run.id)
+    assert record is not None  # its status is done
+    return number_in(record, task_of(run).metrics[0].name, store.folder(run.id)) or 0.0
+
+
+def _lasting(run: RunSpec, epochs: int) -> RunSpec:
+    """Return a run whose whole schedule is scaled to a number of epochs, and that is evaluated after the last one."""
+    whole = run.training
+    if epochs == whole.epochs:
+        return run.but(schedule=whole.model_copy(update={"evaluate_every": epochs}))
+
+    def scaled(count: int) -> int:
+        return max(1, round(count * epochs / whole.epochs)) if count else 0
+
+    milestones = tuple(dict.fromkeys(scaled(milestone) for milestone in whole.milestones))
+    changes = {"epochs": epochs, "milestones": milestones, "initial_epochs": scaled(whole.initial_epochs)}
+    schedule: Schedule = whole.model_copy(update=changes | {"evaluate_every": epochs})
+    terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup or 0) or None}) for term in run.terms)
+    return run.but(schedule=schedule, terms=terms)

@@ -1,0 +1,170 @@
+"""What classifiers answer to the test images: their logits in half precision, kept with each run, and their scores."""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from bench.data.batches import batch_sizes
+from bench.data.images import Split
+from bench.data.views import ViewTransform
+from bench.models.base import Network
+from bench.spec import STUDENT, DataSpec, RunSpec, column
+from bench.store import ANSWERS, ClaimLostError, Store
+from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, Answers, stored_answers
+from bench.train.memory import in_batches_that_fit
+from bench.train.precision import Precision, arithmetic
+from bench.train.scores import class_accuracies, compared, scores
+
+LARGEST = torch.finfo(torch.float16).max  # 65504
+NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def predictions(
+    networks: Sequence[Network],
+    split: Split,
+    viewer: ViewTransform,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+) -> Iterator[list[Tensor]]:
+    """Yield each network's logits, batch by batch in the split's order; networks are in eval mode on `device`."""
+    places = torch.arange(len(split)).split(batch_sizes(len(split), batch_size))
+    for images in split.images.batches(places):
+        view = viewer(images)
+        with arithmetic(precision, device):
+            yield [network(view) for network in networks]
+
+
+def answers(
+    networks: Mapping[str, Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Return the answers of a run's classifiers to n test images, on the CPU.
+
+    Args:
+        networks: by their name in the run, on `device`; put into eval mode.
+        split: the test images, one label each.
+        data: what the networks were trained on; its normalisation is applied.
+        device: of networks and batches.
+        precision: of the forward passes, as in training.
+        batch_size: images at a time, and fewer where memory does not suffice.
+
+    Returns:
+        `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
+        `peer_logits`, `peer_scale`: likewise, of the other network in mutual learning.
+        `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    for network in networks.values():
+        network.eval()
+    viewer = ViewTransform(data, device)
+
+    def attempt(size: int) -> list[Tensor]:
+        batches = list(predictions(list(networks.values()), split, viewer, device, precision, size))
+        return [torch.cat(own) for own in zip(*batches, strict=True)]
+
+    assert split.targets is not None  # classifiers are evaluated on labels
+    tensors = {LABELS: split.targets.int(), INDICES: torch.arange(len(split), dtype=torch.int32)}
+    for name, logits in zip(networks, in_batches_that_fit(attempt, batch_size), strict=True):
+        tensors[column(name, LOGITS)], tensors[column(name, SCALE)] = halved(logits)
+    return {name: value.contiguous().cpu() for name, value in tensors.items()}
+
+
+def halved(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits in half precision, and the scale (1,) by which they are multiplied.
+
+    The scale is 1 unless a logit exceeds 65504, the largest number in half precision; then it is the smallest power of
+    two that makes all fit. Minus infinity, with which an ensemble says that a class has a probability of 0, is -10000.
+
+    Raises:
+        ValueError: another logit is not finite.
+    """
+    logits = logits.float()
+    logits = torch.where(logits == -math.inf, NEVER, logits)
+    if not logits.isfinite().all():
+        raise ValueError("logits that are not finite")
+    too_large = logits.abs().max().item() / LARGEST
+    scale = 2.0 ** max(0, math.ceil(math.log2(too_large))) if too_large > 0 else 1.0
+    return (logits / scale).half(), torch.tensor([scale])
+
+
+def keep_answers(
+    store: Store,
+    run: RunSpec,
+    networks: Mapping[str, Network],
+    split: Split,
+    device: torch.device,
+    batch_size: int,
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
+    """Write the answers of a run's classifiers; return what its record says about them.
+
+    Whatever goes wrong, the run has its result: the record has the reason then, `answers`.
+    """
+    try:
+        tensors = answers(networks, split, run.data, device, precision, batch_size)
+        store.write(run.id, ANSWERS, save(tensors))
+        # several teachers answer together, in a run of their own that may not be done yet: `score` compares with it
+        return scored(store, run.id, run.teachers if len(run.teachers) == 1 else ())
+    except ClaimLostError:
+        raise  # the run is another process's
+    except Exception as error:
+        reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
+    logger.warning("run %s: its answers to the test images are %s", run.id, reason)
+    return {"answers": reason}
+
+
+def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]:
+    """Return what a run's record says about its stored answers; nothing if it has none.
+
+    Args:
+        store: has the run's answers.
+        run_id: the run.
+        teachers: ids of the runs with whose answers those of the student are compared, where they have some.
+
+    Returns:
+        `scores`: metrics by column; `class_accuracy`: in percent, by network, one number a class;
+        `to_teacher`: by the id of the teacher's run, the metrics of the comparison with it.
+    """
+    own = stored_answers(store, run_id)
+    if own is None:
+        return {}
+    labels = torch.from_numpy(own.labels).long()
+    logits = {name: torch.from_numpy(values) for name, values in own.logits.items()}
+    numbers: dict[str, float] = {}
+    for name, of_network in logits.items():
+        found = scores(of_network, labels)
+        for peer, of_peer in logits.items():
+            if peer != name:  # they teach each other
+                found |= compared(of_network, of_peer)
+        numbers |= {column(name, metric): value for metric, value in found.items()}
+    to_teacher = {}
+    for teacher in teachers:
+        taught = stored_answers(store, teacher)
+        if taught is not None and alike(own, taught):
+            to_teacher[teacher] = compared(logits[STUDENT], torch.from_numpy(taught.logits[STUDENT]))
+    return {
+        "scores": numbers,
+        "class_accuracy": {name: class_accuracies(values, labels) for name, values in logits.items()},
+        "to_teacher": to_teacher,
+    }
+
+
+def alike(one: Answers, other: Answers) -> bool:
+    """Return whether two runs have answered to images with the same labels, with the same classes."""
+    same_shape = one.logits[STUDENT].shape == other.logits[STUDENT].shape
+    return same_shape and bool((one.labels == other.labels).all() and (one.indices == other.indices).all())

@@ -1,0 +1,71 @@
+"""Metrics of a classifier's answers beyond its accuracy: likelihood, calibration, agreement. See docs/metrics.md."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BINS = 15  # of both calibration errors, as Guo et al. (ICML 2017) use
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the metrics of one classifier.
+
+    Args:
+        logits: (n, K) float32.
+        labels: (n,) int64.
+
+    Returns:
+        `nll` in nats; `ece`, `ece_adaptive` and `class_min` in percent.
+    """
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    hits = (predicted == labels).double()
+    return {
+        "nll": F.cross_entropy(logits.double(), labels).item(),
+        "ece": 100 * equal_width_error(logits, labels),
+        "ece_adaptive": 100 * equal_mass_error(confidence, hits),
+        "class_min": min(value for value in class_accuracies(logits, labels) if value is not None),
+    }
+
+
+def equal_width_error(logits: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error in [0, 1] over bins of equal width.
+
+    Naeini, Cooper and Hauskrecht, AAAI 2015: sum over bins of (images in it / n) * |accuracy - mean confidence|.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error  # takes a second to import
+
+    probabilities = logits.softmax(dim=1)
+    return multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=BINS, norm="l1").item()
+
+
+def equal_mass_error(confidence: Tensor, hits: Tensor) -> float:
+    """Return the expected calibration error in [0, 1] over bins with equally many images, sorted by confidence (n,).
+
+    Nguyen and O'Connor, EMNLP 2015. With equal width nearly all images of a good classifier are in the last bin. `hits`
+    (n,) are 1 where the prediction is right, and 0 elsewhere.
+    """
+    gaps = (hits - confidence)[confidence.argsort(stable=True)]
+    return sum(part.sum().abs().item() for part in gaps.tensor_split(BINS)) / len(gaps)
+
+
+def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """Return each class's accuracy in percent, of logits (n, K) and labels (n,); None where a class has no image."""
+    classes = logits.shape[1]
+    hits = (logits.argmax(dim=1) == labels).double()
+    images = torch.bincount(labels, minlength=classes)
+    right = torch.bincount(labels, weights=hits, minlength=classes)
+    pairs = zip(right.tolist(), images.tolist(), strict=True)
+    return [round(100 * found / count, 4) if count else None for found, count in pairs]
+
+
+def compared(logits: Tensor, teacher: Tensor) -> dict[str, float]:
+    """Return how near a classifier's answers are to its teacher's, both logits (n, K).
+
+    Returns:
+        `agreement`: percentage of images for which both predict the same class (Stanton et al., NeurIPS 2021).
+        `teacher_kl`: KL(teacher || student) in nats at temperature 1, a mean over images.
+    """
+    agree = (logits.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()
+    own, taught = (one.double().log_softmax(dim=1) for one in (logits, teacher))
+    divergence = F.kl_div(own, taught, log_target=True, reduction="batchmean").item()
+    return {"agreement": 100 * agree, "teacher_kl": max(0.0, divergence)}
