@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 INSTALLED = "distill-bench"
-STARTS = {"run_suite.py": "python run_suite.py", "__main__.py": "python -m bench"}  # by the name of the first file
 
 
 def started_as() -> str:
     """Return the words that start this program as it was started; in a job of a cluster, the installed command."""
-    return STARTS.get(Path(sys.argv[0]).name, INSTALLED)
+    file = Path(sys.argv[0])
+    if file.name == "run_suite.py":
+        return "python run_suite.py"
+    is_module = file.name == "__main__.py" and file.parent.name == "bench"  # not that of a test runner, for example
+    return "python -m bench" if is_module else INSTALLED

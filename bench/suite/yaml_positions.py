@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from bench.reading import check_regular
+from bench.text import printable
 from bench.types import RequestError, suggest
 
 MAX_FILE_BYTES = 1_000_000
@@ -182,5 +183,6 @@ def frozen(value: object) -> object:
 
 
 def dotted(key_path: KeyPath) -> str:
-    """Return a key path as text, such as `methods[2].weight`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key_path).lstrip(".")
+    """Return a key path as one line of text, such as `methods[2].weight`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key_path).lstrip(".")
+    return printable(text, one_line=True)

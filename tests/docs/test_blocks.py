@@ -19,7 +19,7 @@ SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
     "distill-bench given.yaml": ONE_THREAD,
-    "distill-bench mine.yaml --plugin logit_mse.py": ONE_THREAD,
+    "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_THREAD,
     "distill-bench photos.yaml": ONE_THREAD,
     "distill-bench photos_transfer.yaml": ONE_THREAD,
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",

@@ -802,6 +802,11 @@ def replaced(value: object, at: tuple[str | int, ...], new: object) -> object:
     return copy
 
 
+def test_a_key_with_the_end_of_a_line_is_named_in_one_line(tmp_path):
+    path = write_suite(tmp_path, **{"a\r\nb": 1})
+    assert refusal(path)[0].split(": ", 1)[1].startswith("a\\r\\nb: unknown key ")
+
+
 @given(st.lists(st.tuples(st.sampled_from(places(FULL)), VALUES), min_size=1, max_size=2))
 @settings(max_examples=short_or_whole(100, 300), deadline=None)
 def test_whatever_stands_in_a_file_it_is_planned_or_refused_in_words(tmp_path_factory, changes):
