@@ -20,7 +20,7 @@ ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
     "distill-bench given.yaml": ONE_THREAD,
     "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_THREAD,
-    "distill-bench photos.yaml": ONE_THREAD,
+    "distill-bench photos.yaml": f"{ONE_THREAD} --set workers=0",
     "distill-bench photos_transfer.yaml": ONE_THREAD,
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
     'distill-bench quickstart --plugin logit_mse.py --set "methods=[kd, logit_mse]"': f"{FEW} {FEW_DIGITS}",
