@@ -4,6 +4,7 @@ import doctest
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -325,4 +326,4 @@ def test_the_notebook_was_executed_from_top_to_bottom_without_errors_and_names_n
     outputs = [output for cell in CODE for output in cell["outputs"]]
     assert "error" not in {output["output_type"] for output in outputs}
     texts = "".join(json.dumps(output) for output in outputs if "image/png" not in output.get("data", {}))
-    assert [folder for folder in ("/home/", "/tmp/", "/work/", "/root/") if folder in texts] == []
+    assert re.findall(r"(?<![\w<])/\w+/", texts.replace(r"\n", " ")) == []  # an absolute path

@@ -1,9 +1,13 @@
 """How the golden files' inputs and weights were generated: both follow from seeds and shapes alone."""
 
+import json
+from collections.abc import Iterator
 from math import sqrt
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -35,3 +39,11 @@ def fill(module: Module) -> Module:
         if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is not None:
             layer.bias.zero_()
     return module
+
+
+def golden_losses(folder: Path, files: str) -> Iterator[Any]:
+    """Yield a test's parameters (input, name, expected) for each loss in the golden files of a pattern."""
+    for path in sorted(folder.glob(files)):
+        for place, case in enumerate(json.loads(path.read_text())):
+            for name, expected in case["losses"].items():
+                yield pytest.param(case["input"], name, expected, id=f"{path.stem}-{place}-{name}")

@@ -17,7 +17,7 @@ from methods.base import Distiller
 from methods.mlld import OTHERS
 from methods.ofd import negative_mean
 from tests.conftest import OWN_GOLDENS
-from tests.parity.reference import LATER, draw, fill
+from tests.parity.reference import LATER, draw, fill, golden_losses
 
 METHODS = catalog()
 MISSING = {"simkd", "mlld of two views"}  # what is not implemented yet
@@ -32,16 +32,13 @@ VARIANTS = {  # suffixes of the golden names, and what they set
 
 def pytest_generate_tests(metafunc):
     if "expected" in metafunc.fixturenames:
-        cases, names = [], []
-        for path in sorted(metafunc.config.getoption("golden").glob("later*.json")):
-            for place, case in enumerate(json.loads(path.read_text())):
-                for name, expected in case["losses"].items():
-                    views = " of two views" if name in ("mlld", "mlld_standardised") else ""
-                    if name.split("_")[0] + views in MISSING:
-                        continue
-                    cases.append((case["input"], name, expected))
-                    names.append(f"{path.stem}-{place}-{name}")
-        metafunc.parametrize(("given", "name", "expected"), cases, ids=names)
+        cases = golden_losses(metafunc.config.getoption("golden"), "later*.json")
+        metafunc.parametrize(("given", "name", "expected"), [case for case in cases if not is_missing(case.values[1])])
+
+
+def is_missing(name):
+    views = " of two views" if name in ("mlld", "mlld_standardised") else ""
+    return name.split("_")[0] + views in MISSING
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from bench.types import Batch, DataInfo, Features, Shapes
 from methods import own_files
 from methods.base import REGISTERED, Distiller
 from tests.conftest import OWN_GOLDENS
-from tests.parity.reference import LATER, UNPUBLISHED, draw, fill
+from tests.parity.reference import LATER, UNPUBLISHED, draw, fill, golden_losses
 
 PARAMETERS = {  # the golden files' names for what suite files call otherwise
     "T": "temperature",
@@ -28,13 +28,8 @@ METHODS = [path.stem for path in own_files() if path.stem not in UNPUBLISHED | L
 
 def pytest_generate_tests(metafunc):
     if "expected" in metafunc.fixturenames:
-        cases, names = [], []
-        for path in sorted(metafunc.config.getoption("golden").glob("losses*.json")):
-            for place, case in enumerate(json.loads(path.read_text())):
-                for name, expected in case["losses"].items():
-                    cases.append((case["input"], name, expected))
-                    names.append(f"{path.stem}-{place}-{name}")
-        metafunc.parametrize(("given", "name", "expected"), cases, ids=names)
+        cases = list(golden_losses(metafunc.config.getoption("golden"), "losses*.json"))
+        metafunc.parametrize(("given", "name", "expected"), cases)
 
 
 @pytest.fixture(autouse=True)
