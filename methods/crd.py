@@ -17,9 +17,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
@@ -37,10 +37,10 @@ from methods._banks import (
     masked_pieces,
     softplus_sum,
 )
+from methods._draws import LARGEST, new_seed, numbers
 from methods.base import Distiller, register
 
 EPS = 1e-7  # added to N/M in the denominators, as in the published code
-KEYS_AT_ONCE = 2**23  # the most random keys at a time in a draw on an accelerator: 32 MB
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Partners:
     counts: Tensor  # (B,), the number of negatives per sample
 
 
-@register("crd", weight=0.8, space={"temperature": {"log": [0.03, 0.3]}})
+@register("crd", weight=0.8, version=2, space={"temperature": {"log": [0.03, 0.3]}})
 class CRD(Distiller):
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     entries_at_once = ENTRIES_AT_ONCE  # bounds a step's memory; affects results by rounding only
@@ -218,17 +218,12 @@ class CRD(Distiller):
     def draw_negatives(self, indices: Tensor) -> Tensor:
         """Return N negatives for each anchor: (B, N) int64 positions in the training set for indices (B,).
 
-        Uniform, without replacement if the anchor's pool contains N samples, with replacement otherwise. Drawn on the
-        device of the indices, so that no step waits for an accelerator. On a CPU, its own way is several times faster.
+        Uniform, without replacement if the anchor's pool contains N samples, with replacement otherwise. The same on
+        every device, and no step waits for an accelerator.
         """
-        if indices.device.type != "cpu":
-            blocks = indices.split(max(1, KEYS_AT_ONCE // self.n_samples))
-            return torch.cat([draw_by_keys(self.candidates(block), self.n_negatives) for block in blocks])
-        generator = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
-        if self.kept is None:
-            return self.alike.draw_others(indices, self.n_negatives, generator)
-        pools = (np.flatnonzero(self.candidates(anchor)) for anchor in indices.split(1))  # one pool in memory at a time
-        return torch.from_numpy(np.stack([pool[draw_ranks(len(pool), self.n_negatives, generator)] for pool in pools]))
+        seeds, rows = (new_seed(), new_seed()), max(1, self.entries_at_once // self.n_samples)
+        blocks = ((first, self.candidates(block)) for first, block in zip(count(0, rows), indices.split(rows)))
+        return torch.cat([draw_by_keys(block, self.n_negatives, seeds, first) for first, block in blocks])
 
 
 class Groups(nn.Module):
@@ -260,31 +255,18 @@ class Groups(nn.Module):
     def draw_member(self, indices: Tensor) -> Tensor:
         """Return a uniformly drawn sample from the group of each given sample, which it may be: (B,) for (B,)."""
         groups = self.labels[indices]
-        ranks = torch.randint(2**62, indices.shape, device=indices.device) % self.sizes[groups]
+        ranks = numbers(new_seed(), indices.shape, indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
-    def draw_others(self, indices: Tensor, n: int, generator: np.random.Generator) -> Tensor:
-        """Return n samples from other groups for each given sample, on the CPU: (B, n) for (B,)."""
-        groups = self.labels[indices]
-        starts, sizes = self.starts[groups, None], self.sizes[groups, None]
-        pools = (len(self.labels) - sizes)[:, 0].tolist()
-        ranks = torch.from_numpy(np.stack([draw_ranks(pool, n, generator) for pool in pools]))
-        ranks += sizes * (ranks >= starts)  # skips the sample's own group, which is contiguous in `order`
-        return self.order.take(ranks)
 
+def draw_by_keys(candidates: Tensor, n: int, seeds: tuple[int, int], first: int) -> Tensor:
+    """Return n uniform candidates per row, distinct if there are enough, the same on every device: (B, n).
 
-def draw_ranks(pool: int, n: int, generator: np.random.Generator) -> np.ndarray:
-    """Return n uniform numbers below `pool`, distinct if there are enough: (n,) int64."""
-    return generator.choice(pool, n, replace=n > pool, shuffle=False)
-
-
-def draw_by_keys(candidates: Tensor, n: int) -> Tensor:
-    """Return n uniform candidates per row, distinct if there are enough, on any device without synchronization: (B, n).
-
-    Each row of the candidates, (B, M) booleans, has at least one.
+    Each row of the candidates, (B, M) booleans, has at least one; `first` rows of the draw precede them.
     """
-    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, math.inf)
-    shuffled = keys.topk(min(n, keys.shape[1]), largest=False).indices  # candidates come first, in random order
+    (b, m), device = candidates.shape, candidates.device
+    keys = numbers(seeds[0], (b, m), device, first * m).masked_fill_(~candidates, LARGEST)
+    shuffled = keys.topk(min(n, m), largest=False).indices  # candidates come first, in random order
     pools = candidates.sum(dim=1, keepdim=True)
-    again = torch.randint(2**62, (len(keys), n), device=keys.device) % pools
-    return shuffled.gather(1, torch.where(pools < n, again, torch.arange(n, device=keys.device)))
+    again = numbers(seeds[1], (b, n), device, first * n) % pools
+    return shuffled.gather(1, torch.where(pools < n, again, torch.arange(n, device=device)))

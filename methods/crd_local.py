@@ -27,7 +27,7 @@ from methods.base import register
 from methods.crd import CRD, Partners
 
 
-@register("crd_local", weight=0.8, space={"temperature": {"log": [0.03, 0.3]}})
+@register("crd_local", weight=0.8, version=2, space={"temperature": {"log": [0.03, 0.3]}})
 class LocalCRD(CRD):
     observes = (*CRD.observes, "critic_local")
 

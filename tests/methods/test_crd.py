@@ -11,54 +11,39 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from bench.types import Batch, DataInfo
-from methods.crd import draw_by_keys
 from tests.methods.samples import CLASSES, DATA, STUDENT, TEACHER, build, features
 
 LABELS = DATA.targets
 ANCHORS = torch.tensor([3, 14, 15, 9, 26, 5])
 
 
-def on_device(distiller, indices):
-    """Draw as an accelerator does, on the CPU."""
-    return draw_by_keys(distiller.candidates(indices), distiller.n_negatives)
-
-
-def on_host(distiller, indices):
-    return distiller.draw_negatives(indices)
-
-
-@pytest.fixture(params=[on_host, on_device])
-def draw(request):
-    return request.param
-
-
 # the draw
 
 
-def test_negatives_are_distinct_and_of_another_class(draw):
-    drawn = draw(build("crd", n_negatives=20), ANCHORS)
+def test_negatives_are_distinct_and_of_another_class():
+    drawn = build("crd", n_negatives=20).draw_negatives(ANCHORS)
     assert drawn.shape == (6, 20)
     assert drawn.dtype == torch.int64
     assert all(len(row.unique()) == 20 for row in drawn)
     assert (LABELS[drawn] != LABELS[ANCHORS, None]).all()
 
 
-def test_negatives_may_be_the_whole_pool(draw):
-    drawn = draw(build("crd", n_negatives=32), ANCHORS)
+def test_negatives_may_be_the_whole_pool():
+    drawn = build("crd", n_negatives=32).draw_negatives(ANCHORS)
     for anchor, row in zip(ANCHORS, drawn, strict=True):
         assert row.sort().values.equal((LABELS[anchor] != LABELS).nonzero()[:, 0])
 
 
-def test_negatives_repeat_only_where_more_are_asked_for_than_there_are(draw):
-    drawn = draw(build("crd", n_negatives=500), ANCHORS)
+def test_negatives_repeat_only_where_more_are_asked_for_than_there_are():
+    drawn = build("crd", n_negatives=500).draw_negatives(ANCHORS)
     assert drawn.shape == (6, 500)
     assert (LABELS[drawn] != LABELS[ANCHORS, None]).all()
     assert all(len(row.unique()) == 32 for row in drawn)  # each of the 32 is missed with odds of 1 in 10 million
 
 
-def test_each_anchor_repeats_by_the_size_of_its_own_pool(draw):
+def test_each_anchor_repeats_by_the_size_of_its_own_pool():
     lopsided = DataInfo(40, 2, (torch.arange(40) >= 10).long())  # 10 samples of class 0, 30 of class 1
-    drawn = draw(build("crd", data=lopsided, n_negatives=20), torch.tensor([0, 39]))
+    drawn = build("crd", data=lopsided, n_negatives=20).draw_negatives(torch.tensor([0, 39]))
     assert len(drawn[0].unique()) == 20
     assert drawn[0].min() >= 10
     assert len(drawn[1].unique()) <= 10
@@ -66,11 +51,11 @@ def test_each_anchor_repeats_by_the_size_of_its_own_pool(draw):
 
 
 @pytest.mark.parametrize("policy", ["other_class", "other_sample"])
-def test_negatives_are_uniform_over_the_pool(draw, policy):
+def test_negatives_are_uniform_over_the_pool(policy):
     distiller = build("crd", n_negatives=8, negatives=policy)
     anchor = torch.full((4000,), 17)
     torch.manual_seed(3)
-    counts = draw(distiller, anchor).flatten().bincount(minlength=40).double()
+    counts = distiller.draw_negatives(anchor).flatten().bincount(minlength=40).double()
     pool = (LABELS[17] != LABELS) if policy == "other_class" else (torch.arange(40) != 17)
     assert counts[~pool].sum() == 0
     size, mean = int(pool.sum()), 4000 * 8 / int(pool.sum())
@@ -78,37 +63,48 @@ def test_negatives_are_uniform_over_the_pool(draw, policy):
     assert 1e-3 < stats.chi2.sf(spread.item(), size - 1) < 1 - 1e-3
 
 
-def test_negatives_are_uniform_with_replacement_too(draw):
+def test_negatives_are_uniform_with_replacement_too():
     distiller = build("crd", n_negatives=64)
     torch.manual_seed(4)
-    counts = draw(distiller, torch.full((500,), 17)).flatten().bincount(minlength=40)[LABELS[17] != LABELS]
+    counts = distiller.draw_negatives(torch.full((500,), 17)).flatten().bincount(minlength=40)[LABELS[17] != LABELS]
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_negatives_of_other_sample_leave_out_the_anchor_alone(draw):
-    drawn = draw(build("crd", n_negatives=39, negatives="other_sample"), ANCHORS)
+def test_negatives_of_other_sample_leave_out_the_anchor_alone():
+    drawn = build("crd", n_negatives=39, negatives="other_sample").draw_negatives(ANCHORS)
     for anchor, row in zip(ANCHORS, drawn, strict=True):
         assert row.sort().values.equal(torch.arange(40)[torch.arange(40) != anchor])
 
 
-def test_the_draw_follows_torchs_generator(draw):
+def test_the_draw_follows_torchs_generator():
     distiller = build("crd", n_negatives=20)
     torch.manual_seed(1)
-    first = draw(distiller, ANCHORS)
-    assert not draw(distiller, ANCHORS).equal(first)
+    first = distiller.draw_negatives(ANCHORS)
+    assert not distiller.draw_negatives(ANCHORS).equal(first)
     torch.manual_seed(1)
-    assert draw(distiller, ANCHORS).equal(first)
+    assert distiller.draw_negatives(ANCHORS).equal(first)
 
 
-def test_anchors_of_one_class_draw_independently(draw):
-    drawn = draw(build("crd", n_negatives=20), torch.tensor([0, 5, 10, 15]))
+def test_the_draw_does_not_depend_on_how_many_anchors_are_drawn_at_once():
+    for n in (20, 500):  # without and with replacement
+        whole, parts = build("crd", n_negatives=n), build("crd", n_negatives=n)
+        parts.entries_at_once = 80  # two anchors
+        drawn = []
+        for distiller in (whole, parts):
+            torch.manual_seed(2)
+            drawn.append(distiller.draw_negatives(ANCHORS))
+        assert drawn[0].equal(drawn[1])
+
+
+def test_anchors_of_one_class_draw_independently():
+    drawn = build("crd", n_negatives=20).draw_negatives(torch.tensor([0, 5, 10, 15]))
     assert len({tuple(row.sort().values.tolist()) for row in drawn}) == 4
 
 
-def test_a_fraction_keeps_a_fixed_share_of_each_classs_pool(draw):
+def test_a_fraction_keeps_a_fixed_share_of_each_classs_pool():
     distiller = build("crd", n_negatives=10, negatives_fraction=0.3)
     assert distiller.kept.sum(dim=1).tolist() == [10] * CLASSES  # 0.3 of 32, rounded up
-    pools = [draw(distiller, ANCHORS).sort().values for _ in range(5)]
+    pools = [distiller.draw_negatives(ANCHORS).sort().values for _ in range(5)]
     assert all(pool.equal(pools[0]) for pool in pools)
     assert (LABELS[pools[0]] != LABELS[ANCHORS, None]).all()
     assert pools[0][0].equal(distiller.kept[LABELS[ANCHORS[0]]].nonzero()[:, 0])

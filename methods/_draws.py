@@ -1,0 +1,38 @@
+"""Random numbers that are the same on every device: torch's own differ between CPUs and GPUs, for equal seeds.
+
+Source: SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), whose i-th
+number is a function of the seed and of i, so that all numbers are computed at once.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+STEP = 0x9E3779B97F4A7C15 - 2**64  # between two states; as signed 64-bit integers, whose products wrap
+ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))  # each a shift and a factor
+LAST_SHIFT = 31
+LARGEST = 2**63 - 1
+
+
+def new_seed() -> int:
+    """Return a seed, drawn from torch's default generator: the CPU's, so that no accelerator is waited for."""
+    return int(torch.randint(-(2**63), LARGEST, ()))
+
+
+def numbers(seed: int, shape: tuple[int, ...], device: torch.device, first: int = 0) -> Tensor:
+    """Return uniform integers from 0 to 2^63 - 1, of int64; `first` of the seed's numbers are left out."""
+    return splitmix64(seed, first, math.prod(shape), device).bitwise_and_(LARGEST).view(shape)
+
+
+def splitmix64(seed: int, first: int, n: int, device: torch.device) -> Tensor:
+    """Return n numbers of SplitMix64 after the first ones, (n,), as signed 64-bit integers."""
+    state = torch.arange(first + 1, first + n + 1, device=device).mul_(STEP).add_(seed)
+    for shift, factor in ROUNDS:
+        state = _mixed(state, shift).mul_(factor)
+    return _mixed(state, LAST_SHIFT)
+
+
+def _mixed(state: Tensor, shift: int) -> Tensor:
+    """Return state XOR (state >> shift), in place; the shift fills in zeros, while torch's repeats the sign."""
+    return state.bitwise_xor_((state >> shift).bitwise_and_(2 ** (64 - shift) - 1))
