@@ -35,6 +35,7 @@ ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label
 DEV = "dev_"  # begins the names of metrics on dev images, where test images are evaluated too
+NO_IDENTITY = {"schedule": {"evaluate_every"}}  # of a run: what its id does not depend on
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other
 
 
@@ -69,8 +70,8 @@ class Schedule(Strict):
     initial_epochs: CountOrZero = 30
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
     evaluate_every: Count = 1
-    """Number of epochs between two evaluations; the last epoch is always evaluated. Part of a run's identity, since the
-    best epoch, which is printed next to the last, is the best of the evaluated ones.
+    """Number of epochs between two evaluations; the last epoch is always evaluated. The best epoch, which is printed next
+    to the last, is the best of the evaluated ones. No part of a run's identity: a finished run is not evaluated again.
     """
     processes: Parallel | None = None
     """Number of processes on one machine that train a run together, each with its share of every batch and, on a
@@ -247,13 +248,13 @@ def column(network: str, name: str) -> str:
 
 
 def canonical(model: BaseModel) -> str:
-    """Return the canonical JSON of a specification: keys sorted, None left out, no white space."""
+    """Return the canonical JSON of a specification: keys sorted, no white space."""
     return _compact(canonical_document(model))
 
 
 def canonical_document(model: BaseModel) -> dict[str, Any]:
-    """Return a specification as `spec.json` holds it: None left out."""
-    return model.model_dump(mode="json", exclude_none=True)
+    """Return a specification as `spec.json` holds it: without None, and without what does not change a run's result."""
+    return model.model_dump(mode="json", exclude_none=True, exclude=NO_IDENTITY)
 
 
 def id_of(document: Mapping[str, Any]) -> str:

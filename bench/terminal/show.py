@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.plan.status import changed
-from bench.spec import ID_LENGTH, RunSpec, column
+from bench.spec import ID_LENGTH, RunSpec, canonical_document, column
 from bench.store import Store
 from bench.tasks import task_of
 from bench.terminal.markup import copyable, escape
@@ -32,7 +32,7 @@ def describe(store: Store, run: str) -> Iterator[RenderableType]:
     if spec is None:
         raise RequestError(f"run {run_id} has no specification: it never started")
     yield f"[bold]run {run_id}[/bold]  {_state(spec, store)}  {escape(str(store.folder(run_id)))}"
-    yield escape(_yaml(spec.model_dump(mode="json", exclude_none=True)))
+    yield escape(_yaml(canonical_document(spec)))
     task = task_of(spec)
     losses = [column(network, "loss") for network in task.networks]
     for name in (*losses, *(task.columns(network)[0] for network in task.networks if task.metrics)):

@@ -233,18 +233,16 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
 
 
 def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
-    """Check each lane's numbers, add its row, and evaluate its networks if the schedule asks for it."""
+    """Check each lane's numbers, add its row, and evaluate its networks if its schedule asks for it."""
     for lane in lanes:
         if lane.failure is None:
             lane.check_finite()
             lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.read()})
-    sound = [lane for lane in lanes if lane.failure is None]
-    schedule = lanes[0].schedule
-    due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
-    objective = lanes[0].learner.objective  # equal in a cohort, as is the schedule
-    if objective is None or clock.stage != MAIN or not due or not sound:
+    due = [lane for lane in lanes if lane.failure is None and lane.is_evaluated_now]
+    schedule, objective = lanes[0].schedule, lanes[0].learner.objective  # a cohort's differ only in what is no batch's
+    if objective is None or not due:
         return
-    places = [(lane, name) for lane in sound for name in lane.networks]
+    places = [(lane, name) for lane in due for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
@@ -316,6 +314,7 @@ def summary(rows: Sequence[Mapping[str, Any]], task: Task, has_dev: bool = False
     The best epoch of each network is the one with the best primary metric of the task; `rows` has at least one epoch.
     """
     best: dict[str, Any] = {}
+    evaluated: list[Mapping[str, Any]] = []
     for network in task.networks:
         names = task.columns(network, has_dev)
         evaluated = [row for row in rows if names and names[0] in row]
@@ -327,6 +326,7 @@ def summary(rows: Sequence[Mapping[str, Any]], task: Task, has_dev: bool = False
         "metrics": {name: rows[-1][name] for network in task.networks for name in task.columns(network, has_dev)},
         "best": best or None,
         "epochs": sum(row["stage"] == "main" for row in rows),
+        "evaluated_epochs": len(evaluated),
         "wall_s": round(sum(row["wall_s"] for row in rows), 3),
     }
 

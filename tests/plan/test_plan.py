@@ -180,7 +180,13 @@ def test_two_schedules_give_one_id_only_if_they_are_equal(first, second):
     def id_of(schedule: Schedule) -> str:
         return RunSpec(student=NetworkSpec(network="resnet8"), data=DIGITS, schedule=schedule, seed=1).id
 
-    assert (id_of(first) == id_of(second)) == (first == second)
+    alike = first.model_copy(update={"evaluate_every": second.evaluate_every}) == second
+    assert (id_of(first) == id_of(second)) == alike
+
+
+def test_a_run_keeps_its_id_however_often_it_is_evaluated(tmp_path):
+    often, seldom = (plan_of(tmp_path, training={"epochs": 4, "evaluate_every": every}) for every in (1, 4))
+    assert often.runs.keys() == seldom.runs.keys()
 
 
 @given(SCHEDULES, st.integers(0, 5))

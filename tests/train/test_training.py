@@ -116,6 +116,13 @@ def test_the_result_is_the_last_epochs_and_the_best_is_beside_it():
     assert found["best"] == {"epoch": 2, "top1": 90.0, "top5": 91.0}
 
 
+def test_a_record_says_after_how_many_epochs_a_run_was_evaluated():
+    history = [{"stage": "main", "epoch": epoch, "wall_s": 1.0} for epoch in range(1, 4)]
+    history.append({"stage": "main", "epoch": 4, "top1": 90.0, "top5": 91.0, "wall_s": 1.0})
+    found = summary(history, TASKS["compression"])
+    assert (found["epochs"], found["evaluated_epochs"]) == (4, 1)
+
+
 def test_each_of_two_networks_has_a_best_epoch_of_its_own():
     row = {"stage": "main", "wall_s": 1.0, "top5": 99.0, "peer_top5": 98.0}
     history = [row | {"epoch": 1, "top1": 70.0, "peer_top1": 60.0}, row | {"epoch": 2, "top1": 65.0, "peer_top1": 80.0}]
