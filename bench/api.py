@@ -66,7 +66,8 @@ class Results:
             - `label`: the row of the table; `method` has the registered name, `teacher` or `none`.
             - `parameters`: the settings that differ from the method's defaults.
             - `network`: `student`, or `peer` for the other network of mutual learning.
-            - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one.
+            - `seed`: of the run; `teacher_seed` is that of its first teacher, if it has one. `order_seed` is that of
+              its batch order; it is `seed` unless the suite crosses seeds.
             - `evaluation`: which one, if a row has several.
             - `metric`: its name in tables; `recorded` is that in the run's record.
             - `value`: after the last epoch, in percent, or in nats (`nll`, `teacher_kl`); missing unless the run is
@@ -142,7 +143,7 @@ def load_student(
     suite: File | Results,
     pair: str,
     method: str,
-    seed: int | None = None,
+    seed: int | tuple[int, int, int | None] | None = None,
     *,
     results: File = "results",
     plugins: Iterable[File] = (),
@@ -153,7 +154,8 @@ def load_student(
         suite: a suite file, the name of a suite with results in the folder, or `Results`, whose folder is used then.
         pair: `teacher->student`, as in the tables.
         method: the label of the row, or the method's name if only one row has it; `none` for the undistilled student.
-        seed: of the run; it may be left out if the row has only one.
+        seed: of the run, or (init, order, teacher) in a suite that crosses seeds, where a row without teachers, and a
+            suite with one teacher, has None for the last; it may be left out if the row has only one run.
         results: the folder of the results.
         plugins: method files that the suite uses.
 
@@ -414,7 +416,9 @@ def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
     return found
 
 
-def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple[Plan, RunSpec, str]:
+def _trained(
+    opened: Results, pair: str, method: str, seed: int | tuple[int, int, int | None] | None
+) -> tuple[Plan, RunSpec, str]:
     """Return the finished run that has trained a row's network, with its plan, and which of its networks it is."""
     cells = _cells(opened, pair, method)
     if awaits := cells[0][1].awaits:
@@ -422,10 +426,12 @@ def _trained(opened: Results, pair: str, method: str, seed: int | None) -> tuple
             f"{pair}, row {cells[0][1].label}: its settings are not chosen yet ({awaits}): run the suite first"
         )
     row = f"{pair}, row {cells[0][1].label}"
-    runs = {plan.trained(run).id: (plan, cell, run.seed) for plan, cell in cells for run in cell.runs}
-    chosen = {run_id: found for run_id, found in runs.items() if seed in (None, found[2])}
+    runs = {plan.trained(run).id: (plan, cell, run) for plan, cell in cells for run in cell.runs}
+    chosen = {
+        run_id: found for run_id, found in runs.items() if seed in (None, found[2].seed, found[0].seed_of(found[2]))
+    }
     if len(chosen) != 1:
-        known = "; ".join(f"seed {of_seed} in {plan.folder}" for plan, _, of_seed in runs.values())
+        known = "; ".join(f"seed {plan.seed_of(run)} in {plan.folder}" for plan, _, run in runs.values())
         what = "several runs" if chosen else "no run"
         with_seed = "" if seed is None else f" with seed {seed}"
         raise RequestError(f"{row}: {what}{with_seed}. Known: {known}")

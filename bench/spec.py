@@ -7,10 +7,10 @@ worker count. Every default is resolved beforehand, so a changed default gives a
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Le, Lt
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -70,8 +71,8 @@ class Schedule(Strict):
     initial_epochs: CountOrZero = 30
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
     evaluate_every: Count = 1
-    """Number of epochs between two evaluations; the last epoch is always evaluated. The best epoch, which is printed next
-    to the last, is the best of the evaluated ones. No part of a run's identity: a finished run is not evaluated again.
+    """Number of epochs between two evaluations; the last epoch is always evaluated. The best epoch, which is printed
+    next to the last, is the best of the evaluated ones. No part of a run's identity: a finished run is used as it is.
     """
     processes: Parallel | None = None
     """Number of processes on one machine that train a run together, each with its share of every batch and, on a
@@ -181,7 +182,8 @@ class RunSpec(Strict):
     student: NetworkSpec  # for tasks that evaluate features, the network with the features
     data: DataSpec
     schedule: Schedule | None = None  # None for a run that only evaluates a checkpoint, or several teachers together
-    seed: NonNegativeInt  # of initialisation, batch order, augmentation and all other random choices
+    seed: NonNegativeInt  # of all initial weights: the network's, and those of methods and of new heads
+    order_seed: NonNegativeInt | None = None  # of all else: order, augmentation, draws of methods; `seed` if None
     teachers: tuple[str, ...] = ()  # ids of the runs whose networks are the teachers
     terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
     task_weight: float = 1.0  # of the cross-entropy with the labels
@@ -200,6 +202,16 @@ class RunSpec(Strict):
     def but(self, **changes: object) -> "RunSpec":
         """Return the run with other values; `model_copy` would copy the cached id too."""
         return RunSpec.model_validate({**{name: getattr(self, name) for name in _FIELDS}, **changes})
+
+    @field_validator("order_seed")
+    @classmethod
+    def _equal_is_none(cls, order_seed: int | None, others: ValidationInfo) -> int | None:
+        return None if order_seed == others.data.get("seed") else order_seed  # both describe the same run
+
+    @property
+    def ordered_by(self) -> int:
+        """Return the seed of batch order, augmentation and what methods draw in each step."""
+        return self.seed if self.order_seed is None else self.order_seed
 
     @property
     def trains(self) -> bool:
@@ -240,6 +252,28 @@ class RunSpec(Strict):
 
 
 _FIELDS = tuple(RunSpec.model_fields)  # asking pydantic takes longer than copying them
+
+
+class Crossed(NamedTuple):
+    """The seeds of a run in a suite that crosses them; `teacher` is None where the suite does not cross teachers."""
+
+    init: int
+    order: int
+    teacher: int | None
+
+    def __str__(self) -> str:
+        """Return the seeds as text, to follow the word seed."""
+        return f"{self.init}, order {self.order}" + ("" if self.teacher is None else f", teacher {self.teacher}")
+
+
+Seed = int | Crossed  # a run's place in its cell: the seed or, in a suite that crosses seeds, all of them
+
+
+def common_seed(runs: Sequence[RunSpec]) -> str:
+    """Return, as text, the seed that the runs of a cohort have in common."""
+    first = runs[0]
+    plain = all(run.order_seed is None for run in runs)
+    return f"seed {first.seed}" if plain else f"order seed {first.ordered_by}"
 
 
 def column(network: str, name: str) -> str:

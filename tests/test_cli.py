@@ -640,6 +640,7 @@ REPEATED = {
             }
         ],
     },
+    "FSP": {"methods": ["fsp"], "seeds": {"init": [3, 4], "order": [5], "teacher": 2}},
     "CC": {"methods": ["cc"], "data": "cifar10"},
     "AT": {"methods": ["at"], "data": {"name": "photo_patches", "view": "chrominance"}},
 }

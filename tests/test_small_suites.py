@@ -42,7 +42,8 @@ def shrunk(value: object) -> object:
     if "training" in found and "pairs" in found:
         found["training"]["initial_epochs"] = 1
         pairs, methods = short_or_whole((1, 2), (2, 6))
-        found |= {"threads": 1, "seeds": 1, "pairs": found["pairs"][:pairs], "methods": found["methods"][:methods]}
+        seeds = dict.fromkeys(found["seeds"], 2) if isinstance(found.get("seeds"), dict) else 1
+        found |= {"threads": 1, "seeds": seeds, "pairs": found["pairs"][:pairs], "methods": found["methods"][:methods]}
     if "tuning" in found:
         found["tuning"] = {"trials": 2, "dev_per_class": 1}
     found |= FEW.get(str(found.get("name")), {})

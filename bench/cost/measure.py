@@ -62,7 +62,7 @@ def measure(
     """
     if not lanes:
         return []
-    schedule, seed = lanes[0].schedule, lanes[0].spec.seed
+    schedule, seed = lanes[0].schedule, lanes[0].spec.ordered_by
     set_products(schedule.precision)
     for lane in lanes:
         with lane.isolated():

@@ -72,11 +72,13 @@ class Findings:
         """
         curves = {}
         for label, of_row in runs.items():
-            epochs = {run.seed: self.epochs[run.id] for run in of_row if run.id in self.epochs}
+            epochs = {str(self.plan.seed_of(run)): self.epochs[run.id] for run in of_row if run.id in self.epochs}
             if not epochs:
                 continue
             means = {seed: frame.filter(regex=f"^({columns})$").mean(axis=1) for seed, frame in epochs.items()}
-            curve = pd.DataFrame(means, columns=[run.seed for run in of_row], dtype=float).dropna(how="all")
+            curve = pd.DataFrame(means, columns=[str(self.plan.seed_of(run)) for run in of_row], dtype=float).dropna(
+                how="all"
+            )
             if not curve.empty:
                 curves[label] = curve
         return curves
@@ -108,7 +110,7 @@ class Findings:
     def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
         """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""
         for number, run in enumerate(row.cell.runs):
-            tested = teacher.cell.runs[min(number, len(teacher.cell.runs) - 1)]  # one for all seeds, or one each
+            tested = teacher.cell.runs[number % len(teacher.cell.runs)]  # one for all seeds, one each, or in turn
             alike = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
             if alike and (own := self.outputs(run)) and (taught := self.outputs(tested)):
                 return taught, own
@@ -117,8 +119,8 @@ class Findings:
 
 def by_number(rows: Mapping[float, Summary]) -> pd.DataFrame:
     """Return rows' values: a row per number that has any, a column per seed."""
-    seeds = list(dict.fromkeys(run.seed for row in rows.values() for run in row.cell.runs))
-    values = {number: row.by_seed for number, row in rows.items()}
+    values = {number: {str(seed): value for seed, value in row.by_seed.items()} for number, row in rows.items()}
+    seeds = list(dict.fromkeys(seed for of_row in values.values() for seed in of_row))
     return pd.DataFrame(values, index=seeds, dtype=float).T.dropna(how="all")
 
 

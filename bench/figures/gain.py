@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import LABEL_LINE, PARTIAL_NOTE, grid, marked, marks, wrapped
 from bench.figures.findings import Findings
+from bench.report.crossed import paired
 from bench.report.inference import LEVEL, Contrast
 from bench.report.statistics import gain_over_pairs
 from bench.suite import NONE
@@ -26,7 +27,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     panels = {str(panel): own for panel, own in pd.concat([gains, over_all]).groupby("panel", sort=False)}
     labels = [label for label in findings.looks if label in set(gains["label"])]
     counts = gains.groupby(["label", "panel"]).size().unstack(fill_value=0)
-    whole = (counts == len(findings.plan.suite.seed_list)).all(axis=1)
+    whole = (counts == findings.plan.suite.runs_per_row).all(axis=1)
     names = [wrapped(marked(label, bool(whole[label])), LABEL_LINE) for label in labels]
     height = 1.0 + 0.2 * (1 + 0.6 * max(name.count("\n") for name in names)) * len(labels)
     dots = "seeds" if over_all.empty else "seeds; of all pairs: pairs"
@@ -70,6 +71,7 @@ def _gains(findings: Findings) -> pd.DataFrame:
     for group, rows in findings.groups.items():
         for row in rows:
             plain = next((one.by_seed for one in rows if one.label == row.contest.named(NONE)), {})
-            paired = [value - plain[seed] for seed, value in row.by_seed.items() if row.is_method and seed in plain]
-            gains += [(row.cell.evaluation, row.title, row.label, group, gain) for gain in paired]
+            both = paired(row.by_seed, plain) if row.is_method else []
+            differences = [row.by_seed[seed] - plain[other] for seed, other in both]
+            gains += [(row.cell.evaluation, row.title, row.label, group, gain) for gain in differences]
     return pd.DataFrame(gains, columns=["evaluation", "metric", "label", "panel", "gain"])

@@ -21,7 +21,7 @@ from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
-FrozenNetworks = dict[tuple[str | None, NetworkSpec, int], Frozen]  # by source, network and number of its classes
+FrozenNetworks = dict[tuple[str | int, NetworkSpec, int], Frozen]  # by source or seed, network, number of its classes
 
 
 def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
@@ -62,7 +62,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         train=training,
         test=splits.evaluated,
         dev=splits.dev if data.has_dev else None,
-        seed=runs[0].seed,
+        seed=runs[0].ordered_by,
         record=lambda lane: facts | lane.made_from,
         accept_changed=inputs.work.accept_changed,
         keep_checkpoints=inputs.work.keep_checkpoints,
@@ -95,7 +95,7 @@ def _evaluated(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network 
         return None
     if not task.freezes:
         return inputs.evaluated(run)
-    key = (run.source, run.student, backbone_data(run).classes)
+    key = (run.source or run.seed, run.student, backbone_data(run).classes)
     if key not in frozen:
         frozen[key] = Frozen(inputs.evaluated(run))
     return frozen[key]

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from bench.plan.duration import Paces, epochs_of
-from bench.spec import RunSpec
+from bench.spec import RunSpec, common_seed
 from bench.tasks import task_of
 from bench.text import duration
 from bench.train.lane import Clock, Lane
@@ -175,7 +175,7 @@ class Progress(Observer):
 
     def _cohort(self) -> str:
         pairs = dict.fromkeys(self.titles[lane.spec.id][0] for lane in self.lanes)
-        return f"{' and '.join(pairs)} seed {self.lanes[0].spec.seed}"
+        return f"{' and '.join(pairs)} {common_seed([lane.spec for lane in self.lanes])}"
 
     def _title(self, lane: Lane) -> str:
         return self.titles[lane.spec.id][1]

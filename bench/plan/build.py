@@ -51,8 +51,10 @@ def build(
     for index, pair in enumerate(suite.pairs):
         where = f"{path}: pairs[{index}].teacher"
         try:
-            seeds = (0,) if suite.teacher_seeds == "fixed" else suite.seed_list
-            teachers = {seed: pair_teachers(suite, pair, seed, teacher_data, path, where, sources) for seed in seeds}
+            teachers = {
+                seed: pair_teachers(suite, pair, seed, teacher_data, path, where, sources)
+                for seed in suite.teacher_seed_list
+            }
         except RequestError as error:
             problems.append(str(error))
             continue
@@ -132,19 +134,26 @@ def _pair_cells(
 ) -> Iterator[Cell]:
     """Yield the cells of a pair: teacher, undistilled student, then one cell per row and network."""
     task = TASKS[suite.task]
-    labelled = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in suite.seed_list]
+    labelled = [
+        undistilled(suite, pair.student.spec, seed, data, suite.training, order) for seed, order in suite.student_seeds
+    ]
     plain = [task.student(run, teacher_data) for run in labelled]
     tested = {one.tested.id: one.tested for one in teachers.values()}
     yield cell_of(pair, Row(TEACHER, TEACHER, standard=TEACHER), tuple(tested.values()))
     yield cell_of(pair, Row(NONE, NONE, standard=NONE), tuple(plain))
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
-    fixed = next(iter(teachers.values()))
     for row in rows(suite, methods, pair.name):
         taught = [
-            distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
+            distilled(run, row, teacher.runs, suite.training.initial_epochs, methods)
             for run in plain
+            for teacher in _teachers_of(run, suite, teachers)
         ]
         taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield cell_of(pair, row, taught_by_task, network)
+
+
+def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers]) -> list[PairTeachers]:
+    """Return the teachers from which a student learns, each in a run of its own."""
+    return [teachers[run.seed]] if suite.teacher_seeds == "paired" else list(teachers.values())

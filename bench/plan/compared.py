@@ -18,8 +18,8 @@ def teachers_of(plan: Plan) -> dict[str, Sequence[RunSpec]]:
 def teacher_of(run: RunSpec, cell: Cell, teachers: Mapping[str, Sequence[RunSpec]]) -> RunSpec | None:
     """Return the run with whose answers those of a cell's run are compared: its pair's teacher, or None.
 
-    If the pair has a teacher for each seed, it is the run's own one, or for the undistilled student that of the same
-    place among the seeds.
+    If the pair has several, one per seed or crossed with the seeds, it is the run's own one; undistilled students take
+    them in turn.
     """
     of_pair = teachers.get(cell.pair, ())
     if cell.method == TEACHER or not of_pair or task_of(run).is_evaluation:
@@ -27,7 +27,7 @@ def teacher_of(run: RunSpec, cell: Cell, teachers: Mapping[str, Sequence[RunSpec
     for teacher in of_pair:
         if run.teachers and run.teachers in ((teacher.id,), teacher.teachers):
             return teacher
-    return of_pair[min(cell.runs.index(run), len(of_pair) - 1)]
+    return of_pair[cell.runs.index(run) % len(of_pair)]
 
 
 def compared_with(plan: Plan) -> dict[str, list[str]]:

@@ -40,6 +40,7 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
                     data=data,
                     schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
                     seed=run.seed,
+                    order_seed=run.order_seed,
                     head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
                     source=run.id if task_of(run).learns(run) else None,
                 )

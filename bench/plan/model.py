@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan.space import Dimension
-from bench.spec import STUDENT, RunSpec, Scalar
+from bench.spec import STUDENT, Crossed, RunSpec, Scalar, Seed
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
 from bench.tasks.objectives import Metric
@@ -62,7 +62,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table: runs that differ only in their seed."""
+    """A cell of the table: runs that differ only in their seeds."""
 
     pair: str  # `<teacher>-><student>`
     teacher: str  # the teacher network's name
@@ -71,7 +71,7 @@ class Cell:
     label: str  # the row's name
     overrides: str  # the settings that differ from the method's defaults
     standard: str  # the method's name in published tables; "" for several terms
-    runs: tuple[RunSpec, ...]  # one per seed
+    runs: tuple[RunSpec, ...]  # one per seed, or per combination of crossed seeds
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
     published: str = ""  # the row of the published table whose settings these are, if they are not the defaults
@@ -182,6 +182,13 @@ class Plan:
                         titles[teacher_id] = (cell.pair, f"{TEACHER} {self.runs[teacher_id].student.network}")
                 titles[run.id] = (cell.pair, cell.title)
         return titles
+
+    def seed_of(self, run: RunSpec) -> Seed:
+        """Return the seed of a cell's run, or its seeds if the suite crosses them: its place among the cell's runs."""
+        if self.suite.crossed is None:
+            return run.seed
+        teachers = self.trained(run).teachers if self.suite.crosses_teachers else ()
+        return Crossed(run.seed, run.ordered_by, self.runs[teachers[0]].seed if teachers else None)
 
     def with_needs(self, runs: Iterable[RunSpec]) -> list[RunSpec]:
         """Return runs and all runs that they need, in the plan's order."""

@@ -29,8 +29,8 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
                 ["--only", cell.label, "--pairs", cell.pair, *(f"--plugin={path}" for path in plan.plugins)]
             )
             return {ENTRY: f"{OPTIONS}{options}\n{plan.text}"}  # repeats the search of the row
-    cell, seed = _cell_and_seed(plan, run)
-    document = _reduced(plan, cell, run, seed)
+    cell, own = _shown(plan, run)
+    document = _reduced(plan, cell, run, _seeds(plan, cell, own))
     documents = {ENTRY: document}
     evaluations = [one.model_dump(mode="json", exclude_unset=True) for one in plan.suite.evaluations]
     if evaluations and "evaluations" in TASKS[plan.suite.task].required_keys:
@@ -60,22 +60,34 @@ def command(path: Path, text: str) -> str:
     return f"{started_as()} {shlex.quote(str(path))} {first.removeprefix(OPTIONS)} --results ANOTHER_FOLDER"
 
 
-def _cell_and_seed(plan: Plan, run: RunSpec) -> tuple[Cell, int]:
-    """Return the first cell that shows a run, its students or an evaluation of its network; and the seed."""
+def _shown(plan: Plan, run: RunSpec) -> tuple[Cell, RunSpec]:
+    """Return the first cell that shows a run, its students or an evaluation of its network; and the run it shows."""
     for cell in plan.cells:
         for own in cell.runs:
             trained = plan.trained(own)
             if run.id in (own.id, trained.id, *trained.teachers):
-                return cell, own.seed if own.seed in plan.suite.seed_list else plan.suite.seed_list[0]
+                return cell, own
     raise ValueError(f"run {run.id} belongs to no cell of {plan.name}")
+
+
+def _seeds(plan: Plan, cell: Cell, own: RunSpec) -> list[int] | dict[str, list[int]]:
+    """Return the seeds of a suite that has one run of a cell."""
+    suite, is_teacher = plan.suite, cell.method == TEACHER
+    student = (own.seed, own.ordered_by)
+    init, order = student if student in suite.student_seeds else suite.student_seeds[0]
+    if suite.crossed is None:
+        return [init]
+    teachers = plan.trained(own).teachers
+    first = own.seed if is_teacher else plan.runs[teachers[0]].seed if teachers else suite.teacher_seed_list[0]
+    return {"init": [init], "order": [order]} | ({"teacher": [first]} if suite.crosses_teachers else {})
 
 
 def _label(cell: Cell, trained: RunSpec) -> str:
     return cell.method if cell.method in (TEACHER, NONE) else "+".join(term.method for term in trained.terms)
 
 
-def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
-    """Return the suite as a document with one pair, row and seed, and only with keys that define the run."""
+def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, list[int]]) -> dict[str, Any]:
+    """Return the suite as a document with one pair and row, the seeds, and only with keys that define the run."""
     suite, trained = plan.suite, plan.trained(cell.runs[0])
     document: dict[str, Any] = {"title": f"run {run.id}", "task": suite.task, "data": _data(plan, suite.data)}
     if suite.teacher_data is not None:
@@ -96,7 +108,7 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
     return document | {
         "pairs": [pair],
         "methods": [row],
-        "seeds": [seed],
+        "seeds": seeds,
         "teacher_seeds": suite.teacher_seeds,
         "training": _training(suite.training),
         "teacher_training": _training(suite.teacher_schedule),

@@ -23,11 +23,13 @@ class PairTeachers:
     tested: RunSpec  # the run shown in the teacher row: that of the only teacher, or of all teachers as an ensemble
 
 
-def undistilled(suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule) -> RunSpec:
-    """Return the run that trains a network on labels alone."""
+def undistilled(
+    suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule, order_seed: int | None = None
+) -> RunSpec:
+    """Return the run that trains a network on labels alone; `order_seed` is `seed` if not given."""
     lr = suite.lr_by_network.get(network.network, schedule.lr)
     schedule = schedule.model_copy(update={"lr": lr, "initial_epochs": 0})
-    return RunSpec(student=network, data=data, schedule=schedule, seed=seed)
+    return RunSpec(student=network, data=data, schedule=schedule, seed=seed, order_seed=order_seed)
 
 
 def pair_teachers(
@@ -37,7 +39,7 @@ def pair_teachers(
 
     `where` is the position of the teachers in the suite file, for messages.
     """
-    step = 1 if suite.teacher_seeds == "fixed" else MAX_SEEDS
+    step = 1 if suite.teacher_seeds == "fixed" and not suite.crosses_teachers else MAX_SEEDS
     runs: list[RunSpec] = []
     checkpoints: list[tuple[str, Checkpoint]] = []
     for index, teacher in enumerate(pair.members):

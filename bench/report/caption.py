@@ -31,7 +31,7 @@ def protocol(plan: Plan) -> str:
     sentences = [
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; of two seeds, mean and both values; "
-        f"{len(plan.suite.seed_list)} requested; {_arithmetic(plan.suite.training)}.",
+        f"{plan.suite.asked_for} requested; {_arithmetic(plan.suite.training)}.",
         *_evaluations(plan),
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
@@ -56,7 +56,7 @@ def caption(frame: Frame) -> str:
 def marks(frame: Frame) -> str:
     """Return what the marks of a table mean, and the differences that it can show; "" if no methods are compared."""
     methods = {one.label: one.cell.in_grid for one in frame.tabled if one.is_method}
-    seeds = len(frame.plan.suite.seed_list)
+    seeds = frame.plan.suite.runs_per_row
     sentences = []
     if seeds == 1 and methods:
         sentences.append("Nothing is bold: one seed cannot tell a difference from chance.")

@@ -26,6 +26,7 @@ from bench.types import RequestError
 SUITE = "suite.json"
 TABLES = ("table.csv", "table.md", "table.tex")
 STATISTICS = ("statistics.csv", "statistics.md")
+VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
 PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
@@ -137,7 +138,7 @@ def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:
     figures = (f"{FIGURES}/{name}" for name in present.figures)
-    names = (*TABLES, *STATISTICS, *TUNING, PAGE, EPOCHS, CLASSES, COST, SUITE, *figures)
+    names = (*TABLES, *STATISTICS, VARIANCE, *TUNING, PAGE, EPOCHS, CLASSES, COST, SUITE, *figures)
     with writing(to):  # what stands in the way is named before anything moves
         for name in names:
             (to / name).parent.mkdir(parents=True, exist_ok=True)

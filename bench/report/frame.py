@@ -17,7 +17,7 @@ from bench.plan.compared import teacher_of, teachers_of
 from bench.plan.status import Statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
-from bench.spec import STUDENT, RunSpec, column
+from bench.spec import STUDENT, RunSpec, Seed, column
 from bench.store import Store, number_in
 from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED
@@ -28,6 +28,7 @@ from bench.text import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.report.crossed import CrossedModel
     from bench.report.inference import Model
 
 Column = tuple[str, str]  # pair and metric
@@ -63,6 +64,7 @@ class Measurement(NamedTuple):  # made five times as fast as a frozen dataclass:
     parameters: str  # that differ from the method's defaults
     network: str  # the measured network of the run: `student` or `peer`
     seed: int
+    order_seed: int  # of batch order, augmentation and draws; equal to `seed` unless the suite crosses seeds
     teacher_seed: int | None  # of the run that trained the first teacher, if there is one
     evaluation: str  # "" if the row has only one
     metric: str  # name in tables
@@ -84,8 +86,8 @@ class Summary:
     metric: str  # name in tables
     recorded: str  # name in records
     kind: Metric
-    by_seed: Mapping[int, float]  # the values after the last epoch, of the finished seeds
-    best_by_seed: Mapping[int, float]  # the best epochs' values, of the finished seeds that have epochs
+    by_seed: Mapping[Seed, float]  # the values after the last epoch, of the finished seeds
+    best_by_seed: Mapping[Seed, float]  # the best epochs' values, of the finished seeds that have epochs
     mean: float | None
     std: float | None  # with n - 1
     best_mean: float | None  # of the best epochs' values
@@ -172,12 +174,13 @@ class Frame:
                 parameters=cell.overrides,
                 network=cell.network,
                 seed=run.seed,
+                order_seed=run.ordered_by,
                 teacher_seed=self.plan.runs[teachers[0]].seed if teachers else None,
                 evaluation=cell.evaluation,
                 metric=one.metric,
                 recorded=one.recorded,
-                value=one.by_seed.get(run.seed),
-                best=one.best_by_seed.get(run.seed),
+                value=one.by_seed.get(self.plan.seed_of(run)),
+                best=one.best_by_seed.get(self.plan.seed_of(run)),
                 epoch=self.records.get(run.id, {}).get("epochs"),
                 published=one.published,
                 status=status,
@@ -240,15 +243,20 @@ class Frame:
         return any(self.at(*column, label).published is not None for label in self.labels)
 
     @cached_property
-    def models(self) -> dict[Contest, Model]:
-        """Return the row-by-seed model of the rows that are compared with each other; none has the row `teacher`."""
-        from bench.report.inference import fit  # takes a moment to import, and `status` does not need it
+    def models(self) -> Mapping[Contest, Model | CrossedModel]:
+        """Return the model of the rows that are compared with each other, by seed or by crossed seeds.
 
-        values: dict[Contest, dict[str, Mapping[int, float]]] = {}
+        None has the row `teacher`.
+        """
+        from bench.report.crossed import CrossedModel  # take a moment to import, and `status` does not need them
+        from bench.report.inference import fit
+
+        values: dict[Contest, dict[str, Mapping[Any, float]]] = {}
         for one in self.summaries:
             if one.by_seed and one.cell.method != TEACHER:
                 values.setdefault(one.contest, {})[one.label] = one.by_seed
-        return {contest: fit(rows) for contest, rows in values.items()}
+        make = CrossedModel if self.plan.suite.crossed else fit
+        return {contest: make(rows) for contest, rows in values.items()}
 
     @cached_property
     def best(self) -> set[tuple[str, str, str]]:
@@ -293,12 +301,13 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
     teachers = teachers_of(plan)
-    summaries = [one for cell in plan.cells for one in _summaries(cell, found, records, printed, store, teachers)]
+    summaries = [one for cell in plan.cells for one in _summaries(cell, plan, found, records, printed, store, teachers)]
     return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found)
 
 
 def _summaries(
     cell: Cell,
+    plan: Plan,
     found: Statuses,
     records: Mapping[str, Mapping[str, Any]],
     printed: Mapping[tuple[str, str, str], float],
@@ -307,8 +316,8 @@ def _summaries(
 ) -> Iterator[Summary]:
     """Yield one summary per metric of a cell; `teachers` are those of `teachers_of`."""
     shown = () if cell.awaits else cell.runs
-    finished = {run.seed: (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
-    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, found)
+    finished = {plan.seed_of(run): (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, plan, found)
     is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
     task = task_of(cell.runs[0])
     measured = [
@@ -318,7 +327,7 @@ def _summaries(
     prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
-        by_seed = {} if cell.awaits else _answered(cell, recorded, records, teachers)
+        by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, teachers)
         measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
     for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
@@ -338,28 +347,34 @@ def _summaries(
         )
 
 
-def _numbers(finished: Mapping[int, tuple[Mapping[str, Any], Path]], name: str, best: bool = False) -> dict[int, float]:
+def _numbers(
+    finished: Mapping[Seed, tuple[Mapping[str, Any], Path]], name: str, best: bool = False
+) -> dict[Seed, float]:
     """Return a number of each record that has it, by seed; `finished` has records and the folders of their runs."""
     numbers = {seed: number_in(record, name, folder, best) for seed, (record, folder) in finished.items()}
     return {seed: number for seed, number in numbers.items() if number is not None}
 
 
 def _answered(
-    cell: Cell, name: str, records: Mapping[str, Mapping[str, Any]], teachers: Mapping[str, Sequence[RunSpec]]
-) -> dict[int, float]:
+    cell: Cell,
+    plan: Plan,
+    name: str,
+    records: Mapping[str, Mapping[str, Any]],
+    teachers: Mapping[str, Sequence[RunSpec]],
+) -> dict[Seed, float]:
     """Return a number that a cell's records have of their answers, by seed; empty where they were not scored."""
-    numbers = {}
+    numbers: dict[Seed, float] = {}
     for run in cell.runs:
         record = records.get(run.id, {})
         teacher = teacher_of(run, cell, teachers)
         compared = record.get("to_teacher", {}).get(teacher.id, {}) if teacher else {}
         number = record.get("scores", {}).get(name, compared.get(name))
         if number is not None:
-            numbers[run.seed] = number
+            numbers[plan.seed_of(run)] = number
     return numbers
 
 
-def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
+def _status(cell: Cell, plan: Plan, found: Statuses) -> tuple[str, str]:
     """Return a cell's status and the reason of its worst run."""
     unfinished = [run for run in cell.runs if found[run.id][0] != "done"]
     if not unfinished:
@@ -368,7 +383,7 @@ def _status(cell: Cell, found: Statuses) -> tuple[str, str]:
     status, reason = found[worst.id]
     if len(unfinished) == len(cell.runs):
         return status, reason
-    return "partial", f"seed {worst.seed} {status}{f': {reason}' if reason else ''}"
+    return "partial", f"seed {plan.seed_of(worst)} {status}{f': {reason}' if reason else ''}"
 
 
 def _against_kd(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:

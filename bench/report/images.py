@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
+from bench.plan import Plan
+from bench.report.crossed import paired
 from bench.report.frame import Frame, Summary
 from bench.report.paper import KD, row_named
 from bench.report.statistics import LEVEL, holm
-from bench.spec import STUDENT
+from bench.spec import STUDENT, Crossed, Seed
 from bench.store import Store
 from bench.store.answers import stored_answers
 from bench.suite import NONE, TEACHER
@@ -75,7 +77,7 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
     columns: dict[tuple[str, str], dict[str, Hits]] = {}  # by pair and metric, then by label
     for one in frame.primary:
         is_student = one.cell.network == STUDENT and one.cell.method != TEACHER
-        if one.recorded == "top1" and is_student and (hits := _hits(one, store)):
+        if one.recorded == "top1" and is_student and (hits := _hits(one, frame.plan, store)):
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
     for (pair, metric), found in columns.items():
         by_label = _of_equal_length(found)
@@ -85,16 +87,16 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
                 yield from _compared(by_label, draws, pair, metric, reference)
 
 
-Hits = Mapping[int, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
-Draws = Mapping[tuple[str, int], np.ndarray]  # by label and seed: (resamples,) accuracies in percent, see `resampled`
+Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
+Draws = Mapping[tuple[str, Seed], np.ndarray]  # by label and seed: (resamples,) accuracies in percent, see `resampled`
 
 
-def _hits(one: Summary, store: Store) -> Hits:
+def _hits(one: Summary, plan: Plan, store: Store) -> Hits:
     """Return the answers of a row's finished runs, by seed."""
-    found = {}
+    found: dict[Seed, np.ndarray] = {}
     for run in one.cell.runs:
-        if run.seed in one.by_seed and (answers := stored_answers(store, run.id)) is not None:
-            found[run.seed] = answers.logits[STUDENT].argmax(axis=1) == answers.labels
+        if (seed := plan.seed_of(run)) in one.by_seed and (answers := stored_answers(store, run.id)) is not None:
+            found[seed] = answers.logits[STUDENT].argmax(axis=1) == answers.labels
     return found
 
 
@@ -105,9 +107,14 @@ def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
     return {label: of for label, of in equal.items() if of}
 
 
+def has_interval(hits: Hits) -> bool:
+    """Return whether a row's seeds can be resampled: crossed ones are not independent of each other."""
+    return len(hits) >= MIN_SEEDS and not any(isinstance(seed, Crossed) for seed in hits)
+
+
 def _draws(by_label: Mapping[str, Hits]) -> Draws:
     """Return the resampled accuracies of all rows of a pair that have enough seeds."""
-    enough = {label: hits for label, hits in by_label.items() if len(hits) >= MIN_SEEDS}
+    enough = {label: hits for label, hits in by_label.items() if has_interval(hits)}
     places = {(label, seed): own for label, hits in enough.items() for seed, own in hits.items()}
     if not places:
         return {}
@@ -124,15 +131,17 @@ def _compared(
     tests: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for label, own in by_label.items():
-        seeds = [seed for seed in own if seed in base]
+        seeds = paired(own, base)
         if label in (reference, NONE) or not seeds:
             continue
         row = {**common, "label": label}
-        gaps = [100 * float(own[seed].mean() - base[seed].mean()) for seed in seeds]
-        test = {"statistic": "mcnemar", "n": 1, "value": gaps[0], "p": mcnemar(own[seeds[0]], base[seeds[0]])}
-        tests.append({**row, **test, "note": f"seed {seeds[0]}"})
-        if len(seeds) >= MIN_SEEDS:
-            ours, theirs = (np.stack([draws[place, seed] for seed in seeds]) for place in (label, reference))
+        gaps = [100 * float(own[seed].mean() - base[other].mean()) for seed, other in seeds]
+        seed, other = seeds[0]
+        test = {"statistic": "mcnemar", "n": 1, "value": gaps[0], "p": mcnemar(own[seed], base[other])}
+        tests.append({**row, **test, "note": f"seed {seed}"})
+        if has_interval(own) and len(seeds) >= MIN_SEEDS:
+            ours = np.stack([draws[label, seed] for seed, _ in seeds])
+            theirs = np.stack([draws[reference, other] for _, other in seeds])
             low, high = interval(ours, theirs, generator)
             found = {"statistic": "difference_over_images", "n": len(seeds), "value": sum(gaps) / len(gaps)}
             differences.append({**row, **found, "low": low, "high": high})

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from bench.plan import Plan
 from bench.report.caption import caption, marks
-from bench.report.folder import FIGURES, PAGE, STATISTICS
+from bench.report.folder import FIGURES, PAGE, STATISTICS, VARIANCE
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
@@ -82,6 +82,7 @@ def render(frame: Frame, store: Store) -> str:
         marks=marks(frame),
         best=frame.best,
         statistics=_statistics(folder / STATISTICS[0]),
+        variance=_statistics(folder / VARIANCE) if plan.suite.crossed else [],
         figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
         command=shlex.join(command),
         suite_file=plan.text,
@@ -107,7 +108,7 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
 
 
 def _statistics(path: Path) -> list[list[str]]:
-    """Return the heading and rows of statistics.csv; none if it cannot be read."""
+    """Return the heading and rows of a CSV file; none if it cannot be read."""
     try:
         rows = csv.reader(io.StringIO(read_text(path) or ""))
     except RequestError:
@@ -155,14 +156,14 @@ def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
 
 def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
-    record = frame.records.get(run.id, {})
+    record, seed = frame.records.get(run.id, {}), frame.plan.seed_of(run)
     status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
     task = task_of(run)
     names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
     series = [column(network, name) for name in names for network in task.networks]
     return {
-        "seed": run.seed,
+        "seed": seed if isinstance(seed, int) else str(seed),
         "status": status,
         "reason": reason,
         "last": _rounded(record.get("metrics")),

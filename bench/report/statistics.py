@@ -25,6 +25,7 @@ import scikit_posthocs
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
+from bench.report.crossed import CrossedModel
 from bench.report.frame import Contest, Frame, Summary
 from bench.report.improvement import Improvement, relative_improvement
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
@@ -153,7 +154,7 @@ def statistics(frame: Frame) -> Statistics:
             model = frame.models.get(contest)
             if model is not None:
                 for reference in references:
-                    gains += _gains_of_pair(model, contest, reference, len(frame.plan.suite.seed_list))
+                    gains += _gains_of_pair(model, contest, reference, frame.plan.suite.runs_per_row)
     together: list[dict[str, Any]] = []
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
@@ -185,7 +186,9 @@ def _row(
     return {**names, **numbers, "p_adjusted": found.p_adjusted, "note": note}
 
 
-def _gains_of_pair(model: Model, contest: Contest, reference: str, count: int) -> Iterator[dict[str, Any]]:
+def _gains_of_pair(
+    model: Model | CrossedModel, contest: Contest, reference: str, count: int
+) -> Iterator[dict[str, Any]]:
     """Yield the methods compared with a reference on the seeds that both have, of `count` requested ones."""
     reference = contest.named(reference)
     if reference not in model.values:
@@ -217,7 +220,7 @@ def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterat
             continue
         pairs = [pair for pair in means[label] if pair in means.get(reference, {})]
         rows = [(frame.at(pair, metric, label).by_seed, frame.at(pair, metric, reference).by_seed) for pair in pairs]
-        if len(rows) < MIN_PAIRS:
+        if len(rows) < MIN_PAIRS or frame.plan.suite.crossed:  # crossed seeds are not independent of each other
             continue
         differences = np.array([[own[seed] - base[seed] for seed in own] for own, base in rows])  # all are finished
         for statistic in (probability_of_improvement, interquartile_mean):
@@ -239,6 +242,8 @@ def _improvement(frame: Frame, means: Means, metric: str, ours: str, label: str)
     if len(pairs) > 1:
         own, other, student = ([means[row][pair] for pair in pairs] for row in (ours, label, NONE))
         return relative_improvement(own, other, student)
+    if frame.plan.suite.crossed:
+        return None  # its interval takes seeds for independent of each other
     by_seed = [frame.at(pairs[0], metric, row).by_seed for row in (ours, label, NONE)]
     seeds = [seed for seed in by_seed[0] if all(seed in row for row in by_seed)]
     own, other, student = ([row[seed] for seed in seeds] for row in by_seed)

@@ -1,7 +1,7 @@
 """Writes statistics.csv and statistics.md."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.plan import Plan
-from bench.report import images
+from bench.report import images, variance
 from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.improvement import IMPROVEMENT, Improvement
@@ -29,6 +29,14 @@ HOW = (
     "correction. Pairs that share a network are not independent. † marks rows in which not all seeds, or not all "
     "pairs, are finished."
 )
+CROSSED = (
+    "A gain is the mean difference in the last epoch's metric over all combinations of seeds, in percentage points. "
+    "Runs that share a seed are not independent. In one pair, the 95 % interval is therefore Student's t with the "
+    "variances between the seeds of each source of chance, and p (adjusted) is corrected for all rows (Holm). It holds "
+    "for other seeds of the sources that have three or more, and for these seeds of the others. Over all pairs, the "
+    "samples are the pairs' means; p is from Wilcoxon's signed-rank test, and p (adjusted) is Holm's correction. "
+    "† marks rows in which not all runs, or not all pairs, are finished."
+)
 TOGETHER = (
     "Probability of improvement: the share of seeds in which the method is above the reference, averaged over pairs. "
     "Interquartile mean: the mean of the middle half of the gains of all pairs and seeds. Intervals: Student's t at "
@@ -38,12 +46,14 @@ TOGETHER = (
 
 def write(frame: Frame, store: Store) -> None:
     """Write the statistics of a suite's results."""
-    computed = statistics(frame)
-    text = f"{to_markdown(frame.plan, computed)}\n<!-- of table.csv {digest(frame)} -->\n"
+    computed, spread = statistics(frame), variance.spreads(frame, store) if frame.plan.suite.crossed else []
+    text = f"{to_markdown(frame.plan, computed, spread)}\n<!-- of table.csv {digest(frame)} -->\n"
     folder = store.suite_folder(frame.plan.folder)
     of_images = images.rows(frame, store)
     for name, content in zip(STATISTICS, (to_csv(computed, of_images), text), strict=True):
         write_whole(folder / name, content)
+    if frame.plan.suite.crossed:
+        variance.write_csv(spread, frame, store)
 
 
 def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:
@@ -86,14 +96,16 @@ def _rank_rows(ranks: Ranking | str) -> Iterator[dict[str, Any]]:
             yield {"statistic": "nemenyi", "n": n, "label": label, "reference": other, "p": p}
 
 
-def to_markdown(plan: Plan, computed: Statistics) -> str:
+def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spread] = ()) -> str:
     """Return statistics.md."""
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
-    lines.append(HOW if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
+    how = CROSSED if plan.suite.crossed else HOW
+    lines.append(how if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (adjusted)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
+    lines += variance.lines(spread)
     if computed.together:
         lines += ["", "## Over pairs and seeds", "", TOGETHER, ""]
         lines += grid(

@@ -4,6 +4,7 @@ There are two kinds of file: `Suite` trains networks, `TransferSuite` evaluates 
 data. Names of tasks are checked against `bench.tasks`.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -45,6 +46,10 @@ def _distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers
 
 
+def _listed(seeds: int | tuple[int, ...], first: int = 1) -> tuple[int, ...]:
+    return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
+
+
 def _installed(wanted: bool) -> bool:
     if wanted and find_spec("tensorboard") is None:
         install = "pip install 'distillation-bench[tensorboard]'"
@@ -71,6 +76,17 @@ NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
 TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
 EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
+
+
+class CrossedSeeds(Strict):
+    """Seeds by source of chance: each row has one run for every combination of them."""
+
+    init: Seeds = 1
+    """Seeds of initial weights: the number of them (1 to n), or a list."""
+    order: Seeds = 1
+    """Seeds of batch order, augmentation and what methods draw: the number of them (1 to n), or a list."""
+    teacher: Seeds | None = None
+    """Seeds of teachers: the number of them (0 to n - 1), or a list. Default: one teacher, with seed 0."""
 
 
 class PublishedTable(Strict):
@@ -167,8 +183,10 @@ class Suite(SuiteFile):
     """Teachers and students; each pair is a column of the table."""
     methods: Annotated[tuple[RowEntry, ...], Len(1)]
     """The rows of the table; every table also has the rows `teacher` and `none`."""
-    seeds: Seeds = 1
-    """The number of seeds (1 to n), or a list of them."""
+    seeds: Seeds | CrossedSeeds = 1
+    """The number of seeds (1 to n), or a list of them; or a mapping, which crosses the seeds of several sources of
+    chance.
+    """
     teacher_seeds: Literal["fixed", "paired"] = "fixed"
     """Seeds of teachers: `fixed` trains one teacher with seed 0 for all students, `paired` one per seed."""
     training: Schedule = Schedule()
@@ -214,6 +232,8 @@ class Suite(SuiteFile):
             yield f"'data': dev images are evaluated with labels; students of task {task.name} have none"
         if self.tuning is not None:
             yield from self._problems_of_tuning(has_dev)
+        if self.crossed is not None:
+            yield from self._problems_of_crossing()
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
@@ -230,6 +250,20 @@ class Suite(SuiteFile):
             self.teacher_schedule.check_shares()
         except ValueError as error:
             yield f"teacher_training: {error}"
+
+    def _problems_of_crossing(self) -> Iterator[str]:
+        """Yield why the suite's seeds cannot be crossed."""
+        if self.teacher_seeds != "fixed":
+            yield "'teacher_seeds': crossed seeds state those of teachers as seeds.teacher: leave it out"
+        if self.runs_per_row > MAX_SEEDS:
+            yield f"'seeds': {self.runs_per_row:,} combinations; at most {MAX_SEEDS:,} are allowed: state fewer"
+        if not self.crosses_teachers:
+            return
+        if TASKS[self.task].trains_teachers:
+            yield f"'seeds': with task {self.task}, no student has a trained teacher: leave out 'teacher'"
+        for index, pair in enumerate(self.pairs):
+            if any(teacher.checkpoint or teacher.weights for teacher in pair.members):
+                yield f"'seeds': the teacher of pairs[{index}] has given weights, and no seed: leave out 'teacher'"
 
     def _problems_of_tuning(self, has_dev: bool) -> Iterator[str]:
         """Yield why the settings of the suite's rows cannot be searched."""
@@ -277,9 +311,41 @@ class Suite(SuiteFile):
                 yield f"methods[{index}].label: {entry.label!r} is the label of a teacher's row: leave out {PEERS!r}"
 
     @property
-    def seed_list(self) -> tuple[int, ...]:
-        """Return the seeds."""
-        return self.seeds if isinstance(self.seeds, tuple) else tuple(range(1, self.seeds + 1))
+    def crossed(self) -> CrossedSeeds | None:
+        """Return the seeds by source, or None if each run has one seed for all."""
+        return self.seeds if isinstance(self.seeds, CrossedSeeds) else None
+
+    @property
+    def crosses_teachers(self) -> bool:
+        """Return whether each student learns from each of several teachers in turn."""
+        return self.crossed is not None and self.crossed.teacher is not None
+
+    @property
+    def student_seeds(self) -> tuple[tuple[int, int], ...]:
+        """Return the seeds of initial weights and of order of each student, without regard to teachers."""
+        if isinstance(self.seeds, CrossedSeeds):
+            return tuple(itertools.product(_listed(self.seeds.init), _listed(self.seeds.order)))
+        return tuple((seed, seed) for seed in _listed(self.seeds))
+
+    @property
+    def teacher_seed_list(self) -> tuple[int, ...]:
+        """Return the seeds of teachers."""
+        if self.crossed is not None and self.crossed.teacher is not None:
+            return _listed(self.crossed.teacher, first=0)
+        return (0,) if self.teacher_seeds == "fixed" else tuple(seed for seed, _ in self.student_seeds)
+
+    @property
+    def runs_per_row(self) -> int:
+        """Return how many runs a row has in each pair."""
+        return len(self.student_seeds) * (len(self.teacher_seed_list) if self.crosses_teachers else 1)
+
+    @property
+    def asked_for(self) -> str:
+        """Return, as text, how many seeds are requested for each row."""
+        if self.crossed is None:
+            return str(self.runs_per_row)
+        counts = {key: len(_listed(own)) for key, own in self.crossed if own is not None}
+        return f"{' x '.join(f'{count} {key}' for key, count in counts.items())}, crossed,"
 
     @property
     def teacher_schedule(self) -> Schedule:

@@ -16,7 +16,7 @@ from bench.plan.status import OPEN, open_runs, statuses
 from bench.program import started_as
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
-from bench.spec import RunSpec
+from bench.spec import RunSpec, common_seed
 from bench.store import Store
 from bench.terminal.markup import copyable, escape
 from bench.text import duration
@@ -33,7 +33,7 @@ def cells_tables(frame: Frame, store: Store, width: int) -> Iterator[RenderableT
     """
     plan, results, begun = frame.plan, frame.primary, store.begun()
     unfinished = begun - {run_id for run_id, (status, _) in frame.statuses.items() if status in ("done", "stale")}
-    reached = {run.id: _progress(run, store) for run in plan.runs.values() if run.id in unfinished}
+    reached = {run.id: _progress(run, plan, store) for run in plan.runs.values() if run.id in unfinished}
     metrics = {one.metric for one in results}
     several = len(metrics) > 1
     number = "%" if several else f"{metrics.pop()} %"
@@ -70,7 +70,7 @@ def _table(columns: Mapping[str, Sequence[str]]) -> Table:
     return table
 
 
-def _progress(run: RunSpec, store: Store) -> str:
+def _progress(run: RunSpec, plan: Plan, store: Store) -> str:
     """Return the epoch that an unfinished run has reached and, while it trains, its rate and the time left."""
     if not run.trains or store.record(run.id) is not None or not (rows := store.epochs(run.id)):
         return ""
@@ -79,7 +79,7 @@ def _progress(run: RunSpec, store: Store) -> str:
         stage, epochs, later = "", schedule.epochs, 0
     else:
         stage, epochs, later = "initial ", schedule.initial_epochs, schedule.epochs
-    reached = f"seed {run.seed}: {stage}{last['epoch']}/{epochs}"
+    reached = f"seed {plan.seed_of(run)}: {stage}{last['epoch']}/{epochs}"
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
     left_s = (epochs - last["epoch"] + later) * last["wall_s"]
@@ -92,7 +92,8 @@ def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str
     - `suite`, `title`, `file`: the suite's name, title and path
     - `cells`: per cell of the table `pair`, `teacher`, `student`, `method`, `label`, `evaluation`, `metric`, `n`
       (finished seeds), `mean` and `std` (percent, or null), `status` and `reason` as in `table.csv`, and `runs`
-    - `runs`: per seed `id`, `seed`, `status`, `reason`, and `stage` and `epoch`, the last one reached, or null
+    - `runs`: per run `id`, `seed`, `order_seed` (that of batch order; equal unless the suite crosses seeds), `status`,
+      `reason`, and `stage` and `epoch`, the last one reached, or null
     - `jobs`: per job of the cluster `id`, `state` ("" if it has left the queue), `reason`, `log` and `runs` (ids)
     """
     plan, begun = frame.plan, store.begun()
@@ -101,7 +102,8 @@ def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str
         status, reason = frame.statuses[run.id]
         rows = store.epochs(run.id) if run.trains and run.id in begun else []
         stage, epoch = (rows[-1]["stage"], rows[-1]["epoch"]) if rows else (None, None)
-        return {"id": run.id, "seed": run.seed, "status": status, "reason": reason, "stage": stage, "epoch": epoch}
+        state = {"status": status, "reason": reason, "stage": stage, "epoch": epoch}
+        return {"id": run.id, "seed": run.seed, "order_seed": run.ordered_by, **state}
 
     cells = [
         {
@@ -132,7 +134,7 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
         runs = [left[run_id] for run_id in job.runs if run_id in left and latest[run_id] == job]
         pairs = ", ".join(dict.fromkeys(titles[run.id][0] for run in runs))
         labels = ", ".join(dict.fromkeys(titles[run.id][1] for run in runs))
-        title = escape(f"job {job.id}: {pairs} seed {runs[0].seed}, {labels}")
+        title = escape(f"job {job.id}: {pairs} {common_seed(runs)}, {labels}")
         if job.state:
             reason = f" ({job.reason})" if job.reason else ""
             yield f"{title}: {job.state.lower()}{reason}"
@@ -148,7 +150,7 @@ def stale_lines(frame: Frame) -> Iterator[str]:
     for run in frame.plan.runs.values():
         status, reason = frame.statuses[run.id]
         if status == "stale":
-            yield escape(f"stale: run {run.id}, {' '.join(titles[run.id])} seed {run.seed}: {reason}")
+            yield escape(f"stale: run {run.id}, {' '.join(titles[run.id])} seed {frame.plan.seed_of(run)}: {reason}")
 
 
 def plan_tables(
@@ -166,13 +168,14 @@ def plan_tables(
     for number, cohort in enumerate(work_units(to_train, plan.suite.max_lanes), start=1):
         needs = sorted(needed for needed in cohort.needs if states.get(needed) != "done")
         after = f", after {', '.join(needs)}" if needs else ""
-        yield f"[bold]cohort {number}[/bold], seed {cohort.runs[0].seed}{after}"
+        yield f"[bold]cohort {number}[/bold], {common_seed(cohort.runs)}{after}"
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
             initial = f"{run.training.initial_epochs} + " if run.trains and run.training.initial_epochs else ""
             epochs = f"{initial}{run.training.epochs} epochs" if run.trains else "evaluate"
-            table.add_row(f"  {run.id}", epochs, *map(escape, titles[run.id]))
+            crossed = [f"seed {plan.seed_of(run)}"] if plan.suite.crossed else []
+            table.add_row(f"  {run.id}", epochs, *map(escape, titles[run.id]), *crossed)
         yield table
     for reason in dict.fromkeys(reasons.values()):
         rows = dict.fromkeys(" ".join(titles[run_id]) for run_id, why in reasons.items() if why == reason)

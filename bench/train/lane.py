@@ -155,7 +155,7 @@ class Lane:
             mark: called with the name of each phase when it ends, for measurements.
         """
         rank = [self.group.rank] if self.group.rank else []  # each process draws for its own samples
-        torch.manual_seed(seed_from("step", self.spec.seed, *self.clock, number, *rank))
+        torch.manual_seed(seed_from("step", self.spec.ordered_by, *self.clock, number, *rank))
         learners = list(self.learners.values())
         own = {name: learner.features(batch) for name, learner in self.learners.items()}
         mark("student")

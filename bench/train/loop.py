@@ -24,7 +24,7 @@ from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.answers import keep_answers, predictions
 from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
-from bench.train.learner import MAIN, Teacher
+from bench.train.learner import Teacher
 from bench.train.memory import in_batches_that_fit, is_out_of_memory
 from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, arithmetic, set_products

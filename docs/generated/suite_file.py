@@ -19,6 +19,7 @@ SECTIONS = {  # of docs/reference/suite-file.md, by the models of the schema
     "PairSettings": "settings-of-a-pair",
     "TermsEntry": "several-terms",
     "TermEntry": "several-terms",
+    "CrossedSeeds": "seeds",
     "Schedule": "training",
     "TeacherTraining": "training",
     "Tuning": "tuning",

@@ -299,6 +299,42 @@ def test_a_cell_has_a_run_for_each_seed(tmp_path):
     assert [[run.seed for run in cell.runs] for cell in found.cells] == [[0], [5, 7], [5, 7]]
 
 
+# crossed seeds
+
+
+def test_crossed_seeds_give_a_run_to_each_combination(tmp_path):
+    found = plan_of(tmp_path, seeds={"init": 2, "order": [5, 6], "teacher": 2})
+    taught = [(run.seed, run.ordered_by, found.runs[run.teachers[0]].seed) for run in cell_of(found, "KD").runs]
+    assert taught == [(i, o, t) for i in (1, 2) for o in (5, 6) for t in (0, 1)]
+    alone = [(run.seed, run.ordered_by) for run in cell_of(found, "none").runs]
+    assert alone == [(i, o) for i in (1, 2) for o in (5, 6)]
+    assert [run.seed for run in cell_of(found, "teacher").runs] == [0, 1]
+    assert found.suite.runs_per_row == 8
+
+
+def test_a_combination_of_equal_seeds_is_the_run_of_a_suite_that_crosses_none(tmp_path):
+    plain = ids(plan_of(tmp_path, seeds=2), "KD")
+    crossed = ids(plan_of(tmp_path, seeds={"init": 2, "order": 2}), "KD")
+    assert [crossed[0], crossed[3]] == plain
+    assert len(set(crossed)) == 4
+
+
+def test_runs_of_one_order_train_together_whatever_their_initial_weights(tmp_path):
+    found = plan_of(tmp_path, seeds={"init": 2, "order": 2})
+    students = [cohort.runs for cohort in cohorts(found.runs.values())][1:]
+    assert [{run.ordered_by for run in runs} for runs in students] == [{1}, {2}]
+    assert [sorted(run.seed for run in runs) for runs in students] == [[1, 1, 2, 2]] * 2
+
+
+def test_evaluations_have_the_seeds_of_the_networks_that_they_evaluate(tmp_path):
+    probe = {"data": "photo_patches", "training": {"epochs": 1}}
+    pairs = {"data": {"name": "photo_patches", "view": "chrominance"}, "teacher_data": "photo_patches"}
+    seeds = {"init": [1], "order": [2], "teacher": [3]}
+    found = plan_of(tmp_path, task="cross_modal", evaluations=[probe], seeds=seeds, **pairs)
+    (run,) = cell_of(found, "KD").runs
+    assert (run.seed, run.ordered_by, found.seed_of(run)) == (1, 2, (1, 2, 3))
+
+
 # shared runs and teachers
 
 

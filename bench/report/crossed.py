@@ -1,0 +1,149 @@
+"""The model of a column's rows whose seeds are crossed: what separates them, and where their spread comes from.
+
+Model:      value[i, o, t] = mean + init[i] + order[o] + teacher[t] + residual[i, o, t], all effects random, of one row
+            or of the difference of two. Runs that share a seed are not independent of each other.
+Components: of a source with L seeds among N runs, (MS_source - MS_residual) L / N, where MS are the mean squares of the
+            analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). An estimate
+            below zero says that the source is too small to be seen.
+Intervals:  Student's t with the variance sum_source MS_source / N of the mean. It exceeds the truth by (sources - 1) x
+            residual / N: without what would have to be subtracted, it cannot be too small or negative, as in Owen's
+            pigeonhole bootstrap (Annals of Applied Statistics 1, 2007). Degrees of freedom are Satterthwaite's
+            (Biometrics Bulletin 2, 1946). A source with two seeds has one degree of freedom: its seeds are taken as
+            given, so that the interval holds for them alone.
+Families:   Holm's correction.
+
+Only reports import this module, since it imports statsmodels.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy import special
+from statsmodels.stats.multitest import multipletests
+
+from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
+from bench.spec import Crossed
+
+SOURCES = Crossed._fields
+SeedT = TypeVar("SeedT", bound=int | Crossed)
+
+
+@dataclass(frozen=True)
+class Components:
+    """The analysis of variance of N runs, one for each combination of seeds."""
+
+    n: int
+    mean: float
+    seeds: Mapping[str, int]  # their number, of each source that has several
+    squares: Mapping[str, float]  # the mean square of each of these sources
+    residual: float | None  # the mean square of what they leave; None if only one source has several seeds
+
+    def variance(self, source: str) -> float | None:
+        """Return the variance due to a source, estimated without bias, maybe below zero; None if it has one seed."""
+        if source not in self.squares or self.residual is None:
+            return self.squares.get(source)  # of a single source, with what would be the residual
+        return (self.squares[source] - self.residual) * self.seeds[source] / self.n
+
+    @property
+    def sampled(self) -> list[str]:
+        """Return the sources for whose other seeds an interval holds: those with three or more."""
+        return [source for source, seeds in self.seeds.items() if seeds >= MIN_SEEDS]
+
+    def contrast(self) -> Contrast:
+        """Return the mean as a contrast; without interval and p if no source has three seeds, or nothing varies."""
+        found = Contrast(self.n, self.mean)
+        used = {source: self.squares[source] / self.n for source in self.sampled}
+        variance = sum(used.values())
+        if variance < EQUAL**2:
+            return found
+        df = variance**2 / sum(part**2 / (self.seeds[source] - 1) for source, part in used.items())
+        error = math.sqrt(variance)
+        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
+        p = 2 * float(special.stdtr(df, -abs(self.mean) / error))
+        return replace(found, error=error, df=df, interval=(self.mean - reach, self.mean + reach), p=p)
+
+
+def components(values: Mapping[Crossed, float]) -> Components | None:
+    """Return the analysis of variance of the runs of a row; None unless there is one for each combination of seeds."""
+    levels = [sorted(set(own), key=str) for own in zip(*values, strict=True)]
+    if not values or math.prod(map(len, levels)) != len(values):
+        return None
+    table = np.empty([len(own) for own in levels])
+    for seeds, value in values.items():
+        table[tuple(own.index(seed) for own, seed in zip(levels, seeds, strict=True))] = value
+    n, mean = table.size, float(table.mean())
+    left, left_df = float(((table - mean) ** 2).sum()), n - 1
+    seeds_of, squares = {}, {}
+    for axis, source in enumerate(SOURCES):
+        if (count := table.shape[axis]) > 1:
+            others = tuple(other for other in range(table.ndim) if other != axis)
+            sum_of_squares = float(((table.mean(axis=others) - mean) ** 2).sum()) * n / count
+            seeds_of[source], squares[source] = count, sum_of_squares / (count - 1)
+            left, left_df = left - sum_of_squares, left_df - (count - 1)
+    residual = max(left, 0.0) / left_df if left_df else None
+    return Components(n, mean, seeds_of, squares, residual)
+
+
+def paired(own: Iterable[SeedT], base: Iterable[SeedT]) -> list[tuple[SeedT, SeedT]]:
+    """Return the seeds of a row that a reference has too, each with the reference's.
+
+    A row without teachers, such as `none`, has one run for all teachers of another row.
+    """
+    known = set(base)
+    both = []
+    for seed in own:
+        other: Any = seed
+        if isinstance(seed, Crossed) and seed not in known:
+            other = seed._replace(teacher=None)
+        if other in known:
+            both.append((seed, other))
+    return both
+
+
+@dataclass(frozen=True)
+class CrossedModel:
+    """The rows of a column; it answers as `inference.Model` does."""
+
+    values: Mapping[str, Mapping[Crossed, float]]  # by row and seeds
+
+    def contrast(self, row: str, reference: str) -> Contrast | None:
+        """Return the difference of two rows; None if they have no seeds in common."""
+        own, base = self.values[row], self.values[reference]
+        differences = {seed: own[seed] - base[other] for seed, other in paired(own, base)}
+        if not differences:
+            return None
+        found = components(differences)
+        return (
+            Contrast(len(differences), float(np.mean(list(differences.values()))))
+            if found is None
+            else found.contrast()
+        )
+
+    def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
+        """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
+        found = {row: self.contrast(row, reference) for row in rows if row != reference}
+        contrasts = {row: one for row, one in found.items() if one is not None}
+        tested = {row: one.p for row, one in contrasts.items() if one.p is not None}
+        adjusted = multipletests(list(tested.values()), method="holm")[1] if tested else []
+        by_row = dict(zip(tested, map(float, adjusted), strict=True))
+        return {row: replace(one, p_adjusted=by_row.get(row)) for row, one in contrasts.items()}
+
+    def may_be_best(self, rows: Sequence[str]) -> set[str]:
+        """Return the rows that no other of them is above at 5 %, in one direction; none without any test."""
+        found = {row: self.family(rows, row) for row in rows}
+        beaten = {
+            row
+            for row, others in found.items()
+            if any(
+                one.value > 0 and one.p_adjusted is not None and one.p_adjusted / 2 < 1 - LEVEL
+                for one in others.values()
+            )
+        }
+        tested = {row for row, others in found.items() if any(one.p is not None for one in others.values())}
+        return tested - beaten
+
+    def detectable(self, rows: Iterable[str], reference: str) -> None:
+        """Return None: it is stated only of seeds that are not crossed."""
