@@ -54,6 +54,6 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Cohor
 
 def _batches(run: RunSpec) -> str:
     """Return a text that is equal for runs that see the same batches: task, order, data, and schedule without rates."""
-    common = run.training.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "initial_epochs": 0, "evaluate_every": 1})
+    common = run.training.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "initial_epochs": 0})
     task = task_of(run)
     return f"{task.shares_batches_with or task.name} {run.ordered_by} {canonical(common)} {run.data.key}"

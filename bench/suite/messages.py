@@ -34,9 +34,11 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
             key_path = (*key_path, item["loc"][-1])  # an unknown key that is no identifier
         by_key.setdefault(key_path, []).append(item)
     for key_path, items in by_key.items():
-        # every branch of a union reports errors: if items of a list are wrong, only their errors are helpful
+        # every branch of a union reports errors: if items of a list or mapping are wrong, only their errors are helpful
         has_wrong_items = any(other[: len(key_path)] == key_path and other != key_path for other in by_key)
-        if has_wrong_items and all(isinstance(item["input"], tuple) and item["type"] in LIST_ERRORS for item in items):
+        if has_wrong_items and all(
+            isinstance(item["input"], tuple | dict) and item["type"] in LIST_ERRORS for item in items
+        ):
             continue
         inner = key_path
         while inner and inner not in positions:

@@ -106,12 +106,6 @@ class Lane:
         return initial + self.schedule.epochs + 1 - self.clock.epoch
 
     @property
-    def is_evaluated_now(self) -> bool:
-        """Return whether the schedule asks for an evaluation after the current epoch."""
-        stage, epoch = self.clock
-        return stage == MAIN and (epoch % self.schedule.evaluate_every == 0 or epoch == self.schedule.epochs)
-
-    @property
     def stage(self) -> str:
         """Return the name of the current stage: initial or main."""
         return "initial" if self.clock.stage == INITIAL else "main"

@@ -24,7 +24,7 @@ from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.answers import keep_answers, predictions
 from bench.train.isolation import lent
 from bench.train.lane import Clock, Lane
-from bench.train.learner import Teacher
+from bench.train.learner import MAIN, Teacher
 from bench.train.memory import in_batches_that_fit, is_out_of_memory
 from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, arithmetic, set_products
@@ -233,16 +233,18 @@ def _save(cohort: Cohort, lanes: Sequence[Lane], store: Store) -> None:
 
 
 def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> None:
-    """Check each lane's numbers, add its row, and evaluate its networks if its schedule asks for it."""
+    """Check each lane's numbers, add its row, and evaluate its networks if the schedule asks for it."""
     for lane in lanes:
         if lane.failure is None:
             lane.check_finite()
             lane.rows.append({"stage": lane.stage, "epoch": clock.epoch, **lane.read()})
-    due = [lane for lane in lanes if lane.failure is None and lane.is_evaluated_now]
-    schedule, objective = lanes[0].schedule, lanes[0].learner.objective  # a cohort's differ only in what is no batch's
-    if objective is None or not due:
+    sound = [lane for lane in lanes if lane.failure is None]
+    schedule = lanes[0].schedule
+    due = clock.epoch % schedule.evaluate_every == 0 or clock.epoch == schedule.epochs
+    objective = lanes[0].learner.objective  # equal in a cohort, as is the schedule
+    if objective is None or clock.stage != MAIN or not due or not sound:
         return
-    places = [(lane, name) for lane in due for name in lane.networks]
+    places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):

@@ -122,7 +122,9 @@ def made_up(frame: Frame) -> Frame:
         elif one.cell.method == "ft":
             one = replace(one, status="partial", by_seed={1: values[0]}, mean=values[0])
         else:
-            one = replace(one, status="done", by_seed=dict(enumerate(values)), mean=mean(values), std=stdev(values))
+            places = [frame.plan.seed_of(run) for run in one.cell.runs][:2]
+            by_seed = dict(zip(places, values, strict=False))
+            one = replace(one, status="done", by_seed=by_seed, mean=mean(values), std=stdev(values))
             one = replace(one, arrow="↑") if one.is_method else one
         summaries.append(one)
     return replace(frame, summaries=summaries)

@@ -309,24 +309,6 @@ WRONG = {
     "the same seed twice": ({"seeds": [1, 2, 1]}, "seeds: the same number twice: 1"),
     "seeds without end": ({"seeds": 10**12}, "seeds: found 1000000000000: must be less than or equal to 1000"),
     "seeds in words": ({"seeds": [1, "b"]}, 'seeds[1]: found "b": must be a whole number'),
-    "crossed seeds of nothing": ({"seeds": {"int": 3}}, "seeds.int: unknown key 'int'. Did you mean 'init'?"),
-    "no order": ({"seeds": {"order": 0}}, "seeds.order: found 0: must be greater than or equal to 1"),
-    "crossed and paired": (
-        {"seeds": {"init": 2}, "teacher_seeds": "paired"},
-        "'teacher_seeds': crossed seeds state those of teachers as seeds.teacher: leave it out",
-    ),
-    "too many combinations": ({"seeds": {"init": 40, "order": 40}}, "'seeds': 1,600 combinations; at most 1,000"),
-    "crossed seeds of given weights": (
-        {
-            "seeds": {"teacher": 2},
-            "pairs": [{"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}],
-        },
-        "'seeds': the teacher of pairs[0] has given weights, and no seed: leave out 'teacher'",
-    ),
-    "crossed seeds of peers": (
-        {"seeds": {"teacher": 2}, "task": "mutual"},
-        "'seeds': with task mutual, no student has a trained teacher: leave out 'teacher'",
-    ),
     "teacher_seeds": ({"teacher_seeds": "pair"}, "teacher_seeds: found \"pair\": must be 'fixed' or 'paired'"),
     "threads": ({"threads": 0}, "threads: found 0: must be greater than 0"),
     "published without its table": ({"published": {"source": "x"}}, "published.table: is missing"),
@@ -411,6 +393,36 @@ def test_a_wrong_value_is_refused_with_its_line_what_was_found_and_what_is_allow
     line = LINES.get(next(iter(changes)), len(SUITE) + 1) if None not in changes.values() else 1
     found = messages(tmp_path, **changes)
     assert found.startswith(f"table.yaml:{line}: {said}")
+    assert "\n" not in found
+
+
+CROSSED = {
+    "a source that is none": ({"seeds": {"int": 3}}, "seeds.int: unknown key 'int'. Did you mean 'init'?"),
+    "no order": ({"seeds": {"order": 0}}, "seeds.order: found 0: must be greater than or equal to 1"),
+    "paired teachers": (
+        {"seeds": {"init": 2}, "teacher_seeds": "paired"},
+        "'teacher_seeds': crossed seeds state those of teachers as seeds.teacher: leave it out",
+    ),
+    "too many combinations": ({"seeds": {"init": 40, "order": 40}}, "'seeds': 1,600 combinations; at most 1,000"),
+    "given weights": (
+        {
+            "seeds": {"teacher": 2},
+            "pairs": [{"teacher": {"network": "resnet14", "checkpoint": "a.pth"}, "student": "resnet8"}],
+        },
+        "'seeds': the teacher of pairs[0] has given weights, and no seed: leave out 'teacher'",
+    ),
+    "peers": (
+        {"seeds": {"teacher": 2}, "task": "mutual"},
+        "'seeds': with task mutual, no student has a trained teacher: leave out 'teacher'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CROSSED)
+def test_seeds_that_cannot_be_crossed_are_refused_in_one_line(case, tmp_path):
+    changes, said = CROSSED[case]
+    found = messages(tmp_path, **changes)
+    assert said in found
     assert "\n" not in found
 
 
@@ -680,7 +692,7 @@ def test_set_mends_what_the_file_has_wrong(tmp_path):
 
 
 def test_the_last_of_two_sets_counts(tmp_path):
-    assert load(write_suite(tmp_path), METHODS, ["seeds=2", "seeds=3"]).seed_list == (1, 2, 3)
+    assert load(write_suite(tmp_path), METHODS, ["seeds=2", "seeds=3"]).seeds == 3
 
 
 # what a right file means

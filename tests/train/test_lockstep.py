@@ -47,6 +47,18 @@ def test_a_run_alone_and_in_a_cohort_of_fourteen_ends_with_the_same_bits(bench, 
             assert rows(alone, one.runs[0].id) == rows(together, one.runs[0].id), one.label
 
 
+def test_runs_of_one_order_share_a_cohort_whatever_their_initial_weights_and_end_as_alone(bench):
+    suite = bench(methods=[{"method": "crd", "n_negatives": 16}], seeds={"init": 2, "order": [3]})
+    plan, together, observer = suite.run("together")
+    assert max(map(len, observer.cohorts)) == 4
+    runs = cell(plan, "CRD n_negatives=16").runs
+    _, alone, _ = bench(methods=[{"method": "crd", "n_negatives": 16}], seeds={"init": [2], "order": [3]}).run(
+        "alone", only=["CRD n_negatives=16"], teachers=together
+    )
+    assert weights(alone, runs[1].id) == weights(together, runs[1].id)
+    assert weights(together, runs[0].id) != weights(together, runs[1].id)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Return the store of some runs that trained beside none that breaks."""
