@@ -693,7 +693,7 @@ def test_list_methods_has_a_plugin_without_a_family_among_the_others(cli, tmp_pa
 def test_list_tells_a_methods_head_weights_and_parameters(cli):
     _, out, _ = cli("list", "methods", "crd")
     assert METHODS["crd"].summary in out
-    assert "weight 0.8, cross-entropy weight 1, version 1" in out
+    assert "weight 0.8, cross-entropy weight 1, version 2" in out
     assert re.search(r"│ n_negatives +│ Annotated\[int, Gt\(gt=0\), Le\(le=1000000\)\] +│ 16384 +│", out)
 
 
