@@ -103,7 +103,8 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
     lines.append(how if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
-        heads = ["method", "pairs" if pair == ALL else "seeds", "gain", "95 % interval", "p", "p (adjusted)"]
+        of = "pairs" if pair == ALL else "runs" if plan.suite.crossed else "seeds"
+        heads = ["method", of, "gain", "95 % interval", "p", "p (adjusted)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
     lines += variance.lines(spread)
     if computed.together:

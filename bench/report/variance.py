@@ -115,13 +115,13 @@ def write_csv(found: Sequence[Spread], frame: Frame, store: Store) -> None:
                     **row,
                     "source": source,
                     "seeds": one.seeds.get(source, ""),
-                    "variance": f"{variance:.6g}",
-                    "deviation": f"{one.deviation(source):.6g}",
+                    "variance": round(variance, 6),
+                    "deviation": round(max(variance, 0.0) ** 0.5, 6),
                 }
             if one.mean is not None and one.mean.error is not None and one.mean.interval is not None:
-                low, high = (f"{bound:.6g}" for bound in one.mean.interval)
+                low, high = (round(bound, 6) for bound in one.mean.interval)
                 error = one.mean.error
-                spread = {"variance": f"{error**2:.6g}", "deviation": f"{error:.6g}"}
+                spread = {"variance": round(error**2, 6), "deviation": round(error, 6)}
                 yield {**row, "source": "mean", **spread, "low": low, "high": high}
 
     write_whole(store.suite_folder(frame.plan.folder) / VARIANCE, csv_text(COLUMNS, rows()))
@@ -135,7 +135,7 @@ def lines(found: Sequence[Spread]) -> Iterator[str]:
         own = list(of_column)
         sources = [source for source in HEADS if any(source in one.variances for one in own)]
         heads = ["row", "runs", *(HEADS[source] for source in sources), "mean", "95 % interval"]
-        yield from ("", MARKDOWN.text(f"### {metric}, {pair}"), "")
+        yield from ("", f"### {MARKDOWN.text(metric)}, {MARKDOWN.text(pair)}", "")
         yield from grid(heads, [_texts(one, sources) for one in own])
 
 

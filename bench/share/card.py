@@ -4,7 +4,7 @@ from statistics import fmean, stdev
 
 import yaml
 
-from bench.spec import RunSpec, canonical_document
+from bench.spec import Crossed, RunSpec, canonical_document
 from bench.store import Store
 from bench.store.store import number_in
 from bench.tasks import task_of
@@ -81,7 +81,7 @@ def card(store: Store, run: RunSpec) -> str:
         method=method,
         data=f"{run.data.name}, {run.data.classes} classes",
         run=run.id,
-        seed=run.seed,
+        seed=run.seed if run.order_seed is None else Crossed(run.seed, run.order_seed, None),
         results=_results(store, run),
         channels=run.data.channels,
         classes=run.data.classes,
@@ -115,4 +115,4 @@ def _results(store: Store, run: RunSpec) -> str:
 def _seeds_of(store: Store, run: RunSpec) -> list[str]:
     """Return the ids of the runs in the store that differ from a run only in their seed, itself included."""
     specs = [store.spec(run_id) for run_id in store.run_ids()]
-    return [other.id for other in specs if other is not None and other.but(seed=run.seed) == run]
+    return [other.id for other in specs if other is not None and other.but(seed=run.seed).id == run.id]
