@@ -61,10 +61,10 @@ def chosen_jobs(runs: Sequence[RunSpec], threads: int, max_lanes: int | None) ->
         threads: the suite's threads of a process.
         max_lanes: the suite's limit of a cohort.
     """
-    lanes = widest(runs)
-    if lanes < 2:  # what a job takes need not be computed
+    lanes, each = widest(runs), threads * most_processes(runs)
+    if min(lanes, cores() // each) < 2:  # what a job takes need not be computed
         return 1
-    return jobs_for(cores(), threads * most_processes(runs), free_bytes(), job_bytes(runs, max_lanes), lanes)
+    return jobs_for(cores(), each, free_bytes(), job_bytes(runs, max_lanes), lanes)
 
 
 def job_bytes(runs: Sequence[RunSpec], max_lanes: int | None = None) -> float:

@@ -51,7 +51,7 @@ def side_by_side(tmp_path_factory):
     root.setLevel(logging.INFO)
     try:
         with forked_children(few=True):
-            train(suite.work(), jobs=2)
+            train(suite.work(poll_s=0.1), jobs=2)
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
