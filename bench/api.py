@@ -292,6 +292,8 @@ def run(
         >>> done.frame()["status"].unique().tolist()
         ['done']
     """
+    if jobs is not None and jobs < 1:
+        raise RequestError(f"jobs={jobs}: must be at least 1")
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     overrides += [] if seeds is None else [f"seeds={seeds}"]
     files = _paths(plugins)
@@ -336,8 +338,6 @@ def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
     from bench.launch.preparation import choose_device
 
     threads = torch.get_num_threads()
-    if jobs is not None and jobs < 1:
-        raise RequestError(f"jobs={jobs}: must be at least 1")
     if jobs is None and choose_device(work.device).type == "cpu":
         jobs = 1  # other processes import the program, which may not be written for that
     try:

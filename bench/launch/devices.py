@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
-from bench.launch.jobs import chosen_jobs, cores
-from bench.launch.launcher import Launcher, display_of, launch, log_trained_teachers
-from bench.launch.preparation import choose_device, fetch_data, most_processes, record_without_training
+from bench.launch.jobs import chosen_jobs
+from bench.launch.launcher import Launcher, announce, display_of, launch
+from bench.launch.preparation import choose_device, fetch_data, most_processes, record_without_training, unserved
 from bench.launch.progress import REFRESH_S, Display, Progress, View
 from bench.launch.work import Work
 from bench.plan import shares, widest
@@ -23,6 +23,7 @@ from bench.spec import RunSpec
 from bench.store import Store
 from bench.train.processes import Child, children, ended
 from bench.types import RequestError
+from methods import catalog
 from methods._errors import interrupt
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,14 @@ def train(work: Work, jobs: int | None = None, retried: Collection[str] = ()) ->
     places = _places(devices(work.device), most_processes(left))
     number = _number(left, work, len(places)) if jobs is None else min(jobs, widest(left))
     on = list(islice(cycle(places), max(1, number)))
-    logger.info("%s", _plan_of_jobs(on, plan.suite.threads))
     if len(on) == 1:
         launch(replace(work, device=on[0]), retried)
         return
+    reasons = unserved(plan, left, catalog(work.plugins))  # what is wrong is said before processes start
+    left = [run for run in left if run.id not in reasons]
     fetch_data(left, work.data)
-    record_without_training(plan, store, {}, retried)
-    log_trained_teachers(work.wanted, left)
+    record_without_training(plan, store, reasons, retried)
+    announce(work.wanted, left, on, plan.suite.threads)
     parts = shares(left, len(on), plan.suite.max_lanes)
     work = replace(work, shares=tuple(tuple(run.id for run in part.runs) for part in parts))
     errors = _train_side_by_side(work, on)
@@ -75,14 +77,6 @@ def _number(left: Sequence[RunSpec], work: Work, places: int) -> int:
     if choose_device(work.device).type == "cuda":
         return min(places, widest(left))
     return chosen_jobs(left, work.plan.suite.threads, work.plan.suite.max_lanes)
-
-
-def _plan_of_jobs(on: Sequence[str], threads: int) -> str:
-    """Return how many processes train, and where, as text."""
-    jobs, of_threads = "1 job" if len(on) == 1 else f"{len(on)} jobs", f"{threads} thread{'s' * (threads > 1)}"
-    if on[0] == "cpu":
-        return f"{jobs} with {of_threads}{' each' * (len(on) > 1)}, on {cores()} core{'s' * (cores() > 1)}"
-    return f"{jobs}, on {', '.join(dict.fromkeys(on))}"
 
 
 def _train_side_by_side(work: Work, on: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
+from bench.launch.jobs import cores
 from bench.launch.preparation import choose_device, most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Display, Progress
 from bench.launch.provenance import device_name
@@ -50,8 +51,21 @@ def display_of(work: Work) -> Display:
     return Display(work.plan.runs, console, known)
 
 
-def log_trained_teachers(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec]) -> None:
-    """Say which of the open runs train networks that other runs need."""
+def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequence[str], threads: int) -> None:
+    """Say how many jobs train and where, and which of the open runs train networks that other runs need.
+
+    Args:
+        wanted: all runs of the work.
+        open_runs: those of them that are open.
+        on: the device of each job.
+        threads: the CPU threads of each.
+    """
+    jobs = f"{len(on)} job{'s' * (len(on) > 1)}"
+    if on[0] == "cpu":
+        each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(on) > 1)}"
+        logger.info("%s with %s, on %d core%s", jobs, each, cores(), "s" * (cores() > 1))
+    else:
+        logger.info("%s, on %s", jobs, ", ".join(dict.fromkeys(on)))
     awaited = {needed for run in wanted for needed in run.needs}
     for run in open_runs:
         if run.id in awaited and run.trains:
@@ -95,8 +109,8 @@ class Launcher:
                 self.inputs.network(self.plan.runs[name])
         self.checkpoints = read_checkpoints(self.inputs, wanted)
         record_without_training(self.plan, self.store, reasons, retried)
-        if not self.work.shares:  # else, the process that has made them says so
-            log_trained_teachers(wanted, open_runs)
+        if open_runs and not self.work.shares:  # else, the process that has made them says so
+            announce(wanted, open_runs, [str(device)], self.plan.suite.threads)
         while self._next_cohort(open_runs, observer):
             self.work.write_tables(self.plan, self.store)
 
