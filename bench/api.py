@@ -253,6 +253,7 @@ def run(
     seeds: int | None = None,
     changes: Mapping[str, object] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    jobs: int | None = None,
     results: File = "results",
     data: File = "data",
     plugins: Iterable[File] = (),
@@ -266,8 +267,8 @@ def run(
     as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
     the same call continues from the last checkpoints. Training seeds torch's default generator.
 
-    A script that trains on several GPUs, or on an image folder, must call this below `if __name__ == "__main__":`,
-    since torch's processes import it.
+    A script that trains with several jobs, on several GPUs, or on an image folder, must call this below
+    `if __name__ == "__main__":`, since the processes import it.
 
     Args:
         suite: the suite file, or the name of a suite that comes with the package.
@@ -276,6 +277,8 @@ def run(
         seeds: the number of seeds, instead of the suite's.
         changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
         device: `cuda` uses all GPUs; `auto` does so if there are any.
+        jobs: how many processes train at a time; by default one per GPU, and one on a CPU, where the command line
+            chooses as many as cores and memory allow.
         results: the folder of runs and tables.
         data: the folder of data sets, to which they are downloaded.
         plugins: method files.
@@ -291,6 +294,8 @@ def run(
         >>> done.frame()["status"].unique().tolist()
         ['done']
     """
+    if jobs is not None and jobs < 1:
+        raise RequestError(f"jobs={jobs}: must be at least 1")
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     overrides += [] if seeds is None else [f"seeds={seeds}"]
     files = _paths(plugins)
@@ -314,11 +319,11 @@ def run(
                 accept_changed=accept_changed,
                 live=False,
             )
-            _train(work, retried)
+            _train(work, jobs, retried)
         while (again := continued(plan, methods, store)) is not None:  # settings were chosen
             plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
             if open_runs(wanted, plan, store):
-                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), ())
+                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
@@ -326,16 +331,19 @@ def run(
     return Results(store, (frame.plan,))
 
 
-def _train(work: Work, retried: Collection[str]) -> None:
+def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
     """Do the work, and leave torch's number of threads as it was."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is imported
     import torch
 
-    from bench.launch.devices import devices, train
+    from bench.launch.devices import train
+    from bench.launch.preparation import choose_device
 
     threads = torch.get_num_threads()
+    if jobs is None and choose_device(work.device).type == "cpu":
+        jobs = 1  # other processes import the program, which may not be written for that
     try:
-        train(work, devices(work.device), retried)
+        train(work, jobs, retried)
     finally:
         torch.set_num_threads(threads)
 

@@ -146,6 +146,16 @@ Pairs = Annotated[
     typer.Option("--pairs", metavar="GLOB", help="Only pairs, as `teacher->student`, that match; may be repeated."),
 ]
 Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="How many processes train at a time; by default one per GPU, on a CPU as many as cores and memory allow.",
+        show_default=False,
+    ),
+]
 Seeds = Annotated[
     int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
 ]
@@ -168,6 +178,7 @@ def run_command(
     seeds: Seeds = None,
     changes: Set = None,
     device: Where = Device.auto,
+    jobs: Jobs = None,
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
@@ -187,6 +198,11 @@ def run_command(
     from bench.plan import continued
     from bench.plan.status import open_runs
 
+    if slurm and jobs is not None:
+        raise RequestError(
+            f"--jobs {jobs}: is for this machine, and --slurm trains on others, one cohort in each job. Leave one out; "
+            "max_lanes in the suite splits cohorts"
+        )
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
     from bench.workflow import accept, runs_to_retry, wanted_runs
 
@@ -212,7 +228,7 @@ def run_command(
         return OK
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
-            from bench.launch.devices import devices, train
+            from bench.launch.devices import train
         from bench.launch.work import Work
         from bench.report.write import write_while_training
 
@@ -229,12 +245,12 @@ def run_command(
         )
         if slurm:
             return _submit(work, store, methods, retried)
-        train(work, devices(device.value), retried)
+        train(work, jobs, retried)
         while (again := continued(plan, methods, store)) is not None:  # settings were chosen
             plan, wanted = again, wanted_runs(again, store, only or (), pairs or ())
             if open_runs(wanted, plan, store):
                 work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
-                train(work, devices(device.value))
+                train(work, jobs)
     exit_status = _report(plan, store, methods, wanted)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status

@@ -36,7 +36,7 @@ from bench.train.learner import MAIN
 from bench.train.loop import evaluate, train_epoch
 from bench.train.precision import set_products
 from bench.types import Batch, DataInfo, Features, Shapes
-from benchmarks import naive
+from benchmarks import jobs, naive
 from methods import catalog
 from methods.crd import CRD
 
@@ -254,6 +254,18 @@ def of_startup(repeats: int) -> Iterator[Row]:
             yield Row(f"start-up: {name}", median(_seconds(arguments) for _ in range(repeats)), wanted, "s")
 
 
+def of_jobs(repeats: int) -> Iterator[Row]:
+    """Yield the time of two jobs of one thread for a suite of two seeds, relative to one job of one and two threads.
+
+    A time is the shortest of the repeats: other programs can only add to it.
+    """
+    spent = jobs.seconds(repeats)
+    logger.info("seconds: %s", {name: [round(one, 1) for one in times] for name, times in spent.items()})
+    two = min(spent.pop(jobs.TWO))
+    for (name, times), wanted in zip(spent.items(), (1 / 1.5, 1.0), strict=True):
+        yield Row(f"a suite of two seeds: {jobs.TWO}, relative to {name}", two / min(times), wanted)
+
+
 def _seconds(arguments: list[str]) -> float:
     """Return how long the command line takes, as a whole process."""
     started = time.perf_counter()
@@ -283,7 +295,7 @@ def _steady(clock: Iterator[float]) -> float:
 
 PARTS = {
     **{"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation},
-    **{"memory": of_memory, "startup": of_startup, "gpu": of_gpu},
+    **{"memory": of_memory, "startup": of_startup, "jobs": of_jobs, "gpu": of_gpu},
 }
 
 
@@ -291,7 +303,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats, taken in turn; ratios are of medians.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 2,
     only: Annotated[
-        str, typer.Option(help="Parts, separated by commas: naive, terms, evaluation, memory, startup, gpu.")
+        str, typer.Option(help="Parts, separated by commas: naive, terms, evaluation, memory, startup, jobs, gpu.")
     ] = "",
 ) -> None:
     """Measure every speed target of the project, and print measured values and targets side by side."""

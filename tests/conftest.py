@@ -7,6 +7,7 @@ from tests.few import WHOLE, use_few
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # one job, whatever the machine, unless a test names a number
 
 OWN_GOLDENS = Path(__file__).parent / "golden"
 

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,13 +28,26 @@ def server() -> BaseContext:
 
 
 @contextmanager
-def forked_children() -> Iterator[None]:
-    """Let processes that the trainer starts be forked, in the short form; else a spawned one loads torch for itself."""
+def forked_children(few: bool = False) -> Iterator[None]:
+    """Let processes that the trainer starts be forked, in the short form; else a spawned one loads torch for itself.
+
+    With `few`, the forked ones evaluate on few digits.
+    """
+    context = SimpleNamespace(Pipe=server().Pipe, Process=_process_on_few) if few else server()
     with pytest.MonkeyPatch.context() as patch:
         if short_or_whole(True, False):
-            fake = SimpleNamespace(get_context=lambda _: server(), parent_process=multiprocessing.parent_process)
+            fake = SimpleNamespace(get_context=lambda _: context, parent_process=multiprocessing.parent_process)
             patch.setattr("bench.train.processes.multiprocessing", fake)
         yield
+
+
+def _process_on_few(target: Callable[..., object], args: tuple) -> BaseProcess:
+    return server().Process(target=_on_few, args=(target, args))
+
+
+def _on_few(target: Callable[..., object], args: tuple) -> None:
+    use_few(pytest.MonkeyPatch())
+    target(*args)
 
 
 def command_line(eager: bool, few: bool, *words: str) -> None:

@@ -263,6 +263,7 @@ def test_a_suite_of_the_package_is_run_by_name(store):
     [
         ({"changes": {"training.epoch": 2}}, "Did you mean 'epochs'"),
         ({"seeds": 0}, "seeds"),
+        ({"jobs": 0}, "jobs=0: must be at least 1"),
         ({"only": "nobody"}, "no cell matches"),
         ({"plugins": ["missing.py"]}, "missing.py"),
     ],

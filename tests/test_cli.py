@@ -168,6 +168,11 @@ WRONG = {
         ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
         "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",
     ),
+    "jobs on a cluster": (["--slurm", "--jobs", "2"], "--jobs 2: is for this machine, and --slurm trains on others"),
+    "a value that a method refuses, with two jobs": (
+        ["--set", "methods=[{method: crd, bank_momentum: 2.0}]", "--jobs", "2"],
+        "method crd on resnet14->resnet8: bank_momentum=2.0 must lie between 0 and 1",
+    ),
     "a value that a method refuses": (
         ["--set", "methods=[{method: crd, bank_momentum: 2.0}]"],
         "method crd on resnet14->resnet8: bank_momentum=2.0 must lie between 0 and 1",
@@ -203,7 +208,9 @@ def test_all_errors_of_a_file_and_of_options_are_told_at_once(cli, tmp_path, res
     assert [line.split(": ")[0] for line in err.splitlines()] == [f"{path}:10", f"{path}:13", "--set training.lr=.nan"]
 
 
-@pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--seeds", "0"], ["--seeds", "x"], ["--set"], ["--bogus"]])
+@pytest.mark.parametrize(
+    "arguments", [["--device", "gpu"], ["--seeds", "0"], ["--seeds", "x"], ["--jobs", "0"], ["--set"], ["--bogus"]]
+)
 def test_a_malformed_option_is_exit_2_and_nothing_is_written(arguments, cli, tmp_path, results):
     code, out, err = cli(write_suite(tmp_path), "--results", results, *arguments)
     assert (code, out) == (2, "")

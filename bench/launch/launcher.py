@@ -11,12 +11,13 @@ from rich.console import Console
 
 from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
+from bench.launch.jobs import cores
 from bench.launch.preparation import choose_device, most_processes, needs_data, record_without_training, unserved
-from bench.launch.progress import Progress
+from bench.launch.progress import Display, Progress
 from bench.launch.provenance import device_name
 from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrained
 from bench.launch.work import Work
-from bench.plan import cohorts
+from bench.plan import CohortPlan, cohorts
 from bench.plan.duration import Paces, paces
 from bench.plan.repeat import suite_files
 from bench.plan.status import open_runs as still_open
@@ -31,16 +32,44 @@ from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
 
+CLAIMING = "claiming"  # the store's lock for taking a cohort
+
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
+    display = display_of(work)
+    with display.shown():
+        Launcher(work).run(Progress(work.plan.titles, display.update if display.console.is_terminal else None), retried)
+
+
+def display_of(work: Work) -> Display:
+    """Return the display of the processes that do a work."""
     console = Console(stderr=True, force_terminal=None if work.live else False)
     known = Paces()
     if console.is_terminal:  # elsewhere, nothing shows the time that is left of the suite
         known = paces(work.plan, Store(work.results), device_name(choose_device(work.device)))
-    progress = Progress(work.plan.titles, console, known)
-    with progress.shown():
-        Launcher(work).run(progress, retried)
+    return Display(work.plan.runs, console, known)
+
+
+def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequence[str], threads: int) -> None:
+    """Say how many jobs train and where, and which of the open runs train networks that other runs need.
+
+    Args:
+        wanted: all runs of the work.
+        open_runs: those of them that are open.
+        on: the device of each job.
+        threads: the CPU threads of each.
+    """
+    jobs = f"{len(on)} job{'s' * (len(on) > 1)}"
+    if on[0] == "cpu":
+        each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(on) > 1)}"
+        logger.info("%s with %s, on %d core%s", jobs, each, cores(), "s" * (cores() > 1))
+    else:
+        logger.info("%s, on %s", jobs, ", ".join(dict.fromkeys(on)))
+    awaited = {needed for run in wanted for needed in run.needs}
+    for run in open_runs:
+        if run.id in awaited and run.trains:
+            logger.info("%s: has no checkpoint, so it is trained here (seed %d)", run.student.network, run.seed)
 
 
 class Launcher:
@@ -80,17 +109,15 @@ class Launcher:
                 self.inputs.network(self.plan.runs[name])
         self.checkpoints = read_checkpoints(self.inputs, wanted)
         record_without_training(self.plan, self.store, reasons, retried)
-        awaited = {needed for run in wanted for needed in run.needs}
-        for run in open_runs:
-            if run.id in awaited and run.trains:
-                logger.info("%s: has no checkpoint, so it is trained here (seed %d)", run.student.network, run.seed)
+        if open_runs and not self.work.shares:  # else, the process that has made them says so
+            announce(wanted, open_runs, [str(device)], self.plan.suite.threads)
         while self._next_cohort(open_runs, observer):
             self.work.write_tables(self.plan, self.store)
 
     def _next_cohort(self, wanted: Sequence[RunSpec], observer: Observer) -> bool:
         """Train one cohort that is ready, or wait for one; return False if no run is open."""
         pending = still_open(wanted, self.plan, self.store)
-        in_cohorts = cohorts(pending, self.plan.suite.max_lanes)
+        in_cohorts = self._cohorts(pending)
         observer.pending(pending, len(in_cohorts))
         for run in pending:
             ready = not run.trains and self._is_ready(run.needs)
@@ -103,6 +130,13 @@ class Launcher:
             time.sleep(self.work.poll_s)  # other processes train the open runs
         return bool(pending)
 
+    def _cohorts(self, runs: Sequence[RunSpec]) -> list[CohortPlan]:
+        if not self.work.shares:
+            return cohorts(runs, self.plan.suite.max_lanes)
+        by_id = {run.id: run for run in runs}
+        shares = [tuple(by_id[run_id] for run_id in share if run_id in by_id) for share in self.work.shares]
+        return [CohortPlan(share) for share in shares if share]
+
     def _is_ready(self, needs: Collection[str]) -> bool:
         return all(self.store.state(need) == "done" for need in needs)
 
@@ -110,8 +144,9 @@ class Launcher:
         """Train the runs that no other process has claimed; return False if there are none."""
         claimed: list[RunSpec] = []
         try:
-            # one by one: if a claim raises, those before it are released
-            claimed.extend(run for run in runs if self.store.claim(run.id))
+            with self.store.locked(CLAIMING):  # two processes that come at the same time must not share a cohort
+                # one by one: if a claim raises, those before it are released
+                claimed.extend(run for run in runs if self.store.claim(run.id))
             # another process may have finished a run just before the claim
             left = still_open(claimed, self.plan, self.store)
             if left:

@@ -24,6 +24,7 @@ class Work:
         accept_changed: whether runs continue from checkpoints that other code of their methods has left.
         live: whether a terminal shows a live table instead of lines.
         poll_s: seconds between two checks of runs that another process trains.
+        shares: ids of the runs that train together, where several processes share the work; () for whole cohorts.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class Work:
     accept_changed: bool = False
     live: bool = True
     poll_s: float = 2.0
+    shares: tuple[tuple[str, ...], ...] = ()
 
     @property
     def wanted(self) -> list[RunSpec]:

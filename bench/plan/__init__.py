@@ -1,7 +1,7 @@
 """Plans a suite: its cells, their runs, and the cohorts in which these train. Imports no torch."""
 
 from bench.plan.build import build, continued
-from bench.plan.cohorts import CohortPlan, cohorts, work_units
+from bench.plan.cohorts import CohortPlan, cohorts, shares, widest, work_units
 from bench.plan.model import Cell, Plan
 from bench.plan.status import OPEN, is_open, run_status, statuses
 
@@ -15,6 +15,8 @@ __all__ = [
     "continued",
     "is_open",
     "run_status",
+    "shares",
     "statuses",
+    "widest",
     "work_units",
 ]

@@ -1,5 +1,6 @@
 """What a person sees while a suite trains: a bar and a live table on a terminal, a line an epoch elsewhere."""
 
+import io
 import logging
 import re
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 import pexpect
 import pytest
 import yaml
+from rich.console import Console
 
 from bench.cli import main
+from bench.launch.progress import Display, View
+from bench.plan.duration import Paces
+from tests.stores import plan_of
 from tests.train.conftest import document
 
 ROOT = Path(__file__).parents[2]
@@ -91,3 +96,25 @@ def test_on_a_terminal_a_failure_is_a_line_with_run_file_and_line(seen):
     assert line is not None
     assert "/failing.py:10, in epoch 2" in " ".join(line[0].split())
     assert seen.count("Failing failed: ") == 1
+
+
+def test_the_cohorts_of_several_processes_are_shown_below_one_bar(tmp_path):
+    runs = plan_of(tmp_path, methods=["kd", "at"]).runs
+    display = Display(runs, Console(force_terminal=True, width=80, record=True, file=io.StringIO()), Paces())
+    teacher, none, *_ = runs
+    with display.shown():
+        for process, run_id in ((0, teacher), (1, none)):
+            display.take(View(pending=tuple(runs), cohorts=3), process)
+            display.redraw()
+            begun = View(begun=1, heading=f"cohort of {process}", rows=((run_id, "0", "", "", ""),), left={run_id: 0.5})
+            display.take(begun, process)
+        display.console.export_text(clear=True)
+        display.redraw()
+        seen = display.console.export_text(clear=True)
+        display.drop(1)
+        display.redraw()
+        later = display.console.export_text()
+    assert len(re.findall(r"cohort 2 of 3 [━╸╺]+ +25%", seen)) == 1  # two halves of four epochs
+    assert seen.index("cohort of 0") < seen.index(teacher) < seen.index("cohort of 1") < seen.index(none)
+    assert "cohort of 0" in later
+    assert "cohort of 1" not in later
