@@ -29,6 +29,7 @@ class Distiller(nn.Module):
     task_weight: ClassVar[float]  # cross-entropy's default weight; set by `register`
     warmup: ClassVar[int]  # the default number of epochs over which the weight rises; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
+    reuses_classifier: ClassVar[bool]  # whether the student predicts with the teacher's classifier; set by `register`
     added: ClassVar[tuple[str, ...]]  # parameters that runs leave out at their default; set by `register`
     search_space: ClassVar[Space]  # where to search for better values; set by `register`
 
@@ -79,6 +80,7 @@ def register(
     warmup: int = 0,
     version: int = 1,
     initial_stage: bool = False,
+    reuses_classifier: bool = False,
     added: tuple[str, ...] = (),
     space: Space | None = None,
 ) -> Callable[[type[Distiller]], type[Distiller]]:
@@ -92,6 +94,9 @@ def register(
         version: increase it when a change moves the method's numbers, so that finished runs are trained again.
         initial_stage: whether something trains before the main stage, which is true for a class that defines or
             inherits an `initial_stage` other than `Distiller`'s.
+        reuses_classifier: whether the student predicts with a frozen copy of the teacher's classifier, behind a trained
+            projector whose width the parameter `factor` sets; see `bench.models.reusing`. Embedding, logits and final
+            map of the student's features are then those behind the projector, also at test time.
         added: parameters that the method did not have at first. A run leaves them out at their default, so that the
             runs from before keep their ids. Such a default must never change.
         space: where to search for better values of the method's own parameters and of `weight`, each
@@ -111,7 +116,7 @@ def register(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
         cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
-        cls.added, cls.search_space = added, space or {}
+        cls.reuses_classifier, cls.added, cls.search_space = reuses_classifier, added, space or {}
         REGISTERED[name] = cls
         return cls
 
