@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 from statistics import median
 from typing import Any
 
@@ -69,10 +69,12 @@ def measure(
             lane.begin_epoch()
     shared = Stopwatch(training.device)
     timed = [(lane, Stopwatch(training.device)) for lane in lanes]
-    endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, schedule.batch_size))
+    second = any(lane.reads_second_view for lane in lanes)
+    epochs = (training.epoch(seed, INITIAL, epoch, schedule.batch_size, second_view=second) for epoch in count(1))
+    endless = chain.from_iterable(epochs)
     for number, batch in enumerate(islice(endless, WARM_UP + steps)):
         shared.mark("data")
-        features = teacher_features(teachers, lanes, batch.teacher_images)
+        features = teacher_features(teachers, lanes, batch)
         if features:
             shared.mark("teacher")
         first = number % len(lanes)  # the first lane after the teacher has cold caches

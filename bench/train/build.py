@@ -62,6 +62,8 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             try:
                 with kept_settings(not method.is_own):
                     distiller = cls(student, teacher, data, **term.parameters)
+                    if distiller.needs_second_view and not task.same_view:
+                        return f"{term.method} needs a second view of each image, which other modalities do not have"
                     if not method.is_own:
                         try_out(term.method, distiller, student, teacher, data, run.data)
             except MethodError as error:

@@ -22,10 +22,9 @@ from tests.conftest import OWN_GOLDENS
 from tests.parity.reference import LATER, draw, fill, golden_losses
 
 METHODS = catalog()
-MISSING = {"mlld of two views"}  # what is not implemented yet
 VARIANTS = {  # suffixes of the golden names, and what they set
     "_standardised": {"standardise": True},
-    "_one_view": {},
+    "_one_view": {"one_view": True},
     "_factor4": {"factor": 4},
     "_map": {"form": "map"},
     "_normalised": {"normalise": True},
@@ -34,13 +33,8 @@ VARIANTS = {  # suffixes of the golden names, and what they set
 
 def pytest_generate_tests(metafunc):
     if "expected" in metafunc.fixturenames:
-        cases = golden_losses(metafunc.config.getoption("golden"), "later*.json")
-        metafunc.parametrize(("given", "name", "expected"), [case for case in cases if not is_missing(case.values[1])])
-
-
-def is_missing(name):
-    views = " of two views" if name in ("mlld", "mlld_standardised") else ""
-    return name.split("_")[0] + views in MISSING
+        cases = list(golden_losses(metafunc.config.getoption("golden"), "later*.json"))
+        metafunc.parametrize(("given", "name", "expected"), cases)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +81,9 @@ def test_a_later_method_reproduces_its_golden_numbers(given, name, expected):
     if "prediction" in expected:
         assert all(map(close, own.logits[0, :4].tolist(), expected["prediction"]))
     if "cross_entropy" in expected:
-        assert close(CLASSIFICATION.loss(student.logits, batch.targets).item(), expected["cross_entropy"])
+        views = [side for side in (student, student.second) if side is not None]
+        found = sum(CLASSIFICATION.loss(view.logits, batch.targets).item() for view in views)
+        assert close(found, expected["cross_entropy"])
 
 
 def test_a_later_methods_loss_in_float32_and_bfloat16_is_near_its_golden(given, name, expected):
@@ -108,7 +104,7 @@ def test_a_later_methods_loss_in_float32_and_bfloat16_is_near_its_golden(given, 
         assert isclose(loss.item(), expected["loss"], rel_tol=tolerance)
 
 
-@pytest.mark.parametrize("name", sorted(LATER - MISSING))
+@pytest.mark.parametrize("name", sorted(LATER))
 def test_every_later_method_has_a_golden_loss_in_the_projects_own_folder(name):
     cases = json.loads((OWN_GOLDENS / "later.json").read_text())
     assert name in METHODS
@@ -162,6 +158,10 @@ def features(given: dict, name: str, side: str) -> Features:
         embedding = stages[-1].mean(dim=(2, 3))
     weight = draw(seed + (80 if is_teacher else 82), given["classes"], of_side("dim")) / sqrt(of_side("dim"))
     norms = [Affine(draw(seed + 60 + i, size[1]), draw(seed + 70 + i, size[1])) for i, size in enumerate(sizes)]
+    second = None
+    if name in ("mlld", "mlld_standardised"):  # which read nothing but the logits of it
+        logits = (1 + is_teacher) * draw(seed + 3 + is_teacher, b, given["classes"])
+        second = Features(stages=(), preactivations=(), embedding=embedding, logits=logits)
     return Features(
         stages=(stem, *stages),
         preactivations=(stem, *(stages if is_teacher and name == "reviewkd" else preactivations)),
@@ -170,25 +170,29 @@ def features(given: dict, name: str, side: str) -> Features:
         final=stages[-1],
         classifier=Affine(weight, draw(seed + 81, given["classes"]) if is_teacher else torch.zeros(given["classes"])),
         norms=tuple(norms),
+        second=second,
     )
 
 
 def converted(made: Features, dtype: torch.dtype) -> Features:
     """Return features as a network of that precision gives them: its parameters are in float32."""
-    layers = [Affine(one.weight.float(), one.bias.float()) for one in (made.classifier, *made.norms)]
+    made_by = (made.classifier, *made.norms)
+    layers = [None if one is None else Affine(one.weight.float(), one.bias.float()) for one in made_by]
     return Features(
         stages=tuple(one.to(dtype) for one in made.stages),
         preactivations=tuple(one.to(dtype) for one in made.preactivations),
         embedding=made.embedding.to(dtype),
         logits=made.logits.to(dtype),
-        final=made.final.to(dtype),
+        final=None if made.final is None else made.final.to(dtype),
         classifier=layers[0],
         norms=tuple(layers[1:]),
+        second=None if made.second is None else converted(made.second, dtype),
     )
 
 
 def leaves(made: Features) -> list[Tensor]:
-    return [*made.stages, *made.preactivations, made.embedding, made.logits, made.classifier.weight]
+    of_second = [] if made.second is None else [made.second.logits]
+    return [*made.stages, *made.preactivations, made.embedding, made.logits, *of_second, made.classifier.weight]
 
 
 def shapes_of(network: str, made: Features) -> Shapes:

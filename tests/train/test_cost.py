@@ -108,7 +108,7 @@ def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
     lanes, data, teachers, _ = cohort(methods=["kd"], training={"epochs": 1, "batch_size": 16, "initial_epochs": 0})
     lane = lanes["KD"]
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
-    features = teacher_features(teachers, [lane], batch.images)
+    features = teacher_features(teachers, [lane], batch)
     lane.begin_epoch()
     step = partial(lane.step, batch, features, 0)
     step()  # momentum is there from then on

@@ -1,6 +1,7 @@
 """The later methods through the trainer: ten steps and more equal a plain loop that is written out here."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,24 +33,30 @@ def test_the_trainer_follows_a_plain_loop(name, cohort):
 
     found = []
     while not lane.done:
-        for _ in train_epoch(teachers, [lane], data.epoch(1, *lane.clock, 16)):
+        for _ in train_epoch(teachers, [lane], data.epoch(1, *lane.clock, 16, second_view=lane.reads_second_view)):
             pass
         found.append(lane.learner.meter.read()["loss"])
         lane.advance()
     assert lane.failure is None
 
-    trained = [*student.parameters(), *distiller.parameters()]
+    trained = [one for one in (*student.parameters(), *distiller.parameters()) if one.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LR[0], momentum=0.9, weight_decay=5e-4)
     expected = []
     for epoch in range(1, EPOCHS + 1):
         optimizer.param_groups[0]["lr"], distiller.epoch = LR[epoch - 1], epoch
         total, samples = 0.0, 0
-        for batch in data.epoch(1, 1, epoch, 16):
+        for batch in data.epoch(1, 1, epoch, 16, second_view=name == "mlld"):
             with torch.no_grad():
                 wanted = teacher.network.features(batch.teacher_images, preactivations=True)
             own = student.features(batch.images, preactivations=True)
+            labels = cross_entropy(own.logits, batch.targets)
+            if name == "mlld":
+                with torch.no_grad():
+                    wanted = replace(wanted, second=teacher.network.features(batch.second))
+                own = replace(own, second=student.features(batch.second))
+                labels = labels + cross_entropy(own.second.logits, batch.targets)
             weight = method.weight * min(epoch / WARMUP, 1)
-            loss = method.task_weight * cross_entropy(own.logits, batch.targets)
+            loss = method.task_weight * labels
             loss = loss + weight * distiller.loss(own, wanted, batch)
             optimizer.zero_grad()
             loss.backward()
@@ -60,3 +67,16 @@ def test_the_trainer_follows_a_plain_loop(name, cohort):
     assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert_close(lane.student.state_dict(), student.state_dict(), rtol=1e-4, atol=1e-6)
     assert_close(lane.terms[0].distiller.state_dict(), distiller.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_lane_that_reads_two_views_leaves_the_others_as_they_are(cohort):
+    found = []
+    for labels in (["KD"], ["MLLD", "KD"]):
+        lanes, data, teachers, _ = cohort(methods=["kd", "mlld"])
+        lanes = [lanes[label] for label in labels]
+        second = any(lane.reads_second_view for lane in lanes)
+        for _ in train_epoch(teachers, lanes, data.epoch(1, *lanes[0].clock, 16, second_view=second)):
+            pass
+        assert not any(lane.failure for lane in lanes)
+        found.append(lanes[-1].student.state_dict())
+    assert all(map(torch.equal, found[0].values(), found[1].values()))
