@@ -172,7 +172,7 @@ class PairEntry(Strict):
         if self.teacher is not None:
             return (self.teacher,)
         if isinstance(self.teachers, TeacherCopies):
-            return (TeacherChoice.model_validate(self.teachers.spec.model_dump()),) * self.teachers.n
+            return (TeacherChoice.model_validate(self.teachers.spec.model_dump(exclude_none=True)),) * self.teachers.n
         return self.teachers or ()
 
     @property
