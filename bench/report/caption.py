@@ -41,6 +41,9 @@ def protocol(plan: Plan) -> str:
     sentences += _tuning(plan)
     if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
+    if labels := list(dict.fromkeys(cell.label for cell in plan.cells if plan.trained(cell.runs[0]).student.reuses)):
+        layers = "a projector and the teacher's classifier, with which they predict"
+        sentences.append(f"Students of {', '.join(labels)} keep {layers}.")
     if plan.plugins:
         sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
     if plan.changes:

@@ -8,9 +8,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from bench.train.loop import train_epoch
+from bench.data.images import load
+from bench.launch.inputs import stored_network
+from bench.launch.preparation import unserved
+from bench.train.loop import evaluate, train_epoch
 from methods import catalog
+from tests.few import use_few_digits
 from tests.parity.reference import LATER
+from tests.train.conftest import CPU, cell
 
 METHODS = catalog()
 EPOCHS = 4  # of 3 steps
@@ -80,3 +85,29 @@ def test_a_lane_that_reads_two_views_leaves_the_others_as_they_are(cohort):
         assert not any(lane.failure for lane in lanes)
         found.append(lanes[-1].student.state_dict())
     assert all(map(torch.equal, found[0].values(), found[1].values()))
+
+
+def test_a_stored_student_predicts_with_its_teachers_classifier_as_when_it_was_evaluated(bench):
+    suite = bench(methods=["simkd"], training={"epochs": 1, "batch_size": 16, "milestones": [1]})
+    plan, store, _ = suite.run(only=["SimKD"])
+    run = cell(plan, "SimKD").runs[0]
+    network, teacher = (stored_network(one, store).eval() for one in (run, plan.runs[run.teachers[0]]))
+    assert torch.equal(network.linear_classifier().weight, teacher.linear_classifier().weight)
+    with pytest.MonkeyPatch.context() as patch:
+        use_few_digits(patch)
+        _, test = load(run.data, suite.folder, CPU, workers=0)
+    (metrics,) = evaluate([network], test, run.data, CPU)
+    assert metrics == store.record(run.id)["metrics"]
+
+
+def test_a_student_starts_from_the_same_weights_whatever_classifier_it_has(cohort):
+    lanes, *_ = cohort(methods=["simkd"])
+    own, alone = lanes["SimKD"].student.student.state_dict(), lanes["none"].student.state_dict()
+    assert all(map(torch.equal, own.values(), alone.values()))
+
+
+def test_a_student_reuses_the_classifier_of_one_teacher_only(bench):
+    suite = bench(methods=["simkd"], pairs=[{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}])
+    plan = suite.plan()
+    reasons = unserved(plan, plan.runs.values(), suite.methods)
+    assert list(reasons.values()) == ["simkd reuses the classifier of one teacher; this pair has 2"]
