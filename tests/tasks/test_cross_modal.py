@@ -119,14 +119,14 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
         suite.run("stated", only=["AT"])
 
 
-@pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
 def test_a_method_that_reads_a_second_view_is_inapplicable(cross_modal):
     suite = cross_modal(methods=["mlld"])
     plan = suite.plan()
     reasons = unserved(plan, plan.runs.values(), suite.methods)
-    assert list(reasons.values()) == ["mlld needs a second view of each image, which other modalities do not have"]
+    assert set(reasons.values()) == {"mlld needs a second view of each image, which other modalities do not have"}
 
 
+@pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
 def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
     path, methods = SUITES / f"{suite}.yaml", catalog()
     plan = build(load(path, methods), path, methods)
