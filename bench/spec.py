@@ -99,7 +99,7 @@ class Schedule(Strict):
             )
 
 
-class NetworkSpec(Strict):
+class NamedNetwork(Strict):
     """A network by name; the module paths are for networks read through hooks (`torchvision.NAME`)."""
 
     network: str
@@ -110,6 +110,18 @@ class NetworkSpec(Strict):
     """Path of the module whose input is the embedding; the last linear layer if not given."""
     preactivations: tuple[str, ...] | None = None
     """Paths of the modules whose outputs are the pre-activations; the stages if not given."""
+
+
+class NetworkSpec(NamedNetwork):
+    """A network, and whose classifier it predicts with."""
+
+    reuses: "NetworkSpec | None" = None  # a teacher's network, whose frozen classifier it has; None: its own
+    factor: int | None = None  # of the projector before that classifier; see `bench.models.reusing`
+
+    @property
+    def alone(self) -> "NetworkSpec":
+        """Return the network with its own classifier."""
+        return self if self.reuses is None else self.model_copy(update={"reuses": None, "factor": None})
 
 
 class HeldOut(Strict):

@@ -30,6 +30,7 @@ class Features:
     final: Tensor | None = None  # (B, D, H, W), the map whose mean over positions is the embedding; None if not known
     classifier: Affine | None = None  # the linear layer from embedding to logits; None if it is none
     norms: tuple[Affine, ...] = ()  # that make the pre-activations after the stem's; empty if unknown or not requested
+    second: Features | None = None  # the features of `Batch.second`; None unless requested
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Batch:
     teacher_images: Tensor  # (B, C', H', W'), the teacher's view; the same tensor unless the views differ
     targets: Tensor | None  # (B,) int64 class indices, or None where the task has no labels
     indices: Tensor  # (B,) int64 positions in the training set
+    second: Tensor | None = None  # (B, C, H, W), another, strongly distorted view of the same images, if requested
+    teacher_second: Tensor | None = None  # (B, C', H', W'), the teacher's view of it
 
 
 @dataclass(frozen=True)

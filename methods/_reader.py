@@ -117,6 +117,7 @@ class Registration(BaseModel):
     warmup: Annotated[int, annotated_types.Ge(0), annotated_types.Le(1_000_000)] = 0
     version: int = 1
     has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
+    reuses_classifier: bool = False
     added: tuple[str, ...] = ()
     space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
 
@@ -306,7 +307,7 @@ def _read_class(path: Path, module: str | None) -> Facts:
         text = error if isinstance(error, NameError) else described(error)
         raise RequestError(f"{path}: the constructor's annotations cannot be read: {text}") from error
     stated: dict[str, Any] = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight}
-    stated |= {"warmup": cls.warmup, "version": cls.version}
+    stated |= {"warmup": cls.warmup, "version": cls.version, "reuses_classifier": cls.reuses_classifier}
     stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
     return cls.__name__, stated | {"added": cls.added, "space": cls.search_space}, signature
 

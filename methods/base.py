@@ -23,12 +23,14 @@ class Distiller(nn.Module):
 
     needs_preactivations: ClassVar[bool] = False  # whether `Features.preactivations` must be filled
     needs_targets: ClassVar[bool] = False  # whether the method needs `Batch.targets`
+    needs_second_view: bool = False  # whether `Features.second` must be filled; its labels count in cross-entropy, too
     autocast: ClassVar[bool] = False  # whether the term takes bfloat16 maps from a bf16 network, not float32
     observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars of `observed`, columns of a run's epochs
     weight: ClassVar[float]  # the term's default weight; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's default weight; set by `register`
     warmup: ClassVar[int]  # the default number of epochs over which the weight rises; set by `register`
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
+    reuses_classifier: ClassVar[bool]  # whether the student predicts with the teacher's classifier; set by `register`
     added: ClassVar[tuple[str, ...]]  # parameters that runs leave out at their default; set by `register`
     search_space: ClassVar[Space]  # where to search for better values; set by `register`
 
@@ -79,6 +81,7 @@ def register(
     warmup: int = 0,
     version: int = 1,
     initial_stage: bool = False,
+    reuses_classifier: bool = False,
     added: tuple[str, ...] = (),
     space: Space | None = None,
 ) -> Callable[[type[Distiller]], type[Distiller]]:
@@ -92,6 +95,9 @@ def register(
         version: increase it when a change moves the method's numbers, so that finished runs are trained again.
         initial_stage: whether something trains before the main stage, which is true for a class that defines or
             inherits an `initial_stage` other than `Distiller`'s.
+        reuses_classifier: whether the student predicts with a frozen copy of the teacher's classifier, behind a trained
+            projector whose width the parameter `factor` sets; see `bench.models.reusing`. Embedding, logits and final
+            map of the student's features are then those behind the projector, also at test time.
         added: parameters that the method did not have at first. A run leaves them out at their default, so that the
             runs from before keep their ids. Such a default must never change.
         space: where to search for better values of the method's own parameters and of `weight`, each
@@ -111,7 +117,7 @@ def register(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
         cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
-        cls.added, cls.search_space = added, space or {}
+        cls.reuses_classifier, cls.added, cls.search_space = reuses_classifier, added, space or {}
         REGISTERED[name] = cls
         return cls
 

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import TrainingData
+from bench.models.reusing import Reusing
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher
 from bench.train.loop import teacher_features
@@ -69,10 +70,12 @@ def measure(
             lane.begin_epoch()
     shared = Stopwatch(training.device)
     timed = [(lane, Stopwatch(training.device)) for lane in lanes]
-    endless = (batch for epoch in count(1) for batch in training.epoch(seed, INITIAL, epoch, schedule.batch_size))
+    second = any(lane.reads_second_view for lane in lanes)
+    epochs = (training.epoch(seed, INITIAL, epoch, schedule.batch_size, second_view=second) for epoch in count(1))
+    endless = chain.from_iterable(epochs)
     for number, batch in enumerate(islice(endless, WARM_UP + steps)):
         shared.mark("data")
-        features = teacher_features(teachers, lanes, batch.teacher_images)
+        features = teacher_features(teachers, lanes, batch)
         if features:
             shared.mark("teacher")
         first = number % len(lanes)  # the first lane after the teacher has cold caches
@@ -99,12 +102,14 @@ def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dic
     phases = watch.read()
     with FlopCounterMode(display=False) as counter:
         step()
-    extra = [parameter for term in lane.terms for parameter in term.distiller.parameters()]
+    trained = [one for term in lane.terms for one in term.distiller.parameters() if one.requires_grad]
+    added = [lane.student.projector, lane.student.classifier] if isinstance(lane.student, Reusing) else []
+    extra = [*trained, *(parameter for module in added for parameter in module.parameters())]
     return {
         **phases,
         "step_ms": sum(phases.values()),
         "peak_mb": peak_bytes(step, lane.device) / 1e6,
-        "extra_parameters": sum(parameter.numel() for parameter in extra if parameter.requires_grad),
+        "extra_parameters": sum(parameter.numel() for parameter in extra),
         "step_gflop": counter.get_total_flops() / 1e9,
     }
 

@@ -42,7 +42,8 @@ class Cost:
     pair: str
     label: str
     stage: str  # main, or initial for the stage with which AB, FSP and FT begin
-    data_ms: float  # loading, augmenting and normalising a batch; shared by all rows of a pair
+    # loading, augmenting and normalising a batch, and a second view of it if a row reads one; shared by a pair's rows
+    data_ms: float
     teacher_ms: float | None  # the teacher's forward pass, likewise shared; None if no row has a teacher
     student_ms: float  # the student's forward pass
     term_ms: float  # cross-entropy and the method's term, forward
@@ -53,7 +54,8 @@ class Cost:
     # train the student; None if the undistilled student could not be measured
     own_percent: float | None
     peak_mb: float  # peak memory of the step, without what was allocated before it, in 10^6 bytes
-    extra_parameters: int  # number of trained parameters of the method
+    # number of parameters that the method trains beside the student, or adds to its network
+    extra_parameters: int
     step_gflop: float  # multiplications and additions of products and convolutions in the step, in 10^9
     setting: str = ""  # device, threads, steps and changes of the suite: rows of others are not compared with it
 

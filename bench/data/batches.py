@@ -48,11 +48,14 @@ class TrainingData:
         own = targets.clone() if targets is not None and targets.ndim == 1 else None
         return DataInfo(len(self.split), self.spec.classes, own)
 
-    def epoch(self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0, second_view: bool = False
+    ) -> Iterator[Batch]:
         """Yield the process's share of an epoch's batches, the last partial one included.
 
         Epochs count from 1; stage 0 is the initial one, 1 the main one: each has its own orders. `batch_size` is that
-        of all processes together. A resumed epoch begins with the batch `first`, counted from 0.
+        of all processes together. A resumed epoch begins with the batch `first`, counted from 0. With `second_view`,
+        batches have another view of the same images, cropped and mirrored anew and then distorted.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
@@ -73,13 +76,25 @@ class TrainingData:
             labels = on_device(self.split.targets[draws.order])
         fetched = self.split.images.batches(own(draws.order), own(draws.seeds))
         drawn = (on_device(draws.offsets), on_device(draws.flips), on_device(draws.order))
-        for images, label, offsets, flips, places in zip(fetched, labels, *drawn, strict=True):
-            images = augmented(images, self.spec.augment, offsets, flips)
+        again: Sequence[tuple[Tensor, ...] | None] = [None] * (len(whole) - first)
+        if second_view:
+            from bench.data.distortions import distorted  # imports torchvision, which takes a second
+
+            redrawn = draw(len(self.split), seed_from("second view", seed, self.spec.key, stage, epoch))
+            again = list(zip(on_device(redrawn.offsets), on_device(redrawn.flips), own(redrawn.seeds), strict=True))
+        for stored, label, offsets, flips, places, other in zip(fetched, labels, *drawn, again, strict=True):
+            images = augmented(stored, self.spec.augment, offsets, flips)
             if label is not None and label.ndim == 3:
                 label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
             students = view(images)
             teachers = students if same_view else teachers_view(images)
-            yield Batch(students, teachers, label, places)
+            second, teachers_second = None, None
+            if other is not None:
+                second_offsets, second_flips, seeds = other
+                images = distorted(augmented(stored, self.spec.augment, second_offsets, second_flips), seeds)
+                second = view(images)
+                teachers_second = second if same_view else teachers_view(images)
+            yield Batch(students, teachers, label, places, second, teachers_second)
 
 
 def draw(n: int, seed: int) -> Draws:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from bench.types import Features
+from bench.types import Affine, Features
 
 
 class Network(nn.Module):
@@ -26,6 +26,10 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, C, H, W)."""
         return self.features(x).logits
+
+    def linear_classifier(self) -> Affine | None:
+        """Return the linear layer from embedding to logits; None if it is none."""
+        return None
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the modules up to the last stage's output (stem and groups), which AB and FSP pre-train."""

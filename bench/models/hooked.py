@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from bench.models.base import Network
 from bench.models.parts import linear_of
-from bench.types import Features, RequestError, suggest
+from bench.types import Affine, Features, RequestError, suggest
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -102,8 +102,12 @@ class HookedNetwork(Network):
             preactivations=tuple(outputs[path] for path in preactivation_paths),
             embedding=inputs[self.classifier_path],
             logits=logits,
-            classifier=linear_of(find(self.classifier_path)) if self.ends_in_classifier else None,
+            classifier=self.linear_classifier(),
         )
+
+    def linear_classifier(self) -> Affine | None:
+        """Return the classifier if it is the network's last linear layer."""
+        return linear_of(self.network.get_submodule(self.classifier_path)) if self.ends_in_classifier else None
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the wrapped network's children, in order, up to the one that holds the last stage."""

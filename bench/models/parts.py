@@ -39,6 +39,11 @@ class StagedNetwork(Network):
         """Return the norms that make the pre-activations of all stages but the stem; none if no single norm does."""
         return ()
 
+    def linear_classifier(self) -> Affine | None:
+        """Return the last child if it is one linear layer."""
+        *_, classifier = self.children()
+        return linear_of(classifier)
+
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W)."""
         stages, before = zip(*self.staged(x), strict=True)
@@ -51,7 +56,7 @@ class StagedNetwork(Network):
             embedding=embedding,
             logits=classifier(embedding),
             final=final,
-            classifier=linear_of(classifier),
+            classifier=self.linear_classifier(),
             norms=tuple(map(affine, self.norms())) if preactivations else (),
         )
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.plan.reuse import reusing
 from bench.spec import RunSpec, Scalar
 from bench.suite import Row
 from bench.suite.tuning import SHARED, Range, as_range
@@ -143,4 +144,5 @@ def with_settings(run: RunSpec, settings: Mapping[str, Scalar], methods: Mapping
         weight = settings.get(own["weight"], term.weight)
         terms.append(term.model_copy(update={"weight": weight, "parameters": parameters}))
     of_schedule = {key: settings[key] for key in ("lr", "weight_decay") if key in settings}
-    return run.but(schedule=run.training.model_copy(update=of_schedule), terms=tuple(terms))
+    changed = run.but(schedule=run.training.model_copy(update=of_schedule), terms=tuple(terms))
+    return changed if run.student.reuses is None else reusing(changed, run.student.reuses, methods)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bench.plan.model import Cell
+from bench.plan.reuse import reusing
 from bench.spec import STUDENT, RunSpec, TermSpec
 from bench.suite import PairEntry, Row
 from bench.suite.schema import PEERS
@@ -31,13 +32,14 @@ def distilled(
     if task_of(plain).objective is None:
         task_weight = plain.task_weight  # there are no labels
     has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
-    return plain.but(
+    run = plain.but(
         schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=tuple(run.id for run in teachers),
         combine=row.combine if len(teachers) > 1 else "sum",  # with one teacher, both give the same run
     )
+    return reusing(run, teachers[0].student, methods)
 
 
 def cell_of(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = STUDENT) -> Cell:

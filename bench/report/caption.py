@@ -41,6 +41,9 @@ def protocol(plan: Plan) -> str:
     sentences += _tuning(plan)
     if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
+    if labels := list(dict.fromkeys(cell.label for cell in plan.cells if plan.trained(cell.runs[0]).student.reuses)):
+        layers = "a projector and the teacher's classifier, with which they predict"
+        sentences.append(f"Students of {', '.join(labels)} keep {layers}.")
     if plan.plugins:
         sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
     if plan.changes:
@@ -102,15 +105,17 @@ def _student(plan: Plan) -> RunSpec | None:
 def _overrides(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield the label of each row with other settings than its method's, and the settings unless the label names them.
 
-    Settings that differ between pairs are followed by their pairs.
+    Settings that differ between pairs are followed by their pairs, except those of most pairs, which come last.
     """
     by_label: dict[str, dict[str, dict[str, None]]] = {}  # pairs by settings by label
     for cell in cells:
         by_label.setdefault(cell.label, {}).setdefault(cell.overrides, {})[cell.pair] = None
     for label, by_settings in by_label.items():
         if len(by_settings) > 1:
-            of_pairs = [f"{settings or 'defaults'} for {', '.join(pairs)}" for settings, pairs in by_settings.items()]
-            yield f"{label} ({'; '.join(of_pairs)})"
+            most = max(by_settings, key=lambda settings: len(by_settings[settings]))
+            others = {settings or "defaults": pairs for settings, pairs in by_settings.items() if settings != most}
+            of_pairs = [f"{settings} for {', '.join(pairs)}" for settings, pairs in others.items()]
+            yield f"{label} ({'; '.join(of_pairs)}; otherwise {most or 'defaults'})"
         elif settings := next(iter(by_settings)):
             is_named = all(setting in label for setting in settings.split(", "))
             yield label if is_named else f"{label} ({settings})"

@@ -70,13 +70,13 @@ def card(store: Store, run: RunSpec) -> str:
     """Return the model card of a finished run's student: pair, method, data, metrics, how to load it, licence."""
     teachers = [store.spec(name) for name in run.teachers]
     names = " + ".join(one.student.network for one in teachers if one)
-    method = _method(run)
+    method, reuses = _method(run), run.student.reuses
     view = run.data.view
     units = "x in [0, 1]" if view is None else f"x the image's {view}, in its own units"
     return CARD.format(
         title=f"{run.student.network} on {run.data.name}" + (f", distilled from {names}" if names else ""),
         how=f"Trained on {run.data.name} with {method}.",
-        student=run.student.network,
+        student=run.student.network + (f", with a projector and the classifier of {reuses.network}" if reuses else ""),
         teacher=names or "none",
         method=method,
         data=f"{run.data.name}, {run.data.classes} classes",

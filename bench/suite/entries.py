@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from bench.models import NETWORKS
-from bench.spec import CountOrZero, NetworkSpec, Strict
+from bench.spec import CountOrZero, NamedNetwork, NetworkSpec, Strict
 from bench.suite.messages import reason_of
 from bench.types import suggest
 from methods import Method
@@ -81,7 +81,7 @@ NetworkName = Annotated[str, AfterValidator(_known_network)]
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
-class NetworkChoice(NetworkSpec):
+class NetworkChoice(NamedNetwork):
     """A network of a pair; a bare name is short for `{network: NAME}`."""
 
     network: NetworkName
@@ -104,7 +104,7 @@ class NetworkChoice(NetworkSpec):
     @property
     def spec(self) -> NetworkSpec:
         """Return the specification of the network, without where its weights come from."""
-        return NetworkSpec.model_validate({name: getattr(self, name) for name in NetworkSpec.model_fields})
+        return NetworkSpec.model_validate({name: getattr(self, name) for name in NamedNetwork.model_fields})
 
 
 class TeacherChoice(NetworkChoice):
@@ -172,7 +172,7 @@ class PairEntry(Strict):
         if self.teacher is not None:
             return (self.teacher,)
         if isinstance(self.teachers, TeacherCopies):
-            return (TeacherChoice.model_validate(self.teachers.spec.model_dump()),) * self.teachers.n
+            return (TeacherChoice.model_validate(self.teachers.spec.model_dump(exclude_none=True)),) * self.teachers.n
         return self.teachers or ()
 
     @property

@@ -24,4 +24,4 @@ class Mutual(Task):
     def distilled(self, run: RunSpec, teacher: NetworkSpec, teacher_lr: float) -> RunSpec:
         """Return the run in which the teacher trains together with the student, instead of before it."""
         peer_lr = None if teacher_lr == run.training.lr else teacher_lr
-        return run.but(task=self.name, teachers=(), peer=teacher, peer_lr=peer_lr)
+        return run.but(task=self.name, student=run.student.alone, teachers=(), peer=teacher, peer_lr=peer_lr)

@@ -9,6 +9,7 @@ import torch
 
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.reusing import Reusing
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
 from bench.text import printable
@@ -43,8 +44,16 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             method = methods[term.method]
             if task.trains_teachers and method.has_initial_stage:
                 return f"{term.method} begins with a stage that needs a trained teacher: mutual learning has none"
+            if task.trains_teachers and method.reuses_classifier:
+                return f"{term.method} reuses the classifier of a trained teacher: mutual learning has none"
+            if len(run.teachers) > 1 and method.reuses_classifier:
+                return f"{term.method} reuses the classifier of one teacher; this pair has {len(run.teachers)}"
             if reason := _reason(method, term.parameters, student, teacher):
                 return f"{names}: {reason}" if task.trains_teachers else reason
+        if run.student.reuses is not None:
+            student = network_shapes(run.student, run.data)
+        for term in run.terms:
+            method = methods[term.method]
             cls, n = method.load(), 2 * run.data.classes  # stands in for data that is not read yet
             labels = None if task.objective is None else torch.arange(n) % run.data.classes
             if labels is None and cls.needs_targets:
@@ -53,6 +62,8 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             try:
                 with kept_settings(not method.is_own):
                     distiller = cls(student, teacher, data, **term.parameters)
+                    if distiller.needs_second_view and not task.same_view:
+                        return f"{term.method} needs a second view of each image, which other modalities do not have"
                     if not method.is_own:
                         try_out(term.method, distiller, student, teacher, data, run.data)
             except MethodError as error:
@@ -105,8 +116,8 @@ def _not_evaluable(run: RunSpec, needed: Mapping[str, RunSpec]) -> str | None:
 
 
 def _directions(run: RunSpec, needed: Mapping[str, RunSpec]) -> Iterator[tuple[Shapes, Shapes]]:
-    """Yield the shapes of the student and of the teacher, for each pair in a run."""
-    student = network_shapes(run.student, run.data)
+    """Yield the shapes of the student, with its own classifier, and of the teacher, for each pair in a run."""
+    student = network_shapes(run.student.alone, run.data)
     for teacher in run.teachers:
         yield student, teacher_shapes(needed[teacher], run.data)
     if task_of(run).trains_teachers:
@@ -137,6 +148,10 @@ def build_lane(
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
             shapes = {name: teachers[name].shapes for name in spec.teachers}
+            if spec.teachers and isinstance(student, Reusing):
+                classifier = teachers[spec.teachers[0]].network.linear_classifier()
+                assert classifier is not None  # `inapplicable` has asked
+                student.take(classifier)
             learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
             return Lane(spec, learners, has_plugin=has_plugin)
         # each network has the initial weights that it has alone, unless both would be equal

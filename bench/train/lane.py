@@ -95,6 +95,11 @@ class Lane:
         return set().union(*(learner.teachers for learner in self.learners.values())) - self.learners.keys()
 
     @property
+    def reads_second_view(self) -> bool:
+        """Return whether the current stage reads a second view of each image."""
+        return any(learner.reads_second_view for learner in self.learners.values())
+
+    @property
     def done(self) -> bool:
         """Return whether every epoch has been trained."""
         return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs

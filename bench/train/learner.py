@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,6 +107,7 @@ class Learner:
         self.objective, self.task_weight = objective, task_weight
         self.device = next(network.parameters()).device
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
+        self.needs_second_view = any(term.distiller.needs_second_view for term in terms)
         stages = ((term, term.distiller.initial_stage()) for term in terms)
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
         self.initial_modules = [module for _, stage in self.initial for module in stage.modules]
@@ -117,6 +118,11 @@ class Learner:
     def trains_network(self) -> bool:
         """Return whether the network itself trains in the current stage."""
         return self.stage == MAIN or any(stage.trains_student for _, stage in self.initial)
+
+    @property
+    def reads_second_view(self) -> bool:
+        """Return whether the current stage reads a second view of each image."""
+        return self.needs_second_view and self.stage == MAIN
 
     @property
     def teachers(self) -> set[str]:
@@ -178,7 +184,11 @@ class Learner:
         if not self.trains_network:
             return None
         with arithmetic(self.schedule.precision, self.device):
-            return self.network.features(batch.images, self.needs_preactivations)
+            features = self.network.features(batch.images, self.needs_preactivations)
+            if not self.reads_second_view:
+                return features
+            assert batch.second is not None  # the trainer has asked for it
+            return replace(features, second=self.network.features(batch.second, self.needs_preactivations))
 
     def losses(
         self, features: Features | None, batch: Batch, teachers: Mapping[str, Features]
@@ -194,6 +204,9 @@ class Learner:
         if self.objective is not None:
             assert batch.targets is not None  # the task has labels
             ce = self.objective.loss(logits, batch.targets)
+            if self.reads_second_view:
+                assert features.second is not None  # `features` has filled it
+                ce = ce + self.objective.loss(as_float32(features.second, maps=False).logits, batch.targets)
             total = self.task_weight * ce
             values += [ce, self.objective.hits(logits, batch.targets)]
         for term, weight in zip(self.terms, self.weights, strict=True):
@@ -295,4 +308,5 @@ def detached(features: Features) -> Features:
         final=None if features.final is None else features.final.detach(),
         classifier=None if features.classifier is None else constant(features.classifier),
         norms=tuple(map(constant, features.norms)),
+        second=None if features.second is None else detached(features.second),
     )

@@ -5,13 +5,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
@@ -135,22 +134,31 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
             lane.begin_epoch()
     for step, batch in enumerate(batches, start=lanes[0].trained):
         lanes = [lane for lane in lanes if lane.failure is None]
-        features = teacher_features(teachers, lanes, batch.teacher_images)
+        features = teacher_features(teachers, lanes, batch)
         for lane in lanes:
             with lane.isolated(), lent(lane, lanes, teachers, batch, features) as (own_batch, own_features):
                 lane.step(own_batch, own_features, step)
         yield step
 
 
-def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], images: Tensor) -> dict[str, Features]:
-    """Return the features of the teachers that some lane reads in its current stage, by run id."""
+def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batch: Batch) -> dict[str, Features]:
+    """Return the features of the teachers that some lane reads in its current stage, by run id.
+
+    A teacher sees the second view of the batch only if a lane reads it.
+    """
     preactivations = any(lane.learner.needs_preactivations for lane in lanes)
     needed = sorted({name for lane in lanes for name in lane.teachers})
     if not needed:
         return {}
     # no_grad, not inference_mode: a distiller may save these tensors for its backward
-    with torch.no_grad(), arithmetic(lanes[0].schedule.precision, images.device):
-        return {name: teachers[name].network.features(images, preactivations) for name in needed}
+    twice = {name for lane in lanes if lane.reads_second_view for name in lane.teachers}
+    with torch.no_grad(), arithmetic(lanes[0].schedule.precision, batch.images.device):
+        found = {name: teachers[name].network.features(batch.teacher_images, preactivations) for name in needed}
+        for name in sorted(twice):
+            assert batch.teacher_second is not None  # the caller has asked for it
+            second = teachers[name].network.features(batch.teacher_second, preactivations)
+            found[name] = replace(found[name], second=second)
+    return found
 
 
 @torch.no_grad()
@@ -202,7 +210,9 @@ def evaluation_batch(device: torch.device, batch_size: int) -> int:
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
     """Train lanes from their current step to `stop` in the same epoch, and save them at intervals."""
     start, batch_size = lanes[0].trained, lanes[0].schedule.batch_size  # equal in a cohort
-    batches = itertools.islice(cohort.train.epoch(cohort.seed, *lanes[0].clock, batch_size, start), stop - start)
+    second = any(lane.reads_second_view for lane in lanes)
+    epoch = cohort.train.epoch(cohort.seed, *lanes[0].clock, batch_size, start, second)
+    batches = itertools.islice(epoch, stop - start)
     began = time.monotonic()
     for step in train_epoch(cohort.teachers, lanes, batches):
         observer.step(lanes, step + 1, steps)

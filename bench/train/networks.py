@@ -7,6 +7,7 @@ import torch
 from bench.models import build, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.reusing import Reusing
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
@@ -14,8 +15,8 @@ from bench.types import RequestError, Shapes
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
     """Return a network for a data set, with initial weights that depend only on (seed, network)."""
-    torch.manual_seed(seed_from("init", seed, canonical(spec)))
-    return _build(spec, data.classes, data.channels)
+    torch.manual_seed(seed_from("init", seed, canonical(spec.alone)))
+    return _build(spec, data.classes, data.channels, data.size)
 
 
 def given_network(run: RunSpec) -> Network:
@@ -65,11 +66,16 @@ def with_head(run: RunSpec, network: Network | Frozen) -> Network:
 def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
     try:
         with torch.device("meta"):
-            return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+            return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error
 
 
-def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
-    modules = spec.model_dump(exclude={"network"})
-    return build(spec.network, num_classes=classes, in_channels=channels, **modules)
+def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:
+    modules = spec.model_dump(exclude={"network", "reuses", "factor"})
+    network = build(spec.network, num_classes=classes, in_channels=channels, **modules)
+    if spec.reuses is None or spec.factor is None:
+        return network
+    # the projector is drawn after the network, which so has the same weights as without it
+    own, teacher = (_shapes(one, classes, channels, size) for one in (spec.alone, spec.reuses))
+    return Reusing(network, own, teacher, spec.factor)

@@ -25,7 +25,8 @@ def as_float32(features: Features, maps: bool = True) -> Features:
     """Return features with embedding, logits and, if `maps`, all maps in float32, in which the parameters are."""
     if features.logits.dtype != torch.bfloat16:
         return features
-    features = replace(features, embedding=features.embedding.float(), logits=features.logits.float())
+    second = None if features.second is None else as_float32(features.second, maps)
+    features = replace(features, embedding=features.embedding.float(), logits=features.logits.float(), second=second)
     if not maps:
         return features
     return replace(

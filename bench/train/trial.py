@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -87,8 +88,15 @@ def _losses(
         )
         return features, drawn
 
-    own, tensors = draw(student, trains=True)
-    others, _ = draw(teacher, trains=False)
+    def view_of(shapes: Shapes, trains: bool) -> tuple[Features, list[Tensor]]:
+        features, drawn = draw(shapes, trains)
+        if not distiller.needs_second_view:
+            return features, drawn
+        second, others = draw(shapes, trains)
+        return replace(features, second=second), [*drawn, *others]
+
+    own, tensors = view_of(student, trains=True)
+    others, _ = view_of(teacher, trains=False)
     stage = distiller.initial_stage()
     if stage is not None:
         yield stage.loss(own if stage.trains_student else None, others, batch), tensors

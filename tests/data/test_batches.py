@@ -172,7 +172,24 @@ def test_the_shares_of_all_processes_are_the_batches_of_one_with_the_same_crops(
             assert torch.equal(getattr(whole, name), torch.cat([getattr(first, name), getattr(second, name)]))
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_second_view_is_the_same_for_any_processes_and_first_batch(data, process):
+    whole = list(data.epoch(0, 1, 1, 17, second_view=True))[1:]
+    parts = list(replace(data, processes=2, process=process).epoch(0, 1, 1, 17, first=1, second_view=True))
+    for batch, part in zip(whole, parts, strict=True):
+        share = batch.second[-len(part.second) :] if process else batch.second[: len(part.second)]
+        assert torch.equal(part.second, share)
+        assert part.teacher_second is part.second
+
+
 # what the draws depend on
+
+
+def test_a_second_view_leaves_the_first_as_it_is(data):
+    plain, two = list(data.epoch(0, 1, 1, 17)), list(data.epoch(0, 1, 1, 17, second_view=True))
+    assert all(torch.equal(one.images, other.images) for one, other in zip(plain, two, strict=True))
+    assert all(one.second is None for one in plain)
+    assert not any(torch.equal(batch.images, batch.second) for batch in two)
 
 
 def test_an_epoch_comes_again_bitwise_whatever_ran_before(data):

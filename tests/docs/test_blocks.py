@@ -23,7 +23,7 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     "distill-bench photos.yaml": f"{ONE_THREAD} --set workers=0",
     "distill-bench photos_transfer.yaml": ONE_THREAD,
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
-    'distill-bench quickstart --plugin logit_mse.py --set "methods=[kd, logit_mse]"': f"{FEW} {FEW_DIGITS}",
+    'distill-bench quickstart --set "methods=[kd, ttm]"': f"{FEW} {FEW_DIGITS}",
     "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS}",
     "python run_suite.py suites/quickstart.yaml --device cuda": f"--device cpu {FEW} {FEW_DIGITS} --set 'methods=[kd]'",
     SIMILAR: "--dry-run --only kd",

@@ -1,5 +1,7 @@
 """Small networks' shapes, their features, and methods built for them, all in float64."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,23 @@ TEACHER = shapes("resnet14", [(4, 8), (6, 8), (7, 4), (8, 2)], embedding=9)
 TWIN = shapes("resnet20", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)  # a teacher of the student's own shape
 
 
+def read_by(name: str, student: Shapes, teacher: Shapes) -> Shapes:
+    """Return the shapes of a student's features as a method reads them: some put layers behind its final map."""
+    if not METHODS[name].reuses_classifier:
+        return student
+    size = min(student.final[1:], teacher.final[1:])
+    return replace(student, embedding=teacher.embedding, final=(teacher.embedding, *size))
+
+
 def features(of: Shapes, seed: int, b: int = 6, trains: bool = False, device: str = "cpu") -> Features:
-    """Return random features of b images; leaves that collect gradients if the network trains."""
+    """Return random features of b images and of a second view; leaves that collect gradients if the network trains."""
     torch.manual_seed(seed)
+    first = of_view(of, b, trains, device)
+    return replace(first, second=of_view(of, b, trains, device))
+
+
+def of_view(of: Shapes, b: int, trains: bool, device: str) -> Features:
+    """Return random features of b images."""
 
     def draw(*size: int) -> Tensor:
         return torch.randn(b, *size, dtype=torch.float64).to(device).requires_grad_(trains)

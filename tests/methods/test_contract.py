@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from bench.types import Affine, Features
 from methods.base import Distiller
 from methods.catalog import FAMILIES
-from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, shapes, tensors
+from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, read_by, shapes, tensors
 
 INDICES = [3, 14, 15, 9, 26, 5]
 OTHERS = [  # teachers that differ from the student in one way each
@@ -32,9 +32,10 @@ def name(request):
 
 @pytest.fixture
 def pair(name):
-    """Return shapes of a student and of a teacher that the method can serve."""
+    """Return shapes of a student and of a teacher that the method can serve, as it reads them."""
     cls = METHODS[name].load()
-    return next((STUDENT, other) for other in (TEACHER, TWIN) if cls.inapplicable(STUDENT, other) is None)
+    teacher = next(other for other in (TEACHER, TWIN) if cls.inapplicable(STUDENT, other) is None)
+    return read_by(name, STUDENT, teacher), teacher
 
 
 def in_layout(side: Features, layout: torch.memory_format) -> dict[str, Tensor | tuple[Tensor, ...]]:
@@ -151,8 +152,9 @@ def test_a_method_serves_a_pair_or_says_in_a_line_why_not(name, other):
     for pair in ((STUDENT, other), (other, STUDENT)):
         reason = METHODS[name].load().inapplicable(*pair)
         if reason is None:
-            student, teacher = features(pair[0], seed=1), features(pair[1], seed=2)
-            assert all(loss.isfinite() for loss in losses(build(name, *pair), student, teacher))
+            served = read_by(name, *pair), pair[1]
+            student, teacher = features(served[0], seed=1), features(served[1], seed=2)
+            assert all(loss.isfinite() for loss in losses(build(name, *served), student, teacher))
         else:
             assert isinstance(reason, str)
             assert len(reason) > 10

@@ -29,8 +29,20 @@ def slow(s, t, temperatures):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_mlld_sums_divergences_and_relations_over_five_temperatures(student, teacher, batch, temperature):
+def test_mlld_of_one_view_sums_divergences_and_relations_over_five_temperatures(student, teacher, batch, temperature):
     expected = slow(student.logits, teacher.logits, [2, 3, temperature, 5, 6])
+    distiller = build("mlld", temperature=temperature, one_view=True)
+    assert_close(distiller.loss(student, teacher, batch), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_mlld_adds_two_divergences_of_the_plain_and_three_of_the_distorted_view(student, teacher, batch, temperature):
+    settings = [(student, teacher, t) for t in (2, 6)]
+    settings += [(student.second, teacher.second, t) for t in (3, temperature, 5)]
+    expected = build("mlld", temperature=temperature, one_view=True).loss(student, teacher, batch)
+    for own, other, t in settings:
+        p_s, p_t = (own.logits / t).softmax(1), (other.logits / t).softmax(1)
+        expected = expected + t**2 * (p_t * (p_t / p_s).log()).sum(1).mean()
     assert_close(build("mlld", temperature=temperature).loss(student, teacher, batch), expected)
 
 

@@ -30,11 +30,19 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path):
 
 
 def test_the_protocol_names_the_pairs_of_settings_that_differ_between_pairs(tmp_path):
-    pairs = [{"teacher": teacher, "student": "resnet8"} for teacher in ("resnet14", "resnet20", "resnet32")]
+    pairs = [
+        {"teacher": teacher, "student": "resnet8"}
+        for teacher in ("resnet14", "resnet20", "resnet32", "resnet44", "wrn_16_1")
+    ]
     by_pair = {"resnet14->resnet8": {"weight": 0.5}, "resnet20->resnet8": {"weight": 0.5}}
     said = protocol(plan_of(tmp_path, pairs=pairs, methods=[{"method": "kd", "by_pair": by_pair}]))
-    pairs_of_half = "resnet14->resnet8, resnet20->resnet8"
-    assert f"defaults: KD (weight=0.5 for {pairs_of_half}; defaults for resnet32->resnet8)." in said
+    assert "defaults: KD (weight=0.5 for resnet14->resnet8, resnet20->resnet8; otherwise defaults)." in said
+
+
+def test_the_protocol_names_the_students_that_keep_more_layers(tmp_path):
+    both = {"terms": [{"method": "at"}, {"method": "simkd"}], "label": "AT+SimKD"}
+    said = protocol(plan_of(tmp_path, methods=["kd", "simkd", both]))
+    assert "Students of SimKD, AT+SimKD keep a projector and the teacher's classifier, with which they predict." in said
 
 
 def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from bench.launch.preparation import unserved
 from bench.plan import Plan, build
 from bench.plan.repeat import ENTRY, suite_files
 from bench.spec import RunSpec
@@ -116,6 +117,13 @@ def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(c
     suite = cross_modal(pairs=[{"teacher": stated, "student": "resnet8"}])
     with pytest.raises(RequestError, match=r"on the test split, but the suite says 1\.0 %"):
         suite.run("stated", only=["AT"])
+
+
+def test_a_method_that_reads_a_second_view_is_inapplicable(cross_modal):
+    suite = cross_modal(methods=["mlld"])
+    plan = suite.plan()
+    reasons = unserved(plan, plan.runs.values(), suite.methods)
+    assert set(reasons.values()) == {"mlld needs a second view of each image, which other modalities do not have"}
 
 
 @pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])

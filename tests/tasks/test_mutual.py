@@ -282,6 +282,13 @@ def test_a_method_with_an_initial_stage_has_no_trained_teacher_to_listen_to(mutu
     assert list(reasons.values()) == [wanted]
 
 
+def test_a_method_that_reuses_a_classifier_has_no_trained_teacher_to_take_it_from(mutual):
+    suite = mutual(methods=["simkd"])
+    plan = suite.plan()
+    reasons = unserved(plan, plan.runs.values(), suite.methods)
+    assert list(reasons.values()) == ["simkd reuses the classifier of a trained teacher: mutual learning has none"]
+
+
 def test_a_method_must_serve_both_directions_and_the_reason_names_the_one_it_cannot(mutual, listens):
     suite = mutual(methods=[{"method": "listens", "how": "refuse"}], plugins=[listens])
     plan = suite.plan()

@@ -104,11 +104,19 @@ def test_extra_parameters_and_arithmetic_are_counted_exactly(cohort):
     assert none["step_gflop"] == pytest.approx((3 * forward - first) / 1e9)
 
 
+def test_the_layers_that_simkd_adds_to_its_student_are_extra_parameters(cohort):
+    lanes, data, teachers, _ = cohort(methods=["simkd"], training={"epochs": 1, "batch_size": 16})
+    none, simkd = measure([lanes["none"], lanes["SimKD"]], teachers, data, steps=1)
+    projector = 64 * 32 + 9 * 32 * 32 + 32 * 64 + 2 * (32 + 32 + 64)
+    assert simkd["extra_parameters"] == projector + 64 * 10 + 10
+    assert simkd["step_gflop"] > none["step_gflop"]
+
+
 def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
     lanes, data, teachers, _ = cohort(methods=["kd"], training={"epochs": 1, "batch_size": 16, "initial_epochs": 0})
     lane = lanes["KD"]
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
-    features = teacher_features(teachers, [lane], batch.images)
+    features = teacher_features(teachers, [lane], batch)
     lane.begin_epoch()
     step = partial(lane.step, batch, features, 0)
     step()  # momentum is there from then on

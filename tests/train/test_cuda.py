@@ -90,7 +90,7 @@ def test_a_checkpoint_goes_on_where_it_was(cohort):
 def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
     lanes, data, teachers, _ = cohort(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
-    features = teacher_features(teachers, [lanes["KD"]], batch.images)
+    features = teacher_features(teachers, [lanes["KD"]], batch)
     lanes["KD"].begin_epoch()
     assert peak_bytes(lambda: lanes["KD"].step(batch, features, 0), torch.device("cuda")) > 1_000_000
 

@@ -51,7 +51,7 @@ def test_the_networks_run_in_bfloat16_and_their_weights_stay_float32(cohort):
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
     lane.begin_epoch()
     assert {stage.dtype for stage in lane.learner.features(batch).stages} == {torch.bfloat16}
-    features = teacher_features(teachers, [lanes["KD"]], batch.images)
+    features = teacher_features(teachers, [lanes["KD"]], batch)
     assert {stage.dtype for one in features.values() for stage in one.stages} == {torch.bfloat16}
     assert {p.dtype for p in lane.student.parameters()} == {torch.float32}
 

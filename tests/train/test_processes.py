@@ -143,9 +143,7 @@ def by_hand(suite: Bench, store: Store, run):
                 for rank, (lane, part, own) in enumerate(zip(lanes, parts, features, strict=True)):
                     at = (run.seed, *lane.clock, number)
                     torch.manual_seed(seed_from("step", *at, *((rank,) if rank else ())))
-                    found.append(
-                        lane.learner.losses(own, part, teacher_features(teachers, lanes, part.teacher_images))[0]
-                    )
+                    found.append(lane.learner.losses(own, part, teacher_features(teachers, lanes, part))[0])
                 return found
 
             distillers = [term.distiller for lane in lanes for term in lane.terms if term.name == "watched"]
