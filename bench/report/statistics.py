@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scikit_posthocs
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
@@ -113,6 +112,8 @@ class Ranking:
 
 def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
     """Return the ranking of at least three rows, from the accuracy of each row in each of at least two pairs."""
+    import scikit_posthocs  # imports matplotlib, which comparisons do not need
+
     values = np.asarray(table, dtype=float)
     blocks, count = values.shape
     with np.errstate(invalid="ignore"):  # if all rows tie in all pairs, both are nan
