@@ -135,6 +135,21 @@ def test_every_classifier_leaves_answers_that_its_record_covers_and_that_give_it
         assert {"nll", "ece", "ece_adaptive", "class_min"} <= record["scores"].keys()
 
 
+def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.train.answers.answers", lambda *_: pytest.fail("the networks answer once more"))
+    plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
+    assert "nll" in store.record(plan.cells[1].runs[0].id)["scores"]
+
+
+def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(
+    tmp_path, monkeypatch, trained
+):
+    monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
+    plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
+    run = plan.cells[1].runs[0].id
+    assert store.content(run, ANSWERS) == trained[0].content(run, ANSWERS)
+
+
 def test_a_distilled_run_is_compared_with_the_run_that_taught_it(trained):
     store, plan = trained
     for run in plan.runs.values():
