@@ -46,7 +46,17 @@ if TYPE_CHECKING:
     from bench.models.base import Network
     from bench.report.compare import Comparison
 
-__all__ = ["RequestError", "Results", "compare", "load_images", "load_student", "load_teacher", "results", "run"]
+__all__ = [
+    "RequestError",
+    "Results",
+    "compare",
+    "load_images",
+    "load_student",
+    "load_teacher",
+    "results",
+    "run",
+    "score",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -359,6 +369,65 @@ def run(
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
+    raise_damage(failed)
+    return Results(store, (frame.plan,))
+
+
+def score(
+    suite: File,
+    *,
+    changes: Mapping[str, object] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    results: File = "results",
+    data: File = "data",
+    plugins: Iterable[File] = (),
+) -> Results:
+    """Compute all metrics of finished runs from their stored answers or weights, without training; write the report.
+
+    A run that cannot be scored is named on standard error, with the reason.
+
+    Args:
+        suite: here and below, as in `run`.
+        changes: keys of the suite file with other values.
+        device: on which networks answer, where a run lacks its answers or those to corrupted images.
+        results: the folder of runs and tables.
+        data: the folder of data sets.
+        plugins: method files.
+
+    Raises:
+        RequestError: the suite, an option or a file of the store is wrong, or data is missing.
+
+    Examples:
+        >>> scored = score("digits.yaml", device="cpu").frame()
+        >>> scored.query("metric == 'top1_noise'")["value"].notna().all()
+        True
+    """
+    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
+    files = _paths(plugins)
+    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files)
+    folder.in_own_folder(plan, store)  # raises if another suite has its results there
+    import torch
+
+    from bench.launch.score import Scorer
+
+    work = Work(
+        plan,
+        runs=tuple(plan.runs),
+        results=Path(results),
+        data=Path(data),
+        write_tables=write_while_training,
+        device=device,
+        plugins=files,
+    )
+    threads = torch.get_num_threads()
+    try:
+        with logging_to_stderr():
+            for run_id, outcome in Scorer(work).run():
+                if outcome.reason:
+                    logger.warning("not scored: run %s: %s", run_id, outcome.reason)
+            frame, failed = reported(plan, store, methods)
+    finally:
+        torch.set_num_threads(threads)
     raise_damage(failed)
     return Results(store, (frame.plan,))
 

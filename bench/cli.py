@@ -269,7 +269,7 @@ def status(
     except RequestError as error:
         _warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
-    frame = results_frame(plan, store)
+    frame = results_frame(plan, store, reads_answers=False)
     if as_json:
         _say_json(status_document(frame, store, jobs))
         return OK

@@ -15,10 +15,10 @@ from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
-from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, Answers, stored_answers
+from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
-from bench.train.scores import class_accuracies, compared, scores
+from bench.train.scores import class_accuracies, scores
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
 NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
@@ -128,7 +128,7 @@ def keep_answers(
     try:
         own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)
         store.write(run.id, ANSWERS, save(own))
-        # several teachers answer together, in a run of their own that may not be done yet: `score` compares with it
+        # several teachers answer together, in a run of their own that may not be done yet: reports compare with it
         return scored(store, run.id, run.teachers if len(run.teachers) == 1 else ())
     except ClaimLostError:
         raise  # the run is another process's
@@ -158,23 +158,17 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
     numbers: dict[str, float] = {}
     for name, of_network in logits.items():
         found = scores(of_network, labels)
-        for peer, of_peer in logits.items():
+        for peer, of_peer in own.logits.items():
             if peer != name:  # they teach each other
-                found |= compared(of_network, of_peer)
+                found |= compared(own.logits[name], of_peer)
         numbers |= {column(name, metric): value for metric, value in found.items()}
     to_teacher = {}
     for teacher in teachers:
         taught = stored_answers(store, teacher)
         if taught is not None and alike(own, taught):
-            to_teacher[teacher] = compared(logits[STUDENT], torch.from_numpy(taught.logits[STUDENT]))
+            to_teacher[teacher] = compared(own.logits[STUDENT], taught.logits[STUDENT])
     return {
         "scores": numbers,
         "class_accuracy": {name: class_accuracies(values, labels) for name, values in logits.items()},
         "to_teacher": to_teacher,
     }
-
-
-def alike(one: Answers, other: Answers) -> bool:
-    """Return whether two runs have answered to images with the same labels, with the same classes."""
-    same_shape = one.logits[STUDENT].shape == other.logits[STUDENT].shape
-    return same_shape and bool((one.labels == other.labels).all() and (one.indices == other.indices).all())

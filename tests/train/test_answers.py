@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from bench.data.images import ResidentImages, Split
 from bench.store import ANSWERS
-from bench.store.answers import stored_answers
+from bench.store.answers import compared, stored_answers
 from bench.train.answers import answers, halved
-from bench.train.scores import BINS, class_accuracies, compared, scores
+from bench.train.scores import BINS, class_accuracies, scores
 from tests.train.conftest import CPU, Bench, document
 from tests.train.test_outputs import DATA
 
@@ -49,7 +49,7 @@ def test_the_calibration_error_is_a_weighted_mean_over_bins_of_equal_width(sampl
         inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
         if inside.any():
             expected += inside.mean() * abs(hits[inside].mean() - confidence[inside].mean())
-    assert scores(logits, labels)["ece"] == pytest.approx(100 * expected, rel=1e-4)
+    assert scores(logits, labels)["ece"] == pytest.approx(100 * expected)
 
 
 def test_the_adaptive_error_has_bins_of_equally_many_images(sample):
@@ -74,10 +74,13 @@ def test_each_class_has_its_accuracy_and_a_class_without_images_none(sample):
 def test_a_student_is_compared_with_its_teachers_predictions_and_probabilities(sample):
     logits, teacher, _ = sample
     own, taught = probabilities(logits), probabilities(teacher)
-    found = compared(logits, teacher)
+    found = compared(logits.numpy(), teacher.numpy())
     assert found["agreement"] == pytest.approx(100 * np.mean(own.argmax(axis=1) == taught.argmax(axis=1)))
     assert found["teacher_kl"] == pytest.approx((taught * np.log(taught / own)).sum(axis=1).mean())
-    assert compared(teacher, teacher) == {"agreement": 100.0, "teacher_kl": pytest.approx(0.0, abs=1e-12)}
+    assert compared(teacher.numpy(), teacher.numpy()) == {
+        "agreement": 100.0,
+        "teacher_kl": pytest.approx(0.0, abs=1e-12),
+    }
 
 
 def test_logits_that_half_precision_holds_are_kept_as_they_are():
@@ -141,9 +144,7 @@ def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_p
     assert "nll" in store.record(plan.cells[1].runs[0].id)["scores"]
 
 
-def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(
-    tmp_path, monkeypatch, trained
-):
+def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, trained):
     monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
     plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
     run = plan.cells[1].runs[0].id
