@@ -7,8 +7,7 @@ Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or
           p-values of the row-by-seed model in `inference`, which corrects p for all methods of the column.
           Over pairs, the samples are the pairs' means: Student's t interval, Wilcoxon's signed-rank test, Holm.
 Over pairs and seeds: the probability that a method is above the reference, and the interquartile mean of its gains
-          (Agarwal et al., NeurIPS 2021). Interval: Student's t with the standard error of a bootstrap over pairs, then
-          seeds.
+          (Agarwal et al., NeurIPS 2021). Interval: Student's t with the standard error of a bootstrap over pairs.
 Ranks:    Friedman's test over at least six pairs, Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
 Relative: sum over pairs of acc(CRD) - acc(X), divided by that of acc(X) - acc(student), with Fieller's interval; and
           the mean of the pairs' ratios, as in the CRD paper, whose 57 % is that over KD on its tables 1 and 2.
@@ -68,14 +67,16 @@ class Estimate:
 def over_pairs_and_seeds(differences: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """Return a statistic of the differences between a row and a reference, of shape (pairs, seeds).
 
-    `statistic` reduces the last two axes of (..., pairs, seeds).
+    `statistic` reduces the last two axes of (..., pairs, seeds). Pairs are drawn with all of their seeds: their spread
+    includes that of the seeds, which would count twice if seeds were drawn too (Davison and Hinkley, Bootstrap Methods,
+    1997, section 3.8). With n pairs, a bootstrap's variance is (n - 1) / n of the true one.
     """
-    pairs, seeds = differences.shape
+    pairs = len(differences)
     rng = np.random.default_rng(0)  # the same store gives the same file
-    of_pair = rng.integers(pairs, size=(RESAMPLES, pairs, 1))
-    drawn = statistic(differences[of_pair, rng.integers(seeds, size=(RESAMPLES, pairs, seeds))])
+    drawn = statistic(differences[rng.integers(pairs, size=(RESAMPLES, pairs))])
     value = float(statistic(differences))
-    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, pairs - 1) * drawn.std(ddof=1))
+    error = drawn.std(ddof=1) * math.sqrt(pairs / (pairs - 1))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, pairs - 1) * error)
     return Estimate(value, (value - reach, value + reach))
 
 
