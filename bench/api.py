@@ -399,8 +399,8 @@ def score(
 
     Examples:
         >>> scored = score("digits.yaml", device="cpu").frame()
-        >>> scored.query("metric == 'top1_noise'")["value"].notna().all()
-        True
+        >>> int(scored.query("metric == 'top1_noise'")["value"].count())
+        3
     """
     overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     files = _paths(plugins)

@@ -43,7 +43,7 @@ def over_pairs(statistic, pairs: int, seeds: int, of_pairs: float, trials: int) 
     return covered / trials
 
 
-def tested(pairs: int, methods: int, tables: int) -> dict[str, float]:
+def null_rates(pairs: int, methods: int, tables: int) -> dict[str, float]:
     """Return rates over tables in which no method differs from the reference.
 
     `covered`: intervals of the gain that hold the truth; `single`: Wilcoxon's p below 0.05; `family`: tables in which a
@@ -55,12 +55,13 @@ def tested(pairs: int, methods: int, tables: int) -> dict[str, float]:
         gains = [gain_over_pairs(row, reference) for row in rows]
         found["covered"] += np.mean([low <= 0 <= high for low, high in (one.interval for one in gains)])
         found["single"] += np.mean([one.p < 0.05 for one in gains])
-        found["family"] += min(holm([one.p for one in gains])) < 0.05
+        p = [one.p for one in gains]
+        found["family"] += min(p) < 0.05 and min(holm(p)) < 0.05  # a correction makes no p smaller
     return {name: count / tables for name, count in found.items()}
 
 
 def check(rates: dict[str, float], tables: int) -> None:
-    """Check rates of `tested`: errors are at most the level, up to two standard errors of the simulation."""
+    """Check rates of `null_rates`: errors are at most the level, up to two standard errors of the simulation."""
     assert rates["covered"] == pytest.approx(0.95, abs=0.02)
     assert rates["single"] <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / tables)
     assert rates["family"] <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / tables)
@@ -71,13 +72,12 @@ def test_fiellers_interval_covers_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("statistic", [probability_of_improvement, interquartile_mean])
-def test_an_interval_over_pairs_and_seeds_covers_as_often_as_it_says(statistic, monkeypatch):
-    monkeypatch.setattr("bench.report.statistics.RESAMPLES", 200)
-    assert over_pairs(statistic, 6, 3, 0.5, 400) == pytest.approx(0.95, abs=0.02)
+def test_an_interval_over_pairs_and_seeds_covers_as_often_as_it_says(statistic):
+    assert over_pairs(statistic, 13, 3, 0.5, 2000) == pytest.approx(0.95, abs=0.02)
 
 
 def test_tests_over_pairs_err_no_more_often_than_their_level():
-    check(tested(7, 4, 100), 100)
+    check(null_rates(8, 4, 100), 100)
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ def test_an_interval_over_pairs_and_seeds_covers_in_many_simulations(statistic, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pairs", [6, 8, 13])
+@pytest.mark.parametrize("pairs", [6, 10, 13])
 def test_tests_over_pairs_keep_their_level_in_many_simulations(pairs):
-    rates = tested(pairs, 12, 400)
+    rates = null_rates(pairs, 12, 400)
     print(f"{pairs} pairs: {rates}")  # noqa: T201
     check(rates, 400)
