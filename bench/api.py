@@ -26,15 +26,37 @@ from bench.store import Store
 from bench.suite import TEACHER, find_suite
 from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
-from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
+from bench.workflow import (
+    accept,
+    plan_of_report,
+    planned,
+    raise_damage,
+    reported,
+    runs_to_retry,
+    side,
+    store_in,
+    suite_file,
+    wanted_runs,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
     from bench.models.base import Network
+    from bench.report.compare import Comparison
 
-__all__ = ["RequestError", "Results", "load_images", "load_student", "load_teacher", "results", "run"]
+__all__ = [
+    "RequestError",
+    "Results",
+    "compare",
+    "load_images",
+    "load_student",
+    "load_teacher",
+    "results",
+    "run",
+    "score",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +159,33 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
         Results('results', digits)
     """
     return _results(results, suites, plugins)
+
+
+def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[File] = ()) -> Comparison:
+    """Return two results compared cell by cell: differences with intervals, and the settings that differ.
+
+    Args:
+        a: a suite file or the name of a suite that comes with the package, a folder of results (with `runs/`), or the
+            folder of a suite's report (with `table.csv`), such as `results/published/quickstart`.
+        b: likewise; differences are b minus a.
+        results: the folder of the results of suite files.
+        plugins: method files that the suites use.
+
+    Returns:
+        `frame()` gives one row per cell and metric as a data frame, `settings_frame()` one per setting that differs;
+        `only_a` and `only_b` name the numbers that the other side does not have.
+
+    Raises:
+        RequestError: a side is none of these, cannot be read, or has no cell in common with the other.
+
+    Examples:
+        >>> compare("digits.yaml", "results/digits").frame()[["label", "difference"]].to_numpy().tolist()[0]
+        ['teacher', 0.0]
+    """
+    from bench.report.compare import compare as compared  # takes a second to import
+
+    files = _paths(plugins)
+    return compared(*(side(Path(one), Path(results), files) for one in (a, b)))
 
 
 def load_student(
@@ -331,6 +380,65 @@ def run(
     return Results(store, (frame.plan,))
 
 
+def score(
+    suite: File,
+    *,
+    changes: Mapping[str, object] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    results: File = "results",
+    data: File = "data",
+    plugins: Iterable[File] = (),
+) -> Results:
+    """Compute all metrics of finished runs from their stored answers or weights, without training; write the report.
+
+    A run that cannot be scored is named on standard error, with the reason.
+
+    Args:
+        suite: here and below, as in `run`.
+        changes: keys of the suite file with other values.
+        device: on which networks answer, where a run lacks its answers or those to corrupted images.
+        results: the folder of runs and tables.
+        data: the folder of data sets.
+        plugins: method files.
+
+    Raises:
+        RequestError: the suite, an option or a file of the store is wrong, or data is missing.
+
+    Examples:
+        >>> scored = score("digits.yaml", device="cpu").frame()
+        >>> int(scored.query("metric == 'top1_noise'")["value"].count())
+        3
+    """
+    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
+    files = _paths(plugins)
+    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files)
+    folder.in_own_folder(plan, store)  # raises if another suite has its results there
+    import torch
+
+    from bench.launch.score import Scorer
+
+    work = Work(
+        plan,
+        runs=tuple(plan.runs),
+        results=Path(results),
+        data=Path(data),
+        write_tables=write_while_training,
+        device=device,
+        plugins=files,
+    )
+    threads = torch.get_num_threads()
+    try:
+        with logging_to_stderr():
+            for run_id, outcome in Scorer(work).run():
+                if outcome.reason:
+                    logger.warning("not scored: run %s: %s", run_id, outcome.reason)
+            frame, failed = reported(plan, store, methods)
+    finally:
+        torch.set_num_threads(threads)
+    raise_damage(failed)
+    return Results(store, (frame.plan,))
+
+
 def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
     """Do the work, and leave torch's number of threads as it was."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is imported
@@ -393,14 +501,13 @@ def _plan(store: Store, suite: File, plugins: Sequence[Path]) -> Plan:
             f"{store.root}: no suite named {str(suite)!r} has results there. {suggest(str(suite), reports)}. "
             "A suite file is named by its path, with .yaml"
         )
-    file = Path(os.path.relpath(store.root.resolve() / shown.file))
+    file = suite_file(shown, store)
     if not file.exists():
         raise RequestError(
             f"{store.root / str(suite) / folder.SUITE}: its suite file, {file}, is not there. Put it back, or name the "
             f"suites or suite files to read: suites=[...]"
         )
-    plan, _, _ = planned(file, shown.changes, store.root, plugins or [Path(path) for path in shown.plugins])
-    return replace(plan, subfolder=str(suite).partition("/")[2])
+    return plan_of_report(shown, store, str(suite), plugins)
 
 
 def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:

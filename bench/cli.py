@@ -131,6 +131,15 @@ SuiteFile = Annotated[
         autocompletion=_suites_and_files,
     ),
 ]
+Side = Annotated[
+    Path,
+    typer.Argument(
+        help="A suite, a folder of results, or the folder of a suite's report, such as results/quickstart.",
+        show_default=False,
+        parser=_path,
+        autocompletion=_suites_and_files,
+    ),
+]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
@@ -276,7 +285,7 @@ def status(
     except RequestError as error:
         _warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
-    frame = results_frame(plan, store)
+    frame = results_frame(plan, store, reads_answers=False)
     if as_json:
         _say_json(status_document(frame, store, jobs))
         return OK
@@ -353,6 +362,29 @@ def score(
         _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
     exit_status = _report(plan, store, methods, ())
     return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
+
+
+@app.command("compare")
+def compare_command(
+    a: Side,
+    b: Side,
+    results: Results = Path("results"),
+    plugin: Plugin = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare two results cell by cell: differences with intervals, and the settings that differ."""
+    with doing("Comparing"):
+        from bench.report.compare import compare
+        from bench.workflow import side
+
+        found = compare(*(side(one, results, plugin or ()) for one in (a, b)))
+    if as_json:
+        _say_json(found.document())
+        return OK
+    from bench.terminal.comparison import comparison_tables
+
+    _say(comparison_tables(found, _width()))
+    return OK
 
 
 @app.command("cost")

@@ -1,23 +1,30 @@
 """What the command line and the Python API do with a suite: plan it, see what to train, report. Imports no torch."""
 
+import hashlib
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
 from bench.plan import Cell, Plan, build
 from bench.plan.status import changed, statuses, to_train_again
-from bench.report.folder import in_own_folder
-from bench.report.frame import Frame
+from bench.reading import read_bytes
+from bench.report.folder import TABLES, Shown, in_own_folder, noted
+from bench.report.frame import Frame, results_frame
+from bench.report.sides import Measured, Place, Side, of_frame, of_report
 from bench.report.write import is_reported, write_report, write_tables
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.store.files import NotWrittenError
-from bench.suite import load
+from bench.suite import find_suite, load, packaged_suites
 from bench.tasks import task_of
 from bench.types import RequestError
 from methods import Method, catalog
+
+RUNS = "runs"  # the folder of runs, in a folder of results
 
 
 def planned(
@@ -51,6 +58,59 @@ def store_in(results: Path) -> Store:
         if not is_folder:
             raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
     return Store(results)
+
+
+def suite_file(shown: Shown, store: Store) -> Path:
+    """Return the suite file of a report, which may have been moved away."""
+    return Path(os.path.relpath(store.root.resolve() / shown.file))
+
+
+def plan_of_report(shown: Shown, store: Store, name: str, plugins: Sequence[Path] = ()) -> Plan:
+    """Return the plan of a report by its folder's name in the store; without plug-ins, with those that it names."""
+    files = plugins or [Path(path) for path in shown.plugins]
+    plan, _, _ = planned(suite_file(shown, store), shown.changes, store.root, files)
+    return replace(plan, subfolder=name.partition("/")[2])
+
+
+def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
+    """Return one side of a comparison: a suite in the folder `results`, a folder of results, or that of a report.
+
+    Raises:
+        RequestError: it is none of these, has no report, or cannot be read.
+    """
+    if (given / RUNS).is_dir():
+        store = store_in(given)
+        folders = sorted(path.parent for pattern in ("*", "*/with_*") for path in given.glob(f"{pattern}/{TABLES[0]}"))
+        if not folders:
+            raise RequestError(f"{given}: no suite has a report there. Run `report` for one first")
+        names = {folder.relative_to(given).as_posix(): folder for folder in folders}
+        return Side(str(given), {name: _measured(one, store, name, plugins) for name, one in names.items()}, store)
+    if (given / TABLES[0]).is_file():
+        folder = given.resolve()
+        root = next((path for path in folder.parents if (path / RUNS).is_dir()), None)
+        if root is None or noted(folder) is None:  # copied or published without its runs
+            return Side(str(given), {folder.name: of_report(given)}, None)
+        store, name = Store(root), folder.relative_to(root).as_posix()
+        return Side(str(given), {name: _measured(given, store, name, plugins)}, store)
+    if given.suffix != ".yaml" and str(given) not in packaged_suites():
+        raise RequestError(
+            f"{given}: is neither a suite file (.yaml), nor a folder of results (with {RUNS}/), nor the folder of a "
+            f"report (with {TABLES[0]})"
+        )
+    plan, store, _ = planned(find_suite(given), (), results, plugins)
+    return Side(str(given), {plan.name: of_frame(results_frame(plan, store))}, store)
+
+
+def _measured(folder: Path, store: Store, name: str, plugins: Sequence[Path]) -> dict[Place, Measured]:
+    """Return the measured cells of a report: those of its runs, unless the suite file or the runs have changed."""
+    printed, shown = of_report(folder), noted(folder)
+    file = suite_file(shown, store) if shown else None
+    if shown is None or file is None or not file.exists():
+        return printed
+    if hashlib.sha256(read_bytes(file)).hexdigest() != shown.sha256:
+        return printed
+    now = of_frame(results_frame(plan_of_report(shown, store, name, plugins), store))
+    return now | {place: one for place, one in printed.items() if place not in now or now[place].n < one.n}
 
 
 def matching(plan: Plan, only: Sequence[str], pairs: Sequence[str]) -> list[Cell]:

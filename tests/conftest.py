@@ -1,4 +1,6 @@
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def few(monkeypatch):
     """Evaluate on few digits and draw few points and files: all three take longer than a tiny suite's training."""
     use_few(monkeypatch)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that gives the command line's exit status, standard output and standard error."""
+
+    from bench.cli import main
+
+    def answer(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["run_suite.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        written = capsys.readouterr()
+        return int(end.value.code or 0), written.out, written.err
+
+    return answer

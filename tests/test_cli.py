@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cli import main
 from bench.models import build as build_network
 from bench.plan import Plan, build
 from bench.spec import canonical
@@ -25,20 +24,6 @@ from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan
 ROOT = Path(__file__).parent.parent
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1"]}
 RUN_ID = re.compile(r"\b[0-9a-f]{16}\b")
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """Return a function that gives the command line's exit status, standard output and standard error."""
-
-    def answer(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["run_suite.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        written = capsys.readouterr()
-        return int(end.value.code or 0), written.out, written.err
-
-    return answer
 
 
 @pytest.fixture

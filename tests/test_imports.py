@@ -129,3 +129,10 @@ def test_a_report_imports_what_draws_and_tests_but_nothing_that_trains_and_a_run
 def test_show_imports_nothing_heavy(finished, tmp_path):
     run = next(iter(plan_of(tmp_path).runs))
     assert loaded("show", run, *finished[1:]) == []
+
+
+def test_a_comparison_imports_what_tests_but_nothing_that_trains_or_draws(finished):
+    suite, *where = finished
+    found = loaded("compare", suite, suite, *where)
+    assert "scipy" in found
+    assert not set(found) & {*TRAINING, "matplotlib"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
-from bench.report.paper import settings_used
+from bench.report.paper import KD, row_named, settings_used
 from bench.spec import STUDENT, DataSpec, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
@@ -70,23 +70,28 @@ def marks(frame: Frame) -> str:
         sentences.append("No row of a grid is bold: the best of a grid was found on the test split.")
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
-    if found := _detectable(frame) if any(one.n > 1 for one in frame.tabled) else []:
-        low, high = (f"{value:.2f}" for value in (min(found), max(found)))
-        points = f"{low} points" if low == high else f"{low} to {high} points (by column)"
+    references = [NONE, row_named(frame.plan.cells, KD)] if any(one.n > 1 for one in frame.tabled) else []
+    found = [text for reference in references if reference and (text := _detectable(frame, reference))]
+    if found:
         sentences.append(
-            f"With these seeds, a true difference from {NONE} of {points} is found with 80 % probability (5 % level)."
+            f"With these seeds, a true difference {' and one '.join(found)} is found with 80 % probability (5 % level)."
         )
     return " ".join(sentences)
 
 
-def _detectable(frame: Frame) -> list[float]:
-    """Return the smallest detectable difference from `none` in points, of each column in which there is one."""
+def _detectable(frame: Frame, reference: str) -> str:
+    """Return the smallest detectable difference from a row, over all columns; "" if there is none in any."""
     found = []
     for contest, model in frame.models.items():
-        plain = contest.named(NONE)
-        if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and plain in model.values:
-            found.append(model.detectable(model.values, plain))
-    return [value for value in found if value is not None]
+        base = contest.named(reference)
+        if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and base in model.values:
+            compared = [label for label in model.values if label != contest.named(NONE)]
+            found.append(model.detectable(compared, base))
+    known = [value for value in found if value is not None]
+    if not known:
+        return ""
+    low, high = (f"{value:.2f}" for value in (min(known), max(known)))
+    return f"from {reference} of {f'{low} points' if low == high else f'{low} to {high} points (by column)'}"
 
 
 def published_source(plan: Plan) -> str:

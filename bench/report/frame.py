@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,9 @@ from bench.plan.status import Statuses
 from bench.report.paper import KD, row_named
 from bench.report.published import published
 from bench.spec import STUDENT, RunSpec, Seed, column
-from bench.store import Store, number_in
+from bench.store import ANSWERS, Store, number_in
+from bench.store.answers import alike, compared, stored_answers
+from bench.store.store import FILES
 from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED
 from bench.tasks import task_of
@@ -292,8 +294,40 @@ class Frame:
         return pd.DataFrame(self.measurements, columns=Measurement._fields)
 
 
-def results_frame(plan: Plan, store: Store) -> Frame:
-    """Return the current results of a plan in the store."""
+@dataclass(frozen=True)
+class Nearness:
+    """How near the answers of runs are to those of their teachers; `teachers` are those of `teachers_of`."""
+
+    records: Mapping[str, Mapping[str, Any]]
+    teachers: Mapping[str, Sequence[RunSpec]]
+    store: Store | None  # whose answers are read; None to read none
+
+    def of(self, run: RunSpec, cell: Cell) -> Mapping[str, float]:
+        """Return the metrics of a cell's run that compare it with its teacher; empty where they are not known."""
+        teacher, record = teacher_of(run, cell, self.teachers), self.records.get(run.id, {})
+        if teacher is None:
+            return {}
+        if (known := record.get("to_teacher", {}).get(teacher.id)) is not None:
+            return known
+        hashes = [(one.get(FILES) or {}).get(ANSWERS) for one in (record, self.records.get(teacher.id, {}))]
+        if self.store is None or None in hashes:
+            return {}
+        return _compared(self.store.root, run.id, teacher.id, *hashes)
+
+
+@lru_cache(10_000)  # tables are written after each cohort
+def _compared(root: Path, run_id: str, teacher: str, *hashes: str) -> Mapping[str, float]:
+    """Return the metrics that compare the answers of two runs, whose files have these hashes."""
+    own, taught = (stored_answers(Store(root), one) for one in (run_id, teacher))
+    return compared(own.logits[STUDENT], taught.logits[STUDENT]) if own and taught and alike(own, taught) else {}
+
+
+def results_frame(plan: Plan, store: Store, reads_answers: bool = True) -> Frame:
+    """Return the current results of a plan in the store.
+
+    Where a record does not compare its run with the teacher of a pair, since the run does not know which pairs show it,
+    the stored answers of both are compared now, if it `reads_answers`.
+    """
     found = {
         run_id: (status, printable(reason))
         for run_id, (status, reason) in statuses(plan.runs.values(), plan, store).items()
@@ -301,7 +335,8 @@ def results_frame(plan: Plan, store: Store) -> Frame:
     records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
     printed = published(plan)
     teachers = teachers_of(plan)
-    summaries = [one for cell in plan.cells for one in _summaries(cell, plan, found, records, printed, store, teachers)]
+    nearness = Nearness(records, teachers, store if reads_answers else None)
+    summaries = [one for cell in plan.cells for one in _summaries(cell, plan, found, records, printed, store, nearness)]
     return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found)
 
 
@@ -312,9 +347,9 @@ def _summaries(
     records: Mapping[str, Mapping[str, Any]],
     printed: Mapping[tuple[str, str, str], float],
     store: Store,
-    teachers: Mapping[str, Sequence[RunSpec]],
+    nearness: Nearness,
 ) -> Iterator[Summary]:
-    """Yield one summary per metric of a cell; `teachers` are those of `teachers_of`."""
+    """Yield one summary per metric of a cell."""
     shown = () if cell.awaits else cell.runs
     finished = {plan.seed_of(run): (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
     status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, plan, found)
@@ -327,7 +362,7 @@ def _summaries(
     prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
-        by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, teachers)
+        by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, nearness)
         measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
     for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
@@ -356,19 +391,14 @@ def _numbers(
 
 
 def _answered(
-    cell: Cell,
-    plan: Plan,
-    name: str,
-    records: Mapping[str, Mapping[str, Any]],
-    teachers: Mapping[str, Sequence[RunSpec]],
+    cell: Cell, plan: Plan, name: str, records: Mapping[str, Mapping[str, Any]], nearness: Nearness
 ) -> dict[Seed, float]:
     """Return a number that a cell's records have of their answers, by seed; empty where they were not scored."""
     numbers: dict[Seed, float] = {}
     for run in cell.runs:
-        record = records.get(run.id, {})
-        teacher = teacher_of(run, cell, teachers)
-        compared = record.get("to_teacher", {}).get(teacher.id, {}) if teacher else {}
-        number = record.get("scores", {}).get(name, compared.get(name))
+        number = records.get(run.id, {}).get("scores", {}).get(name)
+        if number is None:
+            number = nearness.of(run, cell).get(name)
         if number is not None:
             numbers[plan.seed_of(run)] = number
     return numbers

@@ -1,29 +1,27 @@
 """Comparisons of two rows image by image, from the stored answers of their runs. Imports no torch.
 
 A test split is a sample too. McNemar's test asks whether two networks differ by more than its images explain; the
-bootstrap resamples seeds and images, so that its interval holds for other seeds and other images. Only reports import
-this module, since it imports scipy and statsmodels.
+interval over seeds and images holds for other seeds and other images. Only reports import this module, since it imports
+scipy and statsmodels.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
 from bench.plan import Plan
 from bench.report.crossed import paired
 from bench.report.frame import Frame, Summary
+from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
-from bench.report.statistics import LEVEL, holm
+from bench.report.statistics import holm
 from bench.spec import STUDENT, Crossed, Seed
 from bench.store import Store
 from bench.store.answers import stored_answers
 from bench.suite import NONE, TEACHER
-
-RESAMPLES = 2000
-AT_ONCE = 50  # resamples of images: 4 MB for 10,000 of them
-MIN_SEEDS = 3  # with fewer, resampled seeds say nothing of others
 
 
 def mcnemar(own: np.ndarray, other: np.ndarray) -> float:
@@ -38,34 +36,34 @@ def mcnemar(own: np.ndarray, other: np.ndarray) -> float:
     return float(exact_mcnemar(table, exact=True).pvalue)
 
 
-def resampled(hits: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return the accuracies in percent (runs, resamples) of runs on images drawn with replacement, the same for all.
+def interval(own: np.ndarray, other: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean difference in percentage points, over seeds and images.
 
-    `hits` (runs, n) says whether each run is right about each of n images.
+    The difference at a seed and an image is mean + seed + image + residual, all independent. Its mean over S seeds and
+    n images has the variance (M_seed + M_image - M_residual) / (S n), with the mean squares of a two-way table
+    (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). A bootstrap of seeds and images would count
+    the residual up to three times (Owen, Annals of Applied Statistics 1, 2007). There are few seeds and many images, so
+    the seeds' part counts with Student's quantile of S - 1 degrees of freedom, and the images' with the normal one
+    (Banerjee, Sankhya 22, 1960).
+
+    Args:
+        own: (S, n) bool, whether each of S runs is right about each of n images.
+        other: (S, n) bool, the same of another row, with equal seeds in equal places.
+
+    Returns:
+        Lower and upper end; None if neither seeds nor images explain any difference.
     """
-    n = hits.shape[1]
-    values = hits.astype(np.float32)
-    parts = []
-    for first in range(0, resamples, AT_ONCE):
-        size = min(AT_ONCE, resamples - first)
-        counts = [np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(size)]
-        parts.append(values @ np.asarray(counts, dtype=np.float32).T)
-    return 100 * np.concatenate(parts, axis=1) / n
-
-
-def interval(own: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean difference in percentage points, over seeds and images.
-
-    Both (seeds, resamples) are of `resampled`, with equal seeds in equal places. The seeds are drawn with replacement
-    too, as in the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1, 2007); the deviations of their weights
-    are times sqrt(S / (S - 1)), without which the variance of S seeds is too small by that factor's square.
-    """
-    differences = own - other
-    seeds, resamples = differences.shape
-    weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    weights = 1 / seeds + (weights - 1 / seeds) * np.sqrt(seeds / (seeds - 1))
-    low, high = np.quantile((weights.T * differences).sum(axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    differences = own.astype(np.float64) - other
+    seeds, n = differences.shape
+    by_seed, by_image, mean = differences.mean(axis=1), differences.mean(axis=0), differences.mean()
+    of_seed, of_image = n * by_seed.var(ddof=1), seeds * by_image.var(ddof=1)
+    residual = ((differences - by_seed[:, None] - by_image + mean) ** 2).sum() / ((seeds - 1) * (n - 1))
+    reach = special.stdtrit(seeds - 1, (1 + LEVEL) / 2) ** 2 * of_seed
+    reach += special.ndtri((1 + LEVEL) / 2) ** 2 * max(of_image - residual, 0.0)
+    if reach < EQUAL:
+        return None
+    reach = np.sqrt(reach / (seeds * n))
+    return 100 * float(mean - reach), 100 * float(mean + reach)
 
 
 def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
@@ -81,14 +79,12 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
     for (pair, metric), found in columns.items():
         by_label = _of_equal_length(found)
-        draws = _draws(by_label)
         for reference in (kd, NONE):
             if reference in by_label:
-                yield from _compared(by_label, draws, pair, metric, reference)
+                yield from _compared(by_label, pair, metric, reference)
 
 
 Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
-Draws = Mapping[tuple[str, Seed], np.ndarray]  # by label and seed: (resamples,) accuracies in percent, see `resampled`
 
 
 def _hits(one: Summary, plan: Plan, store: Store) -> Hits:
@@ -108,26 +104,14 @@ def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
 
 
 def has_interval(hits: Hits) -> bool:
-    """Return whether a row's seeds can be resampled: crossed ones are not independent of each other."""
+    """Return whether a row has an interval over seeds: crossed ones are not independent of each other."""
     return len(hits) >= MIN_SEEDS and not any(isinstance(seed, Crossed) for seed in hits)
 
 
-def _draws(by_label: Mapping[str, Hits]) -> Draws:
-    """Return the resampled accuracies of all rows of a pair that have enough seeds."""
-    enough = {label: hits for label, hits in by_label.items() if has_interval(hits)}
-    places = {(label, seed): own for label, hits in enough.items() for seed, own in hits.items()}
-    if not places:
-        return {}
-    generator = np.random.default_rng(0)  # the same store gives the same file
-    return dict(zip(places, resampled(np.stack(list(places.values())), generator), strict=True))
-
-
-def _compared(
-    by_label: Mapping[str, Hits], draws: Draws, pair: str, metric: str, reference: str
-) -> Iterator[dict[str, Any]]:
+def _compared(by_label: Mapping[str, Hits], pair: str, metric: str, reference: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of all rows of a pair against one of them."""
     common = {"metric": metric, "pair": pair, "reference": reference}
-    base, generator = by_label[reference], np.random.default_rng(1)
+    base = by_label[reference]
     tests: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     for label, own in by_label.items():
@@ -140,9 +124,9 @@ def _compared(
         test = {"statistic": "mcnemar", "n": 1, "value": gaps[0], "p": mcnemar(own[seed], base[other])}
         tests.append({**row, **test, "note": f"seed {seed}"})
         if has_interval(own) and len(seeds) >= MIN_SEEDS:
-            ours = np.stack([draws[label, seed] for seed, _ in seeds])
-            theirs = np.stack([draws[reference, other] for _, other in seeds])
-            low, high = interval(ours, theirs, generator)
+            ours = np.stack([own[seed] for seed, _ in seeds])
+            theirs = np.stack([base[other] for _, other in seeds])
+            low, high = interval(ours, theirs) or (None, None)
             found = {"statistic": "difference_over_images", "n": len(seeds), "value": sum(gaps) / len(gaps)}
             differences.append({**row, **found, "low": low, "high": high})
     corrected = holm([test["p"] for test in tests])

@@ -7,8 +7,7 @@ Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or
           p-values of the row-by-seed model in `inference`, which corrects p for all methods of the column.
           Over pairs, the samples are the pairs' means: Student's t interval, Wilcoxon's signed-rank test, Holm.
 Over pairs and seeds: the probability that a method is above the reference, and the interquartile mean of its gains
-          (Agarwal et al., NeurIPS 2021). Interval: Student's t with the standard error of a bootstrap over pairs, then
-          seeds.
+          (Agarwal et al., NeurIPS 2021). Interval: Student's t with the standard error of a jackknife over pairs.
 Ranks:    Friedman's test over at least six pairs, Nemenyi's critical difference at 5 % (Demsar, JMLR 7, 2006).
 Relative: sum over pairs of acc(CRD) - acc(X), divided by that of acc(X) - acc(student), with Fieller's interval; and
           the mean of the pairs' ratios, as in the CRD paper, whose 57 % is that over KD on its tables 1 and 2.
@@ -21,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scikit_posthocs
 import scipy.stats
+from scipy import special
 from statsmodels.stats.multitest import multipletests
 
 from bench.report.crossed import CrossedModel
@@ -38,7 +37,6 @@ from bench.suite.tuning import TUNED
 ALL = "all pairs"
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
 MIN_PAIRS = 6  # of ranks, and of what is said of pairs and seeds together
-RESAMPLES = 2000
 
 
 def gain_over_pairs(values: Sequence[float], reference: Sequence[float]) -> Contrast:
@@ -70,14 +68,15 @@ class Estimate:
 def over_pairs_and_seeds(differences: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """Return a statistic of the differences between a row and a reference, of shape (pairs, seeds).
 
-    `statistic` reduces the last two axes of (..., pairs, seeds).
+    `statistic` reduces the last two axes of (..., pairs, seeds). Interval: Student's t with the standard error of the
+    jackknife, which leaves out one pair after another with all of its seeds (Efron, The Jackknife, the Bootstrap and
+    Other Resampling Plans, 1982). The spread of pairs includes that of their seeds; a bootstrap that draws pairs and
+    then seeds counts the latter twice.
     """
-    pairs, seeds = differences.shape
-    rng = np.random.default_rng(0)  # the same store gives the same file
-    of_pair = rng.integers(pairs, size=(RESAMPLES, pairs, 1))
-    drawn = statistic(differences[of_pair, rng.integers(seeds, size=(RESAMPLES, pairs, seeds))])
-    value = float(statistic(differences))
-    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, pairs - 1) * drawn.std(ddof=1))
+    pairs, value = len(differences), float(statistic(differences))
+    without = statistic(np.stack([np.delete(differences, pair, axis=0) for pair in range(pairs)]))
+    error = math.sqrt((pairs - 1) / pairs * float(((without - without.mean()) ** 2).sum()))
+    reach = float(special.stdtrit(pairs - 1, (1 + LEVEL) / 2)) * error
     return Estimate(value, (value - reach, value + reach))
 
 
@@ -114,6 +113,8 @@ class Ranking:
 
 def ranking(labels: Sequence[str], table: Sequence[Sequence[float]]) -> Ranking:
     """Return the ranking of at least three rows, from the accuracy of each row in each of at least two pairs."""
+    import scikit_posthocs  # imports matplotlib, which comparisons do not need
+
     values = np.asarray(table, dtype=float)
     blocks, count = values.shape
     with np.errstate(invalid="ignore"):  # if all rows tie in all pairs, both are nan

@@ -40,7 +40,7 @@ CROSSED = (
 TOGETHER = (
     "Probability of improvement: the share of seeds in which the method is above the reference, averaged over pairs. "
     "Interquartile mean: the mean of the middle half of the gains of all pairs and seeds. Intervals: Student's t at "
-    "95 %, with the standard error of a bootstrap over pairs, then seeds."
+    "95 %, with the standard error of a jackknife over pairs."
 )
 
 

@@ -49,3 +49,25 @@ def stored_answers(store: Store, run_id: str) -> Answers | None:
     except (SafetensorError, KeyError) as error:
         path = store.folder(run_id) / ANSWERS
         raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error
+
+
+def alike(one: Answers, other: Answers) -> bool:
+    """Return whether two runs have answered to images with the same labels, with the same classes."""
+    same_shape = one.logits[STUDENT].shape == other.logits[STUDENT].shape
+    return same_shape and bool((one.labels == other.labels).all() and (one.indices == other.indices).all())
+
+
+def compared(logits: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    """Return how near a classifier's answers are to its teacher's, both logits (n, K).
+
+    Returns:
+        `agreement`: percentage of images for which both predict the same class (Stanton et al., NeurIPS 2021).
+        `teacher_kl`: KL(teacher || student) in nats at temperature 1, a mean over images.
+    """
+    import numpy as np
+
+    agree = float((logits.argmax(axis=1) == teacher.argmax(axis=1)).mean())
+    shifted = (one.astype(np.float64) - one.max(axis=1, keepdims=True) for one in (logits, teacher))
+    own, taught = (one - np.log(np.exp(one).sum(axis=1, keepdims=True)) for one in shifted)
+    divergence = float((np.exp(taught) * (taught - own)).sum(axis=1).mean())
+    return {"agreement": 100 * agree, "teacher_kl": max(0.0, divergence)}

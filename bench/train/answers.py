@@ -15,10 +15,10 @@ from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
-from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, Answers, stored_answers
+from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
-from bench.train.scores import class_accuracies, compared, scores
+from bench.train.scores import class_accuracies, scores
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
 NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
@@ -43,6 +43,7 @@ def predictions(
             yield [network(view) for network in networks]
 
 
+@torch.no_grad()
 def answers(
     networks: Mapping[str, Network],
     split: Split,
@@ -51,7 +52,7 @@ def answers(
     precision: Precision,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """Return the answers of a run's classifiers to n test images, on the CPU.
+    """Return the answers of a run's classifiers to n test images, as `packed` does.
 
     Args:
         networks: by their name in the run, on `device`; put into eval mode.
@@ -60,14 +61,6 @@ def answers(
         device: of networks and batches.
         precision: of the forward passes, as in training.
         batch_size: images at a time, and fewer where memory does not suffice.
-
-    Returns:
-        `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
-        `peer_logits`, `peer_scale`: likewise, of the other network in mutual learning.
-        `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
-
-    Raises:
-        ValueError: a logit is not finite.
     """
     for network in networks.values():
         network.eval()
@@ -77,10 +70,24 @@ def answers(
         batches = list(predictions(list(networks.values()), split, viewer, device, precision, size))
         return [torch.cat(own) for own in zip(*batches, strict=True)]
 
+    return packed(dict(zip(networks, in_batches_that_fit(attempt, batch_size), strict=True)), split)
+
+
+def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
+    """Return the logits (n, K) of a run's classifiers, by their name, as they are stored, on the CPU.
+
+    Returns:
+        `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
+        `peer_logits`, `peer_scale`: likewise, of the other network in mutual learning.
+        `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
     assert split.targets is not None  # classifiers are evaluated on labels
     tensors = {LABELS: split.targets.int(), INDICES: torch.arange(len(split), dtype=torch.int32)}
-    for name, logits in zip(networks, in_batches_that_fit(attempt, batch_size), strict=True):
-        tensors[column(name, LOGITS)], tensors[column(name, SCALE)] = halved(logits)
+    for name, own in logits.items():
+        tensors[column(name, LOGITS)], tensors[column(name, SCALE)] = halved(own)
     return {name: value.contiguous().cpu() for name, value in tensors.items()}
 
 
@@ -110,15 +117,18 @@ def keep_answers(
     device: torch.device,
     batch_size: int,
     precision: Precision = "fp32",
+    logits: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Write the answers of a run's classifiers; return what its record says about them.
+
+    `logits` are those of the last evaluation, by network; without them, the networks answer once more.
 
     Whatever goes wrong, the run has its result: the record has the reason then, `answers`.
     """
     try:
-        tensors = answers(networks, split, run.data, device, precision, batch_size)
-        store.write(run.id, ANSWERS, save(tensors))
-        # several teachers answer together, in a run of their own that may not be done yet: `score` compares with it
+        own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)
+        store.write(run.id, ANSWERS, save(own))
+        # several teachers answer together, in a run of their own that may not be done yet: reports compare with it
         return scored(store, run.id, run.teachers if len(run.teachers) == 1 else ())
     except ClaimLostError:
         raise  # the run is another process's
@@ -148,23 +158,17 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
     numbers: dict[str, float] = {}
     for name, of_network in logits.items():
         found = scores(of_network, labels)
-        for peer, of_peer in logits.items():
+        for peer, of_peer in own.logits.items():
             if peer != name:  # they teach each other
-                found |= compared(of_network, of_peer)
+                found |= compared(own.logits[name], of_peer)
         numbers |= {column(name, metric): value for metric, value in found.items()}
     to_teacher = {}
     for teacher in teachers:
         taught = stored_answers(store, teacher)
         if taught is not None and alike(own, taught):
-            to_teacher[teacher] = compared(logits[STUDENT], torch.from_numpy(taught.logits[STUDENT]))
+            to_teacher[teacher] = compared(own.logits[STUDENT], taught.logits[STUDENT])
     return {
         "scores": numbers,
         "class_accuracy": {name: class_accuracies(values, labels) for name, values in logits.items()},
         "to_teacher": to_teacher,
     }
-
-
-def alike(one: Answers, other: Answers) -> bool:
-    """Return whether two runs have answered to images with the same labels, with the same classes."""
-    same_shape = one.logits[STUDENT].shape == other.logits[STUDENT].shape
-    return same_shape and bool((one.labels == other.labels).all() and (one.indices == other.indices).all())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.models.base import Network
 from bench.spec import STUDENT, RunSpec, column, seed_from
@@ -57,6 +57,8 @@ class Lane:
         group: the processes that train it together.
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
         has_plugin: whether a method of it is not the project's own.
+        logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
+            until then, and where they were not kept.
     """
 
     spec: RunSpec
@@ -69,6 +71,7 @@ class Lane:
     group: Group = ALONE
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
+    logits: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
+
+LOGIT_BYTES = 4  # of a float32
+MOST_KEPT = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
 
 
 class Observer:
@@ -161,7 +164,6 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], bat
     return found
 
 
-@torch.no_grad()
 def evaluate(
     networks: Sequence[Network],
     split: Split,
@@ -171,7 +173,29 @@ def evaluate(
     objective: Objective = CLASSIFICATION,
     batch_size: int = EVALUATION_BATCH["cpu"],
 ) -> list[dict[str, float]]:
-    """Return each network's metrics in percent; each batch is loaded once for all networks, put into eval mode.
+    """Return each network's metrics in percent; the arguments are those of `evaluated`."""
+    return [one.metrics for one in evaluated(networks, split, data, device, precision, objective, batch_size)]
+
+
+class Evaluated(NamedTuple):
+    """A network's metrics in percent, and its logits (n, K) float32 on the CPU, if they are kept."""
+
+    metrics: dict[str, float]
+    logits: Tensor | None
+
+
+@torch.no_grad()
+def evaluated(
+    networks: Sequence[Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    objective: Objective = CLASSIFICATION,
+    batch_size: int = EVALUATION_BATCH["cpu"],
+    keeps_logits: bool = False,
+) -> list[Evaluated]:
+    """Evaluate networks, which are put into eval mode; each batch is loaded once for all.
 
     Args:
         networks: on `device`.
@@ -182,6 +206,7 @@ def evaluate(
         objective: computes the metrics.
         batch_size: of training: without gradients, so many images take less memory. A GPU, which says when its memory
             is full, begins with more. Where memory does not suffice, the batches get smaller.
+        keeps_logits: whether the logits are returned, too.
     """
     for network in networks:
         network.eval()
@@ -189,14 +214,21 @@ def evaluate(
     all_targets = split.targets.to(device)
     viewer = ViewTransform(data, device)
 
-    def attempt(batch_size: int) -> list[dict[str, float]]:
+    def attempt(batch_size: int) -> list[Evaluated]:
         scores = [objective.score(data.classes, device) for _ in networks]
+        kept: list[list[Tensor]] = [[] for _ in networks]
         targets = all_targets.split(batch_sizes(len(split), batch_size))
         answered = predictions(networks, split, viewer, device, precision, batch_size)
         for logits, labels in zip(answered, targets, strict=True):
-            for score, own in zip(scores, logits, strict=True):
+            for score, own, parts in zip(scores, logits, kept, strict=True):
                 score.update(own, labels)
-        return [{name: value.item() for name, value in score.compute().items()} for score in scores]
+                if keeps_logits:
+                    parts.append(own.float().cpu())
+        metrics = [{name: value.item() for name, value in score.compute().items()} for score in scores]
+        return [
+            Evaluated(numbers, torch.cat(parts) if parts else None)
+            for numbers, parts in zip(metrics, kept, strict=True)
+        ]
 
     return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))
 
@@ -257,14 +289,30 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     places = [(lane, name) for lane in sound for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data = cohort.train
+    is_last = clock.epoch == schedule.epochs and bool(task_of(lanes[0].spec).answered)
+    size = LOGIT_BYTES * len(cohort.test) * data.spec.classes * len(networks)
+
+    def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]]:
+        found = evaluated(
+            networks,
+            split,
+            data.spec,
+            data.device,
+            schedule.precision,
+            objective,
+            schedule.batch_size,
+            keeps_logits,
+        )
+        for (lane, name), one in zip(places, found, strict=True):
+            if one.logits is not None:
+                lane.logits[name] = one.logits
+        return [one.metrics for one in found]
+
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
         if split is None:
             continue
-        metrics = cohort.group.run_on_rank0(
-            partial(
-                evaluate, networks, split, data.spec, data.device, schedule.precision, objective, schedule.batch_size
-            )
-        )
+        keeps_logits = split is cohort.test and is_last and size <= MOST_KEPT
+        metrics = cohort.group.run_on_rank0(partial(measured, split, keeps_logits))
         for (lane, name), values in zip(places, metrics, strict=True):
             lane.rows[-1] |= {column(name, f"{prefix}{metric}"): value for metric, value in values.items()}
 
@@ -316,7 +364,10 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
             store.write(run_id, OUTPUTS, outputs)
     if task.answered and cohort.group.rank == 0:
         size = evaluation_batch(data.device, schedule.batch_size)
-        numbers |= keep_answers(store, lane.spec, lane.networks, cohort.test, data.device, size, schedule.precision)
+        numbers |= keep_answers(
+            store, lane.spec, lane.networks, cohort.test, data.device, size, schedule.precision, lane.logits
+        )
+        lane.logits = {}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 

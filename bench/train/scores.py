@@ -1,4 +1,4 @@
-"""Metrics of a classifier's answers beyond its accuracy: likelihood, calibration, agreement. See docs/metrics.md."""
+"""Metrics of a classifier's answers beyond its accuracy: likelihood and calibration. See docs/metrics.md."""
 
 import torch
 from torch import Tensor
@@ -57,16 +57,3 @@ def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
     right = torch.bincount(labels, weights=hits, minlength=classes)
     pairs = zip(right.tolist(), images.tolist(), strict=True)
     return [round(100 * found / count, 4) if count else None for found, count in pairs]
-
-
-def compared(logits: Tensor, teacher: Tensor) -> dict[str, float]:
-    """Return how near a classifier's answers are to its teacher's, both logits (n, K).
-
-    Returns:
-        `agreement`: percentage of images for which both predict the same class (Stanton et al., NeurIPS 2021).
-        `teacher_kl`: KL(teacher || student) in nats at temperature 1, a mean over images.
-    """
-    agree = (logits.argmax(dim=1) == teacher.argmax(dim=1)).double().mean().item()
-    own, taught = (one.double().log_softmax(dim=1) for one in (logits, teacher))
-    divergence = F.kl_div(own, taught, log_target=True, reduction="batchmean").item()
-    return {"agreement": 100 * agree, "teacher_kl": max(0.0, divergence)}

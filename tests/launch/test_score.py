@@ -80,6 +80,16 @@ def test_a_scored_table_has_every_metric_of_every_student_and_of_the_undistilled
     assert {one.metric for one in frame.summaries} == {"top1", "top5", *(metric.name for metric in ANSWERED)}
 
 
+def test_the_undistilled_student_is_compared_with_the_teacher_of_its_pair_before_it_is_scored(suite):
+    plan, store = suite.plan(), Store(suite.folder / "results")
+    place = (cell(plan, "none").pair, "agreement", "none")
+    before = results_frame(plan, store).at(*place).by_seed
+    assert before
+    assert results_frame(plan, store, reads_answers=False).at(*place).by_seed == {}
+    store, _ = score(suite)
+    assert results_frame(plan, store, reads_answers=False).at(*place).by_seed == before
+
+
 def test_what_is_scored_already_is_left_as_it_is(suite, monkeypatch):
     store, _ = score(suite)
     before = {run: (store.folder(run) / "record.json").stat().st_mtime_ns for run in suite.plan().runs}

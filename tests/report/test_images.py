@@ -7,20 +7,20 @@ from scipy.stats import binomtest
 
 from bench.report import images
 from bench.report.frame import results_frame
-from bench.report.images import interval, mcnemar, resampled
+from bench.report.images import interval, mcnemar
 from bench.store import ANSWERS, Store
 from tests.stores import cell_of, finish_all, plan_of
 
 
-def answered(generator, seeds, images, gap, of_seeds):
+def answered(generator, seeds, images, gap, of_seeds, of_images=0.0):
     """Return whether two rows are right, (seeds, images) each: their accuracies differ by `gap`, and between seeds.
 
-    Both rows find the same images hard, and the same seeds good, as trained networks do.
+    Both rows find the same images hard, as trained networks do, but for what `of_images` adds to each.
     """
-    hard = generator.normal(0.0, 0.25, images)
+    hard = generator.normal(0.0, 0.25, images) + generator.normal(0.0, of_images, (2, images))
     good = 0.7 + generator.normal(0.0, of_seeds, (2, seeds))
     draws = generator.random((2, seeds, images))
-    chances = good[:, :, None] + hard + np.array([gap, 0.0])[:, None, None]
+    chances = good[:, :, None] + hard[:, None] + np.array([gap, 0.0])[:, None, None]
     return draws < chances
 
 
@@ -39,25 +39,33 @@ def test_mcnemar_rarely_tells_equal_networks_apart_and_often_different_ones():
     assert np.mean(np.array(better) < 0.05) >= 0.8
 
 
-def test_resampled_accuracies_spread_as_the_accuracy_of_other_images_would():
-    hits = np.random.default_rng(1).random((1, 500)) < 0.8
-    found = resampled(hits, np.random.default_rng(0))
-    share = hits.mean()
-    assert found.mean() == pytest.approx(100 * share, abs=0.2)
-    assert found.std() == pytest.approx(100 * np.sqrt(share * (1 - share) / 500), rel=0.05)
-
-
-@pytest.mark.parametrize(("seeds", "of_seeds", "least"), [(3, 0.0, 0.93), (10, 0.02, 0.91)])
-def test_the_interval_over_seeds_and_images_covers_the_true_difference(seeds, of_seeds, least):
-    generator, covered, trials = np.random.default_rng(2), 0, 200
-    # the true difference on all images and seeds, with chances kept within [0, 1]
-    truth = 100 * np.subtract(*(row.mean() for row in answered(np.random.default_rng(3), 400, 20_000, 0.05, of_seeds)))
+def covered(seeds, images, of_seeds, of_images, trials):
+    """Return in which share of simulated comparisons the interval holds the true difference."""
+    many = np.random.default_rng(3)  # the truth is that of all images and seeds
+    rights = [answered(many, 50, 20_000, 0.05, of_seeds, of_images).mean(axis=(1, 2)) for _ in range(10)]
+    truth, generator, count = 100 * np.subtract(*np.mean(rights, axis=0)), np.random.default_rng(2), 0
     for _ in range(trials):
-        own, other = answered(generator, seeds, 300, 0.05, of_seeds)
-        accuracies = resampled(np.concatenate([own, other]), generator, resamples=400)
-        low, high = interval(*np.split(accuracies, 2), generator)
-        covered += low <= truth <= high
-    assert covered / trials >= least
+        low, high = interval(*answered(generator, seeds, images, 0.05, of_seeds, of_images)) or (np.inf, -np.inf)
+        count += low <= truth <= high
+    return count / trials
+
+
+def test_the_interval_over_seeds_and_images_covers_the_true_difference_as_often_as_it_says():
+    assert covered(3, 300, 0.01, 0.1, 600) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_images", [0.0, 0.1])
+@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.01), (5, 0.01), (10, 0.01), (10, 0.03)])
+def test_the_interval_covers_whatever_varies(seeds, of_seeds, of_images):
+    found = covered(seeds, 1000, of_seeds, of_images, 2000)
+    print(f"{seeds} seeds, {100 * of_seeds:g} points between seeds, {of_images:g}: {found:.1%}")  # noqa: T201
+    assert found == pytest.approx(0.95, abs=0.02)
+
+
+def test_runs_that_are_right_about_the_same_images_have_no_interval():
+    hits = np.random.default_rng(0).random((3, 50)) < 0.8
+    assert interval(hits, hits) is None
 
 
 def test_methods_are_compared_with_kd_and_none_where_their_runs_have_left_answers(tmp_path):

@@ -12,9 +12,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bench.data.images import ResidentImages, Split
 from bench.store import ANSWERS
-from bench.store.answers import stored_answers
+from bench.store.answers import compared, stored_answers
 from bench.train.answers import answers, halved
-from bench.train.scores import BINS, class_accuracies, compared, scores
+from bench.train.scores import BINS, class_accuracies, scores
 from tests.train.conftest import CPU, Bench, document
 from tests.train.test_outputs import DATA
 
@@ -77,10 +77,13 @@ def test_each_class_has_its_accuracy_and_a_class_without_images_none(sample):
 def test_a_student_is_compared_with_its_teachers_predictions_and_probabilities(sample):
     logits, teacher, _ = sample
     own, taught = probabilities(logits), probabilities(teacher)
-    found = compared(logits, teacher)
+    found = compared(logits.numpy(), teacher.numpy())
     assert found["agreement"] == pytest.approx(100 * np.mean(own.argmax(axis=1) == taught.argmax(axis=1)))
     assert found["teacher_kl"] == pytest.approx((taught * np.log(taught / own)).sum(axis=1).mean())
-    assert compared(teacher, teacher) == {"agreement": 100.0, "teacher_kl": pytest.approx(0.0, abs=1e-12)}
+    assert compared(teacher.numpy(), teacher.numpy()) == {
+        "agreement": 100.0,
+        "teacher_kl": pytest.approx(0.0, abs=1e-12),
+    }
 
 
 def test_logits_that_half_precision_holds_are_kept_as_they_are():
@@ -136,6 +139,19 @@ def test_every_classifier_leaves_answers_that_its_record_covers_and_that_give_it
         assert 100 * hits.mean() == pytest.approx(record["metrics"]["top1"])
         assert kept.indices.tolist() == list(range(len(hits)))
         assert {"nll", "ece", "ece_adaptive", "class_min"} <= record["scores"].keys()
+
+
+def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.train.answers.answers", lambda *_: pytest.fail("the networks answer once more"))
+    plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
+    assert "nll" in store.record(plan.cells[1].runs[0].id)["scores"]
+
+
+def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, trained):
+    monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
+    plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
+    run = plan.cells[1].runs[0].id
+    assert store.content(run, ANSWERS) == trained[0].content(run, ANSWERS)
 
 
 def test_a_distilled_run_is_compared_with_the_run_that_taught_it(trained):

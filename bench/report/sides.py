@@ -1,0 +1,123 @@
+"""What a comparison has on each side: measured cells, from a suite's runs or from the files of its report.
+
+Imports no torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from bench.report.folder import EPOCHS, TABLES
+from bench.report.frame import Frame
+from bench.store import Store
+from bench.store.files import csv_rows, incompatible, read_text
+from bench.tasks import TASKS
+from bench.tasks.objectives import ANSWERED
+
+READ = ("pair", "label", "metric", "n", "mean", "std", "status")  # of table.csv
+ROUNDING = 1e-3  # table.csv has four decimals
+BESIDE = {one.name for task in TASKS.values() for one in (*task.metrics, *ANSWERED) if not one.in_tables}
+
+
+class Place(NamedTuple):
+    """Where a number stands in a suite's table."""
+
+    pair: str
+    label: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of a cell over its finished seeds; numbers are in the metric's unit, percent for most."""
+
+    n: int
+    mean: float | None  # None without a finished seed
+    std: float | None  # with n - 1; None below two seeds
+    status: str  # of the cell, as in table.csv
+    by_seed: Mapping[int, float] = field(default_factory=dict)  # empty where only mean and deviation are known
+    runs: Mapping[int, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
+    recorded: str = ""  # the metric's name in records
+    in_tables: bool = True  # whether the tables that people read show it
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison."""
+
+    name: str  # as it was given
+    suites: Mapping[str, Mapping[Place, Measured]]  # by the suite's name
+    store: Store | None  # where the runs are; None if there are only files of a report
+
+
+def of_frame(frame: Frame) -> dict[Place, Measured]:
+    """Return the measured cells of a suite's current results."""
+    return {
+        Place(one.pair, one.label, one.metric): Measured(
+            n=one.n,
+            mean=one.mean,
+            std=one.std,
+            status=one.status,
+            by_seed=one.by_seed,
+            runs={run.seed: run.id for run in one.cell.runs if run.seed in one.by_seed},
+            recorded=one.recorded,
+            in_tables=one.in_tables,
+        )
+        for one in frame.listed
+    }
+
+
+def of_report(folder: Path) -> dict[Place, Measured]:
+    """Return the measured cells that table.csv in a folder has, with the seeds' values from epochs.csv.
+
+    Raises:
+        RequestError: one of the files cannot be read, or is no such table.
+    """
+    path = folder / TABLES[0]
+    rows = csv_rows(read_text(path) or "")
+    if not rows or (missing := [name for name in READ if name not in rows[0]]):
+        what = f"has no column {missing[0]!r}" if rows else "has no rows"
+        raise incompatible(path, f"{what}; columns needed: {', '.join(READ)}")
+    last = _last_epochs(folder / EPOCHS)
+    return dict(_cells(path, rows, last))
+
+
+Seeds = Mapping[int, Mapping[str, str]]  # the last row of epochs.csv by seed
+
+
+def _cells(
+    path: Path, rows: list[dict[str, str]], last: Mapping[tuple[str, str], Seeds]
+) -> Iterator[tuple[Place, Measured]]:
+    for number, row in enumerate(rows, start=2):
+        try:
+            pair, label, metric, n, mean, std, status = (row[name] for name in READ)
+            one = Measured(
+                int(n),
+                float(mean) if mean else None,
+                float(std) if std else None,
+                status,
+                recorded=metric,
+                in_tables=metric.split()[-1] not in BESIDE,
+            )
+            found = last.get((pair, label), {})
+            by_seed = {seed: float(epoch[metric]) for seed, epoch in found.items() if epoch.get(metric)}
+        except (KeyError, ValueError, IndexError) as error:
+            raise incompatible(path, f"line {number}: {type(error).__name__}: {error}") from None
+        if one.n == len(by_seed) and one.mean is not None and abs(fmean(by_seed.values()) - one.mean) < ROUNDING:
+            runs = {seed: found[seed]["run"] for seed in by_seed}
+            one = Measured(one.n, one.mean, one.std, status, by_seed, runs, metric, one.in_tables)
+        yield Place(pair, label, metric), one
+
+
+def _last_epochs(path: Path) -> dict[tuple[str, str], dict[int, dict[str, str]]]:
+    """Return the last row of epochs.csv by pair and row, then by seed; nothing if there is no such file."""
+    last: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
+    for row in csv_rows(read_text(path) or ""):
+        try:
+            if row["stage"] == "main":
+                last.setdefault((row["pair"], row["row"]), {})[int(row["seed"])] = row
+        except (KeyError, ValueError) as error:
+            raise incompatible(path, f"{type(error).__name__}: {error}") from None
+    return last
