@@ -103,7 +103,9 @@ class NetworkSpec(Strict):
     network: str
     """A name of `run_suite.py list models`, or `torchvision.NAME`."""
     stages: tuple[str, ...] | None = None
-    """Paths of the modules whose outputs are the stages, stem first."""
+    """Paths of the modules whose outputs are the stages, stem first; by default, those with the last output at each
+    resolution.
+    """
     classifier: str | None = None
     """Path of the module whose input is the embedding; the last linear layer if not given."""
     preactivations: tuple[str, ...] | None = None

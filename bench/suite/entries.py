@@ -28,9 +28,10 @@ from pydantic import (
 )
 
 from bench.models import NETWORKS
+from bench.models.torchvision_stages import TORCHVISION, stages_of
 from bench.spec import CountOrZero, NetworkSpec, Strict
 from bench.suite.messages import reason_of
-from bench.types import suggest
+from bench.types import RequestError, suggest
 from methods import Method
 
 NONE = "none"  # the undistilled student
@@ -72,7 +73,7 @@ def _plugin_hint(name: str, folder: Path) -> str:
 
 
 def _known_network(name: str) -> str:
-    if name not in NETWORKS and not name.startswith("torchvision."):
+    if name not in NETWORKS and not name.startswith(TORCHVISION):
         raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
     return name
 
@@ -89,13 +90,19 @@ class NetworkChoice(NetworkSpec):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
-        return {"network": value} if isinstance(value, str) else value
+        value = {"network": value} if isinstance(value, str) else value
+        if isinstance(value, dict) and not value.get("stages"):
+            name = value.get("network")
+            if isinstance(name, str) and name.startswith(TORCHVISION):
+                try:
+                    return value | {"stages": stages_of(name)}  # part of the runs' identities
+                except RequestError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _stages_of_hooked_networks(self) -> Self:
-        hooked = self.network.startswith("torchvision.")
-        if hooked and not self.stages:
-            raise ValueError(f"{self.network} needs 'stages': the paths of the modules whose outputs are its stages")
+        hooked = self.network.startswith(TORCHVISION)
         if not hooked and (self.stages or self.classifier or self.preactivations):
             keys = "'stages', 'classifier' and 'preactivations'"
             raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
@@ -123,7 +130,7 @@ class TeacherChoice(NetworkChoice):
             raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
             raise ValueError("give 'checkpoint' (a file) or 'weights' (published by torchvision), not both")
-        if self.weights is not None and not self.network.startswith("torchvision."):
+        if self.weights is not None and not self.network.startswith(TORCHVISION):
             raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
         return self
 
