@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bench.models.timm_names import TIMM
+from bench.models.torchvision_stages import TORCHVISION
 from bench.types import RequestError, Shapes, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.models.base import Network
+
+OTHERS = "torchvision.NAME, timm.NAME"  # names of networks from elsewhere
 
 
 @dataclass(frozen=True)
@@ -80,33 +84,43 @@ def build(
     *,
     num_classes: int,
     in_channels: int = 3,
-    stages: Sequence[str] | None = None,
+    image_size: tuple[int, int] = (224, 224),
+    stages: Sequence[Any] | None = None,
     classifier: str | None = None,
     preactivations: Sequence[str] | None = None,
 ) -> Network:
     """Return a new network with weights drawn from torch's default generator.
 
     Args:
-        name: one of `NETWORKS`, or `torchvision.NAME` for one of torchvision's classifiers.
+        name: one of `NETWORKS`, or `torchvision.NAME` or `timm.NAME` for one of their classifiers.
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        stages: for torchvision's classifiers only, which need it; see `HookedNetwork`.
+        image_size: (height, width) of the images, for timm's networks that take images of one size only.
+        stages: for torchvision's classifiers, paths of modules, see `HookedNetwork`; for timm's, indices, see
+            `TimmNetwork`. By default, those at which the resolution changes.
         classifier: for torchvision's classifiers only.
         preactivations: for torchvision's classifiers only.
 
     Raises:
         RequestError: the name or a module is unknown, or stages are given for a network whose stages are fixed.
     """
-    if name.startswith("torchvision."):
+    if name.startswith(TORCHVISION):
         from bench.models.hooked import HookedNetwork, torchvision_network
 
-        classifier_network = torchvision_network(name.removeprefix("torchvision."), num_classes, in_channels)
+        classifier_network = torchvision_network(name.removeprefix(TORCHVISION), num_classes, in_channels)
         try:
             return HookedNetwork(classifier_network, stages or (), classifier, preactivations or ())
         except RequestError as error:
             raise RequestError(f"network {name!r}: {error}") from None
+    if name.startswith(TIMM):
+        from bench.models.timm_network import timm_network
+
+        try:
+            return timm_network(name.removeprefix(TIMM), num_classes, in_channels, image_size, stages or ())
+        except RequestError as error:
+            raise RequestError(f"network {name!r}: {error}") from None
     if name not in NETWORKS:
-        raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+        raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, {OTHERS}")
     if stages or classifier or preactivations:
         raise RequestError(
             f"network {name!r}: its stages, classifier and pre-activations are fixed; "

@@ -64,8 +64,8 @@ class HookedNetwork(Network):
         self.stage_paths = tuple(stages) or stages_by_resolution(network)
         self.preactivation_paths = tuple(preactivations) or self.stage_paths
         self.classifier_path = classifier or _last_linear(network)
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        self.register_state_dict_post_hook(drop_prefix)
+        self.register_load_state_dict_pre_hook(add_prefix)
         modules = dict(network.named_modules())
         for path in (*self.stage_paths, *self.preactivation_paths, self.classifier_path):
             if not path or path not in modules:
@@ -291,12 +291,14 @@ def _describe(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
-def _drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+def drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    """Give the parts of a wrapped network, the submodule `network`, its own names in a state dict."""
     for name in [name for name in state if name.startswith(prefix + WRAPPED)]:
         state[prefix + name.removeprefix(prefix + WRAPPED)] = state.pop(name)
 
 
-def _add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+def add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    """Give them the names under which the wrapper has them, in a state dict that is loaded."""
     for name in [name for name in state if name.startswith(prefix)]:
         state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)
 

@@ -109,7 +109,7 @@ class Cell:
 class Checkpoint:
     """A file of teacher weights."""
 
-    path: Path | None  # None for weights published by torchvision, which the run's specification names
+    path: Path | None  # None for weights published under a name, which the run's specification names
     accuracy: float | None  # primary metric in percent that the weights must reach within 0.1 points, or None
     where: str  # the position of the teacher in the suite file
 

@@ -183,7 +183,8 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     if run.is_ensemble:
         run = plan.runs[run.teachers[0]]
     if not run.trains:
-        return f"with torchvision's weights {run.checkpoint}" if run.has_published_weights else "read from a checkpoint"
+        library = run.student.network.partition(".")[0]
+        return f"with {library}'s weights {run.checkpoint}" if run.has_published_weights else "read from a checkpoint"
     ours, theirs = plan.suite.training, plan.suite.teacher_schedule
     differing = []
     if run.training.epochs != ours.epochs:

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -27,8 +27,9 @@ from pydantic import (
     model_validator,
 )
 
-from bench.models import NETWORKS
-from bench.models.torchvision_stages import TORCHVISION, stages_of
+from bench.models import NETWORKS, OTHERS, timm_names, torchvision_stages
+from bench.models.timm_names import TIMM, tag_of
+from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import CountOrZero, NetworkSpec, Strict
 from bench.suite.messages import reason_of
 from bench.types import RequestError, suggest
@@ -36,6 +37,10 @@ from methods import Method
 
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
+FOUND_STAGES: Mapping[str, Callable[[str], tuple[str, ...] | tuple[int, ...]]] = {  # by how a network's name begins
+    TORCHVISION: torchvision_stages.stages_of,
+    TIMM: timm_names.stages_of,
+}
 T = TypeVar("T")
 
 
@@ -73,8 +78,8 @@ def _plugin_hint(name: str, folder: Path) -> str:
 
 
 def _known_network(name: str) -> str:
-    if name not in NETWORKS and not name.startswith(TORCHVISION):
-        raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+    if name not in NETWORKS and not name.startswith(tuple(FOUND_STAGES)):
+        raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, {OTHERS}")
     return name
 
 
@@ -92,18 +97,26 @@ class NetworkChoice(NetworkSpec):
     def _from_name(cls, value: object) -> object:
         value = {"network": value} if isinstance(value, str) else value
         if isinstance(value, dict) and not value.get("stages"):
-            name = value.get("network")
-            if isinstance(name, str) and name.startswith(TORCHVISION):
+            name = str(value.get("network"))
+            find = next((find for start, find in FOUND_STAGES.items() if name.startswith(start)), None)
+            if find is not None:
                 try:
-                    return value | {"stages": stages_of(name)}  # part of the runs' identities
+                    return value | {"stages": find(name)}  # part of the runs' identities
                 except RequestError as error:
                     raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
-    def _stages_of_hooked_networks(self) -> Self:
-        hooked = self.network.startswith(TORCHVISION)
-        if not hooked and (self.stages or self.classifier or self.preactivations):
+    def _names_what_its_library_has(self) -> Self:
+        if self.network.startswith(TORCHVISION):
+            if self.stages and isinstance(self.stages[0], int):
+                raise ValueError(f"'stages' of {self.network} are paths of modules, such as layer1, not indices")
+        elif self.network.startswith(TIMM):
+            if self.classifier or self.preactivations:
+                raise ValueError(f"'classifier' and 'preactivations' are for torchvision.NAME, not for {self.network}")
+            if self.stages and isinstance(self.stages[0], str):
+                raise ValueError(f"'stages' of {self.network} are indices of timm's feature maps, such as [0, 1, 2]")
+        elif self.stages or self.classifier or self.preactivations:
             keys = "'stages', 'classifier' and 'preactivations'"
             raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
         return self
@@ -120,18 +133,36 @@ class TeacherChoice(NetworkChoice):
     checkpoint: str | None = None
     """Path of the weights, absolute or relative to the suite file."""
     weights: Annotated[str, Len(1)] | None = None
-    """Name of weights published by torchvision, such as IMAGENET1K_V1; downloaded into the data folder if missing."""
+    """Name of weights published by torchvision, such as IMAGENET1K_V1, or tag of timm's, such as a1_in1k; downloaded
+    into the data folder if missing.
+    """
+    pretrained: bool = False
+    """Whether to take the weights that are timm's default for the network; its tag becomes part of the identity."""
     accuracy: Annotated[float, Ge(0), Le(100)] | None = None
     """Top-1 accuracy in percent that the weights must reach on the test split, within 0.1 points."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_timms_weights(cls, value: object) -> object:
+        if isinstance(value, dict) and (value.get("pretrained") is True or value.get("weights")):
+            name, weights = str(value.get("network")), value.get("weights")
+            if name.startswith(TIMM) and (weights is None or isinstance(weights, str)):
+                try:
+                    return value | {"weights": tag_of(name, weights)}
+                except RequestError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
         if self.accuracy is not None and self.checkpoint is None and self.weights is None:
             raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
-            raise ValueError("give 'checkpoint' (a file) or 'weights' (published by torchvision), not both")
-        if self.weights is not None and not self.network.startswith(TORCHVISION):
-            raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
+            raise ValueError("give 'checkpoint' (a file) or 'weights' (published ones), not both")
+        if self.pretrained and not self.network.startswith(TIMM):
+            raise ValueError(f"'pretrained' is for timm.NAME; for {self.network} name 'weights' or a 'checkpoint'")
+        if self.weights is not None and not self.network.startswith((TORCHVISION, TIMM)):
+            raise ValueError(f"'weights' are published for {OTHERS}; for {self.network} name a 'checkpoint'")
         return self
 
     @property

@@ -15,7 +15,7 @@ from bench.types import RequestError, Shapes
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
     """Return a network for a data set, with initial weights that depend only on (seed, network)."""
     torch.manual_seed(seed_from("init", seed, canonical(spec)))
-    return _build(spec, data.classes, data.channels)
+    return _build(spec, data.classes, data.channels, data.size)
 
 
 def given_network(run: RunSpec) -> Network:
@@ -65,11 +65,11 @@ def with_head(run: RunSpec, network: Network | Frozen) -> Network:
 def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
     try:
         with torch.device("meta"):
-            return shapes(_build(spec, classes, channels), spec.network, channels, *size)
+            return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error
 
 
-def _build(spec: NetworkSpec, classes: int, channels: int) -> Network:
+def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:
     modules = spec.model_dump(exclude={"network"})
-    return build(spec.network, num_classes=classes, in_channels=channels, **modules)
+    return build(spec.network, num_classes=classes, in_channels=channels, image_size=size, **modules)
