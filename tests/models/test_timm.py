@@ -26,7 +26,7 @@ FAMILIES = {  # the settings that make them small, the stages by resolution, whe
         True,
     ),
     "test_maxvit": ({"img_size": SIZE}, [0, 1, 2, 3, 4], True),
-    "mixer_s32_224": ({"img_size": SIZE}, [1, 3, 5, 7], True),
+    "mixer_s16_224": ({"img_size": SIZE}, [1, 3, 5, 7], True),
 }
 
 
