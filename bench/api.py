@@ -26,7 +26,7 @@ from bench.store import Store
 from bench.suite import TEACHER, find_suite
 from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
-from bench.workflow import accept, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
+from bench.workflow import accept, all_plugins, planned, raise_damage, reported, runs_to_retry, store_in, wanted_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -307,7 +307,7 @@ def run(
                 data=Path(data),
                 write_tables=write_while_training,
                 device=device,
-                plugins=files,
+                plugins=all_plugins(plan.file, files),
                 keep_checkpoints=keep_checkpoints,
                 accept_changed=accept_changed,
                 live=False,

@@ -157,8 +157,8 @@ class Plan:
 
     @property
     def plugins(self) -> list[str]:
-        """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
-        return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]
+        """Return the plug-in files whose methods and networks runs use, with their paths as they were given."""
+        return list(dict.fromkeys(str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin))
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:

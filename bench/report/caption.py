@@ -42,7 +42,7 @@ def protocol(plan: Plan) -> str:
     if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.plugins:
-        sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
+        sentences.append(f"Code from other files: {', '.join(plan.plugins)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))

@@ -27,7 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from bench.models import NETWORKS, OTHERS, timm_names, torchvision_stages
+from bench.models import NETWORKS, OTHERS, library, own, timm_names, torchvision_stages
+from bench.models import known as networks
 from bench.models.timm_names import TIMM, tag_of
 from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import CountOrZero, NetworkSpec, Strict
@@ -78,8 +79,14 @@ def _plugin_hint(name: str, folder: Path) -> str:
 
 
 def _known_network(name: str) -> str:
-    if name not in NETWORKS and not name.startswith(tuple(FOUND_STAGES)):
-        raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, {OTHERS}")
+    if library(name) is not None:
+        return name
+    try:
+        is_own = own.file_of(name) is not None
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+    if not is_own and name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}. {suggest(name, networks())}, {OTHERS}")
     return name
 
 
@@ -98,25 +105,25 @@ class NetworkChoice(NetworkSpec):
         value = {"network": value} if isinstance(value, str) else value
         if isinstance(value, dict) and not value.get("stages"):
             name = str(value.get("network"))
-            find = next((find for start, find in FOUND_STAGES.items() if name.startswith(start)), None)
-            if find is not None:
+            if source := library(name):
                 try:
-                    return value | {"stages": find(name)}  # part of the runs' identities
+                    return value | {"stages": FOUND_STAGES[source](name)}  # part of the runs' identities
                 except RequestError as error:
                     raise ValueError(str(error)) from None
         return value
 
     @model_validator(mode="after")
     def _names_what_its_library_has(self) -> Self:
-        if self.network.startswith(TORCHVISION):
+        source = library(self.network)
+        if source == TORCHVISION:
             if self.stages and isinstance(self.stages[0], int):
                 raise ValueError(f"'stages' of {self.network} are paths of modules, such as layer1, not indices")
-        elif self.network.startswith(TIMM):
+        elif source == TIMM:
             if self.classifier or self.preactivations:
                 raise ValueError(f"'classifier' and 'preactivations' are for torchvision.NAME, not for {self.network}")
             if self.stages and isinstance(self.stages[0], str):
                 raise ValueError(f"'stages' of {self.network} are indices of timm's feature maps, such as [0, 1, 2]")
-        elif self.stages or self.classifier or self.preactivations:
+        elif self.network in NETWORKS and (self.stages or self.classifier or self.preactivations):
             keys = "'stages', 'classifier' and 'preactivations'"
             raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
         return self
@@ -146,7 +153,7 @@ class TeacherChoice(NetworkChoice):
     def _names_timms_weights(cls, value: object) -> object:
         if isinstance(value, dict) and (value.get("pretrained") is True or value.get("weights")):
             name, weights = str(value.get("network")), value.get("weights")
-            if name.startswith(TIMM) and (weights is None or isinstance(weights, str)):
+            if library(name) == TIMM and (weights is None or isinstance(weights, str)):
                 try:
                     return value | {"weights": tag_of(name, weights)}
                 except RequestError as error:
@@ -159,9 +166,9 @@ class TeacherChoice(NetworkChoice):
             raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
             raise ValueError("give 'checkpoint' (a file) or 'weights' (published ones), not both")
-        if self.pretrained and not self.network.startswith(TIMM):
+        if self.pretrained and library(self.network) != TIMM:
             raise ValueError(f"'pretrained' is for timm.NAME; for {self.network} name 'weights' or a 'checkpoint'")
-        if self.weights is not None and not self.network.startswith((TORCHVISION, TIMM)):
+        if self.weights is not None and library(self.network) is None:
             raise ValueError(f"'weights' are published for {OTHERS}; for {self.network} name a 'checkpoint'")
         return self
 

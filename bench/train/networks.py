@@ -4,9 +4,10 @@ from functools import cache
 
 import torch
 
-from bench.models import build, shapes
+from bench.models import build, library, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
@@ -21,10 +22,10 @@ def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
 def given_network(run: RunSpec) -> Network:
     """Return the network of a run, to which its finished or given weights are copied."""
     network = build_network(run.student, run.data)
-    if run.checkpoint is not None and run.student.network.startswith("torchvision."):
+    if run.checkpoint is not None and library(run.student.network) == TORCHVISION:
         from bench.models.hooked import set_input
 
-        set_input(network, run.student.network.removeprefix("torchvision."), run.checkpoint)
+        set_input(network, run.student.network.removeprefix(TORCHVISION), run.checkpoint)
     return network
 
 
