@@ -189,7 +189,7 @@ def test_a_network_is_listed_with_its_shapes_or_with_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("torchvision.resnet18", ("layer4", [512, 7, 7])), ("timm.test_vit", ("5", [64, 10, 10]))]
+    ("name", "stage"), [("torchvision.resnet18", ("layer4", [512, 7, 7])), ("timm.test_vit", ("5", [64, 14, 14]))]
 )
 def test_a_network_of_a_library_is_listed_with_its_stages(name, stage):
     entry = entry_of(entries("models", []), "models", name)
