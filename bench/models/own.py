@@ -103,7 +103,7 @@ def _names(path: Path) -> list[str]:
         check_regular(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise RequestError(f"{path}: cannot be read as a plug-in: {error}") from error
+        raise RequestError(f"{path}: cannot be read as a method file or one of networks: {error}") from error
     defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     calls = [call for node in defined for call in node.decorator_list if isinstance(call, ast.Call)]
     names = []

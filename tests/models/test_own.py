@@ -97,7 +97,7 @@ def test_a_network_of_an_installed_module_is_named_by_module_and_factory():
     [
         (NETWORK.format(name="resnet8"), "the network name 'resnet8' is taken"),
         (NETWORK.format(name="a.b"), "line 9: write the name as plain text without '.' and ':'"),
-        ("def f(:", "cannot be read as a plug-in"),
+        ("def f(:", "cannot be read as a method file or one of networks"),
     ],
 )
 def test_a_file_whose_networks_cannot_be_known_is_refused(written, text, reason):
