@@ -28,6 +28,7 @@ from bench.text import logging_to_stderr
 from bench.types import RequestError, suggest
 from bench.workflow import (
     accept,
+    all_plugins,
     plan_of_report,
     planned,
     raise_damage,
@@ -363,7 +364,7 @@ def run(
                 data=Path(data),
                 write_tables=write_while_training,
                 device=device,
-                plugins=files,
+                plugins=all_plugins(plan.file, files),
                 keep_checkpoints=keep_checkpoints,
                 accept_changed=accept_changed,
                 live=False,

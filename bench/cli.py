@@ -173,7 +173,8 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
 Plugin = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A method file to load.", parser=_path)
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=_path),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -213,7 +214,7 @@ def run_command(
             "max_lanes in the suite splits cohorts"
         )
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
-    from bench.workflow import accept, runs_to_retry, wanted_runs
+    from bench.workflow import accept, all_plugins, runs_to_retry, wanted_runs
 
     wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
@@ -248,7 +249,7 @@ def run_command(
             data=data,
             write_tables=write_while_training,
             device=device.value,
-            plugins=tuple(plugin or ()),
+            plugins=all_plugins(plan.file, plugin or ()),
             keep_checkpoints=keep_checkpoints,
             accept_changed=accept_changed,
         )
@@ -320,6 +321,7 @@ def report(
     from bench.report.folder import in_own_folder
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+
     in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
         store.epochs(run_id)  # a damaged file is named before anything is written
@@ -340,6 +342,8 @@ def score(
     from bench.report.folder import in_own_folder
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+    from bench.workflow import all_plugins
+
     in_own_folder(plan, store)  # raises if another suite has its results there
     with doing("Loading PyTorch"):
         from bench.launch.score import Scorer
@@ -353,7 +357,7 @@ def score(
         data=data,
         write_tables=write_while_training,
         device=device.value,
-        plugins=tuple(plugin or ()),
+        plugins=all_plugins(plan.file, plugin or ()),
     )
     outcomes = dict(each("Scoring", Scorer(work).run()))
     left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}

@@ -100,12 +100,14 @@ class Schedule(Strict):
 
 
 class NamedNetwork(Strict):
-    """A network by name; the module paths are for networks read through hooks (`torchvision.NAME`)."""
+    """A network by name; what is read from it is named for `torchvision.NAME` and `timm.NAME`."""
 
     network: str
-    """A name of `run_suite.py list models`, or `torchvision.NAME`."""
-    stages: tuple[str, ...] | None = None
-    """Paths of the modules whose outputs are the stages, stem first."""
+    """A name of `run_suite.py list models`, `torchvision.NAME` or `timm.NAME`."""
+    stages: tuple[str, ...] | tuple[int, ...] | None = None
+    """The stages, stem first: of `torchvision.NAME`, paths of the modules whose outputs they are; of `timm.NAME`,
+    indices of timm's feature maps. By default, the last maps at each resolution.
+    """
     classifier: str | None = None
     """Path of the module whose input is the embedding; the last linear layer if not given."""
     preactivations: tuple[str, ...] | None = None
@@ -200,7 +202,7 @@ class RunSpec(Strict):
     terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
     task_weight: float = 1.0  # of the cross-entropy with the labels
     combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
-    checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or torchvision's name for them
+    checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or the name of published ones
     head: HeadSpec | None = None  # the new head, for tasks that evaluate features
     source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None
     peer: NetworkSpec | None = None  # in mutual learning, trains with the student: each is the teacher of the other
@@ -254,7 +256,7 @@ class RunSpec(Strict):
 
     @property
     def has_published_weights(self) -> bool:
-        """Return whether the run takes weights that torchvision publishes under a name, not a file's."""
+        """Return whether the run takes weights that torchvision or timm publishes under a name, not a file's."""
         return self.checkpoint is not None and not re.fullmatch("[0-9a-f]{64}", self.checkpoint)
 
     @property

@@ -9,7 +9,10 @@ from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
+from bench.models import NETWORKS
+from bench.models.own import add_networks
 from bench.plan import Cell, Plan, build
+from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
 from bench.report.folder import TABLES, Shown, in_own_folder, noted
@@ -20,6 +23,7 @@ from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.store.files import NotWrittenError
 from bench.suite import find_suite, load, packaged_suites
+from bench.suite.load import plugins_of
 from bench.tasks import task_of
 from bench.types import RequestError
 from methods import Method, catalog
@@ -37,11 +41,18 @@ def planned(
     Raises:
         RequestError: the suite file, a change, a plug-in or the folder of the results is wrong.
     """
-    methods = catalog(plugins)
+    files = all_plugins(suite, plugins)
+    add_networks(files, NETWORKS)
+    methods = catalog(files)
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
     return build(read, suite, methods, remembered, changes, store), store, methods
+
+
+def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the files with methods and networks of the command line, and those that the suite file names."""
+    return (*plugins, *plugins_of(suite))
 
 
 def store_in(results: Path) -> Store:
@@ -161,7 +172,7 @@ def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
         record = store.record(run.id)
         change = record and changed(run, record, plan.code, store)
         if change and change.of_method:
-            store.accept(run.id, {term.method: plan.code[term.method].sha256 for term in run.terms})
+            store.accept(run.id, {name: code.sha256 for name, code in code_of_run(run, plan.code).items()})
             yield f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}"
 
 

@@ -3,7 +3,7 @@
 Files that start with an underscore contain code that several methods share. Importing this package imports no torch.
 """
 
-from methods._code import Code
+from methods._code import Code, code_of
 from methods.catalog import Method, by_family, catalog, own_files
 
-__all__ = ["Code", "Method", "by_family", "catalog", "own_files"]
+__all__ = ["Code", "Method", "by_family", "catalog", "code_of", "own_files"]

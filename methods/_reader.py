@@ -227,6 +227,18 @@ def _import_by_path(path: Path, name: str) -> None:
     spec.loader.exec_module(loaded)
 
 
+def has_networks_only(path: Path) -> bool:
+    """Return whether a file registers networks and no method; False if it cannot be read."""
+    try:
+        check_regular(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError, RequestError):
+        return False
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    called = [ast.unparse(one.func) for node in defined for one in node.decorator_list if isinstance(one, ast.Call)]
+    return any(name.rpartition(".")[2] == "register_network" for name in called) and "register" not in called
+
+
 Facts = tuple[str, dict[str, Any], inspect.Signature]  # a class's name, its registration, its constructor's signature
 
 
@@ -249,7 +261,10 @@ def read(path: Path, module: str | None = None) -> Method:
         fault = f"an expression in it nests too deep ({described(error)})"
         raise RequestError(f"{path}: cannot be read as a method file: {fault}") from None
     if not registered:
-        raise RequestError(f"{path}: no class is decorated with @register({path.stem!r}, weight=...)")
+        raise RequestError(
+            f"{path}: no class is decorated with @register({path.stem!r}, weight=...), "
+            'and nothing with @register_network("name")'
+        )
     try:
         title, stated, signature = _read_source(*registered[0])
     except Exception:  # the source may contain any expression, and names defined by imports

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.types import RequestError
 from methods._code import NOT_METHODS
-from methods._reader import Method, read
+from methods._reader import Method, has_networks_only, read
 
 FAMILIES = ("logits", "features", "relations", "contrastive")  # what methods compare
 OTHERS = "others"  # methods whose files do not name one of them
@@ -30,7 +30,7 @@ def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
     modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
     installed = [(_entry_point_file(module), module) for module in modules]
     found: dict[str, Method] = {}
-    for path, module in [*own, *installed, *((path, None) for path in plugins)]:
+    for path, module in [*own, *installed, *((path, None) for path in plugins if not has_networks_only(path))]:
         method = read(path, module)
         if method.name in found and found[method.name].path.resolve() != path.resolve():
             raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")

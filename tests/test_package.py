@@ -231,7 +231,6 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
                 *("version", "initial_stage", "parameters"),
             ],
         ),
-        ("models", "wrn_16_2", []),
         (
             "datasets",
             "digits",
@@ -244,6 +243,14 @@ def test_a_list_as_json_has_the_same_keys_for_one_and_for_all(kind, name, keys, 
     one, all_of_them = (json.loads(answer("list", kind, *names, "--json")[1]) for names in ([name], []))
     assert list(one) == ["name", "description", *keys]
     assert one in all_of_them
+
+
+def test_a_network_listed_as_json_has_its_shapes_too(answer):
+    one, all_of_them = (json.loads(answer("list", "models", *names, "--json")[1]) for names in (["resnet8"], []))
+    assert list(one) == [
+        *("name", "description", "pixels", "stages", "names", "embedding", "parameters", "final", "linear")
+    ]
+    assert {"name": one["name"], "description": one["description"]} in all_of_them
 
 
 def test_every_key_of_the_json_output_is_documented(answer, tmp_path):

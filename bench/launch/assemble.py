@@ -10,6 +10,7 @@ from bench.launch.inputs import Inputs
 from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.plan.code import code_of_run, used_code
 from bench.spec import NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane
@@ -18,6 +19,7 @@ from bench.train.loop import Cohort
 from bench.train.networks import backbone_data
 from bench.train.process_group import Group
 from bench.types import RequestError
+from methods import Code
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +78,20 @@ def made_from(run: RunSpec, inputs: Inputs, hashes: Mapping[str, str]) -> dict[s
     return {
         **({"source_sha256": hashes[run.trained_by]} if run.trained_by in hashes else {}),
         "teachers_sha256": {name: hashes[name] for name in run.teachers},
-        "methods_sha256": {term.method: inputs.methods[term.method].code.sha256 for term in run.terms},
+        "methods_sha256": {name: code.sha256 for name, code in _current(run, inputs).items()},
     }
 
 
 def _check_code(run: RunSpec, inputs: Inputs) -> None:
-    """Raise a `RequestError` if this process has imported other code of a run's methods than the plan has read."""
-    for term in run.terms:
-        code = inputs.methods[term.method].code
-        if code.sha256 != inputs.plan.code[term.method].sha256:
+    """Raise a `RequestError` if this process has imported other code for a run than the plan has read."""
+    for name, code in _current(run, inputs).items():
+        if code.sha256 != inputs.plan.code[name].sha256:
             raise RequestError(f"{code.path}: has changed since the suite was planned. Start again")
+
+
+def _current(run: RunSpec, inputs: Inputs) -> dict[str, Code]:
+    """Return the code of a run in this process."""
+    return code_of_run(run, used_code([run], inputs.methods))
 
 
 def _evaluated(run: RunSpec, inputs: Inputs, frozen: FrozenNetworks) -> Network | Frozen | None:

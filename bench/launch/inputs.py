@@ -7,7 +7,9 @@ from safetensors.torch import load
 from bench.data.images import Splits, load_all
 from bench.launch.preparation import choose_device
 from bench.launch.work import Work
+from bench.models import NETWORKS
 from bench.models.base import Network
+from bench.models.own import add_networks
 from bench.models.weights import copy_weights
 from bench.spec import STUDENT, DataSpec, RunSpec
 from bench.store import AGAIN, Store, weights_file
@@ -39,6 +41,7 @@ class Inputs:
     def __init__(self, work: Work, store: Store) -> None:
         self.work, self.plan, self.store = work, work.plan, store
         self.methods = catalog(work.plugins)
+        add_networks(work.plugins, NETWORKS)
         self.device = choose_device(work.device)
         if self.device.index is not None:
             torch.cuda.set_device(self.device)

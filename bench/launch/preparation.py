@@ -8,6 +8,7 @@ import torch
 
 from bench.data.images import check_present, fetch
 from bench.models.hooked import known_weights, published_weights
+from bench.models.timm_names import TIMM, check_classes
 from bench.models.weights import fitting_weights
 from bench.plan import Plan, statuses
 from bench.plan.repeat import suite_files
@@ -79,7 +80,9 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
             continue
         given = plan.checkpoints[run.id]
         try:
-            if given.path is None:
+            if given.path is None and run.student.network.startswith(TIMM):
+                check_classes(run.student.network, run.checkpoint, run.data.classes)
+            elif given.path is None:
                 known_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, run.data.classes)
             else:
                 with torch.device("meta"):
@@ -93,6 +96,13 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
 def published_file(run: RunSpec, folder: Path) -> Path:
     """Return the file of a run's published weights, downloaded unless it is in the data folder."""
     assert run.checkpoint is not None  # it is the name of the weights
+    if run.student.network.startswith(TIMM):
+        from bench.models import timm_network  # an extra
+
+        name, data = run.student.network.removeprefix(TIMM), run.data
+        return timm_network.published_weights(
+            name, run.checkpoint, data.classes, data.channels, data.size, folder / "weights"
+        )
     return published_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, folder / "weights")
 
 

@@ -224,7 +224,7 @@ def _copy_code(folder: Path, work: Work) -> dict[str, Any]:
     (folder / PLUGINS).mkdir()
     for plugin in work.plugins:
         shutil.copy(plugin, folder / PLUGINS)
-        helpers = work.plan.code[plugin.stem].helpers if plugin.stem in work.plan.code else ()
+        helpers = {helper for code in work.plan.code.values() if code.path == plugin for helper in code.helpers}
         for helper in helpers:
             if helper.is_relative_to(plugin.parent):  # else, it is another method of the project
                 copy = folder / PLUGINS / helper.relative_to(plugin.parent)

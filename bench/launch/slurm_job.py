@@ -15,6 +15,8 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from bench.launch.slurm_queue import LOCK, SUBMISSION
+from bench.models import NETWORKS
+from bench.models.own import add_networks
 from bench.store import Store
 from bench.text import log_to_stderr
 from bench.types import RequestError
@@ -112,6 +114,7 @@ class ChoiceJob:
         for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name not in KEPT]:
             del os.environ[name]  # of this job: sbatch would take them for those of the next
         try:
+            add_networks(work.plugins, NETWORKS)
             plan = continued(work.plan, catalog(work.plugins), store)
             if plan is None:
                 raise SystemExit("no trial has ended since they were submitted: see their logs")

@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bench.models import own
+from bench.models.own import register_network
+from bench.models.timm_names import TIMM
+from bench.models.torchvision_stages import TORCHVISION
 from bench.types import RequestError, Shapes, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.models.base import Network
+
+__all__ = ["NETWORKS", "OTHERS", "NetworkEntry", "build", "known", "library", "register_network", "shapes"]
+OTHERS = "torchvision.NAME, timm.NAME, MODULE:FACTORY"  # names of networks from elsewhere
 
 
 @dataclass(frozen=True)
@@ -75,38 +82,62 @@ NETWORKS: dict[str, NetworkEntry] = {
 }
 
 
+def library(name: str) -> str | None:
+    """Return how the names of a network's library begin, `torchvision.` or `timm.`; None for other networks."""
+    return next((one for one in (TORCHVISION, TIMM) if name.startswith(one) and ":" not in name), None)
+
+
+def known() -> dict[str, str]:
+    """Return the networks of the project and of plug-in files by name, each with a line that describes it."""
+    return {name: entry.summary for name, entry in NETWORKS.items()} | {
+        name: f"from {path}" for name, path in sorted(own.FILES.items())
+    }
+
+
 def build(
     name: str,
     *,
     num_classes: int,
     in_channels: int = 3,
-    stages: Sequence[str] | None = None,
+    image_size: tuple[int, int] = (224, 224),
+    stages: Sequence[Any] | None = None,
     classifier: str | None = None,
     preactivations: Sequence[str] | None = None,
 ) -> Network:
     """Return a new network with weights drawn from torch's default generator.
 
     Args:
-        name: one of `NETWORKS`, or `torchvision.NAME` for one of torchvision's classifiers.
+        name: one of `NETWORKS`, `torchvision.NAME` or `timm.NAME` for one of their classifiers, or a user's network.
         num_classes: K, the number of logits.
         in_channels: channels of the images.
-        stages: for torchvision's classifiers only, which need it; see `HookedNetwork`.
+        image_size: (height, width) of the images, for timm's networks that take images of one size only.
+        stages: for torchvision's classifiers, paths of modules, see `HookedNetwork`; for timm's, indices, see
+            `TimmNetwork`. By default, those at which the resolution changes.
         classifier: for torchvision's classifiers only.
         preactivations: for torchvision's classifiers only.
 
     Raises:
         RequestError: the name or a module is unknown, or stages are given for a network whose stages are fixed.
     """
-    if name.startswith("torchvision."):
+    if library(name) == TORCHVISION:
         from bench.models.hooked import HookedNetwork, torchvision_network
 
-        classifier_network = torchvision_network(name.removeprefix("torchvision."), num_classes, in_channels)
+        classifier_network = torchvision_network(name.removeprefix(TORCHVISION), num_classes, in_channels)
         try:
             return HookedNetwork(classifier_network, stages or (), classifier, preactivations or ())
         except RequestError as error:
             raise RequestError(f"network {name!r}: {error}") from None
+    if library(name) == TIMM:
+        from bench.models.timm_network import timm_network
+
+        try:
+            return timm_network(name.removeprefix(TIMM), num_classes, in_channels, image_size, stages or ())
+        except RequestError as error:
+            raise RequestError(f"network {name!r}: {error}") from None
+    if own.file_of(name) is not None:
+        return _own(name, num_classes, in_channels, stages, classifier, preactivations)
     if name not in NETWORKS:
-        raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+        raise RequestError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, {OTHERS}")
     if stages or classifier or preactivations:
         raise RequestError(
             f"network {name!r}: its stages, classifier and pre-activations are fixed; "
@@ -115,6 +146,33 @@ def build(
     entry = NETWORKS[name]
     factory = getattr(importlib.import_module(f"bench.models.{entry.file}"), entry.factory)
     return factory(num_classes, in_channels, **entry.settings)
+
+
+def _own(
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    stages: Sequence[str] | None,
+    classifier: str | None,
+    preactivations: Sequence[str] | None,
+) -> Network:
+    """Return a user's network; one that is no `Network` is read through hooks."""
+    from torch import nn
+
+    from bench.models.base import Network
+    from bench.models.hooked import HookedNetwork
+
+    network = own.factory_of(name)(num_classes=num_classes, in_channels=in_channels)
+    if isinstance(network, Network):
+        if stages or classifier or preactivations:
+            raise RequestError(f"network {name!r}: it says itself what its stages are; leave them out")
+        return network
+    if not isinstance(network, nn.Module):
+        raise RequestError(f"network {name!r}: its factory returns a {type(network).__name__}, not an nn.Module")
+    try:
+        return HookedNetwork(network, stages or (), classifier, preactivations or ())
+    except RequestError as error:
+        raise RequestError(f"network {name!r}: {error}") from None
 
 
 def shapes(network: Network, name: str, in_channels: int, height: int, width: int) -> Shapes:

@@ -1,14 +1,16 @@
-"""Any classifier as a network of this benchmark: you name its stage modules, and forward hooks read their outputs.
+"""Any classifier as a network of this benchmark: forward hooks read the outputs of the modules that are its stages.
 
     build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
-Modules are named by their path, as in `named_modules()`. The state dict keeps the wrapped network's own names.
+Without `stages`, the modules are found: here, the same. Modules are named by their path, as in `named_modules()`. The
+state dict keeps the wrapped network's own names.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the images that show where a network has its channels
+NEW = 0.75  # convolutions without padding shorten maps by less
+MOST_WITHIN = 2  # resolutions of a step from one to the next
+FIRST_STAYS = [False, False, True, True]  # the dimensions of maps (B, C, H, W) that change with the image
+LAST_STAYS = [False, True, True, False]  # those of maps (B, H, W, C)
 WRAPPED = "network."  # the prefix of the wrapped network's names in a state dict
 
 
@@ -36,33 +42,31 @@ class HookedNetwork(Network):
     Args:
         network: maps images (B, C, H, W) to logits (B, K).
         stages: paths of the modules whose outputs are the stages, stem first: maps (B, C, H, W), or (B, H, W, C) as
-            Swin's, which are permuted.
+            Swin's, which are permuted. Without any, those of `stages_by_resolution`.
         classifier: path of the module whose input (B, D) is the embedding; the last `nn.Linear` by default.
         preactivations: paths of the modules whose outputs are the pre-activations, one per stage; by default the
             stages are used.
 
     Raises:
-        RequestError: a path names no module, no stages are given, or the pre-activations do not match the stages.
+        RequestError: a path names no module, no stages are given and none are found, or the pre-activations do not
+            match the stages.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        stages: Sequence[str],
+        stages: Sequence[str] = (),
         classifier: str | None = None,
         preactivations: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.network = network
-        self.stage_paths = tuple(stages)
+        self.stage_paths = tuple(stages) or stages_by_resolution(network)
         self.preactivation_paths = tuple(preactivations) or self.stage_paths
         self.classifier_path = classifier or _last_linear(network)
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        self.register_state_dict_post_hook(drop_prefix)
+        self.register_load_state_dict_pre_hook(add_prefix)
         modules = dict(network.named_modules())
-        if not self.stage_paths:
-            children = ", ".join(name for name, _ in network.named_children())
-            raise RequestError(f"stages: name the modules whose outputs are the stages, stem first, of: {children}")
         for path in (*self.stage_paths, *self.preactivation_paths, self.classifier_path):
             if not path or path not in modules:
                 raise RequestError(f"the network has no module {path!r}. {suggest(path, _siblings(path, modules))}")
@@ -87,7 +91,7 @@ class HookedNetwork(Network):
         find = self.network.get_submodule
         with ExitStack() as hooks:  # removes them again, even if the forward pass fails
             for path in paths:
-                keep_output = _output_keeper(path, outputs, path in self.channels_last)
+                keep_output = _output_keeper(path, outputs, partial(self._maps, path, x))
                 hooks.enter_context(find(path).register_forward_hook(keep_output))
             keep = _input_keeper(self.classifier_path, inputs)
             hooks.enter_context(find(self.classifier_path).register_forward_pre_hook(keep))
@@ -109,6 +113,12 @@ class HookedNetwork(Network):
         """Return the classifier if it is the network's last linear layer."""
         return linear_of(self.network.get_submodule(self.classifier_path)) if self.ends_in_classifier else None
 
+    def _maps(self, path: str, x: Tensor, output: Tensor) -> Tensor:
+        """Return a module's output as maps (B, C, H, W), for images x."""
+        if self.channels_last is None:
+            return _in_one_size(path, output, x)
+        return output.permute(0, 3, 1, 2) if path in self.channels_last else output
+
     def trunk(self) -> Sequence[nn.Module]:
         """Return the wrapped network's children, in order, up to the one that holds the last stage."""
         children = dict(self.network.named_children())
@@ -116,52 +126,134 @@ class HookedNetwork(Network):
         return list(children.values())[: list(children).index(last) + 1]
 
 
-def _channels_last(network: nn.Module, paths: Collection[str]) -> set[str]:
-    """Return which modules give maps (B, H, W, C): with other images, their last dimension stays and two others change.
+def stages_by_resolution(network: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the modules that end a resolution: along the forward pass, the last output at each.
 
-    Only networks with a norm over the last dimension have such maps. One that takes images of one size only is not
-    examined: its maps are (B, C, H, W).
+    The network's own children count, and the members of a sequence (`nn.Sequential`) that passes more than two
+    resolutions. What lies within a block does not count, nor what does not follow the image's size, such as the output
+    of a global pooling. A resolution is a new one if its height is less than `NEW` of that before it.
+
+    Raises:
+        RequestError: the network takes images of one size only, or none of its modules gives maps.
+    """
+    outputs = _examined(network, [path for path, _ in network.named_modules() if path])
+    if outputs is None:
+        sizes = " and ".join(f"{height}x{width}" for height, width in EXAMINED)
+        raise RequestError(
+            f"stages: it does not take images of both {sizes} pixels, which show where the resolution changes: name "
+            "the modules whose outputs are the stages, stem first"
+        )
+    heights = {path: height for path, pair in outputs.items() if (height := _height(*pair)) is not None}
+    ends: list[str] = []
+    begun = math.inf  # the height at which the last stage begins
+    for path in sorted(_steps(network, heights), key=list(heights).index):
+        if heights[path] < NEW * begun:
+            ends.append(path)
+            begun = heights[path]
+        else:
+            ends[-1] = path
+    if not ends:
+        raise RequestError("stages: none of its modules gives maps (B, C, H, W) that grow with the image: name some")
+    return tuple(ends)
+
+
+def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Iterator[str]:
+    """Yield the paths of the modules in which a network goes from resolution to resolution, as they are registered."""
+    for name, child in parent.named_children():
+        whole = f"{path}{name}"
+        passed = {heights.get(f"{whole}.{member}") for member, _ in child.named_children()} - {None}
+        if isinstance(child, nn.Sequential) and len(passed) > MOST_WITHIN:
+            yield from _steps(child, heights, f"{whole}.")
+        elif whole in heights:
+            yield whole
+
+
+def _channels_last(network: nn.Module, paths: Collection[str]) -> set[str] | None:
+    """Return which modules give maps (B, H, W, C), or None if the network takes images of one size only.
+
+    Only networks with a norm over the last dimension have such maps.
     """
     if not any(isinstance(module, nn.LayerNorm | nn.RMSNorm) for module in network.modules()):
         return set()
+    outputs = _examined(network, paths)
+    if outputs is None:
+        return None
+    return {path for path, (one, other) in outputs.items() if _changed(one, other) == LAST_STAYS}
+
+
+def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """Return the outputs with 4 dimensions of modules for images of two sizes, without values, in the forward order.
+
+    A module that is used several times is where it is used last. None if the network does not take both sizes.
+    """
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
     training = [module for module in network.modules() if module.training]
-    found: dict[str, list[Tensor]] = {path: [] for path in paths}
+    found: list[dict[str, Tensor]] = []
     network.eval()
     try:
         with ExitStack() as hooks, torch.no_grad():
             for path in paths:
-                keep = partial(_keep_output, found[path])
+                keep = partial(_keep_output, found, path)
                 hooks.enter_context(network.get_submodule(path).register_forward_hook(keep))
             for height, width in EXAMINED:
+                found.append({})
                 functional_call(network, state, torch.zeros(1, channels, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError):
-        return set()
+        return None
     finally:
         for module in training:
             module.training = True
-    return {path for path, outputs in found.items() if outputs and _keeps_last_alone(outputs[0], outputs[-1])}
+    first, second = found
+    return {path: (output, second[path]) for path, output in first.items() if path in second}
 
 
-def _keep_output(outputs: list[Tensor], _: nn.Module, __: object, output: object) -> None:
+def _keep_output(found: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
+    found[-1].pop(path, None)  # a dict keeps the place of the first use
     if isinstance(output, Tensor) and output.ndim == 4:
-        outputs.append(output)
+        found[-1][path] = output
 
 
-def _keeps_last_alone(one: Tensor, other: Tensor) -> bool:
-    """Return whether two outputs with 4 dimensions have the same last dimension, but different ones before it."""
-    differ = [a != b for a, b in zip(one.shape, other.shape, strict=True)]
-    return differ == [False, True, True, False]
+def _changed(one: Tensor, other: Tensor) -> list[bool]:
+    """Return which of the dimensions of two outputs differ."""
+    return [a != b for a, b in zip(one.shape, other.shape, strict=True)]
 
 
-def _output_keeper(path: str, outputs: dict[str, Tensor], channels_last: bool) -> Callable[..., Tensor]:
-    """Return a forward hook that stores a module's maps (B, C, H, W) and passes a copy of its output on."""
+def _height(one: Tensor, other: Tensor) -> int | None:
+    """Return the height of a module's first maps, in either layout; None if its outputs do not grow with the image."""
+    changed = _changed(one, other)
+    if changed == FIRST_STAYS:
+        return one.shape[2]
+    return one.shape[1] if changed == LAST_STAYS else None
+
+
+def _in_one_size(path: str, output: Tensor, x: Tensor) -> Tensor:
+    """Return the maps (B, C, H, W) of a network that takes images of one size: their sides relate as the image's do.
+
+    Raises:
+        RequestError: they do so in both layouts, or in neither.
+    """
+    _, height, width, _ = output.shape
+    ratio = x.shape[2] / x.shape[3]
+    last = height / width == ratio
+    first = output.shape[2] / output.shape[3] == ratio
+    if first == last:
+        a, b, c = output.shape[1:]
+        raise RequestError(
+            f"module '{path}' gives {_describe(output)}: either {a} channels of {b}x{c}, or {c} channels of {a}x{b}. "
+            "The network takes images of one size only, so nothing shows which: name a module whose output has other "
+            "sides"
+        )
+    return output.permute(0, 3, 1, 2) if last else output
+
+
+def _output_keeper(path: str, outputs: dict[str, Tensor], as_maps: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Return a forward hook that stores a module's output as maps (B, C, H, W) and passes a copy of it on."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise RequestError(f"module '{path}' gives {_describe(output)}; a stage is maps (B, C, H, W)")
-        outputs[path] = output.permute(0, 3, 1, 2) if channels_last else output
+        outputs[path] = as_maps(output)
         return output.clone()  # later modules may change it in place, as torchvision's ReLUs do
 
     return hook
@@ -203,12 +295,14 @@ def _describe(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
-def _drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+def drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    """Give the parts of a wrapped network, the submodule `network`, its own names in a state dict."""
     for name in [name for name in state if name.startswith(prefix + WRAPPED)]:
         state[prefix + name.removeprefix(prefix + WRAPPED)] = state.pop(name)
 
 
-def _add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+def add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    """Give them the names under which the wrapper has them, in a state dict that is loaded."""
     for name in [name for name in state if name.startswith(prefix)]:
         state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)
 
@@ -225,7 +319,12 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
     # with auxiliary logits, it would have three outputs in training
     single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
-    network = models.get_model(name, weights=None, num_classes=num_classes, **single_output)
+    # RegNets compute their widths with tensors, which have no values on the device meta
+    values = torch.device("cpu") if name.startswith("regnet") else nullcontext()
+    device = torch.get_default_device()
+    with values:
+        network = models.get_model(name, weights=None, num_classes=num_classes, **single_output)
+    network = network.to(device)
     if in_channels != 3:
         convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
         shape = (convolution.out_channels, in_channels, *convolution.kernel_size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import views_of
+from bench.plan.code import used_code
 from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
@@ -70,8 +71,7 @@ def build(
         cells += shown
     if problems:
         raise RequestError("\n".join(problems))
-    used = {term.method for run in runs.values() for term in run.terms}
-    code = {name: methods[name].code for name in sorted(used)}
+    code = used_code(runs.values(), methods)
     plan = Plan(
         suite=suite,
         name=path.stem,

@@ -109,7 +109,7 @@ class Cell:
 class Checkpoint:
     """A file of teacher weights."""
 
-    path: Path | None  # None for weights published by torchvision, which the run's specification names
+    path: Path | None  # None for weights published under a name, which the run's specification names
     accuracy: float | None  # primary metric in percent that the weights must reach within 0.1 points, or None
     where: str  # the position of the teacher in the suite file
 
@@ -157,8 +157,8 @@ class Plan:
 
     @property
     def plugins(self) -> list[str]:
-        """Return the files of `--plugin` whose methods runs use, with their paths as they were given."""
-        return [str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin]
+        """Return the plug-in files whose methods and networks runs use, with their paths as they were given."""
+        return list(dict.fromkeys(str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin))
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:

@@ -45,7 +45,7 @@ def protocol(plan: Plan) -> str:
         layers = "a projector and the teacher's classifier, with which they predict"
         sentences.append(f"Students of {', '.join(labels)} keep {layers}.")
     if plan.plugins:
-        sentences.append(f"Methods from other files: {', '.join(plan.plugins)}.")
+        sentences.append(f"Code from other files: {', '.join(plan.plugins)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))
@@ -193,7 +193,8 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     if run.is_ensemble:
         run = plan.runs[run.teachers[0]]
     if not run.trains:
-        return f"with torchvision's weights {run.checkpoint}" if run.has_published_weights else "read from a checkpoint"
+        library = run.student.network.partition(".")[0]
+        return f"with {library}'s weights {run.checkpoint}" if run.has_published_weights else "read from a checkpoint"
     ours, theirs = plan.suite.training, plan.suite.teacher_schedule
     differing = []
     if run.training.epochs != ours.epochs:

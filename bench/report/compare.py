@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from bench.report.crossed import components
 from bench.report.images import interval, mcnemar
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.sides import Measured, Place, Side
 from bench.report.statistics import holm
-from bench.spec import STUDENT, canonical_document
+from bench.spec import STUDENT, Crossed, canonical_document
 from bench.store import Store
 from bench.store.answers import Answers, stored_answers
 from bench.types import RequestError
@@ -186,6 +187,8 @@ def _difference(one: Matched) -> Difference:
     assert b.mean is not None
     is_paired = bool(a.by_seed) and a.by_seed.keys() == b.by_seed.keys()
     found = Difference(one.suite, *one.place, a.n, b.n, a.mean, b.mean, b.mean - a.mean, in_tables=a.in_tables)
+    if any(isinstance(seed, Crossed) for seed in (*a.by_seed, *b.by_seed)):
+        return _of_crossed(found, a, b)
     if is_paired:
         gaps = [b.by_seed[seed] - a.by_seed[seed] for seed in a.by_seed]
         found = replace(found, difference=fmean(gaps))
@@ -210,6 +213,19 @@ def _difference(one: Matched) -> Difference:
     return replace(found, low=found.difference - reach, high=found.difference + reach, p=p, test=test)
 
 
+def _of_crossed(found: Difference, a: Measured, b: Measured) -> Difference:
+    """Return a difference of runs with crossed seeds: they are not independent, so their interval needs equal ones."""
+    gaps = {seed: b.by_seed[seed] - a.by_seed[seed] for seed in a.by_seed if seed in b.by_seed}
+    model = components({seed: gap for seed, gap in gaps.items() if isinstance(seed, Crossed)})
+    if model is None or not len(gaps) == a.n == b.n:
+        return replace(found, note="crossed seeds that differ")
+    contrast = model.contrast()
+    if contrast.interval is None:
+        return replace(found, note="too few crossed seeds")
+    low, high = contrast.interval
+    return replace(found, low=low, high=high, p=contrast.p, test=PAIRED)
+
+
 def _adjusted(cells: Sequence[Difference]) -> list[Difference]:
     """Return cells with p-values that are corrected for all cells of their metric."""
     corrected: dict[int, float | None] = {}
@@ -231,7 +247,7 @@ def _against_images(one: Matched, found: Difference, of_a: Store | None, of_b: S
     if not hits:
         return found
     found = replace(found, mcnemar_p=mcnemar(hits[0][1], hits[0][0]))
-    if len(hits) < MIN_SEEDS:
+    if len(hits) < MIN_SEEDS or any(isinstance(seed, Crossed) for seed in one.a.runs):
         return found
     before, after = (np.stack(rows) for rows in zip(*hits, strict=True))
     low, high = interval(after, before) or (None, None)

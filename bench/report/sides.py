@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from bench.report.folder import EPOCHS, TABLES
 from bench.report.frame import Frame
+from bench.spec import Seed
 from bench.store import Store
 from bench.store.files import csv_rows, incompatible, read_text
 from bench.tasks import TASKS
@@ -37,8 +38,8 @@ class Measured:
     mean: float | None  # None without a finished seed
     std: float | None  # with n - 1; None below two seeds
     status: str  # of the cell, as in table.csv
-    by_seed: Mapping[int, float] = field(default_factory=dict)  # empty where only mean and deviation are known
-    runs: Mapping[int, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
+    by_seed: Mapping[Seed, float] = field(default_factory=dict)  # empty where only mean and deviation are known
+    runs: Mapping[Seed, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
     recorded: str = ""  # the metric's name in records
     in_tables: bool = True  # whether the tables that people read show it
 
@@ -61,7 +62,7 @@ def of_frame(frame: Frame) -> dict[Place, Measured]:
             std=one.std,
             status=one.status,
             by_seed=one.by_seed,
-            runs={run.seed: run.id for run in one.cell.runs if run.seed in one.by_seed},
+            runs={seed: run.id for run in one.cell.runs if (seed := frame.plan.seed_of(run)) in one.by_seed},
             recorded=one.recorded,
             in_tables=one.in_tables,
         )

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -27,14 +27,21 @@ from pydantic import (
     model_validator,
 )
 
-from bench.models import NETWORKS
+from bench.models import NETWORKS, OTHERS, library, own, timm_names, torchvision_stages
+from bench.models import known as networks
+from bench.models.timm_names import TIMM, tag_of
+from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import CountOrZero, NamedNetwork, NetworkSpec, Strict
 from bench.suite.messages import reason_of
-from bench.types import suggest
+from bench.types import RequestError, suggest
 from methods import Method
 
 NONE = "none"  # the undistilled student
 TEACHER = "teacher"
+FOUND_STAGES: Mapping[str, Callable[[str], tuple[str, ...] | tuple[int, ...]]] = {  # by how a network's name begins
+    TORCHVISION: torchvision_stages.stages_of,
+    TIMM: timm_names.stages_of,
+}
 T = TypeVar("T")
 
 
@@ -72,8 +79,14 @@ def _plugin_hint(name: str, folder: Path) -> str:
 
 
 def _known_network(name: str) -> str:
-    if name not in NETWORKS and not name.startswith("torchvision."):
-        raise ValueError(f"unknown network {name!r}. {suggest(name, NETWORKS)}, torchvision.NAME")
+    if library(name) is not None:
+        return name
+    try:
+        is_own = own.file_of(name) is not None
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+    if not is_own and name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}. {suggest(name, networks())}, {OTHERS}")
     return name
 
 
@@ -89,14 +102,28 @@ class NetworkChoice(NamedNetwork):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: object) -> object:
-        return {"network": value} if isinstance(value, str) else value
+        value = {"network": value} if isinstance(value, str) else value
+        if isinstance(value, dict) and not value.get("stages"):
+            name = str(value.get("network"))
+            if source := library(name):
+                try:
+                    return value | {"stages": FOUND_STAGES[source](name)}  # part of the runs' identities
+                except RequestError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
-    def _stages_of_hooked_networks(self) -> Self:
-        hooked = self.network.startswith("torchvision.")
-        if hooked and not self.stages:
-            raise ValueError(f"{self.network} needs 'stages': the paths of the modules whose outputs are its stages")
-        if not hooked and (self.stages or self.classifier or self.preactivations):
+    def _names_what_its_library_has(self) -> Self:
+        source = library(self.network)
+        if source == TORCHVISION:
+            if self.stages and isinstance(self.stages[0], int):
+                raise ValueError(f"'stages' of {self.network} are paths of modules, such as layer1, not indices")
+        elif source == TIMM:
+            if self.classifier or self.preactivations:
+                raise ValueError(f"'classifier' and 'preactivations' are for torchvision.NAME, not for {self.network}")
+            if self.stages and isinstance(self.stages[0], str):
+                raise ValueError(f"'stages' of {self.network} are indices of timm's feature maps, such as [0, 1, 2]")
+        elif self.network in NETWORKS and (self.stages or self.classifier or self.preactivations):
             keys = "'stages', 'classifier' and 'preactivations'"
             raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
         return self
@@ -113,18 +140,36 @@ class TeacherChoice(NetworkChoice):
     checkpoint: str | None = None
     """Path of the weights, absolute or relative to the suite file."""
     weights: Annotated[str, Len(1)] | None = None
-    """Name of weights published by torchvision, such as IMAGENET1K_V1; downloaded into the data folder if missing."""
+    """Name of weights published by torchvision, such as IMAGENET1K_V1, or tag of timm's, such as a1_in1k; downloaded
+    into the data folder if missing.
+    """
+    pretrained: bool = False
+    """Whether to take the weights that are timm's default for the network; its tag becomes part of the identity."""
     accuracy: Annotated[float, Ge(0), Le(100)] | None = None
     """Top-1 accuracy in percent that the weights must reach on the test split, within 0.1 points."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_timms_weights(cls, value: object) -> object:
+        if isinstance(value, dict) and (value.get("pretrained") is True or value.get("weights")):
+            name, weights = str(value.get("network")), value.get("weights")
+            if library(name) == TIMM and (weights is None or isinstance(weights, str)):
+                try:
+                    return value | {"weights": tag_of(name, weights)}
+                except RequestError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
         if self.accuracy is not None and self.checkpoint is None and self.weights is None:
             raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
-            raise ValueError("give 'checkpoint' (a file) or 'weights' (published by torchvision), not both")
-        if self.weights is not None and not self.network.startswith("torchvision."):
-            raise ValueError(f"'weights' are published for torchvision.NAME; for {self.network} name a 'checkpoint'")
+            raise ValueError("give 'checkpoint' (a file) or 'weights' (published ones), not both")
+        if self.pretrained and library(self.network) != TIMM:
+            raise ValueError(f"'pretrained' is for timm.NAME; for {self.network} name 'weights' or a 'checkpoint'")
+        if self.weights is not None and library(self.network) is None:
+            raise ValueError(f"'weights' are published for {OTHERS}; for {self.network} name a 'checkpoint'")
         return self
 
     @property

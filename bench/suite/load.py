@@ -33,6 +33,13 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
     return suite
 
 
+def plugins_of(path: Path) -> tuple[Path, ...]:
+    """Return the files that a suite file names under `plugins`; `load` says what is wrong with the key."""
+    named = read_yaml(path)[0].get("plugins")
+    names = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    return tuple(path.parent / Path(name).expanduser() for name in names)
+
+
 def check_name(path: Path) -> None:
     """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
     if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:

@@ -162,6 +162,8 @@ class SuiteFile(Strict):
     """Title of the table."""
     published: PublishedTable | None = None
     """Published numbers, for the column `published` in table.csv."""
+    plugins: tuple[str, ...] = ()
+    """Files with methods and networks, as for `--plugin`; paths are absolute, or relative to the suite file."""
     max_lanes: Count | None = None
     """Largest number of runs that train together, if memory or time limits require one; default: all that can."""
     slurm: Slurm = Slurm()

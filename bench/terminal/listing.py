@@ -9,7 +9,9 @@ from rich.table import Table
 
 from bench.data import DATASETS, IMAGEFOLDER, IMAGEFOLDER_SUMMARY
 from bench.data.named import NamedData
-from bench.models import NETWORKS
+from bench.models import NETWORKS, known, library
+from bench.models.own import add_networks, file_of
+from bench.models.torchvision_stages import torchvision_stages
 from bench.reading import read_bytes
 from bench.suite import packaged_suites
 from bench.suite.yaml_positions import read_yaml
@@ -20,6 +22,15 @@ from methods import Method, by_family, catalog
 IMAGEFOLDER_EXAMPLE = (
     "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
 )
+
+FROM_ELSEWHERE = {  # networks that are known by the form of their names
+    "torchvision.NAME": f"one of torchvision's classifiers: {', '.join(torchvision_stages())}",
+    "timm.NAME": "one of timm's classifiers; needs the extra `timm`",
+    "MODULE:FACTORY": "a function of a Python module that takes num_classes and in_channels",
+}
+CLASSES = 100  # for which a network is described
+PIXELS, PIXELS_OF_LIBRARIES = 32, 224  # height and width of the images for which it is described
+OF_MODULE = "MODULE:FACTORY"
 
 
 def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -37,7 +48,9 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
         families = by_family(catalog(plugins).values())
         found = {one.name: _method_entry(one, family) for family, members in families.items() for one in members}
     elif kind == "models":
-        found = {name: {"description": network.summary} for name, network in NETWORKS.items()}
+        add_networks(plugins, NETWORKS)
+        found = {name: {"description": summary} for name, summary in known().items()}
+        found |= {name: {"description": summary} for name, summary in FROM_ELSEWHERE.items()}
     elif kind == "datasets":
         found = {name: _dataset_entry(data) for name, data in DATASETS.items()}
         found[IMAGEFOLDER] = {"description": IMAGEFOLDER_SUMMARY}
@@ -47,7 +60,14 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def entry_of(found: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """Return the entry of a name; raise a `RequestError` if there is none."""
+    """Return the entry of a name; raise a `RequestError` if there is none.
+
+    That of a network also has `pixels`, the height and width of the images for which it is described, `stages`, each as
+    [channels, height, width], their `names` if they have some, the width of the `embedding`, the number of
+    `parameters`, and whether it gives a `final` map and a `linear` classifier.
+    """
+    if kind == "models" and name not in FROM_ELSEWHERE:
+        return _network_entry(found, name)
     if name not in found:
         raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, found)}")
     return found[name]
@@ -77,6 +97,8 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
         yield from _method(entry)
     elif "where" in entry:
         yield from _dataset(entry)
+    elif "stages" in entry:
+        yield from _network(entry)
     elif kind == "suites":
         yield escape(read_bytes(Path(entry["file"])).decode(errors="backslashreplace"))
     else:
@@ -131,6 +153,35 @@ def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     for one in entry["parameters"]:
         table.add_row(one["name"], escape(one["type"]), escape(repr(one["default"])))
     yield table if entry["parameters"] else "no parameters"
+
+
+def _network_entry(found: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the entry of a network with its shapes.
+
+    Raises:
+        RequestError: there is no such network, or it is a user's and does not keep to the contract of networks.
+    """
+    source, is_own = library(name), file_of(name) is not None
+    if name not in found and not is_own and source is None:
+        raise RequestError(f"list models {name}: there is no such name. {suggest(name, found)}")
+    from bench.models.description import described  # torch takes seconds
+
+    pixels = PIXELS if source is None else PIXELS_OF_LIBRARIES
+    description = found.get(name, {}).get("description") or FROM_ELSEWHERE[f"{source}NAME" if source else OF_MODULE]
+    return {"name": name, "description": description, **described(name, CLASSES, pixels, is_own)}
+
+
+def _network(entry: Mapping[str, Any]) -> Iterator[Any]:
+    yield escape(f"{entry['name']}: {entry['description'].partition(':')[0]}")
+    size = f"{entry['pixels']}x{entry['pixels']}"
+    table = Table("stage", "name", "channels", "height", "width", title=f"for images of {size} pixels")
+    for place, (name, shape) in enumerate(zip(entry["names"], entry["stages"], strict=True)):
+        table.add_row(str(place), escape(name), *map(str, shape))
+    yield table
+    yield f"embedding: {entry['embedding']} values; parameters: {entry['parameters']:,} for {CLASSES} classes"
+    yield escape(
+        f"final map: {'yes' if entry['final'] else 'no'}; linear classifier: {'yes' if entry['linear'] else 'no'}"
+    )
 
 
 def _dataset_entry(data: NamedData) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split

@@ -4,10 +4,11 @@ from functools import cache
 
 import torch
 
-from bench.models import build, shapes
+from bench.models import build, library, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.reusing import Reusing
+from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
@@ -22,10 +23,10 @@ def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
 def given_network(run: RunSpec) -> Network:
     """Return the network of a run, to which its finished or given weights are copied."""
     network = build_network(run.student, run.data)
-    if run.checkpoint is not None and run.student.network.startswith("torchvision."):
+    if run.checkpoint is not None and library(run.student.network) == TORCHVISION:
         from bench.models.hooked import set_input
 
-        set_input(network, run.student.network.removeprefix("torchvision."), run.checkpoint)
+        set_input(network, run.student.network.removeprefix(TORCHVISION), run.checkpoint)
     return network
 
 
@@ -73,7 +74,7 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
 
 def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:
     modules = spec.model_dump(exclude={"network", "reuses", "factor"})
-    network = build(spec.network, num_classes=classes, in_channels=channels, **modules)
+    network = build(spec.network, num_classes=classes, in_channels=channels, image_size=size, **modules)
     if spec.reuses is None or spec.factor is None:
         return network
     # the projector is drawn after the network, which so has the same weights as without it

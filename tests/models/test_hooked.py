@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from bench.models import build, shapes
-from bench.models.hooked import HookedNetwork
+from bench.models import build, shapes, torchvision_stages
+from bench.models.hooked import HookedNetwork, stages_by_resolution, torchvision_network
 from bench.models.weights import load_weights
 from bench.types import RequestError
 
@@ -237,9 +237,74 @@ def test_an_unknown_torchvision_network_is_refused_with_the_nearest_one():
         build("torchvision.resnet19", num_classes=10, stages=STAGES)
 
 
-def test_a_torchvision_network_without_stages_says_what_can_be_named():
-    with pytest.raises(RequestError, match=r"network 'torchvision.resnet18': stages: name .* of: conv1, bn1, relu, "):
-        build("torchvision.resnet18", num_classes=10)
+def meta(name):
+    with torch.device("meta"):
+        return torchvision_network(name, num_classes=7, in_channels=3)
+
+
+@pytest.mark.parametrize(  # one per way in which its networks are made of modules
+    "name",
+    ["alexnet", "resnet18", "shufflenet_v2_x1_0", "mnasnet0_5", "regnet_x_400mf", "mobilenet_v3_small", "swin_t"],
+)
+def test_the_stages_written_down_are_those_by_resolution(name):
+    assert stages_by_resolution(meta(name)) == torchvision_stages.stages_of(f"torchvision.{name}")
+
+
+@pytest.mark.slow
+def test_the_stages_of_every_network_of_torchvision_are_written_down(tmp_path, monkeypatch):
+    written = torchvision_stages.FILE
+    monkeypatch.setattr(torchvision_stages, "FILE", tmp_path / "stages.json")
+    torchvision_stages.write()
+    assert (tmp_path / "stages.json").read_text() == written.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("resnet50", ("relu", "layer1", "layer2", "layer3", "layer4")),
+        ("densenet121", ("features.relu0", *(f"features.denseblock{n}" for n in (1, 2, 3)), "features.norm5")),
+        ("mobilenet_v2", tuple(f"features.{n}" for n in (1, 3, 6, 13, 18))),
+        ("inception_v3", ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")),
+        ("swin_t", ("features.1", "features.3", "features.5", "permute")),
+    ],
+)
+def test_a_stage_is_the_last_output_at_its_resolution(name, stages):
+    assert torchvision_stages.stages_of(f"torchvision.{name}") == stages
+
+
+def test_a_network_built_without_stages_has_those_by_resolution():
+    with torch.device("meta"):
+        network = build("torchvision.resnet18", num_classes=10)
+    assert network.stage_paths == tuple(STAGES)
+
+
+class OneSize(nn.Module):
+    """A network that takes images of 8 x 8 pixels only, with maps (B, H, W, C) of 4 channels, and a norm over them."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 1)
+        self.norm = nn.LayerNorm(channels)
+        self.fc = nn.Linear(8 * 8 * channels, 5)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1)).flatten(1))
+
+
+def test_a_network_of_one_size_of_images_needs_its_stages_named():
+    with pytest.raises(RequestError, match="stages: it does not take images of both 192x256 and 256x352"):
+        HookedNetwork(OneSize())
+
+
+def test_maps_of_a_network_of_one_size_are_read_by_their_sides():
+    features = HookedNetwork(OneSize(), ["conv", "norm"]).features(torch.zeros(2, 3, 8, 8))
+    assert [stage.shape for stage in features.stages] == [(2, 4, 8, 8), (2, 4, 8, 8)]
+
+
+def test_maps_that_can_be_read_in_two_ways_are_refused_with_both():
+    network = HookedNetwork(OneSize(channels=8), ["norm"])
+    with pytest.raises(RequestError, match="either 8 channels of 8x8, or 8 channels of 8x8"):
+        network.features(torch.zeros(2, 3, 8, 8))
 
 
 def test_an_unknown_module_is_refused_with_the_nearest_one():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bench import plan
 from bench.suite import load, rows
+from bench.suite.entries import NetworkChoice
 from bench.suite.json_schema import json_schema
 from bench.suite.yaml_positions import MAX_FILE_BYTES
 from bench.tasks import TASKS
@@ -362,9 +363,13 @@ WRONG = {
         {"pairs": [PAIR | {"teacher": {"network": "resnet14", "accuracy": 70.0}}]},
         "pairs[0].teacher: 'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out",
     ),
-    "hooked network without stages": (
-        {"pairs": [PAIR | {"teacher": "torchvision.resnet18"}]},
-        "pairs[0].teacher: torchvision.resnet18 needs 'stages'",
+    "network whose stages are not found": (
+        {"pairs": [PAIR | {"teacher": "torchvision.vit_b_16"}]},
+        "pairs[0].teacher: torchvision.vit_b_16 needs 'stages', the paths of the modules",
+    ),
+    "unknown network of torchvision": (
+        {"pairs": [PAIR | {"teacher": "torchvision.resnet19"}]},
+        "pairs[0].teacher: unknown network 'torchvision.resnet19'. Did you mean 'torchvision.resnet1",
     ),
     "stages of a network that has its own": (
         {"pairs": [PAIR | {"teacher": {"network": "resnet14", "stages": ["layer1"]}}]},
@@ -779,11 +784,18 @@ VALUES = st.recursive(
     | st.dates()
     | st.binary(max_size=3)
     | st.sampled_from(
-        ["kd", "crd", "none", "resnet8", "cifar10", "5e-4", "~x/y", "torchvision.resnet18", "imagefolder"]
+        ["kd", "crd", "none", "resnet8", "cifar10", "5e-4", "~x/y", "torchvision.vit_b_16", "imagefolder"]
     ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
     max_leaves=5,
 )
+
+
+def test_a_network_of_torchvision_without_stages_is_the_one_with_those_by_resolution():
+    spelled = {"network": "torchvision.resnet18", "stages": ("relu", "layer1", "layer2", "layer3", "layer4")}
+    assert NetworkChoice.model_validate("torchvision.resnet18") == NetworkChoice.model_validate(spelled)
+
+
 FULL = SUITE | {
     "teacher_data": {"name": "digits", "resize": 32, "train_fraction": 0.5, "augment": "crop"},
     "pairs": [

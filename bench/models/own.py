@@ -1,0 +1,130 @@
+"""Networks from users' files: found by reading the files, imported when one is built. Imports no torch.
+
+A file registers a network with `@register_network("name")` above a class or function that takes `num_classes` and
+`in_channels`; it is given like a method's, with `--plugin` or under `plugins:`. A suite can also name `MODULE:FACTORY`,
+which Python imports. What is built is a `Network`, or any other module, whose stages are then found by resolution.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.reading import check_regular
+from bench.types import RequestError
+
+REGISTER = "register_network"
+FILES: dict[str, Path] = {}  # the file of each network that `add_networks` has found, by name
+FACTORIES: dict[str, Callable[..., Any]] = {}  # filled by the decorator when files are imported
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def register_network(name: str) -> Callable[[F], F]:
+    """Return a decorator that registers a class or function under the name that suite files use.
+
+    It is called with `num_classes` and `in_channels`, and returns a network for images (B, in_channels, H, W).
+    """
+
+    def add(factory: F) -> F:
+        FACTORIES[name] = factory
+        return factory
+
+    return add
+
+
+def add_networks(plugins: Iterable[Path], taken: Iterable[str]) -> None:
+    """Make the networks that files register known by their names; files without networks are left alone.
+
+    Args:
+        plugins: the files.
+        taken: the names of other networks.
+
+    Raises:
+        RequestError: a file cannot be read, or a name is taken or no plain text.
+    """
+    taken = set(taken)
+    for path in plugins:
+        for name in _names(path):
+            other = FILES.get(name)
+            if name in taken or (other is not None and other.resolve() != path.resolve()):
+                raise RequestError(f"{path}: the network name {name!r} is taken{f' by {other}' if other else ''}")
+            FILES[name] = path
+
+
+def file_of(name: str) -> tuple[Path, str | None] | None:
+    """Return the file of a user's network, and the module's name for `MODULE:FACTORY`; None for another's network.
+
+    Raises:
+        RequestError: there is no such module.
+    """
+    if name in FILES:
+        return FILES[name], None
+    if ":" not in name:
+        return None
+    module = name.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # of a package that should contain it
+        spec = None
+    if spec is None or spec.origin is None:
+        raise RequestError(f"network {name!r}: Python finds no module {module!r}. Install it, or use --plugin FILE.py")
+    return Path(spec.origin), module
+
+
+def factory_of(name: str) -> Callable[..., Any]:
+    """Return what builds a user's network, after importing its file.
+
+    Raises:
+        RequestError: the file cannot be imported, or does not register the network.
+    """
+    where = FILES.get(name, name)
+    try:
+        if name not in FILES:
+            module, _, attribute = name.partition(":")
+            factory = getattr(importlib.import_module(module), attribute)
+        else:
+            if name not in FACTORIES:
+                _import(FILES[name])
+            factory = FACTORIES[name]
+    except Exception as error:  # a user's file may raise anything
+        reason = " ".join(str(error).split())
+        raise RequestError(f"network {name!r}: {where} cannot be imported: {type(error).__name__}: {reason}") from error
+    return factory
+
+
+def _names(path: Path) -> list[str]:
+    """Return the names under which a file registers networks."""
+    try:
+        check_regular(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise RequestError(f"{path}: cannot be read as a method file or one of networks: {error}") from error
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    calls = [call for node in defined for call in node.decorator_list if isinstance(call, ast.Call)]
+    names = []
+    for call in calls:
+        if ast.unparse(call.func).rpartition(".")[2] == REGISTER:
+            match [*call.args, *(keyword.value for keyword in call.keywords)]:
+                case [ast.Constant(str() as name)] if name and not {".", ":"} & set(name):
+                    names.append(name)
+                case _:
+                    raise RequestError(
+                        f"{path}: line {call.lineno}: write the name as plain text without '.' and ':', as in "
+                        f'@{REGISTER}("my_network")'
+                    )
+    return names
+
+
+def _import(path: Path) -> None:
+    module = f"methods_plugin_{path.stem}"  # the name under which a method in the same file is imported
+    spec = importlib.util.spec_from_file_location(module, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("its name does not end in .py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded  # pickle and dataclasses look up a class's module there
+    spec.loader.exec_module(loaded)

@@ -1,0 +1,31 @@
+"""The code of a run that can change on its own: its methods', and that of users' networks. Imports no torch."""
+
+from collections.abc import Iterable, Mapping
+
+from bench.models.own import file_of
+from bench.spec import RunSpec
+from methods import Code, Method, code_of
+
+
+def used_code(runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, Code]:
+    """Return the code of the methods and users' networks of runs, by the names that `code_of_run` looks up."""
+    runs = list(runs)
+    found = {name: methods[name].code for name in sorted({term.method for run in runs for term in run.terms})}
+    for name in sorted({name for run in runs for name in _networks(run)}):
+        if file := file_of(name):
+            found[_key(name)] = code_of(*file)
+    return found
+
+
+def code_of_run(run: RunSpec, code: Mapping[str, Code]) -> dict[str, Code]:
+    """Return the code of a run's methods and networks, of that which `used_code` has found, as records name it."""
+    names = [*(term.method for term in run.terms), *map(_key, _networks(run))]
+    return {name: code[name] for name in names if name in code}
+
+
+def _networks(run: RunSpec) -> list[str]:
+    return [run.student.network] if run.peer is None else [run.student.network, run.peer.network]
+
+
+def _key(network: str) -> str:
+    return f"network {network}"  # a method may have the same name
