@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import views_of
+from bench.plan.controls import longer, with_initial_stage
 from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
@@ -18,7 +19,7 @@ from bench.plan.tuning import tuned
 from bench.spec import DataSpec, RunSpec
 from bench.store import Store
 from bench.store.files import read_text
-from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite import LONGER, NONE, TEACHER, PairEntry, Row, Suite, rows
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method
@@ -130,7 +131,7 @@ def _pair_cells(
     teachers: Mapping[int, PairTeachers],
     methods: Mapping[str, Method],
 ) -> Iterator[Cell]:
-    """Yield the cells of a pair: teacher, undistilled student, then one cell per row and network."""
+    """Yield the cells of a pair: teacher, undistilled student, its control, then one cell per row and network."""
     task = TASKS[suite.task]
     labelled = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in suite.seed_list]
     plain = [task.student(run, teacher_data) for run in labelled]
@@ -140,7 +141,11 @@ def _pair_cells(
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
     fixed = next(iter(teachers.values()))
-    for row in rows(suite, methods, pair.name):
+    of_pair = rows(suite, methods, pair.name)
+    has_initial_stage = any(methods[name].has_initial_stage for row in of_pair for name, _ in row.terms)
+    if suite.controls and task.has_controls and has_initial_stage:
+        yield from _control(suite, pair, plain)
+    for row in of_pair:
         taught = [
             distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
             for run in plain
@@ -148,3 +153,10 @@ def _pair_cells(
         taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield cell_of(pair, row, taught_by_task, network)
+
+
+def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
+    """Yield the cell of the undistilled student with the epochs of an initial stage on top, unless it has none."""
+    runs = tuple(longer(with_initial_stage(run, suite.training)) for run in plain)
+    if extra := runs[0].training.epochs - plain[0].training.epochs:
+        yield replace(cell_of(pair, Row(f"{LONGER}{extra} epochs", NONE), runs), is_control=True)

@@ -76,6 +76,7 @@ class Cell:
     network: str = STUDENT  # the network of the runs that the cell shows
     published: str = ""  # the row of the published table whose settings these are, if they are not the defaults
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
+    is_control: bool = False  # whether it is the undistilled student with more epochs
     in_grid: bool = False  # whether the row is one of several that differ in a listed parameter
     choice: Choice | None = None  # of the settings of `runs`; None for settings that the suite states
 

@@ -98,7 +98,7 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seed: int) -> dict[str, Any]:
         "methods": [row],
         "seeds": [seed],
         "teacher_seeds": suite.teacher_seeds,
-        "training": _training(suite.training),
+        "training": _training(trained.training if cell.is_control else suite.training),
         "teacher_training": _training(suite.teacher_schedule),
         "lr_by_network": dict(suite.lr_by_network),
         "threads": suite.threads,  # the number changes the rounding

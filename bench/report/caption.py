@@ -39,6 +39,7 @@ def protocol(plan: Plan) -> str:
     own = [cell for cell in plan.cells if cell.choice is None]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in own])
     sentences += _tuning(plan)
+    sentences += _controls(plan)
     if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if plan.plugins:
@@ -165,6 +166,23 @@ def _tuning(plan: Plan) -> Iterator[str]:
     ]
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
+
+
+def _controls(plan: Plan) -> Iterator[str]:
+    """Yield what the undistilled student with more epochs is for; nothing without one."""
+    labels = list(dict.fromkeys(cell.label for cell in plan.cells if cell.is_control and cell.choice is None))
+    staged = dict.fromkeys(
+        cell.label
+        for cell in plan.cells
+        if cell.choice is None
+        and plan.trained(cell.runs[0]).trains
+        and plan.trained(cell.runs[0]).training.initial_epochs
+    )
+    for label in labels:
+        yield (
+            f"{label}: the student without a teacher, with as many more epochs, at the initial learning rate, as the "
+            f"initial stage of {', '.join(staged)}; milestones come as much later."
+        )
 
 
 def _teachers(plan: Plan) -> Iterator[str]:

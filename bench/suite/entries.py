@@ -34,6 +34,7 @@ from bench.types import suggest
 from methods import Method
 
 NONE = "none"  # the undistilled student
+LONGER = f"{NONE}, +"  # begins the label of the undistilled student that trains for more epochs
 TEACHER = "teacher"
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ def listed(value: object) -> Sequence[Any]:
 def _label(label: str) -> str:
     if label != " ".join(label.split()):
         raise ValueError(f"found {json.dumps(label)}: a label is one line with single spaces between words")
-    if label.lower() in (NONE, TEACHER):
-        raise ValueError(f"{label!r} is the label of a row that every table has: choose another label")
+    if label.lower() in (NONE, TEACHER) or label.lower().startswith(LONGER):
+        raise ValueError(f"{label!r} is the label of a row that tables have of themselves: choose another label")
     return label
 
 

@@ -177,6 +177,10 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
+    controls: bool = True
+    """Whether tables have a row `none, +N epochs` where a method has an initial stage: the undistilled student, trained
+    for N more epochs, as many as the initial stage has.
+    """
     tuning: Tuning | None = None
     """A search for better settings of each row, which gets a second row, `LABEL (tuned)`, with the settings found."""
     threads: Parallel = 2
