@@ -6,6 +6,7 @@ worker count. Every default is resolved beforehand, so a changed default gives a
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -31,6 +32,7 @@ Count = Annotated[PositiveInt, Le(1_000_000)]  # a larger number is a slip of th
 CountOrZero = Annotated[NonNegativeInt, Le(1_000_000)]
 Parallel = Annotated[PositiveInt, Le(1_024)]  # threads, or processes, of one machine
 Scalar = bool | int | float | str | None
+NO_INITIAL_STAGE = {"initial_epochs": 0, "initial_steps": None}  # values of a schedule
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label
@@ -68,6 +70,8 @@ class Schedule(Strict):
     """
     initial_epochs: CountOrZero = 30
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
+    initial_steps: Count | None = None
+    """Number of optimizer steps of that stage, instead of `initial_epochs`."""
     evaluate_every: Count = 1
     """Number of epochs between two evaluations; the last epoch is always evaluated. Part of a run's identity, since the
     best epoch, which is printed next to the last, is the best of the evaluated ones.
@@ -83,10 +87,35 @@ class Schedule(Strict):
     def _one_is_none(cls, processes: int | None) -> int | None:
         return None if processes == 1 else processes  # both describe the same run
 
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_epochs(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("initial_steps") is not None:
+            return {"initial_epochs": 0, **value}  # 0, unless both are given
+        return value
+
     @model_validator(mode="after")
     def _checked(self) -> "Schedule":
+        if self.initial_epochs and self.initial_steps is not None:
+            raise ValueError(
+                f"found initial_epochs: {self.initial_epochs} and initial_steps: {self.initial_steps}: both are the "
+                "length of the initial stage. Leave one out"
+            )
         self.check_shares()
         return self
+
+    @property
+    def has_initial_stage(self) -> bool:
+        """Return whether the stage that some methods train first has any step."""
+        return self.initial_epochs > 0 or self.initial_steps is not None
+
+    def initial_epochs_of(self, epoch_steps: int) -> int:
+        """Return the number of epochs of the initial stage, the last one perhaps not whole, for epochs of such length.
+
+        Args:
+            epoch_steps: the number of optimizer steps of a whole epoch.
+        """
+        return self.initial_epochs if self.initial_steps is None else math.ceil(self.initial_steps / epoch_steps)
 
     def check_shares(self) -> None:
         """Raise a ValueError if a batch has fewer than two samples for each process."""

@@ -17,7 +17,7 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.spec import NetworkSpec, RunSpec
+from bench.spec import NO_INITIAL_STAGE, NetworkSpec, RunSpec
 from bench.store import Store, csv_text, write_whole
 from bench.store.files import csv_rows, read_text
 from bench.suite import NONE, TEACHER
@@ -166,9 +166,9 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
 def stages(cell: Cell) -> Iterator[RunSpec]:
     """Yield the first run of a cell at the start of its main stage and, if it has one, of its initial stage."""
     run = cell.runs[0]
-    yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 0}))
-    if run.training.initial_epochs:
-        yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 1}))
+    yield run.but(schedule=run.training.model_copy(update=NO_INITIAL_STAGE))
+    if run.training.has_initial_stage:
+        yield run.but(schedule=run.training.model_copy(update=NO_INITIAL_STAGE | {"initial_epochs": 1}))
 
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:

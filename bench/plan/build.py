@@ -146,10 +146,7 @@ def _pair_cells(
     if suite.controls and task.has_controls and has_initial_stage:
         yield from _control(suite, pair, plain)
     for row in of_pair:
-        taught = [
-            distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training.initial_epochs, methods)
-            for run in plain
-        ]
+        taught = [distilled(run, row, teachers.get(run.seed, fixed).runs, suite.training, methods) for run in plain]
         taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield cell_of(pair, row, taught_by_task, network)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
-from bench.spec import HeadSpec, RunSpec
+from bench.spec import NO_INITIAL_STAGE, HeadSpec, RunSpec
 from bench.suite.schema import EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
@@ -38,7 +38,7 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
                     task=evaluation.kind,
                     student=run.student,
                     data=data,
-                    schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+                    schedule=evaluation.training.model_copy(update=NO_INITIAL_STAGE),
                     seed=run.seed,
                     head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),
                     source=run.id if task_of(run).learns(run) else None,

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.plan.controls import initial_stage
 from bench.plan.model import Cell
-from bench.spec import STUDENT, RunSpec, TermSpec
+from bench.spec import NO_INITIAL_STAGE, STUDENT, RunSpec, Schedule, TermSpec
 from bench.suite import PairEntry, Row
 from bench.suite.schema import PEERS
 from bench.tasks import task_of
@@ -11,9 +12,9 @@ from methods import Method
 
 
 def distilled(
-    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], initial_epochs: int, methods: Mapping[str, Method]
+    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], training: Schedule, methods: Mapping[str, Method]
 ) -> RunSpec:
-    """Return an undistilled run with the terms of a row."""
+    """Return an undistilled run with the terms of a row, and the initial stage of `training` if they have one."""
     terms = []
     for name, given in row.terms:
         method = methods[name]
@@ -32,7 +33,7 @@ def distilled(
         task_weight = plain.task_weight  # there are no labels
     has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
     return plain.but(
-        schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
+        schedule=plain.training.model_copy(update=initial_stage(training) if has_initial_stage else NO_INITIAL_STAGE),
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=tuple(run.id for run in teachers),

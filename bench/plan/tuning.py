@@ -75,7 +75,7 @@ def _own(
     """Return the run of a row's own settings without the dev images; `row` is None for the undistilled student."""
     suite = plan.suite
     plain = undistilled(suite, pair.student.spec, seed, data, suite.training)
-    return plain if row is None else distilled(plain, row, teachers, suite.training.initial_epochs, methods)
+    return plain if row is None else distilled(plain, row, teachers, suite.training, methods)
 
 
 def _tuned_cell(
@@ -168,11 +168,12 @@ def _lasting(run: RunSpec, epochs: int) -> RunSpec:
     if epochs == whole.epochs:
         return run.but(schedule=whole.model_copy(update={"evaluate_every": epochs}))
 
-    def scaled(count: int) -> int:
+    def scaled(count: int | None) -> int:
         return max(1, round(count * epochs / whole.epochs)) if count else 0
 
     milestones = tuple(dict.fromkeys(scaled(milestone) for milestone in whole.milestones))
     changes = {"epochs": epochs, "milestones": milestones, "initial_epochs": scaled(whole.initial_epochs)}
+    changes |= {"initial_steps": scaled(whole.initial_steps) or None}
     schedule: Schedule = whole.model_copy(update=changes | {"evaluate_every": epochs})
-    terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup or 0) or None}) for term in run.terms)
+    terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup) or None}) for term in run.terms)
     return run.but(schedule=schedule, terms=terms)

@@ -176,7 +176,7 @@ def _controls(plan: Plan) -> Iterator[str]:
         for cell in plan.cells
         if cell.choice is None
         and plan.trained(cell.runs[0]).trains
-        and plan.trained(cell.runs[0]).training.initial_epochs
+        and plan.trained(cell.runs[0]).training.has_initial_stage
     )
     for label in labels:
         yield (

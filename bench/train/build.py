@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
@@ -132,13 +133,15 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
+    schedule = spec.training
+    epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
     has_plugin = any(not methods[term.method].is_own for term in spec.terms)
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
             shapes = {name: teachers[name].shapes for name in spec.teachers}
             learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
-            return Lane(spec, learners, has_plugin=has_plugin)
+            return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
@@ -151,7 +154,7 @@ def build_lane(
             STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
             PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
-        return Lane(spec, learners, has_plugin=has_plugin)
+        return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
 
 
 def _learner(

@@ -110,7 +110,7 @@ class Learner:
         stages = ((term, term.distiller.initial_stage()) for term in terms)
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
         self.initial_modules = [module for _, stage in self.initial for module in stage.modules]
-        self.has_initial_stage = bool(self.initial) and schedule.initial_epochs > 0
+        self.has_initial_stage = bool(self.initial) and schedule.has_initial_stage
         self.enter(INITIAL if self.has_initial_stage else MAIN)
 
     @property

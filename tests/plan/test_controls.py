@@ -28,6 +28,14 @@ def test_the_control_is_the_run_of_a_student_with_that_schedule(tmp_path):
     assert control.runs == cell_of(longer, "none").runs
 
 
+def test_steps_of_an_initial_stage_are_rounded_up_to_whole_epochs_of_the_control(tmp_path):
+    training = {"epochs": 10, "milestones": [6], "batch_size": 16, "initial_steps": 4}  # 3 steps see 40 images
+    plan = plan_of(tmp_path, methods=["ab"], training=training)
+    schedule = cell_of(plan, "none, +2 epochs").runs[0].training
+    assert (schedule.epochs, schedule.milestones, schedule.initial_steps) == (12, (8,), None)
+    assert cell_of(plan, "AB").runs[0].training.initial_steps == 4
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -575,6 +575,13 @@ def test_a_whole_number_has_a_bound(key, tmp_path):
     assert f"{key}: found 10000000000: must be less than" in messages(tmp_path, None, f"{key}=10000000000")
 
 
+def test_the_length_of_an_initial_stage_is_in_epochs_or_in_steps_not_in_both(tmp_path):
+    both = {"training": {"initial_epochs": 5, "initial_steps": 100}}
+    assert "found initial_epochs: 5 and initial_steps: 100" in messages(tmp_path, None, **both)
+    training = load(write_suite(tmp_path, training={"initial_steps": 100}), METHODS).training
+    assert (training.initial_epochs, training.initial_steps) == (0, 100)
+
+
 def test_a_mapping_merged_from_another_is_read(tmp_path):
     text = write_suite(tmp_path).read_text() + "teacher_training:\n  <<: &of_all {epochs: 7}\n  lr: 0.5\n"
     suite = load(write_suite(tmp_path, text=text), METHODS)
