@@ -87,15 +87,10 @@ class Schedule(Strict):
     def _one_is_none(cls, processes: int | None) -> int | None:
         return None if processes == 1 else processes  # both describe the same run
 
-    @model_validator(mode="before")
-    @classmethod
-    def _steps_replace_epochs(cls, value: object) -> object:
-        if isinstance(value, Mapping) and value.get("initial_steps") is not None:
-            return {"initial_epochs": 0, **value}  # 0, unless both are given
-        return value
-
     @model_validator(mode="after")
     def _checked(self) -> "Schedule":
+        if self.initial_steps is not None and "initial_epochs" not in self.model_fields_set:
+            vars(self)["initial_epochs"] = 0  # not the default: the steps replace it
         if self.initial_epochs and self.initial_steps is not None:
             raise ValueError(
                 f"found initial_epochs: {self.initial_epochs} and initial_steps: {self.initial_steps}: both are the "

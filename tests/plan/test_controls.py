@@ -6,6 +6,7 @@ from bench.plan import build
 from bench.plan.repeat import suite_files
 from bench.report.caption import protocol
 from bench.report.frame import results_frame
+from bench.spec import RunSpec
 from bench.store import Store
 from bench.suite import load
 from bench.types import RequestError
@@ -33,7 +34,9 @@ def test_steps_of_an_initial_stage_are_rounded_up_to_whole_epochs_of_the_control
     plan = plan_of(tmp_path, methods=["ab"], training=training)
     schedule = cell_of(plan, "none, +2 epochs").runs[0].training
     assert (schedule.epochs, schedule.milestones, schedule.initial_steps) == (12, (8,), None)
-    assert cell_of(plan, "AB").runs[0].training.initial_steps == 4
+    (run,) = cell_of(plan, "AB").runs
+    assert (run.training.initial_epochs, run.training.initial_steps) == (0, 4)
+    assert RunSpec.model_validate_json(run.model_dump_json(exclude_none=True)) == run
 
 
 @pytest.mark.parametrize(
