@@ -208,7 +208,9 @@ class RunSpec(Strict):
     teachers: tuple[str, ...] = ()  # ids of the runs whose networks are the teachers
     terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
     task_weight: float = 1.0  # of the cross-entropy with the labels
-    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    combine: Literal["sum", "mean", "probabilities"] = (
+        "sum"  # of the terms of several teachers, or of what they predict
+    )
     checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or torchvision's name for them
     head: HeadSpec | None = None  # the new head, for tasks that evaluate features
     source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None

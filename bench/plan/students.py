@@ -15,6 +15,9 @@ def distilled(
     plain: RunSpec, row: Row, teachers: Sequence[RunSpec], training: Schedule, methods: Mapping[str, Method]
 ) -> RunSpec:
     """Return an undistilled run with the terms of a row, and the initial stage of `training` if they have one."""
+    weight_of_all = 1
+    if row.combine == "one":
+        teachers, weight_of_all = teachers[:1], len(teachers)
     terms = []
     for name, given in row.terms:
         method = methods[name]
@@ -26,7 +29,12 @@ def distilled(
         for key in method.added:  # runs from before the parameter was added keep their ids
             if settings[key] == method.parameters[key].default:
                 del settings[key]
-        of_term = {"method": name, "version": method.version, "weight": weight, "warmup": warmup or None}
+        of_term = {
+            "method": name,
+            "version": method.version,
+            "weight": weight * weight_of_all,
+            "warmup": warmup or None,
+        }
         terms.append(TermSpec(**of_term, parameters=settings))
     task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
@@ -37,7 +45,7 @@ def distilled(
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=tuple(run.id for run in teachers),
-        combine=row.combine if len(teachers) > 1 else "sum",  # with one teacher, both give the same run
+        combine="sum" if row.combine == "one" or len(teachers) == 1 else row.combine,  # with one, all are the same run
     )
 
 

@@ -79,6 +79,7 @@ def _known_network(name: str) -> str:
 
 
 NetworkName = Annotated[str, AfterValidator(_known_network)]
+Combine = Literal["sum", "mean", "one", "probabilities"]  # of several teachers' terms
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
@@ -293,8 +294,11 @@ class RowSettings(Strict):
     """Temperature of that KD term."""
     task_weight: NonNegativeFloat | None = None
     """Weight of the cross-entropy; default: that of the method, or 1 for several terms."""
-    combine: Literal["sum", "mean"] = "sum"
-    """Whether the terms of several teachers are summed or averaged."""
+    combine: Combine = "sum"
+    """How terms of several teachers are combined: `sum` adds them, `mean` averages them. `one` has the first teacher
+    alone, at the weight of all. `probabilities` has one teacher that predicts the mean of their probabilities, for
+    methods of the family logits.
+    """
     label: Label | None = None
     """Name of the row, unique in the suite."""
 

@@ -4,12 +4,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from bench.suite.entries import NONE, MethodEntry, TermEntry, TermsEntry, listed, repeated
+from bench.suite.entries import NONE, Combine, MethodEntry, TermEntry, TermsEntry, listed, repeated
 from bench.suite.schema import Suite
 from methods import Method
 
+LOGITS = "logits"  # the family of methods that read nothing else of a teacher
 MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
 
 
@@ -22,7 +23,7 @@ class Row:
     terms: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(method, settings given) of each term, including the KD term added to a method; see `TermEntry.settings`."""
     task_weight: float | None = None  # of the cross-entropy, or None for the default of the method
-    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    combine: Combine = "sum"  # of the terms of several teachers
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
     standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
     in_grid: bool = False  # whether the entry lists several values for a parameter
@@ -35,11 +36,20 @@ def rows(suite: Suite, methods: Mapping[str, Method], pair: str = "") -> list[Ro
 
 
 def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str, Method]) -> None:
-    """Raise a `ValueError` if entries span too many rows, or two rows have the same label."""
+    """Raise a `ValueError` if entries span too many rows, share a label, or combine teachers as they cannot."""
     values = [[listed(value) for term in _terms(entry) for value in term.settings.values()] for entry in entries]
     count = sum(math.prod(map(len, lists)) for lists in values)
     if count > MAX_ROWS:
         raise ValueError(f"span a grid of {count} rows; a table has at most {MAX_ROWS}")
+    for entry in entries:
+        others = [
+            term.method for term in _terms(entry) if term.method != NONE and methods[term.method].family != LOGITS
+        ]
+        if entry.combine == "probabilities" and others:
+            raise ValueError(
+                f"combine: probabilities is for methods of the family {LOGITS}, and {', '.join(others)} read more of a "
+                "teacher than its probabilities. Use sum, mean or one"
+            )
     undistilled = [NONE for entry in entries if _is_none(entry)]
     if twice := repeated([*undistilled, *(row.label for entry in entries for row in rows_of(entry, methods))]):
         raise ValueError(

@@ -173,7 +173,11 @@ def _learner(
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """
     share = 1 / len(teachers) if spec.combine == "mean" and teachers else 1.0
-    terms = []
+    terms: list[Term] = []
+    others: tuple[str, ...] = ()
+    if spec.combine == "probabilities":
+        name, *further = teachers
+        teachers, others = {name: teachers[name]}, tuple(further)
     for place, (name, teacher) in enumerate(teachers.items(), start=first):
         for term in spec.terms:
             cls = methods[term.method].load()
@@ -181,6 +185,6 @@ def _learner(
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
-            terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup))
+            terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
     return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

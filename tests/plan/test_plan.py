@@ -488,6 +488,17 @@ def test_how_several_teachers_terms_are_combined_is_part_of_the_identity(tmp_pat
     assert not set(ids(summed, "KD")) & set(ids(averaged, "KD"))
 
 
+def test_one_teacher_of_several_at_their_weight_is_the_run_of_a_pair_with_that_teacher_and_weight(tmp_path):
+    def plan(row: dict, n: int) -> Plan:
+        return plan_of(
+            tmp_path, methods=[row], pairs=[{"teachers": {"network": "resnet14", "n": n}, "student": "resnet8"}]
+        )
+
+    one = cell_of(plan({"method": "kd", "weight": 0.5, "combine": "one", "label": "KD"}, 3), "KD")
+    alone = cell_of(plan({"method": "kd", "weight": 1.5, "label": "KD"}, 1), "KD")
+    assert one.runs == alone.runs
+
+
 def test_paired_seeds_give_every_seed_and_copy_a_teacher_of_its_own(tmp_path):
     pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
     plan = plan_of(tmp_path, pairs=pairs, seeds=2, teacher_seeds="paired")
