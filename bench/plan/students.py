@@ -66,4 +66,5 @@ def cell_of(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str =
         metrics=dict(zip(task.columns(has_dev=has_dev), task.columns(network, has_dev), strict=True)),
         network=network,
         in_grid=row.in_grid,
+        variant=row.variant,
     )

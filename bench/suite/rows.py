@@ -27,6 +27,7 @@ class Row:
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
     standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
     in_grid: bool = False  # whether the entry lists several values for a parameter
+    variant: str = ""  # whose formula it has, `reference` or `paper`, where the two differ; of several terms, with `+`
     published: str = ""  # the row of the published table that the suite names; "" if it names none
 
 
@@ -101,6 +102,7 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method], pair
             overrides=", ".join([*differing, *row_settings]),
             standard="" if several else title,  # several terms have their own weights, not the paper's
             in_grid=any(varied),
+            variant="+".join(dict.fromkeys(filter(None, (methods[name].variant_of(used) for name, used in chosen)))),
             published=(entry.published or "") if isinstance(entry, MethodEntry) else "",
         )
 

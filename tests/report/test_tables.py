@@ -12,7 +12,7 @@ from bench.store import Store, files
 from bench.store.files import read_bytes
 from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 
-COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference"
+COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference,variant"
 PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
 
 
@@ -308,6 +308,16 @@ def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, s
     tex = written(plan, store, "tex")
     assert r"FSP & ---\textsuperscript{b} & ---\textsuperscript{b} \\" in tex
     assert r"\textsuperscript{c} diverged: the loss was nan" in tex
+
+
+def test_the_table_says_whose_formula_a_row_has_where_they_differ(tmp_path, store):
+    methods = ["kd", "sp", {"method": "cc", "variant": "paper", "weight": 1.0, "label": "CC"}]
+    plan = plan_of(tmp_path, methods=[*methods, {"terms": ["fitnet", {"method": "cc", "variant": "paper"}]}])
+    table = csv.DictReader(written(plan, store, "csv").splitlines())
+    found = {row["label"]: row["variant"] for row in table if row["metric"] == "top1"}
+    *single, (_, several) = found.items()
+    assert dict(single) == {"teacher": "", "none": "", "KD": "", "SP": "reference", "CC": "paper"}
+    assert several == "reference+paper"
 
 
 def test_a_finished_table_has_no_notes(tmp_path, store):
