@@ -203,7 +203,7 @@ class RunSpec(Strict):
     task: str = "compression"  # a name of `bench.tasks.TASKS`: what is learned and how it is evaluated
     student: NetworkSpec  # for tasks that evaluate features, the network with the features
     data: DataSpec
-    schedule: Schedule | None = None  # None for a run that only evaluates a checkpoint, or several teachers together
+    schedule: Schedule | None = None  # None if it only evaluates a checkpoint or several teachers, or a solver fits it
     seed: NonNegativeInt  # of initialisation, batch order, augmentation and all other random choices
     teachers: tuple[str, ...] = ()  # ids of the runs whose networks are the teachers
     terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
@@ -251,7 +251,7 @@ class RunSpec(Strict):
     @property
     def is_ensemble(self) -> bool:
         """Return whether the run evaluates several teachers together; its student names them all."""
-        return self.schedule is None and self.checkpoint is None
+        return self.schedule is None and self.checkpoint is None and self.head is None
 
     @property
     def has_published_weights(self) -> bool:

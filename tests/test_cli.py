@@ -278,7 +278,7 @@ def test_a_wrong_command_line_is_quoted_without_its_control_characters(words, cl
 
 
 def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, results):
-    plan = plan_of(tmp_path, methods=["kd", "ab"], seeds=2)
+    plan = plan_of(tmp_path, methods=["kd", "ab"], seeds=2, controls=False)
     code, out, err = cli(tmp_path / "table.yaml", "--results", results, "--dry-run")
     teacher = cell_of(plan, "teacher").runs[0].id
     assert (code, err) == (0, "")

@@ -134,12 +134,17 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         if cell.method != NONE or not isinstance(task, Evaluation):
             continue
         assert run.head is not None
-        training = run.training
-        how = (
-            f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
-            f"(learning rate {training.lr:g}, batch size {training.batch_size}, {_arithmetic(training)})"
-        )
-        shown = [name for name, metric in zip(cell.metrics, task.metrics, strict=True) if metric.in_tables]
+        how = f"{task.sentence(run.head)}, fitted to {_described(run.data)}"
+        if run.trains:
+            training = run.training
+            others = [one for one in plan.cells if (one.pair, one.evaluation) == (cell.pair, cell.evaluation)]
+            rates = dict.fromkeys(f"{one.runs[0].training.lr:g}" for one in reversed(others))
+            own = f", {NONE} {training.lr:g}" if len(rates) > 1 else ""
+            how = (
+                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
+                f"(learning rate {next(iter(rates))}{own}, batch size {training.batch_size}, {_arithmetic(training)})"
+            )
+        shown = [name for name, metric in zip(cell.metrics, cell.measured, strict=True) if metric.in_tables]
         metrics.setdefault(how, {}).update(dict.fromkeys(shown))
     for how, names in metrics.items():
         yield f"{', '.join(names)}: {how}."

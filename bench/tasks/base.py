@@ -88,6 +88,7 @@ class Evaluation(Task):
     head_class: str  # the name of the new head's class in `bench.models.heads`
     what_trains: str  # for captions
     freezes: bool = False  # whether the network itself does not train, so that several heads share its forward pass
+    is_solved: bool = False  # whether a solver fits the head, with a choice made on dev images, instead of epochs
     reads_stages: bool = False  # whether the head can read one of the network's stages instead of its embedding
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:
