@@ -427,6 +427,22 @@ def show(
     return OK
 
 
+@app.command("export")
+def export_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
+    results: Results = Path("results"),
+) -> int:
+    """Write the student of a finished run to a folder: weights, ONNX graph and model card."""
+    from bench.share.export import export
+    from bench.workflow import store_in
+
+    store = store_in(results)
+    for path in export(store, store.run_id(run), to):
+        _say([escape(str(path))])
+    return OK
+
+
 def _width() -> int:
     """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
     return Console().width if sys.stdout.isatty() else UNBOUNDED

@@ -31,11 +31,12 @@ ARROWS: dict[str, set[str]] = {
     "report": {"plan", "suite", *TRAINED},
     "figures": {"report", "plan", "suite", *TRAINED},
     "launch": {"train", "plan", "suite", *TRAINED},
+    "share": {"launch", "train", *TRAINED},
     "cost": {"launch", "train", "plan", "suite", *TRAINED},
     "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
     "workflow": {"figures", "report", "plan", "suite", *TRAINED},
     "api": {"workflow", "launch", "report", "plan", "suite", *TRAINED},
-    "cli": {"workflow", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
+    "cli": {"workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
     "__main__": {"cli"},
     "run_suite": {"__main__"},
 }

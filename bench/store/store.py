@@ -120,6 +120,26 @@ class Store:
         except OSError as error:
             raise unreadable(path, error) from error
 
+    def run_ids(self) -> list[str]:
+        """Return the ids of the runs that have a folder, sorted, without the earlier results beside them."""
+        return sorted(name for name in self.begun() if re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", name))
+
+    def run_id(self, beginning: str) -> str:
+        """Return the id of the one run whose id starts so.
+
+        Raises:
+            RequestError: no run, or more than one, has such an id.
+        """
+        if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
+            self.folder(beginning)  # raises an error that explains ids
+        found = [run_id for run_id in self.run_ids() if run_id.startswith(beginning)]
+        if len(found) != 1:
+            what = f"{len(found)} runs begin with it: {', '.join(found[:5])}" if found else "no such run"
+            raise RequestError(
+                f"run {beginning!r} in {self.root / 'runs'}: {what}. `status` and `--dry-run` print the ids"
+            )
+        return found[0]
+
     def record(self, run_id: str) -> dict[str, Any] | None:
         """Return the record of a finished run, without its checksum, or None.
 

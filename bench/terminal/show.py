@@ -1,7 +1,6 @@
 """Output of `show`: one run. Imports no torch."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.console import RenderableType
 
 from bench.plan.repeat import ENTRY, SOURCE, command
 from bench.plan.status import changed
-from bench.spec import ID_LENGTH, RunSpec, column
+from bench.spec import RunSpec, column
 from bench.store import Store
 from bench.tasks import task_of
 from bench.terminal.markup import copyable, escape
@@ -27,7 +26,7 @@ def describe(store: Store, run: str) -> Iterator[RenderableType]:
     Raises:
         RequestError: no run, or more than one, has an id with that beginning.
     """
-    run_id = _run_id(store, run)
+    run_id = store.run_id(run)
     spec = store.spec(run_id)
     if spec is None:
         raise RequestError(f"run {run_id} has no specification: it never started")
@@ -58,17 +57,6 @@ def _state(spec: RunSpec, store: Store) -> str:
     own = {term.method: known[term.method].code for term in spec.terms if term.method in known}
     change = None if record is None else changed(spec, record, own, store)
     return store.state(spec.id) if change is None else f"stale: {change.reason}"
-
-
-def _run_id(store: Store, beginning: str) -> str:
-    if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
-        store.folder(beginning)  # raises an error that explains ids
-    folder = store.root / "runs"
-    run_ids = sorted(path.name for path in folder.glob(f"{beginning}*") if len(path.name) == ID_LENGTH)
-    if len(run_ids) != 1:
-        what = f"{len(run_ids)} runs begin with it: {', '.join(run_ids[:5])}" if run_ids else "no such run"
-        raise RequestError(f"run {beginning!r} in {folder}: {what}. `status` and `--dry-run` print the ids")
-    return run_ids[0]
 
 
 def _curve(store: Store, run_id: str, name: str) -> Iterator[str]:

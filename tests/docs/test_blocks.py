@@ -39,6 +39,7 @@ ON_A_CLUSTER = {  # the lines that need one: what is added to them there
 ELSEWHERE = {  # the lines that are not run: why
     "git clone <this repository> distillation-bench && cd distillation-bench": "a copy of the checkout stands for it",
     "python -m pytest tests/parity": "part of these tests",
+    "distill-bench export RUN --to student": "RUN stands for an id; tests/share exports a student",
 }
 
 
