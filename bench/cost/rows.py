@@ -104,11 +104,13 @@ def costs(
 def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells that train a student of a pair, and that of the undistilled student, in the plan's order.
 
+    The control of rows with an initial stage is left out: its steps are those of the undistilled student.
     A cell of an evaluation is replaced by the training of the evaluated network, which is measured once.
     """
     by_run: dict[str, Cell] = {}
     for cell in plan.cells:
-        if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.label == NONE):
+        is_student = cell.method != TEACHER and not cell.is_control
+        if cell.pair == pair and is_student and (cell in cells or cell.method == NONE):
             runs = tuple(plan.trained(run) for run in cell.runs)
             if not task_of(runs[0]).is_evaluation:  # else it evaluates initial weights, which need no training
                 by_run.setdefault(runs[0].id, replace(cell, runs=runs))
@@ -139,7 +141,7 @@ def of_pair(
                 pair_costs.failed[cell.label] = failure.reason
     measured = measure([lane for _, lane in built], teachers, training, steps)
     rows = list(zip(built, measured, strict=True))
-    plain_ms = next((numbers["step_ms"] for (cell, _), numbers in rows if cell.label == NONE and numbers), None)
+    plain_ms = next((numbers["step_ms"] for (cell, _), numbers in rows if cell.method == NONE and numbers), None)
     for (cell, lane), numbers in rows:
         if numbers is None:
             assert lane.failure is not None
