@@ -259,7 +259,7 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
         ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
         (
             {"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]},
-            r"'stages' is for kind: probe; finetune reads",
+            r"'stages' is for kind: probe or logistic; finetune reads",
         ),
         ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
         ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
