@@ -6,6 +6,7 @@ worker count. Every default is resolved beforehand, so a changed default gives a
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -32,6 +33,7 @@ Count = Annotated[PositiveInt, Le(1_000_000)]  # a larger number is a slip of th
 CountOrZero = Annotated[NonNegativeInt, Le(1_000_000)]
 Parallel = Annotated[PositiveInt, Le(1_024)]  # threads, or processes, of one machine
 Scalar = bool | int | float | str | None
+NO_INITIAL_STAGE = {"initial_epochs": 0, "initial_steps": None}  # values of a schedule
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label
@@ -70,6 +72,8 @@ class Schedule(Strict):
     """
     initial_epochs: CountOrZero = 30
     """Number of epochs of the stage that ab, fsp and ft train first; 0 leaves it out."""
+    initial_steps: Count | None = None
+    """Number of optimizer steps of that stage, instead of `initial_epochs`."""
     evaluate_every: Count = 1
     """Number of epochs between two evaluations; the last epoch is always evaluated. The best epoch, which is printed
     next to the last, is the best of the evaluated ones. No part of a run's identity: a finished run is used as it is.
@@ -87,8 +91,28 @@ class Schedule(Strict):
 
     @model_validator(mode="after")
     def _checked(self) -> "Schedule":
+        if self.initial_steps is not None and "initial_epochs" not in self.model_fields_set:
+            vars(self)["initial_epochs"] = 0  # not the default: the steps replace it
+        if self.initial_epochs and self.initial_steps is not None:
+            raise ValueError(
+                f"found initial_epochs: {self.initial_epochs} and initial_steps: {self.initial_steps}: both are the "
+                "length of the initial stage. Leave one out"
+            )
         self.check_shares()
         return self
+
+    @property
+    def has_initial_stage(self) -> bool:
+        """Return whether the stage that some methods train first has any step."""
+        return self.initial_epochs > 0 or self.initial_steps is not None
+
+    def initial_epochs_of(self, epoch_steps: int) -> int:
+        """Return the number of epochs of the initial stage, the last one perhaps not whole, for epochs of such length.
+
+        Args:
+            epoch_steps: the number of optimizer steps of a whole epoch.
+        """
+        return self.initial_epochs if self.initial_steps is None else math.ceil(self.initial_steps / epoch_steps)
 
     def check_shares(self) -> None:
         """Raise a ValueError if a batch has fewer than two samples for each process."""
@@ -195,13 +219,15 @@ class RunSpec(Strict):
     task: str = "compression"  # a name of `bench.tasks.TASKS`: what is learned and how it is evaluated
     student: NetworkSpec  # for tasks that evaluate features, the network with the features
     data: DataSpec
-    schedule: Schedule | None = None  # None for a run that only evaluates a checkpoint, or several teachers together
+    schedule: Schedule | None = None  # None if it only evaluates a checkpoint or several teachers, or a solver fits it
     seed: NonNegativeInt  # of all initial weights: the network's, and those of methods and of new heads
     order_seed: NonNegativeInt | None = None  # of all else: order, augmentation, draws of methods; `seed` if None
     teachers: tuple[str, ...] = ()  # ids of the runs whose networks are the teachers
     terms: tuple[TermSpec, ...] = ()  # of the loss; each is computed with every teacher
     task_weight: float = 1.0  # of the cross-entropy with the labels
-    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    combine: Literal["sum", "mean", "probabilities"] = (
+        "sum"  # of the terms of several teachers, or of what they predict
+    )
     checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or the name of published ones
     head: HeadSpec | None = None  # the new head, for tasks that evaluate features
     source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None
@@ -252,7 +278,7 @@ class RunSpec(Strict):
     @property
     def is_ensemble(self) -> bool:
         """Return whether the run evaluates several teachers together; its student names them all."""
-        return self.schedule is None and self.checkpoint is None
+        return self.schedule is None and self.checkpoint is None and self.head is None
 
     @property
     def has_published_weights(self) -> bool:

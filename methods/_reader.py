@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,6 +120,7 @@ class Registration(BaseModel):
     has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")
     reuses_classifier: bool = False
     added: tuple[str, ...] = ()
+    variant: str = ""
     space: dict[str, Annotated[dict[str, Any], AfterValidator(_check_range)]] = {}
 
 
@@ -144,6 +146,10 @@ class Method(Registration):
     def default(self, setting: str) -> Any:  # noqa: ANN401
         """Return the default of the term's weight or warmup, or of a parameter."""
         return getattr(self, setting) if setting in ("weight", "warmup") else self.parameters[setting].default
+
+    def variant_of(self, settings: Mapping[str, Any]) -> str:
+        """Return whose formula a row with these settings has where both differ, `reference` or `paper`; else ""."""
+        return str(settings.get("variant", "reference")) if self.variant else ""
 
     def section(self, title: str) -> str:
         """Return a section of the file's docstring, such as Paper or Reads, in one line; "" if it has none."""
@@ -324,7 +330,7 @@ def _read_class(path: Path, module: str | None) -> Facts:
     stated: dict[str, Any] = {"name": path.stem, "weight": cls.weight, "task_weight": cls.task_weight}
     stated |= {"warmup": cls.warmup, "version": cls.version, "reuses_classifier": cls.reuses_classifier}
     stated["initial_stage"] = cls.initial_stage is not Distiller.initial_stage  # `register` ensures that both agree
-    return cls.__name__, stated | {"added": cls.added, "space": cls.search_space}, signature
+    return cls.__name__, stated | {"added": cls.added, "variant": cls.variant, "space": cls.search_space}, signature
 
 
 def _parameters(path: Path, signature: inspect.Signature) -> dict[str, Parameter]:

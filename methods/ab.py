@@ -54,7 +54,12 @@ class Violation(torch.autograd.Function):
         return 2 * grad * pull, None
 
 
-@register("ab", weight=1.0, initial_stage=True)
+@register(
+    "ab",
+    weight=1.0,
+    initial_stage=True,
+    variant="the weights of the layers, 2^(i-n), and the scale, 3/1000, are those of the code",
+)
 class AB(Distiller):
     needs_preactivations = True
     autocast = True

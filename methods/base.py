@@ -32,6 +32,7 @@ class Distiller(nn.Module):
     version: ClassVar[int]  # raised by hand when the method's numbers change; part of a run's identity
     reuses_classifier: ClassVar[bool]  # whether the student predicts with the teacher's classifier; set by `register`
     added: ClassVar[tuple[str, ...]]  # parameters that runs leave out at their default; set by `register`
+    variant: ClassVar[str]  # how the formula differs from the paper's; set by `register`
     search_space: ClassVar[Space]  # where to search for better values; set by `register`
 
     epoch: int = 1  # of the main stage, counted from 1; set by the trainer
@@ -83,6 +84,7 @@ def register(
     initial_stage: bool = False,
     reuses_classifier: bool = False,
     added: tuple[str, ...] = (),
+    variant: str = "",
     space: Space | None = None,
 ) -> Callable[[type[Distiller]], type[Distiller]]:
     """Return a decorator that registers a `Distiller` under `name`, which is its file's name.
@@ -100,6 +102,9 @@ def register(
             map of the student's features are then those behind the projector, also at test time.
         added: parameters that the method did not have at first. A run leaves them out at their default, so that the
             runs from before keep their ids. Such a default must never change.
+        variant: how the formula differs from the paper's, if it is that of a reference implementation; tables then have
+            `reference` in their column `variant`. A parameter `variant: Literal["reference", "paper"]` may choose the
+            paper's.
         space: where to search for better values of the method's own parameters and of `weight`, each
             `{"log": [low, high]}`, `{"linear": [low, high]}` or `{"choices": [...]}`. With `"times_default": True`,
             bounds are multiples of the row's own value. Without a range, the weight is searched from 0.01 to 100 times
@@ -117,7 +122,8 @@ def register(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
         cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
-        cls.reuses_classifier, cls.added, cls.search_space = reuses_classifier, added, space or {}
+        cls.reuses_classifier, cls.added, cls.variant = reuses_classifier, added, variant
+        cls.search_space = space or {}
         REGISTERED[name] = cls
         return cls
 

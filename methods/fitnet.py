@@ -17,7 +17,11 @@ from methods._adapters import regressor, unmappable
 from methods.base import Distiller, register
 
 
-@register("fitnet", weight=100.0)
+@register(
+    "fitnet",
+    weight=100.0,
+    variant="adds the term to cross-entropy; the paper first trains the student up to the stage with the term alone",
+)
 class FitNet(Distiller):
     autocast = True
 

@@ -31,7 +31,12 @@ def flows(stages: tuple[Tensor, ...]) -> list[Tensor]:
     return grams
 
 
-@register("fsp", weight=1.0, initial_stage=True)
+@register(
+    "fsp",
+    weight=1.0,
+    initial_stage=True,
+    variant="pairs consecutive stages, pooled by the mean; the paper pairs layers within a stage, pooled by maxima",
+)
 class FSP(Distiller):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> None:
         """Return None: the main stage is cross-entropy alone."""

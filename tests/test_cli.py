@@ -270,7 +270,7 @@ def test_a_wrong_command_line_is_quoted_without_its_control_characters(words, cl
 
 
 def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, results):
-    plan = plan_of(tmp_path, methods=["kd", "ab"], seeds=2)
+    plan = plan_of(tmp_path, methods=["kd", "ab"], seeds=2, controls=False)
     code, out, err = cli(tmp_path / "table.yaml", "--results", results, "--dry-run")
     teacher = cell_of(plan, "teacher").runs[0].id
     assert (code, err) == (0, "")
@@ -356,7 +356,7 @@ def test_a_path_to_no_file_or_folder_is_refused_at_once(path, arguments, cli, tm
 
 def test_a_dry_run_leaves_out_what_is_done_and_tells_what_cannot_be(cli, tmp_path, results, store):
     pairs = [{"teacher": "resnet8x4", "student": "resnet8"}]
-    plan = plan_of(tmp_path, pairs=pairs, methods=["kd", "fsp", "at"])
+    plan = plan_of(tmp_path, pairs=pairs, methods=["kd", "fsp", "at"], controls=False)
     finish(store, cell_of(plan, "teacher"), [90.0])
     fail(store, cell_of(plan, "AT"), "diverged", "nan")
     before = contents(results)

@@ -17,7 +17,7 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.spec import NetworkSpec, RunSpec
+from bench.spec import NO_INITIAL_STAGE, NetworkSpec, RunSpec
 from bench.store import Store, csv_text, write_whole
 from bench.store.files import csv_rows, read_text
 from bench.suite import NONE, TEACHER
@@ -106,11 +106,13 @@ def costs(
 def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells that train a student of a pair, and that of the undistilled student, in the plan's order.
 
+    The control of rows with an initial stage is left out: its steps are those of the undistilled student.
     A cell of an evaluation is replaced by the training of the evaluated network, which is measured once.
     """
     by_run: dict[str, Cell] = {}
     for cell in plan.cells:
-        if cell.pair == pair and cell.method != TEACHER and (cell in cells or cell.method == NONE):
+        is_student = cell.method != TEACHER and not cell.is_control
+        if cell.pair == pair and is_student and (cell in cells or cell.method == NONE):
             runs = tuple(plan.trained(run) for run in cell.runs)
             if not task_of(runs[0]).is_evaluation:  # else it evaluates initial weights, which need no training
                 by_run.setdefault(runs[0].id, replace(cell, runs=runs))
@@ -168,9 +170,9 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
 def stages(cell: Cell) -> Iterator[RunSpec]:
     """Yield the first run of a cell at the start of its main stage and, if it has one, of its initial stage."""
     run = cell.runs[0]
-    yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 0}))
-    if run.training.initial_epochs:
-        yield run.but(schedule=run.training.model_copy(update={"initial_epochs": 1}))
+    yield run.but(schedule=run.training.model_copy(update=NO_INITIAL_STAGE))
+    if run.training.has_initial_stage:
+        yield run.but(schedule=run.training.model_copy(update=NO_INITIAL_STAGE | {"initial_epochs": 1}))
 
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:

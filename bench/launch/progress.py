@@ -260,7 +260,7 @@ class Progress(Observer):
             return ""
         if self.clock.stage:  # the main one
             return f"epoch {self.clock.epoch}/{lane.schedule.epochs}"
-        return f"initial epoch {self.clock.epoch}/{lane.schedule.initial_epochs}"
+        return f"initial epoch {self.clock.epoch}/{lane.initial_epochs}"
 
 
 def _metric(lane: Lane) -> str:

@@ -1,22 +1,25 @@
-"""Records runs that need no training: evaluates given weights and ensembles of teachers."""
+"""Records runs that train no epochs: evaluates given weights, ensembles and heads that a solver fits."""
 
 from collections.abc import Iterable
 
 from safetensors.torch import save
 
+from bench.launch.assemble import made_from
 from bench.launch.inputs import Inputs
 from bench.launch.preparation import published_file
 from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
+from bench.models.heads import Frozen, Probe
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
 from bench.spec import DEV, STUDENT, RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
 from bench.train.answers import keep_answers
+from bench.train.logistic import fit_on_dev
 from bench.train.loop import evaluate, evaluation_batch
-from bench.train.networks import given_network, placed
+from bench.train.networks import given_network, placed, with_head
 from bench.train.outputs import kept_outputs
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
@@ -61,7 +64,12 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             record["metrics"] = _metrics(inputs, network, run)
             record["teachers_sha256"] = {name: weights_hash(store, name) for name in run.teachers}
         else:
-            network, record["metrics"] = checkpoints[run.id]
+            if run.head is None:
+                network, record["metrics"] = checkpoints[run.id]
+            else:
+                network, record["l2"] = _solved(inputs, run)
+                record["metrics"] = _metrics(inputs, network, run)
+                record |= made_from(run, inputs, {name: weights_hash(store, name) for name in run.needs})
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_outputs:
@@ -82,6 +90,16 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
     finally:
         store.release(run.id)
     return True
+
+
+def _solved(inputs: Inputs, run: RunSpec) -> tuple[Network, float]:
+    """Return the frozen network of a run with the head that a solver has fitted, and the penalty that it chose."""
+    splits = inputs.data(run.data)
+    assert splits.dev is not None  # the plan holds images out for such a run
+    probe = placed(with_head(run, Frozen(inputs.evaluated(run))), inputs.device)
+    assert isinstance(probe, Probe)  # its task says so
+    size = evaluation_batch(inputs.device, inputs.plan.suite.training.batch_size)
+    return probe, fit_on_dev(probe, splits.train, splits.dev, run.data, inputs.device, size)
 
 
 def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.data import views_of
 from bench.plan.code import used_code
+from bench.plan.controls import longer, with_initial_stage
 from bench.plan.data import resolved
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
@@ -19,7 +20,7 @@ from bench.plan.tuning import tuned
 from bench.spec import DataSpec, RunSpec
 from bench.store import Store
 from bench.store.files import read_text
-from bench.suite import NONE, TEACHER, PairEntry, Row, Suite, rows
+from bench.suite import LONGER, NONE, TEACHER, PairEntry, Row, Suite, rows
 from bench.tasks import TASKS, task_of
 from bench.types import RequestError
 from methods import Method
@@ -132,7 +133,7 @@ def _pair_cells(
     teachers: Mapping[int, PairTeachers],
     methods: Mapping[str, Method],
 ) -> Iterator[Cell]:
-    """Yield the cells of a pair: teacher, undistilled student, then one cell per row and network."""
+    """Yield the cells of a pair: teacher, undistilled student, its control, then one cell per row and network."""
     task = TASKS[suite.task]
     labelled = [
         undistilled(suite, pair.student.spec, seed, data, suite.training, order) for seed, order in suite.student_seeds
@@ -143,9 +144,13 @@ def _pair_cells(
     yield cell_of(pair, Row(NONE, NONE, standard=NONE), tuple(plain))
     first_teacher = pair.members[0].spec
     teacher_lr = suite.lr_by_network.get(first_teacher.network, suite.training.lr)
-    for row in rows(suite, methods, pair.name):
+    of_pair = rows(suite, methods, pair.name)
+    has_initial_stage = any(methods[name].has_initial_stage for row in of_pair for name, _ in row.terms)
+    if suite.controls and task.has_controls and has_initial_stage:
+        yield from _control(suite, pair, plain)
+    for row in of_pair:
         taught = [
-            distilled(run, row, teacher.runs, suite.training.initial_epochs, methods)
+            distilled(run, row, teacher.runs, suite.training, methods)
             for run in plain
             for teacher in _teachers_of(run, suite, teachers)
         ]
@@ -157,3 +162,10 @@ def _pair_cells(
 def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers]) -> list[PairTeachers]:
     """Return the teachers from which a student learns, each in a run of its own."""
     return [teachers[run.seed]] if suite.teacher_seeds == "paired" else list(teachers.values())
+
+
+def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
+    """Yield the cell of the undistilled student with the epochs of an initial stage on top, unless it has none."""
+    runs = tuple(longer(with_initial_stage(run, suite.training)) for run in plain)
+    if extra := runs[0].training.epochs - plain[0].training.epochs:
+        yield replace(cell_of(pair, Row(f"{LONGER}{extra} epochs", NONE), runs), is_control=True)

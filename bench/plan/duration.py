@@ -67,7 +67,14 @@ def kind_of(run: RunSpec) -> str:
 
 def epochs_of(run: RunSpec) -> int:
     """Return the number of epochs of both stages of a run; 0 if it does not train."""
-    return run.training.initial_epochs + run.training.epochs if run.trains else 0
+    return initial_epochs(run) + run.training.epochs if run.trains else 0
+
+
+def initial_epochs(run: RunSpec) -> int:
+    """Return the number of epochs of a run's initial stage; that of some steps over an image folder counts as one."""
+    size = training_images(run.data)
+    steps = run.training.initial_steps or 1 if size is None else math.ceil(size / run.training.batch_size)
+    return run.training.initial_epochs_of(steps)
 
 
 def paces(plan: Plan, store: Store, device: str) -> Paces:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
-from bench.spec import HeadSpec, RunSpec
+from bench.spec import NO_INITIAL_STAGE, HeadSpec, RunSpec
+from bench.suite import NONE
 from bench.suite.schema import EvaluationEntry, Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 
+DEV_FRACTION = 0.2  # of the training images, on which a solver's penalty is chosen, unless the suite says how many
 MAX_VALUES = 9000  # values of a stage that a linear probe reads
 
 
@@ -22,23 +24,29 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
         choice = evaluation.data
         if view := cell.runs[0].data.view:  # that the network was trained with; it has its own normalisation
             choice = choice.model_copy(update={"view": view, "mean": None, "std": None})
+        task = EVALUATIONS[evaluation.kind]
+        if task.is_solved and choice.dev_per_class is None and choice.dev_fraction is None:
+            choice = choice.model_copy(update={"dev_fraction": DEV_FRACTION})
         if problems := choice.problems():
             raise RequestError(f"{path}: {key}.data: {'; '.join(problems)}")
         data = resolved(choice, path, f"{key}.data", sources)
         for stage in evaluation.stages or (None,):
             name = _name(suite, evaluation, stage)
-            recorded = EVALUATIONS[evaluation.kind].columns()
+            recorded = task.columns(has_dev=data.has_dev)
             metrics = {f"{name}_{metric}" if name else metric: metric for metric in recorded}
             if twice := sorted(taken & metrics.keys()):
                 raise RequestError(f"{path}: {key}: {twice[0]} twice: give each evaluation its own 'name'")
             taken |= metrics.keys()
             most_values = None if stage is None else evaluation.most_values or MAX_VALUES
+            schedule = evaluation.training.model_copy(update=NO_INITIAL_STAGE)
+            if cell.method == NONE and evaluation.none_lr is not None:
+                schedule = schedule.model_copy(update={"lr": evaluation.none_lr})
             runs = [
                 RunSpec(
                     task=evaluation.kind,
                     student=run.student,
                     data=data,
-                    schedule=evaluation.training.model_copy(update={"initial_epochs": 0}),
+                    schedule=None if task.is_solved else schedule,
                     seed=run.seed,
                     order_seed=run.order_seed,
                     head=HeadSpec(classes=run.data.classes, stage=stage, most_values=most_values),

@@ -75,7 +75,9 @@ class Cell:
     metrics: Mapping[str, str]  # the names of the metrics in the records, by their names in the tables
     network: str = STUDENT  # the network of the runs that the cell shows
     published: str = ""  # the row of the published table whose settings these are, if they are not the defaults
+    variant: str = ""  # whose formula the row has, `reference` or `paper`, where the two differ
     evaluation: str = ""  # the name of the evaluation in the tables, or "" if a row has only one
+    is_control: bool = False  # whether it is the undistilled student with more epochs
     in_grid: bool = False  # whether the row is one of several that differ in a listed parameter
     choice: Choice | None = None  # of the settings of `runs`; None for settings that the suite states
 

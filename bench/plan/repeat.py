@@ -93,6 +93,9 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
     if suite.teacher_data is not None:
         document["teacher_data"] = _data(plan, suite.teacher_data)
     pair = next(pair for pair in suite.pairs if pair.name == cell.pair).model_dump(mode="json", exclude_unset=True)
+    if trained.terms and len(trained.teachers) == 1 and "teachers" in pair:  # a row that combines them to `one`
+        first = next(one for one in suite.pairs if one.name == cell.pair).members[0]
+        pair = {"teacher": first.model_dump(mode="json", exclude_defaults=True), "student": pair["student"]}
     for teacher in (pair.get("teacher"), *(pair["teachers"] if isinstance(pair.get("teachers"), list) else ())):
         if teacher and "checkpoint" in teacher:
             teacher["checkpoint"] = _absolute(plan, teacher["checkpoint"])
@@ -110,7 +113,7 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
         "methods": [row],
         "seeds": seeds,
         "teacher_seeds": suite.teacher_seeds,
-        "training": _training(suite.training),
+        "training": _training(trained.training if cell.is_control else suite.training),
         "teacher_training": _training(suite.teacher_schedule),
         "lr_by_network": dict(suite.lr_by_network),
         "threads": suite.threads,  # the number changes the rounding

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from bench.plan.controls import initial_stage
 from bench.plan.model import Cell
 from bench.plan.reuse import reusing
-from bench.spec import STUDENT, RunSpec, TermSpec
+from bench.spec import NO_INITIAL_STAGE, STUDENT, RunSpec, Schedule, TermSpec
 from bench.suite import PairEntry, Row
 from bench.suite.schema import PEERS
 from bench.tasks import task_of
@@ -12,9 +13,12 @@ from methods import Method
 
 
 def distilled(
-    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], initial_epochs: int, methods: Mapping[str, Method]
+    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], training: Schedule, methods: Mapping[str, Method]
 ) -> RunSpec:
-    """Return an undistilled run with the terms of a row."""
+    """Return an undistilled run with the terms of a row, and the initial stage of `training` if they have one."""
+    weight_of_all = 1
+    if row.combine == "one":
+        teachers, weight_of_all = teachers[:1], len(teachers)
     terms = []
     for name, given in row.terms:
         method = methods[name]
@@ -26,18 +30,23 @@ def distilled(
         for key in method.added:  # runs from before the parameter was added keep their ids
             if settings[key] == method.parameters[key].default:
                 del settings[key]
-        of_term = {"method": name, "version": method.version, "weight": weight, "warmup": warmup or None}
+        of_term = {
+            "method": name,
+            "version": method.version,
+            "weight": weight * weight_of_all,
+            "warmup": warmup or None,
+        }
         terms.append(TermSpec(**of_term, parameters=settings))
     task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
         task_weight = plain.task_weight  # there are no labels
     has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
     run = plain.but(
-        schedule=plain.training.model_copy(update={"initial_epochs": initial_epochs if has_initial_stage else 0}),
+        schedule=plain.training.model_copy(update=initial_stage(training) if has_initial_stage else NO_INITIAL_STAGE),
         terms=tuple(terms),
         task_weight=task_weight,
         teachers=tuple(run.id for run in teachers),
-        combine=row.combine if len(teachers) > 1 else "sum",  # with one teacher, both give the same run
+        combine="sum" if row.combine == "one" or len(teachers) == 1 else row.combine,  # with one, all are the same run
     )
     return reusing(run, teachers[0].student, methods)
 
@@ -59,4 +68,5 @@ def cell_of(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str =
         metrics=dict(zip(task.columns(has_dev=has_dev), task.columns(network, has_dev), strict=True)),
         network=network,
         in_grid=row.in_grid,
+        variant=row.variant,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
+from bench.spec import NO_INITIAL_STAGE, DataSpec, NetworkSpec, RunSpec, Schedule
 from bench.suite.entries import PairEntry, TeacherChoice
 from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS
@@ -28,7 +28,7 @@ def undistilled(
 ) -> RunSpec:
     """Return the run that trains a network on labels alone; `order_seed` is `seed` if not given."""
     lr = suite.lr_by_network.get(network.network, schedule.lr)
-    schedule = schedule.model_copy(update={"lr": lr, "initial_epochs": 0})
+    schedule = schedule.model_copy(update={"lr": lr, **NO_INITIAL_STAGE})
     return RunSpec(student=network, data=data, schedule=schedule, seed=seed, order_seed=order_seed)
 
 

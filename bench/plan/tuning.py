@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import mean
 
+from bench.plan.controls import longer, with_initial_stage
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Choice, Plan, Sources, Trial
 from bench.plan.space import own_settings, points, settings_at, space_of, with_settings
@@ -47,6 +48,8 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
             if cell.method != TEACHER:
                 row = by_label.get(cell.label)
                 own = tuple(_own(plan, pair, row, seed, data, teachers.runs, methods) for seed in _seeds(suite.tuning))
+                if cell.is_control:
+                    own = tuple(with_initial_stage(run, suite.training) for run in own)
                 cells.append(_tuned_cell(plan, cell, own, row, methods, store))
     return replace(plan, cells=tuple(cells))
 
@@ -72,7 +75,7 @@ def _own(
     """Return the run of a row's own settings without the dev images; `row` is None for the undistilled student."""
     suite = plan.suite
     plain = undistilled(suite, pair.student.spec, seed, data, suite.training)
-    return plain if row is None else distilled(plain, row, teachers, suite.training.initial_epochs, methods)
+    return plain if row is None else distilled(plain, row, teachers, suite.training, methods)
 
 
 def _tuned_cell(
@@ -134,7 +137,7 @@ def _trials(
     store: Store | None,
 ) -> Iterator[Trial]:
     """Yield the trials of a rung with what the store has of them, and add their runs to the plan."""
-    lasting = [_lasting(run, epochs) for run in own]
+    lasting = [longer(_lasting(run, epochs)) for run in own]
     runs = {number: tuple(with_settings(run, one, methods) for run in lasting) for number, one in settings.items()}
     everything = [run for of_trial in runs.values() for run in of_trial]
     for run in everything:
@@ -165,11 +168,12 @@ def _lasting(run: RunSpec, epochs: int) -> RunSpec:
     if epochs == whole.epochs:
         return run.but(schedule=whole.model_copy(update={"evaluate_every": epochs}))
 
-    def scaled(count: int) -> int:
+    def scaled(count: int | None) -> int:
         return max(1, round(count * epochs / whole.epochs)) if count else 0
 
     milestones = tuple(dict.fromkeys(scaled(milestone) for milestone in whole.milestones))
     changes = {"epochs": epochs, "milestones": milestones, "initial_epochs": scaled(whole.initial_epochs)}
+    changes |= {"initial_steps": scaled(whole.initial_steps) or None}
     schedule: Schedule = whole.model_copy(update=changes | {"evaluate_every": epochs})
-    terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup or 0) or None}) for term in run.terms)
+    terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup) or None}) for term in run.terms)
     return run.but(schedule=schedule, terms=terms)

@@ -39,6 +39,7 @@ def protocol(plan: Plan) -> str:
     own = [cell for cell in plan.cells if cell.choice is None]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in own])
     sentences += _tuning(plan)
+    sentences += _controls(plan)
     if overrides := list(_overrides(own)):
         sentences.append(f"Not the methods' defaults: {'; '.join(overrides)}.")
     if labels := list(dict.fromkeys(cell.label for cell in plan.cells if plan.trained(cell.runs[0]).student.reuses)):
@@ -143,12 +144,17 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         if cell.method != NONE or not isinstance(task, Evaluation):
             continue
         assert run.head is not None
-        training = run.training
-        how = (
-            f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
-            f"(learning rate {training.lr:g}, batch size {training.batch_size}, {_arithmetic(training)})"
-        )
-        shown = [name for name, metric in zip(cell.metrics, task.metrics, strict=True) if metric.in_tables]
+        how = f"{task.sentence(run.head)}, fitted to {_described(run.data)}"
+        if run.trains:
+            training = run.training
+            others = [one for one in plan.cells if (one.pair, one.evaluation) == (cell.pair, cell.evaluation)]
+            rates = dict.fromkeys(f"{one.runs[0].training.lr:g}" for one in reversed(others))
+            own = f", {NONE} {training.lr:g}" if len(rates) > 1 else ""
+            how = (
+                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
+                f"(learning rate {next(iter(rates))}{own}, batch size {training.batch_size}, {_arithmetic(training)})"
+            )
+        shown = [name for name, metric in zip(cell.metrics, cell.measured, strict=True) if metric.in_tables]
         metrics.setdefault(how, {}).update(dict.fromkeys(shown))
     for how, names in metrics.items():
         yield f"{', '.join(names)}: {how}."
@@ -175,6 +181,23 @@ def _tuning(plan: Plan) -> Iterator[str]:
     ]
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
+
+
+def _controls(plan: Plan) -> Iterator[str]:
+    """Yield what the undistilled student with more epochs is for; nothing without one."""
+    labels = list(dict.fromkeys(cell.label for cell in plan.cells if cell.is_control and cell.choice is None))
+    staged = dict.fromkeys(
+        cell.label
+        for cell in plan.cells
+        if cell.choice is None
+        and plan.trained(cell.runs[0]).trains
+        and plan.trained(cell.runs[0]).training.has_initial_stage
+    )
+    for label in labels:
+        yield (
+            f"{label}: the student without a teacher, with as many more epochs, at the initial learning rate, as the "
+            f"initial stage of {', '.join(staged)}; milestones come as much later."
+        )
 
 
 def _teachers(plan: Plan) -> Iterator[str]:

@@ -109,6 +109,11 @@ class CrossedModel:
 
     values: Mapping[str, Mapping[Crossed, float]]  # by row and seeds
 
+    @property
+    def variances(self) -> dict[str, float]:
+        """Return the variance of each row's runs, by all sources together."""
+        return {row: float(np.var(list(own.values()), ddof=1)) for row, own in self.values.items() if len(own) > 1}
+
     def contrast(self, row: str, reference: str) -> Contrast | None:
         """Return the difference of two rows; None if they have no seeds in common."""
         own, base = self.values[row], self.values[reference]

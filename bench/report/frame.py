@@ -153,6 +153,7 @@ class Frame:
     summaries: Sequence[Summary]  # one per cell and metric
     records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
     statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
+    store: Store  # has the epochs of these runs
     aside: str = ""  # why the report is not in the folder of its suite; see `bench.report.folder`
 
     @cached_property
@@ -337,7 +338,7 @@ def results_frame(plan: Plan, store: Store, reads_answers: bool = True) -> Frame
     teachers = teachers_of(plan)
     nearness = Nearness(records, teachers, store if reads_answers else None)
     summaries = [one for cell in plan.cells for one in _summaries(cell, plan, found, records, printed, store, nearness)]
-    return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found)
+    return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found, store)
 
 
 def _summaries(

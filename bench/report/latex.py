@@ -10,6 +10,7 @@ import jinja2
 from bench.report.caption import caption, published_source
 from bench.report.frame import Frame, Summary
 from bench.report.layout import INCOMPLETE, PARTIAL, Layout, Style, layout, parts
+from bench.report.regime import regime_line
 from bench.suite import NONE
 
 
@@ -94,6 +95,8 @@ def to_latex(frame: Frame) -> str:
         how = escape_tex(caption(frame)) if number == 1 else f"As in {ours}."
         rows = [(label, [LATEX.cell(*cell) for cell in cells]) for label, cells in table.rows]
         notes = [LATEX.note(*note) for note in table.notes]
+        if number == len(shown) and (said := regime_line(frame)):
+            notes.append(escape_tex(said))
         floats.append(_float(plan.name, number, f"{title}{part}. {how}", table, rows, notes))
     compared = [column for column in frame.columns if frame.has_published(column)]
     printed = {one.label for one in frame.tabled if one.published is not None}

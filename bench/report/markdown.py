@@ -7,6 +7,7 @@ from bench.report.caption import caption, published_source
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
 from bench.report.origins import origins, training_command
+from bench.report.regime import regime_line
 
 BEST_IS_SHOWN = "The last epoch is the result; the best epoch, chosen on the test split, is shown only for comparison."
 
@@ -39,6 +40,8 @@ def to_markdown(frame: Frame) -> str:
         lines += ["", *grid(["method", *map(_escape, table.headings)], rows)]
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
+    if said := regime_line(frame):
+        lines += ["", _escape(said)]
     lines += _best_and_published(frame)
     lines += ["", "## How it was made", "", "```", shlex.join(training_command(plan)), "```"]
     if made := list(origins(frame.records.values()).values()):

@@ -27,6 +27,7 @@ from bench.report.folder import FIGURES, PAGE, STATISTICS, VARIANCE
 from bench.report.frame import Frame, Summary
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
+from bench.report.regime import regime_line
 from bench.report.write import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
@@ -80,6 +81,7 @@ def render(frame: Frame, store: Store) -> str:
         unfinished=_unfinished(frame),
         protocol=caption(frame),
         marks=marks(frame),
+        regime=regime_line(frame),
         best=frame.best,
         statistics=_statistics(folder / STATISTICS[0]),
         variance=_statistics(folder / VARIANCE) if plan.suite.crossed else [],

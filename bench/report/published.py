@@ -43,7 +43,7 @@ def _row(plan: Plan, cell: Cell) -> tuple[str, str, str, str] | None:
     """Return the papers' data, teacher, student and row of a cell; None for settings or evaluations that none has."""
     run = cell.runs[0]
     task = task_of(run)
-    if not task.is_published(run):
+    if not task.is_published(run) or cell.is_control:
         return None
     name, evaluated_on = _data(plan.trained(run).data), _data(run.data)
     if name is None or evaluated_on is None:

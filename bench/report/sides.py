@@ -103,11 +103,13 @@ def _cells(
                 in_tables=metric.split()[-1] not in BESIDE,
             )
             found = last.get((pair, label), {})
-            by_seed = {seed: float(epoch[metric]) for seed, epoch in found.items() if epoch.get(metric)}
+            by_seed: dict[Seed, float] = {
+                seed: float(epoch[metric]) for seed, epoch in found.items() if epoch.get(metric)
+            }
         except (KeyError, ValueError, IndexError) as error:
             raise incompatible(path, f"line {number}: {type(error).__name__}: {error}") from None
         if one.n == len(by_seed) and one.mean is not None and abs(fmean(by_seed.values()) - one.mean) < ROUNDING:
-            runs = {seed: found[seed]["run"] for seed in by_seed}
+            runs: dict[Seed, str] = {seed: epoch["run"] for seed, epoch in found.items() if seed in by_seed}
             one = Measured(one.n, one.mean, one.std, status, by_seed, runs, metric, one.in_tables)
         yield Place(pair, label, metric), one
 

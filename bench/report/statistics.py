@@ -31,7 +31,7 @@ from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
 from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, row_named
 from bench.spec import STUDENT
-from bench.suite import NONE, TEACHER
+from bench.suite import LONGER, NONE, TEACHER
 from bench.suite.tuning import TUNED
 
 ALL = "all pairs"
@@ -164,7 +164,12 @@ def statistics(frame: Frame) -> Statistics:
             gains += _gains_over_pairs(rows, metric, reference, pair_count)
             together += _together(frame, rows, metric, reference)
         for label in means:
-            if ours in means and label not in (ours, NONE) and not label.endswith(TUNED):
+            if (
+                ours in means
+                and label not in (ours, NONE)
+                and not label.startswith(LONGER)
+                and not label.endswith(TUNED)
+            ):
                 found = _improvement(frame, means, metric, ours, label)
                 if found is not None:
                     improvements[metric, label] = found
@@ -274,13 +279,13 @@ def _ranked(frame: Frame, metric: str) -> Ranking | str:
     """Return a ranking or why there is none.
 
     A pair counts if nothing remains to be trained in it and a method has a number: none has one if the teacher failed.
-    A row counts if it has a number in each of these pairs.
+    A row counts if it has a number in each of these pairs. Controls are not ranked.
     """
-    students = _students(frame, metric)
+    students = [one for one in _students(frame, metric) if not one.cell.is_control]
     all_pairs = list(dict.fromkeys(one.pair for one in students))
     all_labels = list(dict.fromkeys(one.label for one in students))
     open_pairs = {one.pair for one in students if one.is_open}
-    means = _means(frame, metric)
+    means = {label: of_row for label, of_row in _means(frame, metric).items() if label in all_labels}
     taught_pairs = {pair for label, of_row in means.items() if label != NONE for pair in of_row}
     pairs = [pair for pair in all_pairs if pair in taught_pairs and pair not in open_pairs]
     labels = [label for label in all_labels if pairs and all(pair in means.get(label, {}) for pair in pairs)]

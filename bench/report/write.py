@@ -112,8 +112,8 @@ def to_csv(frame: Frame) -> str:
     What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
     """
     of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
-    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one))) for one in frame.listed)
-    columns = (*OF_CELL, *OF_RESULT)
+    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one)), one.cell.variant) for one in frame.listed)
+    columns = (*OF_CELL, *OF_RESULT, "variant")
     return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
 

@@ -1,12 +1,13 @@
 """Reads suite files: their keys, checks and error messages, and the rows of their tables. Imports no torch."""
 
-from bench.suite.entries import NONE, TEACHER, PairEntry
+from bench.suite.entries import LONGER, NONE, TEACHER, PairEntry
 from bench.suite.load import check_name, load
 from bench.suite.packaged import find_suite, packaged_suites
 from bench.suite.rows import Row, rows
 from bench.suite.schema import DataEntry, Suite
 
 __all__ = [
+    "LONGER",
     "NONE",
     "TEACHER",
     "DataEntry",

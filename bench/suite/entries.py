@@ -37,6 +37,7 @@ from bench.types import RequestError, suggest
 from methods import Method
 
 NONE = "none"  # the undistilled student
+LONGER = f"{NONE}, +"  # begins the label of the undistilled student that trains for more epochs
 TEACHER = "teacher"
 FOUND_STAGES: Mapping[str, Callable[[str], tuple[str, ...] | tuple[int, ...]]] = {  # by how a network's name begins
     TORCHVISION: torchvision_stages.stages_of,
@@ -58,8 +59,8 @@ def listed(value: object) -> Sequence[Any]:
 def _label(label: str) -> str:
     if label != " ".join(label.split()):
         raise ValueError(f"found {json.dumps(label)}: a label is one line with single spaces between words")
-    if label.lower() in (NONE, TEACHER):
-        raise ValueError(f"{label!r} is the label of a row that every table has: choose another label")
+    if label.lower() in (NONE, TEACHER) or label.lower().startswith(LONGER):
+        raise ValueError(f"{label!r} is the label of a row that tables have of themselves: choose another label")
     return label
 
 
@@ -91,6 +92,7 @@ def _known_network(name: str) -> str:
 
 
 NetworkName = Annotated[str, AfterValidator(_known_network)]
+Combine = Literal["sum", "mean", "one", "probabilities"]  # of several teachers' terms
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
@@ -337,8 +339,11 @@ class RowSettings(Strict):
     """Temperature of that KD term."""
     task_weight: NonNegativeFloat | None = None
     """Weight of the cross-entropy; default: that of the method, or 1 for several terms."""
-    combine: Literal["sum", "mean"] = "sum"
-    """Whether the terms of several teachers are summed or averaged."""
+    combine: Combine = "sum"
+    """How terms of several teachers are combined: `sum` adds them, `mean` averages them. `one` has the first teacher
+    alone, at the weight of all. `probabilities` has one teacher that predicts the mean of their probabilities, for
+    methods of the family logits.
+    """
     label: Label | None = None
     """Name of the row, unique in the suite."""
 

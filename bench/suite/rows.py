@@ -4,12 +4,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from bench.suite.entries import NONE, MethodEntry, TermEntry, TermsEntry, listed, repeated
+from bench.suite.entries import NONE, Combine, MethodEntry, TermEntry, TermsEntry, listed, repeated
 from bench.suite.schema import Suite
 from methods import Method
 
+LOGITS = "logits"  # the family of methods that read nothing else of a teacher
 MAX_ROWS = 1_000  # rows of a table; a few lists can span a grid of billions
 
 
@@ -22,10 +23,11 @@ class Row:
     terms: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(method, settings given) of each term, including the KD term added to a method; see `TermEntry.settings`."""
     task_weight: float | None = None  # of the cross-entropy, or None for the default of the method
-    combine: Literal["sum", "mean"] = "sum"  # of the terms of several teachers
+    combine: Combine = "sum"  # of the terms of several teachers
     overrides: str = ""  # settings of the row that differ from the defaults, for captions
     standard: str = ""  # the method's name in published tables, such as CRD+KD; "" for several terms
     in_grid: bool = False  # whether the entry lists several values for a parameter
+    variant: str = ""  # whose formula it has, `reference` or `paper`, where the two differ; of several terms, with `+`
     published: str = ""  # the row of the published table that the suite names; "" if it names none
 
 
@@ -35,11 +37,20 @@ def rows(suite: Suite, methods: Mapping[str, Method], pair: str = "") -> list[Ro
 
 
 def check_rows(entries: Sequence[MethodEntry | TermsEntry], methods: Mapping[str, Method]) -> None:
-    """Raise a `ValueError` if entries span too many rows, or two rows have the same label."""
+    """Raise a `ValueError` if entries span too many rows, share a label, or combine teachers as they cannot."""
     values = [[listed(value) for term in _terms(entry) for value in term.settings.values()] for entry in entries]
     count = sum(math.prod(map(len, lists)) for lists in values)
     if count > MAX_ROWS:
         raise ValueError(f"span a grid of {count} rows; a table has at most {MAX_ROWS}")
+    for entry in entries:
+        others = [
+            term.method for term in _terms(entry) if term.method != NONE and methods[term.method].family != LOGITS
+        ]
+        if entry.combine == "probabilities" and others:
+            raise ValueError(
+                f"combine: probabilities is for methods of the family {LOGITS}, and {', '.join(others)} read more of a "
+                "teacher than its probabilities. Use sum, mean or one"
+            )
     undistilled = [NONE for entry in entries if _is_none(entry)]
     if twice := repeated([*undistilled, *(row.label for entry in entries for row in rows_of(entry, methods))]):
         raise ValueError(
@@ -91,6 +102,7 @@ def rows_of(entry: MethodEntry | TermsEntry, methods: Mapping[str, Method], pair
             overrides=", ".join([*differing, *row_settings]),
             standard="" if several else title,  # several terms have their own weights, not the paper's
             in_grid=any(varied),
+            variant="+".join(dict.fromkeys(filter(None, (methods[name].variant_of(used) for name, used in chosen)))),
             published=(entry.published or "") if isinstance(entry, MethodEntry) else "",
         )
 

@@ -117,7 +117,8 @@ class EvaluationEntry(Strict):
     """How the features of trained networks are evaluated, on data with labels."""
 
     kind: EvaluationName = "probe"
-    """What is trained: `probe` trains a linear classifier of the frozen network's features, `finetune` the whole
+    """What is trained: `probe` trains a linear classifier of the frozen network's features as networks are trained,
+    `logistic` fits one to standardised features and chooses its L2 penalty on dev images, `finetune` trains the whole
     network with a new classifier, `segmentation` the whole network with a head that scores every pixel.
     """
     data: DataEntry
@@ -127,15 +128,21 @@ class EvaluationEntry(Strict):
     most_values: Annotated[PositiveInt, Le(1_000_000_000)] | None = None
     """Largest number of values that a probe reads: a stage's maps are averaged over a grid to fit; default: 9,000."""
     training: Schedule = Schedule()
-    """How the new head, or the whole network, is trained."""
+    """How the new head, or the whole network, is trained; not for `logistic`."""
+    none_lr: PositiveFloat | None = None
+    """Learning rate of the row `none`, if the whole network is trained; default: that of `training`."""
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
     """Prefix of the metrics' names in the tables; by default made of data and stage."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         task = EVALUATIONS[self.kind]
-        if self.data.dev_per_class is not None or self.data.dev_fraction is not None:
-            raise ValueError("'dev_per_class' and 'dev_fraction' are for the data of the suite, not of an evaluation")
+        if self.none_lr is not None and task.freezes:
+            raise ValueError(f"'none_lr' is for evaluations that train the whole network; {self.kind} does not")
+        if task.is_solved and "training" in self.model_fields_set:
+            raise ValueError(f"'training' is for evaluations that train in epochs; {self.kind} is fitted by a solver")
+        if not task.is_solved and (self.data.dev_per_class is not None or self.data.dev_fraction is not None):
+            raise ValueError("'dev_per_class' and 'dev_fraction' are for the data of the suite, or of kind: logistic")
         if self.stages is not None and not task.reads_stages:
             readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
             raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
@@ -197,6 +204,10 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
+    controls: bool = True
+    """Whether tables have a row `none, +N epochs` where a method has an initial stage: the undistilled student, trained
+    for N more epochs, as many as the initial stage has.
+    """
     tuning: Tuning | None = None
     """A search for better settings of each row, which gets a second row, `LABEL (tuned)`, with the settings found."""
     threads: Parallel = 2

@@ -5,6 +5,7 @@ from bench.tasks.base import Evaluation, Task
 from bench.tasks.compression import Compression
 from bench.tasks.cross_modal import CrossModal
 from bench.tasks.finetune import FineTune
+from bench.tasks.logistic import Logistic
 from bench.tasks.mutual import Mutual
 from bench.tasks.objectives import Metric
 from bench.tasks.probe import LinearProbe
@@ -12,7 +13,9 @@ from bench.tasks.segmentation import Segmentation
 from bench.types import RequestError, suggest
 
 STUDENT_TASKS: dict[str, Task] = {task.name: task for task in (Compression(), CrossModal(), Mutual())}
-EVALUATIONS: dict[str, Evaluation] = {task.name: task for task in (LinearProbe(), FineTune(), Segmentation())}
+EVALUATIONS: dict[str, Evaluation] = {
+    task.name: task for task in (LinearProbe(), Logistic(), FineTune(), Segmentation())
+}
 TASKS: dict[str, Task] = STUDENT_TASKS | EVALUATIONS
 
 

@@ -27,6 +27,7 @@ class Task:
     same_view: bool = True  # whether teacher and student see the same image, so that their data must have one size
     evaluates_given_teachers: bool = True  # whether teachers with given weights and no stated accuracy are evaluated
     is_tunable: bool = False  # whether a suite can search the settings of its rows
+    has_controls: bool = False  # whether its undistilled students train, so that they can train for more epochs
     allows_transfer: bool = False  # whether a suite of task `transfer` can evaluate its students on other data
     required_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the purpose of each
     rejected_keys: ClassVar[Mapping[str, str]] = {}  # of a suite file, and the reason for each
@@ -87,6 +88,7 @@ class Evaluation(Task):
     head_class: str  # the name of the new head's class in `bench.models.heads`
     what_trains: str  # for captions
     freezes: bool = False  # whether the network itself does not train, so that several heads share its forward pass
+    is_solved: bool = False  # whether a solver fits the head, with a choice made on dev images, instead of epochs
     reads_stages: bool = False  # whether the head can read one of the network's stages instead of its embedding
 
     def prefix(self, several_data: bool, stages: Sequence[int] | None) -> str:

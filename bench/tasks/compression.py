@@ -9,6 +9,7 @@ class Compression(Task):
     keeps_outputs = True
     allows_transfer = True
     is_tunable = True
+    has_controls = True
 
     def is_published(self, run: RunSpec) -> bool:
         """Return True: these are the papers' main tables."""

@@ -22,7 +22,8 @@ class LinearProbe(Evaluation):
         """Return what is trained, for captions."""
         if head.stage is None:
             return self.what_trains
-        return f"a linear classifier of the frozen stage, averaged to at most {head.most_values:,} values"
+        stage = f"the frozen stage, averaged to at most {head.most_values:,} values"
+        return self.what_trains.replace("the frozen embedding", stage)
 
     def head_options(self, head: HeadSpec) -> dict[str, Any]:
         """Return what the probe reads."""

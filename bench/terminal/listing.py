@@ -39,7 +39,8 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
     Each has `name` and `description`, and further keys by kind:
 
     - methods: `documentation`, `family`, `year`, `reads`, `title` (in tables), `weight`, `task_weight`, `warmup`,
-      `version`, `initial_stage`, and `parameters`, a list of {name, type, default}; the methods are sorted by family
+      `version`, `initial_stage`, `variant` (how the formula differs from the paper's), and `parameters`, a list of
+      {name, type, default}; the methods are sorted by family
     - datasets: `where`, `train` and `test` (numbers of images), `classes`, `height`, `width`, `mean`, `std`, `augment`
       and `views`; image folders have none of them
     - suites: `file`, its path
@@ -117,10 +118,11 @@ def _title(path: Path) -> str:
 def _methods(found: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
     """Yield a table of the methods of each family."""
     for family, members in groupby(found.items(), key=lambda one: one[1]["family"]):
-        table = Table("name", "year", "description", "reads", "initial stage", title=f"methods: {family}")
+        table = Table("name", "year", "description", "reads", "initial stage", "variant", title=f"methods: {family}")
         for name, entry in members:
-            initial = "yes" if entry["initial_stage"] else ""
-            table.add_row(*map(escape, (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial)))
+            initial, variant = "yes" if entry["initial_stage"] else "", "reference" if entry["variant"] else ""
+            facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, variant)
+            table.add_row(*map(escape, facts))
         yield table
 
 
@@ -140,6 +142,7 @@ def _method_entry(method: Method, family: str) -> dict[str, Any]:
         "warmup": method.warmup,
         "version": method.version,
         "initial_stage": method.has_initial_stage,
+        "variant": method.variant,
         "parameters": parameters,
     }
 
@@ -149,6 +152,8 @@ def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     warmup = f", warmup {entry['warmup']} epochs" if entry["warmup"] else ""
     weights = f"weight {entry['weight']:g}{warmup}, cross-entropy weight {entry['task_weight']:g}"
     yield f"\n{weights}, version {entry['version']}"
+    if entry["variant"]:
+        yield f"variant: reference: {escape(entry['variant'])}"
     table = Table("parameter", "type", "default")
     for one in entry["parameters"]:
         table.add_row(one["name"], escape(one["type"]), escape(repr(one["default"])))

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from bench.launch.slurm_queue import Job
 from bench.plan import Plan, work_units
-from bench.plan.duration import epochs_of, paces, training_images
+from bench.plan.duration import epochs_of, initial_epochs, paces, training_images
 from bench.plan.status import OPEN, open_runs, statuses
 from bench.program import started_as
 from bench.report.frame import Frame
@@ -78,7 +78,7 @@ def _progress(run: RunSpec, plan: Plan, store: Store) -> str:
     if last["stage"] == "main":
         stage, epochs, later = "", schedule.epochs, 0
     else:
-        stage, epochs, later = "initial ", schedule.initial_epochs, schedule.epochs
+        stage, epochs, later = "initial ", initial_epochs(run), schedule.epochs
     reached = f"seed {plan.seed_of(run)}: {stage}{last['epoch']}/{epochs}"
     if store.state(run.id) != "running" or "wall_s" not in last:
         return reached
@@ -172,7 +172,7 @@ def plan_tables(
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         for run in cohort.runs:
-            initial = f"{run.training.initial_epochs} + " if run.trains and run.training.initial_epochs else ""
+            initial = f"{initial_epochs(run)} + " if run.trains and run.training.has_initial_stage else ""
             epochs = f"{initial}{run.training.epochs} epochs" if run.trains else "evaluate"
             crossed = [f"seed {plan.seed_of(run)}"] if plan.suite.crossed else []
             table.add_row(f"  {run.id}", epochs, *map(escape, titles[run.id]), *crossed)

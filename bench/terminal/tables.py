@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from bench.report.caption import caption
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
+from bench.report.regime import regime_line
 from bench.terminal.markup import escape
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
     for note in table.notes:
         yield TERMINAL.note(*note)
     yield escape(caption(frame))
+    if said := regime_line(frame):
+        yield escape(said)
 
 
 def in_parts(

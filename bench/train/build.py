@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.reusing import Reusing
@@ -143,6 +144,8 @@ def build_lane(
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
     """
+    schedule = spec.training
+    epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
     has_plugin = any(not methods[term.method].is_own for term in spec.terms)
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
@@ -153,7 +156,7 @@ def build_lane(
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
             learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
-            return Lane(spec, learners, has_plugin=has_plugin)
+            return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
@@ -166,7 +169,7 @@ def build_lane(
             STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
             PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
-        return Lane(spec, learners, has_plugin=has_plugin)
+        return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
 
 
 def _learner(
@@ -185,7 +188,11 @@ def _learner(
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """
     share = 1 / len(teachers) if spec.combine == "mean" and teachers else 1.0
-    terms = []
+    terms: list[Term] = []
+    others: tuple[str, ...] = ()
+    if spec.combine == "probabilities":
+        name, *further = teachers
+        teachers, others = {name: teachers[name]}, tuple(further)
     for place, (name, teacher) in enumerate(teachers.items(), start=first):
         for term in spec.terms:
             cls = methods[term.method].load()
@@ -193,6 +200,6 @@ def _learner(
                 raise ValueError(f"{term.method} needs labels, and the data has none")
             torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
-            terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup))
+            terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
     return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

@@ -59,6 +59,7 @@ class Lane:
         has_plugin: whether a method of it is not the project's own.
         logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
             until then, and where they were not kept.
+        epoch_steps: the number of steps of a whole epoch.
     """
 
     spec: RunSpec
@@ -72,6 +73,7 @@ class Lane:
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
     logits: dict[str, Tensor] = field(default_factory=dict)
+    epoch_steps: int = 1
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
@@ -108,9 +110,21 @@ class Lane:
         return self.clock.stage == MAIN and self.clock.epoch > self.schedule.epochs
 
     @property
+    def initial_epochs(self) -> int:
+        """Return the number of epochs of the initial stage."""
+        return self.schedule.initial_epochs_of(self.epoch_steps)
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps of the current epoch: the last one of an initial stage may not be whole."""
+        if self.clock.stage == INITIAL and self.schedule.initial_steps is not None:
+            return min(self.epoch_steps, self.schedule.initial_steps - (self.clock.epoch - 1) * self.epoch_steps)
+        return self.epoch_steps
+
+    @property
     def epochs_left(self) -> int:
         """Return the number of epochs that remain in both stages."""
-        initial = self.schedule.initial_epochs if self.clock.stage == INITIAL else 0
+        initial = self.initial_epochs if self.clock.stage == INITIAL else 0
         return initial + self.schedule.epochs + 1 - self.clock.epoch
 
     @property
@@ -122,7 +136,7 @@ class Lane:
         """Move the clock to the next epoch."""
         self.trained, self.seconds = 0, 0.0
         stage, epoch = self.clock
-        if stage == INITIAL and epoch == self.schedule.initial_epochs:
+        if stage == INITIAL and epoch == self.initial_epochs:
             # frozen modules read their norms' statistics, which so far differ between processes
             modules = [module for learner in self.learners.values() for module in learner.initial_modules]
             self.group.broadcast([buffer for module in modules for buffer in module.buffers()])

@@ -38,6 +38,7 @@ class Term:
         distiller: the method with its adapters.
         teacher: the run id of its teacher, or the name of the network that trains together with the student.
         warmup: number of epochs over which the weight rises; None for none.
+        others: run ids of further teachers; the term's teacher then predicts the mean of all their probabilities.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Term:
     distiller: Distiller
     teacher: str
     warmup: int | None = None
+    others: tuple[str, ...] = ()
 
     def weight_in(self, epoch: int) -> float:
         """Return the weight in an epoch of the main stage, counted from 1."""
@@ -111,7 +113,7 @@ class Learner:
         stages = ((term, term.distiller.initial_stage()) for term in terms)
         self.initial: list[tuple[Term, InitialStage]] = [(term, stage) for term, stage in stages if stage is not None]
         self.initial_modules = [module for _, stage in self.initial for module in stage.modules]
-        self.has_initial_stage = bool(self.initial) and schedule.initial_epochs > 0
+        self.has_initial_stage = bool(self.initial) and schedule.has_initial_stage
         self.enter(INITIAL if self.has_initial_stage else MAIN)
 
     @property
@@ -128,7 +130,7 @@ class Learner:
     def teachers(self) -> set[str]:
         """Return the teachers whose features the current stage reads."""
         terms = [term for term, _ in self.initial] if self.stage == INITIAL else self.terms
-        return {term.teacher for term in terms}
+        return {name for term in terms for name in (term.teacher, *term.others)}
 
     def enter(self, stage: int) -> None:
         """Start a stage with a new optimizer; the main stage freezes the modules that the initial one has trained."""
@@ -230,7 +232,8 @@ class Learner:
         mixed = term.distiller.autocast
         own = None if student is None else as_float32(student, maps=not mixed)
         with arithmetic(self.schedule.precision, self.device, enabled=mixed):
-            value = loss(own, as_float32(teachers[term.teacher], maps=not mixed), batch)
+            taught = [as_float32(teachers[name], maps=not mixed) for name in (term.teacher, *term.others)]
+            value = loss(own, together(taught) if term.others else taught[0], batch)
         if value is not None or self.stage == INITIAL:
             check_loss(term.name, value)
         return value
@@ -292,6 +295,13 @@ def learning_rate(schedule: Schedule, epoch: int) -> float:
     """Return the learning rate of the main stage in an epoch (from 1); it is lower from epoch milestone + 1."""
     passed = sum(epoch > milestone for milestone in schedule.milestones)
     return schedule.lr * schedule.lr_decay**passed
+
+
+def together(teachers: Sequence[Features]) -> Features:
+    """Return teachers as one without maps, whose logits (B, K) are the logarithm of the mean of their probabilities."""
+    logs = torch.stack([features.logits.log_softmax(dim=1) for features in teachers])
+    mean = logs.logsumexp(dim=0) - math.log(len(teachers))
+    return Features(stages=(), preactivations=(), embedding=mean, logits=mean)
 
 
 def detached(features: Features) -> Features:

@@ -101,7 +101,7 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
     while running := [lane for lane in cohort.lanes if not lane.done and lane.failure is None]:
         clock, start = min((lane.clock, lane.trained) for lane in running)
         lanes = [lane for lane in running if (lane.clock, lane.trained) == (clock, start)]
-        steps = len(batch_sizes(len(cohort.train.split), lanes[0].schedule.batch_size, cohort.group.size))
+        steps = lanes[0].steps  # equal in a cohort
         ahead = [lane.trained for lane in running if lane.clock == clock and lane.trained > start]
         stop = min(ahead, default=steps)  # where lanes that are further in the epoch join
         _train(cohort, lanes, stop, steps, store, observer)

@@ -27,7 +27,16 @@ COST_COLUMNS = {  # of cost.csv, by their names here
 
 def overview() -> str:
     """Return a table of the methods of each family."""
-    headings = ["method", "year", "reads", "initial stage", "more than none (%)", "weight", "weight of cross-entropy"]
+    headings = [
+        "method",
+        "year",
+        "reads",
+        "initial stage",
+        "variant",
+        "more than none (%)",
+        "weight",
+        "weight of cross-entropy",
+    ]
     families = by_family(catalog().values()).items()
     return "\n".join(f"**{family}**\n\n{table(headings, map(overview_row, members))}" for family, members in families)
 
@@ -36,9 +45,10 @@ def overview_row(method: Method) -> list[str]:
     """Return a method's row in the table of its family; its cost is that of the main stage, where measured."""
     measured = [shortened(row["own_percent"]) for row in costs(method) if row["stage"] == "main"]
     initial = "yes" if method.has_initial_stage else ""
+    variant = "reference" if method.variant else ""
     link = f"[{code(method.name)}](#{method.name})"
     weights = [f"{method.weight:g}", f"{method.task_weight:g}"]
-    return [link, str(method.year), one_line(method.reads), initial, *(measured or [""]), *weights]
+    return [link, str(method.year), one_line(method.reads), initial, variant, *(measured or [""]), *weights]
 
 
 def each() -> str:
@@ -60,6 +70,8 @@ def section(method: Method) -> Iterator[str]:
             yield f"```text\n{lined_up(text)}\n```\n"
         else:
             yield f"**{TITLES.get(title, title)}:** {one_line(text)}\n"
+    if method.variant:
+        yield f"**Variant:** reference: {method.variant}.\n"
     yield parameters(method) if method.parameters else "A suite file can set no parameters of it besides the weight.\n"
     yield cost(method)
 

@@ -12,7 +12,7 @@ from bench.store import Store, files
 from bench.store.files import read_bytes
 from tests.stores import HOSTILE, cell_of, fail, finish, finish_all, plan_of
 
-COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference"
+COLUMNS = "pair,teacher,student,method,label,metric,n,mean,std,best_mean,published,status,reason,difference,variant"
 PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
 
 
@@ -313,17 +313,29 @@ def test_a_dash_has_its_reason_in_a_note_and_equal_reasons_share_one(tmp_path, s
     assert r"\textsuperscript{c} diverged: the loss was nan" in tex
 
 
+def test_the_table_says_whose_formula_a_row_has_where_they_differ(tmp_path, store):
+    methods = ["kd", "sp", {"method": "cc", "variant": "paper", "weight": 1.0, "label": "CC"}]
+    plan = plan_of(tmp_path, methods=[*methods, {"terms": ["fitnet", {"method": "cc", "variant": "paper"}]}])
+    table = csv.DictReader(written(plan, store, "csv").splitlines())
+    found = {row["label"]: row["variant"] for row in table if row["metric"] == "top1"}
+    *single, (_, several) = found.items()
+    assert dict(single) == {"teacher": "", "none": "", "KD": "", "SP": "reference", "CC": "paper"}
+    assert several == "reference+paper"
+
+
 def test_a_finished_table_has_no_notes(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
     assert "\n- " not in written(plan, store, "md")
-    assert r"\medskip" not in written(plan, store, "tex")
+    assert "textsuperscript" not in written(plan, store, "tex")
 
 
 def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [9.0], "none": [8.0], "KD": [70.0]})
-    assert written(plan, store, "tex").splitlines()[-11:] == [
+    lines = written(plan, store, "tex").splitlines()
+    begins = lines.index(r"\toprule")
+    assert lines[begins : begins + 10] == [
         r"\toprule",
         r"Teacher & resnet14 \\",
         r"Student & resnet8 \\",
@@ -334,7 +346,6 @@ def test_teacher_and_none_are_set_off_from_the_methods_in_latex(tmp_path, store)
         r"KD & 70.00 {\scriptsize (1)} \\",
         r"\bottomrule",
         r"\end{tabular}}",
-        r"\end{table}",
     ]
 
 

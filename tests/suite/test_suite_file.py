@@ -610,6 +610,20 @@ def test_a_whole_number_has_a_bound(key, tmp_path):
     assert f"{key}: found 10000000000: must be less than" in messages(tmp_path, None, f"{key}=10000000000")
 
 
+def test_the_mean_probabilities_of_teachers_are_for_methods_that_read_nothing_else(tmp_path):
+    row = {"method": "at", "kd": 1.0, "combine": "probabilities"}
+    said = messages(tmp_path, None, methods=[row])
+    assert "methods: combine: probabilities is for methods of the family logits, and at read more" in said
+    load(write_suite(tmp_path, methods=[row | {"method": "dkd"}]), METHODS)
+
+
+def test_the_length_of_an_initial_stage_is_in_epochs_or_in_steps_not_in_both(tmp_path):
+    both = {"training": {"initial_epochs": 5, "initial_steps": 100}}
+    assert "found initial_epochs: 5 and initial_steps: 100" in messages(tmp_path, None, **both)
+    training = load(write_suite(tmp_path, training={"initial_steps": 100}), METHODS).training
+    assert (training.initial_epochs, training.initial_steps) == (0, 100)
+
+
 def test_a_mapping_merged_from_another_is_read(tmp_path):
     text = write_suite(tmp_path).read_text() + "teacher_training:\n  <<: &of_all {epochs: 7}\n  lr: 0.5\n"
     suite = load(write_suite(tmp_path, text=text), METHODS)

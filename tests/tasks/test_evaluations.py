@@ -12,8 +12,10 @@ from bench.data import images
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.plan.status import run_status
+from bench.report.caption import protocol
 from bench.store import Failure, Store
 from bench.train import loop as train
+from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
 from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
@@ -89,6 +91,57 @@ def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
         view, targets = read(run, 1)
         accuracy, one = 100 * theirs.score(view, targets), 100 / len(targets)
         assert store.record(run.id)["metrics"]["top1"] == pytest.approx(accuracy, abs=3.5 * one)  # 3 at the edge
+
+
+@pytest.mark.usefixtures("few")
+def test_a_logistic_regression_is_scikit_learns_with_the_penalty_that_dev_images_prefer(judge):
+    suite = judge(evaluations=[{"kind": "logistic", "data": DATA | {"dev_per_class": 2}}])
+    plan, store, _ = suite.run(only=["none"])
+    (run,) = cells(plan, "none")["top1"]
+    splits = images.load_all(run.data, store.root, CPU, workers=0)
+    assert (run.schedule, len(splits.train), len(splits.dev)) == (None, 30, 20)
+
+    def read(part) -> tuple[np.ndarray, torch.Tensor]:
+        with torch.no_grad():
+            view = ViewTransform(run.data, CPU)(next(part.images.batches([torch.arange(len(part))])))
+            return source_of(run, store).eval().features(view).embedding.double().numpy(), part.targets
+
+    (x, y), (x_dev, y_dev) = read(splits.train), read(splits.dev)
+    mean, scale = x.mean(axis=0), x.std(axis=0, ddof=1)
+    record = store.record(run.id)
+    accuracy = {}
+    for l2 in PENALTIES:
+        theirs = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-9, max_iter=10_000).fit((x - mean) / scale, y)
+        accuracy[l2] = 100 * theirs.score((x_dev - mean) / scale, y_dev)
+        if l2 == record["l2"]:
+            wanted = theirs.coef_ / scale
+            head = load_file(store.folder(run.id) / "student.safetensors")["classifier.weight"]
+            np.testing.assert_allclose(head, wanted, atol=1e-3 * np.abs(wanted).max())
+    one_image = 100 / len(x_dev)  # may stand on the edge
+    assert record["metrics"]["dev_top1"] == pytest.approx(accuracy[record["l2"]], abs=one_image + 0.01)
+    assert accuracy[record["l2"]] >= max(accuracy.values()) - one_image - 0.01
+
+
+def test_the_row_none_is_fine_tuned_at_its_own_learning_rate(judge):
+    tune = {"kind": "finetune", "data": DATA, "training": TRAINING | {"lr": 0.01}, "none_lr": 0.2}
+    plan = judge(evaluations=[tune]).plan()
+    rates = {cell.label: {run.training.lr for run in cell.runs} for cell in plan.cells}
+    assert rates == {"teacher": {0.01}, "none": {0.2}, "KD": {0.01}}
+    assert "(learning rate 0.01, none 0.2, batch size 16" in protocol(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "logistic", "training": TRAINING}, "logistic is fitted by a solver"),
+        ({"kind": "probe", "none_lr": 0.1}, "'none_lr' is for evaluations that train the whole network"),
+        ({"kind": "probe", "data": DATA | {"dev_per_class": 1}}, "or of kind: logistic"),
+    ],
+    ids=str,
+)
+def test_an_evaluation_takes_only_the_keys_of_its_kind(changes, said, judge):
+    with pytest.raises(RequestError, match=said):
+        judge(evaluations=[{"data": DATA} | changes]).plan()
 
 
 def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):
@@ -206,7 +259,7 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
         ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
         (
             {"evaluations": [{"data": DATA, "kind": "finetune", "stages": [1]}]},
-            r"'stages' is for kind: probe; finetune reads",
+            r"'stages' is for kind: probe or logistic; finetune reads",
         ),
         ({"evaluations": [{"data": DATA, "stage": [1]}]}, r"unknown key 'stage'\. Did you mean 'stages'"),
         ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),

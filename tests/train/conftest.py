@@ -109,6 +109,7 @@ def document(**changes: object) -> dict:
         "data": {"name": "digits", "resize": 32, "train_per_class": 5},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
+        "controls": False,
         "workers": 0,
         "threads": 1,  # two would wait for each other where a test runs two processes
         "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 1, "evaluate_every": 2},

@@ -15,7 +15,7 @@ from bench.train.lane import Clock, Lane
 from bench.train.learner import INITIAL, MAIN, learning_rate
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
 from methods._banks import ENTRIES_AT_ONCE
-from tests.train.conftest import cell, rows
+from tests.train.conftest import Silent, cell, rows
 
 
 def epoch(lanes: list[Lane], data: TrainingData, teachers: dict) -> None:
@@ -94,6 +94,24 @@ def test_lanes_without_an_initial_stage_wait_for_those_that_have_one(bench):
     assert observer.epochs[cell(plan, "AB").runs[0].id] == 3
     assert observer.epochs[cell(plan, "KD").runs[0].id] == 2
     assert [row["stage"] for row in rows(store, cell(plan, "AB").runs[0].id)] == ["initial", "main", "main"]
+
+
+def test_an_initial_stage_may_have_a_number_of_steps_and_end_within_an_epoch(bench):
+    class Steps(Silent):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: list[tuple[str, int, int, int]] = []
+
+        def step(self, lanes, step, steps) -> None:
+            self.steps.append((lanes[0].stage, lanes[0].clock.epoch, step, steps))
+
+    observer = Steps()
+    training = {"epochs": 1, "batch_size": 16, "milestones": [1], "initial_steps": 6}
+    plan, store, _ = bench(methods=["ab"], training=training).run(only=["AB"], observer=observer)
+    initial = [seen[1:] for seen in observer.steps if seen[0] == "initial"]
+    assert initial == [(1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 4), (2, 1, 2), (2, 2, 2)]  # 4 steps see 50 images
+    (run,) = cell(plan, "AB").runs
+    assert [row["stage"] for row in rows(store, run.id)] == ["initial", "initial", "main"]
 
 
 def test_accuracy_is_what_scikit_learn_says(cohort):

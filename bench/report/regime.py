@@ -1,0 +1,127 @@
+"""The regime of a table: whether the teacher is better than `none`, and whether `none` was trained to its end.
+
+Distillation was made for a teacher that is clearly better than a student that has learned what it can from labels. A
+difference between methods that is found elsewhere need not hold there. Imports no torch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, linear_regression
+
+from bench.plan.duration import training_images
+from bench.report.frame import Frame, Summary
+from bench.suite import NONE, TEACHER
+from bench.tasks import task_of
+
+MIN_GAP = 2.0  # spreads of the seeds between teacher and `none`
+CONVERGED = 0.01  # share of the training loss's whole fall that the last tenth of the epochs may add
+MIN_EPOCHS = 6  # of which the convergence is judged
+MIN_TAIL = 3  # epochs that a line is fitted to
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Facts of a pair's teacher and undistilled student, means over seeds; None where they are not known."""
+
+    pair: str
+    gap: float | None  # percentage points by which the teacher is above `none`
+    spread: float | None  # standard deviation over seeds of `none`, from the row-by-seed model, in percentage points
+    ahead: float | None  # percentage points by which the accuracy of `none` in training is above that on test images
+    steps: int | None  # optimizer steps of `none`
+    last_fall: float | None  # see `last_fall`
+
+    @property
+    def spreads(self) -> float | None:
+        """Return the gap in spreads."""
+        return None if self.gap is None or not self.spread else self.gap / self.spread
+
+    @property
+    def faults(self) -> Iterator[str]:
+        """Yield why the pair is outside the regime."""
+        if self.gap is not None and (self.gap <= 0 or (self.spreads is not None and self.spreads < MIN_GAP)):
+            yield f"the teacher is not {MIN_GAP:g} spreads above {NONE}, so there is no gap to close"
+        if self.ahead is not None and self.ahead < 0:
+            yield f"{NONE} is worse in training than on test images, so labels have more to teach it"
+        if self.last_fall is not None and self.last_fall > CONVERGED:
+            yield f"{NONE} still learns when its training ends"
+
+
+def last_fall(losses: Sequence[float]) -> float | None:
+    """Return by how much a training loss fell in the last tenth of the epochs, as a share of its whole fall.
+
+    A straight line is fitted to the last tenth, at least three epochs. None for fewer than six epochs; infinite if the
+    loss did not fall at all.
+    """
+    if len(losses) < MIN_EPOCHS:
+        return None
+    length = max(MIN_TAIL, len(losses) // 10)
+    slope = linear_regression(range(length), losses[-length:]).slope
+    whole = losses[0] - losses[-1]
+    return -slope * length / whole if whole > 0 else math.inf
+
+
+def regimes(frame: Frame) -> list[Regime]:
+    """Return the regime of each pair whose undistilled student trains on labels and has a result."""
+    by_place = {(one.pair, one.label): one for one in frame.primary}
+    found = []
+    for (pair, label), plain in by_place.items():
+        task = task_of(plain.cell.runs[0])
+        if label == NONE and plain.mean is not None and task.objective is not None and not task.is_evaluation:
+            found.append(_regime(frame, plain, by_place.get((pair, TEACHER)), f"train_{task.objective.hit}"))
+    return found
+
+
+def _regime(frame: Frame, plain: Summary, teacher: Summary | None, hit: str) -> Regime:
+    runs = [run for run in plain.cell.runs if frame.plan.seed_of(run) in plain.by_seed]
+    curves = [[row for row in frame.store.epochs(run.id) if row["stage"] == "main"] for run in runs]
+    reached = [rows[-1][hit] for rows in curves if rows and hit in rows[-1]]
+    losses = [fmean(row["loss"] for row in of_epoch) for of_epoch in zip(*curves, strict=False)]
+    images, training = training_images(runs[0].data), runs[0].training
+    variance = frame.models[plain.contest].variances[NONE] if plain.n > 1 else 0.0
+    assert plain.mean is not None  # the caller has asked
+    return Regime(
+        pair=plain.pair,
+        gap=None if teacher is None or teacher.mean is None else teacher.mean - plain.mean,
+        spread=math.sqrt(variance) if variance > 0 else None,
+        ahead=fmean(reached) - plain.mean if reached else None,
+        steps=None if images is None else training.epochs * math.ceil(images / training.batch_size),
+        last_fall=last_fall(losses),
+    )
+
+
+def regime_line(frame: Frame) -> str:
+    """Return the line under a table: the facts of all pairs, and which of them are outside the regime; "" if none."""
+    found = regimes(frame)
+    if not found:
+        return ""
+    facts = [
+        _range("the teacher is {} points above none", [one.gap for one in found], "{:.1f}"),
+        _range("that is {} times the spread over seeds", [one.spreads for one in found], "{:.1f}"),
+        _range("none is {} points better in training than on test images", [one.ahead for one in found], "{:.1f}"),
+        _range("it takes {} steps", [one.steps for one in found], "{:,}"),
+        _range(
+            f"the last tenth of its epochs adds {{}} % to the fall of its training loss (converged: at most "
+            f"{100 * CONVERGED:g} %)",
+            [None if one.last_fall is None else 100 * one.last_fall for one in found],
+            "{:.1f}",
+        ),
+    ]
+    text = f"Regime: {'; '.join(filter(None, facts))}."
+    outside: dict[str, list[str]] = {}
+    for one in found:
+        for fault in one.faults:
+            outside.setdefault(fault, []).append(one.pair)
+    faults = [f"{why} ({', '.join(pairs)})" if len(found) > 1 else why for why, pairs in outside.items()]
+    if faults:
+        text += f" Outside the regime that distillation was made for: {'; '.join(faults)}."
+    return text
+
+
+def _range(text: str, values: Sequence[float | None], form: str) -> str:
+    """Return a text with the lowest and the highest known value; "" if none is known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, high = form.format(min(known)), form.format(max(known))
+    return text.format(low if low == high else f"{low} to {high}")

@@ -1,0 +1,14 @@
+"""Logistic regression: a linear classifier of standardised features, with the penalty that dev images prefer."""
+
+from bench.spec import RunSpec
+from bench.tasks.probe import LinearProbe
+
+
+class Logistic(LinearProbe):
+    name = "logistic"
+    is_solved = True
+    what_trains = "a logistic regression of the frozen embedding, standardised, its L2 penalty chosen on dev images"
+
+    def is_published(self, run: RunSpec) -> bool:
+        """Return False: the papers' probes train as networks do."""
+        return False

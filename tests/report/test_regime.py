@@ -1,0 +1,82 @@
+"""The line under a table that says whether its pairs are those that distillation was made for."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.report.frame import Frame, results_frame
+from bench.report.latex import to_latex
+from bench.report.markdown import to_markdown
+from bench.report.regime import last_fall, regime_line, regimes
+from bench.store import Store
+from tests.stores import cell_of, finish, plan_of
+
+CURVE = [2.0, 1.0, 0.6, 0.5, 0.5, 0.5]  # of a training loss that has stopped falling
+TOP1 = {"teacher": [90.0], "none": [80.0, 81.0, 82.0], "KD": [83.0, 84.5, 85.0], "AT": [82.0, 82.0, 83.0]}
+
+
+def frame_of(folder: Path, losses: Sequence[float] = CURVE, train: float = 85.0, **top1: Sequence[float]) -> Frame:
+    """Return results whose undistilled students have a curve of losses, and end with a training accuracy."""
+    training = {"epochs": len(losses), "batch_size": 16}
+    plan = plan_of(folder, methods=["kd", "at"], seeds=3, training=training)
+    store = Store(folder / "results")
+    for label, values in (TOP1 | top1).items():
+        cell = cell_of(plan, label)
+        for run in cell.runs if label == "none" else ():
+            store.begin(run)
+            epochs = enumerate(losses, start=1)
+            rows = [{"stage": "main", "epoch": n, "loss": loss, "ce": loss, "train_top1": train} for n, loss in epochs]
+            store.write_epochs(run.id, rows)
+        finish(store, cell, values)
+    return results_frame(plan, store)
+
+
+def test_a_regimes_facts_are_those_of_the_stored_curves(tmp_path):
+    frame = frame_of(tmp_path)
+    (found,) = regimes(frame)
+    variance = next(iter(frame.models.values())).variances["none"]
+    assert (found.gap, found.ahead, found.last_fall) == pytest.approx((9.0, 4.0, 0.0))
+    assert found.spreads == pytest.approx(9 / math.sqrt(variance))
+    assert found.steps == 6 * 3  # 40 images in batches of 16
+
+
+def test_the_line_stands_under_the_tables_and_names_no_fault_of_a_pair_within_the_regime(tmp_path):
+    frame = frame_of(tmp_path)
+    line = regime_line(frame)
+    assert line.startswith("Regime: the teacher is 9.0 points above none;")
+    assert "Outside" not in line
+    markdown = to_markdown(frame)
+    assert markdown.index("| AT |") < markdown.index("Regime: ") < markdown.index("## Last epoch")
+    assert "Regime: the teacher is 9.0 points" in to_latex(frame)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"teacher": [81.1]}, "the teacher is not 2 spreads above none"),
+        ({"teacher": [70.0]}, "the teacher is not 2 spreads above none"),
+        ({"train": 79.0}, "none is worse in training than on test images"),
+        ({"losses": [2.0, 1.8, 1.6, 1.4, 1.2, 1.0]}, "none still learns when its training ends"),
+    ],
+    ids=str,
+)
+def test_a_pair_outside_the_regime_is_told_in_words(changes, said, tmp_path):
+    assert f"Outside the regime that distillation was made for: {said}" in regime_line(frame_of(tmp_path, **changes))
+
+
+def test_the_last_fall_is_the_share_of_a_straight_line_that_its_last_tenth_has():
+    assert last_fall([100.0 - epoch for epoch in range(101)]) == pytest.approx(0.1)
+
+
+def test_a_loss_that_has_not_fallen_has_not_converged():
+    assert last_fall([1.0] * 10) == math.inf
+
+
+def test_few_epochs_do_not_tell_whether_training_has_converged():
+    assert last_fall([3.0, 2.0, 1.0, 1.0, 1.0]) is None
+
+
+def test_without_results_of_the_student_there_is_no_line(tmp_path):
+    assert regime_line(results_frame(plan_of(tmp_path), Store(tmp_path / "results"))) == ""
