@@ -57,6 +57,7 @@ class Batch:
     indices: Tensor  # (B,) int64 positions in the training set
     second: Tensor | None = None  # (B, C, H, W), another, strongly distorted view of the same images, if requested
     teacher_second: Tensor | None = None  # (B, C', H', W'), the teacher's view of it
+    soft_targets: Tensor | None = None  # (B, K) float, rows sum to 1, where images are mixed; `targets` has the largest
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.spec import NO_INITIAL_STAGE, RunSpec, canonical
+from bench.spec import NO_INITIAL_STAGE, OF_LANE, RunSpec, canonical
 from bench.tasks import task_of
 
 
@@ -103,7 +103,8 @@ def _split(runs: Sequence[RunSpec], parts: int) -> list[CohortPlan]:
 
 
 def _batches(run: RunSpec) -> str:
-    """Return a text that is equal for runs that see the same batches: task, order, data, and schedule without rates."""
-    common = run.training.model_copy(update={"lr": 1.0, "weight_decay": 0.0, **NO_INITIAL_STAGE})
+    """Return a text that is equal for runs that see the same batches: task, order, data and common schedule."""
+    own: dict[str, object] = {"lr": 1.0, "weight_decay": 0.0, **dict.fromkeys(OF_LANE)}
+    common = run.training.model_copy(update=own | NO_INITIAL_STAGE)
     task = task_of(run)
     return f"{task.shares_batches_with or task.name} {run.ordered_by} {canonical(common)} {run.data.key}"

@@ -9,7 +9,7 @@ import yaml
 
 from bench.plan.model import Cell, Plan
 from bench.program import started_as
-from bench.spec import RunSpec, Schedule
+from bench.spec import UNUSED, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
@@ -108,14 +108,16 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
         row = {"terms": terms, "combine": trained.combine, "label": _label(cell, trained)}
         if task_of(trained).objective is not None:
             row["task_weight"] = trained.task_weight
+    recipes = {name: _stated(own) for name, own in suite.recipe_by_network.items()}
     return document | {
         "pairs": [pair],
         "methods": [row],
         "seeds": seeds,
         "teacher_seeds": suite.teacher_seeds,
         "training": _training(trained.training if cell.is_control else suite.training),
-        "teacher_training": _training(suite.teacher_schedule),
+        "teacher_training": _unused(suite.training) | _training(suite.teacher_schedule),
         "lr_by_network": dict(suite.lr_by_network),
+        **({"recipe_by_network": recipes} if recipes else {}),
         "threads": suite.threads,  # the number changes the rounding
     }
 
@@ -123,6 +125,17 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
 def _training(schedule: Schedule) -> dict[str, Any]:
     """Return a schedule as a document; without `processes: 1`, a teacher would have the students' number."""
     return schedule.model_dump(mode="json", exclude_none=True) | {"processes": schedule.processes or 1}
+
+
+def _unused(schedule: Schedule) -> dict[str, Any]:
+    """Return the keys that only students use, with the values by which teachers do without them."""
+    return {key: value for key, value in UNUSED.items() if getattr(schedule, key) is not None}
+
+
+def _stated(recipe: Recipe) -> dict[str, Any]:
+    """Return the keys of a recipe that the suite states."""
+    stated = recipe.model_dump(mode="json", exclude_unset=True)
+    return {key: UNUSED[key] if value is None else value for key, value in stated.items()}
 
 
 def _data(plan: Plan, choice: DataEntry) -> dict[str, Any]:

@@ -27,8 +27,7 @@ def undistilled(
     suite: Suite, network: NetworkSpec, seed: int, data: DataSpec, schedule: Schedule, order_seed: int | None = None
 ) -> RunSpec:
     """Return the run that trains a network on labels alone; `order_seed` is `seed` if not given."""
-    lr = suite.lr_by_network.get(network.network, schedule.lr)
-    schedule = schedule.model_copy(update={"lr": lr, **NO_INITIAL_STAGE})
+    schedule = suite.schedule_of(network.network, schedule).model_copy(update=NO_INITIAL_STAGE)
     return RunSpec(student=network, data=data, schedule=schedule, seed=seed, order_seed=order_seed)
 
 

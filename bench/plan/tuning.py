@@ -174,6 +174,7 @@ def _lasting(run: RunSpec, epochs: int) -> RunSpec:
     milestones = tuple(dict.fromkeys(scaled(milestone) for milestone in whole.milestones))
     changes = {"epochs": epochs, "milestones": milestones, "initial_epochs": scaled(whole.initial_epochs)}
     changes |= {"initial_steps": scaled(whole.initial_steps) or None}
+    changes |= {"warmup_epochs": scaled(whole.warmup_epochs) or None}
     schedule: Schedule = whole.model_copy(update=changes | {"evaluate_every": epochs})
     terms = tuple(term.model_copy(update={"warmup": scaled(term.warmup) or None}) for term in run.terms)
     return run.but(schedule=schedule, terms=terms)

@@ -1,11 +1,11 @@
 """The caption of a table: how its numbers were produced, and what its marks mean."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
 from bench.report.paper import KD, row_named, settings_used
-from bench.spec import STUDENT, DataSpec, RunSpec, Schedule
+from bench.spec import STUDENT, UNUSED, DataSpec, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.tasks import TASKS, Evaluation, task_of
 
@@ -16,6 +16,7 @@ COMPARED_SETTINGS = (
     "momentum",
     "weight_decay",
     "precision",
+    *UNUSED,
 )  # named if teachers differ
 
 
@@ -35,6 +36,7 @@ def protocol(plan: Plan) -> str:
         *_evaluations(plan),
         "" if plan.suite.evaluations else task.caption,
         *_teachers(plan),
+        *_recipes(plan),
     ]
     own = [cell for cell in plan.cells if cell.choice is None]
     sentences += settings_used([plan.trained(cell.runs[0]) for cell in own])
@@ -230,6 +232,20 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     if student is not None and run.data != student.data:
         differing.append(f"on {_seen(run.data)}; students on {_seen(student.data)}")
     return " ".join(differing)
+
+
+def _recipes(plan: Plan) -> Iterator[str]:
+    """Yield the keys by which students, and single networks, train otherwise than with plain SGD in steps."""
+    training = plan.suite.training
+    stated: dict[str, tuple[Recipe, Iterable[str]]] = {
+        "Training": (training, [key for key in UNUSED if getattr(training, key) is not None])
+    }
+    stated |= {name: (own, own.model_fields_set) for name, own in plan.suite.recipe_by_network.items()}
+    for name, (recipe, keys) in stated.items():
+        values = {key: getattr(recipe, key) for key in Recipe.model_fields if key in keys}
+        if values:
+            texts = (f"{key}={UNUSED[key] if value is None else value}" for key, value in values.items())
+            yield f"{name} with {', '.join(texts)}."
 
 
 def _seen(data: DataSpec) -> str:

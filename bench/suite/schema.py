@@ -14,12 +14,12 @@ from annotated_types import Ge, Le, Len, Lt
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bench.data import DataChoice, unlabelled
-from bench.spec import Count, Parallel, Schedule, Strict
+from bench.spec import OF_IMAGES, OF_LABELS, UNUSED, Count, Parallel, Recipe, Schedule, Strict
 from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
 from bench.suite.tuning import TUNED, Tuning
-from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS
+from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS, Task
 from bench.types import suggest
 
 FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # name of a suite file without `.yaml`
@@ -76,6 +76,22 @@ NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
 TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
 EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
+
+
+def _problems_of_schedule(schedule: Schedule, task: Task) -> Iterator[str]:
+    """Yield why a network of a task cannot train with a schedule."""
+    try:
+        schedule.check_whole()
+    except ValueError as error:
+        yield str(error)
+    if schedule.optimizer == "lamb" and find_spec("timm") is None:
+        install = "pip install 'distillation-bench[timm]'"
+        yield f"optimizer: lamb needs the package timm, which is not installed: {install}, or choose sgd or adamw"
+    given = [key for key in UNUSED if getattr(schedule, key) is not None]
+    if task.objective is None or task.objective.labels != "image":
+        for key in given:
+            if key in (*OF_LABELS, *OF_IMAGES):
+                yield f"{key} is for networks that learn one label per image: leave it out"
 
 
 class CrossedSeeds(Strict):
@@ -150,6 +166,10 @@ class EvaluationEntry(Strict):
             raise ValueError("'most_values' is for 'stages': name the stages to read, or leave it out")
         if self.data.view is not None:
             raise ValueError("'view' is not allowed here: a network sees the data in the view that it was trained with")
+        if problems := list(_problems_of_schedule(self.training, task)):
+            raise ValueError(f"training: {'; '.join(problems)}")
+        if self.training.ema is not None:
+            raise ValueError("training.ema is for students and teachers; evaluations have none: leave it out")
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
             raise ValueError(f"kind is {self.kind!r}, but {reason}")
         return self
@@ -158,8 +178,12 @@ class EvaluationEntry(Strict):
 class TeacherTraining(Schedule):
     """Training of teachers; a key that is not given has the value of `training`."""
 
-    def check_shares(self) -> None:
+    def check_whole(self) -> None:
         """Check nothing: only the suite knows the complete schedule, and checks it."""
+
+
+class NetworkRecipe(Recipe):
+    """Keys of `training` for one network; a key that is not given has the value that other networks have."""
 
 
 class SuiteFile(Strict):
@@ -204,6 +228,10 @@ class Suite(SuiteFile):
     """Keys of `training` that differ for teachers."""
     lr_by_network: dict[NetworkName, PositiveFloat] = Field(default_factory=dict)
     """Learning rates by network, for students and teachers; they replace all others."""
+    recipe_by_network: dict[NetworkName, NetworkRecipe] = Field(default_factory=dict)
+    """Keys of `training` by network, for students and teachers; they replace those of `training` and
+    `teacher_training`. Epochs, batches and arithmetic are those of all.
+    """
     controls: bool = True
     """Whether tables have a row `none, +N epochs` where a method has an initial stage: the undistilled student, trained
     for N more epochs, as many as the initial stage has.
@@ -259,10 +287,26 @@ class Suite(SuiteFile):
         teaching = TASKS[task.teacher_task].objective
         if teacher_data and teaching and (reason := unlabelled(teacher_data.name, teaching.labels)):
             yield f"'teacher_data': {reason}"
-        try:
-            self.teacher_schedule.check_shares()
-        except ValueError as error:
-            yield f"teacher_training: {error}"
+        yield from self._problems_of_recipes()
+
+    def _problems_of_recipes(self) -> Iterator[str]:
+        """Yield why networks cannot train as stated."""
+        task, teaching = TASKS[self.task], TASKS[TASKS[self.task].teacher_task]
+        schedules = {"training": (self.training, task), "teacher_training": (self.teacher_schedule, teaching)}
+        for name, own in self.recipe_by_network.items():
+            where = f"recipe_by_network.{name}"
+            schedules[where] = (self.training.changed(own), task)
+            schedules[f"{where} as a teacher"] = (self.teacher_schedule.changed(own), teaching)
+            if task.trains_teachers:
+                yield f"{where}: with task {task.name}, two networks train together, with one recipe: use 'training'"
+            if name in self.lr_by_network and "lr" in own.model_fields_set:
+                yield f"{where}.lr: lr_by_network states it too: leave out one of both"
+        told: set[str] = set()
+        for where, (schedule, trained) in schedules.items():
+            for problem in _problems_of_schedule(schedule, trained):
+                if problem not in told:
+                    yield f"{where}: {problem}"
+                told.add(problem)
 
     def _problems_of_crossing(self) -> Iterator[str]:
         """Yield why the suite's seeds cannot be crossed."""
@@ -365,7 +409,13 @@ class Suite(SuiteFile):
         """Return the complete schedule of teachers: `training` with the keys of `teacher_training`."""
         if self.teacher_training is None:
             return self.training
-        return self.training.model_copy(update=self.teacher_training.model_dump(exclude_unset=True))
+        return self.training.changed(self.teacher_training)
+
+    def schedule_of(self, network: str, schedule: Schedule) -> Schedule:
+        """Return the schedule with which a network trains, where others train with `schedule`."""
+        if network in self.recipe_by_network:
+            schedule = schedule.changed(self.recipe_by_network[network])
+        return schedule.model_copy(update={"lr": self.lr_by_network.get(network, schedule.lr)})
 
 
 class TransferSource(Strict):

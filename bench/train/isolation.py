@@ -101,7 +101,8 @@ def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, t
 def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:
     """Return the tensors that all lanes of a cohort read."""
     shared = [batch.images, batch.teacher_images, batch.indices]
-    shared += [tensor for tensor in (batch.targets, batch.second, batch.teacher_second) if tensor is not None]
+    optional = (batch.targets, batch.second, batch.teacher_second, batch.soft_targets)
+    shared += [tensor for tensor in optional if tensor is not None]
     for one in [view for first in features.values() for view in (first, first.second) if view is not None]:
         shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
         layers = [layer for layer in (one.classifier, *one.norms) if layer is not None]

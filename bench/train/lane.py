@@ -48,7 +48,7 @@ class Lane:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
         learner: the student's; its network, terms, schedule and device are attributes of the lane, too.
-        networks: those that train, by name.
+        networks: those that are evaluated and stored, by name: see `Learner.evaluated`.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
         seconds: duration of these steps.
@@ -78,7 +78,7 @@ class Lane:
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
         self.student, self.terms, self.schedule = self.learner.network, self.learner.terms, self.learner.schedule
-        self.networks: dict[str, Network] = {name: learner.network for name, learner in self.learners.items()}
+        self.networks: dict[str, Network] = {name: learner.evaluated for name, learner in self.learners.items()}
         self.device = self.learner.device
         self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 
@@ -90,9 +90,11 @@ class Lane:
 
     @property
     def modules(self) -> list[nn.Module]:
-        """Return the networks that train, and the distillers."""
-        distillers = [term.distiller for learner in self.learners.values() for term in learner.terms]
-        return [*self.networks.values(), *distillers]
+        """Return the networks that train, their averages, and the distillers."""
+        learners = self.learners.values()
+        distillers = [term.distiller for learner in learners for term in learner.terms]
+        averages = [learner.evaluated for learner in learners if learner.evaluated is not learner.network]
+        return [*(learner.network for learner in learners), *averages, *distillers]
 
     @property
     def teachers(self) -> set[str]:

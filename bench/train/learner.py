@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.models.base import Network
 from bench.spec import Schedule
 from bench.tasks.objectives import Objective
+from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
 from bench.types import Affine, Batch, Features, InitialStage, Shapes
@@ -92,6 +95,7 @@ class Learner:
         task_weight: weight of that loss.
         initial: the terms with an initial stage, and that stage.
         initial_modules: the distillers' modules that train in the initial stage.
+        evaluated: the network that is evaluated and stored: the one that trains, or the moving average of its weights.
         optimizer: of the current stage.
         weights: of the terms in the current epoch.
         meter: of the current epoch.
@@ -108,6 +112,7 @@ class Learner:
         self.network, self.terms, self.schedule = network, tuple(terms), schedule
         self.objective, self.task_weight = objective, task_weight
         self.device = next(network.parameters()).device
+        self.evaluated = network if schedule.ema is None else deepcopy(network).requires_grad_(False)
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
         self.needs_second_view = any(term.distiller.needs_second_view for term in terms)
         stages = ((term, term.distiller.initial_stage()) for term in terms)
@@ -145,12 +150,8 @@ class Learner:
             for module in self.initial_modules:
                 module.requires_grad_(False)
             trained.append(([self.network, *(term.distiller for term in self.terms)], lr))
-        groups = [
-            {"params": [p for module in modules for p in module.parameters() if p.requires_grad], "lr": rate}
-            for modules, rate in trained
-        ]
-        momentum, weight_decay = self.schedule.momentum, self.schedule.weight_decay
-        self.optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+        groups = [group for modules, rate in trained for group in groups_of(modules, rate, self.schedule)]
+        self.optimizer = optimizer_of(groups, self.schedule)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set every module's mode, the learning rate and the terms' weights for an epoch, counted from 1."""
@@ -205,10 +206,10 @@ class Learner:
         values: list[Tensor] = []
         if self.objective is not None:
             assert batch.targets is not None  # the task has labels
-            ce = self.objective.loss(logits, batch.targets)
+            ce = self._label_loss(self.objective, logits, batch)
             if self.reads_second_view:
                 assert features.second is not None  # `features` has filled it
-                ce = ce + self.objective.loss(as_float32(features.second, maps=False).logits, batch.targets)
+                ce = ce + self._label_loss(self.objective, as_float32(features.second, maps=False).logits, batch)
             total = self.task_weight * ce
             values += [ce, self.objective.hits(logits, batch.targets)]
         for term, weight in zip(self.terms, self.weights, strict=True):
@@ -219,6 +220,14 @@ class Learner:
         if not total.requires_grad:
             raise ValueError("there are no labels to learn from, and no term has a loss in the main stage")
         return total, values
+
+    def _label_loss(self, objective: Objective, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of logits (B, K) with the labels of a batch, as the recipe states it: a scalar."""
+        recipe = self.schedule
+        if (recipe.label_smoothing, recipe.loss, batch.soft_targets) == (None, None, None):
+            assert batch.targets is not None  # the caller has asked
+            return objective.loss(logits, batch.targets)
+        return smoothed_loss(logits, batch, recipe.label_smoothing or 0.0, is_binary=recipe.loss is not None)
 
     def _value(
         self,
@@ -244,7 +253,11 @@ class Learner:
         trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
         samples = group.all_reduce_mean([*gradients, means], samples)
+        if self.schedule.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(trained, self.schedule.gradient_clip)
         self.optimizer.step()
+        if self.schedule.ema is not None:
+            average_into(self.evaluated, self.network, self.schedule.ema)
         if self.stage == MAIN:
             for term in self.terms:
                 term.distiller.after_step(group.all_gather)
@@ -257,15 +270,19 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return the state that `load` takes, without the meter."""
+        average = {} if self.schedule.ema is None else {"average": self.evaluated.state_dict()}
         return {
             "student": self.network.state_dict(),
             "distillers": [term.distiller.state_dict() for term in self.terms],
             "optimizer": self.optimizer.state_dict(),
+            **average,
         }
 
     def load(self, state: Mapping[str, Any], stage: int) -> None:
         """Load a state that was saved in a stage."""
         self.network.load_state_dict(state["student"])
+        if self.schedule.ema is not None:
+            self.evaluated.load_state_dict(state["average"])
         for term, saved in zip(self.terms, state["distillers"], strict=True):
             term.distiller.load_state_dict(saved)
         self.enter(stage)
@@ -291,10 +308,27 @@ def check_loss(name: str, value: object) -> None:
         raise MethodError(f"term {name}: its loss {fault}")
 
 
-def learning_rate(schedule: Schedule, epoch: int) -> float:
-    """Return the learning rate of the main stage in an epoch (from 1); it is lower from epoch milestone + 1."""
-    passed = sum(epoch > milestone for milestone in schedule.milestones)
-    return schedule.lr * schedule.lr_decay**passed
+def smoothed_loss(logits: Tensor, batch: Batch, smoothing: float, is_binary: bool) -> Tensor:
+    """Return the loss with smoothed labels y = (1 - smoothing) * label + smoothing / K, a mean over the batch.
+
+    Labels are the batch's soft ones, where it has some. The loss is cross-entropy, -sum_k y_k log p_k, or, if
+    `is_binary`, the cross-entropy of y_k with the sigmoid of each logit, a mean over the K classes, as timm's
+    `SoftTargetCrossEntropy` and `BinaryCrossEntropy`.
+
+    Args:
+        logits: (B, K).
+        batch: with labels of B images.
+        smoothing: in [0, 1).
+        is_binary: which loss.
+    """
+    labels = batch.soft_targets
+    if labels is None:
+        assert batch.targets is not None  # the caller has asked
+        labels = F.one_hot(batch.targets, logits.shape[1]).to(logits.dtype)
+    labels = (1 - smoothing) * labels.to(logits.dtype) + smoothing / logits.shape[1]
+    if is_binary:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.cross_entropy(logits, labels)
 
 
 def together(teachers: Sequence[Features]) -> Features:

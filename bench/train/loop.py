@@ -17,7 +17,7 @@ from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import DEV, DataSpec, RunSpec, column
+from bench.spec import DEV, STUDENT, DataSpec, RunSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
@@ -358,7 +358,7 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     data, schedule = cohort.train, lane.schedule
     if task.keeps_outputs and cohort.group.rank == 0:
         outputs, left_out = kept_outputs(
-            lane.student, cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
+            lane.networks[STUDENT], cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
         )
         numbers |= left_out
         if outputs is not None:

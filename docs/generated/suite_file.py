@@ -22,6 +22,7 @@ SECTIONS = {  # of docs/reference/suite-file.md, by the models of the schema
     "CrossedSeeds": "seeds",
     "Schedule": "training",
     "TeacherTraining": "training",
+    "NetworkRecipe": "training",
     "Tuning": "tuning",
     "Range": "tuning",
     "EvaluationEntry": "evaluations",

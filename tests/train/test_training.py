@@ -12,8 +12,9 @@ from bench.data.views import ViewTransform
 from bench.spec import Schedule
 from bench.tasks import TASKS
 from bench.train.lane import Clock, Lane
-from bench.train.learner import INITIAL, MAIN, learning_rate
+from bench.train.learner import INITIAL, MAIN
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
+from bench.train.optimizers import learning_rate
 from methods._banks import ENTRIES_AT_ONCE
 from tests.train.conftest import Silent, cell, rows
 
