@@ -55,8 +55,10 @@ UNUSED: dict[str, Scalar] = {  # the values of a recipe's keys that describe the
 }
 OF_LABELS = ("label_smoothing", "loss", "mixup", "cutmix")  # keys for one label per image
 OF_IMAGES = ("mixup", "cutmix", "randaugment", "random_erasing")  # keys for red, green and blue images alone
-OF_LANE = ("nesterov", "schedule", "min_lr", "warmup_epochs", "warmup_lr", "no_decay_on_norms", "label_smoothing")
-OF_LANE += ("optimizer", "loss", "gradient_clip", "ema")  # keys in which runs that see the same batches may differ
+OF_LANE = (  # keys in which runs that see the same batches may differ
+    *("optimizer", "nesterov", "no_decay_on_norms", "gradient_clip", "ema"),
+    *("schedule", "min_lr", "warmup_epochs", "warmup_lr", "label_smoothing", "loss"),
+)
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label

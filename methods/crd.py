@@ -55,6 +55,7 @@ class Partners:
 
 @register("crd", weight=0.8, version=2, space={"temperature": {"log": [0.03, 0.3]}})
 class CRD(Distiller):
+    takes_mixed_images = False  # its memory holds one embedding per image
     observes: ClassVar[tuple[str, ...]] = ("critic_student", "critic_teacher")
     entries_at_once = ENTRIES_AT_ONCE  # bounds a step's memory; affects results by rounding only
     student_bank: Tensor  # (M, D), rows have unit length once visited

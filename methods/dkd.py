@@ -38,6 +38,7 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
 )
 class DKD(Distiller):
     needs_targets = True
+    takes_mixed_images = False  # the formula has one target class
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")
 
     def __init__(

@@ -25,6 +25,7 @@ from methods.base import Distiller, register, same_classes
 @register("nkd", weight=1.0, space={"gamma": {"log": [0.5, 4]}, "temperature": {"log": [0.5, 4]}})
 class NKD(Distiller):
     needs_targets = True
+    takes_mixed_images = False  # the formula has one target class
     observes: ClassVar[tuple[str, ...]] = ("target", "non_target")
 
     def __init__(

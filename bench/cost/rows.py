@@ -164,7 +164,7 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
     if task_of(run).objective is None:
         train = Split(train.images, None)  # such students see no labels
     seen = next((plan.runs[run_id].data for cell in cells for run_id in cell.runs[0].teachers), run.data)
-    return TrainingData(run.data, train, device, seen)
+    return TrainingData(run.data, train, device, seen, recipe=run.schedule)
 
 
 def stages(cell: Cell) -> Iterator[RunSpec]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
+from bench.data.mixing import draw_mix
 from bench.data.views import ViewTransform
-from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, seed_from
+from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, Recipe, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains
@@ -40,6 +41,7 @@ class TrainingData:
     teacher_spec: DataSpec  # of the teacher's data, which defines its view of the same crops
     processes: int = 1  # number of processes that share each batch
     process: int = 0  # this process's number, from 0; it loads only its own share
+    recipe: Recipe | None = None  # how images are varied and mixed, beyond what the data states; None: not at all
 
     @property
     def info(self) -> DataInfo:
@@ -82,19 +84,48 @@ class TrainingData:
 
             redrawn = draw(len(self.split), seed_from("second view", seed, self.spec.key, stage, epoch))
             again = list(zip(on_device(redrawn.offsets), on_device(redrawn.flips), own(redrawn.seeds), strict=True))
-        for stored, label, offsets, flips, places, other in zip(fetched, labels, *drawn, again, strict=True):
-            images = augmented(stored, self.spec.augment, offsets, flips)
+        varied: Sequence[Tensor | None] = [None] * (len(whole) - first)
+        if self.recipe is not None and (self.recipe.randaugment is not None or self.recipe.random_erasing is not None):
+            varied = own(draw(len(self.split), seed_from("recipe", seed, self.spec.key, stage, epoch)).seeds)
+        batches = zip(fetched, labels, *drawn, again, varied, strict=True)
+        for number, (stored, label, offsets, flips, places, other, seeds_of_recipe) in enumerate(batches, start=first):
+            images = self._randaugmented(augmented(stored, self.spec.augment, offsets, flips), seeds_of_recipe)
             if label is not None and label.ndim == 3:
                 label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
-            students = view(images)
-            teachers = students if same_view else teachers_view(images)
-            second, teachers_second = None, None
+            students = self._erased(view(images), seeds_of_recipe)
+            teachers = students if same_view else self._erased(teachers_view(images), seeds_of_recipe)
+            second, teachers_second, soft = None, None, None
             if other is not None:
                 second_offsets, second_flips, seeds = other
                 images = distorted(augmented(stored, self.spec.augment, second_offsets, second_flips), seeds)
                 second = view(images)
                 teachers_second = second if same_view else teachers_view(images)
-            yield Batch(students, teachers, label, places, second, teachers_second)
+            if self.recipe is not None and self.recipe.mixes:
+                assert label is not None  # a suite mixes images with labels only
+                mix = draw_mix(self.recipe, self.spec.size, seed_from("mix", seed, self.spec.key, stage, epoch, number))
+                mixed = mix.images(students)
+                students, teachers = mixed, mixed if same_view else mix.images(teachers)
+                soft = mix.labels(label, self.spec.classes)
+                label = label if mix.share >= 0.5 else label.flip(0)
+            yield Batch(students, teachers, label, places, second, teachers_second, soft)
+
+    def _randaugmented(self, images: Tensor, seeds: Tensor | None) -> Tensor:
+        """Return images (B, 3, H, W) uint8 as RandAugment leaves them, if the recipe has it."""
+        if self.recipe is None or self.recipe.randaugment is None:
+            return images
+        from bench.data.distortions import randaugmented  # imports torchvision, which takes a second
+
+        assert seeds is not None  # `epoch` has drawn them
+        return randaugmented(images, seeds, self.recipe.randaugment, self.recipe.randaugment_std or 0.0)
+
+    def _erased(self, images: Tensor, seeds: Tensor | None) -> Tensor:
+        """Return normalised images (B, C, H, W) after random erasing, if the recipe has it."""
+        if self.recipe is None or self.recipe.random_erasing is None:
+            return images
+        from bench.data.distortions import erased  # imports torchvision, which takes a second
+
+        assert seeds is not None  # `epoch` has drawn them
+        return erased(images, seeds, self.recipe.random_erasing)
 
 
 def draw(n: int, seed: int) -> Draws:

@@ -1,4 +1,7 @@
-"""Strong distortions of images, for methods that read a second view of each image."""
+"""Strong distortions of images: for methods that read a second view of each image, and those of a recipe."""
+
+import math
+import random
 
 import torch
 from torch import Tensor
@@ -37,3 +40,55 @@ def _distorted(image: Tensor, seed: int) -> Tensor:
     image = image.clone()  # an operation may have returned the image itself
     image[:, top:bottom, left:right] = GREY
     return image
+
+
+def randaugmented(images: Tensor, seeds: Tensor, strength: float, deviation: float) -> Tensor:
+    """Return each image after two random operations, each of a strength drawn anew.
+
+    Strengths are normal and limited to 0 to 10, as timm's `rand-m9-mstd0.5`; 10 is torchvision's greatest, and they are
+    rounded to the 31 that it has. The 14 operations and their greatest strengths are torchvision's, not timm's.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        seeds: (B,) int64 on the CPU; all random choices for an image depend on its seed alone.
+        strength: the mean, 0 to 10.
+        deviation: the standard deviation, at least 0.
+    """
+
+    def of(image: Tensor, seed: int) -> Tensor:
+        torch.default_generator.manual_seed(seed)
+        for drawn in (strength + deviation * torch.randn(OPERATIONS)).clamp(0, 10).tolist():
+            image = STRENGTHS[round(drawn / 10 * (len(STRENGTHS) - 1))](image)
+        return image
+
+    with torch.random.fork_rng(devices=[]):
+        return torch.stack([of(image, seed) for image, seed in zip(images, seeds.tolist(), strict=True)])
+
+
+def erased(images: Tensor, seeds: Tensor, chance: float) -> Tensor:
+    """Return images in which, with some chance, a rectangle is normal noise (mean 0, deviation 1), as timm's `pixel`.
+
+    Zhong et al., Random Erasing Data Augmentation, AAAI 2020. The rectangle has 1/50 to 1/3 of the image's area and a
+    ratio of 0.3 to 1/0.3. One that does not fit is drawn again, up to ten times.
+
+    Args:
+        images: (B, C, H, W) float, normalised.
+        seeds: (B,) int64 on the CPU; all random choices for an image depend on its seed alone.
+        chance: 0 to 1.
+    """
+    images = images.clone()
+    height, width = images.shape[2:]
+    for image, seed in zip(images, seeds.tolist(), strict=True):
+        drawn = random.Random(seed)
+        if drawn.random() >= chance:
+            continue
+        for _ in range(10):
+            area = drawn.uniform(1 / 50, 1 / 3) * height * width
+            ratio = math.exp(drawn.uniform(math.log(0.3), -math.log(0.3)))
+            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if h < height and w < width:
+                top, left = drawn.randint(0, height - h), drawn.randint(0, width - w)
+                noise = torch.randn(len(image), h, w, generator=torch.Generator().manual_seed(seed))
+                image[:, top : top + h, left : left + w] = noise.to(image.device)
+                break
+    return images

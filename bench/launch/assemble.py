@@ -37,7 +37,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
     if task_of(runs[0]).objective is None:
         train = Split(train.images, None)  # hides labels that the data set may have
     teacher_data = plan.runs[names[0]].data if names else data
-    training = TrainingData(data, train, inputs.device, teacher_data, group.size, group.rank)
+    training = TrainingData(data, train, inputs.device, teacher_data, group.size, group.rank, runs[0].schedule)
     frozen: FrozenNetworks = {}
     lanes = []
     for run in runs:

@@ -60,9 +60,13 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
             if labels is None and cls.needs_targets:
                 return "it needs labels, and students of another modality see none"
             data = DataInfo(n, run.data.classes, labels)
+            if run.training.mixes and not cls.takes_mixed_images:
+                return f"{term.method} needs images with one label each; mixup and cutmix mix them"
             try:
                 with kept_settings(not method.is_own):
                     distiller = cls(student, teacher, data, **term.parameters)
+                    if distiller.needs_second_view and run.training.mixes:
+                        return f"{term.method} needs a second view of each image; mixup and cutmix mix the first alone"
                     if distiller.needs_second_view and not task.same_view:
                         return f"{term.method} needs a second view of each image, which other modalities do not have"
                     if not method.is_own:

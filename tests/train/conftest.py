@@ -133,7 +133,7 @@ def cohort(bench):
         network = build_network(run.student, run.data).to(device).to(memory_format=torch.channels_last)
         teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
         train, test = images.load(run.data, suite.folder, device, workers=0)
-        data = TrainingData(run.data, train, device, run.data)
+        data = TrainingData(run.data, train, device, run.data, recipe=plan.suite.training)
         runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
         lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}
         return lanes, data, teachers, test
