@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from bench.models import build
 from bench.spec import Schedule
 from bench.store import CHECKPOINT, Store
 from bench.train import loop
+from bench.train.build import inapplicable
 from bench.train.learner import MAIN, smoothed_loss
 from bench.train.optimizers import groups_of, learning_rate, optimizer_of
 from bench.types import Batch
@@ -149,3 +151,39 @@ def test_an_interrupted_run_continues_bit_for_bit(bench, monkeypatch):
     suite.run("torn", only=["KD"])
     assert weights(torn, run.id) == weights(whole, run.id)
     assert rows(torn, run.id) == rows(whole, run.id)
+
+
+def test_a_run_with_mixed_images_has_the_bits_that_it_has_alone(cohort):
+    changes = {"methods": ["kd", "at"], "training": TRAINING | {"mixup": 0.8, "randaugment": 9.0, "ema": 0.9}}
+    lanes, data, teachers, _ = cohort(**changes)
+    alone, _, _, _ = cohort(**changes)
+    for together in ([lanes["none"], lanes["KD"], lanes["AT"]], [alone["AT"]]):
+        for _ in loop.train_epoch(teachers, together, data.epoch(1, MAIN, 1, 16)):
+            pass
+    for name, value in lanes["AT"].networks["student"].state_dict().items():
+        assert torch.equal(value, alone["AT"].networks["student"].state_dict()[name])
+
+
+def test_methods_that_need_one_label_per_image_say_so_where_images_are_mixed(bench):
+    methods = ["kd", "dkd", "nkd", {"method": "crd", "n_negatives": 8}, "mlld"]
+    suite = bench(methods=methods, training=TRAINING | {"cutmix": 1.0})
+    plan = suite.plan()
+    reasons = {
+        one.label: inapplicable(one.runs[0], {name: plan.runs[name] for name in one.runs[0].teachers}, suite.methods)
+        for one in plan.cells
+    }
+    one_label = "needs images with one label each; mixup and cutmix mix them"
+    assert reasons == {
+        **dict.fromkeys(("teacher", "none", "KD")),
+        **{name: f"{name.lower()} {one_label}" for name in ("DKD", "NKD", "CRD")},
+        "MLLD": "mlld needs a second view of each image; mixup and cutmix mix the first alone",
+    }
+
+
+def test_positions_of_a_timm_network_have_no_decay():
+    network = build("timm.test_vit", num_classes=10, image_size=(32, 32))
+    decayed, free = groups_of([network], 0.1, schedule(no_decay_on_norms=True))
+    names = {id(p): name for name, p in network.named_parameters()}
+    matrices = {names[id(p)] for p in free["params"] if p.ndim > 1}
+    assert {name.rpartition(".")[2] for name in matrices} >= {"pos_embed", "cls_token"}
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
