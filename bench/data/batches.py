@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.data.images import Split
-from bench.data.mixing import draw_mix
+from bench.data.mixing import draw_mix, mixed
 from bench.data.views import ViewTransform
 from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, Recipe, seed_from
 from bench.types import Batch, DataInfo
@@ -94,20 +94,17 @@ class TrainingData:
                 label = augmented(label[:, None], self.spec.augment, offsets, flips, outside=IGNORED)[:, 0].long()
             students = self._erased(view(images), seeds_of_recipe)
             teachers = students if same_view else self._erased(teachers_view(images), seeds_of_recipe)
-            second, teachers_second, soft = None, None, None
+            second, teachers_second = None, None
             if other is not None:
                 second_offsets, second_flips, seeds = other
                 images = distorted(augmented(stored, self.spec.augment, second_offsets, second_flips), seeds)
                 second = view(images)
                 teachers_second = second if same_view else teachers_view(images)
+            batch = Batch(students, teachers, label, places, second, teachers_second)
             if self.recipe is not None and self.recipe.mixes:
-                assert label is not None  # a suite mixes images with labels only
                 mix = draw_mix(self.recipe, self.spec.size, seed_from("mix", seed, self.spec.key, stage, epoch, number))
-                mixed = mix.images(students)
-                students, teachers = mixed, mixed if same_view else mix.images(teachers)
-                soft = mix.labels(label, self.spec.classes)
-                label = label if mix.share >= 0.5 else label.flip(0)
-            yield Batch(students, teachers, label, places, second, teachers_second, soft)
+                batch = mixed(batch, mix, self.spec.classes)
+            yield batch
 
     def _randaugmented(self, images: Tensor, seeds: Tensor | None) -> Tensor:
         """Return images (B, 3, H, W) uint8 as RandAugment leaves them, if the recipe has it."""

@@ -6,12 +6,13 @@ Strategy to Train Strong Classifiers with Localizable Features, ICCV 2019.
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.spec import Recipe
+from bench.types import Batch
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class Mix:
         """Return the labels of mixed images, (B, K) float32 whose rows sum to 1; targets are (B,) class indices."""
         labels = F.one_hot(targets, classes).float()
         return labels.lerp(labels.flip(0), 1 - self.share)
+
+
+def mixed(batch: Batch, mix: Mix, classes: int) -> Batch:
+    """Return a batch with labels whose images are mixed; the student's and the teacher's views in the same way.
+
+    `targets` has each image's class with the largest share. Indices are those of the images themselves.
+    """
+    assert batch.targets is not None  # a suite mixes images with labels only
+    images = mix.images(batch.images)
+    return replace(
+        batch,
+        images=images,
+        teacher_images=images if batch.teacher_images is batch.images else mix.images(batch.teacher_images),
+        targets=batch.targets if mix.share >= 0.5 else batch.targets.flip(0),
+        soft_targets=mix.labels(batch.targets, classes),
+    )
 
 
 def draw_mix(recipe: Recipe, size: tuple[int, int], seed: int) -> Mix:

@@ -78,7 +78,7 @@ TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
 EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
 
 
-def _problems_of_schedule(schedule: Schedule, task: Task) -> Iterator[str]:
+def problems_of_schedule(schedule: Schedule, task: Task) -> Iterator[str]:
     """Yield why a network of a task cannot train with a schedule."""
     try:
         schedule.check_whole()
@@ -166,7 +166,7 @@ class EvaluationEntry(Strict):
             raise ValueError("'most_values' is for 'stages': name the stages to read, or leave it out")
         if self.data.view is not None:
             raise ValueError("'view' is not allowed here: a network sees the data in the view that it was trained with")
-        if problems := list(_problems_of_schedule(self.training, task)):
+        if problems := list(problems_of_schedule(self.training, task)):
             raise ValueError(f"training: {'; '.join(problems)}")
         if self.training.ema is not None:
             raise ValueError("training.ema is for students and teachers; evaluations have none: leave it out")
@@ -303,7 +303,7 @@ class Suite(SuiteFile):
                 yield f"{where}.lr: lr_by_network states it too: leave out one of both"
         told: set[str] = set()
         for where, (schedule, trained) in schedules.items():
-            for problem in _problems_of_schedule(schedule, trained):
+            for problem in problems_of_schedule(schedule, trained):
                 if problem not in told:
                     yield f"{where}: {problem}"
                 told.add(problem)

@@ -4,7 +4,12 @@ import pytest
 import yaml
 
 from bench.plan import build, work_units
+from bench.plan.repeat import suite_files
+from bench.report.caption import protocol
+from bench.spec import Schedule
 from bench.suite import load
+from bench.suite.schema import problems_of_schedule
+from bench.tasks import TASKS
 from bench.types import RequestError
 from tests.stores import METHODS, cell_of, plan_of, write_suite
 
@@ -40,8 +45,6 @@ def test_students_whose_images_are_mixed_see_batches_of_their_own(tmp_path):
 
 
 def test_the_suite_that_repeats_a_run_gives_the_teacher_none_of_the_students_recipe(tmp_path):
-    from bench.plan.repeat import suite_files
-
     training = {"epochs": 1, "optimizer": "adamw", "ema": 0.9}
     own = {"resnet8": {"schedule": "cosine"}}
     plan = plan_of(
@@ -56,8 +59,6 @@ def test_the_suite_that_repeats_a_run_gives_the_teacher_none_of_the_students_rec
 
 
 def test_the_caption_states_the_recipe(tmp_path):
-    from bench.report.caption import protocol
-
     plan = plan_of(tmp_path, training={"epochs": 1, "ema": 0.9}, recipe_by_network={"resnet8": {"optimizer": "adamw"}})
     assert "Training with ema=0.9. resnet8 with optimizer=adamw." in protocol(plan)
 
@@ -96,3 +97,28 @@ def test_lamb_without_timm_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.suite.schema.find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"pip install 'distillation-bench\[timm\]', or choose sgd or adamw"):
         load(write_suite(tmp_path, training={"optimizer": "lamb"}), METHODS)
+
+
+REFUSED_OF_EVALUATIONS = {
+    "an average": ({"training": {"ema": 0.5}}, "training.ema is for students and teachers"),
+    "mixed maps of labels": (
+        {"kind": "segmentation", "data": "nyu_depth_v2", "training": {"mixup": 0.5}},
+        "training: mixup is for networks that learn one label per image: leave it out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_EVALUATIONS)
+def test_a_recipe_that_an_evaluation_cannot_have_is_refused(name, tmp_path):
+    changes, message = REFUSED_OF_EVALUATIONS[name]
+    evaluation = {"data": "stl10", **changes}
+    path = write_suite(tmp_path, task="transfer", data=None, pairs=None, methods=None, training=None)
+    document = yaml.safe_load(path.read_text(encoding="utf-8")) | {"from": {"suite": "x"}, "evaluations": [evaluation]}
+    with pytest.raises(RequestError) as error:
+        load(write_suite(tmp_path, text=yaml.safe_dump(document)), METHODS)
+    assert message in str(error.value)
+
+
+def test_students_without_labels_have_no_recipe_for_labels():
+    found = list(problems_of_schedule(Schedule(label_smoothing=0.1, ema=0.9), TASKS["cross_modal"]))
+    assert found == ["label_smoothing is for networks that learn one label per image: leave it out"]
