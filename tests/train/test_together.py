@@ -18,6 +18,11 @@ def test_teachers_together_predict_the_mean_of_their_probabilities():
     assert_close(together(TEACHERS).logits.softmax(dim=1), mean)
 
 
+def test_teachers_together_predict_for_a_second_view_too():
+    two_views = [replace(one, second=other) for one, other in zip(TEACHERS[:2], TEACHERS[1:], strict=True)]
+    assert_close(together(two_views).second.logits, together(TEACHERS[1:]).logits)
+
+
 def test_classes_that_all_teachers_rule_out_have_finite_logits():
     sure = replace(TEACHERS[0], logits=1e4 * TEACHERS[0].logits)
     assert together([sure, sure]).logits.isfinite().all()
