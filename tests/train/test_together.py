@@ -1,5 +1,6 @@
 """Several teachers that are one: the mean of their probabilities."""
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ def test_teachers_together_predict_the_mean_of_their_probabilities():
 
 
 def test_teachers_together_predict_for_a_second_view_too():
-    two_views = [replace(one, second=other) for one, other in zip(TEACHERS[:2], TEACHERS[1:], strict=True)]
+    two_views = [replace(one, second=other) for one, other in itertools.pairwise(TEACHERS)]
     assert_close(together(two_views).second.logits, together(TEACHERS[1:]).logits)
 
 
