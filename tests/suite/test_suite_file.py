@@ -117,7 +117,7 @@ UNKNOWN = {
     ),
     "kind of evaluation": (
         {"evaluations": [{"kind": "prob", "data": DATA}]},
-        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, logistic, probe, segmentation",
+        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, logistic, probe,",
     ),
     "key beside terms": (
         {"methods": [{"terms": ["at", "sp"], "lable": "x"}]},
