@@ -224,7 +224,7 @@ class Learner:
     def _label_loss(self, objective: Objective, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of logits (B, K) with the labels of a batch, as the recipe states it: a scalar."""
         recipe = self.schedule
-        if (recipe.label_smoothing, recipe.loss, batch.soft_targets) == (None, None, None):
+        if recipe.label_smoothing is None and recipe.loss is None and batch.soft_targets is None:
             assert batch.targets is not None  # the caller has asked
             return objective.loss(logits, batch.targets)
         return smoothed_loss(logits, batch, recipe.label_smoothing or 0.0, is_binary=recipe.loss is not None)

@@ -19,6 +19,8 @@ SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
     "distill-bench given.yaml": ONE_THREAD,
+    "distill-bench recipe.yaml": f"{ONE_THREAD} --set training.epochs=1 --set training.batch_size=20",
+    "distill-bench cost recipe.yaml --steps 1": f"--only kd {ONE_THREAD}",
     "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_THREAD,
     "distill-bench photos.yaml": f"{ONE_THREAD} --set workers=0",
     "distill-bench photos_transfer.yaml": ONE_THREAD,
