@@ -229,6 +229,8 @@ class RunSpec(Strict):
         "sum"  # of the terms of several teachers, or of what they predict
     )
     checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or the name of published ones
+    checkpoint_key: str | None = None  # where that file has its weights; see `bench.models.weights.Reading`
+    checkpoint_rename: dict[str, str] | None = None  # new by old parts of their names; None if they keep theirs
     head: HeadSpec | None = None  # the new head, for tasks that evaluate features
     source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None
     peer: NetworkSpec | None = None  # in mutual learning, trains with the student: each is the teacher of the other
