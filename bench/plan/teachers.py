@@ -112,6 +112,6 @@ def _check_classes(file: Path, data: DataSpec, where: str) -> None:
     for number, (one, other) in enumerate(zip(named, folders, strict=True)):
         if one != other:
             raise RequestError(
-                f"{where}: output {number} is {one!r} in {file}, but {other!r} in {data.path}, whose folders are sorted "
-                "as text. Reorder the weights and the bias of the classifier, or rename the folders"
+                f"{where}: output {number} is {one!r} in {file}, but {other!r} in {data.path}, whose folders are "
+                "sorted as text. Reorder the weights and the bias of the classifier, or rename the folders"
             )

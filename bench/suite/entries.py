@@ -142,8 +142,8 @@ class TeacherChoice(NetworkChoice):
     checkpoint: str | None = None
     """Path of the weights, absolute or relative to the suite file."""
     key: Annotated[str, Len(1)] | None = None
-    """Where the checkpoint has the weights, if not under `model`, `state_dict` or the like: keys joined by dots, such as
-    `ema` or `state_dict.student`.
+    """Where the checkpoint has the weights, if not under `model`, `state_dict` or the like: keys joined by dots, such
+    as `ema` or `state_dict.student`.
     """
     rename: Annotated[dict[str, str], Len(1)] | None = None
     """New by old parts of the names of its weights: `{linear: fc}` reads `linear.weight` as `fc.weight`."""

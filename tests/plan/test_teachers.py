@@ -1,13 +1,20 @@
 """Given teachers: how their checkpoints are read, and in which order they name classes."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from bench.launch.preparation import check_inputs
 from bench.models import build
+from bench.plan import build as planned
+from bench.suite import load
+from bench.suite.packaged import find_suite
 from bench.types import RequestError
+from bench.workflow import teachers_found
 from tests.data.test_imagefolder import write_image
-from tests.stores import plan_of
+from tests.stores import METHODS, plan_of
 
 FOREIGN = {"key": "nets.best", "rename": {"linear": "fc"}}
 
@@ -90,3 +97,86 @@ def test_classes_in_another_order_are_refused(text, message, foreign, birds, tmp
 def test_classes_of_data_whose_names_are_not_known_are_refused(foreign, tmp_path):
     with pytest.raises(RequestError, match=r"classes: the names of the classes of digits are not known here"):
         plan_with(tmp_path, foreign | {"classes": "classes.txt"})
+
+
+# the published teachers
+
+PUBLISHED = {
+    "wrn_40_2": 75.61,
+    "resnet56": 72.34,
+    "resnet110": 74.31,
+    "resnet32x4": 79.42,
+    "vgg13": 74.64,
+    "ResNet50": 79.34,
+}
+LAYOUTS = {"RepDistiller": "save/models", "mdistiller": "download_ckpts/cifar_teachers", "its own folder": "."}
+
+
+def write_teachers(folder, names=tuple(PUBLISHED), layout="save/models"):
+    for name in names:
+        file = folder / layout / f"{name}_vanilla" / "ckpt_epoch_240.pth"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(name.encode())
+    return str(folder)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("table", ["cifar100_similar_arch", "cifar100_different_arch"])
+def test_the_papers_tables_take_all_teachers_from_a_folder_of_their_authors(table, layout, tmp_path):
+    write_teachers(tmp_path / "zoo", layout=LAYOUTS[layout])
+    file = find_suite(Path(table))
+    plan = planned(load(file, METHODS, [f"teachers={tmp_path / 'zoo'}"]), file, METHODS)
+    taken = {plan.runs[run_id].student.network: given for run_id, given in plan.checkpoints.items()}
+    teachers = {name for pair in plan.suite.pairs for name in [pair.teacher_name]}
+    assert {name: given.accuracy for name, given in taken.items()} == {name: PUBLISHED[name] for name in teachers}
+    assert all(given.path.read_bytes() == name.encode() for name, given in taken.items())
+    assert all(run.checkpoint for run_id, run in plan.runs.items() if run_id in plan.checkpoints)
+
+
+def test_which_file_is_whose_teacher_is_told(tmp_path):
+    folder = write_teachers(tmp_path / "zoo", ["resnet56"])
+    plan = plan_with(tmp_path, "resnet56", teachers=folder, data="cifar100")
+    file = tmp_path / "zoo" / "save" / "models" / "resnet56_vanilla" / "ckpt_epoch_240.pth"
+    assert teachers_found(plan) == [f"teacher resnet56: {file}; must reach 72.34 % within 0.1 points"]
+
+
+def test_a_teacher_on_other_data_than_the_papers_has_no_published_accuracy(tmp_path):
+    plan = plan_with(tmp_path, "resnet56", teachers=write_teachers(tmp_path / "zoo", ["resnet56"]))
+    assert [given.accuracy for given in plan.checkpoints.values()] == [None]
+
+
+def test_a_pair_keeps_the_checkpoint_that_it_names(foreign, tmp_path):
+    plan = plan_with(tmp_path, foreign, teachers=write_teachers(tmp_path / "zoo", ["resnet14"]))
+    assert [given.path.name for given in plan.checkpoints.values()] == ["foreign.pth"]
+
+
+def test_a_missing_teacher_is_refused_with_those_that_are_there(tmp_path):
+    folder = write_teachers(tmp_path / "zoo", ["vgg13", "resnet56"])
+    with pytest.raises(
+        RequestError, match=r"zoo: no weights of resnet14; found are: resnet56, vgg13\. Looked for NAME_"
+    ):
+        plan_with(tmp_path, "resnet14", teachers=folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RequestError, match=r"teachers: .*zoo: there is no such folder"):
+        plan_with(tmp_path, "resnet14", teachers="zoo")
+
+
+def test_several_teachers_of_one_network_are_not_published(tmp_path):
+    pairs = [{"teachers": {"network": "resnet56", "n": 2}, "student": "resnet8"}]
+    with pytest.raises(RequestError, match=r"has one teacher of each network, but resnet56x2->resnet8 needs several"):
+        plan_of(tmp_path, pairs=pairs, teachers=write_teachers(tmp_path / "zoo", ["resnet56"]))
+
+
+def test_seeds_of_teachers_and_published_teachers_exclude_each_other(tmp_path):
+    with pytest.raises(RequestError, match=r"'teachers': published teachers have one set of weights, but 'seeds' has"):
+        plan_with(tmp_path, "resnet56", teachers="zoo", seeds={"teacher": 2})
+
+
+def test_a_plan_can_be_rebuilt_when_the_folder_of_the_teachers_is_gone(tmp_path):
+    folder = write_teachers(tmp_path / "zoo", ["resnet56"])
+    plan = plan_with(tmp_path, "resnet56", teachers=folder)
+    shutil.rmtree(folder)
+    again = planned(load(plan.file, METHODS), plan.file, METHODS, plan.sources)
+    assert list(again.runs) == list(plan.runs)
