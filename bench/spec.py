@@ -177,6 +177,7 @@ class DataSpec(Strict):
     train_fraction: float | None = None  # share of each class's training images kept, or None for all
     held_out: HeldOut | None = None  # None to train on all images that are kept
     fingerprint: str | None = None  # hash of an image folder's names and contents, None for named data sets
+    test_fraction: float | None = None  # share of each class of an image folder without a test split that tests
     path: Path | None = Field(default=None, exclude=True)  # of an image folder; not part of the identity
 
     @property

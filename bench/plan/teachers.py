@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data import IMAGEFOLDER
-from bench.data.folders import list_folder
+from bench.data.folders import list_divided
 from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
 from bench.spec import NO_INITIAL_STAGE, DataSpec, NetworkSpec, RunSpec, Schedule
@@ -106,7 +106,7 @@ def _check_classes(file: Path, data: DataSpec, where: str) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{where}: {file}: cannot be read: {error}. Name a text file, one class a line") from None
     named = [line.strip() for line in named if line.strip()]
-    folders = list(list_folder(data.path)["train"])
+    folders = list(list_divided(data.path, data.test_fraction)["train"])
     if len(named) != len(folders):
         raise RequestError(f"{where}: {file} names {len(named)} classes, but {data.path} has {len(folders)}")
     for number, (one, other) in enumerate(zip(named, folders, strict=True)):
