@@ -254,8 +254,8 @@ class Suite(SuiteFile):
         if task.trains_teachers:
             yield from self._problems_of_peers()
         if self.teachers is not None and (task.trains_teachers or self.crosses_teachers):
-            reason = f"task {self.task} trains them" if task.trains_teachers else "'seeds' has several of each"
-            yield f"'teachers': published teachers have one set of weights, but {reason}: leave it out"
+            why = f"task {self.task} trains them" if task.trains_teachers else "'seeds' has several of each"
+            yield f"'teachers': published teachers have one set of weights, but {why}: leave it out"
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
             yield f"'task_weight' is for students that learn from labels; students of task {task.name} have none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
