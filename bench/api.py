@@ -425,7 +425,7 @@ def score(
         data=Path(data),
         write_tables=write_while_training,
         device=device,
-        plugins=files,
+        plugins=all_plugins(plan.file, files),
     )
     threads = torch.get_num_threads()
     try:

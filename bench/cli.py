@@ -335,7 +335,6 @@ def report(
     from bench.report.folder import in_own_folder
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
-
     in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
         store.epochs(run_id)  # a damaged file is named before anything is written
@@ -498,11 +497,15 @@ def export_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
     results: Results = Path("results"),
+    plugin: Plugin = None,
 ) -> int:
     """Write the student of a finished run to a folder: weights, ONNX graph and model card."""
+    from bench.models import NETWORKS
+    from bench.models.own import add_networks
     from bench.share.export import export
     from bench.workflow import store_in
 
+    add_networks(plugin or (), NETWORKS)
     store = store_in(results)
     for path in export(store, store.run_id(run), to):
         _say([escape(str(path))])

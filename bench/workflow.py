@@ -124,15 +124,19 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
 
 
 def _measured(folder: Path, store: Store, name: str, plugins: Sequence[Path]) -> dict[Place, Measured]:
-    """Return the measured cells of a report: those of its runs, unless the suite file or the runs have changed."""
+    """Return the measured cells of a report: those of its runs, or what it printed where they may be other ones now."""
     printed, shown = of_report(folder), noted(folder)
     file = suite_file(shown, store) if shown else None
     if shown is None or file is None or not file.exists():
         return printed
     if hashlib.sha256(read_bytes(file)).hexdigest() != shown.sha256:
         return printed
-    now = of_frame(results_frame(plan_of_report(shown, store, name, plugins), store))
-    return now | {place: one for place, one in printed.items() if place not in now or now[place].n < one.n}
+    plan = plan_of_report(shown, store, name, plugins)
+    if store.suite_folder(plan.folder).resolve() != folder.resolve():  # a copy: its runs may have changed since
+        return {place: replace(one, runs={}) for place, one in printed.items()}
+    now = of_frame(results_frame(plan, store))
+    printed = {place: one for place, one in printed.items() if place not in now or now[place].n < one.n}
+    return now | {place: replace(one, runs={}) for place, one in printed.items()}
 
 
 def matching(plan: Plan, only: Sequence[str], pairs: Sequence[str]) -> list[Cell]:

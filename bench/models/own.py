@@ -51,9 +51,13 @@ def add_networks(plugins: Iterable[Path], taken: Iterable[str]) -> None:
     for path in plugins:
         for name in _names(path):
             other = FILES.get(name)
-            if name in taken or (other is not None and other.resolve() != path.resolve()):
+            if name in taken or (other is not None and not _is_same_file(other, path)):
                 raise RequestError(f"{path}: the network name {name!r} is taken{f' by {other}' if other else ''}")
             FILES[name] = path
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or one.read_bytes() == other.read_bytes()  # or a copy
 
 
 def file_of(name: str) -> tuple[Path, str | None] | None:

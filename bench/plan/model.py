@@ -8,6 +8,7 @@ from typing import Any
 from bench.plan.space import Dimension
 from bench.spec import STUDENT, Crossed, RunSpec, Scalar, Seed
 from bench.suite import TEACHER, Suite
+from bench.suite.load import plugins_of
 from bench.tasks import task_of
 from bench.tasks.objectives import Metric
 from bench.types import RequestError
@@ -159,8 +160,13 @@ class Plan:
 
     @property
     def plugins(self) -> list[str]:
-        """Return the plug-in files whose methods and networks runs use, with their paths as they were given."""
-        return list(dict.fromkeys(str(code.path) for _, code in sorted(self.code.items()) if code.is_plugin))
+        """Return the plug-in files of the command line whose methods and networks runs use, as they were given.
+
+        Files that the suite file itself names under `plugins` are not among them.
+        """
+        named = {path.resolve() for path in plugins_of(self.file)}
+        used = [code.path for _, code in sorted(self.code.items()) if code.is_plugin]
+        return list(dict.fromkeys(str(path) for path in used if path.resolve() not in named))
 
     @property
     def titles(self) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from bench.plan.code import code_of_run
 from bench.plan.model import Cell, Plan
 from bench.program import started_as
 from bench.spec import RunSpec, Schedule
@@ -42,8 +43,9 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     for name, content in documents.items():
         files[name] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     trained = plan.trained(run)
-    methods = sorted({term.method for term in trained.terms})
-    plugins = [f"--plugin={plan.code[name].path}" for name in methods if plan.code[name].is_plugin]
+    together = [trained, *(plan.runs[name] for name in trained.teachers)]
+    used = [code for one in together for code in code_of_run(one, plan.code).values()]
+    plugins = dict.fromkeys(f"--plugin={code.path}" for code in used if code.is_plugin)
     options = shlex.join(["--only", _label(cell, trained), *plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
 

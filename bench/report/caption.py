@@ -45,8 +45,8 @@ def protocol(plan: Plan) -> str:
     if labels := list(dict.fromkeys(cell.label for cell in plan.cells if plan.trained(cell.runs[0]).student.reuses)):
         layers = "a projector and the teacher's classifier, with which they predict"
         sentences.append(f"Students of {', '.join(labels)} keep {layers}.")
-    if plan.plugins:
-        sentences.append(f"Code from other files: {', '.join(plan.plugins)}.")
+    if files := dict.fromkeys(code.path.name for _, code in sorted(plan.code.items()) if code.is_plugin):
+        sentences.append(f"Code from other files: {', '.join(files)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))
@@ -86,7 +86,8 @@ def _detectable(frame: Frame, reference: str) -> str:
     for contest, model in frame.models.items():
         base = contest.named(reference)
         if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and base in model.values:
-            compared = [label for label in model.values if label != contest.named(NONE)]
+            cells = {label: frame.at(contest.pair, contest.metric, label).cell for label in model.values}
+            compared = [label for label in cells if label != contest.named(NONE) and not cells[label].is_control]
             found.append(model.detectable(compared, base))
     known = [value for value in found if value is not None]
     if not known:

@@ -187,6 +187,8 @@ def _difference(one: Matched) -> Difference:
     assert b.mean is not None
     is_paired = bool(a.by_seed) and a.by_seed.keys() == b.by_seed.keys()
     found = Difference(one.suite, *one.place, a.n, b.n, a.mean, b.mean, b.mean - a.mean, in_tables=a.in_tables)
+    if a.is_crossed or b.is_crossed:
+        return replace(found, note="crossed seeds")
     if any(isinstance(seed, Crossed) for seed in (*a.by_seed, *b.by_seed)):
         return _of_crossed(found, a, b)
     if is_paired:
@@ -285,22 +287,22 @@ def _facts(one: Measured, store: Store | None) -> dict[str, str]:
 
     Where seeds have different values, all are named.
     """
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, set[str]] = {}
     if store is None:
         return {}
     for run_id in one.runs.values():
         for key, value in _of_run(store, run_id):
-            found.setdefault(key, {})[value] = None
-    return {key: ", ".join(values) for key, values in found.items()}
+            found.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in found.items()}
 
 
 def _of_run(store: Store, run_id: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings of a run, but its seed, of the runs that it was made from, and the facts of its record."""
+    """Yield the settings of a run, but its seeds, of the runs that it was made from, and the facts of its record."""
     spec = store.spec(run_id)
     if spec is None:
         return
     document = canonical_document(spec)
-    for name in ("teachers", "source", *(() if prefix else ("seed",))):
+    for name in ("teachers", "source", "seed", "order_seed"):
         document.pop(name, None)
     yield from _flat(document, prefix)
     for teacher in spec.teachers:

@@ -40,7 +40,7 @@ class Regime:
     def faults(self) -> Iterator[str]:
         """Yield why the pair is outside the regime."""
         if self.gap is not None and (self.gap <= 0 or (self.spreads is not None and self.spreads < MIN_GAP)):
-            yield f"the teacher is not {MIN_GAP:g} spreads above {NONE}, so there is no gap to close"
+            yield f"the teacher is not {MIN_GAP:g} spreads above {NONE}, so its lead may be chance"
         if self.ahead is not None and self.ahead < 0:
             yield f"{NONE} is worse in training than on test images, so labels have more to teach it"
         if self.last_fall is not None and self.last_fall > CONVERGED:
@@ -48,17 +48,17 @@ class Regime:
 
 
 def last_fall(losses: Sequence[float]) -> float | None:
-    """Return by how much a training loss fell in the last tenth of the epochs, as a share of its whole fall.
+    """Return by how much a training loss falls in a tenth of the epochs at the end, as a share of its whole fall.
 
-    A straight line is fitted to the last tenth, at least three epochs. None for fewer than six epochs; infinite if the
-    loss did not fall at all.
+    The slope is that of a straight line through the last tenth, at least three epochs. None for fewer than six epochs;
+    infinite if the loss did not fall at all.
     """
     if len(losses) < MIN_EPOCHS:
         return None
     length = max(MIN_TAIL, len(losses) // 10)
     slope = linear_regression(range(length), losses[-length:]).slope
     whole = losses[0] - losses[-1]
-    return -slope * length / whole if whole > 0 else math.inf
+    return -slope * len(losses) / 10 / whole if whole > 0 else math.inf
 
 
 def regimes(frame: Frame) -> list[Regime]:
@@ -96,14 +96,14 @@ def regime_line(frame: Frame) -> str:
     if not found:
         return ""
     facts = [
-        _range("the teacher is {} points above none", [one.gap for one in found], "{:.1f}"),
-        _range("that is {} times the spread over seeds", [one.spreads for one in found], "{:.1f}"),
-        _range("none is {} points better in training than on test images", [one.ahead for one in found], "{:.1f}"),
+        _range("teacher minus none: {} points", [one.gap for one in found], "{:.1f}"),
+        _range("which is {} times the noise over seeds", [one.spreads for one in found], "{:.1f}"),
+        _range("none in training minus on test images: {} points", [one.ahead for one in found], "{:.1f}"),
         _range("it takes {} steps", [one.steps for one in found], "{:,}"),
         _range(
-            f"the last tenth of its epochs adds {{}} % to the fall of its training loss (converged: at most "
-            f"{100 * CONVERGED:g} %)",
-            [None if one.last_fall is None else 100 * one.last_fall for one in found],
+            f"at the end, its training loss falls by {{}} % of its whole fall in a tenth of the epochs (converged: at "
+            f"most {100 * CONVERGED:g} %)",
+            [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)],
             "{:.1f}",
         ),
     ]

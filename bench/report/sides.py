@@ -4,7 +4,7 @@ Imports no torch.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -41,6 +41,7 @@ class Measured:
     by_seed: Mapping[Seed, float] = field(default_factory=dict)  # empty where only mean and deviation are known
     runs: Mapping[Seed, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
     recorded: str = ""  # the metric's name in records
+    is_crossed: bool = False  # whether runs share seeds in a way that the files of a report do not tell
     in_tables: bool = True  # whether the tables that people read show it
 
 
@@ -81,15 +82,15 @@ def of_report(folder: Path) -> dict[Place, Measured]:
     if not rows or (missing := [name for name in READ if name not in rows[0]]):
         what = f"has no column {missing[0]!r}" if rows else "has no rows"
         raise incompatible(path, f"{what}; columns needed: {', '.join(READ)}")
-    last = _last_epochs(folder / EPOCHS)
-    return dict(_cells(path, rows, last))
+    last, crossed = _last_epochs(folder / EPOCHS)
+    return dict(_cells(path, rows, last, crossed))
 
 
 Seeds = Mapping[int, Mapping[str, str]]  # the last row of epochs.csv by seed
 
 
 def _cells(
-    path: Path, rows: list[dict[str, str]], last: Mapping[tuple[str, str], Seeds]
+    path: Path, rows: list[dict[str, str]], last: Mapping[tuple[str, str], Seeds], crossed: set[tuple[str, str]]
 ) -> Iterator[tuple[Place, Measured]]:
     for number, row in enumerate(rows, start=2):
         try:
@@ -101,6 +102,7 @@ def _cells(
                 status,
                 recorded=metric,
                 in_tables=metric.split()[-1] not in BESIDE,
+                is_crossed=(pair, label) in crossed,
             )
             found = last.get((pair, label), {})
             by_seed: dict[Seed, float] = {
@@ -110,17 +112,25 @@ def _cells(
             raise incompatible(path, f"line {number}: {type(error).__name__}: {error}") from None
         if one.n == len(by_seed) and one.mean is not None and abs(fmean(by_seed.values()) - one.mean) < ROUNDING:
             runs: dict[Seed, str] = {seed: epoch["run"] for seed, epoch in found.items() if seed in by_seed}
-            one = Measured(one.n, one.mean, one.std, status, by_seed, runs, metric, one.in_tables)
+            one = replace(one, by_seed=by_seed, runs=runs)
         yield Place(pair, label, metric), one
 
 
-def _last_epochs(path: Path) -> dict[tuple[str, str], dict[int, dict[str, str]]]:
-    """Return the last row of epochs.csv by pair and row, then by seed; nothing if there is no such file."""
+def _last_epochs(path: Path) -> tuple[dict[tuple[str, str], dict[int, dict[str, str]]], set[tuple[str, str]]]:
+    """Return the last row of epochs.csv by pair and row, then by seed, and the rows with several runs of one seed.
+
+    Both are empty if there is no such file.
+    """
+    crossed = set()
     last: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
     for row in csv_rows(read_text(path) or ""):
         try:
             if row["stage"] == "main":
-                last.setdefault((row["pair"], row["row"]), {})[int(row["seed"])] = row
+                place = (row["pair"], row["row"])
+                before = last.setdefault(place, {}).get(int(row["seed"]), row)
+                last[place][int(row["seed"])] = row
+                if before["run"] != row["run"]:
+                    crossed.add(place)
         except (KeyError, ValueError) as error:
             raise incompatible(path, f"{type(error).__name__}: {error}") from None
-    return last
+    return last, crossed

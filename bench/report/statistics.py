@@ -24,6 +24,7 @@ import scipy.stats
 from scipy import special
 from statsmodels.stats.multitest import multipletests
 
+from bench.plan import Cell
 from bench.report.crossed import CrossedModel
 from bench.report.frame import Contest, Frame, Summary
 from bench.report.improvement import Improvement, relative_improvement
@@ -31,7 +32,7 @@ from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
 from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, row_named
 from bench.spec import STUDENT
-from bench.suite import LONGER, NONE, TEACHER
+from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED
 
 ALL = "all pairs"
@@ -155,21 +156,18 @@ def statistics(frame: Frame) -> Statistics:
             model = frame.models.get(contest)
             if model is not None:
                 for reference in references:
-                    gains += _gains_of_pair(model, contest, reference, frame.plan.suite.runs_per_row)
+                    gains += _gains_of_pair(frame, model, contest, reference)
+                gains += _gains_over_controls(frame, model, contest)
     together: list[dict[str, Any]] = []
     improvements: dict[tuple[str, str], Improvement] = {}
     for metric, pair_count in Counter(metric for _, metric in frame.columns).items():
-        means = _means(frame, metric)
+        controls = {one.label for one in _students(frame, metric) if one.cell.is_control}
+        means = {label: own for label, own in _means(frame, metric).items() if label not in controls}
         for reference, rows in _compared(means, references):
             gains += _gains_over_pairs(rows, metric, reference, pair_count)
             together += _together(frame, rows, metric, reference)
         for label in means:
-            if (
-                ours in means
-                and label not in (ours, NONE)
-                and not label.startswith(LONGER)
-                and not label.endswith(TUNED)
-            ):
+            if ours in means and label not in (ours, NONE) and not label.endswith(TUNED):
                 found = _improvement(frame, means, metric, ours, label)
                 if found is not None:
                     improvements[metric, label] = found
@@ -193,16 +191,40 @@ def _row(
 
 
 def _gains_of_pair(
-    model: Model | CrossedModel, contest: Contest, reference: str, count: int
+    frame: Frame, model: Model | CrossedModel, contest: Contest, reference: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield the methods compared with a reference on the seeds that both have, of `count` requested ones."""
+    """Yield the methods compared with a reference on the seeds that both have.
+
+    A control is compared with `none` in a family of its own, so that it does not change what is said of the methods.
+    """
     reference = contest.named(reference)
     if reference not in model.values:
         return
-    rows = [label for label in model.values if label != contest.named(NONE)]
-    for label, found in model.family(rows, reference).items():
-        note = "" if found.n == count else INCOMPLETE
-        yield _row("gain", contest.metric, contest.pair, label, reference, found, note)
+    cells = _cells(frame, model, contest)
+    rows = [label for label in model.values if label != contest.named(NONE) and not cells[label].is_control]
+    found = model.family(rows, reference)
+    if reference == contest.named(NONE):
+        for label in cells:
+            if cells[label].is_control:
+                found |= model.family([label], reference)
+    for label, one in found.items():
+        note = "" if one.n == len(cells[label].runs) else INCOMPLETE
+        yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
+
+
+def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Contest) -> Iterator[dict[str, Any]]:
+    """Yield the rows with an initial stage compared with the control that trains as many epochs without a teacher."""
+    cells = _cells(frame, model, contest)
+    rows = [label for label, cell in cells.items() if cell.runs[0].trains and cell.runs[0].training.has_initial_stage]
+    for control in (label for label, cell in cells.items() if cell.is_control):
+        for label, one in model.family(rows, control).items():
+            note = "" if one.n == len(cells[label].runs) else INCOMPLETE
+            yield _row("gain", contest.metric, contest.pair, label, control, one, note)
+
+
+def _cells(frame: Frame, model: Model | CrossedModel, contest: Contest) -> dict[str, Cell]:
+    """Return the cells of the rows of a model, by label."""
+    return {label: frame.at(contest.pair, contest.metric, label).cell for label in model.values}
 
 
 def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:

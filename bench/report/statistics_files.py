@@ -54,6 +54,8 @@ def write(frame: Frame, store: Store) -> None:
         write_whole(folder / name, content)
     if frame.plan.suite.crossed:
         variance.write_csv(spread, frame, store)
+    else:
+        (folder / variance.VARIANCE).unlink(missing_ok=True)
 
 
 def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:

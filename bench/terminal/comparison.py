@@ -74,7 +74,11 @@ def _texts(one: Difference) -> list[str]:
 
 
 def _image_texts(one: Difference) -> list[str]:
-    reach = "fewer than three seeds" if one.images_low is None else _interval(one.images_low, one.images_high)
+    reach = (
+        "fewer than three seeds, crossed seeds, or no difference"
+        if one.images_low is None
+        else _interval(one.images_low, one.images_high)
+    )
     return [*map(escape, (_row(one), one.metric)), _p(one.mcnemar_p), reach]
 
 

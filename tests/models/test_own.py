@@ -175,7 +175,8 @@ def test_a_suite_file_names_its_plugins(tmp_path):
     suite = document(pairs=[{"teacher": "resnet8", "student": "tiny"}], plugins=["tiny.py"])
     path.write_text(yaml.safe_dump(suite))
     plan, _, _ = planned(path, (), tmp_path / "results")
-    assert plan.plugins == [str(tmp_path / "tiny.py")]
+    assert plan.code["network tiny"].path == tmp_path / "tiny.py"
+    assert plan.plugins == []  # the command line names none
 
 
 def test_a_network_is_listed_with_its_shapes_or_with_what_is_wrong(tmp_path):

@@ -45,7 +45,7 @@ def test_a_regimes_facts_are_those_of_the_stored_curves(tmp_path):
 def test_the_line_stands_under_the_tables_and_names_no_fault_of_a_pair_within_the_regime(tmp_path):
     frame = frame_of(tmp_path)
     line = regime_line(frame)
-    assert line.startswith("Regime: the teacher is 9.0 points above none;")
+    assert line.startswith("Regime: teacher minus none: 9.0 points;")
     assert "Outside" not in line
     markdown = to_markdown(frame)
     assert markdown.index("| AT |") < markdown.index("Regime: ") < markdown.index("## Last epoch")
