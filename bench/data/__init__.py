@@ -14,7 +14,9 @@ from bench.types import RequestError, suggest
 
 MIN_SIZE = 32  # pixels: height and width that every network takes
 IMAGEFOLDER = "imagefolder"
-IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/, DIR/val/ or test_fraction; any image size"
+IMAGEFOLDER_SUMMARY = (
+    "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/, DIR/val/ or test_fraction; any image size"
+)
 # large images, cropped and scaled by the processes that read them
 CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
 # Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in

@@ -9,6 +9,7 @@ import torch
 from bench.launch.preparation import check_inputs
 from bench.models import build
 from bench.plan import build as planned
+from bench.plan.repeat import ENTRY, suite_files
 from bench.suite import load
 from bench.suite.packaged import find_suite
 from bench.types import RequestError
@@ -180,3 +181,23 @@ def test_a_plan_can_be_rebuilt_when_the_folder_of_the_teachers_is_gone(tmp_path)
     shutil.rmtree(folder)
     again = planned(load(plan.file, METHODS), plan.file, METHODS, plan.sources)
     assert list(again.runs) == list(plan.runs)
+
+
+def test_a_stored_run_repeats_how_its_teacher_was_read(foreign, birds, tmp_path):
+    (tmp_path / "classes.txt").write_text("Owl\nauk\nwren\n")
+    plan = plan_with(tmp_path, foreign | FOREIGN | {"classes": "classes.txt"}, data=birds)
+    assert_repeats(plan, tmp_path / "elsewhere")
+
+
+def test_a_stored_run_repeats_its_published_teacher(tmp_path):
+    write_teachers(tmp_path / "zoo", ["resnet56"])
+    assert_repeats(plan_with(tmp_path, "resnet56", teachers="zoo"), tmp_path / "elsewhere")
+
+
+def assert_repeats(plan, folder):
+    """Assert that the suite files that runs are stored with, in another folder, ask for the same runs."""
+    folder.mkdir()
+    for run in plan.runs.values():
+        for name, text in suite_files(plan, run).items():
+            (folder / name).write_text(text)
+        assert run.id in planned(load(folder / ENTRY, METHODS), folder / ENTRY, METHODS).runs
