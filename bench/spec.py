@@ -37,6 +37,7 @@ NO_INITIAL_STAGE = {"initial_epochs": 0, "initial_steps": None}  # values of a s
 ID_LENGTH = 16  # hex digits of a run's id
 MIN_SAMPLES = 2  # in a batch: CC and RKD compare samples, and batch norm needs two
 IGNORED = 255  # marks a pixel without a label
+NETWORK = "network "  # begins the names of users' networks among the code that a record names
 DEV = "dev_"  # begins the names of metrics on dev images, where test images are evaluated too
 NO_IDENTITY = {"schedule": {"evaluate_every"}}  # of a run: what its id does not depend on
 STUDENT, PEER = "student", "peer"  # the networks that a run trains: one, or two that learn from each other

@@ -61,8 +61,9 @@ def code_of(path: Path, module: str | None = None) -> Code:
     Raises:
         RequestError: it, or a file beside it that it imports, is not valid Python.
     """
-    root = path.parents[module.count(".")] if module else path.parent
-    package = module.partition(".")[0] if module and "." in module else None
+    is_package = module is not None and path.name == "__init__.py"
+    root = path.parents[module.count(".") + is_package] if module else path.parent
+    package = module.partition(".")[0] if module and ("." in module or is_package) else None
     sources, digest = [path], hashlib.sha256()
     for source in sources:  # grows during the loop
         try:

@@ -214,7 +214,7 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
         "reason": "seed 2 waiting",
     }
     assert runs[0] == {
-        **{"id": cell_of(plan, "KD").runs[0].id, "seed": 1, "status": "done"},
+        **{"id": cell_of(plan, "KD").runs[0].id, "seed": 1, "order_seed": 1, "status": "done"},
         **{"reason": "", "stage": None, "epoch": None},
     }
     assert [(one["status"], one["reason"][:11]) for one in none["runs"]] == [("failed", "out of luck")] * 2
@@ -228,7 +228,7 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
             "crd",
             [
                 *("documentation", "family", "year", "reads", "title", "weight", "task_weight", "warmup"),
-                *("version", "initial_stage", "parameters"),
+                *("version", "initial_stage", "variant", "parameters"),
             ],
         ),
         (

@@ -17,10 +17,12 @@ from bench.spec import DEV, STUDENT, RunSpec
 from bench.store import OUTPUTS, WEIGHTS
 from bench.tasks import task_of
 from bench.train.answers import keep_answers
+from bench.train.lane import failure_of
 from bench.train.logistic import fit_on_dev
 from bench.train.loop import evaluate, evaluation_batch
 from bench.train.networks import given_network, placed, with_head
 from bench.train.outputs import kept_outputs
+from bench.types import RequestError
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
 
@@ -67,9 +69,17 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             if run.head is None:
                 network, record["metrics"] = checkpoints[run.id]
             else:
-                network, record["l2"] = _solved(inputs, run)
+                try:
+                    network, record["l2"] = _solved(inputs, run)
+                except RequestError:
+                    raise
+                except Exception as error:  # memory that does not suffice, for example: the other runs go on
+                    store.fail(run.id, failure_of(error, "while it was fitted"))
+                    return True
                 record["metrics"] = _metrics(inputs, network, run)
                 record |= made_from(run, inputs, {name: weights_hash(store, name) for name in run.needs})
+            if run.head is None:  # users' networks have code of their own
+                record |= made_from(run, inputs, {})
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_outputs:

@@ -162,7 +162,14 @@ def _own(
     from bench.models.base import Network
     from bench.models.hooked import HookedNetwork
 
-    network = own.factory_of(name)(num_classes=num_classes, in_channels=in_channels)
+    factory = own.factory_of(name)
+    try:
+        network = factory(num_classes=num_classes, in_channels=in_channels)
+    except Exception as error:  # a user's code may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RequestError(
+            f"network {name!r}: its factory, called with num_classes and in_channels, raises {reason}"
+        ) from error
     if isinstance(network, Network):
         if stages or classifier or preactivations:
             raise RequestError(f"network {name!r}: it says itself what its stages are; leave them out")

@@ -30,8 +30,16 @@ def problems(build: Callable[[], Network], classes: int, channels: int, height: 
     except Exception as error:  # a user's code may raise anything
         yield f"features: raises {type(error).__name__}: {' '.join(str(error).split())}"
         return
+    if not isinstance(features, Features):
+        yield f"features: returns a {type(features).__name__}, not bench.types.Features"
+        return
     if wrong := list(_misshaped(features, classes)):
         yield from wrong
+        return
+    try:
+        network.trunk()
+    except NotImplementedError:
+        yield "trunk: is missing: return the modules up to the last stage's output"
         return
     if not all(one.isfinite().all() for one in _tensors(features)):
         yield "a feature is not finite on random images with its first weights"
@@ -47,6 +55,8 @@ def problems(build: Callable[[], Network], classes: int, channels: int, height: 
             yield "forward: gives other logits than features"
         if not torch.allclose(network.features(images[:1]).logits[0], one.logits[0], atol=atol):
             yield "features: in eval mode, an image's logits depend on the other images of the batch"
+        if (one.classifier is None) != (network.linear_classifier() is None):
+            yield "linear_classifier: must return the layer that features give as their classifier, or None without one"
         if one.classifier is not None:
             bias = 0 if one.classifier.bias is None else one.classifier.bias
             if not torch.allclose(one.embedding @ one.classifier.weight.T + bias, one.logits, atol=atol):

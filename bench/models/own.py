@@ -20,6 +20,7 @@ from bench.types import RequestError
 
 REGISTER = "register_network"
 FILES: dict[str, Path] = {}  # the file of each network that `add_networks` has found, by name
+IMPORTED: dict[str, bytes] = {}  # the content of a network's file when it was imported, by name
 FACTORIES: dict[str, Callable[..., Any]] = {}  # filled by the decorator when files are imported
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,6 +76,10 @@ def file_of(name: str) -> tuple[Path, str | None] | None:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):  # of a package that should contain it
         spec = None
+    except Exception as error:  # that package is imported, and may raise anything
+        raise RequestError(
+            f"network {name!r}: {module!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if spec is None or spec.origin is None:
         raise RequestError(f"network {name!r}: Python finds no module {module!r}. Install it, or use --plugin FILE.py")
     return Path(spec.origin), module
@@ -93,7 +98,10 @@ def factory_of(name: str) -> Callable[..., Any]:
             factory = getattr(importlib.import_module(module), attribute)
         else:
             if name not in FACTORIES:
+                IMPORTED[name] = FILES[name].read_bytes()
                 _import(FILES[name])
+            elif IMPORTED[name] != FILES[name].read_bytes():
+                raise RequestError("it has changed since this process imported it. Start Python again")
             factory = FACTORIES[name]
     except Exception as error:  # a user's file may raise anything
         reason = " ".join(str(error).split())

@@ -7,6 +7,7 @@ are left out of them. The state dict has timm's names. The package is an extra o
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bench.models.base import Network
 from bench.models.hooked import add_prefix, drop_prefix
 from bench.models.parts import linear_of
 from bench.models.timm_names import TIMM, check_installed
-from bench.types import Features, RequestError, suggest
+from bench.types import Affine, Features, RequestError, suggest
 
 QUARTERS = 4  # stages of a network whose maps all have one resolution, such as ViT
 
@@ -62,6 +63,10 @@ class TimmNetwork(Network):
         classifier = self.network.get_classifier()
         return classifier if isinstance(classifier, nn.Linear) else None
 
+    def linear_classifier(self) -> Affine | None:
+        """Return the linear layer from embedding to logits; None if it is another module, or several."""
+        return linear_of(self.classifier) if self.classifier else None
+
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W); the stages stand in for pre-activations.
 
@@ -78,7 +83,7 @@ class TimmNetwork(Network):
             embedding=embedding,
             logits=logits,
             final=final if final is not None and final.shape[1] == embedding.shape[1] else None,
-            classifier=linear_of(classifier) if classifier else None,
+            classifier=self.linear_classifier(),
         )
 
     def _head(self, last: Tensor, classifier: nn.Linear | None) -> tuple[Tensor, Tensor]:
@@ -234,5 +239,7 @@ def published_weights(
                 f"({' '.join(str(error).split())[:200]}). Put the file there, or name another folder with --data DIR"
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({key: value.contiguous() for key, value in network.state_dict().items()}, file)
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")  # an interrupted download leaves no file of that name
+        safetensors.torch.save_file({key: value.contiguous() for key, value in network.state_dict().items()}, part)
+        part.replace(file)
     return file

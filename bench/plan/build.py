@@ -12,6 +12,7 @@ from bench.data import views_of
 from bench.plan.code import used_code
 from bench.plan.controls import longer, with_initial_stage
 from bench.plan.data import resolved
+from bench.plan.duration import training_images
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.published_teachers import with_published_teachers
@@ -168,6 +169,11 @@ def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers
 
 def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
     """Yield the cell of the undistilled student with the epochs of an initial stage on top, unless it has none."""
+    if suite.training.initial_steps is not None and training_images(plain[0].data) is None:
+        raise RequestError(
+            "training.initial_steps: images of a folder are not counted when a suite is planned, so no control can "
+            "train as long. State initial_epochs, or controls: false"
+        )
     runs = tuple(longer(with_initial_stage(run, suite.training)) for run in plain)
     if extra := runs[0].training.epochs - plain[0].training.epochs:
-        yield replace(cell_of(pair, Row(f"{LONGER}{extra} epochs", NONE), runs), is_control=True)
+        yield replace(cell_of(pair, Row(f"{LONGER}{extra} epoch{'s' * (extra > 1)}", NONE), runs), is_control=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from bench.models.own import file_of
-from bench.spec import RunSpec
+from bench.spec import NETWORK, RunSpec
 from methods import Code, Method, code_of
 
 
@@ -28,4 +28,4 @@ def _networks(run: RunSpec) -> list[str]:
 
 
 def _key(network: str) -> str:
-    return f"network {network}"  # a method may have the same name
+    return f"{NETWORK}{network}"  # a method may have the same name

@@ -58,7 +58,7 @@ def last_fall(losses: Sequence[float]) -> float | None:
     length = max(MIN_TAIL, len(losses) // 10)
     slope = linear_regression(range(length), losses[-length:]).slope
     whole = losses[0] - losses[-1]
-    return -slope * len(losses) / 10 / whole if whole > 0 else math.inf
+    return -slope * (len(losses) - 1) / 10 / whole if whole > 0 else math.inf
 
 
 def regimes(frame: Frame) -> list[Regime]:
@@ -96,15 +96,15 @@ def regime_line(frame: Frame) -> str:
     if not found:
         return ""
     facts = [
-        _range("teacher minus none: {} points", [one.gap for one in found], "{:.1f}"),
-        _range("which is {} times the noise over seeds", [one.spreads for one in found], "{:.1f}"),
-        _range("none in training minus on test images: {} points", [one.ahead for one in found], "{:.1f}"),
+        _range("teacher minus none: {} points", [one.gap for one in found], "{:z.1f}"),
+        _range("which is {} times the noise over seeds", [one.spreads for one in found], "{:z.1f}"),
+        _range("none in training minus on test images: {} points", [one.ahead for one in found], "{:z.1f}"),
         _range("it takes {} steps", [one.steps for one in found], "{:,}"),
         _range(
             f"at the end, its training loss falls by {{}} % of its whole fall in a tenth of the epochs (converged: at "
             f"most {100 * CONVERGED:g} %)",
             [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)],
-            "{:.1f}",
+            "{:z.1f}",
         ),
     ]
     text = f"Regime: {'; '.join(filter(None, facts))}."

@@ -58,7 +58,7 @@ terms of the data set may restrict it.
 """
 MEASURED = """\
 On the test images after the last epoch, never the best one. Mean and standard deviation (n - 1) are those of the n
-finished runs that differ from this one only in their seed, this one included.
+finished runs with the same teacher that differ from this one only in their seed, this one included.
 
 | metric | this run | mean ± std | n |
 |---|---|---|---|
@@ -75,10 +75,12 @@ def card(store: Store, run: RunSpec) -> str:
     units = "x in [0, 1]" if view is None else f"x the image's {view}, in its own units"
     return CARD.format(
         title=f"{run.student.network} on {run.data.name}" + (f", distilled from {names}" if names else ""),
-        how=f"Trained on {run.data.name} with {method}.",
+        how=f"Trained on {run.data.name} with {method}."
+        if run.trains
+        else "Its weights were given, and evaluated here.",
         student=run.student.network + (f", with a projector and the classifier of {reuses.network}" if reuses else ""),
-        teacher=names or "none",
-        method=method,
+        teacher=names or ("none" if run.peer is None else f"{run.peer.network}, which trained together with it"),
+        method=method if run.trains else "unknown",
         data=f"{run.data.name}, {run.data.classes} classes",
         run=run.id,
         seed=run.seed if run.order_seed is None else Crossed(run.seed, run.order_seed, None),
@@ -115,4 +117,5 @@ def _results(store: Store, run: RunSpec) -> str:
 def _seeds_of(store: Store, run: RunSpec) -> list[str]:
     """Return the ids of the runs in the store that differ from a run only in their seed, itself included."""
     specs = [store.spec(run_id) for run_id in store.run_ids()]
-    return [other.id for other in specs if other is not None and other.but(seed=run.seed).id == run.id]
+    seeds = {"seed": run.seed, "order_seed": run.order_seed}
+    return [other.id for other in specs if other is not None and other.but(**seeds).id == run.id]

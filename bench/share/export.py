@@ -60,15 +60,19 @@ def onnx_graph(network: Network, run: RunSpec) -> bytes:
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            (images[:2],),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                (images[:2],),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        except Exception as error:  # a network may do what ONNX has no words for
+            reason = " ".join(str(error).split())[:300]
+            raise RequestError(f"run {run.id}: torch cannot write {run.student.network} as ONNX: {reason}") from error
     assert program is not None  # as always with dynamo=True
     graph = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

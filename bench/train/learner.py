@@ -301,7 +301,8 @@ def together(teachers: Sequence[Features]) -> Features:
     """Return teachers as one without maps, whose logits (B, K) are the logarithm of the mean of their probabilities."""
     logs = torch.stack([features.logits.log_softmax(dim=1) for features in teachers])
     mean = logs.logsumexp(dim=0) - math.log(len(teachers))
-    return Features(stages=(), preactivations=(), embedding=mean, logits=mean)
+    second = together([one.second for one in teachers if one.second is not None]) if teachers[0].second else None
+    return Features(stages=(), preactivations=(), embedding=mean, logits=mean, second=second)
 
 
 def detached(features: Features) -> Features:

@@ -17,7 +17,7 @@ from bench.data.batches import TrainingData, batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import DEV, DataSpec, RunSpec, column
+from bench.spec import DEV, NETWORK, DataSpec, RunSpec, column
 from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
@@ -454,7 +454,8 @@ def _changed(lane: Lane, before: Mapping[str, Any], accept_changed: bool) -> str
     accepted = list(before.get("accepted", ()))
     if changed and code:
         if not accept_changed:
-            return f"{changed[0]}.py has changed since it began (--accept-changed: no number moved)"
+            what = changed[0] if changed[0].startswith(NETWORK) else f"{changed[0]}.py"
+            return f"{what} has changed since it began (--accept-changed: no number moved)"
         accepted.append({"date": datetime.now(UTC).date().isoformat(), "methods_sha256": code})
     if accepted:
         lane.made_from["accepted"] = accepted

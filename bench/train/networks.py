@@ -66,7 +66,8 @@ def with_head(run: RunSpec, network: Network | Frozen) -> Network:
 @cache
 def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
     try:
-        with torch.device("meta"):
+        # some networks are initialised on the CPU even so, and must not move the generator on
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error

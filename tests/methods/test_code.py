@@ -57,6 +57,16 @@ VERSIONS = """def f(x: int = 0x10, *, y=None, **z) -> str:
 """
 
 
+def test_what_a_package_imports_from_itself_counts(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from own.parts import POWER\n")
+    (folder / "parts.py").write_text("POWER = 2\n")
+    before = code_of(folder / "__init__.py", "own").sha256
+    (folder / "parts.py").write_text("POWER = 3\n")
+    assert code_of(folder / "__init__.py", "own").sha256 != before
+
+
 def test_the_hash_is_the_same_in_every_version_of_python(tmp_path):
     (tmp_path / "mine.py").write_text(VERSIONS, encoding="utf-8")
     assert code_of(tmp_path / "mine.py").sha256 == "9912844902b420b26162ca055661268fdf0232bce188235e5febebeeda09802a"

@@ -11,6 +11,8 @@ from torch import nn
 from bench.models import build, shapes, torchvision_stages
 from bench.models.hooked import HookedNetwork, stages_by_resolution, torchvision_network
 from bench.models.weights import load_weights
+from bench.spec import DataSpec, NetworkSpec
+from bench.train.networks import network_shapes
 from bench.types import RequestError
 
 STAGES = ["relu", "layer1", "layer2", "layer3", "layer4"]
@@ -351,3 +353,10 @@ def test_a_network_that_gives_more_than_logits_is_refused(images):
 
     with pytest.raises(RequestError, match="the network gives tuple; logits are one tensor"):
         HookedNetwork(Two(), ["relu"]).features(images)
+
+
+def test_asking_for_shapes_leaves_the_random_numbers_as_they_were():
+    data = DataSpec(name="digits", classes=10, size=(64, 64), mean=(0.0,), std=(1.0,), augment="none")
+    before = torch.get_rng_state()
+    network_shapes(NetworkSpec(network="torchvision.regnet_y_400mf"), data)  # built on the CPU, not without content
+    assert torch.equal(torch.get_rng_state(), before)

@@ -109,6 +109,10 @@ def test_a_file_whose_networks_cannot_be_known_is_refused(written, text, reason)
     ("text", "reason"),
     [
         ("import no_such_module\n" + NETWORK.format(name="tiny"), "cannot be imported: ModuleNotFoundError"),
+        (
+            PLAIN.replace("in_channels", "channels"),
+            "its factory, called with num_classes and in_channels, raises TypeError",
+        ),
         (PLAIN.replace("return nn.Seq", "return 3  # nn.Seq"), "its factory returns a int, not an nn.Module"),
     ],
 )
@@ -149,6 +153,10 @@ def test_nothing_is_said_of_a_network_that_keeps_to_the_contract(written):
 )
 def test_the_author_is_told_what_is_wrong(written, old, new, said):
     assert re.search(said, wrong(written, (old, new)))
+
+
+def test_a_network_without_a_trunk_is_told_in_words(written):
+    assert "trunk: is missing" in wrong(written, ("def trunk", "def stem_of"))
 
 
 def test_a_later_stage_must_not_be_larger(written):

@@ -50,6 +50,7 @@ def test_the_features_are_timms_own(name):
     assert torch.allclose(features.logits, logits, rtol=0, atol=1e-6)
     if embedding.ndim == 2:
         assert torch.allclose(features.embedding, embedding, rtol=0, atol=1e-6)
+    assert (network.linear_classifier() is None) == (features.classifier is None)
     if features.classifier is not None:
         weight, bias = features.classifier.weight, features.classifier.bias
         assert torch.allclose(features.embedding @ weight.T + bias, logits, rtol=0, atol=1e-5)

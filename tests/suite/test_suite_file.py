@@ -82,7 +82,7 @@ UNKNOWN = {
         {"data": DATA | {"augment": "flip"}},
         "data.augment: found \"flip\": must be 'none', 'crop', 'crop_flip' or 'resized_crop_flip'",
     ),
-    "key": ({"traning": {}}, "traning: unknown key 'traning'. Did you mean 'training'? Known: data,"),
+    "key": ({"traning": {}}, "traning: unknown key 'traning'. Did you mean 'training'? Known: controls, data,"),
     "key of training": (
         {"training": {"epoch": 3}},
         "training.epoch: unknown key 'epoch'. Did you mean 'epochs'? Known:",
@@ -117,7 +117,7 @@ UNKNOWN = {
     ),
     "kind of evaluation": (
         {"evaluations": [{"kind": "prob", "data": DATA}]},
-        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, probe, segmentation",
+        "evaluations[0].kind: unknown kind 'prob'. Did you mean 'probe'? Known: finetune, logistic, probe, segmentation",
     ),
     "key beside terms": (
         {"methods": [{"terms": ["at", "sp"], "lable": "x"}]},
@@ -675,7 +675,7 @@ SETS = {
     "training.lr=.nan": "--set training.lr=.nan: training.lr: found NaN: must be a finite number",
     "training.lr=5e-4": '--set training.lr=5e-4: training.lr: "5e-4" is text in YAML: write 0.0005',
     "training=3": "--set training=3: training: found 3: must be a mapping of keys to values",
-    "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: data,",
+    "a.b=1": "--set a.b=1: a: unknown key 'a'. Known: controls, data,",
     "pairs.x=1": "--set pairs.x=1: 'pairs' is not a mapping in the suite file; set it as a whole: --set 'pairs=...'",
     "methods=[kd, ptk]": "--set methods=[kd, ptk]: methods[1]: unknown method 'ptk'. Did you mean 'pkt'?",
     "methods=[kd, kd]": "--set methods=[kd, kd]: methods: the same method twice: KD.",

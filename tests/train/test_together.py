@@ -1,5 +1,6 @@
 """Several teachers that are one: the mean of their probabilities."""
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,11 @@ BATCH = samples.batch([3, 14, 15, 9, 26, 5])
 def test_teachers_together_predict_the_mean_of_their_probabilities():
     mean = torch.stack([one.logits.softmax(dim=1) for one in TEACHERS]).mean(dim=0)
     assert_close(together(TEACHERS).logits.softmax(dim=1), mean)
+
+
+def test_teachers_together_predict_for_a_second_view_too():
+    two_views = [replace(one, second=other) for one, other in itertools.pairwise(TEACHERS)]
+    assert_close(together(two_views).second.logits, together(TEACHERS[1:]).logits)
 
 
 def test_classes_that_all_teachers_rule_out_have_finite_logits():
