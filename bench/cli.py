@@ -172,6 +172,16 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
 ]
+Teachers = Annotated[
+    Path | None,
+    typer.Option(
+        "--teachers",
+        metavar="DIR",
+        help="The folder of the published teachers, as RepDistiller or mdistiller lay them out; short for --set "
+        "teachers=DIR.",
+        parser=_path,
+    ),
+]
 Plugin = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=_path),
@@ -187,6 +197,7 @@ def run_command(
     pairs: Pairs = None,
     seeds: Seeds = None,
     changes: Set = None,
+    teachers: Teachers = None,
     device: Where = Device.auto,
     jobs: Jobs = None,
     results: Results = Path("results"),
@@ -213,9 +224,12 @@ def run_command(
             f"--jobs {jobs}: is for this machine, and --slurm trains on others, one cohort in each job. Leave one out; "
             "max_lanes in the suite splits cohorts"
         )
-    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin, trains=True)
-    from bench.workflow import accept, all_plugins, runs_to_retry, wanted_runs
+    given = [*(changes or ()), *([] if teachers is None else [f"teachers={json.dumps(str(teachers.absolute()))}"])]
+    plan, store, methods = _planned(suite, _overrides(given, seeds), results, plugin, trains=True)
+    from bench.workflow import accept, all_plugins, runs_to_retry, teachers_found, wanted_runs
 
+    for line in teachers_found(plan):
+        _warn(line)
     wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):

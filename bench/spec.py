@@ -287,6 +287,7 @@ class DataSpec(Strict):
     train_fraction: float | None = None  # share of each class's training images kept, or None for all
     held_out: HeldOut | None = None  # None to train on all images that are kept
     fingerprint: str | None = None  # hash of an image folder's names and contents, None for named data sets
+    test_fraction: float | None = None  # share of each class of an image folder without a test split that tests
     path: Path | None = Field(default=None, exclude=True)  # of an image folder; not part of the identity
 
     @property
@@ -339,6 +340,8 @@ class RunSpec(Strict):
         "sum"  # of the terms of several teachers, or of what they predict
     )
     checkpoint: str | None = None  # sha256 of the file with a given teacher's weights, or the name of published ones
+    checkpoint_key: str | None = None  # where that file has its weights; see `bench.models.weights.Reading`
+    checkpoint_rename: dict[str, str] | None = None  # new by old parts of their names; None if they keep theirs
     head: HeadSpec | None = None  # the new head, for tasks that evaluate features
     source: str | None = None  # id of the run that trained that network; its initial weights are evaluated if None
     peer: NetworkSpec | None = None  # in mutual learning, trains with the student: each is the teacher of the other

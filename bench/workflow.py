@@ -55,6 +55,17 @@ def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:
     return (*plugins, *plugins_of(suite))
 
 
+def teachers_found(plan: Plan) -> list[str]:
+    """Return a line for each teacher of a suite that names a folder of published teachers: which file it is."""
+    if plan.suite.teachers is None:
+        return []
+    lines = []
+    for run_id, given in plan.checkpoints.items():
+        published = "" if given.accuracy is None else f"; must reach {given.accuracy} % within 0.1 points"
+        lines.append(f"teacher {plan.runs[run_id].student.network}: {given.path}{published}")
+    return lines
+
+
 def store_in(results: Path) -> Store:
     """Return the store in a folder, which need not exist; raise a `RequestError` if it cannot be one."""
     for path in (results, *results.parents):

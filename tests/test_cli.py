@@ -334,6 +334,19 @@ def test_a_dry_run_refuses_what_must_fail_with_its_place(changes, said, cli, tmp
     assert not (tmp_path / "data").exists()
 
 
+def test_teachers_are_looked_for_where_the_command_is_given_and_its_first_lines_name_their_files(
+    cli, tmp_path, monkeypatch
+):
+    file = tmp_path / "zoo of others" / "resnet14_vanilla" / "ckpt_epoch_240.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({"epoch": 240, "model": build_network("resnet14", num_classes=10).state_dict()}, file)
+    (tmp_path / "suites").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(write_suite(tmp_path / "suites"), "--dry-run", "--teachers", "zoo of others")
+    assert (code, err) == (0, f"teacher resnet14: {file}\n")
+    assert "evaluate  resnet14->resnet8  teacher" in out
+
+
 def test_a_tilde_after_an_equals_sign_is_the_users_folder(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_suite(tmp_path)

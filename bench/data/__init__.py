@@ -6,15 +6,17 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import PositiveInt
 
-from bench.data.contents import look_at
-from bench.data.folders import list_folder
+from bench.data.contents import look_at, measure
+from bench.data.folders import list_divided
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.spec import Augment, DataSpec, HeldOut, Strict, View
 from bench.types import RequestError, suggest
 
 MIN_SIZE = 32  # pixels: height and width that every network takes
 IMAGEFOLDER = "imagefolder"
-IMAGEFOLDER_SUMMARY = "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/ or DIR/val/; any image size"
+IMAGEFOLDER_SUMMARY = (
+    "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/, DIR/val/ or test_fraction; any image size"
+)
 # large images, cropped and scaled by the processes that read them
 CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
 # Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in
@@ -45,15 +47,19 @@ class DataChoice(Strict):
     dev_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
     """Share of the kept training images of each class that are left out of training, instead of `dev_per_class`."""
     augment: Augment | None = None
-    """Augmentation instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder."""
+    """Augmentation instead of the data set's own; `resized_crop_flip` is for imagenet and imagefolder. An imagefolder's
+    own is `crop`.
+    """
     view: View | None = None
     """What the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it."""
     path: str | None = None
     """Path of an image folder."""
+    test_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Share of each class of an image folder to test on, always the same images, if it has no test split."""
     mean: tuple[float, float, float] | None = None
-    """Channel means of an image folder, of images in [0, 1]; a view has its own."""
+    """Channel means of an image folder, of images in [0, 1]; measured by default. A view has its own."""
     std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
-    """Channel standard deviations of an image folder; a view has its own."""
+    """Channel standard deviations of an image folder; measured by default. A view has its own."""
 
     def problems(self) -> list[str]:
         """Return the problems of the choice that can be seen without reading a file."""
@@ -72,8 +78,9 @@ class DataChoice(Strict):
 
     def _problems_of_folder(self) -> list[str]:
         given = {key for key in ("path", "mean", "std", "augment") if getattr(self, key) is not None}
-        needed = ("path", "augment") if self.view else ("path", "mean", "std", "augment")
-        problems = [f"an imagefolder needs {key!r}: {{{key}: ...}}" for key in needed if key not in given]
+        problems = [] if self.path else ["an imagefolder needs 'path': {path: DIR}"]
+        if len(given & {"mean", "std"}) == 1:
+            problems.append("give both 'mean' and 'std', or neither: they are then measured")
         if self.augment == "resized_crop_flip" and self.resize is None:
             problems.append(
                 "augment is 'resized_crop_flip', which needs 'resize', the size that cut parts are scaled to"
@@ -101,7 +108,7 @@ class DataChoice(Strict):
 
     def _problems_of_named(self) -> list[str]:
         named = DATASETS[self.name]
-        foreign = [key for key in ("path", "mean", "std") if getattr(self, key) is not None]
+        foreign = [key for key in ("path", "mean", "std", "test_fraction") if getattr(self, key) is not None]
         problems = [f"{key!r} is for imagefolder; {self.name} has its own" for key in foreign]
         if self.train_per_class is not None and named.labels != "image":
             problems.append(f"train_per_class is {self.train_per_class}, but {self.name}'s images have no classes")
@@ -145,14 +152,15 @@ def resolve(choice: DataChoice) -> DataSpec:
     """Return the specification of a choice without problems; an image folder's listing is read.
 
     Raises:
-        RequestError: an image folder is incomplete, or has fewer images per class than requested.
+        RequestError: an image folder is incomplete, has fewer images per class than requested, or has images of one
+            colour where mean and deviation are measured.
     """
     mean: tuple[float, ...] = choice.mean or ()
     std: tuple[float, ...] = choice.std or ()
     size = (choice.resize, choice.resize) if choice.resize else None
     if choice.name == IMAGEFOLDER:
         folder = Path(str(choice.path)).expanduser().resolve()
-        listing = list_folder(folder)
+        listing = list_divided(folder, choice.test_fraction)
         counts = [len(files) for files in listing["train"].values()]
         classes, train, least = len(counts), sum(counts), min(counts)
         if (choice.train_per_class or 0) > least:
@@ -169,7 +177,14 @@ def resolve(choice: DataChoice) -> DataSpec:
         size = size or next(iter(found.sizes))
         if min(size) < MIN_SIZE:
             raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
-        own: dict[str, Any] = {"augment": choice.augment, "fingerprint": found.fingerprint, "path": folder}
+        if not mean and not choice.view:
+            mean, std = measure(listing, found, folder)
+        own: dict[str, Any] = {
+            "augment": choice.augment or "crop",
+            "fingerprint": found.fingerprint,
+            "test_fraction": choice.test_fraction,
+            "path": folder,
+        }
     else:
         named = DATASETS[choice.name]
         classes, train, least = named.classes, named.train, named.min_per_class

@@ -5,6 +5,7 @@ A look at many files is remembered in the user's cache folder by path, size, tim
 
 import hashlib
 import json
+import math
 import os
 import stat
 import time
@@ -53,7 +54,10 @@ def look_at(listing: Listing, folder: Path) -> Contents:
     n_bytes = sum(found[file][0] for file in new)
     with ThreadPoolExecutor(READERS) as readers:
         try:
-            for file, look in zip(new, _shown(readers.map(_look, new), len(new), n_bytes, folder), strict=True):
+            looks_at_new = _shown(
+                readers.map(_look, new), len(new), n_bytes, folder, "to know whether they have changed"
+            )
+            for file, look in zip(new, looks_at_new, strict=True):
                 known[file] = [*found[file], *look]
         finally:
             readers.shutdown(cancel_futures=True)  # if one is no image, or the user interrupts
@@ -71,6 +75,45 @@ def look_at(listing: Listing, folder: Path) -> Contents:
                 sizes.setdefault((height, width), file)
                 modes[mode] = modes.get(mode, 0) + 1
     return Contents(digest.hexdigest()[:16], sizes, modes)
+
+
+def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of the training images, by channel, of values from 0 to 1, rounded to 4 digits.
+
+    Every image counts alike, whatever its size. What has been measured is remembered by the images' contents.
+
+    Raises:
+        RequestError: a file is no image, or a channel has one value in all images.
+    """
+    kept = _cache(folder).with_name(f"mean-{found.fingerprint}.json")
+    with suppress(TypeError, ValueError):
+        mean, std = _recall(kept)
+        return tuple(mean), tuple(std)
+    files = [file for members in listing["train"].values() for file in members]
+    n_bytes = sum(_stat(file)[0] for file in files)
+    with ThreadPoolExecutor(READERS) as readers:
+        moments = list(_shown(readers.map(_moments, files), len(files), n_bytes, folder, "to measure their mean"))
+    # fsum rounds once, so the result does not depend on an order
+    *first, red, green, blue = (math.fsum(column) / len(files) for column in zip(*moments, strict=True))
+    mean = tuple(round(value / 255, 4) for value in first)
+    variances = [square - value**2 for value, square in zip(first, (red, green, blue), strict=True)]
+    std = tuple(round(max(0.0, variance) ** 0.5 / 255, 4) for variance in variances)
+    if not all(std):
+        raise RequestError(
+            f"{folder}: a channel has the same value in all training images, so their deviation is 0: state 'mean' and "
+            "'std'"
+        )
+    if n_bytes > REMEMBERED_BYTES:
+        _keep(kept, [mean, std])
+    return mean, std
+
+
+def _moments(file: str) -> list[float]:
+    """Return the means of an image's red, green and blue values from 0 to 255, then those of their squares."""
+    from PIL import ImageStat
+
+    stats = ImageStat.Stat(open_image(file))
+    return [value / stats.count[0] for value in (*stats.sum, *stats.sum2)]
 
 
 def _stat(file: str) -> tuple[int, int, int]:
@@ -99,7 +142,7 @@ def _look(file: str) -> tuple[str, int, int, str]:
         raise _no_image(file, error) from error
 
 
-def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path) -> Iterable[Any]:
+def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: str) -> Iterable[Any]:
     """Return looks at files, with a progress bar on a terminal if they take long."""
     if n_bytes <= REMEMBERED_BYTES:
         return looks
@@ -107,9 +150,7 @@ def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path) -> Iter
     from rich.progress import track
 
     console = Console(stderr=True)
-    console.print(
-        f"reading {count} images of {folder} ({n_bytes >> 20} MB) to know whether they have changed", markup=False
-    )
+    console.print(f"reading {count} images of {folder} ({n_bytes >> 20} MB) {why}", markup=False)
     return track(looks, "reading", count, console=console, transient=True, disable=not console.is_terminal)
 
 
@@ -121,19 +162,28 @@ def _cache(folder: Path) -> Path:
 
 def _remembered(folder: Path) -> dict[str, list[Any]]:
     """Return the last looks at the files of a folder; none if there were none, or what holds them is damaged."""
-    with suppress(OSError, ValueError, RequestError, RecursionError):
-        check_regular(_cache(folder))
-        sha256, _, text = _cache(folder).read_text("utf-8", "surrogateescape").partition("\n")
-        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == sha256:
-            return dict(json.loads(text))
-    return {}
+    return dict(_recall(_cache(folder)) or {})
 
 
 def _remember(folder: Path, looks: dict[str, list[Any]]) -> None:
     """Keep looks for the next time, if that can be done; those at files that have just changed are not kept."""
     settled = time.time_ns() - FRESH_NS
-    content = json.dumps({file: look for file, look in looks.items() if look[1] < settled}).encode()
-    target = _cache(folder)
+    _keep(_cache(folder), {file: look for file, look in looks.items() if look[1] < settled})
+
+
+def _recall(file: Path) -> Any:  # noqa: ANN401
+    """Return what `_keep` wrote; None if it is missing or damaged."""
+    with suppress(OSError, ValueError, RequestError, RecursionError):
+        check_regular(file)
+        sha256, _, text = file.read_text("utf-8", "surrogateescape").partition("\n")
+        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == sha256:
+            return json.loads(text)
+    return None
+
+
+def _keep(target: Path, document: object) -> None:
+    """Write a document with its checksum, if that can be done."""
+    content = json.dumps(document).encode()
     temporary = target.with_suffix(f".{uuid4().hex}.tmp")
     with suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)

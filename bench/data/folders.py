@@ -1,5 +1,6 @@
 """Lists the files of image folders by name only, so that a million take seconds. Imports no torch."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,40 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif
 TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
 NOT_CLASSES = (".", "__MACOSX", "@eaDir", "@__thumb", "__pycache__", "lost+found", "$RECYCLE")  # how such names begin
 Listing = dict[str, dict[str, list[str]]]  # files by split ("train", "test") and class
+
+
+def list_divided(folder: Path, fraction: float | None, notes: list[str] | None = None) -> Listing:
+    """Return the files of an image folder, whose test split may be a share of each class; raises as `list_folder`.
+
+    Args:
+        folder: it has `train` and a test split or, with a share, `train` alone or the class folders themselves.
+        fraction: that share, more than 0 and less than 1; None for a folder with a test split.
+        notes: what is left out is added here.
+
+    The choice depends on the names of class and file alone, so a new file moves no other one but the last of the share.
+    """
+    if fraction is None:
+        if not (folder / "train").is_dir() and folder.is_dir() and _folders_in(folder):
+            raise RequestError(
+                f"looked for the folder {folder / 'train'}, and found none. If the classes are the folders "
+                f"{', '.join(_folders_in(folder)[:3])}, add test_fraction: 0.2, the share of each to test on"
+            )
+        return list_folder(folder, notes=notes)
+    notes = [] if notes is None else notes
+    if there := [name for name in TEST_FOLDERS if (folder / name).is_dir() and (folder / "train").is_dir()]:
+        raise RequestError(f"test_fraction is {fraction}, but there is the folder {folder / there[0]}: leave one out")
+    whole = _list_split(folder, ("train",) if (folder / "train").is_dir() else (".",), notes)
+    if single := [name for name, files in whole.items() if len(files) < 2]:
+        raise RequestError(
+            f"test_fraction is {fraction}, but there is one image in {folder}'s class {single[0]}: 2 are needed"
+        )
+    listing: Listing = {"train": {}, "test": {}}
+    for name, files in whole.items():
+        drawn = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(f"{name}/{os.path.basename(file)}")).digest())
+        tested = {*drawn[: min(max(1, round(len(files) * fraction)), len(files) - 1)]}
+        listing["test"][name] = [file for file in files if file in tested]
+        listing["train"][name] = [file for file in files if file not in tested]
+    return listing
 
 
 def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS, notes: list[str] | None = None) -> Listing:
@@ -37,7 +72,8 @@ def _list_split(folder: Path, candidates: Sequence[str], notes: list[str]) -> di
     there = [folder / name for name in candidates if os.path.isdir(folder / name)]
     if not there:
         wanted = " or ".join(f"{folder / name}" for name in candidates)
-        raise RequestError(f"looked for the folder {wanted}, with one folder of images per class, and found none")
+        fix = "" if candidates != TEST_FOLDERS else ". To test on a share of each class instead, add test_fraction: 0.2"
+        raise RequestError(f"looked for the folder {wanted}, with one folder of images per class, and found none{fix}")
     try:
         root = next((one for one in there if _folders_in(one)), there[0])
         classes = _folders_in(root)

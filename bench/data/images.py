@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
 from bench.data.contents import Contents, look_at
-from bench.data.folders import Listing, absent, list_folder
+from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
 from bench.spec import DataSpec, seed_from
@@ -268,6 +268,8 @@ def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
     scaled_to = f", scaled to {height}x{width}" if several or spec.size not in found.sizes else ""
     counts = f"{len(listing['train'])} classes, {train} training and {test} test images"
     yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
+    if spec.view is None:
+        yield f"mean {list(spec.mean)}, deviation {list(spec.std)} (red, green, blue)"
     for mode, count in found.modes.items():
         if mode[0] == "I":
             yield f"{count} image(s) of 16 or 12 bits (mode {mode}) are scaled to 8 bits"
@@ -280,7 +282,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         notes: list[str] = []
-        listing = list_folder(spec.path, notes=notes)
+        listing = list_divided(spec.path, spec.test_fraction, notes)
         found = look_at(listing, spec.path)
         if found.fingerprint != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")

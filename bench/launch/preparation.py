@@ -9,7 +9,7 @@ import torch
 from bench.data.images import check_present, fetch
 from bench.models.hooked import known_weights, published_weights
 from bench.models.timm_names import TIMM, check_classes
-from bench.models.weights import fitting_weights
+from bench.models.weights import Reading, fitting_weights
 from bench.plan import Plan, statuses
 from bench.plan.repeat import suite_files
 from bench.spec import RunSpec
@@ -87,10 +87,15 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
             else:
                 with torch.device("meta"):
                     network = build_network(run.student, run.data)
-                fitting_weights(network, given.path)
+                fitting_weights(network, given.path, reading=reading_of(run))
         except RequestError as error:
             raise RequestError(f"{given.where}: {error}") from None
     return list(dict.fromkeys(note for note in notes if note))
+
+
+def reading_of(run: RunSpec) -> Reading:
+    """Return how the checkpoint of a run is read."""
+    return Reading(run.checkpoint_key, run.checkpoint_rename or {})
 
 
 def published_file(run: RunSpec, folder: Path) -> Path:

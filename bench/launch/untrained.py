@@ -6,7 +6,7 @@ from safetensors.torch import save
 
 from bench.launch.assemble import made_from
 from bench.launch.inputs import Inputs
-from bench.launch.preparation import published_file
+from bench.launch.preparation import published_file, reading_of
 from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
@@ -43,7 +43,7 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
         if checkpoint.path is None:
             load_weights(network, published_file(run, inputs.work.data))
         else:
-            load_weights(network, checkpoint.path, run.checkpoint)
+            load_weights(network, checkpoint.path, run.checkpoint, reading_of(run))
         placed(network, inputs.device)
         metrics: dict[str, float] = {}
         if primary := task_of(run).columns():

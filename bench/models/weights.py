@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from bench.models.owner import owner_of
 from bench.reading import read_bytes
 from bench.types import RequestError
 
 MAX_NAMES = 3  # of each kind in a message
-KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema")  # first come, first
-PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.", "encoder.")  # of wrappers
+# the first that a file has holds its weights
+KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema", "ema")
+PREFIXES = (  # of wrappers, Lightning's modules among them
+    *("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.", "encoder."),
+    *("student.", "teacher."),
+)
+SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of a part of a checkpoint, or of their list
 COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it; nothing here reads it
 # names in torchvision's published DenseNets, which torchvision's own loader mends
 DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 NOT_FINITE = "not finite"
+OTHER_CLASSES = "the checkpoint has"  # begins the remedy for another number of classes
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]  # numpy's constructors
 SAFE: list[Any] = [  # what may lie beside the weights: options, and numpy's numbers and arrays; none runs any code
     argparse.Namespace,
@@ -38,9 +46,27 @@ SAFE: list[Any] = [  # what may lie beside the weights: options, and numpy's num
 State = Mapping[str, Tensor]
 
 
-def load_weights(network: nn.Module, path: Path | str, sha256: str | None = None) -> None:
+@dataclass(frozen=True)
+class Reading:
+    """Where a file has its weights, and how it names them, if the user says so.
+
+    Attributes:
+        key: the path of keys to the weights, joined by dots, such as `ema` or `state_dict.student`; None for the first
+            of `KEYS`, or the whole file. The last ones may be the beginning of the names of the weights.
+        rename: new by old parts of names: `linear: fc` makes `linear.weight` to `fc.weight`. A part is one or several
+            words between dots, anywhere in a name; all are renamed at once.
+    """
+
+    key: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+AS_FOUND = Reading()
+
+
+def load_weights(network: nn.Module, path: Path | str, sha256: str | None = None, reading: Reading = AS_FOUND) -> None:
     """Copy a checkpoint's weights into a network: either all of them, or none, with an error; see `fitting_weights`."""
-    copy_weights(network, fitting_weights(network, path, sha256))
+    copy_weights(network, fitting_weights(network, path, sha256, reading))
 
 
 def copy_weights(network: nn.Module, weights: State) -> None:
@@ -51,7 +77,9 @@ def copy_weights(network: nn.Module, weights: State) -> None:
     network.load_state_dict(state)
 
 
-def fitting_weights(network: nn.Module, path: Path | str, sha256: str | None = None) -> State:
+def fitting_weights(
+    network: nn.Module, path: Path | str, sha256: str | None = None, reading: Reading = AS_FOUND
+) -> State:
     """Return a checkpoint's weights by the names in the network, of which only names and shapes are read.
 
     Names are mended where torch and torchvision do so when they load: counters of batches are added, the published
@@ -61,18 +89,24 @@ def fitting_weights(network: nn.Module, path: Path | str, sha256: str | None = N
         network: the network, on any device.
         path: a `.safetensors` file, or a `torch.save` file of a state dict, alone or under one of `KEYS`.
         sha256: of the file when the suite was planned; None if it is not known.
+        reading: where the file has its weights, and how it names them.
 
     Raises:
         RequestError: the file is missing, has changed, is damaged, is not a checkpoint, does not fit the network, or
             has weights that are not finite floating-point numbers.
     """
     wanted = network.state_dict()
-    candidates = [_mended(network, wanted, state) for state in _unwrapped(read_weights(Path(path), sha256))]
+    unwrapped = [
+        _renamed(state, reading.rename, path) for state in _unwrapped(read_weights(Path(path), sha256, reading.key))
+    ]
+    candidates = [_mended(network, wanted, state) for state in unwrapped]
     weights = next((state for state in candidates if not _misfits(wanted, state)), None)
     if weights is None:
         nearest = max(candidates, key=lambda state: len(wanted.keys() & state.keys()))
-        problems = "; ".join(_misfits(wanted, nearest))
-        raise RequestError(f"{path}: the checkpoint does not fit the network: {problems}")
+        problems = _misfits(wanted, nearest)
+        if not problems[-1].startswith(OTHER_CLASSES) and (owner := owner_of(unwrapped)):
+            problems.append(owner)
+        raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
     faults = {name: _fault(weights[name], wanted[name]) for name in wanted}
     for fault in filter(None, faults.values()):
         names = _some(name for name in faults if faults[name] == fault)
@@ -81,8 +115,13 @@ def fitting_weights(network: nn.Module, path: Path | str, sha256: str | None = N
     return weights
 
 
-def read_weights(path: Path, sha256: str | None = None) -> State:
-    """Return a checkpoint's tensors by name, on the CPU; raises as `fitting_weights`."""
+def read_weights(path: Path, sha256: str | None = None, key: str | None = None) -> State:
+    """Return a checkpoint's tensors by name, on the CPU; raises as `fitting_weights`. `key` is that of `Reading`."""
+    if SHARD.search(path.name):
+        raise RequestError(
+            f"{path}: one of several files of a checkpoint, or the list of them. Give one file with all weights: load "
+            "the parts with safetensors.torch.load_file, and save their union with save_file"
+        )
     try:
         whole = read_bytes(path)
     except FileNotFoundError:
@@ -106,7 +145,10 @@ def read_weights(path: Path, sha256: str | None = None) -> State:
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason[:200]}); "
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
-    state = _state_dict(content)
+    state = _state_dict(content) if key is None else _state_at(content, key)
+    if not state and key is not None:
+        has = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise RequestError(f"{path}: no weights found under key {key!r}; the file has {has}. Correct 'key'")
     if not state:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
@@ -170,9 +212,50 @@ def _state_dict(content: object) -> State:
     """Return the state dict that a file's content is or contains; empty if there is none."""
     if not isinstance(content, Mapping):
         return {}
-    state = next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content)
+    return _tensors(next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content))
+
+
+def _tensors(state: object) -> State:
+    """Return a state dict itself; an empty one for anything else."""
+    if not isinstance(state, Mapping):
+        return {}
     weights = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return weights if len(weights) == len(state) else {}
+
+
+def _state_at(content: object, key: str) -> State:
+    """Return the state dict at a path of keys; see `Reading`. Empty if there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    if state := _tensors(content.get(key)):
+        return state
+    first, _, rest = key.partition(".")
+    if rest and (state := _state_at(content.get(first), rest)):
+        return state
+    below = f"{key}."
+    return _tensors({name.removeprefix(below): content[name] for name in content if str(name).startswith(below)})
+
+
+def _renamed(state: State, rename: Mapping[str, str], path: Path | str) -> State:
+    """Return weights with the names that `Reading.rename` gives them."""
+    if not rename:
+        return state
+    parts = sorted(rename, key=len, reverse=True)  # of two that begin alike, the longer one
+    pattern = re.compile(rf"(?<![^.])({'|'.join(map(re.escape, parts))})(?![^.])")
+    renamed: dict[str, Tensor] = {}
+    used = set()
+    for name, tensor in state.items():
+        used.update(pattern.findall(name))
+        now = pattern.sub(lambda found: rename[found[0]], name)
+        if now in renamed:
+            raise RequestError(f"{path}: rename: two weights become {now!r}. Give them different names")
+        renamed[now] = tensor
+    if unused := [part for part in parts if part not in used]:
+        raise RequestError(
+            f"{path}: rename: {unused[0]!r} is no part of a name in the checkpoint, which has {_some(state)}. "
+            "Correct it, or leave it out"
+        )
+    return renamed
 
 
 def _misfits(wanted: State, given: State) -> list[str]:
@@ -190,7 +273,7 @@ def _misfits(wanted: State, given: State) -> list[str]:
     classifier = ["", *(name for name in wanted if wanted[name].ndim == 2)][-1]  # its weight is (classes, D)
     if classifier in misshaped and given[classifier].shape[1:] == wanted[classifier].shape[1:]:
         remedy = (
-            f"the checkpoint has {len(given[classifier])} classes, the data {len(wanted[classifier])}: "
+            f"{OTHER_CLASSES} {len(given[classifier])} classes, the data {len(wanted[classifier])}: "
             "give a checkpoint trained on this data, or leave it out to train the network here"
         )
     return [*problems, remedy]

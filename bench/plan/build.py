@@ -15,6 +15,7 @@ from bench.plan.data import resolved
 from bench.plan.duration import training_images
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
+from bench.plan.published_teachers import with_published_teachers
 from bench.plan.students import cell_of, distilled
 from bench.plan.teachers import PairTeachers, pair_teachers, undistilled
 from bench.plan.tuning import tuned
@@ -44,6 +45,7 @@ def build(
         RequestError: an image folder or a checkpoint is missing, or the data of teacher and student do not match.
     """
     sources = Sources(remembered or {})
+    suite = with_published_teachers(suite, path, sources)
     data = resolved(suite.data, path, "data", sources)
     teacher_data = resolved(suite.teacher_data, path, "teacher_data", sources) if suite.teacher_data else data
     _check_views(suite, path, data, teacher_data)

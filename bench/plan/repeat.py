@@ -99,8 +99,9 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
         first = next(one for one in suite.pairs if one.name == cell.pair).members[0]
         pair = {"teacher": first.model_dump(mode="json", exclude_defaults=True), "student": pair["student"]}
     for teacher in (pair.get("teacher"), *(pair["teachers"] if isinstance(pair.get("teachers"), list) else ())):
-        if teacher and "checkpoint" in teacher:
-            teacher["checkpoint"] = _absolute(plan, teacher["checkpoint"])
+        for key in ("checkpoint", "classes"):
+            if teacher and teacher.get(key):
+                teacher[key] = _absolute(plan, teacher[key])
     row: Any = NONE
     if cell.method not in (TEACHER, NONE):
         terms = [

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.data import IMAGEFOLDER
+from bench.data.folders import list_divided
 from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
 from bench.spec import NO_INITIAL_STAGE, DataSpec, NetworkSpec, RunSpec, Schedule
@@ -80,4 +82,35 @@ def _teacher(
             ) from None
 
     digest = sources.take(f"checkpoint {teacher.checkpoint}", look)
-    return given.but(checkpoint=digest), Checkpoint(file, teacher.accuracy, where)
+    if teacher.classes is not None and data.path is not None and data.path.exists():
+        _check_classes(path.parent / os.path.expanduser(teacher.classes), data, f"{where}.classes")
+    elif teacher.classes is not None and data.name != IMAGEFOLDER:
+        raise RequestError(
+            f"{where}.classes: the names of the classes of {data.name} are not known here, only those of an "
+            f"{IMAGEFOLDER}. Leave 'classes' out, and give 'accuracy', which a wrong order does not reach"
+        )
+    renamed = {old: new for old, new in (teacher.rename or {}).items() if old != new} or None
+    given = given.but(checkpoint=digest, checkpoint_key=teacher.key, checkpoint_rename=renamed)
+    return given, Checkpoint(file, teacher.accuracy, where)
+
+
+def _check_classes(file: Path, data: DataSpec, where: str) -> None:
+    """Raise a `RequestError` unless a file names the classes of an image folder in their order."""
+    assert data.path is not None  # the caller has asked
+    try:
+        with open_regular(file) as opened:
+            named = opened.read().decode().split("\n")
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{where}: {file}: cannot be read: {error}. Name a text file, one class a line") from None
+    named = [line.strip() for line in named if line.strip()]
+    folders = list(list_divided(data.path, data.test_fraction)["train"])
+    if len(named) != len(folders):
+        raise RequestError(f"{where}: {file} names {len(named)} classes, but {data.path} has {len(folders)}")
+    for number, (one, other) in enumerate(zip(named, folders, strict=True)):
+        if one != other:
+            raise RequestError(
+                f"{where}: output {number} is {one!r} in {file}, but {other!r} in {data.path}, whose folders are "
+                "sorted as text. Reorder the weights and the bias of the classifier, or rename the folders"
+            )

@@ -141,6 +141,16 @@ class TeacherChoice(NetworkChoice):
 
     checkpoint: str | None = None
     """Path of the weights, absolute or relative to the suite file."""
+    key: Annotated[str, Len(1)] | None = None
+    """Where the checkpoint has the weights, if not under `model`, `state_dict` or the like: keys joined by dots, such
+    as `ema` or `state_dict.student`.
+    """
+    rename: Annotated[dict[str, str], Len(1)] | None = None
+    """New by old parts of the names of its weights: `{linear: fc}` reads `linear.weight` as `fc.weight`."""
+    classes: str | None = None
+    """Path of a text file with the names of the classes that the weights predict, one a line, in their order; it is
+    compared with the folders' names of an imagefolder.
+    """
     weights: Annotated[str, Len(1)] | None = None
     """Name of weights published by torchvision, such as IMAGENET1K_V1, or tag of timm's, such as a1_in1k; downloaded
     into the data folder if missing.
@@ -168,6 +178,12 @@ class TeacherChoice(NetworkChoice):
             raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
         if self.weights is not None and self.checkpoint is not None:
             raise ValueError("give 'checkpoint' (a file) or 'weights' (published ones), not both")
+        if self.checkpoint is None:
+            for key in ("key", "rename", "classes"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key!r} says how a checkpoint is read: name a 'checkpoint', or leave it out")
+        if "" in (self.rename or {}):
+            raise ValueError("'rename': the part to rename is empty: name a part of the names, such as {linear: fc}")
         if self.pretrained and library(self.network) != TIMM:
             raise ValueError(f"'pretrained' is for timm.NAME; for {self.network} name 'weights' or a 'checkpoint'")
         if self.weights is not None and library(self.network) is None:
@@ -209,7 +225,7 @@ class PairEntry(Strict):
     def _names_its_teachers_once(self) -> Self:
         if (self.teacher is None) == (self.teachers is None):
             raise ValueError("a pair needs either 'teacher' or, for several, 'teachers'")
-        if repeated(teacher.checkpoint for teacher in self.members if teacher.checkpoint):
+        if repeated((teacher.checkpoint, teacher.key) for teacher in self.members if teacher.checkpoint):
             raise ValueError("the same checkpoint twice among the teachers")
         return self
 

@@ -214,6 +214,10 @@ class Suite(SuiteFile):
     """The data for training and evaluating teachers, if different."""
     pairs: Annotated[tuple[PairEntry, ...], Len(1), AfterValidator(_distinct_pairs)]
     """Teachers and students; each pair is a column of the table."""
+    teachers: Annotated[str, Len(1)] | None = None
+    """Folder of the published teachers, as RepDistiller or mdistiller lay them out; absolute, or relative to the suite
+    file. Every teacher without weights of its own is taken from there.
+    """
     methods: Annotated[tuple[RowEntry, ...], Len(1)]
     """The rows of the table; every table also has the rows `teacher` and `none`."""
     seeds: Seeds | CrossedSeeds = 1
@@ -277,6 +281,9 @@ class Suite(SuiteFile):
             yield from self._problems_of_crossing()
         if task.trains_teachers:
             yield from self._problems_of_peers()
+        if self.teachers is not None and (task.trains_teachers or self.crosses_teachers):
+            why = f"task {self.task} trains them" if task.trains_teachers else "'seeds' has several of each"
+            yield f"'teachers': published teachers have one set of weights, but {why}: leave it out"
         if task.objective is None and any(entry.task_weight is not None for entry in self.methods):
             yield f"'task_weight' is for students that learn from labels; students of task {task.name} have none"
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):

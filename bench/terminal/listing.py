@@ -19,9 +19,7 @@ from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
 from methods import Method, by_family, catalog
 
-IMAGEFOLDER_EXAMPLE = (
-    "data: {name: imagefolder, path: DIR, mean: [m, m, m], std: [s, s, s], augment: crop_flip, resize: 32}"
-)
+IMAGEFOLDER_EXAMPLE = "data: {name: imagefolder, path: DIR}"
 
 FROM_ELSEWHERE = {  # networks that are known by the form of their names
     "torchvision.NAME": f"one of torchvision's classifiers: {', '.join(torchvision_stages())}",

@@ -22,6 +22,7 @@ from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, contents, resolve
 from bench.data.batches import TrainingData
+from bench.data.folders import list_divided
 from bench.data.image_files import FileImages, read_image
 from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
 from bench.types import RequestError
@@ -546,3 +547,107 @@ def test_another_content_is_another_identity(change, folder):
     before = resolve(choose(folder))
     change(folder)
     assert resolve(choose(folder)).fingerprint != before.fingerprint
+
+
+# in one line
+
+
+def in_one_line(folder, **changes):
+    return DataChoice(name="imagefolder", path=str(folder), **changes)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Write class folders without splits: 10 images of each of two classes, of one size."""
+    for number in range(20):
+        write_image(tmp_path / "flat" / ("cat", "dog")[number % 2] / f"{number // 2}.png", seed=number)
+    return tmp_path / "flat"
+
+
+def test_mean_and_deviation_are_those_of_the_training_images(folder):
+    files = sorted((folder / "train").rglob("*.*"))
+    images = [np.asarray(Image.open(file).convert("RGB"), np.float64) / 255 for file in files]
+    mean = np.mean([image.mean((0, 1)) for image in images], 0)
+    std = np.sqrt(np.mean([(image**2).mean((0, 1)) for image in images], 0) - mean**2)
+    spec = resolve(in_one_line(folder, resize=32))
+    assert spec.mean == pytest.approx(mean, abs=5.1e-5)
+    assert spec.std == pytest.approx(std, abs=5.1e-5)
+    assert all(round(value, 4) == value for value in spec.mean + spec.std)
+    assert spec.augment == "crop"
+
+
+def test_measured_values_give_the_run_that_stated_ones_give(folder):
+    measured = resolve(in_one_line(folder, resize=32))
+    assert resolve(in_one_line(folder, resize=32, mean=measured.mean, std=measured.std, augment="crop")) == measured
+
+
+def test_measured_values_are_remembered_until_an_image_changes(remembered, folder, monkeypatch):
+    before = resolve(in_one_line(folder, resize=32))
+    monkeypatch.setattr(contents, "_moments", None)  # would fail if called
+    assert resolve(in_one_line(folder, resize=32)) == before
+    write_image(folder / "train" / "auk" / "new.png", seed=99)
+    with pytest.raises(TypeError):
+        resolve(in_one_line(folder, resize=32))
+
+
+def test_images_of_one_colour_have_no_deviation_to_measure(tmp_path):
+    for split, name in [(split, name) for split in ("train", "test") for name in "ab"]:
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / split / name / "0.png")
+    with pytest.raises(RequestError, match=r"the same value in all training images.*state 'mean' and 'std'"):
+        resolve(in_one_line(tmp_path))
+
+
+def test_a_mean_without_a_deviation_is_refused(folder):
+    assert in_one_line(folder, mean=(0.5,) * 3).problems() == [
+        "give both 'mean' and 'std', or neither: they are then measured"
+    ]
+
+
+def test_several_sizes_ask_for_a_resize_with_what_was_found(folder):
+    with pytest.raises(RequestError, match=r"images of 4 sizes \(height x width\), such as .*: add resize: N"):
+        resolve(in_one_line(folder))
+
+
+@pytest.mark.parametrize("below_train", [False, True])
+def test_a_share_of_each_class_is_for_testing(below_train, flat):
+    if below_train:
+        (flat / "train").mkdir()
+        for name in ("cat", "dog"):
+            (flat / name).rename(flat / "train" / name)
+    train, test = load(resolve(in_one_line(flat, test_fraction=0.3)), Path("unused"), CPU, workers=0)
+    assert torch.bincount(train.targets).tolist() == [7, 7]
+    assert torch.bincount(test.targets).tolist() == [3, 3]
+    seen = {image.numpy().tobytes() for split in (train, test) for image in all_images(split)}
+    assert len(seen) == 20
+
+
+def test_a_larger_share_contains_a_smaller_one(flat):
+    small, large = ({*list_divided(flat, share)["test"]["dog"]} for share in (0.3, 0.6))
+    assert small < large
+
+
+def test_shares_are_runs_of_their_own(flat):
+    assert len({resolve(in_one_line(flat, test_fraction=share)).key for share in (0.2, 0.3)}) == 2
+
+
+def test_a_share_next_to_a_test_split_is_refused(folder):
+    with pytest.raises(RequestError, match=r"test_fraction is 0.2, but there is the folder .*test: leave one out"):
+        resolve(in_one_line(folder, test_fraction=0.2, resize=32))
+
+
+def test_a_folder_without_a_test_split_is_told_of_the_share(folder):
+    shutil.rmtree(folder / "test")
+    with pytest.raises(RequestError, match=r"To test on a share of each class instead, add test_fraction: 0\.2"):
+        resolve(in_one_line(folder, resize=32))
+
+
+def test_class_folders_without_splits_are_told_of_the_share(flat):
+    with pytest.raises(RequestError, match=r"flat/train, and found none. If the classes are the folders cat, dog, add"):
+        resolve(in_one_line(flat))
+
+
+def test_a_class_of_one_image_cannot_be_shared(flat):
+    write_image(flat / "emu" / "0.png")
+    with pytest.raises(RequestError, match=r"there is one image in .*class emu: 2 are needed"):
+        resolve(in_one_line(flat, test_fraction=0.2))

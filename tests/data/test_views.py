@@ -151,7 +151,6 @@ HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
         ({"name": "stl10_unlabelled", "train_per_class": 1}, "stl10_unlabelled's images have no classes"),
         (FOLDER | HALF | {"view": "luminance"}, "'mean' is for images as they are; the view 'luminance' has its own"),
         (FOLDER | HALF | {"augment": "resized_crop_flip", "resize": None}, "needs 'resize'"),
-        (FOLDER, "an imagefolder needs 'mean'"),
     ],
 )
 def test_what_a_data_set_does_not_have_is_refused(choice, problem):
@@ -161,6 +160,7 @@ def test_what_a_data_set_does_not_have_is_refused(choice, problem):
 @pytest.mark.parametrize(
     "choice",
     [
+        FOLDER,
         FOLDER | {"view": "chrominance"},
         FOLDER | HALF | {"augment": "resized_crop_flip"},
         {"name": "nyu_depth_v2", "view": "depth"},

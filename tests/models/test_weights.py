@@ -13,7 +13,7 @@ import torchvision
 
 from bench.models import build
 from bench.models.hooked import set_input
-from bench.models.weights import COUNTER, PREFIXES, fitting_weights, load_weights
+from bench.models.weights import COUNTER, KEYS, PREFIXES, Reading, fitting_weights, load_weights
 from bench.types import RequestError
 
 
@@ -56,7 +56,14 @@ WRAPPINGS = {
 
 for _prefix in PREFIXES:
     WRAPPINGS[f"below {_prefix}"] = lambda state, prefix=_prefix: {prefix + key: value for key, value in state.items()}
+for _key in KEYS:
+    WRAPPINGS[f"under the key {_key}"] = lambda state, key=_key: {key: state, "epoch": 240}
 WRAPPINGS |= {
+    "of a Lightning module": lambda state: {
+        "state_dict": {f"student.{key}": value for key, value in state.items()},
+        "hyper_parameters": {"lr": 0.05},
+        "pytorch-lightning_version": "2.5.0",
+    },
     "compiled, then parallel": lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
     "beside numpy's numbers": lambda state: {"model": state, "best": np.mean([1.0, 2.0]), "at": np.int64(3)},
     "beside numpy's arrays": lambda state: {"model": state, "curve": np.arange(3.0), "names": np.array(["a", "b"])},
@@ -201,6 +208,92 @@ def test_a_prefix_that_not_all_names_have_is_not_removed(source, target, tmp_pat
         {"encoder." + key: value for key, value in state.items()} | {"head.weight": torch.zeros(3)}, tmp_path / "x.pth"
     )
     with pytest.raises(RequestError, match=r"names unexpected \(encoder\.conv1\.weight"):
+        load_weights(target, tmp_path / "x.pth")
+
+
+# where the weights are, and how they are named
+
+
+@pytest.mark.parametrize(
+    ("key", "wrap"),
+    [
+        ("ema", lambda state, other: {"model": other, "ema": state}),
+        ("nets.b", lambda state, other: {"nets": {"a": other, "b": state}}),
+        ("nets.b", lambda state, other: {"nets.a": other, "nets.b": state}),
+        (
+            "state_dict.student",
+            lambda state, other: {
+                "state_dict": {f"teacher.{key}": value for key, value in other.items()}
+                | {f"student.{key}": value for key, value in state.items()}
+            },
+        ),
+        ("student", lambda state, other: {f"student.module.{key}": value for key, value in state.items()}),
+    ],
+    ids=["beside others", "nested", "with a dot", "of one of two networks", "by the beginning of their names"],
+)
+def test_a_key_says_where_the_weights_are(key, wrap, source, target, tmp_path):
+    other = {name: torch.zeros_like(value) for name, value in source.state_dict().items()}
+    torch.save(wrap(source.state_dict(), other), tmp_path / "x.pth")
+    load_weights(target, tmp_path / "x.pth", reading=Reading(key))
+    assert_same_weights(source, target)
+
+
+@pytest.mark.parametrize("key", ["model", "epoch", "nets.c", "teacher"])
+def test_a_key_without_weights_is_refused_with_the_keys_of_the_file(key, source, target, tmp_path):
+    torch.save({"nets": {"b": source.state_dict()}, "epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=rf"no weights found under key '{key}'; the file has the keys nets, epoch"):
+        load_weights(target, tmp_path / "x.pth", reading=Reading(key))
+
+
+def test_parts_of_names_are_renamed_all_at_once(source, target, tmp_path):
+    def foreign(name):
+        name = name.replace("fc", "linear").replace("downsample.0", "shortcut.conv")
+        return name.replace("conv1", "?").replace("conv2", "conv1").replace("?", "conv2")
+
+    torch.save({f"module.{foreign(name)}": value for name, value in source.state_dict().items()}, tmp_path / "x.pth")
+    rename = {"linear": "fc", "shortcut.conv": "downsample.0", "conv1": "conv2", "conv2": "conv1"}
+    load_weights(target, tmp_path / "x.pth", reading=Reading(rename=rename))
+    assert_same_weights(source, target)
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"f": "fc"}, r"rename: 'f' is no part of a name in the checkpoint, which has conv1\.weight, "),
+        ({"conv1": "conv2"}, r"rename: two weights become 'layer1\.0\.conv2\.weight'"),
+    ],
+)
+def test_a_rename_that_cannot_be_meant_is_refused(rename, message, source, target, tmp_path):
+    torch.save(source.state_dict(), tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=message):
+        load_weights(target, tmp_path / "x.pth", reading=Reading(rename=rename))
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "model.safetensors.index.json"])
+def test_a_part_of_a_checkpoint_of_several_files_is_refused_by_its_name(name, target, tmp_path):
+    (tmp_path / name).write_bytes(b"not read")
+    with pytest.raises(RequestError, match=f"{name}: one of several files of a checkpoint, or the list of them"):
+        load_weights(target, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("owner", "message"),
+    [
+        ("resnet14", r"; its names and shapes are those of resnet14$"),
+        ("torchvision.resnet18", r"; its names and shapes are those of torchvision\.resnet18$"),
+    ],
+)
+def test_weights_of_another_network_name_it(owner, message, target, tmp_path):
+    state = {f"module.{key}": value for key, value in build(owner, num_classes=10).state_dict().items()}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=message):
+        load_weights(target, tmp_path / "x.pth")
+
+
+def test_weights_of_no_known_network_name_the_nearest(target, tmp_path):
+    state = build("resnet14", num_classes=10).state_dict() | {"attention.weight": torch.zeros(3, 3)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=r"; the nearest known network is resnet14: 9\d% of names and shapes agree$"):
         load_weights(target, tmp_path / "x.pth")
 
 
