@@ -8,7 +8,6 @@ from typing import Any
 from bench.plan.space import Dimension
 from bench.spec import STUDENT, Crossed, RunSpec, Scalar, Seed
 from bench.suite import TEACHER, Suite
-from bench.suite.load import plugins_of
 from bench.tasks import task_of
 from bench.tasks.objectives import Metric
 from bench.types import RequestError
@@ -164,7 +163,7 @@ class Plan:
 
         Files that the suite file itself names under `plugins` are not among them.
         """
-        named = {path.resolve() for path in plugins_of(self.file)}
+        named = {(self.file.parent / Path(name).expanduser()).resolve() for name in self.suite.plugins}
         used = [code.path for _, code in sorted(self.code.items()) if code.is_plugin]
         return list(dict.fromkeys(str(path) for path in used if path.resolve() not in named))
 

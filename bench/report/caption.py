@@ -47,7 +47,7 @@ def protocol(plan: Plan) -> str:
     if labels := list(dict.fromkeys(cell.label for cell in plan.cells if plan.trained(cell.runs[0]).student.reuses)):
         layers = "a projector and the teacher's classifier, with which they predict"
         sentences.append(f"Students of {', '.join(labels)} keep {layers}.")
-    if files := dict.fromkeys(code.path.name for _, code in sorted(plan.code.items()) if code.is_plugin):
+    if files := [*plan.plugins, *plan.suite.plugins]:
         sentences.append(f"Code from other files: {', '.join(files)}.")
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
