@@ -1,6 +1,9 @@
 """Reads files that come from outside: only regular ones, with errors that name the file. Imports no torch."""
 
+import ast
+import importlib.util
 import stat
+import sys
 from io import BufferedReader
 from pathlib import Path
 
@@ -53,3 +56,26 @@ def unreadable(path: Path, error: BaseException) -> RequestError:
     """Return the error for a file that cannot be read."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return RequestError(f"{path}: cannot be read: {reason}")
+
+
+def decorator_calls(path: Path) -> list[ast.Call]:
+    """Return the calls above the classes and functions of a Python file, which is not imported.
+
+    Raises:
+        OSError, SyntaxError, ValueError, RecursionError, MemoryError: it cannot be read as Python.
+        RequestError: it is no regular file.
+    """
+    check_regular(path)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    return [call for node in defined for call in node.decorator_list if isinstance(call, ast.Call)]
+
+
+def import_path(path: Path, name: str) -> None:
+    """Import a Python file under a name; raises an ImportError without .py, and whatever the file raises."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("its name does not end in .py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # pickle and dataclasses look up a class's module there
+    spec.loader.exec_module(loaded)

@@ -7,7 +7,6 @@ because the constructor is inherited, the file is imported and the same facts ar
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import sys
@@ -31,7 +30,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from bench.reading import check_regular
+from bench.reading import check_regular, decorator_calls, import_path
 from bench.types import RequestError
 from methods._code import Code, code_of
 from methods._errors import described, ends_process
@@ -212,7 +211,7 @@ def import_file(path: Path, module: str | None = None) -> None:
             if module is not None:
                 importlib.import_module(module)
             else:
-                _import_by_path(path, name)
+                import_path(path, name)
     except BaseException as error:  # a plug-in may even exit
         if ends_process(error):
             raise
@@ -224,24 +223,12 @@ def import_file(path: Path, module: str | None = None) -> None:
         raise RequestError(f"{path}: registers {others[0]!r} too; a file registers one method, under its own name")
 
 
-def _import_by_path(path: Path, name: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("its name does not end in .py")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded  # pickle and dataclasses look up a class's module there
-    spec.loader.exec_module(loaded)
-
-
 def has_networks_only(path: Path) -> bool:
     """Return whether a file registers networks and no method; False if it cannot be read."""
     try:
-        check_regular(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = [ast.unparse(call.func) for call in decorator_calls(path)]
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError, RequestError):
         return False
-    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    called = [ast.unparse(one.func) for node in defined for one in node.decorator_list if isinstance(one, ast.Call)]
     return any(name.rpartition(".")[2] == "register_network" for name in called) and "register" not in called
 
 

@@ -77,9 +77,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
                     store.fail(run.id, failure_of(error, "while it was fitted"))
                     return True
                 record["metrics"] = _metrics(inputs, network, run)
-                record |= made_from(run, inputs, {name: weights_hash(store, name) for name in run.needs})
-            if run.head is None:  # users' networks have code of their own
-                record |= made_from(run, inputs, {})
+            record |= made_from(run, inputs, {name: weights_hash(store, name) for name in run.needs})
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_outputs:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.reading import check_regular
+from bench.reading import decorator_calls, import_path
 from bench.types import RequestError
 
 REGISTER = "register_network"
@@ -99,7 +98,8 @@ def factory_of(name: str) -> Callable[..., Any]:
         else:
             if name not in FACTORIES:
                 IMPORTED[name] = FILES[name].read_bytes()
-                _import(FILES[name])
+                # the name under which a method in the same file is imported
+                import_path(FILES[name], f"methods_plugin_{FILES[name].stem}")
             elif IMPORTED[name] != FILES[name].read_bytes():
                 raise RequestError("it has changed since this process imported it. Start Python again")
             factory = FACTORIES[name]
@@ -112,12 +112,9 @@ def factory_of(name: str) -> Callable[..., Any]:
 def _names(path: Path) -> list[str]:
     """Return the names under which a file registers networks."""
     try:
-        check_regular(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = decorator_calls(path)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RequestError(f"{path}: cannot be read as a method file or one of networks: {error}") from error
-    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    calls = [call for node in defined for call in node.decorator_list if isinstance(call, ast.Call)]
     names = []
     for call in calls:
         if ast.unparse(call.func).rpartition(".")[2] == REGISTER:
@@ -130,13 +127,3 @@ def _names(path: Path) -> list[str]:
                         f'@{REGISTER}("my_network")'
                     )
     return names
-
-
-def _import(path: Path) -> None:
-    module = f"methods_plugin_{path.stem}"  # the name under which a method in the same file is imported
-    spec = importlib.util.spec_from_file_location(module, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("its name does not end in .py")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded  # pickle and dataclasses look up a class's module there
-    spec.loader.exec_module(loaded)

@@ -88,7 +88,7 @@ def _detectable(frame: Frame, reference: str) -> str:
     for contest, model in frame.models.items():
         base = contest.named(reference)
         if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and base in model.values:
-            cells = {label: frame.at(contest.pair, contest.metric, label).cell for label in model.values}
+            cells = frame.cells_of(contest)
             compared = [label for label in cells if label != contest.named(NONE) and not cells[label].is_control]
             found.append(model.detectable(compared, base))
     known = [value for value in found if value is not None]

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from bench.report.correction import holm
 from bench.report.crossed import components
 from bench.report.images import interval, mcnemar
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.sides import Measured, Place, Side
-from bench.report.statistics import holm
 from bench.spec import STUDENT, Crossed, canonical_document
 from bench.store import Store
 from bench.store.answers import Answers, stored_answers

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy import special
-from statsmodels.stats.multitest import multipletests
 
+from bench.report.correction import holm
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
 from bench.spec import Crossed
 
@@ -131,10 +131,8 @@ class CrossedModel:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
         found = {row: self.contrast(row, reference) for row in rows if row != reference}
         contrasts = {row: one for row, one in found.items() if one is not None}
-        tested = {row: one.p for row, one in contrasts.items() if one.p is not None}
-        adjusted = multipletests(list(tested.values()), method="holm")[1] if tested else []
-        by_row = dict(zip(tested, map(float, adjusted), strict=True))
-        return {row: replace(one, p_adjusted=by_row.get(row)) for row, one in contrasts.items()}
+        adjusted = holm([one.p for one in contrasts.values()])
+        return {row: replace(one, p_adjusted=p) for (row, one), p in zip(contrasts.items(), adjusted, strict=True)}
 
     def may_be_best(self, rows: Sequence[str]) -> set[str]:
         """Return the rows that no other of them is above at 5 %, in one direction; none without any test."""

@@ -204,6 +204,10 @@ class Frame:
         """Return the summary of one row in one column."""
         return self._by_place[pair, metric, label]
 
+    def cells_of(self, contest: Contest) -> dict[str, Cell]:
+        """Return the cells of the rows that the model of a contest compares, by label."""
+        return {label: self.at(contest.pair, contest.metric, label).cell for label in self.models[contest].values}
+
     @cached_property
     def tabled(self) -> list[Summary]:
         """Return the summaries that the tables show."""

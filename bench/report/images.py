@@ -13,11 +13,11 @@ from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
 from bench.plan import Plan
+from bench.report.correction import holm
 from bench.report.crossed import paired
 from bench.report.frame import Frame, Summary
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
-from bench.report.statistics import holm
 from bench.spec import STUDENT, Crossed, Seed
 from bench.store import Store
 from bench.store.answers import stored_answers

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from scipy import special
-from statsmodels.stats.multitest import multipletests
 
-from bench.plan import Cell
+from bench.report.correction import holm
 from bench.report.crossed import CrossedModel
 from bench.report.frame import Contest, Frame, Summary
 from bench.report.improvement import Improvement, relative_improvement
@@ -89,13 +88,6 @@ def probability_of_improvement(differences: np.ndarray) -> np.ndarray:
 def interquartile_mean(differences: np.ndarray) -> np.ndarray:
     """Return the mean of the middle half of all pairs' and seeds' differences."""
     return np.asarray(scipy.stats.trim_mean(differences.reshape(*differences.shape[:-2], -1), 0.25, axis=-1))
-
-
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values after Holm's correction for all known ones."""
-    known = [p for p in values if p is not None]
-    corrected = iter(multipletests(known, method="holm")[1] if known else [])
-    return [None if p is None else float(next(corrected)) for p in values]
 
 
 @dataclass(frozen=True)
@@ -200,7 +192,7 @@ def _gains_of_pair(
     reference = contest.named(reference)
     if reference not in model.values:
         return
-    cells = _cells(frame, model, contest)
+    cells = frame.cells_of(contest)
     rows = [label for label in model.values if label != contest.named(NONE) and not cells[label].is_control]
     found = model.family(rows, reference)
     if reference == contest.named(NONE):
@@ -214,17 +206,12 @@ def _gains_of_pair(
 
 def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Contest) -> Iterator[dict[str, Any]]:
     """Yield the rows with an initial stage compared with the control that trains as many epochs without a teacher."""
-    cells = _cells(frame, model, contest)
+    cells = frame.cells_of(contest)
     rows = [label for label, cell in cells.items() if cell.runs[0].trains and cell.runs[0].training.has_initial_stage]
     for control in (label for label, cell in cells.items() if cell.is_control):
         for label, one in model.family(rows, control).items():
             note = "" if one.n == len(cells[label].runs) else INCOMPLETE
             yield _row("gain", contest.metric, contest.pair, label, control, one, note)
-
-
-def _cells(frame: Frame, model: Model | CrossedModel, contest: Contest) -> dict[str, Cell]:
-    """Return the cells of the rows of a model, by label."""
-    return {label: frame.at(contest.pair, contest.metric, label).cell for label in model.values}
 
 
 def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,11 @@ import scipy.stats
 
 from bench.cli import main
 from bench.plan import Plan
+from bench.report.correction import holm
 from bench.report.frame import results_frame
 from bench.report.improvement import Improvement, relative_improvement
 from bench.report.inference import Contrast
-from bench.report.statistics import gain_over_pairs, holm, ranking
+from bench.report.statistics import gain_over_pairs, ranking
 from bench.report.statistics_files import write
 from bench.report.write import STATISTICS
 from bench.store import Failure, Store
