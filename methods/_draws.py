@@ -5,6 +5,8 @@ number is a function of the seed and of i, so that all numbers are computed at o
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,19 +15,45 @@ STEP = 0x9E3779B97F4A7C15 - 2**64  # between two states; as signed 64-bit intege
 ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))  # each a shift and a factor
 LAST_SHIFT = 31
 LARGEST = 2**63 - 1
+_kept: list[Tensor] | None = None  # the seeds of a step that is captured as a CUDA graph
 
 
-def new_seed() -> int:
-    """Return a seed, drawn from torch's default generator: the CPU's, so that no accelerator is waited for."""
-    return int(torch.randint(-(2**63), LARGEST, ()))
+def new_seed(device: torch.device) -> int | Tensor:
+    """Return a seed, drawn from torch's default generator: the CPU's, so that no accelerator is waited for.
+
+    A step that is captured reads it from the device's memory, where `draw_again` writes the seeds of later steps.
+    """
+    seed = int(torch.randint(-(2**63), LARGEST, ()))
+    if _kept is None:
+        return seed
+    _kept.append(torch.empty((), dtype=torch.int64, device=device))
+    return _kept[-1]
 
 
-def numbers(seed: int, shape: tuple[int, ...], device: torch.device, first: int = 0) -> Tensor:
+@contextmanager
+def keep_seeds() -> Iterator[list[Tensor]]:
+    """Collect the seeds that are drawn in the context, 0-dimensional int64 tensors whose values are not set."""
+    global _kept
+    kept: list[Tensor] = []
+    _kept = kept
+    try:
+        yield kept
+    finally:
+        _kept = None
+
+
+def draw_again(seeds: Sequence[Tensor]) -> None:
+    """Set collected seeds to newly drawn values, in the order in which they were drawn."""
+    for seed in seeds:
+        seed.fill_(new_seed(seed.device))
+
+
+def numbers(seed: int | Tensor, shape: tuple[int, ...], device: torch.device, first: int = 0) -> Tensor:
     """Return uniform integers from 0 to 2^63 - 1, of int64; `first` of the seed's numbers are left out."""
     return splitmix64(seed, first, math.prod(shape), device).bitwise_and_(LARGEST).view(shape)
 
 
-def splitmix64(seed: int, first: int, n: int, device: torch.device) -> Tensor:
+def splitmix64(seed: int | Tensor, first: int, n: int, device: torch.device) -> Tensor:
     """Return n numbers of SplitMix64 after the first ones, (n,), as signed 64-bit integers."""
     state = torch.arange(first + 1, first + n + 1, device=device).mul_(STEP).add_(seed)
     for shift, factor in ROUNDS:

@@ -222,7 +222,8 @@ class CRD(Distiller):
         Uniform, without replacement if the anchor's pool contains N samples, with replacement otherwise. The same on
         every device, and no step waits for an accelerator.
         """
-        seeds, rows = (new_seed(), new_seed()), max(1, self.entries_at_once // self.n_samples)
+        device = indices.device
+        seeds, rows = (new_seed(device), new_seed(device)), max(1, self.entries_at_once // self.n_samples)
         blocks = ((first, self.candidates(block)) for first, block in zip(count(0, rows), indices.split(rows)))
         return torch.cat([draw_by_keys(block, self.n_negatives, seeds, first) for first, block in blocks])
 
@@ -256,11 +257,11 @@ class Groups(nn.Module):
     def draw_member(self, indices: Tensor) -> Tensor:
         """Return a uniformly drawn sample from the group of each given sample, which it may be: (B,) for (B,)."""
         groups = self.labels[indices]
-        ranks = numbers(new_seed(), indices.shape, indices.device) % self.sizes[groups]
+        ranks = numbers(new_seed(indices.device), indices.shape, indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
 
-def draw_by_keys(candidates: Tensor, n: int, seeds: tuple[int, int], first: int) -> Tensor:
+def draw_by_keys(candidates: Tensor, n: int, seeds: tuple[int | Tensor, int | Tensor], first: int) -> Tensor:
     """Return n uniform candidates per row, distinct if there are enough, the same on every device: (B, n).
 
     Each row of the candidates, (B, M) booleans, has at least one; `first` rows of the draw precede them.

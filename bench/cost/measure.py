@@ -18,7 +18,7 @@ from bench.data.batches import TrainingData
 from bench.models.reusing import Reusing
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher
-from bench.train.loop import teacher_features
+from bench.train.epoch import teacher_features
 from bench.train.precision import set_products
 
 logger = logging.getLogger(__name__)
