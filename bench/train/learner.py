@@ -87,7 +87,7 @@ class Meter:
     def restored(cls, state: Mapping[str, Any], device: torch.device) -> "Meter":
         """Return a meter with a saved state."""
         meter = cls(state["names"], device)
-        meter.sums, meter.samples = state["sums"], state["samples"]
+        meter.sums, meter.samples = state["sums"].to(device), state["samples"]
         return meter
 
 

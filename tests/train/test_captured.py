@@ -4,20 +4,18 @@ import logging
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from bench.train.captured import WARM_UP, CapturedSteps
 from bench.train.epoch import train_epoch
 from bench.train.learner import MAIN
 from methods._draws import draw_again, keep_seeds, new_seed, numbers
 from tests.parity.reference import LATER
-from tests.train.conftest import ALL, CPU, cell, weights
+from tests.train.conftest import ALL, CPU
 
 GPU = torch.device("cuda")
 SCHEDULE = {"epochs": 2, "batch_size": 8, "milestones": [1], "initial_epochs": 0}  # 6 whole batches and one of 2
 CRD = {"method": "crd", "n_negatives": 16}
 ROWS = [*(name for name in ALL if isinstance(name, str)), *sorted(LATER), CRD]
-EXCEPT = {"autoaugment": "crop_flip"}
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -52,10 +50,11 @@ def parameters(lane) -> list[torch.Tensor]:
     ],
     ids=["sgd", "bf16", "recipe"],
 )
-def test_every_method_has_the_losses_of_its_steps_launch_by_launch(cohort, training):
+def test_every_method_has_the_losses_of_its_steps_launch_by_launch(cohort, training, caplog):
+    caplog.set_level(logging.INFO)
     graphs, steps = trained(cohort, epochs=(1, 2), **training)
     launches, _ = trained(cohort, captured=False, epochs=(1, 2), **training)
-    assert not steps.refused
+    assert not steps.refused, caplog.text
     assert len(steps.steps) == len(graphs)
     for label, lane in graphs.items():
         found, expected = lane.read(), launches[label].read()
@@ -100,14 +99,13 @@ def test_a_step_that_waits_for_the_gpu_is_not_captured(cohort, caplog, monkeypat
     monkeypatch.setattr(distiller, "loss", lambda *given: loss(*given) * (1.0 + 0 * loss(*given).item()))
     steps = CapturedSteps(teachers, GPU)
     with caplog.at_level(logging.INFO):
-        for epoch in (1, 2):
-            for _ in steps.train_epoch(list(lanes.values()), data.epoch(1, MAIN, epoch, 8)):
+        for first in (0, 7):
+            for _ in steps.train_epoch(list(lanes.values()), data.epoch(1, MAIN, 1, 8)):
                 pass
+            assert {lane.trained for lane in lanes.values()} == {first + 7}
     assert steps.refused == {lanes["AT"].spec.id}
     assert caplog.text.count("is trained launch by launch") == 1
-    alone, _ = trained(cohort, methods=["kd", "at"], captured=False)
     assert {label: lane.failure for label, lane in lanes.items() if lane.failure} == {}
-    assert lanes["AT"].trained == alone["AT"].trained or lanes["AT"].trained == 7
 
 
 @pytest.mark.cuda
@@ -116,12 +114,13 @@ def test_dropout_draws_as_launch_by_launch(cohort):
     def dropping(captured):
         lanes, data, teachers, _ = cohort(GPU, methods=["kd", "at"], training=SCHEDULE)
         for lane in lanes.values():
-            lane.student.register_forward_hook(lambda *_: None)
             lane.student.features = dropped(lane.student.features)
         everyone = list(lanes.values())
         epoch = data.epoch(1, MAIN, 1, 8)
-        for _ in CapturedSteps(teachers, GPU).train_epoch(everyone, epoch) if captured else train_epoch(
-            teachers, everyone, epoch
+        for _ in (
+            CapturedSteps(teachers, GPU).train_epoch(everyone, epoch)
+            if captured
+            else train_epoch(teachers, everyone, epoch)
         ):
             pass
         return lanes
@@ -148,10 +147,8 @@ def test_a_lane_that_fails_leaves_the_others_bits_as_they_are(cohort, monkeypatc
             monkeypatch.setattr(lanes["AT"].terms[0].distiller, "loss", refuse)  # met by the last, partial batch
     assert lanes["AT"].failure is not None
     for label in ("none", "KD"):
-        assert all(map(torch.equal, parameters(lanes[label])[:0] or parameters(lanes[label]), parameters(lanes[label])))
-        found, expected = lanes[label].read(), undisturbed[label].read()
-        assert found == pytest.approx(expected, rel=1e-6), label
-        assert_close(next(lanes[label].student.parameters()), next(undisturbed[label].student.parameters()))
+        assert lanes[label].failure is None
+        assert all(map(torch.equal, parameters(lanes[label]), parameters(undisturbed[label]))), label
 
 
 @pytest.mark.cuda
@@ -169,9 +166,8 @@ def test_a_suite_with_a_plugin_trains_on_a_gpu(bench, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         plan, store, _ = suite.run(device="cuda")
     assert "launch by launch" in caplog.text
-    for label in ("own", "AB", "KD"):
-        assert store.record(cell(plan, label).runs[0].id)["metrics"]["top1"] > 0, label
-        assert weights(store, cell(plan, label).runs[0].id)
+    for one in plan.cells:
+        assert store.record(one.runs[0].id)["metrics"]["top1"] > 0, one.label
 
 
 def test_kept_seeds_are_set_to_what_would_be_drawn_anew():

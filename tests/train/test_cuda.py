@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bench.cost.measure import peak_bytes
-from bench.train.learner import MAIN
 from bench.train.epoch import teacher_features, train_epoch
+from bench.train.learner import MAIN
 from bench.train.loop import evaluate
 from bench.train.precision import set_products
 from tests.train.conftest import cell
