@@ -7,6 +7,7 @@ number is a function of the seed and of i, so that all numbers are computed at o
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,37 +16,49 @@ STEP = 0x9E3779B97F4A7C15 - 2**64  # between two states; as signed 64-bit intege
 ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))  # each a shift and a factor
 LAST_SHIFT = 31
 LARGEST = 2**63 - 1
-_kept: list[Tensor] | None = None  # the seeds of a step that is captured as a CUDA graph
+MAX_SEEDS = 64  # of a captured step
 
 
-def new_seed(device: torch.device) -> int | Tensor:
+@dataclass
+class Places:
+    """Places in a GPU's memory for the seeds of a step that is captured as a CUDA graph: int64, no dimension."""
+
+    free: list[Tensor]
+    used: list[Tensor] = field(default_factory=list)  # in the order of the draws
+
+
+_places: Places | None = None
+
+
+def new_seed() -> int | Tensor:
     """Return a seed, drawn from torch's default generator: the CPU's, so that no accelerator is waited for.
 
-    A step that is captured reads it from the device's memory, where `draw_again` writes the seeds of later steps.
+    A step that is captured reads its seeds from a GPU's memory, where `draw_again` writes those of later steps.
     """
-    seed = int(torch.randint(-(2**63), LARGEST, ()))
-    if _kept is None:
-        return seed
-    _kept.append(torch.empty((), dtype=torch.int64, device=device))
-    return _kept[-1]
+    if _places is None:
+        return int(torch.randint(-(2**63), LARGEST, ()))
+    _places.used.append(_places.free.pop())
+    return _places.used[-1]
 
 
 @contextmanager
-def keep_seeds() -> Iterator[list[Tensor]]:
-    """Collect the seeds that are drawn in the context, 0-dimensional int64 tensors whose values are not set."""
-    global _kept
-    kept: list[Tensor] = []
-    _kept = kept
+def keep_seeds(device: torch.device) -> Iterator[list[Tensor]]:
+    """Give each seed that is drawn in the context a place in a GPU's memory, and add it to the yielded list.
+
+    Enter the context before the capture: in memory that belongs to a graph, its earlier kernels may write.
+    """
+    global _places
+    _places = Places(list(torch.zeros(MAX_SEEDS, dtype=torch.int64, device=device).unbind()))
     try:
-        yield kept
+        yield _places.used
     finally:
-        _kept = None
+        _places = None
 
 
 def draw_again(seeds: Sequence[Tensor]) -> None:
     """Set collected seeds to newly drawn values, in the order in which they were drawn."""
     for seed in seeds:
-        seed.fill_(new_seed(seed.device))
+        seed.fill_(new_seed())
 
 
 def numbers(seed: int | Tensor, shape: tuple[int, ...], device: torch.device, first: int = 0) -> Tensor:

@@ -222,8 +222,7 @@ class CRD(Distiller):
         Uniform, without replacement if the anchor's pool contains N samples, with replacement otherwise. The same on
         every device, and no step waits for an accelerator.
         """
-        device = indices.device
-        seeds, rows = (new_seed(device), new_seed(device)), max(1, self.entries_at_once // self.n_samples)
+        seeds, rows = (new_seed(), new_seed()), max(1, self.entries_at_once // self.n_samples)
         blocks = ((first, self.candidates(block)) for first, block in zip(count(0, rows), indices.split(rows)))
         return torch.cat([draw_by_keys(block, self.n_negatives, seeds, first) for first, block in blocks])
 
@@ -257,7 +256,7 @@ class Groups(nn.Module):
     def draw_member(self, indices: Tensor) -> Tensor:
         """Return a uniformly drawn sample from the group of each given sample, which it may be: (B,) for (B,)."""
         groups = self.labels[indices]
-        ranks = numbers(new_seed(indices.device), indices.shape, indices.device) % self.sizes[groups]
+        ranks = numbers(new_seed(), indices.shape, indices.device) % self.sizes[groups]
         return self.order[self.starts[groups] + ranks]
 
 

@@ -159,7 +159,7 @@ class CapturedSteps:
             graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.device)
             lane.seed_draws(number)  # not possible within a capture
             try:
-                with torch.cuda.stream(stream), keep_seeds() as seeds, _captured_by(graph):
+                with keep_seeds(self.device) as seeds, torch.cuda.stream(stream), _captured_by(graph):
                     lane.train_on(self.batch, self.taught.features)
             except Exception as error:  # what raises it in a normal step, too, then is the lane's failure
                 self._refuse(lane, printable(str(error).partition("\n")[0], one_line=True))
