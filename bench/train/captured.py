@@ -64,17 +64,25 @@ class Captured:
 class CapturedSteps:
     """Trains the lanes of a cohort on one GPU, with the numbers of `train_epoch` up to rounding.
 
+    It puts networks and images into the layout whose kernels are the fastest: channels last in bf16, else contiguous.
+
     Args:
         teachers: by run id, in eval mode, on the GPU.
-        device: the GPU.
+        lanes: those of the cohort, which share precision and device.
     """
 
-    def __init__(self, teachers: Mapping[str, Teacher], device: torch.device) -> None:
-        self.teachers, self.device = teachers, device
+    def __init__(self, teachers: Mapping[str, Teacher], lanes: Sequence[Lane]) -> None:
+        self.teachers, self.device = teachers, lanes[0].device
+        is_bf16 = lanes[0].schedule.precision == "bf16"
+        self.layout = torch.channels_last if is_bf16 else torch.contiguous_format
+        for network in (teacher.network for teacher in teachers.values()):
+            network.to(memory_format=self.layout)
+        for module in (module for lane in lanes for module in lane.modules):
+            module.to(memory_format=self.layout)
         self.batch: Batch | None = None  # its tensors have the addresses that all graphs read
         self.taught = Taught((), {}, None)
         self.steps: dict[str, Captured] = {}  # by run id
-        self.refused: set[str] = set()  # run ids of lanes that train launch by launch
+        self.refused: dict[str, str] = {}  # why lanes train launch by launch, by run id
 
     def train_epoch(self, lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterator[int]:
         """Train every lane on an epoch's batches and yield each step's number, as `bench.train.epoch.train_epoch`.
@@ -85,7 +93,8 @@ class CapturedSteps:
             with lane.isolated():
                 lane.begin_epoch()
         warm = 0
-        for batch in batches:
+        for given in batches:
+            batch = with_layout(given, self.layout)
             for lane in lanes:
                 if lane.failure is not None:
                     self.steps.pop(lane.spec.id, None)
@@ -129,7 +138,7 @@ class CapturedSteps:
         return not reason
 
     def _refuse(self, lane: Lane, reason: str) -> None:
-        self.refused.add(lane.spec.id)
+        self.refused[lane.spec.id] = reason
         self.steps.pop(lane.spec.id, None)
         logger.info("run %s is trained launch by launch, not as a CUDA graph: %s", lane.spec.id, reason)
 
@@ -260,7 +269,17 @@ def _distinct(batch: Batch) -> list[Tensor]:
 
 
 def _alike(batch: Batch) -> Batch:
-    """Return a batch of the same layout with memory of its own."""
-    copies = {id(tensor): torch.empty_like(tensor) for tensor in _distinct(batch)}
+    """Return a batch of the same shapes and strides with memory of its own."""
+    return _replaced(batch, {id(tensor): torch.empty_like(tensor) for tensor in _distinct(batch)})
+
+
+def with_layout(batch: Batch, layout: torch.memory_format) -> Batch:
+    """Return a batch whose images (B, C, H, W) have a layout in memory."""
+    images = [tensor for tensor in _distinct(batch) if tensor.ndim == 4]
+    return _replaced(batch, {id(tensor): tensor.contiguous(memory_format=layout) for tensor in images})
+
+
+def _replaced(batch: Batch, tensors: Mapping[int, Tensor]) -> Batch:
+    """Return a batch with other tensors in the place of some, which are named by identity."""
     values = {one.name: getattr(batch, one.name) for one in fields(batch)}
-    return replace(batch, **{name: copies[id(value)] for name, value in values.items() if value is not None})
+    return replace(batch, **{name: tensors.get(id(value), value) for name, value in values.items()})

@@ -90,8 +90,8 @@ class Cohort:
     captured: CapturedSteps | None = field(init=False)
 
     def __post_init__(self) -> None:
-        device, alone = self.train.device, self.group.size == 1
-        self.captured = CapturedSteps(self.teachers, device) if alone and device.type == "cuda" else None
+        on_gpu = bool(self.lanes) and self.lanes[0].device.type == "cuda"
+        self.captured = CapturedSteps(self.teachers, self.lanes) if on_gpu and self.group.size == 1 else None
 
     def train_epoch(self, lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
         """Train lanes on an epoch's batches and yield each step's number; see `bench.train.epoch.train_epoch`."""

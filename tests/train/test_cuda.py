@@ -47,7 +47,8 @@ def test_no_step_waits_for_the_device(cohort):
     everyone = list(lanes.values())
     for _ in train_epoch(teachers, everyone, data.epoch(1, MAIN, 1, 16, second_view=True)):
         pass  # libraries load and workspaces are made
-    steps = iter(train_epoch(teachers, everyone, data.epoch(1, MAIN, 2, 16, second_view=True)))
+    batches = list(data.epoch(1, MAIN, 2, 16, second_view=True))  # torchvision's distortions wait for the device
+    steps = iter(train_epoch(teachers, everyone, batches))
     next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:
