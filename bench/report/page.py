@@ -1,47 +1,40 @@
 """The web page: results/<suite>/report.html, one file that needs no network. Imports no torch.
 
 All text from the store is escaped: by the template in markup, as JSON in the data that the page's script inserts as
-text. The page's policy allows only its own scripts and styles, identified by their hashes, and pictures that are in it.
-What only scripts read is compressed: curves, settings, drawings, and the files to download.
+text. What only scripts read is compressed: curves, settings, drawings, and the files to download.
 """
 
 import base64
-import csv
 import glob
 import gzip
-import hashlib
-import io
-import json
 import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-from markupsafe import Markup
-
 from bench.plan import Plan
-from bench.report import wide
+from bench.report import wide, words
 from bench.report.caption import caption, marks
 from bench.report.folder import FIGURES, PAGE, STATISTICS, TABLES, VARIANCE
 from bench.report.frame import Frame, Summary
+from bench.report.html import filled, packed
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
 from bench.report.regime import regime_line
-from bench.report.write import digest
+from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
-from bench.store.files import as_written, read_text
+from bench.store.files import csv_rows, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
 MAX_POINTS = 120  # of a curve, about one per three pixels of its chart
 CURVES = "curves_"  # how the names of figures begin that the page's own charts replace
+ABOUT_STATISTICS = ("gain", "critical_difference")  # how the names of figures begin that belong to the statistics
 FEW_PAIRS = 3  # up to which the published numbers are shown at first
 SCRIPTS = ("table", "results", "data", "charts", "curves", "window", "figures", "compare")
 
@@ -67,6 +60,7 @@ def render(frame: Frame, store: Store) -> str:
     figures = [_figure(path) for path in sorted((folder / FIGURES).glob("*.svg")) if path.is_file()]
     if has_curves:
         figures = [one for one in figures if not one.name.startswith(CURVES)]
+    statistics = _rows_of(folder / STATISTICS[0])
     files = {name: text for name in (*TABLES, STATISTICS[0]) if (text := _text_of(folder / name))}
     return filled(
         "page",
@@ -90,9 +84,11 @@ def render(frame: Frame, store: Store) -> str:
         regime=regime_line(frame),
         best=frame.best,
         has_curves=has_curves,
-        statistics=_statistics(folder / STATISTICS[0]),
-        variance=_statistics(folder / VARIANCE) if plan.suite.crossed else [],
+        said=words.said(statistics),
+        gains=words.gains(statistics),
+        variance=_rows_of(folder / VARIANCE) if plan.suite.crossed else [],
         figures=figures,
+        about_statistics=[one for one in figures if one.name.startswith(ABOUT_STATISTICS)],
         files=list(files),
         command=shlex.join(command),
         suite_file=plan.text,
@@ -113,43 +109,6 @@ def render(frame: Frame, store: Store) -> str:
     )
 
 
-def filled(template: str, scripts: Sequence[str], libraries: Sequence[str] = (), **values: Any) -> str:  # noqa: ANN401
-    """Return a page made of a template, the style and some scripts, with a policy that allows these alone."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report", "web"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = "\n".join(map(_source, ("uplot/uPlot.min.css", "page.css")))
-    own = "\n".join(_source(f"{name}.js") for name in scripts)
-    library = "\n".join(map(_source, libraries))
-    return environment.get_template(f"{template}.html.j2").render(
-        style=Markup(style),
-        library=Markup(library),
-        script=Markup(own),
-        style_hash=_hash(style),
-        library_hash=_hash(library),
-        script_hash=_hash(own),
-        **values,
-    )
-
-
-def _source(name: str) -> str:
-    return (files_of("bench.report") / "web" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def packed(value: Any) -> str:  # noqa: ANN401
-    """Return a value as JSON, compressed, as base64; the same value gives the same text."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-
-
 def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summary | None]]]]:
     """Return the metrics that are computed from answers, and (pair, row, results in their order) of each cell."""
     titles = {one.kind: f"{one.kind.title} ({one.kind.unit})" for one in frame.answered}
@@ -160,13 +119,9 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
     return list(titles.values()), rows
 
 
-def _statistics(path: Path) -> list[list[str]]:
-    """Return the heading and rows of a CSV file; none if it cannot be read."""
-    try:
-        rows = csv.reader(io.StringIO(read_text(path) or ""))
-    except RequestError:
-        return []
-    return [[as_written(text) for text in row] for row in rows]
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; none if it cannot be read."""
+    return csv_rows(_text_of(path) or "")
 
 
 def _changed_since(plan: Plan) -> str:
@@ -264,7 +219,7 @@ class Figure:
     @property
     def title(self) -> str:
         """Return its name as people read it."""
-        return self.name.replace("-to-", " → ").replace("_", " ", 1)
+        return self.name.replace("-to-", " → ")
 
 
 def _figure(path: Path) -> Figure:

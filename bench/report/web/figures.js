@@ -1,7 +1,7 @@
 // Figures: the page has them compressed; a click enlarges one.
 
 const enlarged = document.getElementById("enlarged");
-const pictures = [...document.querySelectorAll("#figures img")];
+const pictures = [...document.querySelectorAll(".figures img")];
 
 for (const image of pictures) {
   const drawing = data.figures[image.dataset.name];

@@ -6,8 +6,6 @@ const groups = [...document.querySelectorAll("#groups input")]; // each shows th
 const shownAtFirst = groups.map((group) => group.checked);
 const heads = [...results.tHead.rows[0].cells].slice(1);
 
-results.style.setProperty("--columns", heads.length);
-
 function matches(name, query) {
   const words = query.toLowerCase().replaceAll("→", "->").split(/\s+/); // a name must contain every word
   return words.every((word) => name.toLowerCase().includes(word));
@@ -22,6 +20,7 @@ function filter() {
     head.hidden = isOff || !matches(head.dataset.name, filters.pair.value);
     for (const row of rows) row.cells[head.cellIndex].hidden = head.hidden;
   }
+  results.style.setProperty("--columns", heads.filter((head) => !head.hidden).length); // for the size of print
   const shown = (parts) => `${parts.filter((part) => !part.hidden).length} of ${parts.length}`;
   document.getElementById("shown").textContent = `${shown(rows)} rows, ${shown(heads)} columns`;
   giveStop();
@@ -41,6 +40,7 @@ function address(key, value) {
 }
 
 function restore() {
+  if (location.hash && !location.hash.includes("=")) return; // a section's address
   const parts = addressed();
   for (const [name, input] of Object.entries(filters)) input.value = parts.get(name) ?? "";
   const shown = parts.get("show")?.split(",");
