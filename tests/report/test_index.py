@@ -1,3 +1,4 @@
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.stores import finish_all, plan_of
 def test_all_reports_of_a_folder_are_listed_with_their_titles_and_numbers_of_runs(tmp_path):
     store = Store(tmp_path / "results")
     for name, title, changes in (("one", "One & only", ()), ("two", "Two", ()), ("two", "Two", ("seeds=2",))):
-        plan = plan_of(tmp_path, *changes, name=name, title=title)
+        plan = replace(plan_of(tmp_path, *changes, name=name, title=title), changes=changes)
         finish_all(store, plan, {"teacher": [90.0], "none": [80.0, 81.0], "KD": [85.0]})
         page.write(write_tables(plan, store), store)
     found = list(index.listed(store.root))

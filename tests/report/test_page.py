@@ -318,7 +318,7 @@ def test_text_from_the_store_is_text_wherever_it_stands(opened):
     assert opened.page.title() == f"A table {MARKUP}"
     assert MARKUP in opened.page.get_by_role("heading", level=1).inner_text()
     assert REASON in opened.page.locator(".reasons").inner_text()
-    assert MARKUP in opened.page.locator("#statistics").inner_text()
+    assert MARKUP in opened.page.locator("#statistics").text_content()
     opened.cell(MARKUP).click()
     assert f"{MARKUP}, resnet14" in opened.window
     assert opened.page.locator("img[src=x]").count() == 0
@@ -362,8 +362,8 @@ def test_the_table_is_copied_and_downloaded_as_its_files_have_it(opened, written
 
 
 def test_the_settings_in_which_two_runs_differ_are_listed(opened):
-    opened.page.get_by_label("Run", exact=True).select_option(label="KD, seed 1")
-    opened.page.get_by_label("Other run").select_option(label="SP, seed 2")
+    opened.page.locator("#run-a").select_option(label="KD, seed 1")
+    opened.page.locator("#run-b").select_option(label="SP, seed 2")
     rows = [row.split("\t") for row in opened.page.locator("#settings-diff tbody tr").all_inner_texts()]
     assert ["seed", "1", "2"] in rows
     assert ["method.parameters.temperature", "4", "—"] in rows or any("temperature" in row[0] for row in rows)

@@ -44,12 +44,12 @@ function parsedCsv(text) {
   return (rest ?? []).map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]])));
 }
 
-// returns [{pair, metric, label, mean, n}] of another suite; nothing if the text is neither a page nor a table
-async function numbersIn(text) {
-  const packed = new DOMParser().parseFromString(text, "text/html").getElementById("data");
-  const found = packed ? (await unpacked(packed.textContent)).cells : parsedCsv(text);
-  const numbers = found.filter((one) => one.label !== undefined && one.metric !== undefined && one.mean !== undefined);
-  return numbers.map((one) => ({ ...one, mean: one.mean === "" || one.mean === null ? null : Number(one.mean) }));
+// returns the name and [{pair, metric, label, mean}] of another suite; none if the text is neither a page nor a table
+async function suiteIn(text, name) {
+  const [, packed] = text.match(/<script type="application\/octet-stream" id="data">([^<]*)</) ?? [];
+  const found = packed ? await unpacked(packed) : { name, cells: parsedCsv(text) };
+  const numbers = found.cells.filter((one) => one.label !== undefined && one.metric !== undefined && one.mean !== undefined);
+  return [found.name, numbers.map((one) => ({ ...one, mean: one.mean === "" || one.mean === null ? null : Number(one.mean) }))];
 }
 
 function isPlace(one) {
@@ -60,7 +60,7 @@ document.getElementById("second").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   const place = document.getElementById("second-table");
   if (!file) return place.replaceChildren();
-  const theirs = await numbersIn(await file.text()).catch(() => []);
+  const [name, theirs] = await suiteIn(await file.text(), file.name).catch(() => [file.name, []]);
   if (!theirs.length) {
     return place.replaceChildren(make("p", { role: "alert" }, `${file.name} is neither a page (report.html) nor a table.csv of this program.`));
   }
@@ -74,7 +74,7 @@ document.getElementById("second").addEventListener("change", async (event) => {
   });
   const shown = table([], rows);
   shown.classList.add("sortable");
-  const heads = ["method", "pair", "metric", data.name, file.name, "difference"];
+  const heads = ["method", "pair", "metric", data.name, name === data.name ? `${name} (other)` : name, "difference"];
   shown.tHead.rows[0].append(...heads.map((text) => make("th", { scope: "col" }, make("button", { type: "button" }, text))));
   makeSortable(shown);
   place.replaceChildren(scrolling("Both suites", shown));
