@@ -5,6 +5,7 @@
                             source.yaml, of a transfer suite
                             peer.safetensors, if two networks learn from each other
     <root>/runs/<run id>.stale/   an earlier result of a run, until the run has been trained again
+    <root>/index.html       the page of all reports
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             suite.json  sources.json  cost.csv  figures/
 
