@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import itertools
 import json
 import os
@@ -493,6 +494,7 @@ def test_the_command_says_what_the_command_line_changed(tmp_path, store, monkeyp
     path = tmp_path / "results" / "table" / "report.html"
     assert f"Page: {path}" in said
     assert "<code>python run_suite.py table.yaml --set=seeds=2</code>" in path.read_text()
+    assert "table/report.html" in (tmp_path / "results" / "index.html").read_text()
 
 
 def test_a_cells_command_trains_that_cell_and_what_it_needs(tmp_path, store, monkeypatch, capsys):
@@ -584,3 +586,9 @@ def test_what_answers_tell_is_a_table_of_its_own_if_some_run_was_scored(tmp_path
     assert "negative log-likelihood (nats)" in html
     assert '<td data-value="0.123">0.12 (1)</td>' in html
     assert "calibration error" not in html
+
+
+def test_the_vendored_library_is_the_one_that_its_page_names():
+    folder = Path(page.__file__).parent / "web" / "uplot"
+    for name, digest in re.findall(r"`(uPlot\S+)` \| `([0-9a-f]{64})`", (folder / "README.md").read_text()):
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
