@@ -28,20 +28,17 @@ function filter() {
 
 // the address: #method=…&pair=…&show=…&sort=…&cell=…; an address without "=" is a section's
 
-function addressed() {
-  return new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-}
+let parts = new URLSearchParams();
 
 function address(key, value) {
-  const parts = addressed();
   if (value) parts.set(key, value);
   else parts.delete(key);
   history.replaceState(null, "", `#${parts}`);
 }
 
 function restore() {
-  if (location.hash && !location.hash.includes("=")) return; // a section's address
-  const parts = addressed();
+  if (location.hash && !location.hash.includes("=")) return; // what is shown stays
+  parts = new URLSearchParams(location.hash.slice(1));
   for (const [name, input] of Object.entries(filters)) input.value = parts.get(name) ?? "";
   const shown = parts.get("show")?.split(",");
   groups.forEach((group, at) => (group.checked = shown ? shown.includes(group.value) : shownAtFirst[at]));

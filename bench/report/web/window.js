@@ -97,7 +97,7 @@ function open(cell) {
 }
 
 function openAddressed() {
-  const key = addressed().get("cell");
+  const key = parts.get("cell");
   const at = cells.findIndex((cell) => keyOfCell(cell) === key);
   if (at < 0) return dialog.close();
   const button = results.querySelector(`[data-cell="${at}"]`);
