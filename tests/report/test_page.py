@@ -74,6 +74,7 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.alerts.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
+        self.page.wait_for_function("document.getElementById('run-a').options.length > 0")  # the last script has run
         return self
 
     def rows(self) -> list[str]:
@@ -292,17 +293,13 @@ def test_the_values_of_a_curve_are_read_by_pointer_and_by_arrow_keys(opened):
 
 def test_a_method_is_hidden_in_the_curves_of_all_pairs(opened):
     kd = opened.page.locator("#curve-lines").get_by_role("button", name="KD")
-    colour = """() => [...document.querySelectorAll('#curve-charts canvas')].map((canvas) => {
-        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-        return data.reduce((sum, value) => sum + value, 0);
-    })"""
-    before = opened.page.evaluate(colour)
+    charts = "[...document.querySelectorAll('#curve-charts canvas')].map((canvas) => canvas.toDataURL())"
+    opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    before = opened.page.evaluate(charts)
     kd.click()
     assert kd.get_attribute("aria-pressed") == "false"
-    opened.page.wait_for_timeout(50)  # uPlot draws in the next task
-    after = opened.page.evaluate(colour)
     assert len(before) == 2
-    assert all(one < other for one, other in zip(after, before, strict=True))
+    opened.page.wait_for_function(f"before => {charts}.every((chart, at) => chart !== before[at])", arg=before)
 
 
 def test_a_failed_cells_window_tells_the_reason(opened):
