@@ -37,6 +37,7 @@ class NamedData:
     is_listed: bool = False  # whether each image is a file that is decoded on its own
     extra: str | None = None  # the project's extra that installs the reader's further dependencies
     labels: Labels = "image"  # what has a class
+    class_names: tuple[str, ...] = ()  # of the first ten classes, or of all if they are fewer
     colour: bool = True
     depth: tuple[float, float] | None = None  # mean and deviation of the depth, in its stored unit; None without depth
 
@@ -58,6 +59,7 @@ DATASETS: dict[str, NamedData] = {
     "digits": NamedData(
         summary="8x8 scans of handwritten digits that scikit-learn ships: 90 of each class to train, 897 to test",
         classes=10,
+        class_names=tuple("0123456789"),
         size=(8, 8),
         mean=(0.3048,) * 3,
         std=(0.3235,) * 3,
@@ -71,6 +73,7 @@ DATASETS: dict[str, NamedData] = {
     "mnist": NamedData(
         summary="28x28 handwritten digits",
         classes=10,
+        class_names=tuple("0123456789"),
         size=(28, 28),
         mean=(0.1307,) * 3,
         std=(0.3081,) * 3,
@@ -84,6 +87,10 @@ DATASETS: dict[str, NamedData] = {
     "fashion_mnist": NamedData(
         summary="28x28 grey photographs of clothes",
         classes=10,
+        class_names=(
+            *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+            *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        ),
         size=(28, 28),
         mean=(0.2860,) * 3,
         std=(0.3530,) * 3,
@@ -96,6 +103,10 @@ DATASETS: dict[str, NamedData] = {
     "cifar10": NamedData(
         summary="32x32 colour photographs of ten kinds of things",
         classes=10,
+        class_names=(
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ),
         size=(32, 32),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
@@ -107,6 +118,10 @@ DATASETS: dict[str, NamedData] = {
     "cifar100": NamedData(
         summary="32x32 colour photographs of a hundred kinds of things",
         classes=100,
+        class_names=(
+            *("apple", "aquarium fish", "baby", "bear", "beaver"),
+            *("bed", "bee", "beetle", "bicycle", "bottle"),
+        ),
         size=(32, 32),
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
@@ -118,6 +133,10 @@ DATASETS: dict[str, NamedData] = {
     "stl10": NamedData(
         summary="96x96 colour photographs of ten kinds of things",
         classes=10,
+        class_names=(
+            *("airplane", "bird", "car", "cat", "deer"),
+            *("dog", "horse", "monkey", "ship", "truck"),
+        ),
         size=(96, 96),
         mean=(0.4467, 0.4398, 0.4066),
         std=(0.2603, 0.2566, 0.2712),
@@ -129,6 +148,10 @@ DATASETS: dict[str, NamedData] = {
     "tiny_imagenet": NamedData(
         summary="64x64 colour photographs of two hundred kinds of things",
         classes=200,
+        class_names=(
+            *("goldfish", "fire salamander", "bullfrog", "tailed frog", "American alligator"),
+            *("boa constrictor", "trilobite", "scorpion", "black widow", "tarantula"),
+        ),
         size=(64, 64),
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2770, 0.2691, 0.2821),
@@ -142,6 +165,10 @@ DATASETS: dict[str, NamedData] = {
     "imagenet": NamedData(
         summary="ImageNet's colour photographs of a thousand kinds of things; read by workers, never held in memory",
         classes=1000,
+        class_names=(
+            *("tench", "goldfish", "great white shark", "tiger shark", "hammerhead"),
+            *("electric ray", "stingray", "rooster", "hen", "ostrich"),
+        ),
         size=(224, 224),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -171,6 +198,10 @@ DATASETS: dict[str, NamedData] = {
     "photo_patches": NamedData(
         summary="for tests, not for results: 32x32 patches of ten photographs; a patch's class is its photograph",
         classes=10,
+        class_names=(
+            *("astronaut", "cat", "coffee", "rocket", "Hubble deep field"),
+            *("retina", "immunohistochemistry", "motorcycle", "temple", "flower"),
+        ),
         size=(32, 32),
         mean=(0.4831, 0.3649, 0.3154),
         std=(0.3151, 0.2491, 0.2505),

@@ -1,5 +1,7 @@
 """A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf, svg and png. Imports no torch.
 
+Those of the style `paper` are in figures/paper/, with captions.md, which has what their headings would say.
+
 A new figure is a module here that is named in `FIGURES` and has
 
     def draw(findings: Findings) -> Iterator[tuple[str, Figure]]
@@ -9,8 +11,9 @@ which yields names and figures; nothing where the store has no numbers for it.
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +21,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
-from bench.figures.drawing import STYLE, legend
+from bench.figures.drawing import STYLES, Name, arrange, legend
 from bench.figures.findings import Findings
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
@@ -31,30 +34,49 @@ from methods import Method
 
 FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation, cka, tsne, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
+PAPER: Name = "paper"  # and the folder of its figures
+CAPTIONS = "captions.md"
 
 
 def write(
-    frame: Frame, store: Store, methods: Mapping[str, Method], failed: list[Exception] | None = None
+    frame: Frame,
+    store: Store,
+    methods: Mapping[str, Method],
+    failed: list[Exception] | None = None,
+    style: Name = "page",
 ) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
-    If a figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
+    The page shows those of the style `page`, which are written in any case, and those for a paper if an earlier report
+    has them. If a figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
     """
     before = len(failed or ())
-    written = list(_save(Findings(frame, store, methods), FIGURES, failed))
     folder = store.suite_folder(frame.plan.folder)
+    written: list[Path] = []
     with attempt(folder / FOLDER, failed):
         earlier = noted(folder)
-        names, known = {path.name for path in written}, set(earlier.figures if earlier else ())
+        known = set(earlier.figures if earlier else ())
+        has_paper = style == PAPER or any(name.startswith(f"{PAPER}/") for name in known)
+        for name, findings in _findings(frame, store, methods, ["page", PAPER] if has_paper else ["page"]).items():
+            written += _save(findings, FIGURES, failed, PAPER if name == PAPER else "")
+        names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
         if len(failed or ()) > before:
             names |= known
         gone = known - names
         for name in gone:
             with suppress(OSError):  # it is gone already, or a folder now
-                (folder / FOLDER / Path(name).name).unlink()
+                (folder / FOLDER / (PAPER if name.startswith(f"{PAPER}/") else "") / Path(name).name).unlink()
         if written or gone:
             note(frame.plan, store, figures=sorted(names))
     return written
+
+
+def _findings(
+    frame: Frame, store: Store, methods: Mapping[str, Method], styles: Sequence[Name]
+) -> dict[Name, Findings]:
+    """Return what the figures of each style are drawn from; all read the epochs of the first."""
+    first = Findings(frame, store, methods)
+    return {name: replace(first, style=STYLES[name]) for name in styles}
 
 
 def write_cost(plan: Plan, store: Store, failed: list[Exception] | None = None) -> list[Path]:
@@ -78,16 +100,23 @@ def figures(
                 yield name, figure
 
 
-def _save(findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None) -> Iterator[Path]:
+def _save(
+    findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None, subfolder: str = ""
+) -> Iterator[Path]:
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
-    folder = findings.store.suite_folder(findings.plan.folder) / FOLDER
-    with mpl.rc_context(STYLE):
+    folder = findings.store.suite_folder(findings.plan.folder) / FOLDER / subfolder
+    captions = []
+    with mpl.rc_context(findings.style.rc):
         for name, figure in figures(findings, modules, failed):
             with attempt(folder / name, failed):
-                figure.draw_without_rendering()  # computes the layout, once for all formats
-                figure.set_layout_engine("none")
+                arrange(figure)  # computes the layout, once for all formats
                 for kind, metadata in METADATA.items():
                     buffer = io.BytesIO()
                     figure.savefig(buffer, format=kind, metadata=metadata)  # the same store gives the same bytes
                     write_whole(folder / f"{name}.{kind}", buffer.getvalue())
                     yield folder / f"{name}.{kind}"
+                captions.append(f"- `{name}`: {'. '.join(str(figure.get_label()).splitlines())}.")
+    if captions and not findings.style.has_titles:
+        with attempt(folder / CAPTIONS, failed):
+            write_whole(folder / CAPTIONS, "\n".join(captions) + "\n")
+            yield folder / CAPTIONS

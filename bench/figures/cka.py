@@ -15,23 +15,24 @@ from bench.figures.findings import Findings, Outputs
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group, a panel per row."""
+    """Yield a figure per group, a panel per row, the nearest to the teacher first."""
     for group, outputs in findings.beside_teachers():
         stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in outputs.items()}
         panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
         if not panels:
             continue
+        panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))
         titles = [f"{label}\nmean of diagonal {np.diagonal(one).mean():.3f}" for label, one in panels.items()]
-        figure, axes = grid(titles, 4, 1.75, [findings.title, f"{group}: linear CKA of stages"])
+        figure, axes = grid(findings.style, titles, 4, 1.75, [findings.title, f"{group}: linear CKA of stages"])
         lowest = min(float(matrix.min()) for matrix in panels.values())
         for axis, matrix in zip(axes, panels.values(), strict=True):
-            text = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 6.5}}
+            text = {"annot": findings.style.has_titles, "fmt": ".2f", "annot_kws": {"size": 7}}
             sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
             axis.invert_yaxis()
-            axis.tick_params(labelsize=7, length=2, rotation=0)
-        figure.supxlabel("student's stage (0: stem)", size=9)
-        figure.supylabel("teacher's stage", size=9)
-        figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8, aspect=30)
+            axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)
+        figure.supxlabel("student's stage (0: stem)", size="medium")
+        figure.supylabel("teacher's stage", size="medium")
+        figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8, aspect=30, label="linear CKA")
         yield f"cka_{group}", figure
 
 

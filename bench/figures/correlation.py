@@ -13,16 +13,17 @@ from bench.figures.findings import Findings
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group."""
+    """Yield a figure per group, the smallest difference first."""
     for group, outputs in findings.beside_teachers():
         panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in outputs.items()}
+        panels = dict(sorted(panels.items(), key=lambda one: float(np.abs(one[1]).mean())))
         titles = [f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}" for label, matrix in panels.items()]
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
-        figure, axes = grid(titles, 4, 1.75, heading)
+        figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         for axis, matrix in zip(axes, panels.values(), strict=True):
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
             image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
             unscaled(axis)
-        figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
+        figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label="difference of correlations")
         yield f"correlation_{group}", figure

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, marked, marks, wrapped
+from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, marked, marks, name_points, wrapped
 from bench.figures.findings import Findings
 from bench.store.files import as_written
 from bench.suite import TEACHER
@@ -35,26 +35,27 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     table["label"] = table["label"].map(as_written)
     table = table[table["pair"].isin([cell.pair for cell in findings.plan.cells])]
     if not table.empty:
-        yield "cost", _phases(table, findings.title)
+        yield "cost", _phases(table, findings)
         yield from _against_cost(table[table["stage"] == "main"], findings)
 
 
-def _phases(table: pd.DataFrame, title: str) -> Figure:
-    """Return a bar per row, its phases end to end, a panel per pair."""
+def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
+    """Return a bar per row, its phases end to end, the shortest on top, a panel per pair."""
     labels = table["label"].where(table["stage"] == "main", table["label"] + " (" + table["stage"] + ")")
     table = table.assign(row=[wrapped(label, LABEL_LINE) for label in labels])
     across = 2 if table["row"].str.len().max() <= LABEL_LINE / 2 else 1  # so that the bars have room
     height = 1.1 + 0.24 * table["pair"].value_counts().max() * (1 + 0.6 * table["row"].str.count("\n").max())
     pairs = dict(iter(table.groupby("pair", sort=False)))
-    figure, axes = grid([""] * len(pairs), across, height, [title])
+    figure, axes = grid(findings.style, [""] * len(pairs), across, height, [findings.title])
     for axis, (pair, own) in zip(axes, pairs.items(), strict=True):
+        own = own.iloc[np.argsort(own[[f"{phase}_ms" for phase in PHASES]].sum(axis=1), kind="stable")]
         left = np.zeros(len(own))
         for colour, (phase, hatch) in zip(COLOURS, PHASES.items(), strict=False):
             widths = own[f"{phase}_ms"].to_numpy()
             bar = {"color": colour, "hatch": hatch, "edgecolor": "white", "lw": 0.3, "label": phase}
             axis.barh(range(len(own)), widths, left=left, **bar)
             left += widths
-        axis.set_yticks(range(len(own)), own["row"], size=8)
+        axis.set_yticks(range(len(own)), own["row"])
         axis.invert_yaxis()
         first = own.iloc[0]
         teacher = "" if pd.isna(first.teacher_ms) else f"teacher {first.teacher_ms:.0f} ms, "
@@ -74,10 +75,11 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
         results = [(row.label, row.mean, row.std or 0.0) for row in students]
         frame = pd.DataFrame(results, columns=["row", "mean", "std"]).join(costs, on="row").assign(label=list(looks))
         low, high = frame["mean"] - frame["std"], frame["mean"] + frame["std"]
-        figure, axes = grid(["", ""], 2, 3.0, [findings.title, group, BAR_NOTE], sharey=True)
+        figure, axes = grid(findings.style, ["", ""], 2, 3.0, [findings.title, group, BAR_NOTE], sharey=True)
         for axis, (cost, name) in zip(axes, AXES.items(), strict=True):
             axis.vlines(frame[cost], low, high, [style["color"] for style in looks.values()], zorder=0)
-            marks(axis, frame, looks, x=cost, y="mean", s=60)
+            marks(axis, frame, looks, x=cost, y="mean", s=40, legend=False)
+            name_points(axis, zip(looks, frame[cost], frame["mean"], strict=True))
             axis.set(xlabel=name, ylabel="")
         axes[0].set_ylabel(f"{rows[0].title} (%)")
         yield f"accuracy_cost_{group}", figure

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid
+from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid, name_lines
 from bench.figures.findings import Findings
 
 COLUMN = r"term\d+_\w+_critic_{}"  # of a run's epochs; of several teachers, the mean is drawn
@@ -23,10 +23,11 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         sides = {side: curves for side, curves in sides.items() if curves}
         if not sides:
             continue
-        figure, axes = grid(list(sides), 2, 3.0, [findings.title, pair, BAND_NOTE, NOTE], sharey=True)
+        figure, axes = grid(findings.style, list(sides), 2, 3.0, [findings.title, pair, BAND_NOTE, NOTE], sharey=True)
         for axis, curves in zip(axes, sides.values(), strict=True):
             for label, curve in curves.items():
                 band(axis, curve, label, findings.looks[label])
         axes[0].set_ylabel("critic's value (nats)")
         by_epoch(axes)
+        name_lines(axes)
         yield f"critic_{pair}", figure

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level
+from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, name_lines
 from bench.figures.findings import Findings, by_number, row_of
 from bench.report.frame import Summary
 from bench.suite import NONE, TEACHER
@@ -23,13 +23,14 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         del frames[NONE]  # has no teacher
         if all(len(frame) < 2 for frame in frames.values()):
             continue
-        figure, (axis,) = grid([""], 1, 3.4, [findings.title, group, BAND_NOTE])
+        figure, (axis,) = grid(findings.style, [""], 1, 3.4, [findings.title, group, BAND_NOTE])
         for label, frame in frames.items():
             if not frame.empty:
                 band(axis, frame, "the teachers together" if label == TEACHER else label, findings.looks[label])
         level(axis, plain, NONE, PLAIN, is_error=True)
         axis.set_xticks(sorted(by_teachers))
         axis.set_xlabel("number of teachers")
+        name_lines([axis])
         axis.set_ylabel(f"error: 100 - {plain.title} (%)")
         yield f"ensemble_{group}", figure
 

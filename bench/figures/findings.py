@@ -9,7 +9,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from bench.figures.drawing import PLAIN, TAUGHT, Look, look
+from bench.figures.drawing import PLAIN, STYLES, TAUGHT, Look, Style, looks
 from bench.plan import Plan
 from bench.report.frame import Frame, Summary
 from bench.spec import STUDENT, RunSpec
@@ -29,6 +29,7 @@ class Findings:
     frame: Frame
     store: Store
     methods: Mapping[str, Method]
+    style: Style = STYLES["page"]
 
     @property
     def plan(self) -> Plan:
@@ -55,8 +56,9 @@ class Findings:
     @cached_property
     def looks(self) -> dict[str, Look]:
         """Return the look of each row by label, the same in all figures."""
-        methods = dict.fromkeys(row.label for row in self.frame.primary if row.label not in (NONE, TEACHER))
-        return {NONE: PLAIN, TEACHER: TAUGHT} | {label: look(number) for number, label in enumerate(methods)}
+        cells = {row.label: row.cell for row in self.frame.primary if row.label not in (NONE, TEACHER)}
+        with_defaults = {label: "" if cell.overrides or cell.choice else cell.method for label, cell in cells.items()}
+        return {NONE: PLAIN, TEACHER: TAUGHT} | looks(with_defaults)
 
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,7 @@
 Where students are evaluated in several ways, each evaluation has its own panels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,7 +17,10 @@ from bench.suite import NONE
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield the one figure, once a row and the undistilled student have a seed in common."""
+    """Yield the figure, once a row and the undistilled student have a seed in common; the largest gain is on top.
+
+    In a paper's column, each panel is a figure of its own.
+    """
     gains = _gains(findings)
     if gains.empty:
         return
@@ -25,33 +28,49 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     over_all = over_all[over_all.groupby("evaluation")["panel"].transform("nunique") > 1]
     over_all = over_all.assign(panel=("all pairs " + over_all["evaluation"]).str.strip())
     panels = {str(panel): own for panel, own in pd.concat([gains, over_all]).groupby("panel", sort=False)}
-    labels = [label for label in findings.looks if label in set(gains["label"])]
+    means = gains.groupby(["label", "panel"], sort=False)["gain"].mean().groupby("label", sort=False).mean()
+    labels = sorted(map(str, means.index), key=lambda label: (-means[label], list(findings.looks).index(label)))
     counts = gains.groupby(["label", "panel"]).size().unstack(fill_value=0)
     whole = (counts == findings.plan.suite.runs_per_row).all(axis=1)
-    names = [wrapped(marked(label, bool(whole[label])), LABEL_LINE) for label in labels]
-    height = 1.0 + 0.2 * (1 + 0.6 * max(name.count("\n") for name in names)) * len(labels)
+    names = {label: wrapped(marked(label, bool(whole[label])), LABEL_LINE) for label in labels}
     dots = "seeds" if over_all.empty else "seeds; of all pairs: pairs"
     note = f"bar: mean with its {LEVEL:.0%} interval (Student's t); small marks: {dots}"
-    heading = [findings.title, "gain over the undistilled student of the same seed", note]
-    figure, axes = grid(list(panels), 3, height, heading if whole.all() else [*heading, PARTIAL_NOTE], sharey=True)
+    notes = ["gain over the undistilled student of the same seed", note, *([] if whole.all() else [PARTIAL_NOTE])]
+    if findings.style.has_titles:
+        yield "gain", _figure(findings, panels, names, [findings.title, *notes])
+        return
+    for name, panel in panels.items():
+        own = {label: names[label] for label in labels if label in set(panel["label"])}
+        title = "gain" if len(panels) == 1 else f"gain_{name}"
+        yield title, _figure(findings, {name: panel}, own, [findings.title, name, *notes])
+
+
+def _figure(
+    findings: Findings, panels: Mapping[str, pd.DataFrame], names: Mapping[str, str], heading: Iterable[str]
+) -> Figure:
+    """Return panels of gains, with a line for each label, in the order of `names`, which has what is written."""
+    labels = list(names)
+    height = 1.0 + 0.2 * (1 + 0.6 * max(name.count("\n") for name in names.values())) * len(labels)
+    titles = list(panels) if len(panels) > 1 or findings.style.has_titles else [""]
+    figure, axes = grid(findings.style, titles, 3 if len(panels) > 1 else 1, height, heading, sharey=True)
     of_pairs = _contrasts(findings)
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         place = panel["label"].map(labels.index)
-        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=20, alpha=0.6, legend=False)
+        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=14, alpha=0.6, legend=False)
         for label, values in panel.groupby("label")["gain"]:
             found = of_pairs.get((name, str(label))) or gain_over_pairs(list(values), [0.0] * len(values))
             low, high = found.interval or (found.value, found.value)
             reach = None if found.interval is None else [[found.value - low], [high - found.value]]
             style = {**findings.looks[str(label)], "linestyle": "none"}
-            axis.errorbar(values.mean(), labels.index(label) + 0.18, xerr=reach, capsize=2.5, markersize=5, **style)
-        axis.set_xlabel(f"points of {panel['metric'].iloc[0]}", size=8)
+            axis.errorbar(values.mean(), labels.index(label) + 0.18, xerr=reach, capsize=2.5, markersize=4.5, **style)
+        axis.set_xlabel(f"points of {panel['metric'].iloc[0]}")
         axis.set_ylabel("")
-        axis.set_yticks(range(len(labels)), names, size=8)
+        axis.set_yticks(range(len(labels)), list(names.values()))
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
-    yield "gain", figure
+    return figure
 
 
 def _contrasts(findings: Findings) -> dict[tuple[str, str], Contrast]:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look
+from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look, name_lines
 from bench.figures.findings import Findings, by_number, row_of
 from bench.report.frame import Summary
 from bench.spec import RunSpec, Scalar
@@ -55,7 +55,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not frames:
             continue
         method = findings.methods[method_name]
-        figure, (axis,) = grid([""], 1, 3.4, [findings.title, f"{method.title} by {name}", BAND_NOTE])
+        figure, (axis,) = grid(findings.style, [""], 1, 3.4, [findings.title, f"{method.title} by {name}", BAND_NOTE])
         _draw_lines(axis, frames, method.title, findings)
         values = sorted({value for _, frame in frames for value in frame.index})
         default = method.default(name)
@@ -63,12 +63,13 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if isinstance(default, int | float):
             axis.set_xlabel(f"{name} (default {default:g})")
             if values[0] <= default <= values[-1]:
-                axis.axvline(default, color="0.6", linewidth=0.8, label="default")
+                axis.axvline(default, color="0.6", linewidth=0.8)
         if values[0] > 0 and values[-1] / values[0] >= 10:  # a decade or more
             axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.minorticks_off()
         axis.set_ylabel(f"{next(iter(of_parameter[0].rows.values())).title} (%)")
+        name_lines([axis])
         yield f"parameter_{method_name}_{name}", figure
 
 

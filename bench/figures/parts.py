@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid
+from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid, name_lines
 from bench.figures.findings import Findings
 from bench.spec import RunSpec
 
@@ -25,11 +25,12 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             names = [name for one, name in recorded if one == method]
             title = findings.methods[method].title
             heading = [findings.title, f"{title}, {pair}", BAND_NOTE, NOTE]
-            figure, axes = grid([name.replace("_", " ") for name in names], 2, 3.0, heading)
+            figure, axes = grid(findings.style, [name.replace("_", " ") for name in names], 2, 3.0, heading)
             for axis, name in zip(axes, names, strict=True):
                 for label, curve in findings.curves(runs, rf"term\d+_{method}_{name}").items():
                     band(axis, curve, label, findings.looks[label])
             by_epoch(axes)
+            name_lines(axes)
             yield f"parts_{method}_{pair}", figure
 
 

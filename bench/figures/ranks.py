@@ -25,7 +25,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         heading = [findings.title, f"mean rank in {metric} over {ranking.blocks} pairs, 1 is the best", note]
         if ranking.left_out:
             heading.append(f"left out: {', '.join(ranking.left_out)}")
-        figure, (axis,) = grid([""], 1, 1.4 + 0.16 * len(ranking.labels), heading)
+        figure, (axis,) = grid(findings.style, [""], 1, 1.4 + 0.16 * len(ranking.labels), heading)
         diagram = scikit_posthocs.critical_difference_diagram(
             dict(zip(ranking.labels, ranking.ranks, strict=True)),
             pd.DataFrame(ranking.nemenyi, index=list(ranking.labels), columns=list(ranking.labels)),
@@ -34,7 +34,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             label_fmt_left="{label}  {rank:.2f} ",
             label_fmt_right=" {rank:.2f}  {label}",
             text_h_margin=0.03 * len(ranking.labels),
-            label_props={"size": 8},
+            label_props={"size": findings.style.small},
             marker_props={"s": 14},
             elbow_props={"color": "0.2", "linewidth": 0.9},
             crossbar_props={"color": COLOURS[0], "linewidth": 3},
@@ -45,7 +45,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         middle = min(ranking.ranks) + reach
         axis.errorbar(middle, 1.9, xerr=reach, color="0.2", capsize=3)
         text = f"critical difference {ranking.critical_difference:.2f}"
-        axis.text(middle, 2.1, text, ha="center", va="bottom", size=8)
+        axis.text(middle, 2.1, text, ha="center", va="bottom", size=findings.style.small)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines["top"].set_visible(True)
         yield f"critical_difference_{metric}", figure

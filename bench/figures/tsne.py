@@ -1,48 +1,67 @@
 """The embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
-t-SNE with scikit-learn's defaults. Van der Maaten and Hinton, JMLR 9, 2008.
+t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings
+from bench.report.frame import Summary
 
-MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16  # it takes half a second per panel
+MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
+STEPS = 500  # half of scikit-learn's default, which changes the divergence by less than a hundredth of it
+MIN_IN_PARALLEL = 24  # embeddings: starting processes takes as long as computing so many
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
+Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), and their classes (n,)
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group."""
-    for group, rows in findings.groups.items():
-        first = {row.label: next(filter(None, map(findings.outputs, row.cell.runs)), {}) for row in rows}
-        answered = {label: own for label, own in first.items() if "labels" in own}
-        classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
-        looks = {f"class {one}": look(number) for number, one in enumerate(classes)}
-        panels = {}
-        for label, own in answered.items():
-            chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
-            points = own["embedding"][chosen].astype(np.float32)
-            if _differ(points):
-                panels[label] = points, own["labels"][chosen]
-        if not panels:
-            continue
-        shown, left_out = list(panels)[:MAX_PANELS], list(panels)[MAX_PANELS:]
+    groups = {group: _answers(findings, rows) for group, rows in findings.groups.items()}
+    groups = {group: answers for group, answers in groups.items() if answers}
+    shown = [(group, label) for group, answers in groups.items() for label in list(answers)[:MAX_PANELS]]
+    embedded = dict(zip(shown, _embedded([groups[group][label][0] for group, label in shown]), strict=True))
+    for group, answers in groups.items():
+        labels, left_out = list(answers)[:MAX_PANELS], list(answers)[MAX_PANELS:]
         heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
         if left_out:
             heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
-        figure, axes = grid(shown, 4, 1.75, heading)
-        for axis, label in zip(axes, shown, strict=True):
-            points, labels = panels[label]
-            x, y = _embedded(points).T
-            places = pd.DataFrame({"x": x, "y": y, "label": [f"class {one}" for one in labels]})
-            marks(axis, places, looks, x="x", y="y", s=8)
+        names = _class_names(findings.groups[group][0].cell.runs[0].data.name)
+        classes = sorted({int(one) for _, own in answers.values() for one in own})
+        looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
+        figure, axes = grid(findings.style, labels, 4, 1.75, heading)
+        for axis, label in zip(axes, labels, strict=True):
+            x, y = embedded[group, label].T
+            named = [names.get(int(one), f"class {one}") for one in answers[label][1]]
+            marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
             unscaled(axis)
         yield f"tsne_{group}", figure
+
+
+def _answers(findings: Findings, rows: Sequence[Summary]) -> dict[str, Places]:
+    """Return the embeddings of each row that can be told apart, by label, of the images of the first classes."""
+    first = {row.label: next(filter(None, map(findings.outputs, row.cell.runs)), {}) for row in rows}
+    answered = {label: own for label, own in first.items() if "labels" in own}
+    classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
+    found = {}
+    for label, own in answered.items():
+        chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
+        points = own["embedding"][chosen].astype(np.float32)
+        if _differ(points):
+            found[label] = points, own["labels"][chosen]
+    return found
+
+
+def _class_names(data: str) -> dict[int, str]:
+    """Return the names of the first classes of a data set that has them, by number."""
+    named = DATASETS.get(data)
+    return dict(enumerate(named.class_names)) if named else {}
 
 
 def _differ(points: np.ndarray) -> bool:
@@ -55,11 +74,20 @@ def _differ(points: np.ndarray) -> bool:
     return bool(np.ptp(points, axis=0).max() > 0)
 
 
-def _embedded(points: np.ndarray) -> np.ndarray:
-    """Return points (n, D) in two dimensions: (n, 2)."""
+def _embedded(embeddings: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return each embedding (n, D) in two dimensions: (n, 2)."""
+    if not embeddings:
+        return []
+    from joblib import Parallel, cpu_count, delayed
+
+    processes = min(cpu_count(), max(1, len(embeddings) // MIN_IN_PARALLEL))
+    return list(Parallel(n_jobs=processes)(delayed(_in_two_dimensions)(points) for points in embeddings))
+
+
+def _in_two_dimensions(points: np.ndarray) -> np.ndarray:
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(points) - 1) / 3)  # scikit-learn's default, where there are enough points
     with threadpool_limits(1):  # several threads are no faster for so few points, and far slower on a busy machine
-        return TSNE(random_state=0, perplexity=perplexity).fit_transform(points)
+        return TSNE(random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(points)
