@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
 from bench.figures.drawing import STYLES, Name, arrange, legend
 from bench.figures.findings import Findings
+from bench.figures.parallel import in_processes
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
 from bench.report.folder import note, noted
@@ -36,6 +38,7 @@ FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation,
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 PAPER: Name = "paper"  # and the folder of its figures
 CAPTIONS = "captions.md"
+MIN_IN_PARALLEL = 8  # figures that are worth a process
 
 
 def write(
@@ -103,20 +106,38 @@ def figures(
 def _save(
     findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None, subfolder: str = ""
 ) -> Iterator[Path]:
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
     folder = findings.store.suite_folder(findings.plan.folder) / FOLDER / subfolder
-    captions = []
-    with mpl.rc_context(findings.style.rc):
-        for name, figure in figures(findings, modules, failed):
-            with attempt(folder / name, failed):
-                arrange(figure)  # computes the layout, once for all formats
-                for kind, metadata in METADATA.items():
-                    buffer = io.BytesIO()
-                    figure.savefig(buffer, format=kind, metadata=metadata)  # the same store gives the same bytes
-                    write_whole(folder / f"{name}.{kind}", buffer.getvalue())
-                    yield folder / f"{name}.{kind}"
-                captions.append(f"- `{name}`: {'. '.join(str(figure.get_label()).splitlines())}.")
+    captions: list[str] = []
+    rc = findings.style.rc
+    with mpl.rc_context(rc):
+        drawn = list(figures(findings, modules, failed))
+    rendered = in_processes(_rendered, [(figure, rc) for _, figure in drawn], MIN_IN_PARALLEL)
+    for (name, figure), files in zip(drawn, rendered, strict=True):
+        with attempt(folder / name, failed):
+            if isinstance(files, Exception):
+                raise files
+            for kind, content in files.items():
+                write_whole(folder / f"{name}.{kind}", content)
+                yield folder / f"{name}.{kind}"
+            captions.append(f"- `{name}`: {'. '.join(str(figure.get_label()).splitlines())}.")
     if captions and not findings.style.has_titles:
         with attempt(folder / CAPTIONS, failed):
             write_whole(folder / CAPTIONS, "\n".join(captions) + "\n")
             yield folder / CAPTIONS
+
+
+def _rendered(task: tuple[Figure, Mapping[Any, Any]]) -> dict[str, bytes] | Exception:
+    """Return a figure's files by their kind, or why there are none; the same store gives the same bytes."""
+    figure, rc = task
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
+    files = {}
+    try:
+        with mpl.rc_context(rc):
+            arrange(figure)  # computes the layout, once for all formats
+            for kind, metadata in METADATA.items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, metadata=metadata)
+                files[kind] = buffer.getvalue()
+    except Exception as error:  # of matplotlib; the other figures are written
+        return error
+    return files

@@ -212,7 +212,7 @@ def name_points(axis: Axes, points: Iterable[tuple[str, float, float]]) -> None:
 def arrange(figure: Figure) -> None:
     """Fix the layout of a figure, and move the names in it so that they do not cover each other."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # with any other one, each format is drawn twice
     for axis in figure.axes:
         if not (names := _names(axis)):
             continue

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings
+from bench.figures.parallel import in_processes
 from bench.report.frame import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
 STEPS = 500  # half of scikit-learn's default, which changes the divergence by less than a hundredth of it
-MIN_IN_PARALLEL = 24  # embeddings: starting processes takes as long as computing so many
+MIN_IN_PARALLEL = 16  # embeddings that are worth a process
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), and their classes (n,)
 
@@ -26,7 +27,8 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     groups = {group: _answers(findings, rows) for group, rows in findings.groups.items()}
     groups = {group: answers for group, answers in groups.items() if answers}
     shown = [(group, label) for group, answers in groups.items() for label in list(answers)[:MAX_PANELS]]
-    embedded = dict(zip(shown, _embedded([groups[group][label][0] for group, label in shown]), strict=True))
+    points = [groups[group][label][0] for group, label in shown]
+    embedded = dict(zip(shown, in_processes(_in_two_dimensions, points, MIN_IN_PARALLEL), strict=True))
     for group, answers in groups.items():
         labels, left_out = list(answers)[:MAX_PANELS], list(answers)[MAX_PANELS:]
         heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
@@ -74,17 +76,8 @@ def _differ(points: np.ndarray) -> bool:
     return bool(np.ptp(points, axis=0).max() > 0)
 
 
-def _embedded(embeddings: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return each embedding (n, D) in two dimensions: (n, 2)."""
-    if not embeddings:
-        return []
-    from joblib import Parallel, cpu_count, delayed
-
-    processes = min(cpu_count(), max(1, len(embeddings) // MIN_IN_PARALLEL))
-    return list(Parallel(n_jobs=processes)(delayed(_in_two_dimensions)(points) for points in embeddings))
-
-
 def _in_two_dimensions(points: np.ndarray) -> np.ndarray:
+    """Return points (n, D) in two dimensions: (n, 2)."""
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
