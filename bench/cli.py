@@ -94,6 +94,7 @@ def options(
 
 
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
+Style = StrEnum("Style", ["page", "paper"])  # of figures
 Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
 
 
@@ -187,6 +188,13 @@ Plugin = Annotated[
     typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=_path),
 ]
 
+FigureStyle = Annotated[
+    Style,
+    typer.Option(
+        "--style",
+        help="Of the figures: `paper` writes them for a column of a paper, too, 3.3 inches wide and without titles.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -214,6 +222,7 @@ def run_command(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
     ] = False,
+    style: FigureStyle = Style.page,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan import continued
@@ -275,7 +284,7 @@ def run_command(
             if open_runs(wanted, plan, store):
                 work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
                 train(work, jobs)
-    exit_status = _report(plan, store, methods, wanted)
+    exit_status = _report(plan, store, methods, wanted, style)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
 
@@ -330,15 +339,14 @@ def report(
     changes: Set = None,
     results: Results = Path("results"),
     plugin: Plugin = None,
+    style: FigureStyle = Style.page,
 ) -> int:
-    """Write a suite's tables, figures and page again, from the store alone."""
+    """Write a suite's tables, figures and page from the store alone, unless they are up to date."""
     from bench.report.folder import in_own_folder
 
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
-    for run_id in store.begun() & plan.runs.keys():
-        store.epochs(run_id)  # a damaged file is named before anything is written
-    return _report(plan, store, methods, list(plan.runs.values()), always=True)
+    return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True)
 
 
 @app.command("score")
@@ -573,12 +581,17 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
 
 
 def _report(
-    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    wanted: "Sequence[RunSpec]",
+    style: "Style | None" = None,
+    replaces: bool = False,
 ) -> int:
-    """Write and print the tables, and write figures and page if a table has changed; return the exit status.
+    """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
 
-    The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
-    figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
+    The exit status depends on the runs in `wanted`, and on whether all outputs could be written. A report that
+    `replaces` the one that is there is not written if that shows more finished runs.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.report.replication import replication
@@ -586,7 +599,7 @@ def _report(
     from bench.workflow import raise_damage, reported
 
     with doing("Writing tables, figures and page"):
-        frame, failed = reported(plan, store, methods, always)
+        frame, failed = reported(plan, store, methods, "paper" if style is Style.paper else "page", replaces)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if frame.aside:

@@ -15,10 +15,11 @@ from bench.plan import Cell, Plan, build
 from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
-from bench.report.folder import TABLES, Shown, in_own_folder, noted
+from bench.report.current import inputs, is_current, mark_current
+from bench.report.folder import TABLES, Shown, StyleName, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.sides import Measured, Place, Side, of_frame, of_report
-from bench.report.write import is_reported, write_report, write_tables
+from bench.report.write import frame_of_report, write_report, write_tables_of
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.store.files import NotWrittenError
@@ -203,21 +204,27 @@ def runs_to_retry(
 
 
 def reported(
-    plan: Plan, store: Store, methods: Mapping[str, Method], always: bool = False
+    plan: Plan, store: Store, methods: Mapping[str, Method], style: StyleName = "page", replaces: bool = False
 ) -> tuple[Frame, list[Exception]]:
-    """Write the tables, and figures and page if a table has changed; return the results, and the errors of outputs.
+    """Write tables, figures and page, unless they are up to date; return the results, and the errors of outputs.
 
-    `always` writes figures and page even if no table has changed, and nothing if the report that is there shows more
-    finished runs.
+    A report that `replaces` the one that is there raises an error if that shows more finished runs.
     """
     failed: list[Exception] = []
     with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
-        frame = write_tables(plan, store, failed, replaces=always)
-        if always or not is_reported(frame, store):
-            from bench import figures  # takes a second to import
+        frame = frame_of_report(plan, store, replaces)
+        if is_current(frame, store, style):
+            return frame, failed
+        for run_id in store.begun() & plan.runs.keys() if replaces else ():
+            store.epochs(run_id)  # a damaged file is named before anything is written
+        from bench import figures  # takes a second to import
 
-            figures.write(frame, store, methods, failed)
-            write_report(frame, store, failed)
+        made_of = inputs(frame, store)
+        write_tables_of(frame, store, failed)
+        figures.write(frame, store, methods, failed, style)
+        write_report(frame, store, failed)
+        if not failed:
+            mark_current(frame, store, made_of)
     return frame, failed
 
 

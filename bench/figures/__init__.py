@@ -22,12 +22,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
-from bench.figures.drawing import STYLES, Name, arrange, legend
+from bench.figures.drawing import STYLES, arrange, legend
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
-from bench.report.folder import note, noted
+from bench.report.folder import PAPER, StyleName, is_of_paper, note, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.write import attempt
 from bench.store import Store, write_whole
@@ -36,7 +36,6 @@ from methods import Method
 
 FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation, cka, tsne, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
-PAPER: Name = "paper"  # and the folder of its figures
 CAPTIONS = "captions.md"
 MIN_IN_PARALLEL = 8  # figures that are worth a process
 
@@ -46,7 +45,7 @@ def write(
     store: Store,
     methods: Mapping[str, Method],
     failed: list[Exception] | None = None,
-    style: Name = "page",
+    style: StyleName = "page",
 ) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
@@ -59,7 +58,7 @@ def write(
     with attempt(folder / FOLDER, failed):
         earlier = noted(folder)
         known = set(earlier.figures if earlier else ())
-        has_paper = style == PAPER or any(name.startswith(f"{PAPER}/") for name in known)
+        has_paper = style == PAPER or any(map(is_of_paper, known))
         for name, findings in _findings(frame, store, methods, ["page", PAPER] if has_paper else ["page"]).items():
             written += _save(findings, FIGURES, failed, PAPER if name == PAPER else "")
         names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
@@ -68,15 +67,15 @@ def write(
         gone = known - names
         for name in gone:
             with suppress(OSError):  # it is gone already, or a folder now
-                (folder / FOLDER / (PAPER if name.startswith(f"{PAPER}/") else "") / Path(name).name).unlink()
+                (folder / FOLDER / (PAPER if is_of_paper(name) else "") / Path(name).name).unlink()
         if written or gone:
             note(frame.plan, store, figures=sorted(names))
     return written
 
 
 def _findings(
-    frame: Frame, store: Store, methods: Mapping[str, Method], styles: Sequence[Name]
-) -> dict[Name, Findings]:
+    frame: Frame, store: Store, methods: Mapping[str, Method], styles: Sequence[StyleName]
+) -> dict[StyleName, Findings]:
     """Return what the figures of each style are drawn from; all read the epochs of the first."""
     first = Findings(frame, store, methods)
     return {name: replace(first, style=STYLES[name]) for name in styles}

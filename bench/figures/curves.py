@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bench.figures.drawing import (
     BAND_NOTE,
@@ -94,7 +95,8 @@ def _apart(
     values = sound.to_numpy()[np.isfinite(sound.to_numpy())]
     low, high = np.quantile(values, (0, 1 - CUT) if falls else (CUT, 1))
     room = 0.05 * (high - low) or 1.0
-    heading = [findings.title, f"{group}: {title}", BAND_NOTE, OTHERS_NOTE]
+    dashed = "" if teacher is None else "; dashed: the teacher"
+    heading = [findings.title, f"{group}: {title}", BAND_NOTE, f"{OTHERS_NOTE}{dashed}"]
     whole = {label: bool(curve.notna().all(axis=None)) for label, curve in curves.items()}
     titles = [f"{marked(label, whole[label])}  {last[label]:.2f}" for label in ordered]
     heading += [] if all(whole.values()) else [PARTIAL_NOTE]
@@ -103,13 +105,14 @@ def _apart(
         axis.fill_between(sound.index, sound.min(axis=1), sound.max(axis=1), color="0.87", lw=0)
         if NONE in means and label != NONE:
             axis.plot(means[NONE], color=PLAIN["color"], linestyle=PLAIN["linestyle"], linewidth=0.8)
-        band(axis, curves[label], f"_{label}", {**findings.looks[label], "markersize": 3.5})
+        band(axis, curves[label], f"_{label}", {"color": findings.looks[label]["color"], "linewidth": 1.0})
         if teacher is not None:
             level(axis, teacher, f"_{TEACHER}", TAUGHT)
         axis.set_ylim(low - room, high + room)
     by_epoch(axes)
     for axis in axes:
         axis.set_xlabel("")
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     figure.supxlabel("epoch", size="medium")
     figure.supylabel(title, size="medium")
     return figure

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,10 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from bench.report.folder import StyleName
 from bench.report.frame import Summary
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
-Name = Literal["page", "paper"]
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {
     "text.parse_math": False,  # a label's dollars are dollars
     "axes.unicode_minus": False,
@@ -55,7 +55,7 @@ class Style:
     small: float  # points of the smallest text
 
 
-STYLES: dict[Name, Style] = {
+STYLES: dict[StyleName, Style] = {
     "page": Style(7.0, True, 1.0, {1: 1, 2: 2, 3: 3, 4: 4}, RC, 8.0),
     "paper": Style(3.3, False, 0.75, {1: 1, 2: 1, 3: 2, 4: 3}, NARROW, 7.0),  # the column of a page of two columns
 }
@@ -250,8 +250,8 @@ def _scatter(axis: Axes, names: Sequence[Annotation]) -> None:
         box = name.get_window_extent()
         free: list[tuple[float, float, float, Bbox]] = []
         for ring, (across, up) in product(range(1, 9), product((1, -1, 0), (0, 1, -1))):
-            dx = across * (box.width / 2 + 5 * ring)
-            dy = up * (box.height / 2 + 5 * ring)
+            dx = across * (box.width / 2 + 5 * ring + 3)
+            dy = up * (box.height / 2 + 5 * ring + 3)
             here = Bbox.from_bounds(x + dx - box.width / 2, y + dy - box.height / 2, box.width, box.height)
             is_inside = axis.bbox.x0 <= here.x0 and here.x1 <= axis.bbox.x1 and axis.bbox.y0 <= here.y0
             faults = here.count_overlaps(taken) + (0 if is_inside and here.y1 <= axis.bbox.y1 else 1)

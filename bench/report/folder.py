@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -30,6 +31,8 @@ VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
 PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
+StyleName = Literal["page", "paper"]  # of figures
+PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
 WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
 
 
@@ -43,9 +46,22 @@ class Shown:
     finished: Sequence[str] = ()  # ids of finished runs
     figures: Sequence[str] = ()  # names of the figures' files, which this program may remove
     plugins: Sequence[str] = ()  # method files outside this project, with their paths as they were given
+    inputs: str = ""  # digests of what the whole report was made of, and of its files; see `bench.report.current`
+    outputs: str = ""
 
 
 SHOWN = TypeAdapter(Shown)
+
+
+def files_of(shown: Shown) -> list[str]:
+    """Return the names of the files that a report may have written, below its folder."""
+    figures = (f"{FIGURES}/{name}" for name in shown.figures)
+    return [*TABLES, *STATISTICS, VARIANCE, *TUNING, PAGE, EPOCHS, CLASSES, *figures]
+
+
+def is_of_paper(figure: str) -> bool:
+    """Return whether a figure's file, by its name below `FIGURES`, is in the style for papers."""
+    return figure.startswith(f"{PAPER}/")
 
 
 def noted(folder: Path) -> Shown | None:
@@ -58,8 +74,18 @@ def shown(folder: Path) -> Shown | None:
     return noted(folder) if (folder / TABLES[0]).exists() else None
 
 
-def note(plan: Plan, store: Store, finished: Sequence[str] | None = None, figures: Sequence[str] | None = None) -> None:
-    """Write down what the report of a plan shows, and of which suite file; what is None stays as it is."""
+def note(
+    plan: Plan,
+    store: Store,
+    finished: Sequence[str] | None = None,
+    figures: Sequence[str] | None = None,
+    inputs: str = "",
+    outputs: str = "",
+) -> None:
+    """Write down what the report of a plan shows, and of which suite file; what is None stays as it is.
+
+    Without the digests, the report is not known to be up to date.
+    """
     folder = store.suite_folder(plan.folder)
     now = _of(plan, store)
     known = noted(folder) or now
@@ -67,6 +93,8 @@ def note(plan: Plan, store: Store, finished: Sequence[str] | None = None, figure
         now,
         finished=known.finished if finished is None else finished,
         figures=known.figures if figures is None else figures,
+        inputs=inputs,
+        outputs=outputs,
     )
     write_whole(folder / SUITE, json.dumps(asdict(now), indent=1) + "\n")
 
@@ -137,8 +165,7 @@ def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> 
 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:
-    figures = (f"{FIGURES}/{name}" for name in present.figures)
-    names = (*TABLES, *STATISTICS, VARIANCE, *TUNING, PAGE, EPOCHS, CLASSES, COST, SUITE, *figures)
+    names = (*files_of(present), COST, SUITE)
     with writing(to):  # what stands in the way is named before anything moves
         for name in names:
             (to / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,16 +3,15 @@
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from bench.plan import Plan
 from bench.report.folder import CLASSES, EPOCHS, PAGE, STATISTICS, SUITE, TABLES, TUNING, note, placed
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
-from bench.report.table_csv import digest, to_csv
+from bench.report.table_csv import to_csv
 from bench.store import SOURCES, Store, write_whole
-from bench.store.files import read_text
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
@@ -32,10 +31,8 @@ def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
         failed.append(error)
 
 
-def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None, replaces: bool = False) -> Frame:
-    """Write the tables of a suite from the store, and the fingerprints of its files; return the results.
-
-    The plan of the results has the folder of the tables: see `bench.report.folder`. For `failed`, see `attempt`.
+def frame_of_report(plan: Plan, store: Store, replaces: bool = False) -> Frame:
+    """Return the results of a suite in the store; their plan has the folder of the report: see `bench.report.folder`.
 
     Raises:
         RequestError: a file of the store cannot be read, the folder has the results of another suite file or, if the
@@ -44,6 +41,19 @@ def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None
     frame = placed(results_frame(plan, store), store)
     if frame.aside and replaces:
         raise RequestError(frame.aside)
+    return frame
+
+
+def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None) -> Frame:
+    """Write the tables of a suite from the store; return the results; see `frame_of_report` and `write_tables_of`."""
+    frame = frame_of_report(plan, store)
+    write_tables_of(frame, store, failed)
+    return frame
+
+
+def write_tables_of(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
+    """Write the tables of a suite's results, and the fingerprints of its files; for `failed`, see `attempt`."""
+    plan = frame.plan
     folder = store.suite_folder(frame.plan.folder)
     for name, table in zip(TABLES, (to_csv, to_markdown, to_latex), strict=True):
         with attempt(folder / name, failed):
@@ -56,7 +66,6 @@ def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None
         with attempt(path, failed):
             sources = store.sources(plan.name) | dict(plan.sources)  # keep those that this call leaves out
             write_whole(path, json.dumps(sources, indent=1) + "\n")
-    return frame
 
 
 def write_while_training(plan: Plan, store: Store) -> None:
@@ -94,12 +103,3 @@ def write_report(frame: Frame, store: Store, failed: list[Exception] | None = No
         page.write(frame, store)
     with attempt(store.root / index.INDEX, failed):
         index.write(store)
-
-
-def is_reported(frame: Frame, store: Store) -> bool:
-    """Return whether the report of these results is written: its last files hold the digest of their table."""
-    first, *last = (store.suite_folder(frame.plan.folder) / name for name in (*STATISTICS, PAGE))
-    current = digest(frame)
-    with suppress(RequestError):  # not files
-        return first.is_file() and all(current in (read_text(path) or "") for path in last)
-    return False
