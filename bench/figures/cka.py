@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid
 from bench.figures.findings import Findings, Outputs
 
+MAX_WRITTEN = 8  # panels in whose cells the numbers are written
+
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row, the nearest to the teacher first."""
@@ -26,7 +28,11 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, axes = grid(findings.style, titles, 4, 1.75, [findings.title, f"{group}: linear CKA of stages"])
         lowest = min(float(matrix.min()) for matrix in panels.values())
         for axis, matrix in zip(axes, panels.values(), strict=True):
-            text = {"annot": findings.style.has_titles, "fmt": ".2f", "annot_kws": {"size": 7}}
+            text = {
+                "annot": findings.style.has_titles and len(panels) <= MAX_WRITTEN,
+                "fmt": ".2f",
+                "annot_kws": {"size": 7},
+            }
             sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
             axis.invert_yaxis()
             axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)

@@ -109,6 +109,7 @@ def _apart(
         if teacher is not None:
             level(axis, teacher, f"_{TEACHER}", TAUGHT)
         axis.set_ylim(low - room, high + room)
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=4))
     by_epoch(axes)
     for axis in axes:
         axis.set_xlabel("")

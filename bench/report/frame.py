@@ -255,15 +255,17 @@ class Frame:
 
         None has the row `teacher`.
         """
-        from bench.report.crossed import CrossedModel  # take a moment to import, and `status` does not need them
-        from bench.report.inference import fit
+        from bench.report.inference import fit  # takes a moment to import, and `status` does not need it
 
         values: dict[Contest, dict[str, Mapping[Any, float]]] = {}
         for one in self.summaries:
             if one.by_seed and one.cell.method != TEACHER:
                 values.setdefault(one.contest, {})[one.label] = one.by_seed
-        make = CrossedModel if self.plan.suite.crossed else fit
-        return {contest: make(rows) for contest, rows in values.items()}
+        if not self.plan.suite.crossed:
+            return {contest: fit(rows) for contest, rows in values.items()}
+        from bench.report.crossed import CrossedModel  # takes two seconds to import
+
+        return {contest: CrossedModel(rows) for contest, rows in values.items()}
 
     @cached_property
     def best(self) -> set[tuple[str, str, str]]:
