@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
@@ -232,7 +232,7 @@ def _part(axis: Axes, names: Sequence[Annotation]) -> None:
     """Move the names beside a panel up and down until each has its own line."""
     per_point = axis.figure.dpi / 72  # pixels
     wanted = sorted(((axis.transData.transform((0, name.xy[1]))[1], name) for name in names), key=lambda one: one[0])
-    gap = max(name.get_window_extent().height for name in names)
+    gap = 1.02 * max(Text.get_window_extent(name).height for name in names)  # without the line to what it names
     places = [y for y, _ in wanted]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
@@ -249,7 +249,7 @@ def _scatter(axis: Axes, names: Sequence[Annotation]) -> None:
     centres = [axis.transData.transform(name.xy) for name in names]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     for name, (x, y) in zip(names, centres, strict=True):
-        box = name.get_window_extent()
+        box = Text.get_window_extent(name)
         free: list[tuple[float, float, float, Bbox]] = []
         for ring, (across, up) in product(range(1, 9), product((1, -1, 0), (0, 1, -1))):
             dx = across * (box.width / 2 + 5 * ring + 3)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,13 +17,15 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from safetensors.numpy import save
 from scipy import stats
 
 from bench.figures import figures, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
-from bench.figures.drawing import look
+from bench.figures.drawing import METHODS as METHOD_ORDER
+from bench.figures.drawing import STYLES, arrange, look, looks
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
@@ -67,6 +70,11 @@ def dots(axis: Axes, number: int = 0) -> dict[str, list[tuple[float, float]]]:
 
 def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def names(axis: Axes) -> list[str]:
+    """Return what is written at the lines or points of a panel."""
+    return [text.get_text() for text in axis.texts if isinstance(text, Annotation)]
 
 
 def train(store: Store, cell: Cell, columns: Mapping[str, Sequence[Sequence[float]]], stage: str = "main") -> None:
@@ -152,14 +160,95 @@ def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):
 
 
 def test_looks_differ_in_grey_and_a_row_keeps_its_own_in_every_figure(tmp_path, store):
-    looks = [look(number) for number in range(40)]
-    assert len({(str(one["linestyle"]), one["marker"]) for one in looks}) == len(looks)
+    some = [look(number) for number in range(40)]
+    assert len({(str(one["linestyle"]), one["marker"]) for one in some}) == len(some)
     plan = plan_of(tmp_path, methods=["kd", "at"], pairs=PAIRS)
     train(store, cell_of(plan, "AT"), {"top1": [[1.0]]})
     train(store, cell_of(plan, "AT", "resnet20->resnet8"), {"top1": [[1.0]]})
     styles = [lines(figure.axes[0])["AT"] for figure in drawn(plan, store).values()]
     assert len(styles) == 2
-    assert {(line.get_color(), line.get_marker()) for line in styles} == {(looks[1]["color"], looks[1]["marker"])}
+    own = look(METHOD_ORDER.index("at"))
+    assert {(line.get_color(), line.get_marker()) for line in styles} == {(own["color"], own["marker"])}
+
+
+def test_the_rows_of_all_methods_have_colours_of_their_own(tmp_path, store):
+    assert set(METHODS) == set(METHOD_ORDER)
+    rows = {name: name for name in METHODS} | {"CRD n_negatives=4": "", "CRD n_negatives=16": ""}
+    colours = {one["color"] for one in looks(rows).values()}
+    assert len(colours) == len(rows) >= 26
+
+
+def test_a_row_has_the_same_look_whatever_other_rows_there_are(tmp_path, store):
+    alone, beside = ({"AT": "at", "mine": ""}, {"KD": "kd", "SP": "sp", "AT": "at", "mine": ""})
+    assert looks(alone).items() <= looks(beside).items()
+
+
+# the style for papers
+
+
+def test_figures_for_a_paper_are_a_column_wide_and_their_titles_are_in_the_captions(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    frame = results_frame(plan, store)
+    found = dict(figures(Findings(frame, store, METHODS, STYLES["paper"])))
+    assert list(found) == ["gain_resnet14-to-resnet8", "gain_resnet20-to-resnet8", "gain_all_pairs"]
+    assert {figure.get_figwidth() for figure in found.values()} == {3.3}
+    assert not any(figure.get_suptitle() or figure.axes[0].get_title() for figure in found.values())
+    write(frame, store, METHODS, style="paper")
+    folder = store.suite_folder(plan.name) / "figures"
+    (whole, *_) = (folder / "paper" / "captions.md").read_text().splitlines()
+    assert whole.startswith(
+        "- `gain_resnet14-to-resnet8`: A table. resnet14->resnet8. gain over the undistilled student"
+    )
+    assert (folder / "gain.svg").exists()
+    assert {path.suffix for path in (folder / "paper").glob("gain_all_pairs.*")} == {".pdf", ".svg", ".png"}
+
+
+def test_figures_for_a_paper_are_drawn_again_with_the_others(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish(store, cell_of(plan, "none"), [70.0])
+    finish(store, cell_of(plan, "KD"), [72.0])
+    write(results_frame(plan, store), store, METHODS, style="paper")
+    file = store.suite_folder(plan.name) / "figures" / "paper" / "gain.svg"
+    before = file.read_bytes()
+    finish(store, cell_of(plan, "KD"), [74.0])
+    write(results_frame(plan, store), store, METHODS)
+    assert file.read_bytes() != before
+
+
+def test_a_paper_can_include_the_figures(tmp_path, store):
+    if (latex := shutil.which("pdflatex")) is None:
+        pytest.skip("needs pdflatex")
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    write(results_frame(plan, store), store, METHODS, style="paper")
+    figure = store.suite_folder(plan.name) / "figures" / "paper" / "gain.pdf"
+    shutil.copy(figure, tmp_path / "gain.pdf")
+    body = r"\includegraphics[width=\columnwidth]{gain.pdf}"
+    (tmp_path / "paper.tex").write_text(
+        rf"\documentclass[twocolumn]{{article}}\usepackage{{graphicx}}\begin{{document}}\noindent{body}\end{{document}}"
+    )
+    done = subprocess.run([latex, "-interaction=batchmode", "paper.tex"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert "Overfull" not in (tmp_path / "paper.log").read_text()
+
+
+# names at lines and points
+
+
+def test_names_at_lines_and_points_do_not_cover_each_other(tmp_path, store):
+    plan = plan_of(tmp_path, methods=["kd", "at", "sp", "cc"])
+    for label in ("KD", "AT", "SP", "CC"):
+        train(store, cell_of(plan, label), {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+        finish(store, cell_of(plan, label), [70.0])
+    write_cost(plan, store, [{"pair": cell.pair, "label": cell.label, "stage": "main"} for cell in plan.cells])
+    found = drawn(plan, store)
+    for name in (f"curves_{PAIR}", f"accuracy_cost_{PAIR}"):
+        arrange(found[name])
+        texts = [one for one in found[name].axes[0].texts if isinstance(one, Annotation)]
+        assert len(texts) == 4
+        boxes = [Text.get_window_extent(text) for text in texts]  # without the lines to what they name
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 # learning curves
@@ -205,7 +294,31 @@ def test_the_teachers_accuracy_is_a_line_through_the_curves(tmp_path, store):
     train(store, cell_of(plan, "KD"), {"top1": [[10.0]], "ce": [[2.0]]})
     figure = drawn(plan, store)[f"curves_{PAIR}"]
     assert set(lines(figure.axes[0])["teacher"].get_ydata()) == {90}
-    assert legend(figure) == ["KD", "teacher"]
+    assert names(figure.axes[0]) == ["KD", "teacher"]
+
+
+def test_many_rows_have_a_panel_each_the_best_first_and_all_others_are_a_grey_area(tmp_path, store):
+    labels = ["KD", "AT", "SP", "CC", "VID", "RKD", "PKT", "AB"]
+    plan = plan_of(tmp_path, methods=[label.lower() for label in labels])
+    for number, label in enumerate(labels):
+        train(store, cell_of(plan, label), {"top1": [[10.0, 20.0 + number]], "ce": [[2.0, 1.0 + number]]})
+    found = drawn(plan, store)
+    tested, loss = found[f"curves_{PAIR}"], found[f"curves_loss_{PAIR}"]
+    assert [axis.get_title().split()[0] for axis in tested.axes] == labels[::-1]
+    assert [axis.get_title().split()[0] for axis in loss.axes] == labels
+    (grey, *_), line = tested.axes[0].collections, tested.axes[0].get_lines()[-1]
+    assert line.get_ydata().tolist() == [10, 27]
+    heights = grey.get_paths()[0].vertices
+    assert {tuple(one) for one in heights.tolist()} >= {(1, 10), (2, 20), (2, 27)}
+
+
+def test_the_teachers_band_is_as_wide_as_the_epochs(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2, teacher_seeds="paired")
+    finish(store, cell_of(plan, "teacher"), [90.0, 92.0])
+    train(store, cell_of(plan, "KD"), {"top1": [[np.nan, 10.0, 20.0]] * 2, "ce": [[2.0, 1.0, 1.0]] * 2})
+    *_, band = drawn(plan, store)[f"curves_{PAIR}"].axes[0].collections
+    across = band.get_paths()[0].vertices[:, 0]
+    assert (across.min(), across.max()) == (2, 3)
 
 
 def test_a_loss_that_grew_beyond_all_bounds_leaves_the_others_their_room(tmp_path, store):
@@ -245,12 +358,12 @@ def test_a_row_whose_seeds_are_not_all_there_is_marked_wherever_its_mean_is_draw
         finish(store, cell_of(plan, f"CRD n_negatives={n}"), top1)
     write_cost(plan, store, [{"pair": "resnet14->resnet8", "label": "KD", "stage": "main"}])
     found = drawn(plan, store)
-    names = [text.get_text() for text in found["gain"].axes[0].get_yticklabels()]
-    assert names == ["KD †", "CRD n_negatives=4", "CRD n_negatives=16 †"]
+    rows = [text.get_text() for text in found["gain"].axes[0].get_yticklabels()]
+    assert rows == ["KD †", "CRD n_negatives=16 †", "CRD n_negatives=4"]
     assert "† not all seeds are there" in found["gain"].get_suptitle()
-    assert legend(found[f"curves_{PAIR}"]) == ["KD †"]
-    assert legend(found[f"accuracy_cost_{PAIR}"]) == ["KD †"]
-    assert legend(found["parameter_crd_n_negatives"]) == ["CRD †", "none"]
+    assert names(found[f"curves_{PAIR}"].axes[0]) == ["KD †"]
+    assert names(found[f"accuracy_cost_{PAIR}"].axes[0]) == ["KD †"]
+    assert names(found["parameter_crd_n_negatives"].axes[0]) == ["CRD †", "none"]
     assert found["parameter_crd_n_negatives"].legends[0].get_title().get_text() == "† not all seeds are there"
 
 
@@ -354,9 +467,9 @@ def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_
 
 def test_the_figure_of_ranks_does_not_depend_on_the_order_in_which_python_keeps_a_set(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from bench.figures import STYLE, mpl; from bench.store import Store\n"
+        "import sys; from pathlib import Path; from bench.figures import STYLES, mpl; from bench.store import Store\n"
         "from tests.figures.test_figures import drawn, ranked; folder = Path(sys.argv[1]); store = Store(folder)\n"
-        "mpl.rcParams.update(STYLE); figure = drawn(ranked(folder, store), store)['critical_difference_top1']\n"
+        "mpl.rcParams.update(STYLES['page'].rc); figure = drawn(ranked(folder, store), store)['critical_difference_top1']\n"
         "figure.savefig(folder / 'figure.svg', metadata={'Date': None})"
     )
     folders = [tmp_path / seed for seed in ("1", "2")]
@@ -399,7 +512,7 @@ def test_a_default_among_the_values_is_marked_and_less_than_a_decade_is_a_plain_
         finish(store, cell_of(plan, label), [70.0])
     (axis,) = drawn(plan, store)["parameter_kd_temperature"].axes
     assert points(axis, "KD") == [(2, 70), (8, 70)]
-    assert set(lines(axis)["default"].get_xdata()) == {4}
+    assert any(set(line.get_xdata()) == {4} for line in axis.get_lines())
     assert axis.get_xscale() == "linear"
 
 
@@ -515,7 +628,7 @@ def test_the_critics_value_is_drawn_by_side_over_seeds_and_teachers_with_what_it
     student, teacher = figure.axes
     assert points(student, "CRD") == [(1, 3), (2, 4)]
     assert points(teacher, "CRD") == [(1, 5), (2, 6)]
-    assert legend(figure) == ["CRD"]
+    assert names(student) == names(teacher) == ["CRD"]
     assert student.get_ylabel() == "critic's value (nats)"
     assert "lower bound of the embeddings' mutual information only with negatives=other_sample" in " ".join(
         figure.get_suptitle().split()
@@ -555,7 +668,7 @@ def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_d
         answer(store, cell_of(plan, "none"), np.array([[1, value], [value, 1]]), seed)
     finish(store, cell_of(plan, "KD"), [72.0])
     answer(store, cell_of(plan, "KD"), np.array([[1, 0.25], [0.25, 1]]))
-    none, kd, bar = drawn(plan, store)[f"correlation_{PAIR}"].axes
+    kd, none, bar = drawn(plan, store)[f"correlation_{PAIR}"].axes
     np.testing.assert_array_equal(none.images[0].get_array(), [[0, 0.75], [0.75, 0]])
     np.testing.assert_array_equal(kd.images[0].get_array(), [[0, 0.25], [0.25, 0]])
     assert [axis.get_title().splitlines()[0] for axis in (none, kd)] == ["none", "KD"]
@@ -648,7 +761,7 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         answer(store, cell_of(plan, label), np.eye(2), **embedded(3, 10))
     figure = drawn(plan, store)[f"tsne_{PAIR}"]
     assert [axis.get_title() for axis in figure.axes] == ["teacher", "KD"]
-    assert legend(figure) == ["class 0", "class 1", "class 2"]
+    assert legend(figure) == ["0", "1", "2"]  # the names of these classes
     for axis in figure.axes:
         by_colour = dots(axis)
         shown = [np.array(by_colour[to_hex(look(number)["color"])]) for number in range(3)]
@@ -666,7 +779,7 @@ def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
     figure = drawn(plan, store)[f"tsne_{PAIR}"]
     (axis,) = figure.axes
     colours = Counter(to_hex(look(number)["color"]) for number in range(10) for _image in range(4))
-    assert legend(figure) == [f"class {i}" for i in range(10)]
+    assert legend(figure) == [str(i) for i in range(10)]
     assert {colour: len(points) for colour, points in dots(axis).items()} == colours
 
 
@@ -725,7 +838,7 @@ def test_accuracy_is_drawn_against_time_and_memory_of_the_main_stage(tmp_path, s
         assert list(dots(axis).values()) == [[(x, 71)]]
         (bar,) = next(one for one in axis.collections if isinstance(one, LineCollection)).get_segments()
         np.testing.assert_allclose(bar, [(x, 71 - 2**0.5), (x, 71 + 2**0.5)])
-    assert legend(found[f"accuracy_cost_{PAIR}"]) == ["AB"]
+    assert names(time) == names(memory) == ["AB"]
     (phases,) = found["cost"].axes
     assert [text.get_text() for text in phases.get_yticklabels()] == ["AB", "AB (initial)", "KD"]
     assert phases.get_title() == "resnet14->resnet8\nteacher 12 ms, data 1.0 ms once for all rows"
