@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -247,6 +248,8 @@ def test_names_at_lines_and_points_do_not_cover_each_other(tmp_path, store):
         arrange(found[name])
         texts = [one for one in found[name].axes[0].texts if isinstance(one, Annotation)]
         assert len(texts) == 4
+        for text in texts:
+            text.update_positions(FigureCanvasAgg(found[name]).get_renderer())
         boxes = [Text.get_window_extent(text) for text in texts]  # without the lines to what they name
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
