@@ -472,8 +472,8 @@ def test_the_figure_of_ranks_does_not_depend_on_the_order_in_which_python_keeps_
     code = (
         "import sys; from pathlib import Path; from bench.figures import STYLES, mpl; from bench.store import Store\n"
         "from tests.figures.test_figures import drawn, ranked; folder = Path(sys.argv[1]); store = Store(folder)\n"
-        "mpl.rcParams.update(STYLES['page'].rc); figure = drawn(ranked(folder, store), store)['critical_difference_top1']\n"
-        "figure.savefig(folder / 'figure.svg', metadata={'Date': None})"
+        "mpl.rcParams.update(STYLES['page'].rc); figures = drawn(ranked(folder, store), store)\n"
+        "figures['critical_difference_top1'].savefig(folder / 'figure.svg', metadata={'Date': None})"
     )
     folders = [tmp_path / seed for seed in ("1", "2")]
     processes = []
