@@ -134,7 +134,7 @@ SuiteFile = Annotated[
 Side = Annotated[
     Path,
     typer.Argument(
-        help="A suite, a folder of results, or the folder of a suite's report, such as results/quickstart.",
+        help="A suite, a bundle, a folder of results, or the folder of a suite's report, such as results/quickstart.",
         show_default=False,
         parser=_path,
         autocompletion=_suites_and_files,
@@ -331,9 +331,12 @@ def report(
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
-    """Write a suite's tables, figures and page again, from the store alone."""
+    """Write a suite's tables, figures and page again, from the store alone, or from the bundle BUNDLE.zip."""
     from bench.report.folder import in_own_folder
+    from bench.share.bundle import is_bundle
 
+    if is_bundle(suite):
+        return _report_of_bundle(suite, _overrides(changes, seeds), results, plugin)
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
     for run_id in store.begun() & plan.runs.keys():
@@ -392,9 +395,10 @@ def compare_command(
     """Compare two results cell by cell: differences with intervals, and the settings that differ."""
     with doing("Comparing"):
         from bench.report.compare import compare
-        from bench.workflow import side
+        from bench.workflow import sides
 
-        found = compare(*(side(one, results, plugin or ()) for one in (a, b)))
+        with sides(a, b, results, plugin or ()) as both:
+            found = compare(*both)
     if as_json:
         _say_json(found.document())
         return OK
@@ -512,6 +516,46 @@ def export_command(
     return OK
 
 
+@app.command("bundle")
+def bundle_command(
+    suite: SuiteFile,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=_path),
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Add the weights of the runs.")] = False,
+    seeds: Seeds = None,
+    changes: Set = None,
+    results: Results = Path("results"),
+    plugin: Plugin = None,
+) -> int:
+    """Write a finished suite to one file, for others to verify: its text, runs, curves, answers, table and hashes."""
+    from bench.report.frame import results_frame
+    from bench.share.bundle import SUFFIX, write_bundle
+
+    plan, store, _ = _planned(suite, _overrides(changes, seeds), results, plugin)
+    path = Path(f"{plan.name}{SUFFIX}") if to is None else to
+    with doing("Packing"):
+        write_bundle(results_frame(plan, store), store, path, weights)
+    _say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
+    return OK
+
+
+def _report_of_bundle(file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None) -> int:
+    """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
+    from bench.share.bundle import unpacked
+    from bench.workflow import store_in
+
+    if changes:
+        raise RequestError(f"{file}: --set and --seeds are for suites: a bundle has its own. Leave them out")
+    with unpacked(file) as bundle:
+        to = store_in(results).suite_folder(bundle.suite.stem)
+        if to.exists():
+            raise RequestError(f"{to}: exists. Move it away, or name another folder with --results")
+        plan, store, methods = _planned(bundle.suite, bundle.manifest.changes, bundle.root, plugins)
+        return _report(plan, store, methods, list(plan.runs.values()), always=True, to=to)
+
+
 def _width() -> int:
     """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
     return Console().width if sys.stdout.isatty() else UNBOUNDED
@@ -573,12 +617,18 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
 
 
 def _report(
-    plan: "Plan", store: "Store", methods: "dict[str, Method]", wanted: "Sequence[RunSpec]", always: bool = False
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    wanted: "Sequence[RunSpec]",
+    always: bool = False,
+    to: Path | None = None,
 ) -> int:
     """Write and print the tables, and write figures and page if a table has changed; return the exit status.
 
     The exit status depends on the runs in `wanted`, and on whether all outputs could be written. `always` writes
-    figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
+    figures and page even if no table has changed, and nothing if the report that is there shows more finished runs. The
+    report is moved `to` a folder, if one is given.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.terminal.tables import results_table
@@ -588,6 +638,11 @@ def _report(
         frame, failed = reported(plan, store, methods, always)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
+    if to is not None:
+        from bench.share.bundle import keep_report
+
+        keep_report(folder, to)
+        folder = to
     if frame.aside:
         _warn(f"warning: {frame.aside}. This one is in {folder}")
     elif frame.plan.subfolder:

@@ -40,6 +40,15 @@ def plugins_of(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / Path(name).expanduser() for name in names)
 
 
+def source_of(path: Path) -> Path | None:
+    """Return the file of the suite whose networks a suite file of task transfer evaluates; None for other tasks."""
+    document = read_yaml(path)[0]
+    source = document.get("from")
+    if document.get("task") != TRANSFER or not isinstance(source, dict):
+        return None
+    return path.with_name(f"{source.get('suite')}.yaml")
+
+
 def check_name(path: Path) -> None:
     """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
     if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:
