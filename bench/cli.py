@@ -541,6 +541,56 @@ def bundle_command(
     return OK
 
 
+@app.command("verify")
+def verify_command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=_path)],
+    retrain: Annotated[
+        int | None,
+        typer.Option("--retrain", metavar="N", min=1, help="Train one run in N again: the bundle's hash chooses them."),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", metavar="POINTS", min=0.0, help="Allowed difference of runs that are trained again."),
+    ] = 1.0,
+    device: Annotated[Device, typer.Option("--device", help="The device for weights and training.")] = Device.auto,
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+) -> int:
+    """Verify a bundle: compute its numbers again, and name each one that disagrees."""
+    from bench.share.bundle import unpacked
+
+    with unpacked(bundle, allows_altered=True) as opened:
+        if opened.altered:
+            _say([escape(line) for line in opened.altered])
+            return RUN_FAILED
+        plan, store, _ = _planned(opened.suite, opened.manifest.changes, opened.root, plugin)
+        with doing("Loading PyTorch"):
+            from bench.launch.work import Work
+            from bench.share import verify
+            from bench.workflow import all_plugins
+        where = {"device": device.value, "plugins": all_plugins(plan.file, plugin or ())}
+        work = Work(plan, tuple(plan.runs), opened.root, data, write_tables=verify.no_tables, **where)
+        found = list(each("Computing again", verify.checks(opened, plan, store)))
+        is_sound = all(check.holds for check in found)
+        if is_sound:
+            if left := verify.not_from_answers(plan, found, store):
+                _say([f"not recomputed, for no answers give it: {escape(', '.join(left))}"])
+            if runs := verify.with_weights(plan, store):
+                try:
+                    found += each("Evaluating weights", verify.evaluated(work, runs))
+                except RequestError as error:
+                    _say([f"weights not evaluated: {escape(str(error))}"])
+            if retrain is not None:
+                again = list(verify.retrained(work, verify.chosen(opened, plan, store, retrain), margin))
+                _say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
+                found += again
+    wrong = [check for check in found if not check.holds]
+    _say([escape(str(check)) for check in wrong])
+    said = f"{len(wrong)} of {len(found)} checks fail" if wrong else f"all {len(found)} checks hold"
+    _say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
+    return RUN_FAILED if wrong else OK
+
+
 def _report_of_bundle(file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None) -> int:
     """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
     from bench.share.bundle import unpacked

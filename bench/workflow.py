@@ -133,8 +133,8 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
         return Side(str(given), {name: _measured(given, store, name, plugins)}, store)
     if given.suffix != ".yaml" and str(given) not in packaged_suites():
         raise RequestError(
-            f"{given}: is neither a suite file (.yaml), nor a bundle (.zip), nor a folder of results (with {RUNS}/), nor "
-            f"the folder of a report (with {TABLES[0]})"
+            f"{given}: is neither a suite file (.yaml), nor a bundle (.zip), nor a folder of results (with {RUNS}/), "
+            f"nor the folder of a report (with {TABLES[0]})"
         )
     plan, store, _ = planned(find_suite(given), (), results, plugins)
     return Side(str(given), {plan.name: of_frame(results_frame(plan, store))}, store)
