@@ -568,8 +568,15 @@ def verify_command(
             from bench.launch.work import Work
             from bench.share import verify
             from bench.workflow import all_plugins
-        where = {"device": device.value, "plugins": all_plugins(plan.file, plugin or ())}
-        work = Work(plan, tuple(plan.runs), opened.root, data, write_tables=verify.no_tables, **where)
+        work = Work(
+            plan,
+            runs=tuple(plan.runs),
+            results=opened.root,
+            data=data,
+            write_tables=verify.no_tables,
+            device=device.value,
+            plugins=all_plugins(plan.file, plugin or ()),
+        )
         found = list(each("Computing again", verify.checks(opened, plan, store)))
         is_sound = all(check.holds for check in found)
         if is_sound:

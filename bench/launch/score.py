@@ -107,7 +107,7 @@ class Scorer:
 
     def _on_corrupted(self, run: RunSpec, networks: Mapping[str, Network]) -> dict[str, float]:
         """Return the top-1 accuracy of each of a run's networks on each kind of corrupted test images, in percent."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in CORRUPTIONS:
             metrics = self._evaluated(run, networks, self._corrupted(run.data, kind))
             found |= {column(name, f"top1_{kind}"): metrics[column(name, "top1")] for name in networks}

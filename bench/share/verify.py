@@ -28,6 +28,7 @@ from bench.launch.devices import train
 from bench.launch.score import Scorer
 from bench.launch.work import Work
 from bench.plan import OPEN, Plan, statuses
+from bench.plan.status import Statuses
 from bench.report.frame import results_frame
 from bench.report.write import to_csv
 from bench.share.bundle import KEPT, RUNS, TABLE, WEIGHTS, Bundle
@@ -116,7 +117,7 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
     """Yield checks of each run's files, of its place in the suite, and that it has ended."""
     for run_id in set(store.run_ids()) - plan.runs.keys():
         yield Check(f"run {run_id}", "place", "in the bundle", "in the suite", "", EXPECTED)
-    found = {}
+    found: Statuses = {}
     for run in plan.runs.values():
         fault = ""
         try:
