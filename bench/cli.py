@@ -94,6 +94,7 @@ def options(
 
 
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
+Tracker = StrEnum("Tracker", ["mlflow", "trackio", "wandb"])
 Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
 
 
@@ -214,6 +215,10 @@ def run_command(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
     ] = False,
+    track: Annotated[
+        Tracker | None,
+        typer.Option("--track", help="Also pass the epochs to this program, whose files are kept in the results."),
+    ] = None,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan import continued
@@ -253,9 +258,12 @@ def run_command(
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
             from bench.launch.devices import train
+            from bench.launch.trackers import check_installed
         from bench.launch.work import Work
         from bench.report.write import write_while_training
 
+        if track is not None:
+            check_installed(track.value)
         work = Work(
             plan,
             runs=tuple(run.id for run in wanted),
@@ -266,6 +274,7 @@ def run_command(
             plugins=all_plugins(plan.file, plugin or ()),
             keep_checkpoints=keep_checkpoints,
             accept_changed=accept_changed,
+            track=track.value if track else "",
         )
         if slurm:
             return _submit(work, store, methods, retried)

@@ -15,6 +15,7 @@ from bench.launch.jobs import cores
 from bench.launch.preparation import choose_device, most_processes, needs_data, record_without_training, unserved
 from bench.launch.progress import Display, Progress
 from bench.launch.provenance import device_name
+from bench.launch.trackers import tracked
 from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrained
 from bench.launch.work import Work
 from bench.plan import CohortPlan, cohorts
@@ -39,7 +40,8 @@ def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
     display = display_of(work)
     with display.shown():
-        Launcher(work).run(Progress(work.plan.titles, display.update if display.console.is_terminal else None), retried)
+        progress = Progress(work.plan.titles, display.update if display.console.is_terminal else None)
+        Launcher(work).run(tracked(work, progress), retried)
 
 
 def display_of(work: Work) -> Display:
