@@ -21,6 +21,7 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     "distill-bench given.yaml": ONE_THREAD,
     "distill-bench recipe.yaml": f"{ONE_THREAD} --set training.epochs=1 --set training.batch_size=20",
     "distill-bench cost recipe.yaml --steps 1": f"--only kd {ONE_THREAD}",
+    "distill-bench shared.yaml": ONE_THREAD,
     "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_THREAD,
     "distill-bench photos.yaml": f"{ONE_THREAD} --set workers=0",
     "distill-bench photos_transfer.yaml": ONE_THREAD,
