@@ -652,8 +652,11 @@ def _planned(
 ) -> "tuple[Plan, Store, dict[str, Method]]":
     """Return `bench.workflow.planned`, and show on a terminal what takes a while."""
     with doing(f"Reading {printable(str(suite))}"):
+        from bench.share.bundle import is_bundle
         from bench.workflow import planned
 
+        if is_bundle(suite):
+            raise RequestError(f"{suite}: is a bundle, which `verify`, `report` and `compare` read. Name a suite")
         return planned(suite, changes, results, plugins or (), trains)
 
 

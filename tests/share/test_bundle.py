@@ -224,6 +224,12 @@ def test_a_bundle_replaces_no_file(bundle, trained, cli):
     assert bundle.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["run", "status", "score", "bundle"])
+def test_commands_for_suites_refuse_a_bundle(bundle, cli, command):
+    status, _, err = cli(command, bundle)
+    assert (status, err.startswith(f"{bundle}: is a bundle")) == (2, True)
+
+
 def member(name: str, content: bytes = b"x", mode: int = 0o100644) -> tuple[zipfile.ZipInfo, bytes]:
     one = zipfile.ZipInfo(name)
     one.external_attr, one.compress_type = mode << 16, zipfile.ZIP_DEFLATED
