@@ -700,6 +700,7 @@ def _report(
     report is moved `to` a folder, if one is given.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
+    from bench.report.replication import replication
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
@@ -723,6 +724,8 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
+    if compared := replication(frame):
+        _say([escape(compared)])
     raise_damage(failed)
     trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
     ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
