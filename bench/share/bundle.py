@@ -30,7 +30,7 @@ from bench.plan import OPEN, Plan
 from bench.reading import open_regular, read_bytes
 from bench.report.folder import SUITE, TABLES
 from bench.report.frame import Frame
-from bench.report.write import to_csv
+from bench.report.table_csv import to_csv
 from bench.spec import ID_LENGTH, PEER, STUDENT
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, SOURCES, Store, weights_file
 from bench.store.files import checked, parsed, whole_file, writing

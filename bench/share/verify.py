@@ -30,7 +30,7 @@ from bench.launch.work import Work
 from bench.plan import OPEN, Plan, statuses
 from bench.plan.status import Statuses
 from bench.report.frame import results_frame
-from bench.report.write import to_csv
+from bench.report.table_csv import to_csv
 from bench.share.bundle import KEPT, RUNS, TABLE, WEIGHTS, Bundle
 from bench.spec import RunSpec, column
 from bench.store import Store

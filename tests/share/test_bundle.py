@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.report.frame import results_frame
-from bench.report.write import to_csv
+from bench.report.table_csv import to_csv
 from bench.share.bundle import MANIFEST, TABLE, unpacked
 from bench.share.verify import accuracies
 from bench.store import EPOCHS, WEIGHTS, Store
