@@ -168,7 +168,7 @@ def build_lane(
                 classifier = teachers[spec.teachers[0]].network.linear_classifier()
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
-            learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
+            learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
             return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
@@ -179,13 +179,13 @@ def build_lane(
         )
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
-            STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
-            PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
+            STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
+            PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
         return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
 
 
-def _learner(
+def learner_of(
     spec: RunSpec,
     own: NetworkSpec,
     network: Network,
@@ -196,7 +196,7 @@ def _learner(
     first: int = 0,
     lr: float | None = None,
 ) -> Learner:
-    """Return a network's learner, with each of the run's terms for each of its teachers, given by name.
+    """Return the learner of a run's network, with each of its terms for each of its teachers, given by name.
 
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
-from bench.spec import DataSpec, NetworkSpec, RunSpec
+from bench.spec import MIN_SAMPLES, STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
-from bench.train.build import build_lane, place_of
+from bench.train.build import build_lane, learner_of, place_of
 from bench.train.isolation import lent
 from bench.train.lane import Lane, SharedDataError, failure_of
-from bench.train.learner import INITIAL, Teacher
+from bench.train.learner import INITIAL, Teacher, mapped
 from bench.train.loop import teacher_features
 from bench.train.networks import backbone_data, build_network, network_shapes, placed
-from bench.train.precision import set_products
+from bench.train.precision import arithmetic, set_products
 from bench.types import Batch, DataInfo, Features, RequestError
 from methods import Method
 
-FEW, MANY = 4, 64  # images: a method that cannot take the few is given as many as it would train on, at most MANY
+FEW, MANY = MIN_SAMPLES, 64  # images: a method that fails with the few is given as many as it would train on, at most MANY
 SEED = 0
 NAMED = 3  # parameters that a message names
 
@@ -44,6 +44,7 @@ class Rehearsal:
         self.data, self.device, self._teachers = data, device, teachers
         self.seen = next((teacher.data for teacher in teachers.values()), data)
         self._features: dict[tuple[object, ...], Mapping[str, Features]] = {}  # of the teachers, by kind of batch
+        self._students: dict[tuple[object, ...], Features] = {}  # by network and kind of batch
 
     def fault(self, run: RunSpec, methods: Mapping[str, Method]) -> str | None:
         """Return why a run that trains would fail, in one line; None if its steps work.
@@ -106,7 +107,24 @@ class Rehearsal:
         has_classes = task.objective is not None and task.objective.labels == "image"
         targets = torch.arange(samples, device=self.device) % run.data.classes if has_classes else None
         data = DataInfo(samples, run.data.classes, targets)
-        return build_lane(run, self.teachers, data, methods, self.device, evaluated)
+        recorded = self._recorded(run, methods, n)
+        if recorded is None:
+            return build_lane(run, self.teachers, data, methods, self.device, evaluated)
+        shapes = {name: teacher.shapes for name, teacher in self.teachers.items()}
+        return Lane(run, {STUDENT: learner_of(run, run.student, recorded, shapes, data, methods, self.device)})
+
+    def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":
+        """Return a stand-in for the student of one of the project's methods, which take most of the time."""
+        used = [methods[term.method] for term in run.terms]
+        if not used or run.student.reuses or task_of(run).trains_teachers or not all(one.is_own for one in used):
+            return None
+        preactivations = any(one.load().needs_preactivations for one in used)
+        key = (run.student, run.training.precision, preactivations, n)
+        if key not in self._students:
+            network = placed(build_network(run.student, run.data, run.seed), self.device)
+            with torch.no_grad(), arithmetic(run.training.precision, self.device):
+                self._students[key] = network.features(self._images(n).images, preactivations)
+        return Recorded(self._students[key])
 
     def _step(self, lane: Lane, n: int) -> None:
         """Train a lane for one step of its stage; raise a `_FailedError` if it fails."""
@@ -151,6 +169,28 @@ class Rehearsal:
         same_view = all(getattr(self.seen, key) == getattr(self.data, key) for key in ("view", "mean", "std"))
         images = draw(self.data)
         return Batch(images, images if same_view else draw(self.seen), None, torch.arange(n, device=self.device))
+
+
+class Recorded(Network):
+    """A network that gives the same features for every batch; they are its parameters, so that losses reach them."""
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.tensors = nn.ParameterList()
+
+        def hold(tensor: Tensor) -> Tensor:
+            self.tensors.append(nn.Parameter(tensor.clone()))
+            return self.tensors[-1]
+
+        self.recorded = mapped(features, hold)
+
+    def features(self, x: Tensor, preactivations: bool = False) -> Features:
+        """Return the features."""
+        return mapped(self.recorded, Tensor.clone)
+
+    def trunk(self) -> list[nn.Module]:
+        """Return the network itself."""
+        return [self]
 
 
 class _FailedError(Exception):
