@@ -58,7 +58,7 @@ class Checks:
 
     def run(self) -> Iterator[None]:
         """Try one kind after another; what does not fail is remembered in the user's cache folder."""
-        torch.set_num_threads(int(__import__("os").environ.get("NT","2")))
+        torch.set_num_threads(1)  # a few images are too little work for more
         together = defaultdict(list)  # kinds of the same teachers and data
         for kind, run in reversed(self._kinds.items()):
             if kind not in self._answers:

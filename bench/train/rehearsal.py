@@ -15,14 +15,17 @@ from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane, learner_of, place_of
 from bench.train.isolation import lent
 from bench.train.lane import Lane, SharedDataError, failure_of
-from bench.train.learner import INITIAL, Teacher, mapped
+from bench.train.learner import INITIAL, Teacher, detached, mapped
 from bench.train.loop import teacher_features
 from bench.train.networks import backbone_data, build_network, network_shapes, placed
 from bench.train.precision import arithmetic, set_products
 from bench.types import Batch, DataInfo, Features, RequestError
 from methods import Method
 
-FEW, MANY = MIN_SAMPLES, 64  # images: a method that fails with the few is given as many as it would train on, at most MANY
+FEW, MANY = (
+    MIN_SAMPLES,
+    64,
+)  # images: a method that fails with the few is given as many as it would train on, at most MANY
 SEED = 0
 NAMED = 3  # parameters that a message names
 
@@ -122,8 +125,10 @@ class Rehearsal:
         key = (run.student, run.training.precision, preactivations, n)
         if key not in self._students:
             network = placed(build_network(run.student, run.data, run.seed), self.device)
-            with torch.no_grad(), arithmetic(run.training.precision, self.device):
-                self._students[key] = network.features(self._images(n).images, preactivations)
+            with arithmetic(run.training.precision, self.device):
+                features = network.features(self._images(n).images, preactivations)
+            features.logits.float().sum().backward()  # raises if the network cannot train
+            self._students[key] = detached(features)
         return Recorded(self._students[key])
 
     def _step(self, lane: Lane, n: int) -> None:
