@@ -16,7 +16,7 @@ from bench.plan.code import code_of_run
 from bench.remembered import cache_file, keep, recall
 from bench.spec import RunSpec, canonical_document
 from bench.train.build import inapplicable
-from bench.train.lane import MORE_MEMORY
+from bench.train.lane import MORE_MEMORY, failure_of
 from bench.train.rehearsal import Rehearsal
 from bench.types import RequestError
 from methods import Method
@@ -79,6 +79,8 @@ class Checks:
                 return Answer("inapplicable", reason)
         except RequestError as error:
             return Answer("fails", " ".join(str(error).split()))
+        except BaseException as error:  # of a user's network
+            return Answer("fails", failure_of(error, "while it was built").reason)
         if not run.trains:
             return Answer("trains")
         height, width = run.data.size
@@ -111,7 +113,8 @@ class Checks:
         return [f"not tried: {line}" for line in self._lines("untried")]
 
     def _lines(self, status: str) -> list[str]:
-        titles, rows = self.plan.titles, defaultdict(dict)
+        titles = self.plan.titles
+        rows: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)  # by pair and reason
         for run_id, kind in self._kind_of.items():
             answer = self._answers[kind]
             if answer.status == status:
