@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from bench.launch.jobs import cores
 from bench.launch.provenance import device_name
 from bench.plan import Plan
 from bench.plan.code import code_of_run
@@ -58,7 +60,8 @@ class Checks:
 
     def run(self) -> Iterator[None]:
         """Try one kind after another; what does not fail is remembered in the user's cache folder."""
-        torch.set_num_threads(1)  # a few images are too little work for more
+        idle = round(cores() - os.getloadavg()[0])
+        torch.set_num_threads(max(1, min(self.plan.suite.threads, idle)))  # a step of few images waits for a busy core
         together = defaultdict(list)  # kinds of the same teachers and data
         for kind, run in reversed(self._kinds.items()):
             if kind not in self._answers:

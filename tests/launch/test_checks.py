@@ -70,8 +70,9 @@ def tiny(num_classes, in_channels):
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(monkeypatch):
-    """Forget at the end which methods and networks a test has registered."""
+def _forgotten(monkeypatch, tmp_path_factory):
+    """Remember no earlier test, and forget at the end which methods and networks a test has registered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(own, "FILES", {})
     monkeypatch.setattr(own, "FACTORIES", {})
     yield
