@@ -22,10 +22,8 @@ from bench.train.precision import arithmetic, set_products
 from bench.types import Batch, DataInfo, Features, RequestError
 from methods import Method
 
-FEW, MANY = (
-    MIN_SAMPLES,
-    64,
-)  # images: a method that fails with the few is given as many as it would train on, at most MANY
+FEW = MIN_SAMPLES  # images
+MANY = 64  # images: what fails with few is tried again with as many as it trains on, at most with these
 SEED = 0
 NAMED = 3  # parameters that a message names
 
@@ -53,7 +51,7 @@ class Rehearsal:
         """Return why a run that trains would fail, in one line; None if its steps work.
 
         It has one step of each stage. A loss must be a finite scalar, no image and no other network may be written
-        into, and a gradient must reach every parameter that a method trains.
+        into, and a gradient must reach every parameter that a method trains; `try_out` asks for one to the student.
         """
         reason = self._fault(run, methods, FEW)
         many = min(run.training.batch_size, MANY)
@@ -117,7 +115,10 @@ class Rehearsal:
         return Lane(run, {STUDENT: learner_of(run, run.student, recorded, shapes, data, methods, self.device)})
 
     def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":
-        """Return a stand-in for the student of one of the project's methods, which take most of the time."""
+        """Return what stands in for the student, whose own passes take most of the time; None if it must train itself.
+
+        A plug-in's student trains itself, since the plug-in may write into its features.
+        """
         used = [methods[term.method] for term in run.terms]
         if not used or run.student.reuses or task_of(run).trains_teachers or not all(one.is_own for one in used):
             return None
