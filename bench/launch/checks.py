@@ -46,6 +46,7 @@ class Checks:
     ) -> None:
         """Sort runs, and those that they evaluate, by kind; `run` tries them on the device."""
         self.plan, self.runs, self.methods, self.device = plan, runs, methods, device
+        self._where = device_name(device)
         self._kind_of = {one.id: self._kind(one) for run in runs for one in (plan.trained(run), run)}
         self._kinds = {kind: plan.runs[run_id] for run_id, kind in reversed(self._kind_of.items())}
         self._file, self._program = cache_file("checked.json"), _program()
@@ -135,7 +136,7 @@ class Checks:
             document["schedule"] = [schedule, run.training.has_initial_stage]
         used = [code_of_run(one, self.plan.code) for one in (run, *teachers)]
         code = {name: one.sha256 for of_run in used for name, one in of_run.items()}
-        return _hash(json.dumps([document, code, device_name(self.device)], sort_keys=True).encode())
+        return _hash(json.dumps([document, code, self._where], sort_keys=True).encode())
 
 
 def _seen(run: RunSpec) -> dict[str, Any]:

@@ -49,7 +49,7 @@ DEEDS = {  # what a method does, and what is said of it
     "leaving": ("raise SystemExit(3)", f"SystemExit: 3 (KEPT/leaving.py:{LINE}, in epoch 1)"),
     "misshaped": (SHAPE, f"(KEPT/misshaped.py:{LINE}, in epoch 1)"),
     "writing": ("batch.images.zero_()", "writes into its batch or teacher"),
-    "setting": ("torch.set_num_threads(2)", "changes the number of threads"),
+    "setting": ("torch.set_num_threads(7)", "changes the number of threads"),
     "many": ("assert len(batch.images) > 5", ""),  # it can train with batches of the suite's size
 }
 NETWORK = """
