@@ -79,6 +79,9 @@ def _misshaped(features: Features, classes: int) -> Iterator[str]:
             f"preactivations: {len(features.preactivations)} for {len(features.stages)} stages; when they are asked "
             "for, return one for each stage: the maps before its last ReLU, or the stage itself"
         )
+    expected = [maps.shape[:2] for maps in features.stages]
+    if features.class_tokens and [token.shape for token in features.class_tokens] != expected:
+        yield "class_tokens: return one (B, C) for each stage, with the stage's channels, or none"
     if features.embedding.ndim != 2 or len(features.embedding) != BATCH:
         yield f"embedding: of shape {tuple(features.embedding.shape)}; it is (B, D), here B = {BATCH}"
     if features.logits.shape != (BATCH, classes):

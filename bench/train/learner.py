@@ -354,4 +354,6 @@ def detached(features: Features) -> Features:
         classifier=None if features.classifier is None else constant(features.classifier),
         norms=tuple(map(constant, features.norms)),
         second=None if features.second is None else detached(features.second),
+        of_tokens=features.of_tokens,
+        class_tokens=tuple(map(Tensor.detach, features.class_tokens)),
     )
