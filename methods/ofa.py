@@ -12,8 +12,9 @@ Formula: loss = term(s) + h * sum over heads of term(head), with p(z) = softmax(
          Tokens: 2x2 of them are merged (norm, linear, GELU) as often as their grid halves to 7; then max(n - i, 1)
          transformer blocks with 4 heads, and a linear layer of the class token, or of the tokens' mean without one.
 Reads:   logits of both networks, the student's last four stages, and the targets. Owns the heads, trained.
-Weight:  1, with h = e = T = 1, as in the authors' code; their example, DeiT-T to ResNet-18, has e = 1.5. The range of
-         e in the paper, 1 to 1.5 for each pair, is from memory. The settings of the transformer blocks are ours.
+Weight:  1, with h = e = T = 1, as in the authors' code; their example, DeiT-T to ResNet-18, has e = 1.5. Not verified:
+         that they search e from 1 to 1.5 for each pair; that norms come first in the transformer blocks, whose inner
+         width is 4 times that of the tokens.
 """
 
 import math
@@ -110,9 +111,9 @@ class OFA(Distiller):
             student: shapes of the student's features.
             teacher: shapes of the teacher's features.
             data: the training set.
-            epsilon: e, above 1 to raise the target where the teacher is sure of it; 1 is plain cross-entropy with it.
-            temperature: T, by which all logits are divided; the loss has no factor T^2.
-            head_weight: h, the factor of the heads' part.
+            epsilon: the formula's e; above 1, it raises the target where the teacher is sure of it.
+            temperature: by which all logits are divided; the loss has no factor T^2.
+            head_weight: the formula's h, the factor of the heads' part.
         """
         super().__init__(student, teacher, data)
         self.settings, self.head_weight = (epsilon, temperature), head_weight
