@@ -67,7 +67,7 @@ class TokenHead(nn.Module):
         self.blocks = nn.Sequential(*(block(width, ATTENTION, 4 * width) for _ in range(depth)))
         self.classifier = nn.Linear(width, classes)
 
-    def forward(self, grid: Tensor, class_token: Tensor | None) -> Tensor:
+    def forward(self, grid: Tensor, class_token: Tensor | None = None) -> Tensor:
         """Return logits (B, K)."""
         for merge in self.merges:
             even = F.pad(grid, (0, grid.shape[3] % 2, 0, grid.shape[2] % 2))  # an odd side gets zeros at its end
@@ -118,12 +118,14 @@ class OFA(Distiller):
         super().__init__(student, teacher, data)
         self.settings, self.head_weight = (epsilon, temperature), head_weight
         width, classes = max(student.embedding, teacher.embedding), student.classes
+        stages = student.stages[-STAGES:]
         self.heads = nn.ModuleList()
-        for left, stage in reversed([*enumerate(reversed(student.stages[-STAGES:]))]):
+        for i, stage in enumerate(stages, start=1):
+            later = len(stages) - i
             if student.of_tokens:
-                self.heads.append(TokenHead(stage, max(left, 1), classes))
+                self.heads.append(TokenHead(stage, max(later, 1), classes))
             else:
-                self.heads.append(map_head(stage[0], left, width, classes))
+                self.heads.append(map_head(stage[0], later, width, classes))
         self.heads.apply(initialise)
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
@@ -137,11 +139,9 @@ class OFA(Distiller):
 
     def logits(self, student: Features) -> Iterator[Tensor]:
         """Yield the logits (B, K) of each head, the shallowest stage's first."""
-        stages = student.stages[-STAGES:]
-        if not student.of_tokens:
-            return (head(maps) for head, maps in zip(self.heads, stages, strict=True))
-        class_tokens = student.class_tokens[-STAGES:] or [None] * len(stages)
-        return (head(*given) for head, *given in zip(self.heads, stages, class_tokens, strict=True))
+        read = [student.stages, student.class_tokens] if student.class_tokens else [student.stages]
+        for head, *given in zip(self.heads, *(one[-STAGES:] for one in read), strict=True):
+            yield head(*given)
 
     def observed(self) -> Sequence[Tensor]:
         """Return the term of the student's own logits, and the sum of the heads', without its factor h."""

@@ -106,7 +106,7 @@ def slow_block(block, tokens):
 def test_tokens_are_merged_until_their_grid_is_near_7(side, merges):
     head = TokenHead((4, side, side), 1, 5)
     assert len(head.merges) == merges
-    assert head(torch.randn(2, 4, side, side), None).shape == (2, 5)
+    assert head(torch.randn(2, 4, side, side)).shape == (2, 5)
 
 
 def test_merging_reads_2x2_neighbours():
@@ -114,7 +114,7 @@ def test_merging_reads_2x2_neighbours():
     grid = torch.randn(1, 4, 14, 14, requires_grad=True)
     merged = []
     head.blocks.register_forward_pre_hook(lambda _, given: merged.append(given[0]))
-    head(grid, None)
+    head(grid)
     merged[0][0, 7 + 2].sum().backward()  # row 1, column 2 of 7
     touched = grid.grad[0].abs().sum(dim=0).nonzero().tolist()
     assert touched == [[2, 4], [2, 5], [3, 4], [3, 5]]

@@ -146,7 +146,12 @@ def test_nothing_is_said_of_a_network_that_keeps_to_the_contract(written):
         ("Features((stage,)", "Features((stage.flatten(2),)", r"stages\[0\]: of shape \(3, 4, 64\); maps are"),
         (
             "self.classifier(embedding))",
-            "self.classifier(embedding), class_tokens=(stage,))",
+            "self.classifier(embedding), of_tokens=True, class_tokens=(stage,))",
+            "class_tokens: return one",
+        ),
+        (
+            "self.classifier(embedding))",
+            "self.classifier(embedding), class_tokens=(embedding,))",
             "class_tokens: return one",
         ),
         ("(before,)", "(before / 0,)", "a feature is not finite"),
