@@ -4,14 +4,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from scipy import special
-
 from bench.report.folder import TABLES
 from bench.report.frame import Frame
-from bench.report.inference import LEVEL
 from bench.report.sides import Measured, Place, of_frame, of_report
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"  # in a clone of the project
+LEVEL = 0.95
 MIN_N = 2  # seeds of a row, for a spread
 
 
@@ -56,4 +54,6 @@ def _same_runs(
 
 
 def _reach(variance: float, df: int, n: int) -> float:
+    from scipy import special  # takes long to import
+
     return float(special.stdtrit(df, (1 + LEVEL) / 2)) * math.sqrt(2 * variance / n)
