@@ -368,4 +368,6 @@ def mapped(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
         classifier=None if features.classifier is None else layer(features.classifier),
         norms=tuple(map(layer, features.norms)),
         second=None if features.second is None else mapped(features.second, change),
+        of_tokens=features.of_tokens,
+        class_tokens=tuple(map(change, features.class_tokens)),
     )
