@@ -884,6 +884,8 @@ def arguments(folder):
         folder / "probe.py",
         "--plugin",
         folder / "picky.py",
+        "--jobs",
+        "1",
     ]
 
 
