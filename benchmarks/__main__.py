@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, get_args
 
 import torch
 import typer
@@ -32,9 +32,11 @@ from bench.plan import build
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
+from bench.train.captured import CapturedSteps
+from bench.train.epoch import train_epoch
 from bench.train.learner import MAIN
-from bench.train.loop import evaluate, train_epoch
-from bench.train.precision import set_products
+from bench.train.loop import evaluate
+from bench.train.precision import Precision, set_products
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import jobs, naive
 from methods import catalog
@@ -91,7 +93,11 @@ class Cohort:
     def seconds(self, left_out: str = "") -> Iterator[float]:
         """Yield the seconds of each of the trainer's steps, including data and teacher."""
         lanes = [lane for label, lane in self.lanes.items() if label != left_out]
-        steps = iter(train_epoch(self.teachers, lanes, self.data.epoch(1, MAIN, 1, lanes[0].schedule.batch_size)))
+        batches = self.data.epoch(1, MAIN, 1, lanes[0].schedule.batch_size)
+        if self.device.type == "cuda":
+            steps = CapturedSteps(self.teachers, lanes).train_epoch(lanes, batches)
+        else:
+            steps = iter(train_epoch(self.teachers, lanes, batches))
         while True:
             started = time.perf_counter()
             next(steps)
@@ -274,18 +280,26 @@ def _seconds(arguments: list[str]) -> float:
 
 
 def of_gpu(_: int) -> Iterator[Row]:
-    """Yield the cohort's step on a GPU relative to the sum of the naive loop's steps for all rows on the same GPU."""
-    ratio = None
+    """Yield the cohort's step on a GPU relative to the sum of the naive loop's steps for all rows on the same GPU.
+
+    The naive loop has torch's defaults, which on a GPU are convolutions in tf32.
+    """
+    ratios: dict[str, float] = {}
     if torch.cuda.is_available():
-        set_products("fp32")
         device = torch.device("cuda")
-        cohort = Cohort(split(TRAIN, device), "fp32", device)
-        own = _steady(cohort.seconds())
-        naively = {label: _steady(naive_seconds(cohort, label, GPU_WORKERS)) for label in cohort.lanes}
-        spent = {"cohort": own, **naively}
+        train = split(TRAIN, device)
+        cohort = Cohort(train, "fp32", device)
+        torch.backends.cudnn.allow_tf32 = True
+        spent = {label: _steady(naive_seconds(cohort, label, GPU_WORKERS)) for label in cohort.lanes}
+        naively = sum(spent.values())
+        for precision in get_args(Precision):
+            set_products(precision)
+            spent[precision] = _steady(Cohort(train, precision, device).seconds())
+            ratios[precision] = spent[precision] / naively
         logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in spent.items()))
-        ratio = own / sum(naively.values())
-    yield Row("on a GPU: step of a cohort of 14, fp32, relative to the naive loop", ratio, 0.1)
+    for precision in get_args(Precision):
+        wanted = f"on a GPU: step of a cohort of 14, {precision}, relative to the naive loop"
+        yield Row(wanted, ratios.get(precision), 0.1)
 
 
 def _steady(clock: Iterator[float]) -> float:

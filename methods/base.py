@@ -25,6 +25,7 @@ class Distiller(nn.Module):
     needs_targets: ClassVar[bool] = False  # whether the method needs `Batch.targets`
     takes_mixed_images: ClassVar[bool] = True  # whether the method works on batches with `Batch.soft_targets`, too
     needs_second_view: bool = False  # whether `Features.second` must be filled; its labels count in cross-entropy, too
+    needs_epoch: ClassVar[bool] = False  # whether the loss depends on `epoch`
     autocast: ClassVar[bool] = False  # whether the term takes bfloat16 maps from a bf16 network, not float32
     observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars of `observed`, columns of a run's epochs
     weight: ClassVar[float]  # the term's default weight; set by `register`

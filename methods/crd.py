@@ -260,7 +260,7 @@ class Groups(nn.Module):
         return self.order[self.starts[groups] + ranks]
 
 
-def draw_by_keys(candidates: Tensor, n: int, seeds: tuple[int, int], first: int) -> Tensor:
+def draw_by_keys(candidates: Tensor, n: int, seeds: tuple[int | Tensor, int | Tensor], first: int) -> Tensor:
     """Return n uniform candidates per row, distinct if there are enough, the same on every device: (B, n).
 
     Each row of the candidates, (B, M) booleans, has at least one; `first` rows of the draw precede them.

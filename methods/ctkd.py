@@ -42,6 +42,7 @@ class ScaledGradient(torch.autograd.Function):
 
 @register("ctkd", weight=0.9, task_weight=0.1)
 class CTKD(Distiller):
+    needs_epoch = True
     observes: ClassVar[tuple[str, ...]] = ("temperature", "reversal")
 
     def __init__(

@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import TrainingData
 from bench.models.reusing import Reusing
+from bench.train.epoch import teacher_features
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher
-from bench.train.loop import teacher_features
 from bench.train.precision import set_products
 
 logger = logging.getLogger(__name__)

@@ -172,8 +172,20 @@ class Lane:
             number: the step within the epoch, from 0; the methods' draws depend on it, not on previous steps.
             mark: called with the name of each phase when it ends, for measurements.
         """
+        self.seed_draws(number)
+        self.train_on(batch, teachers, mark)
+        self.trained = number + 1
+        mark("optimizer")
+
+    def seed_draws(self, number: int) -> None:
+        """Seed torch's generators for a step of the epoch, counted from 0."""
         rank = [self.group.rank] if self.group.rank else []  # each process draws for its own samples
         torch.manual_seed(seed_from("step", self.spec.ordered_by, *self.clock, number, *rank))
+
+    def train_on(
+        self, batch: Batch, teachers: Mapping[str, Features], mark: Callable[[str], object] = lambda phase: None
+    ) -> None:
+        """Do the part of a step that a GPU can repeat; the arguments are those of `step`."""
         learners = list(self.learners.values())
         own = {name: learner.features(batch) for name, learner in self.learners.items()}
         mark("student")
@@ -187,8 +199,6 @@ class Lane:
         mark("backward")
         for learner, (loss, parts) in zip(learners, losses, strict=True):
             learner.update([loss, *parts], len(batch.images), self.group)
-        self.trained = number + 1
-        mark("optimizer")
 
     def read(self) -> dict[str, float]:
         """Return the means of the epoch so far, named as in its row."""

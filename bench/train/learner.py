@@ -64,6 +64,11 @@ class Meter:
         self.samples = 0
         self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
 
+    def reset(self) -> None:
+        """Set all sums to zero."""
+        self.sums.zero_()
+        self.samples = 0
+
     def add(self, means: Tensor, samples: int) -> None:
         """Add a batch's means, float64 in the order of the names."""
         self.sums += means * samples
@@ -82,7 +87,7 @@ class Meter:
     def restored(cls, state: Mapping[str, Any], device: torch.device) -> "Meter":
         """Return a meter with a saved state."""
         meter = cls(state["names"], device)
-        meter.sums, meter.samples = state["sums"], state["samples"]
+        meter.sums, meter.samples = state["sums"].to(device), state["samples"]
         return meter
 
 
@@ -112,6 +117,7 @@ class Learner:
         self.network, self.terms, self.schedule = network, tuple(terms), schedule
         self.objective, self.task_weight = objective, task_weight
         self.device = next(network.parameters()).device
+        self.meter = Meter([], self.device)
         self.evaluated = network if schedule.ema is None else deepcopy(network).requires_grad_(False)
         self.needs_preactivations = any(term.distiller.needs_preactivations for term in terms)
         self.needs_second_view = any(term.distiller.needs_second_view for term in terms)
@@ -180,7 +186,10 @@ class Learner:
             for i, term in enumerate(self.terms):
                 title = f"term{i}_{term.name}"
                 names += [title, *(f"{title}_{observed}" for observed in term.distiller.observes)]
-        self.meter = Meter(names, self.device)
+        if self.meter.names == names:
+            self.meter.reset()  # in place: a captured step adds to its memory
+        else:
+            self.meter = Meter(names, self.device)
 
     def features(self, batch: Batch) -> Features | None:
         """Return the network's features, or None in an initial stage that does not train it."""

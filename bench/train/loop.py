@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,14 +22,15 @@ from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.answers import keep_answers, predictions
-from bench.train.isolation import lent
+from bench.train.captured import CapturedSteps
+from bench.train.epoch import train_epoch
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.memory import in_batches_that_fit, is_out_of_memory
 from bench.train.outputs import kept_outputs
-from bench.train.precision import Precision, arithmetic, set_products
+from bench.train.precision import Precision, set_products
 from bench.train.process_group import Group
-from bench.types import Batch, Features, RequestError
+from bench.types import Batch, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Cohort:
         group: the processes that train the lanes together.
         dev: the dev images that are evaluated beside the test images, if there are any.
         saved: when the last checkpoint was written.
+        captured: trains the lanes on a GPU, unless several processes do.
     """
 
     lanes: list[Lane]
@@ -85,6 +87,17 @@ class Cohort:
     dev: Split | None = None
     accept_changed: bool = False
     saved: float = field(default_factory=time.monotonic)
+    captured: CapturedSteps | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        on_gpu = bool(self.lanes) and self.lanes[0].device.type == "cuda"
+        self.captured = CapturedSteps(self.teachers, self.lanes) if on_gpu and self.group.size == 1 else None
+
+    def train_epoch(self, lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
+        """Train lanes on an epoch's batches and yield each step's number; see `bench.train.epoch.train_epoch`."""
+        if self.captured is not None:
+            return self.captured.train_epoch(lanes, batches)
+        return train_epoch(self.teachers, lanes, batches)
 
 
 def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
@@ -120,49 +133,6 @@ def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
     There are `unsaved_s` seconds of work since the last checkpoint; the next epoch may take as long as the last one.
     """
     return unsaved_s + epoch_s > CHECKPOINT_S
-
-
-def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterable[int]:
-    """Train every lane on an epoch's batches, with one forward pass of each teacher a batch; yield each step's number.
-
-    Args:
-        teachers: by run id, in eval mode.
-        lanes: at equal positions; one that raises is left out from then on, the others go on unchanged.
-        batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
-
-    Raises:
-        SharedDataError: one of the project's own methods writes into what all share.
-    """
-    for lane in lanes:
-        with lane.isolated():
-            lane.begin_epoch()
-    for step, batch in enumerate(batches, start=lanes[0].trained):
-        lanes = [lane for lane in lanes if lane.failure is None]
-        features = teacher_features(teachers, lanes, batch)
-        for lane in lanes:
-            with lane.isolated(), lent(lane, lanes, teachers, batch, features) as (own_batch, own_features):
-                lane.step(own_batch, own_features, step)
-        yield step
-
-
-def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batch: Batch) -> dict[str, Features]:
-    """Return the features of the teachers that some lane reads in its current stage, by run id.
-
-    A teacher sees the second view of the batch only if a lane reads it.
-    """
-    preactivations = any(lane.learner.needs_preactivations for lane in lanes)
-    needed = sorted({name for lane in lanes for name in lane.teachers})
-    if not needed:
-        return {}
-    # no_grad, not inference_mode: a distiller may save these tensors for its backward
-    twice = {name for lane in lanes if lane.reads_second_view for name in lane.teachers}
-    with torch.no_grad(), arithmetic(lanes[0].schedule.precision, batch.images.device):
-        found = {name: teachers[name].network.features(batch.teacher_images, preactivations) for name in needed}
-        for name in sorted(twice):
-            assert batch.teacher_second is not None  # the caller has asked for it
-            second = teachers[name].network.features(batch.teacher_second, preactivations)
-            found[name] = replace(found[name], second=second)
-    return found
 
 
 def evaluate(
@@ -247,7 +217,7 @@ def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: 
     epoch = cohort.train.epoch(cohort.seed, *lanes[0].clock, batch_size, start, second)
     batches = itertools.islice(epoch, stop - start)
     began = time.monotonic()
-    for step in train_epoch(cohort.teachers, lanes, batches):
+    for step in cohort.train_epoch(lanes, batches):
         observer.step(lanes, step + 1, steps)
         now = time.monotonic()
         if step + 1 < stop and now - cohort.saved > cohort.within_epoch_s:

@@ -40,7 +40,8 @@ def optimizer_of(groups: Sequence[Mapping[str, Any]], recipe: Recipe) -> Optimiz
     """Return a new optimizer for parameter groups."""
     own, weight_decay = [dict(group) for group in groups], recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(own, weight_decay=weight_decay)
+        on_gpu = own[0]["params"][0].is_cuda  # there, the step's number is kept where a captured step can raise it
+        return torch.optim.AdamW(own, weight_decay=weight_decay, capturable=on_gpu)
     if recipe.optimizer == "lamb":
         from timm.optim import Lamb  # an extra
 

@@ -12,7 +12,12 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def set_products(precision: Precision) -> None:
-    """Let GPUs multiply float32 numbers in full precision or, for `tf32`, with 10 bits of fraction."""
+    """Let GPUs multiply float32 numbers in full precision or, for `tf32`, with 10 bits of fraction.
+
+    cuDNN uses only kernels that give the same bits each time, so that a resumed run ends as if undisturbed; what that
+    costs is in docs/performance.md.
+    """
+    torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 

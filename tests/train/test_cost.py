@@ -19,8 +19,8 @@ from bench.cost.measure import Stopwatch, measure, peak_bytes
 from bench.cost.rows import Cost, stand_in, write
 from bench.figures import write_cost
 from bench.store import Store
+from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
-from bench.train.loop import teacher_features
 from benchmarks.__main__ import main as benchmark
 from benchmarks.__main__ import resident_peak
 from tests.few import short_or_whole

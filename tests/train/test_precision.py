@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.train.epoch import teacher_features, train_epoch
 from bench.train.learner import MAIN
-from bench.train.loop import teacher_features, train_epoch
 from bench.train.precision import as_float32, set_products
 from bench.types import Features
 from tests.few import short_or_whole

@@ -23,9 +23,9 @@ from bench.plan.repeat import ENTRY, suite_files
 from bench.spec import Schedule, canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.train.build import build_lane
+from bench.train.epoch import teacher_features
 from bench.train.lane import Clock
 from bench.train.learner import MAIN
-from bench.train.loop import teacher_features
 from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
