@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.backends.backend_svg  # noqa: F401  # what a command imports, once for all processes
 import pytest
-import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 
 import bench.figures.drawing
