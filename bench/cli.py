@@ -581,6 +581,7 @@ def _report(
     figures and page even if no table has changed, and nothing if the report that is there shows more finished runs.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
+    from bench.report.replication import replication
     from bench.terminal.tables import results_table
     from bench.workflow import raise_damage, reported
 
@@ -599,6 +600,8 @@ def _report(
     if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
         _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
     _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
+    if compared := replication(frame):
+        _say([escape(compared)])
     raise_damage(failed)
     trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
     ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]

@@ -1,47 +1,46 @@
 """The web page: results/<suite>/report.html, one file that needs no network. Imports no torch.
 
 All text from the store is escaped: by the template in markup, as JSON in the data that the page's script inserts as
-text. The page's policy allows only this script, identified by its hash, and only `data:` addresses.
+text. What only scripts read is compressed: curves, settings, drawings, and the files to download.
 """
 
 import base64
-import csv
 import glob
-import hashlib
-import io
+import gzip
 import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import jinja2
-import yaml
-from markupsafe import Markup
+from urllib.parse import quote
 
 from bench.plan import Plan
+from bench.report import wide, words
 from bench.report.caption import caption, marks
-from bench.report.folder import FIGURES, PAGE, STATISTICS, VARIANCE
+from bench.report.folder import FIGURES, PAGE, STATISTICS, TABLES, VARIANCE
 from bench.report.frame import Frame, Summary
+from bench.report.html import filled, packed
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
 from bench.report.regime import regime_line
-from bench.report.write import digest
+from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
-from bench.store.files import as_written, read_text
+from bench.store.files import csv_rows, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
-MAX_POINTS = 120  # of a curve: the curves of a thousand runs of 240 epochs then take two megabytes
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # of the C library, which is three times as fast
-MAX_DRAWING = 200_000  # bytes of an SVG, above which its PNG is shown if that is smaller
+MAX_POINTS = 120  # of a curve, about one per three pixels of its chart
+CURVES = "curves_"  # how the names of figures begin that the page's own charts replace
+ABOUT_STATISTICS = ("gain", "critical_difference")  # how the names of figures begin that belong to the statistics
+FEW_PAIRS = 3  # up to which the published numbers are shown at first
+SCRIPTS = ("table", "results", "data", "charts", "curves", "window", "figures", "compare")
 
 
 def write(frame: Frame, store: Store) -> Path:
-    """Write the page of a suite, with the existing figures and statistics; return its path."""
+    """Write the page of a suite, with the existing tables, figures and statistics; return its path."""
     path = store.suite_folder(frame.plan.folder) / PAGE
     write_whole(path, render(frame, store))
     return path
@@ -49,33 +48,34 @@ def write(frame: Frame, store: Store) -> Path:
 
 def render(frame: Frame, store: Store) -> str:
     """Return the page of a suite as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    sources = {name: (files("bench.report") / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     plan = frame.plan
     folder = store.suite_folder(plan.folder)
     made = origins(frame.records.values())
-    rows = [[frame.at(*column, label) for column in frame.columns] for label in frame.labels]
-    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    drawings = sorted(path for path in (folder / FIGURES).glob("*.svg") if path.is_file())
     command = training_command(plan)
-    return environment.get_template("page.html.j2").render(
+    heads, rows = wide.heads(frame), wide.rows(frame)
+    opened = [entry.one for row in rows for entry in row.entries if entry.one is not None]
+    runs = {run.id: run for one in frame.primary for run in one.cell.runs}
+    shown_runs = {run.id: _run(run, frame, store, list(made)) for run in runs.values()}
+    has_curves = any(epochs for one in shown_runs.values() for epochs, _ in one["curves"].values())
+    figures = [_figure(path) for path in sorted((folder / FIGURES).glob("*.svg")) if path.is_file()]
+    if has_curves:
+        figures = [one for one in figures if not one.name.startswith(CURVES)]
+    statistics = _rows_of(folder / STATISTICS[0])
+    files = {name: text for name in (*TABLES, STATISTICS[0]) if (text := _text_of(folder / name))}
+    return filled(
+        "page",
+        SCRIPTS,
+        libraries=("uplot/uPlot.iife.min.js",),
         title=plan.suite.title,
         name=plan.name,
-        style=Markup(sources["css"]),
-        script=Markup(sources["js"]),
-        script_hash=base64.b64encode(hashlib.sha256(sources["js"].encode()).digest()).decode(),
         number=number,
         missing=MISSING,
-        columns=rows[0],
+        heads=heads,
+        kinds=[kind for kind in wide.KINDS if any(head.kind == kind for head in heads)],
+        shows_published=len(plan.suite.pairs) <= FEW_PAIRS,
         metrics=sorted({metric for _, metric in frame.columns}),
         rows=rows,
+        networks={one.pair: (one.cell.teacher, one.cell.student) for one in frame.tabled},
         answered=_answered(frame),
         counts=Counter(one.status for one in frame.primary),
         unfinished=_unfinished(frame),
@@ -83,19 +83,29 @@ def render(frame: Frame, store: Store) -> str:
         marks=marks(frame),
         regime=regime_line(frame),
         best=frame.best,
-        statistics=_statistics(folder / STATISTICS[0]),
-        variance=_statistics(folder / VARIANCE) if plan.suite.crossed else [],
-        figures=[(drawing.stem.replace("-to-", " → "), _embedded(drawing)) for drawing in drawings],
+        has_curves=has_curves,
+        said=words.said(statistics),
+        gains=words.gains(statistics),
+        variance=_rows_of(folder / VARIANCE) if plan.suite.crossed else [],
+        figures=figures,
+        about_statistics=[one for one in figures if one.name.startswith(ABOUT_STATISTICS)],
+        files=list(files),
         command=shlex.join(command),
         suite_file=plan.text,
         suite_note=_changed_since(plan),
         file_name=plan.file.name,
         made=list(made.values()),
         table_hash=digest(frame),
-        data={
-            "cells": [_opened(one, command) for row in rows for one in row],
-            "runs": {run.id: _run(run, frame, store, list(made)) for run in runs.values()},
-        },
+        data=packed(
+            {
+                "name": plan.name,
+                "cells": [_opened(one, command) for one in opened],
+                "runs": shown_runs,
+                "made": list(made.values()),
+                "figures": {one.name: one.drawing for one in figures if one.drawing},
+                "files": files,
+            }
+        ),
     )
 
 
@@ -109,21 +119,14 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
     return list(titles.values()), rows
 
 
-def _statistics(path: Path) -> list[list[str]]:
-    """Return the heading and rows of a CSV file; none if it cannot be read."""
-    try:
-        rows = csv.reader(io.StringIO(read_text(path) or ""))
-    except RequestError:
-        return []
-    return [[as_written(text) for text in row] for row in rows]
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; none if it cannot be read."""
+    return csv_rows(_text_of(path) or "")
 
 
 def _changed_since(plan: Plan) -> str:
     """Return what has become of the suite file since the plan was made, if it is not the same any more."""
-    try:
-        text = read_text(plan.absolute)
-    except (RequestError, UnicodeDecodeError):
-        text = None
+    text = _text_of(plan.absolute)
     if text == plan.text:
         return ""
     what = "is not there any more" if text is None else "has changed since"
@@ -141,16 +144,14 @@ def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
     if one.published is not None:
         difference = "" if one.difference is None else f" (here {one.difference:+z.2f})"
         facts["published"] = f"{one.published:.2f}{difference}"
-    settings = cell.runs[0].model_dump(mode="json", exclude_none=True)
     return {
         "label": one.label,
         "pair": one.pair,
         "metric": one.metric,
         "series": one.recorded,
+        "mean": one.mean,
+        "n": one.n,
         "facts": {name: text for name, text in facts.items() if text},
-        "settings": yaml.dump(
-            settings, Dumper=DUMPER, sort_keys=False, allow_unicode=True, default_flow_style=None, width=90
-        ),
         "command": shlex.join([*command, "--only", glob.escape(one.label), "--pairs", glob.escape(one.pair)]),
         "runs": [run.id for run in cell.runs],
     }
@@ -174,6 +175,7 @@ def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...
         "of": run.training.epochs if run.trains else 0,
         "wall_s": record.get("wall_s"),
         "made": made.index(origin_of(record)) if record else None,
+        "settings": run.model_dump(mode="json", exclude_none=True),
         "every": _step(len(epochs)),
         "curves": {name: curve(epochs, name) for name in series},
     }
@@ -205,10 +207,33 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
     return [(status, reason, names) for (status, reason), names in cells.items()]
 
 
-def _embedded(drawing: Path) -> str:
-    """Return a figure as a `data:` address: its SVG, or its PNG if the SVG is large and the PNG smaller."""
-    picture = drawing.with_suffix(".png")
-    size = drawing.stat().st_size
-    if size > MAX_DRAWING and picture.exists() and picture.stat().st_size < size:
-        return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawing.read_bytes()).decode()}"
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the page: a drawing that a script shows, or a picture if that takes fewer bytes."""
+
+    name: str
+    drawing: str  # SVG; "" if there is a picture
+    picture: str  # its `data:` address; "" if there is a drawing
+    pdf: str  # address of the same figure beside the page; "" if there is none
+
+    @property
+    def title(self) -> str:
+        """Return its name as people read it."""
+        return self.name.replace("-to-", " → ")
+
+
+def _figure(path: Path) -> Figure:
+    content, other, pdf = path.read_bytes(), path.with_suffix(".png"), path.with_suffix(".pdf")
+    address = f"{FIGURES}/{quote(pdf.name)}" if pdf.is_file() else ""
+    if other.is_file() and other.stat().st_size < len(gzip.compress(content)):
+        picture = f"data:image/png;base64,{base64.b64encode(other.read_bytes()).decode()}"
+        return Figure(path.stem, "", picture, address)
+    return Figure(path.stem, content.decode(), "", address)
+
+
+def _text_of(path: Path) -> str | None:
+    """Return the text of a file beside the page; None if it cannot be read."""
+    try:
+        return read_text(path)
+    except (RequestError, UnicodeDecodeError):
+        return None

@@ -16,7 +16,7 @@ from bench.report.improvement import IMPROVEMENT, Improvement
 from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.statistics import ALL, Ranking, Statistics, statistics
-from bench.report.write import digest
+from bench.report.table_csv import digest
 from bench.store import Store, write_whole
 from bench.store.files import no_formula
 

@@ -1,23 +1,20 @@
 """Writes a suite's files: tables after each cohort, the rest of the report once. Imports no torch."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from operator import attrgetter
 
 from bench.plan import Plan
 from bench.report.folder import CLASSES, EPOCHS, PAGE, STATISTICS, SUITE, TABLES, TUNING, note, placed
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
-from bench.store import SOURCES, Store, csv_text, write_whole
+from bench.report.table_csv import digest, to_csv
+from bench.store import SOURCES, Store, write_whole
 from bench.store.files import read_text
 from bench.types import RequestError
 
-OF_CELL = ("pair", "teacher", "student", "method", "label")
-OF_RESULT = ("metric", "n", "mean", "std", "best_mean", "published", "status", "reason", "difference")
 logger = logging.getLogger(__name__)
 
 
@@ -77,7 +74,7 @@ def write_while_training(plan: Plan, store: Store) -> None:
 
 def write_report(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
     """Write the epochs, classes, statistics and the page, which shows the existing figures; see `attempt`."""
-    from bench.report import classes, epochs, page, statistics_files  # each takes a second to import
+    from bench.report import classes, epochs, index, page, statistics_files  # each takes a second to import
 
     folder = store.suite_folder(frame.plan.folder)
     with attempt(folder / EPOCHS, failed):
@@ -95,6 +92,8 @@ def write_report(frame: Frame, store: Store, failed: list[Exception] | None = No
             tuning.write(frame, store)
     with attempt(folder / PAGE, failed):
         page.write(frame, store)
+    with attempt(store.root / index.INDEX, failed):
+        index.write(store)
 
 
 def is_reported(frame: Frame, store: Store) -> bool:
@@ -104,23 +103,3 @@ def is_reported(frame: Frame, store: Store) -> bool:
     with suppress(RequestError):  # not files
         return first.is_file() and all(current in (read_text(path) or "") for path in last)
     return False
-
-
-def to_csv(frame: Frame) -> str:
-    """Return table.csv: one row per cell and metric.
-
-    What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
-    """
-    of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
-    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one)), one.cell.variant) for one in frame.listed)
-    columns = (*OF_CELL, *OF_RESULT, "variant")
-    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
-
-
-def _rounded(value: object) -> object:
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def digest(frame: Frame) -> str:
-    """Return a hash of table.csv, which shows whether files of the same results are up to date."""
-    return hashlib.sha256(to_csv(frame).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@
                             source.yaml, of a transfer suite
                             peer.safetensors, if two networks learn from each other
     <root>/runs/<run id>.stale/   an earlier result of a run, until the run has been trained again
+    <root>/index.html       the page of all reports
     <root>/<suite name>/    table.csv  table.md  table.tex  statistics.csv  statistics.md  epochs.csv  report.html
                             suite.json  sources.json  cost.csv  figures/
 
@@ -172,8 +173,17 @@ class Store:
             raise incompatible(path, first_reason(error)) from None
 
     def epochs(self, run_id: str) -> list[dict[str, Any]]:
-        """Return a run's epochs, one mapping each; a truncated last line of an unfinished run is ignored."""
-        record, path = self.record(run_id), self.folder(run_id) / EPOCHS
+        """Return a run's epochs, one mapping each; a truncated last line of an unfinished run is ignored.
+
+        A report reads them several times: those of a finished run are kept, and must not be changed.
+        """
+        record = self.record(run_id)
+        if record is None:
+            return self._epochs(run_id, None)
+        return self._once(run_id, EPOCHS, lambda _: self._epochs(run_id, record))
+
+    def _epochs(self, run_id: str, record: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        path = self.folder(run_id) / EPOCHS
         rows = rows_of(self.content(run_id, EPOCHS) or b"", path, is_finished=record is not None)
         if record is not None and FILES not in record:  # of an earlier version
             found, epochs = sum(row["stage"] == "main" for row in rows), record.get("epochs")

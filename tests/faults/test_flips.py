@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.plan import Plan
-from bench.report.write import to_csv, write_tables
+from bench.report.table_csv import to_csv
+from bench.report.write import write_tables
 from bench.store import CHECKPOINT, Store
 from bench.types import RequestError
 from tests.faults.conftest import TINY

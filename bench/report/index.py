@@ -1,0 +1,65 @@
+"""The page of all suites in a folder of results: results/index.html, with a link to each report. Imports no torch."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.report.folder import PAGE, TABLES
+from bench.report.html import filled
+from bench.store import Store, write_whole
+from bench.store.files import csv_rows, read_text
+from bench.types import RequestError
+
+INDEX = "index.html"
+HEAD = 16_384  # characters of a report that hold its title, and styles before it
+EACH = ("*", "*/with_*", "*/unfinished")  # folders of reports; see `bench.report.folder`
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A report of the results folder."""
+
+    name: str  # of its folder, below the results
+    address: str  # of its page
+    title: str
+    pairs: int
+    rows: int
+    statuses: dict[str, int]  # number of cells by their status
+    finished: int  # seeds of all cells
+
+
+def write(store: Store) -> Path:
+    """Write the page of all reports; return its path."""
+    path = store.root / INDEX
+    reports = list(listed(store.root))
+    write_whole(path, filled("index", ["table"], reports=reports))
+    return path
+
+
+def listed(results: Path) -> Iterator[Listed]:
+    """Yield the reports of a folder of results, by name; those without a readable table or page are left out."""
+    pages = {page for pattern in EACH for page in results.glob(f"{pattern}/{PAGE}")}
+    for page in sorted(pages):
+        try:
+            rows = csv_rows(read_text(page.parent / TABLES[0]) or "")
+            with page.open(encoding="utf-8") as file:
+                head = file.read(HEAD)
+        except (RequestError, OSError, UnicodeDecodeError):
+            continue
+        first = next((row.get("metric") for row in rows), None)
+        cells = [row for row in rows if row.get("metric") == first]
+        title = re.search(r"<title>(.*?)</title>", head, re.DOTALL)
+        name = page.parent.relative_to(results).as_posix()
+        yield Listed(
+            name=name,
+            address=quote(f"{name}/{PAGE}"),
+            title=unescape(title[1]) if title else name,
+            pairs=len({row.get("pair") for row in cells}),
+            rows=len({row.get("label") for row in cells}),
+            statuses=dict(Counter(row.get("status", "") for row in cells)),
+            finished=sum(int(row["n"]) for row in cells if row.get("n", "").isdecimal()),
+        )

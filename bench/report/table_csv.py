@@ -1,0 +1,30 @@
+"""table.csv, and the digest that tells whether other files are of the same results. Imports no torch."""
+
+import hashlib
+from operator import attrgetter
+
+from bench.report.frame import Frame
+from bench.store import csv_text
+
+OF_CELL = ("pair", "teacher", "student", "method", "label")
+OF_RESULT = ("metric", "n", "mean", "std", "best_mean", "published", "status", "reason", "difference")
+
+
+def to_csv(frame: Frame) -> str:
+    """Return table.csv: one row per cell and metric.
+
+    What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
+    """
+    of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
+    rows = ((*of_cell(one.cell), *map(_rounded, of_result(one)), one.cell.variant) for one in frame.listed)
+    columns = (*OF_CELL, *OF_RESULT, "variant")
+    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def digest(frame: Frame) -> str:
+    """Return a hash of table.csv, which shows whether files of the same results are up to date."""
+    return hashlib.sha256(to_csv(frame).encode()).hexdigest()[:16]
