@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from bench import __version__
 from bench.program import INSTALLED, started_as
 from bench.terminal.markup import copyable, escape
-from bench.terminal.streams import doing, each, tolerate
+from bench.terminal.streams import counted, doing, each, tolerate
 from bench.text import fitted, log_to_stderr, printable
 from bench.types import RequestError, suggest
 
@@ -203,7 +203,9 @@ def run_command(
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Find what would fail, list what would run, and train nothing.")
+    ] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
@@ -236,20 +238,7 @@ def run_command(
             _warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
-        with doing("Checking networks and data"):
-            from bench.launch.preparation import check_inputs, choose_device, unserved
-            from bench.launch.provenance import device_name
-            from bench.report.folder import in_own_folder
-            from bench.terminal.status import plan_tables
-
-            left = open_runs(wanted, plan, store, retried)
-            reasons = unserved(plan, left, methods)
-            notes = check_inputs(plan, left, data)
-        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
-        on = "" if slurm else device_name(here)
-        _say(plan_tables(in_own_folder(plan, store), store, wanted, reasons, retried, on))
-        _say(notes)
-        return OK
+        return _dry_run(plan, store, methods, wanted, retried, data, device, slurm)
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
             from bench.launch.devices import train
@@ -545,6 +534,49 @@ def _planned(
         from bench.workflow import planned
 
         return planned(suite, changes, results, plugins or (), trains)
+
+
+def _dry_run(
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    wanted: "Sequence[RunSpec]",
+    retried: set[str],
+    data: Path,
+    device: Device,
+    slurm: bool,
+) -> int:
+    """Print what would run, or raise a `RequestError` with a line for all that would fail; see `run_command`."""
+    with doing("Checking data and networks"):
+        import torch
+
+        from bench.launch.checks import Checks
+        from bench.launch.preparation import check_gpus, check_inputs, choose_device, most_processes
+        from bench.launch.provenance import device_name
+        from bench.plan.status import open_runs
+        from bench.report.folder import in_own_folder
+        from bench.terminal.status import plan_tables
+
+        left, notes, problems = open_runs(wanted, plan, store, retried), [], []
+        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        try:
+            notes = check_inputs(plan, left, data)
+        except RequestError as error:
+            problems.append(str(error))
+        try:
+            if not slurm:
+                check_gpus(here, most_processes(left), torch.cuda.device_count())
+        except RequestError as error:
+            problems.append(str(error))
+        checks = Checks(plan, left, methods, here)
+    for _ in counted("Trying networks and methods", checks.run(), len(checks)):
+        pass
+    if problems := [*problems, *checks.problems]:
+        raise RequestError("\n".join(problems))
+    on = "" if slurm else device_name(here)
+    _say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
+    _say(map(escape, [*checks.untried, *notes]))
+    return OK
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:

@@ -30,8 +30,9 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     'distill-bench quickstart --set "methods=[kd, ttm]"': f"{FEW} {FEW_DIGITS} --jobs 1",
     "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS} --jobs 1",
     "python run_suite.py suites/quickstart.yaml --device cpu --jobs 2": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
-    SIMILAR: "--dry-run --only kd",
-    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd",
+    SIMILAR: f"--dry-run --only kd {ONE_CELL}",
+    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd --pairs '*->ShuffleV2'",
+    f"{SIMILAR} --dry-run": f"--only kd {ONE_CELL}",
     f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY}",
     f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--jobs 1 --set training.epochs=1 {TINY}",
 }
