@@ -96,6 +96,7 @@ class CapturedSteps:
         for lane in lanes:
             with lane.isolated():
                 lane.begin_epoch()
+        self._drop_stale(lanes)
         warm = 0
         for given in batches:
             batch = with_layout(given, self.layout)
@@ -115,6 +116,16 @@ class CapturedSteps:
             self._capture(lanes, number)
             self._replay(lanes, number)
             yield number
+
+    def _drop_stale(self, lanes: Sequence[Lane]) -> None:
+        """Drop the captures that a new epoch makes useless, and free their memory, which a capture cannot do."""
+        stale = [lane for lane in lanes if lane.spec.id in self.steps and not self._is_captured(lane)]
+        for lane in stale:
+            del self.steps[lane.spec.id]
+            for module in lane.modules:
+                module.zero_grad()  # gradients are in the memory of the graph
+        if stale:
+            torch.cuda.empty_cache()
 
     def _is_ready(self, batch: Batch, lanes: Sequence[Lane]) -> bool:
         """Return whether every lane's step is captured, or cannot be, for batches of that layout."""

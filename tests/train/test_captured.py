@@ -137,6 +137,17 @@ def test_a_step_that_draws_on_the_host_trains_launch_by_launch(gpu):
 
 @pytest.mark.cuda
 @on_gpu
+def test_captures_with_later_learning_rates_take_no_more_memory(gpu):
+    made = gpu(FEW, **RECIPE | {"epochs": 6})
+    reserved = []
+    for epoch in range(1, 7):
+        trained(made, epochs=(epoch,))
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] < 1.2 * reserved[1]
+
+
+@pytest.mark.cuda
+@on_gpu
 def test_dropout_draws_as_launch_by_launch(gpu):
     def dropping():
         made = gpu(["kd", "at"])
