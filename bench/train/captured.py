@@ -118,12 +118,12 @@ class CapturedSteps:
             yield number
 
     def _drop_stale(self, lanes: Sequence[Lane]) -> None:
-        """Drop the captures that a new epoch makes useless, and free their memory, which a capture cannot do."""
-        stale = [lane for lane in lanes if lane.spec.id in self.steps and not self._is_captured(lane)]
-        for lane in stale:
-            del self.steps[lane.spec.id]
-            for module in lane.modules:
-                module.zero_grad()  # gradients are in the memory of the graph
+        """Drop the captures that a new epoch does not use, and free their memory, which a capture cannot do."""
+        stale = self.steps.keys() - {lane.spec.id for lane in lanes if self._is_captured(lane)}
+        for name in stale:
+            del self.steps[name]
+        for module in (module for lane in lanes if lane.spec.id in stale for module in lane.modules):
+            module.zero_grad()  # gradients are in the memory of the graph
         if stale:
             torch.cuda.empty_cache()
 
