@@ -34,7 +34,7 @@ from bench.workflow import (
     raise_damage,
     reported,
     runs_to_retry,
-    side,
+    sides,
     store_in,
     suite_file,
     wanted_runs,
@@ -166,8 +166,9 @@ def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[Fi
     """Return two results compared cell by cell: differences with intervals, and the settings that differ.
 
     Args:
-        a: a suite file or the name of a suite that comes with the package, a folder of results (with `runs/`), or the
-            folder of a suite's report (with `table.csv`), such as `results/published/quickstart`.
+        a: a suite file or the name of a suite that comes with the package, a bundle (`.zip`), a folder of results
+            (with `runs/`), or the folder of a suite's report (with `table.csv`), such as
+            `results/published/quickstart`.
         b: likewise; differences are b minus a.
         results: the folder of the results of suite files.
         plugins: method files that the suites use.
@@ -185,8 +186,8 @@ def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[Fi
     """
     from bench.report.compare import compare as compared  # takes a second to import
 
-    files = _paths(plugins)
-    return compared(*(side(Path(one), Path(results), files) for one in (a, b)))
+    with sides(Path(a), Path(b), Path(results), _paths(plugins)) as both:
+        return compared(*both)
 
 
 def load_student(

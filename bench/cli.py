@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from bench import __version__
 from bench.program import INSTALLED, started_as
 from bench.terminal.markup import copyable, escape
-from bench.terminal.streams import doing, each, tolerate
+from bench.terminal.streams import counted, doing, each, tolerate
 from bench.text import fitted, log_to_stderr, printable
 from bench.types import RequestError, suggest
 
@@ -95,6 +95,7 @@ def options(
 
 Device = StrEnum("Device", ["auto", "cpu", "cuda"])
 Style = StrEnum("Style", ["page", "paper"])  # of figures
+Tracker = StrEnum("Tracker", ["mlflow", "trackio", "wandb"])
 Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
 
 
@@ -135,7 +136,7 @@ SuiteFile = Annotated[
 Side = Annotated[
     Path,
     typer.Argument(
-        help="A suite, a folder of results, or the folder of a suite's report, such as results/quickstart.",
+        help="A suite, a bundle, a folder of results, or the folder of a suite's report, such as results/quickstart.",
         show_default=False,
         parser=_path,
         autocompletion=_suites_and_files,
@@ -211,7 +212,9 @@ def run_command(
     results: Results = Path("results"),
     data: Data = Path("data"),
     plugin: Plugin = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Find what would fail, list what would run, and train nothing.")
+    ] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
@@ -223,6 +226,10 @@ def run_command(
         bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
     ] = False,
     style: FigureStyle = Style.page,
+    track: Annotated[
+        Tracker | None,
+        typer.Option("--track", help="Also pass the epochs to this program, whose files are kept in the results."),
+    ] = None,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan import continued
@@ -245,26 +252,16 @@ def run_command(
             _warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
-        with doing("Checking networks and data"):
-            from bench.launch.preparation import check_inputs, choose_device, unserved
-            from bench.launch.provenance import device_name
-            from bench.report.folder import in_own_folder
-            from bench.terminal.status import plan_tables
-
-            left = open_runs(wanted, plan, store, retried)
-            reasons = unserved(plan, left, methods)
-            notes = check_inputs(plan, left, data)
-        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
-        on = "" if slurm else device_name(here)
-        _say(plan_tables(in_own_folder(plan, store), store, wanted, reasons, retried, on))
-        _say(notes)
-        return OK
+        return _dry_run(plan, store, methods, wanted, retried, data, device, slurm)
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
             from bench.launch.devices import train
+            from bench.launch.trackers import check_installed
         from bench.launch.work import Work
         from bench.report.write import write_while_training
 
+        if track is not None:
+            check_installed(track.value)
         work = Work(
             plan,
             runs=tuple(run.id for run in wanted),
@@ -275,6 +272,7 @@ def run_command(
             plugins=all_plugins(plan.file, plugin or ()),
             keep_checkpoints=keep_checkpoints,
             accept_changed=accept_changed,
+            track=track.value if track else "",
         )
         if slurm:
             return _submit(work, store, methods, retried)
@@ -341,9 +339,12 @@ def report(
     plugin: Plugin = None,
     style: FigureStyle = Style.page,
 ) -> int:
-    """Write a suite's tables, figures and page from the store alone, unless they are up to date."""
+    """Write a suite's tables, figures and page, if anything has changed, from the store or the bundle BUNDLE.zip."""
     from bench.report.folder import in_own_folder
+    from bench.share.bundle import is_bundle
 
+    if is_bundle(suite):
+        return _report_of_bundle(suite, _overrides(changes, seeds), results, plugin, style)
     plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
     return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True)
@@ -400,9 +401,10 @@ def compare_command(
     """Compare two results cell by cell: differences with intervals, and the settings that differ."""
     with doing("Comparing"):
         from bench.report.compare import compare
-        from bench.workflow import side
+        from bench.workflow import sides
 
-        found = compare(*(side(one, results, plugin or ()) for one in (a, b)))
+        with sides(a, b, results, plugin or ()) as both:
+            found = compare(*both)
     if as_json:
         _say_json(found.document())
         return OK
@@ -520,6 +522,105 @@ def export_command(
     return OK
 
 
+@app.command("bundle")
+def bundle_command(
+    suite: SuiteFile,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=_path),
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Add the weights of the runs.")] = False,
+    seeds: Seeds = None,
+    changes: Set = None,
+    results: Results = Path("results"),
+    plugin: Plugin = None,
+) -> int:
+    """Write a finished suite to one file, for others to verify: its text, runs, curves, answers, table and hashes."""
+    from bench.report.frame import results_frame
+    from bench.share.bundle import SUFFIX, write_bundle
+
+    plan, store, _ = _planned(suite, _overrides(changes, seeds), results, plugin)
+    path = Path(f"{plan.name}{SUFFIX}") if to is None else to
+    with doing("Packing"):
+        write_bundle(results_frame(plan, store), store, path, weights)
+    _say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
+    return OK
+
+
+@app.command("verify")
+def verify_command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=_path)],
+    retrain: Annotated[
+        int | None,
+        typer.Option("--retrain", metavar="N", min=1, help="Train one run in N again: the bundle's hash chooses them."),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", metavar="POINTS", min=0.0, help="Allowed difference of runs that are trained again."),
+    ] = 1.0,
+    device: Annotated[Device, typer.Option("--device", help="The device for weights and training.")] = Device.auto,
+    data: Data = Path("data"),
+    plugin: Plugin = None,
+) -> int:
+    """Verify a bundle: compute its numbers again, and name each one that disagrees."""
+    from bench.share.bundle import unpacked
+
+    with unpacked(bundle, allows_altered=True) as opened:
+        if opened.altered:
+            _say([escape(line) for line in opened.altered])
+            return RUN_FAILED
+        plan, store, _ = _planned(opened.suite, opened.manifest.changes, opened.root, plugin)
+        with doing("Loading PyTorch"):
+            from bench.launch.work import Work
+            from bench.share import verify
+            from bench.workflow import all_plugins
+        work = Work(
+            plan,
+            runs=tuple(plan.runs),
+            results=opened.root,
+            data=data,
+            write_tables=verify.no_tables,
+            device=device.value,
+            plugins=all_plugins(plan.file, plugin or ()),
+        )
+        found = list(each("Computing again", verify.checks(opened, plan, store)))
+        is_sound = all(check.holds for check in found)
+        if is_sound:
+            if left := verify.not_from_answers(plan, found, store):
+                _say([f"not recomputed, for no answers give it: {escape(', '.join(left))}"])
+            if runs := verify.with_weights(plan, store):
+                try:
+                    found += each("Evaluating weights", verify.evaluated(work, runs))
+                except RequestError as error:
+                    _say([f"weights not evaluated: {escape(str(error))}"])
+            if retrain is not None:
+                again = list(verify.retrained(work, verify.chosen(opened, plan, store, retrain), margin))
+                _say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
+                found += again
+    wrong = [check for check in found if not check.holds]
+    _say([escape(str(check)) for check in wrong])
+    said = f"{len(wrong)} of {len(found)} checks fail" if wrong else f"all {len(found)} checks hold"
+    _say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
+    return RUN_FAILED if wrong else OK
+
+
+def _report_of_bundle(
+    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: Style
+) -> int:
+    """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
+    from bench.share.bundle import unpacked
+    from bench.workflow import store_in
+
+    if changes:
+        raise RequestError(f"{file}: --set and --seeds are for suites: a bundle has its own. Leave them out")
+    with unpacked(file) as bundle:
+        to = store_in(results).suite_folder(bundle.suite.stem)
+        if to.exists():
+            raise RequestError(f"{to}: exists. Move it away, or name another folder with --results")
+        plan, store, methods = _planned(bundle.suite, bundle.manifest.changes, bundle.root, plugins)
+        return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True, to=to)
+
+
 def _width() -> int:
     """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
     return Console().width if sys.stdout.isatty() else UNBOUNDED
@@ -550,9 +651,55 @@ def _planned(
 ) -> "tuple[Plan, Store, dict[str, Method]]":
     """Return `bench.workflow.planned`, and show on a terminal what takes a while."""
     with doing(f"Reading {printable(str(suite))}"):
+        from bench.share.bundle import is_bundle
         from bench.workflow import planned
 
+        if is_bundle(suite):
+            raise RequestError(f"{suite}: is a bundle, which `verify`, `report` and `compare` read. Name a suite")
         return planned(suite, changes, results, plugins or (), trains)
+
+
+def _dry_run(
+    plan: "Plan",
+    store: "Store",
+    methods: "dict[str, Method]",
+    wanted: "Sequence[RunSpec]",
+    retried: set[str],
+    data: Path,
+    device: Device,
+    slurm: bool,
+) -> int:
+    """Print what would run, or raise a `RequestError` with a line for all that would fail; see `run_command`."""
+    with doing("Checking data and networks"):
+        import torch
+
+        from bench.launch.checks import Checks
+        from bench.launch.preparation import check_gpus, check_inputs, choose_device, most_processes
+        from bench.launch.provenance import device_name
+        from bench.plan.status import open_runs
+        from bench.report.folder import in_own_folder
+        from bench.terminal.status import plan_tables
+
+        left, notes, problems = open_runs(wanted, plan, store, retried), [], []
+        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        try:
+            notes = check_inputs(plan, left, data)
+        except RequestError as error:
+            problems.append(str(error))
+        try:
+            if not slurm:
+                check_gpus(here, most_processes(left), torch.cuda.device_count())
+        except RequestError as error:
+            problems.append(str(error))
+        checks = Checks(plan, left, methods, here)
+    for _ in counted("Trying networks and methods", checks.run(), len(checks)):
+        pass
+    if problems := [*problems, *checks.problems]:
+        raise RequestError("\n".join(problems))
+    on = "" if slurm else device_name(here)
+    _say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
+    _say(map(escape, [*checks.untried, *notes]))
+    return OK
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
@@ -587,11 +734,13 @@ def _report(
     wanted: "Sequence[RunSpec]",
     style: "Style | None" = None,
     replaces: bool = False,
+    to: Path | None = None,
 ) -> int:
     """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
 
     The exit status depends on the runs in `wanted`, and on whether all outputs could be written. A report that
-    `replaces` the one that is there is not written if that shows more finished runs.
+    `replaces` the one that is there is not written if that shows more finished runs. The report is moved `to` a folder,
+    if one is given.
     """
     from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
     from bench.report.replication import replication
@@ -602,6 +751,11 @@ def _report(
         frame, failed = reported(plan, store, methods, "paper" if style is Style.paper else "page", replaces)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
+    if to is not None:
+        from bench.share.bundle import keep_report
+
+        keep_report(folder, to)
+        folder = to
     if frame.aside:
         _warn(f"warning: {frame.aside}. This one is in {folder}")
     elif frame.plan.subfolder:

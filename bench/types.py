@@ -31,6 +31,8 @@ class Features:
     classifier: Affine | None = None  # the linear layer from embedding to logits; None if it is none
     norms: tuple[Affine, ...] = ()  # that make the pre-activations after the stem's; empty if unknown or not requested
     second: Features | None = None  # the features of `Batch.second`; None unless requested
+    of_tokens: bool = False  # whether the stages are grids of tokens, as those of ViT, Swin or Mixer, not a CNN's maps
+    class_tokens: tuple[Tensor, ...] = ()  # (B, C) of each stage, next to its grid; empty if there are none
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Shapes:
     final: tuple[int, int, int] | None = None  # (D, H, W) of the final map; None if the network gives none
     has_classifier: bool = False  # whether the logits come from the embedding by a linear layer, which it gives
     has_norms: bool = False  # whether it gives the norms of its pre-activations
+    of_tokens: bool = False  # whether its stages are grids of tokens, not a CNN's maps
+    has_class_tokens: bool = False  # whether it gives a class token next to each of them
 
 
 @dataclass(frozen=True)

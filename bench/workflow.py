@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -20,6 +21,7 @@ from bench.report.folder import TABLES, Shown, StyleName, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.sides import Measured, Place, Side, of_frame, of_report
 from bench.report.write import frame_of_report, write_report, write_tables_of
+from bench.share.bundle import RUNS, is_bundle, unpacked
 from bench.spec import RunSpec
 from bench.store import Store, number_in
 from bench.store.files import NotWrittenError
@@ -28,8 +30,6 @@ from bench.suite.load import plugins_of
 from bench.tasks import task_of
 from bench.types import RequestError
 from methods import Method, catalog
-
-RUNS = "runs"  # the folder of runs, in a folder of results
 
 
 def planned(
@@ -95,6 +95,23 @@ def plan_of_report(shown: Shown, store: Store, name: str, plugins: Sequence[Path
     return replace(plan, subfolder=name.partition("/")[2])
 
 
+@contextmanager
+def sides(a: Path, b: Path, results: Path, plugins: Sequence[Path] = ()) -> Iterator[tuple[Side, Side]]:
+    """Yield both sides of a comparison, each as `side` returns it, or a bundle's; raises as `side`."""
+    with _opened(a, results, plugins) as one, _opened(b, results, plugins) as other:
+        yield one, other
+
+
+@contextmanager
+def _opened(given: Path, results: Path, plugins: Sequence[Path]) -> Iterator[Side]:
+    with unpacked(given) if is_bundle(given) else nullcontext() as bundle:
+        if bundle is None:
+            yield side(given, results, plugins)
+        else:
+            plan, store, _ = planned(bundle.suite, bundle.manifest.changes, bundle.root, plugins)
+            yield Side(str(given), {plan.name: of_frame(results_frame(plan, store))}, store)
+
+
 def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
     """Return one side of a comparison: a suite in the folder `results`, a folder of results, or that of a report.
 
@@ -117,8 +134,8 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
         return Side(str(given), {name: _measured(given, store, name, plugins)}, store)
     if given.suffix != ".yaml" and str(given) not in packaged_suites():
         raise RequestError(
-            f"{given}: is neither a suite file (.yaml), nor a folder of results (with {RUNS}/), nor the folder of a "
-            f"report (with {TABLES[0]})"
+            f"{given}: is neither a suite file (.yaml), nor a bundle (.zip), nor a folder of results (with {RUNS}/), "
+            f"nor the folder of a report (with {TABLES[0]})"
         )
     plan, store, _ = planned(find_suite(given), (), results, plugins)
     return Side(str(given), {plan.name: of_frame(results_frame(plan, store))}, store)

@@ -8,9 +8,9 @@ raised.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,21 @@ def code_of(path: Path, module: str | None = None) -> Code:
     sources, digest = [path], hashlib.sha256()
     for source in sources:  # grows during the loop
         try:
-            tree = ast.parse(read_bytes(source))
-            others = list(_imported(tree, source, root, package))
-            text = _text(_without_search_space(_without_docstrings(tree)))
+            text, imports = _parsed(read_bytes(source))
+            others = list(_imported(imports, source, root, package))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise RequestError(f"{source}: cannot be read as Python: {error or type(error).__name__}") from error
         sources += [other for other in dict.fromkeys(others) if other not in sources]
         digest.update(text.encode() + b"\0")
     return Code(path, tuple(sources[1:]), digest.hexdigest(), path.parent == OWN, module is None)
+
+
+@lru_cache(maxsize=256)  # a plan, an import and a report each ask for the code of the same files
+def _parsed(content: bytes) -> tuple[str, tuple[ast.Import | ast.ImportFrom, ...]]:
+    """Return the code of a file as text that is hashed, and its imports."""
+    tree = ast.parse(content)
+    imports = tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return _text(_without_search_space(_without_docstrings(tree))), imports
 
 
 def _bytes_sha256(path: Path) -> str:
@@ -89,27 +96,27 @@ def _bytes_sha256(path: Path) -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-def _imported(tree: ast.AST, source: Path, root: Path, package: str | None) -> Iterator[Path]:
+def _imported(
+    imports: Iterable[ast.Import | ast.ImportFrom], source: Path, root: Path, package: str | None
+) -> Iterator[Path]:
     """Yield the files that a file imports and whose code counts.
 
     Args:
-        tree: the file's code.
+        imports: the file's imports.
         source: the file.
         root: where absolute imports of the method's own modules begin.
         package: the method's package; None if it has none: then any module at `root` counts.
     """
-    for node in ast.walk(tree):
+    for node in imports:
         if isinstance(node, ast.Import):
             names, folder = [alias.name for alias in node.names], root
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = node.module or ""
             names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
             above = [folder for folder in source.parents if folder.is_relative_to(root)]
             if node.level > len(above):
                 continue  # Python finds nothing above where the imports begin
             folder = above[node.level - 1] if node.level else root
-        else:
-            continue
         for parts in (name.split(".") for name in names if name):
             relative = isinstance(node, ast.ImportFrom) and node.level > 0
             if not relative and parts[0] == "methods":

@@ -3,6 +3,8 @@
 import re
 import signal
 import traceback
+from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -33,6 +35,14 @@ def ends_process(error: BaseException) -> bool:
     codes = {getattr(handler, "__code__", None) for handler in handlers}
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code in codes for frame, _ in frames)
+
+
+def place(error: BaseException, files: Iterable[str | Path | None]) -> str:
+    """Return folder/file:line of the innermost frame of an exception that is in one of the files; "" if none is."""
+    known = {Path(file).resolve() for file in files if file is not None}
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    places = [f"{'/'.join(file.parts[-2:])}:{line}" for file, line in frames if file.resolve() in known]
+    return places[-1] if places else ""
 
 
 def described(error: BaseException) -> str:

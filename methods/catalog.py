@@ -2,9 +2,11 @@
 
 import importlib.util
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from bench.reading import read_bytes
 from bench.types import RequestError
 from methods._code import NOT_METHODS
 from methods._reader import Method, has_networks_only, read
@@ -20,17 +22,23 @@ def own_files() -> list[Path]:
     return sorted(path for path in files if path.stem not in NOT_METHODS and not path.stem.startswith("_"))
 
 
+@lru_cache(maxsize=256)
+def _own_method(path: Path, content: bytes) -> Method:
+    """Return a method of this folder; a process reads the same content once."""
+    return read(path, f"methods.{path.stem}")
+
+
 def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
     """Return every method by name, from this folder, installed packages and the given files.
 
     Raises:
         RequestError: a plugin is not a file, defines no method, or uses a name that is already taken.
     """
-    own = [(path, f"methods.{path.stem}") for path in own_files()]
     modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
     installed = [(_entry_point_file(module), module) for module in modules]
-    found: dict[str, Method] = {}
-    for path, module in [*own, *installed, *((path, None) for path in plugins if not has_networks_only(path))]:
+    own = [_own_method(path, read_bytes(path)) for path in own_files()]
+    found = {method.name: method for method in own}
+    for path, module in [*installed, *((path, None) for path in plugins if not has_networks_only(path))]:
         method = read(path, module)
         if method.name in found and found[method.name].path.resolve() != path.resolve():
             raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")

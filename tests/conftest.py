@@ -26,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[WHOLE] = "1"
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """Keep what tests remember out of the user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def few(monkeypatch):
     """Evaluate on few digits and draw few points and files: all three take longer than a tiny suite's training."""

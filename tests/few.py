@@ -23,15 +23,17 @@ def short_or_whole(short: T, whole: T) -> T:
 
 
 def use_few(patch: pytest.MonkeyPatch) -> None:
-    """Let this process evaluate on few digits, draw t-SNE of few points, and save figures in one format only."""
+    """Let this process evaluate on few digits, and draw one figure, in one format."""
+    from bench import figures
+
     use_few_digits(patch)
     if short_or_whole(True, False):
-        patch.setattr("bench.figures.METADATA", {"svg": {"Date": None}})
-        patch.setattr("bench.figures.tsne.MAX_POINTS", 20)
+        patch.setattr(figures, "METADATA", {"svg": {"Date": None}})
+        patch.setattr(figures, "FIGURES", (figures.gain,))
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:
-    """Let this process read 65 of the 897 test digits: as with all of them, the last batch of 64 has one image.
+    """Let this process read 17 of the 897 test digits: as with all of them, the last batch of 16 has one image.
 
     Of these few, the outputs of a run hold products of 16.
     """
@@ -43,7 +45,7 @@ def use_few_digits(patch: pytest.MonkeyPatch) -> None:
 
     def few_digits(spec: "DataSpec", root: Path) -> "Arrays":
         train, test = read_all(spec, root)
-        return train, test and (test[0][:65], test[1][:65])
+        return train, test and (test[0][:17], test[1][:17])
 
     patch.setattr(packaged, "digits", few_digits)
     patch.setattr("bench.train.outputs.MAX_COMPARED", 16)

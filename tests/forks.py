@@ -17,7 +17,7 @@ import pytest
 from tests.few import short_or_whole, use_few
 
 ROOT = Path(__file__).parents[1]
-LOADED = ["bench.cli", "bench.figures", "bench.launch.launcher", "torch._dynamo", "sklearn.datasets"]
+LOADED = ["bench.cli", "bench.figures", "bench.launch.launcher", "torch._dynamo"]
 LOADED += ["tests.train.conftest"]
 
 

@@ -774,13 +774,16 @@ def on_a_terminal(columns: int, *arguments: str | Path) -> list[str]:
     return without_colours(text).splitlines()
 
 
-def test_a_narrow_terminal_gets_the_table_in_pieces_and_loses_nothing(tmp_path, results, store):
+@pytest.mark.usefixtures("few")
+def test_a_narrow_terminal_gets_the_table_in_pieces_and_loses_nothing(cli, results, store, monkeypatch):
     path = ROOT / "suites/cifar100_similar_arch.yaml"
     plan = build(load(path, METHODS, ["methods=[kd, at]", "seeds=2"]), path, METHODS)
     for cell in plan.cells:
         finish(store, cell, [70.0, 71.0])
-    arguments = ["--results", results, "--seeds", "2", "--set", "methods=[kd, at]"]
-    lines = on_a_terminal(80, "report", path, *arguments)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, out, _ = cli("report", path, "--results", results, "--seeds", "2", "--set", "methods=[kd, at]")
+    lines = without_colours(out).splitlines()
     table = [line for line in lines if line[:1] in "┏┃┡│└"]
     assert all(len(line) <= 80 for line in table)
     assert not any("…" in line for line in table)
@@ -884,6 +887,8 @@ def arguments(folder):
         folder / "probe.py",
         "--plugin",
         folder / "picky.py",
+        "--jobs",
+        "1",
     ]
 
 

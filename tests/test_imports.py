@@ -13,13 +13,14 @@ from tests.stores import finish_all, plan_of
 ROOT = Path(__file__).parent.parent
 TRAINING = ["torch", "torchvision", "sklearn", "submitit"]
 HEAVY = [*TRAINING, "numpy", "pandas", "matplotlib", "scipy", "safetensors"]
-LEAVES = {"types", "spec", "reading", "text", "program", "__version__"}
+LEAVES = {"types", "spec", "reading", "remembered", "text", "program", "__version__"}
 TRAINED = {"models", "data", "methods", "store", "tasks", *LEAVES}  # what a trainer and a plan are made of
 # who may import whom; each row points at rows above it only, so that there is no way back
 ARROWS: dict[str, set[str]] = {
     "types": set(),
     "spec": {"types"},
     "reading": {"types"},
+    "remembered": {"reading", "types"},
     "text": set(),
     "program": set(),
     "__version__": set(),
@@ -31,10 +32,10 @@ ARROWS: dict[str, set[str]] = {
     "report": {"plan", "suite", *TRAINED},
     "figures": {"report", "plan", "suite", *TRAINED},
     "launch": {"train", "plan", "suite", *TRAINED},
-    "share": {"launch", "train", *TRAINED},
+    "share": {"launch", "report", "train", "plan", "suite", *TRAINED},
     "cost": {"launch", "train", "plan", "suite", *TRAINED},
     "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
-    "workflow": {"figures", "report", "plan", "suite", *TRAINED},
+    "workflow": {"share", "figures", "report", "plan", "suite", *TRAINED},
     "api": {"workflow", "launch", "report", "plan", "suite", *TRAINED},
     "cli": {"workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
     "__main__": {"cli"},

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bench.cost.measure import measure
 from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.spec import NO_INITIAL_STAGE, NetworkSpec, RunSpec
+from bench.spec import NO_INITIAL_STAGE, RunSpec
 from bench.store import Store, csv_text, write_whole
 from bench.store.files import csv_rows, read_text
 from bench.suite import NONE, TEACHER
@@ -25,7 +24,7 @@ from bench.tasks import task_of
 from bench.train.build import build_lane
 from bench.train.lane import Lane, failure_of
 from bench.train.learner import INITIAL, Teacher
-from bench.train.networks import build_network, network_shapes, placed
+from bench.train.rehearsal import stand_in
 from bench.types import RequestError
 from methods import Method
 
@@ -178,21 +177,9 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
     """Return a stand-in for each teacher of some cells, by run id."""
     run_ids = dict.fromkeys(run_id for cell in cells for run_id in cell.runs[0].teachers)
-    return {run_id: stand_in(plan.runs[run_id].student, training) for run_id in run_ids}
-
-
-def stand_in(network: NetworkSpec, training: TrainingData) -> Teacher:
-    """Return a teacher with random weights and the batch norm statistics of one batch, so that its maps are finite."""
-    data, device = training.teacher_spec, training.device
-    teacher = placed(build_network(network, data, TEACHER_SEED), device).train()
-    for module in teacher.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # one pass sets the statistics
-    batch = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64)))
-    with torch.no_grad():
-        teacher.features(batch.teacher_images)
-    shapes = network_shapes(network, data.model_copy(update={"size": training.spec.size}))  # of its students' images
-    return Teacher(teacher.eval().requires_grad_(False), shapes)
+    images = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64))).teacher_images
+    networks = {run_id: plan.runs[run_id].student for run_id in run_ids}
+    return {run_id: stand_in(one, training.teacher_spec, images, TEACHER_SEED) for run_id, one in networks.items()}
 
 
 def _name(label: str, stage: str) -> str:

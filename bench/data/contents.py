@@ -4,7 +4,6 @@ A look at many files is remembered in the user's cache folder by path, size, tim
 """
 
 import hashlib
-import json
 import math
 import os
 import stat
@@ -16,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from bench.data.folders import Listing
 from bench.reading import check_regular
+from bench.remembered import cache_file, keep, recall
 from bench.types import RequestError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[floa
     """
     kept = _cache(folder).with_name(f"mean-{found.fingerprint}.json")
     with suppress(TypeError, ValueError):
-        mean, std = _recall(kept)
+        mean, std = recall(kept)
         return tuple(mean), tuple(std)
     files = [file for members in listing["train"].values() for file in members]
     n_bytes = sum(_stat(file)[0] for file in files)
@@ -104,7 +103,7 @@ def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[floa
             "'std'"
         )
     if n_bytes > REMEMBERED_BYTES:
-        _keep(kept, [mean, std])
+        keep(kept, [mean, std])
     return mean, std
 
 
@@ -155,43 +154,19 @@ def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: st
 
 
 def _cache(folder: Path) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(base, "distillation-bench", f"images-{name}.json")
+    return cache_file(f"images-{name}.json")
 
 
 def _remembered(folder: Path) -> dict[str, list[Any]]:
     """Return the last looks at the files of a folder; none if there were none, or what holds them is damaged."""
-    return dict(_recall(_cache(folder)) or {})
+    return dict(recall(_cache(folder)) or {})
 
 
 def _remember(folder: Path, looks: dict[str, list[Any]]) -> None:
     """Keep looks for the next time, if that can be done; those at files that have just changed are not kept."""
     settled = time.time_ns() - FRESH_NS
-    _keep(_cache(folder), {file: look for file, look in looks.items() if look[1] < settled})
-
-
-def _recall(file: Path) -> Any:  # noqa: ANN401
-    """Return what `_keep` wrote; None if it is missing or damaged."""
-    with suppress(OSError, ValueError, RequestError, RecursionError):
-        check_regular(file)
-        sha256, _, text = file.read_text("utf-8", "surrogateescape").partition("\n")
-        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == sha256:
-            return json.loads(text)
-    return None
-
-
-def _keep(target: Path, document: object) -> None:
-    """Write a document with its checksum, if that can be done."""
-    content = json.dumps(document).encode()
-    temporary = target.with_suffix(f".{uuid4().hex}.tmp")
-    with suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    keep(_cache(folder), {file: look for file, look in looks.items() if look[1] < settled})
 
 
 def open_image(file: str) -> "Image.Image":

@@ -1,5 +1,6 @@
 """Reads the data that scikit-learn and scikit-image ship; nothing is downloaded."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ DISPARITY_UNIT = 100  # stored values per pixel of disparity
 
 def digits(spec: DataSpec, root: Path) -> Arrays:
     """Return scikit-learn's digits: 90 training images of each class, drawn with a fixed seed, the rest for testing."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * 255 / 16).astype(np.uint8))[:, None]
-    targets = torch.from_numpy(digits.target).long()
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    # one image per line, 64 values from 0 to 16 and the label; importing scikit-learn to read them takes over a second
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images = torch.from_numpy(np.rint(table[:, :-1] * 255 / 16).astype(np.uint8)).view(-1, 1, 8, 8)
+    targets = torch.from_numpy(table[:, -1]).long()
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(targets), generator=generator)
     of_labels = [order[targets[order] == label] for label in range(10)]

@@ -16,6 +16,7 @@ from bench.launch.jobs import chosen_jobs
 from bench.launch.launcher import Launcher, announce, display_of, launch
 from bench.launch.preparation import choose_device, fetch_data, most_processes, record_without_training, unserved
 from bench.launch.progress import REFRESH_S, Display, Progress, View
+from bench.launch.trackers import tracked
 from bench.launch.work import Work
 from bench.plan import shares, widest
 from bench.plan.status import open_runs
@@ -164,4 +165,4 @@ def _do(work: Work, parent: Connection) -> None:
     """Do the work in a process of its own, which sends its log and what is to be seen of it to its parent."""
     signal.signal(signal.SIGTERM, interrupt)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToParent(parent)])
-    Launcher(work).run(Progress(work.plan.titles, parent.send if work.live else None))
+    Launcher(work).run(tracked(work, Progress(work.plan.titles, parent.send if work.live else None)))

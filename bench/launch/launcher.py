@@ -12,9 +12,17 @@ from rich.console import Console
 from bench.launch.assemble import assemble
 from bench.launch.inputs import Inputs
 from bench.launch.jobs import cores
-from bench.launch.preparation import choose_device, most_processes, needs_data, record_without_training, unserved
+from bench.launch.preparation import (
+    check_gpus,
+    choose_device,
+    most_processes,
+    needs_data,
+    record_without_training,
+    unserved,
+)
 from bench.launch.progress import Display, Progress
 from bench.launch.provenance import device_name
+from bench.launch.trackers import tracked
 from bench.launch.untrained import Checkpoints, read_checkpoints, record_untrained
 from bench.launch.work import Work
 from bench.plan import CohortPlan, cohorts
@@ -39,7 +47,8 @@ def launch(work: Work, retried: Collection[str] = ()) -> None:
     """Train the runs of a work that are open or retried, and show the progress."""
     display = display_of(work)
     with display.shown():
-        Launcher(work).run(Progress(work.plan.titles, display.update if display.console.is_terminal else None), retried)
+        progress = Progress(work.plan.titles, display.update if display.console.is_terminal else None)
+        Launcher(work).run(tracked(work, progress), retried)
 
 
 def display_of(work: Work) -> Display:
@@ -94,12 +103,7 @@ class Launcher:
         set_products("fp32")  # each cohort sets its own precision
         wanted = self.work.wanted
         open_runs = still_open(wanted, self.plan, self.store, retried)
-        device, processes, gpus = self.inputs.device, most_processes(open_runs), torch.cuda.device_count()
-        if device.type == "cuda" and (device.index or 0) + processes > gpus:
-            raise RequestError(
-                f"training: processes: {processes}: each process needs a GPU, and torch sees {gpus} here. Set fewer, "
-                "which makes it a different run, or use --device cpu"
-            )
+        check_gpus(self.inputs.device, most_processes(open_runs), torch.cuda.device_count())
         reasons = unserved(self.plan, open_runs, self.inputs.methods)
         open_runs = [run for run in open_runs if run.id not in reasons]
         for run in filter(needs_data, open_runs):
@@ -110,7 +114,7 @@ class Launcher:
         self.checkpoints = read_checkpoints(self.inputs, wanted)
         record_without_training(self.plan, self.store, reasons, retried)
         if open_runs and not self.work.shares:  # else, the process that has made them says so
-            announce(wanted, open_runs, [str(device)], self.plan.suite.threads)
+            announce(wanted, open_runs, [str(self.inputs.device)], self.plan.suite.threads)
         while self._next_cohort(open_runs, observer):
             self.work.write_tables(self.plan, self.store)
 

@@ -41,6 +41,15 @@ def most_processes(runs: Iterable[RunSpec]) -> int:
     return max((run.training.processes or 1 for run in runs if run.trains), default=1)
 
 
+def check_gpus(device: torch.device, processes: int, gpus: int) -> None:
+    """Raise a `RequestError` if a machine with that number of GPUs has too few for the processes of a run."""
+    if device.type == "cuda" and (device.index or 0) + processes > gpus:
+        raise RequestError(
+            f"training: processes: {processes}: each process needs a GPU, and torch sees {gpus} here. Set fewer, "
+            "which makes it a different run, or use --device cpu"
+        )
+
+
 def needs_data(run: RunSpec) -> bool:
     """Return whether a run reads its data; given weights that are not evaluated need none."""
     return run.trains or task_of(run).objective is not None
@@ -66,15 +75,16 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
         What will be downloaded, in words.
 
     Raises:
-        RequestError: they will not; the message names the first that is missing or does not fit.
+        RequestError: they will not; the message has a line for all that is missing or does not fit.
     """
     runs = list(runs)
-    notes = []
+    notes: list[str | None] = []
+    problems: list[str] = []
     for data in {run.data.key: run.data for run in runs if needs_data(run)}.values():
         try:
             notes.append(check_present(data, folder))
         except RequestError as error:
-            raise RequestError(f"{plan.file}: {error}") from None
+            problems.append(f"{plan.file}: {error}")
     for run in runs:
         if run.checkpoint is None:
             continue
@@ -89,7 +99,9 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
                     network = build_network(run.student, run.data)
                 fitting_weights(network, given.path, reading=reading_of(run))
         except RequestError as error:
-            raise RequestError(f"{given.where}: {error}") from None
+            problems.append(f"{given.where}: {error}")
+    if problems:
+        raise RequestError("\n".join(problems))
     return list(dict.fromkeys(note for note in notes if note))
 
 

@@ -64,6 +64,14 @@ class Scorer:
                 reason = self._score(run)
                 yield run.id, Outcome(reason, is_fault=bool(reason))
 
+    def metrics(self, run: RunSpec) -> dict[str, float]:
+        """Return the metrics in percent, by column, of a finished run's networks with their stored weights.
+
+        Raises:
+            RequestError: data is missing, or weights cannot be read or are not those of the record.
+        """
+        return self._evaluated(run, self._networks(run), self.inputs.data(run.data).evaluated)
+
     def _score(self, run: RunSpec) -> str:
         """Score a finished run; return why it cannot be, or ""."""
         split = self.inputs.data(run.data).evaluated  # missing data is not the run's fault
@@ -99,14 +107,17 @@ class Scorer:
 
     def _on_corrupted(self, run: RunSpec, networks: Mapping[str, Network]) -> dict[str, float]:
         """Return the top-1 accuracy of each of a run's networks on each kind of corrupted test images, in percent."""
-        found = {}
-        size, of_run = self._batch_size(run), list(networks.values())
+        found: dict[str, float] = {}
         for kind in CORRUPTIONS:
-            split = self._corrupted(run.data, kind)
-            metrics = evaluate(of_run, split, run.data, self.inputs.device, _precision(run), batch_size=size)
-            for name, values in zip(networks, metrics, strict=True):
-                found[column(name, f"top1_{kind}")] = values["top1"]
+            metrics = self._evaluated(run, networks, self._corrupted(run.data, kind))
+            found |= {column(name, f"top1_{kind}"): metrics[column(name, "top1")] for name in networks}
         return found
+
+    def _evaluated(self, run: RunSpec, networks: Mapping[str, Network], split: Split) -> dict[str, float]:
+        size, of_run = self._batch_size(run), list(networks.values())
+        metrics = evaluate(of_run, split, run.data, self.inputs.device, _precision(run), batch_size=size)
+        pairs = zip(networks, metrics, strict=True)
+        return {column(name, metric): value for name, values in pairs for metric, value in values.items()}
 
     def _corruption(self, data: DataSpec, kind: str) -> Split:
         return corrupted_split(self.inputs.data(data).evaluated, kind, self.inputs.device)

@@ -24,6 +24,7 @@ class Work:
         accept_changed: whether runs continue from checkpoints that other code of their methods has left.
         live: whether a terminal shows a live table instead of lines.
         poll_s: seconds between two checks of runs that another process trains.
+        track: name of the tracker that the epochs are passed to; "" for none.
         shares: ids of the runs that train together, where several processes share the work; () for whole cohorts.
     """
 
@@ -38,6 +39,7 @@ class Work:
     accept_changed: bool = False
     live: bool = True
     poll_s: float = 2.0
+    track: str = ""
     shares: tuple[tuple[str, ...], ...] = ()
 
     @property

@@ -212,4 +212,6 @@ def shapes(network: Network, name: str, in_channels: int, height: int, width: in
         final=None if features.final is None else sizes([features.final])[0],
         has_classifier=features.classifier is not None,
         has_norms=bool(features.norms),
+        of_tokens=features.of_tokens,
+        has_class_tokens=bool(features.class_tokens),
     )

@@ -79,6 +79,10 @@ def _misshaped(features: Features, classes: int) -> Iterator[str]:
             f"preactivations: {len(features.preactivations)} for {len(features.stages)} stages; when they are asked "
             "for, return one for each stage: the maps before its last ReLU, or the stage itself"
         )
+    expected = [maps.shape[:2] for maps in features.stages]
+    found = [token.shape for token in features.class_tokens]
+    if found and not (features.of_tokens and found == expected):
+        yield "class_tokens: return one (B, C) for each stage, with the stage's channels, and of_tokens=True, or none"
     if features.embedding.ndim != 2 or len(features.embedding) != BATCH:
         yield f"embedding: of shape {tuple(features.embedding.shape)}; it is (B, D), here B = {BATCH}"
     if features.logits.shape != (BATCH, classes):

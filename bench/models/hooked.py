@@ -81,6 +81,8 @@ class HookedNetwork(Network):
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W), from the named modules.
 
+        Stages count as tokens where modules give them as (B, H, W, C), as those of Swin do.
+
         Raises:
             RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass.
         """
@@ -107,6 +109,7 @@ class HookedNetwork(Network):
             embedding=inputs[self.classifier_path],
             logits=logits,
             classifier=self.linear_classifier(),
+            of_tokens=self.stage_paths[-1] in (self.channels_last or ()),
         )
 
     def linear_classifier(self) -> Affine | None:

@@ -3,10 +3,12 @@
     build("timm.vit_tiny_patch16_224", num_classes=10, image_size=(32, 32))
 
 Stages are maps of timm's own `forward_intermediates`, channels first. Tokens become maps; class and other prefix tokens
-are left out of them. The state dict has timm's names. The package is an extra of this project: `[timm]`.
+are left out of them, and class tokens are given beside them. The state dict has timm's names. The package is an extra
+of this project: `[timm]`.
 """
 
 import copy
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +58,7 @@ class TimmNetwork(Network):
         if self.indices != sorted(set(self.indices)):
             raise RequestError(f"stages: {self.indices}: name each once, in ascending order")
         self.is_mean = _pools_by_mean(model)
+        self.has_class_tokens = _gives_class_tokens(model)
 
     @property
     def classifier(self) -> nn.Linear | None:
@@ -71,9 +74,15 @@ class TimmNetwork(Network):
         """Return the features of images (B, C, H, W); the stages stand in for pre-activations.
 
         The embedding is the classifier's input, or what timm calls the features before the logits if there are several
-        classifiers. `final` is only given where its mean over positions is the embedding.
+        classifiers. `final` is only given where its mean over positions is the embedding. Stages count as tokens where
+        timm's own features are (B, N, C) or (B, H, W, C).
         """
-        last, stages = self.network.forward_intermediates(x, indices=self.indices)
+        class_tokens: Sequence[Tensor] = ()
+        if self.has_class_tokens:
+            last, staged = self.network.forward_intermediates(x, indices=self.indices, return_prefix_tokens=True)
+            stages, class_tokens = zip(*((grid, prefix[:, 0]) for grid, prefix in staged), strict=True)
+        else:
+            last, stages = self.network.forward_intermediates(x, indices=self.indices)
         classifier = self.classifier
         embedding, logits = self._head(last, classifier)
         final = self._map(last, stages[-1]) if self.is_mean and classifier else None
@@ -84,7 +93,14 @@ class TimmNetwork(Network):
             logits=logits,
             final=final if final is not None and final.shape[1] == embedding.shape[1] else None,
             classifier=self.linear_classifier(),
+            of_tokens=last.ndim == 3 or self._is_channels_last,
+            class_tokens=tuple(class_tokens),
         )
+
+    @property
+    def _is_channels_last(self) -> bool:
+        """Return whether timm's features are (B, H, W, C), as those of Swin are."""
+        return getattr(self.network, "output_fmt", "NCHW") == "NHWC"
 
     def _head(self, last: Tensor, classifier: nn.Linear | None) -> tuple[Tensor, Tensor]:
         """Return embedding (B, D) and logits (B, K) of timm's features."""
@@ -103,7 +119,7 @@ class TimmNetwork(Network):
     def _map(self, last: Tensor, stage: Tensor) -> Tensor | None:
         """Return timm's features as a map (B, D, H, W); None if they are tokens of another grid than the last stage."""
         if last.ndim == 4:
-            return last.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else last
+            return last.permute(0, 3, 1, 2) if self._is_channels_last else last
         height, width = stage.shape[-2:]
         tokens = last[:, getattr(self.network, "num_prefix_tokens", 0) :]
         return tokens.transpose(1, 2).unflatten(2, (height, width)) if tokens.shape[1] == height * width else None
@@ -138,6 +154,12 @@ def _reductions(model: nn.Module) -> list[int]:
     """Return by how much each map of a network is smaller than the image, as timm states it."""
     listed: Any = model.feature_info
     return [one["reduction"] for one in getattr(listed, "info", listed)]
+
+
+def _gives_class_tokens(model: Any) -> bool:  # noqa: ANN401
+    """Return whether timm gives a class token, as the first of its prefix tokens, next to each map."""
+    has_one = getattr(model, "cls_token", None) is not None
+    return has_one and "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters
 
 
 def _pools_by_mean(model: Any) -> bool:  # noqa: ANN401

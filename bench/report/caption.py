@@ -7,6 +7,7 @@ from bench.report.frame import Frame
 from bench.report.paper import KD, row_named, settings_used
 from bench.spec import STUDENT, UNUSED, DataSpec, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
+from bench.suite.protocols import differences, protocols
 from bench.tasks import TASKS, Evaluation, task_of
 
 COMPARED_SETTINGS = (
@@ -30,6 +31,7 @@ def protocol(plan: Plan) -> str:
         when = f"after the last of {plan.suite.training.epochs} epochs"
         measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
+        *_protocol(plan),
         f"{measured}, never the best one; mean ± standard deviation (n - 1) over seeds, their number in "
         f"parentheses; of two seeds, mean and both values; "
         f"{plan.suite.asked_for} requested; {_arithmetic(plan.suite.training)}.",
@@ -52,6 +54,17 @@ def protocol(plan: Plan) -> str:
     if plan.changes:
         sentences.append(f"Changed on the command line: {', '.join(plan.changes)}.")
     return " ".join(filter(None, sentences))
+
+
+def _protocol(plan: Plan) -> Iterator[str]:
+    """Yield the protocol that a suite states, or how the command line has made it another; nothing without one."""
+    name = plan.suite.protocol
+    if name is None:
+        return
+    if found := differences(plan.suite):
+        yield f"Not protocol {name}: {'; '.join(found)}."
+    else:
+        yield f"Protocol {name} ({protocols()[name].source}); {protocols()[name].tests}."
 
 
 def caption(frame: Frame) -> str:

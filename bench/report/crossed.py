@@ -12,7 +12,7 @@ Intervals:  Student's t with the variance sum_source MS_source / N of the mean. 
             given, so that the interval holds for them alone.
 Families:   Holm's correction.
 
-Only reports import this module, since it imports statsmodels.
+Only reports import this module, since it imports scipy.
 """
 
 import math

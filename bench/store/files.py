@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +30,16 @@ AGAIN = "Copy the whole run folder again, or remove the run's folder: the run is
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically, also across a power cut; raises as `writing`."""
+    with whole_file(path) as file:
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write, which is at `path` once all of it is written, and nowhere if an exception ends it.
+
+    It gets there atomically, also across a power cut. Raises as `writing`.
+    """
     temporary = path.with_name(TEMPORARY.format(f"{path.name}.{uuid.uuid4().hex}"))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +49,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
                     leftover.unlink()
         try:
             with temporary.open("wb") as file:
-                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

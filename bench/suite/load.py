@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bench.suite.entries import MethodEntry
 from bench.suite.messages import messages
+from bench.suite.protocols import differences
 from bench.suite.rows import check_rows, rows_of
 from bench.suite.schema import FILE_NAME, TRANSFER, Suite, TransferSuite
 from bench.suite.yaml_positions import frozen, override, read_yaml
@@ -17,7 +18,7 @@ from bench.tasks import TASKS
 from bench.types import RequestError, suggest
 from methods import Method
 
-RESERVED = ("runs", "published")  # folders next to those of the suites in the results
+RESERVED = ("runs", "published", "tracked")  # folders next to those of the suites in the results
 T = TypeVar("T")
 
 
@@ -38,6 +39,15 @@ def plugins_of(path: Path) -> tuple[Path, ...]:
     named = read_yaml(path)[0].get("plugins")
     names = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     return tuple(path.parent / Path(name).expanduser() for name in names)
+
+
+def source_of(path: Path) -> Path | None:
+    """Return the file of the suite whose networks a suite file of task transfer evaluates; None for other tasks."""
+    document = read_yaml(path)[0]
+    source = document.get("from")
+    if document.get("task") != TRANSFER or not isinstance(source, dict):
+        return None
+    return path.with_name(f"{source.get('suite')}.yaml")
 
 
 def check_name(path: Path) -> None:
@@ -68,6 +78,11 @@ def _read(
         raise RequestError("\n".join(messages(error, positions, model))) from None
     except ValueError as error:
         raise RequestError(f"{positions.get(('methods',), path)}: methods: {error}") from None
+    if isinstance(suite, Suite) and not overrides and (found := differences(suite)):
+        raise RequestError(
+            f"{positions.get(('protocol',), path)}: protocol: the suite differs from {suite.protocol}: "
+            f"{'; '.join(found)}. Change these keys, or leave 'protocol' out"
+        )
     return suite, text
 
 
@@ -88,6 +103,7 @@ def _with_source(transfer: TransferSuite, path: Path, methods: Mapping[str, Meth
         row_names.append((entry, [*names, *(row.label for row in rows_of(entry, methods))]))
     changes = {key: value for key, value in transfer if value is not None and key not in ("task", "source")}
     changes["published"] = transfer.published  # without it, not the numbers of the source
+    changes["protocol"] = None  # likewise
     changes["pairs"] = _matching(pair_names, transfer.source.pairs, f"{path}: from.pairs: {file}")
     changes["methods"] = _matching(row_names, transfer.source.methods, f"{path}: from.methods: {file}")
     changes["seeds"] = transfer.source.seeds or source.seeds

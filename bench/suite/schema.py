@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 from bench.data import DataChoice, unlabelled
 from bench.spec import OF_IMAGES, OF_LABELS, UNUSED, Count, Parallel, Recipe, Schedule, Strict
 from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
+from bench.suite.protocols import protocols
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
 from bench.suite.tuning import TUNED, Tuning
@@ -75,6 +76,7 @@ Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
 TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
+ProtocolName = Annotated[str, *_one_of("protocol", protocols())]
 EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
 
 
@@ -206,6 +208,10 @@ class SuiteFile(Strict):
 class Suite(SuiteFile):
     """One table or figure: pairs, methods, seeds and how to train."""
 
+    protocol: ProtocolName | None = None
+    """Name and version of the protocol that the suite follows, such as `crd-cifar100/1`; captions name it. No part of a
+    run's identity.
+    """
     task: TaskName = "compression"
     """What students learn from and how they are evaluated; with `mutual`, both networks of a pair teach each other."""
     data: DataEntry

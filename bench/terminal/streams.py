@@ -42,6 +42,22 @@ def each(what: str, items: Iterable[T]) -> Iterator[T]:
         yield item  # type: ignore[misc]  # not `end`
 
 
+def counted(what: str, items: Iterable[T], count: int) -> Iterator[T]:
+    """Yield items, and show on a terminal how many of them there have been; nothing where there are none."""
+    from rich.progress import Progress  # takes a while to import
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console, auto_refresh=False, transient=True, disable=not (count and console.is_terminal)
+    ) as bar:
+        task = bar.add_task(what, total=count)
+        bar.refresh()
+        for item in items:
+            bar.advance(task)
+            bar.refresh()
+            yield item
+
+
 class _Tolerant(io.FileIO):
     """A file that remembers the error of a write, and does not raise it."""
 

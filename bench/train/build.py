@@ -1,8 +1,9 @@
 """Builds the lane of a run, and checks whether the run's methods can serve its pair."""
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
-from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
                     if not method.is_own:
                         try_out(term.method, distiller, student, teacher, data, run.data)
             except MethodError as error:
-                raise RequestError(f"{method.path}: on {names}: {error}") from None
+                raise RequestError(f"{place_of(method)}: on {names}: {error}") from None
             except ValueError as error:
                 text = error if method.is_own else described(error)
                 raise RequestError(f"method {term.method} on {names}: {text}") from None
@@ -81,6 +82,14 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
                     raise
                 logger.debug("%s cannot be built; its run will say so", term.method, exc_info=True)
     return None
+
+
+def place_of(method: Method) -> str:
+    """Return the file of a method and, if its loss is defined there, the line."""
+    code = getattr(inspect.unwrap(method.load().loss), "__code__", None)
+    if code is None or Path(code.co_filename).resolve() != method.path.resolve():
+        return str(method.path)
+    return f"{method.path}:{code.co_firstlineno}"
 
 
 def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teacher: Shapes) -> str | None:
@@ -93,7 +102,7 @@ def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teac
         with kept_settings(not method.is_own):
             cls = method.load()
             # a method whose answer depends on a parameter takes it by name, as FitNet does its layer
-            named = signature(cls.inapplicable).parameters
+            named = inspect.signature(cls.inapplicable).parameters
             given = {name: value for name, value in parameters.items() if name in named}
             reason: object = cls.inapplicable(student, teacher, **given)
     except RequestError:
@@ -159,7 +168,7 @@ def build_lane(
                 classifier = teachers[spec.teachers[0]].network.linear_classifier()
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
-            learners = {STUDENT: _learner(spec, spec.student, student, shapes, data, methods, device)}
+            learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
             return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
@@ -170,13 +179,13 @@ def build_lane(
         )
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
-            STUDENT: _learner(spec, spec.student, student, peers, data, methods, device),
-            PEER: _learner(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
+            STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
+            PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
         return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
 
 
-def _learner(
+def learner_of(
     spec: RunSpec,
     own: NetworkSpec,
     network: Network,
@@ -187,7 +196,7 @@ def _learner(
     first: int = 0,
     lr: float | None = None,
 ) -> Learner:
-    """Return a network's learner, with each of the run's terms for each of its teachers, given by name.
+    """Return the learner of a run's network, with each of its terms for each of its teachers, given by name.
 
     Adapters are drawn from (seed, method, teacher's place); `first` is the first teacher's place.
     """

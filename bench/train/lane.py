@@ -6,13 +6,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bench.models.base import Network
+from bench.models.own import FILES
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
@@ -21,7 +21,7 @@ from bench.train.memory import is_out_of_memory
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
-from methods._errors import described, ends_process
+from methods._errors import described, ends_process, place
 from methods._settings import kept_settings
 from methods.base import REGISTERED
 
@@ -277,19 +277,18 @@ class Lane:
 def failure_of(error: BaseException, where: str) -> Failure:
     """Return the failure that an exception means for a run; its details are the traceback.
 
-    The reason has the file and line of the innermost frame in a method's file, if there is one. An exception that must
-    end the process is raised again.
+    The reason has the file and line of the innermost frame in the file of a method or a user's network, if there is
+    one. An exception that must end the process is raised again.
     """
     if ends_process(error):
         raise error
     reason = described(error)
     if is_out_of_memory(error):
         reason = f"{reason[:100]}: out of memory: {MORE_MEMORY}"
-    files = {getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()}
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    places = [f"{'/'.join(Path(file).parts[-2:])}:{line}" for file, line in frames if file in files]
+    files = [getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in REGISTERED.values()]
+    at = place(error, [*files, *FILES.values()])
     details = "".join(traceback.format_exception(error))
     if len(details) > MAX_DETAILS:
         details = f"{details[: MAX_DETAILS // 2]}\n[...]\n{details[-MAX_DETAILS // 2 :]}"
     details = "".join(f"{printable(line, one_line=True)}\n" for line in details.splitlines())
-    return Failure("failed", f"{reason} ({', '.join([*places[-1:], where])})", details)
+    return Failure("failed", f"{reason} ({', '.join(filter(None, [at, where]))})", details)

@@ -295,7 +295,11 @@ class Learner:
         for term, saved in zip(self.terms, state["distillers"], strict=True):
             term.distiller.load_state_dict(saved)
         self.enter(stage)
-        self.optimizer.load_state_dict(state["optimizer"])
+        loaded = state["optimizer"]
+        if "capturable" in self.optimizer.defaults:  # on a GPU alone, and the checkpoint may be from another device
+            capturable = {"capturable": self.optimizer.defaults["capturable"]}
+            loaded = loaded | {"param_groups": [group | capturable for group in loaded["param_groups"]]}
+        self.optimizer.load_state_dict(loaded)
 
 
 class MethodError(ValueError):
@@ -350,17 +354,24 @@ def together(teachers: Sequence[Features]) -> Features:
 
 def detached(features: Features) -> Features:
     """Return features without gradients."""
+    return mapped(features, Tensor.detach)
 
-    def constant(layer: Affine) -> Affine:
-        return Affine(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+def mapped(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
+    """Return features with each tensor changed."""
+
+    def layer(one: Affine) -> Affine:
+        return Affine(change(one.weight), None if one.bias is None else change(one.bias))
 
     return Features(
-        stages=tuple(map(Tensor.detach, features.stages)),
-        preactivations=tuple(map(Tensor.detach, features.preactivations)),
-        embedding=features.embedding.detach(),
-        logits=features.logits.detach(),
-        final=None if features.final is None else features.final.detach(),
-        classifier=None if features.classifier is None else constant(features.classifier),
-        norms=tuple(map(constant, features.norms)),
-        second=None if features.second is None else detached(features.second),
+        stages=tuple(map(change, features.stages)),
+        preactivations=tuple(map(change, features.preactivations)),
+        embedding=change(features.embedding),
+        logits=change(features.logits),
+        final=None if features.final is None else change(features.final),
+        classifier=None if features.classifier is None else layer(features.classifier),
+        norms=tuple(map(layer, features.norms)),
+        second=None if features.second is None else mapped(features.second, change),
+        of_tokens=features.of_tokens,
+        class_tokens=tuple(map(change, features.class_tokens)),
     )

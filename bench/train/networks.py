@@ -7,11 +7,13 @@ import torch
 from bench.models import build, library, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.own import file_of
 from bench.models.reusing import Reusing
 from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
+from methods._errors import described, place
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
@@ -69,8 +71,12 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
         # some networks are initialised on the CPU even so, and must not move the generator on
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}") from error
+    except RequestError:
+        raise
+    except Exception as error:  # a user's network may raise anything
+        file = file_of(spec.network)
+        why = f"{described(error)} ({place(error, file[:1]) or file[0]})" if file else error
+        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {why}") from error
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:

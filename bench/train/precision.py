@@ -39,4 +39,5 @@ def as_float32(features: Features, maps: bool = True) -> Features:
         stages=tuple(stage.float() for stage in features.stages),
         preactivations=tuple(stage.float() for stage in features.preactivations),
         final=None if features.final is None else features.final.float(),
+        class_tokens=tuple(token.float() for token in features.class_tokens),
     )

@@ -75,6 +75,7 @@ def _losses(
 
         before = shapes.preactivations if distiller.needs_preactivations else ()
         norms = [channels for channels, _, _ in before[1:]] if shapes.has_norms else []
+        of_tokens = [channels for channels, _, _ in shapes.stages] if shapes.has_class_tokens else []
         features = Features(
             stages=maps(shapes.stages),
             preactivations=maps(before),
@@ -85,6 +86,8 @@ def _losses(
             if shapes.has_classifier
             else None,
             norms=tuple(Affine(one(channels), one(channels)) for channels in norms),
+            of_tokens=shapes.of_tokens,
+            class_tokens=tuple(one(len(indices), channels) for channels in of_tokens),
         )
         return features, drawn
 

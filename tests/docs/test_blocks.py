@@ -12,26 +12,30 @@ from tests.docs.blocks import PAGES, ROOT, RUN, blocks
 from tests.docs.pages import copy_project, run_page
 
 ONE_THREAD = "--set threads=1"
+ONE_JOB = f"{ONE_THREAD} --jobs 1"
 FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
+FEW_DIGITS += " --set 'pairs=[{teacher: resnet14, student: resnet8}]'"
 TINY = ONE_THREAD + " --set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
-    "distill-bench given.yaml": ONE_THREAD,
-    "distill-bench recipe.yaml": f"{ONE_THREAD} --set training.epochs=1 --set training.batch_size=20",
+    "distill-bench given.yaml": ONE_JOB,
+    "distill-bench recipe.yaml": f"{ONE_JOB} --set training.epochs=1 --set training.batch_size=20",
     "distill-bench cost recipe.yaml --steps 1": f"--only kd {ONE_THREAD}",
-    "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_THREAD,
-    "distill-bench photos.yaml": f"{ONE_THREAD} --set workers=0",
-    "distill-bench photos_transfer.yaml": ONE_THREAD,
-    "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
-    'distill-bench quickstart --set "methods=[kd, ttm]"': f"{FEW} {FEW_DIGITS}",
-    "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS}",
+    "distill-bench shared.yaml": ONE_JOB,
+    "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_JOB,
+    "distill-bench photos.yaml": f"{ONE_JOB} --set workers=0",
+    "distill-bench photos_transfer.yaml": ONE_JOB,
+    "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --jobs 1 --set 'methods=[kd]'",
+    'distill-bench quickstart --set "methods=[kd, ttm]"': f"{FEW} {FEW_DIGITS} --jobs 1",
+    "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS} --jobs 1",
     "python run_suite.py suites/quickstart.yaml --device cpu --jobs 2": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
-    SIMILAR: "--dry-run --only kd",
-    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd",
+    SIMILAR: f"--dry-run --only kd {ONE_CELL}",
+    "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd --pairs '*->ShuffleV2'",
+    f"{SIMILAR} --dry-run": f"--only kd {ONE_CELL}",
     f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY}",
-    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--set training.epochs=1 {TINY}",
+    f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--jobs 1 --set training.epochs=1 {TINY}",
 }
 ONE_CPU = "{partition: main, cpus_per_task: 1}"
 ON_A_CLUSTER = {  # the lines that need one: what is added to them there

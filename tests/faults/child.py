@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.backends.backend_svg  # noqa: F401  # what a command imports, once for all processes
 import pytest
-import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401
 
 import bench.figures.drawing
@@ -17,7 +16,7 @@ import bench.report.page
 import bench.report.statistics_files
 import bench.report.write
 import bench.terminal.status
-import bench.train.loop
+import bench.train.loop  # noqa: F401
 from bench.cli import main
 from bench.data import packaged
 from tests.few import use_few
@@ -37,7 +36,6 @@ def prepare(words: list[str]) -> None:
         return train, test and (test[0][:20], test[1][:20])
 
     patch.setattr(packaged, "digits", fewer_digits)
-    patch.setattr("bench.figures.FIGURES", bench.figures.FIGURES[:1])
     patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
     sys.argv = ["run_suite.py", *words]
 

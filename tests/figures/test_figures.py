@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -468,22 +469,22 @@ def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_
     assert f"p = {stats.friedmanchisquare(*table.T).pvalue:.2g}" in figure.get_suptitle()
 
 
+def svg_of_ranks(folder: Path) -> bytes:
+    store = Store(folder)
+    with mpl.rc_context(STYLES["page"].rc):
+        drawn(ranked(folder, store), store)["critical_difference_top1"].savefig(
+            folder / "figure.svg", metadata={"Date": None}
+        )
+    return (folder / "figure.svg").read_bytes()
+
+
 def test_the_figure_of_ranks_does_not_depend_on_the_order_in_which_python_keeps_a_set(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from bench.figures import STYLES, mpl; from bench.store import Store\n"
-        "from tests.figures.test_figures import drawn, ranked; folder = Path(sys.argv[1]); store = Store(folder)\n"
-        "mpl.rcParams.update(STYLES['page'].rc); figures = drawn(ranked(folder, store), store)\n"
-        "figures['critical_difference_top1'].savefig(folder / 'figure.svg', metadata={'Date': None})"
-    )
-    folders = [tmp_path / seed for seed in ("1", "2")]
-    processes = []
-    for folder in folders:
-        folder.mkdir()
-        environment = {**os.environ, "PYTHONHASHSEED": folder.name}
-        processes.append(subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment))
-    assert [process.wait() for process in processes] == [0, 0]
-    one, other = ((folder / "figure.svg").read_bytes() for folder in folders)
-    assert one == other
+    code = "from pathlib import Path; from tests.figures.test_figures import svg_of_ranks; svg_of_ranks(Path('.'))"
+    variables = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}  # here, another seed
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=variables, check=True)
+    assert svg_of_ranks(tmp_path / "here") == (tmp_path / "there" / "figure.svg").read_bytes()
 
 
 def test_one_pair_has_no_ranks(tmp_path, store):

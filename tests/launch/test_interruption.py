@@ -23,7 +23,7 @@ from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
 from tests.few import short_or_whole
 from tests.forks import Command, server
-from tests.train.conftest import Bench, Silent, document, rows, weights
+from tests.train.conftest import FIFTY, Bench, Silent, document, rows, weights
 
 METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
 
@@ -210,7 +210,7 @@ def stepwise(tmp_path_factory):
     """Return a suite that saves a checkpoint after each step, and what comes of it when nobody interrupts it."""
     often = {"slurm": {"checkpoint_minutes": 1e-9}}
     methods = ["ab", "ft", {"method": "crd", "n_negatives": 32}]
-    suite = Bench(tmp_path_factory.mktemp("stepwise"), document(methods=methods, **often))
+    suite = Bench(tmp_path_factory.mktemp("stepwise"), document(methods=methods, data=FIFTY, **often))
     plan, whole, _ = suite.run("whole")
     return suite, plan, whole
 

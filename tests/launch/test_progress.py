@@ -15,7 +15,7 @@ from bench.cli import main
 from bench.launch.progress import Display, View
 from bench.plan.duration import Paces
 from tests.stores import plan_of
-from tests.train.conftest import document
+from tests.train.conftest import FIFTY, document
 
 ROOT = Path(__file__).parents[2]
 EPOCH_LINE = r"resnet14->resnet8 seed 1 \| epoch {} \| [\d.]+ steps/s \| [\d.]+ s \| left \d+ (s|min) \| {}"
@@ -59,7 +59,7 @@ def test_elsewhere_each_epoch_is_a_line_with_rate_time_left_and_top1_by_lane(arg
 def seen(tmp_path_factory) -> str:
     """Return what a terminal of 80 columns is sent by a suite with a method that fails, without control sequences."""
     folder = tmp_path_factory.mktemp("seen")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(document(methods=["kd", "failing"])))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(document(methods=["kd", "failing"], data=FIFTY)))
     (folder / "failing.py").write_text(FAILING)
     words = ["tiny.yaml", "--plugin", "failing.py"]
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forks import command_line; "

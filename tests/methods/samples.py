@@ -14,15 +14,18 @@ CLASSES = 5
 DATA = DataInfo(n=40, classes=CLASSES, targets=torch.arange(40) % CLASSES)
 
 
-def shapes(network: str, stages: list[tuple[int, int]], embedding: int, classes: int = CLASSES) -> Shapes:
+def shapes(
+    network: str, stages: list[tuple[int, int]], embedding: int, classes: int = CLASSES, **tokens: bool
+) -> Shapes:
     """Return the shapes of a network whose stages are square, each given as (channels, height)."""
     maps = tuple((channels, height, height) for channels, height in stages)
     final = (embedding, *maps[-1][1:])
-    return Shapes(network, maps, maps, embedding, classes, final, has_classifier=True, has_norms=True)
+    return Shapes(network, maps, maps, embedding, classes, final, has_classifier=True, has_norms=True, **tokens)
 
 
 STUDENT = shapes("resnet8", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)
 TEACHER = shapes("resnet14", [(4, 8), (6, 8), (7, 4), (8, 2)], embedding=9)
+TOKENS = shapes("vit", [(8, 4)] * 4, embedding=8, of_tokens=True, has_class_tokens=True)
 TWIN = shapes("resnet20", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7)  # a teacher of the student's own shape
 
 
@@ -59,12 +62,14 @@ def of_view(of: Shapes, b: int, trains: bool, device: str) -> Features:
         final=draw(*of.final),
         classifier=layer(of.classes, of.embedding),
         norms=tuple(layer(channels) for channels, _, _ in of.preactivations[1:]),
+        of_tokens=of.of_tokens,
+        class_tokens=tuple(draw(channels) for channels, _, _ in of.stages if of.has_class_tokens),
     )
 
 
 def tensors(of: Features) -> list[Tensor]:
     layers = [part for one in (of.classifier, *of.norms) for part in (one.weight, one.bias)]
-    return [*of.stages, *of.preactivations, of.embedding, of.logits, of.final, *layers]
+    return [*of.stages, *of.preactivations, of.embedding, of.logits, of.final, *layers, *of.class_tokens]
 
 
 def batch(indices: list[int], device: str = "cpu") -> Batch:

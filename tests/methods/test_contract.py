@@ -12,7 +12,19 @@ from torch.testing import assert_close
 from bench.types import Affine, Features
 from methods.base import Distiller
 from methods.catalog import FAMILIES
-from tests.methods.samples import METHODS, STUDENT, TEACHER, TWIN, batch, build, features, read_by, shapes, tensors
+from tests.methods.samples import (
+    METHODS,
+    STUDENT,
+    TEACHER,
+    TOKENS,
+    TWIN,
+    batch,
+    build,
+    features,
+    read_by,
+    shapes,
+    tensors,
+)
 
 INDICES = [3, 14, 15, 9, 26, 5]
 OTHERS = [  # teachers that differ from the student in one way each
@@ -22,6 +34,7 @@ OTHERS = [  # teachers that differ from the student in one way each
     shapes("more_classes", [(3, 8), (4, 8), (5, 4), (6, 2)], embedding=7, classes=11),
     shapes("odd_sizes", [(3, 11), (4, 11), (5, 7), (6, 3)], embedding=7),
     shapes("smaller_maps", [(3, 4), (4, 4), (5, 2), (6, 1)], embedding=7),
+    TOKENS,
 ]
 
 

@@ -93,6 +93,7 @@ def test_maps_have_their_channels_first_wherever_the_network_has_them(name, pixe
     found = shapes(network, name, 3, pixels, pixels)
     high = pixels // 4
     assert found.stages == ((channels, high, high), (2 * channels, high // 2, high // 2))
+    assert found.of_tokens == (name == "swin_t")
 
 
 def test_permuted_maps_are_those_of_the_network():

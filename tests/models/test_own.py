@@ -144,6 +144,16 @@ def test_nothing_is_said_of_a_network_that_keeps_to_the_contract(written):
         ("stage.mean(dim=(2, 3))", "stage.mean(dim=3)", "features: raises RuntimeError: mat1 and mat2 shapes"),
         ("Linear(4, num_classes)", "Linear(4, 1000)", r"logits: of shape \(3, 1000\); they are \(B, num_classes\)"),
         ("Features((stage,)", "Features((stage.flatten(2),)", r"stages\[0\]: of shape \(3, 4, 64\); maps are"),
+        (
+            "self.classifier(embedding))",
+            "self.classifier(embedding), of_tokens=True, class_tokens=(stage,))",
+            "class_tokens: return one",
+        ),
+        (
+            "self.classifier(embedding))",
+            "self.classifier(embedding), class_tokens=(embedding,))",
+            "class_tokens: return one",
+        ),
         ("(before,)", "(before / 0,)", "a feature is not finite"),
         ("before.relu()", "nn.functional.dropout(before.relu())", "two passes in eval mode differ"),
         ("nn.BatchNorm2d(4)", "nn.BatchNorm2d(4, track_running_stats=False)", "depend on the other images"),

@@ -30,6 +30,9 @@ FAMILIES = {  # the settings that make them small, the stages by resolution, whe
 }
 
 
+OF_TOKENS = {"test_vit", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s16_224"}
+
+
 def images(channels=3):
     return torch.randn(2, channels, *SIZE, generator=torch.Generator().manual_seed(1))
 
@@ -45,6 +48,7 @@ def test_the_features_are_timms_own(name):
         last, maps = model.forward_intermediates(images(), indices=stages)
         embedding, logits = model.forward_head(last, pre_logits=True), model(images())
     assert network.indices == stages
+    assert features.of_tokens == (name in OF_TOKENS)
     for found, wanted in zip(features.stages, maps, strict=True):
         assert torch.allclose(found, wanted, rtol=0, atol=1e-6)
     assert torch.allclose(features.logits, logits, rtol=0, atol=1e-6)
@@ -59,13 +63,20 @@ def test_the_features_are_timms_own(name):
         assert torch.allclose(features.final.mean(dim=(2, 3)), features.embedding, rtol=0, atol=1e-5)
 
 
-def test_tokens_become_a_map_without_the_class_token():
+def test_tokens_become_a_map_next_to_the_class_token():
     torch.manual_seed(0)
     network = build("timm.test_vit", num_classes=7, image_size=SIZE).eval()
     tokens = []
     network.network.blocks[-1].register_forward_hook(lambda _, __, output: tokens.append(output))
-    stage = network.features(images()).stages[-1]
-    assert torch.equal(stage.flatten(2).transpose(1, 2), tokens[0][:, 1:])
+    features = network.features(images())
+    assert torch.equal(features.stages[-1].flatten(2).transpose(1, 2), tokens[0][:, 1:])
+    assert torch.equal(features.class_tokens[-1], tokens[0][:, 0])
+    assert len(features.class_tokens) == len(features.stages)
+
+
+def test_a_network_that_pools_its_tokens_has_no_class_token():
+    network = TimmNetwork(timm.create_model("mixer_s16_224", num_classes=7, img_size=SIZE))
+    assert network.features(images()).class_tokens == ()
 
 
 def test_a_network_takes_the_channels_the_classes_and_the_size_that_are_asked_for():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 Module = TypeVar("Module", bound=nn.Module)
-UNPUBLISHED = {"crd_local"}  # methods that the reference implementation lacks: their own tests recompute them
+UNPUBLISHED = {"crd_local", "ofa"}  # methods that the reference implementation lacks: their own tests recompute them
 LATER = {  # methods that it lacks, too: later.json holds numbers of their authors' code
     *("catkd", "ctkd", "dist", "dkd", "itrd", "mlld", "nkd", "ofd", "reviewkd", "simkd", "srrl", "ttm", "wttm"),
 }

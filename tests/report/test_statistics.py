@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.multitest import multipletests
 
 from bench.cli import main
 from bench.plan import Plan
@@ -101,6 +102,12 @@ def test_two_pairs_have_no_interval_and_differences_without_spread_no_test():
 def test_holm_multiplies_the_smallest_p_by_the_number_of_tests_and_never_falls():
     assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     assert holm([None]) == [None]
+
+
+def test_holms_correction_is_that_of_statsmodels():
+    values = np.random.default_rng(0).uniform(0, 0.1, size=9).round(2).tolist()  # some are equal
+    assert len(set(values)) < len(values)
+    assert holm(values) == multipletests(values, method="holm")[1].tolist()
 
 
 def test_the_critical_difference_is_demsars():

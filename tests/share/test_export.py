@@ -11,22 +11,14 @@ from bench.launch.inputs import stored_network
 from bench.models import NETWORKS, build
 from bench.models.base import Network
 from bench.share.export import export, onnx_graph
+from bench.store import Store
 from bench.types import Features, RequestError
-from tests.train.conftest import Bench, document
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return the store and the plan of a tiny suite that was trained with two seeds."""
-    suite = document(pairs=[{"teacher": "resnet8", "student": "resnet8"}], seeds=2)
-    plan, store, _ = Bench(tmp_path_factory.mktemp("trained"), suite).run()
-    return store, plan
 
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     """Return the run of KD with seed 1, and the folder to which its student was exported."""
-    store, plan = trained
+    plan, store = trained.plan(), Store(trained.folder / "results")
     (run,) = (run for run in plan.runs.values() if run.terms and run.seed == 1)
     folder = tmp_path_factory.mktemp("exported") / "student"
     assert export(store, run.id, folder) == sorted(folder.iterdir(), key=lambda path: path.suffix, reverse=True)
@@ -35,7 +27,7 @@ def exported(trained, tmp_path_factory):
 
 def test_the_exported_weights_are_those_of_the_run(trained, exported):
     run, folder = exported
-    assert (folder / "student.safetensors").read_bytes() == trained[0].weights(run.id)
+    assert (folder / "student.safetensors").read_bytes() == Store(trained.folder / "results").weights(run.id)
 
 
 def test_the_code_of_the_model_card_gives_the_logits_of_the_student(trained, exported, monkeypatch):
@@ -46,12 +38,12 @@ def test_the_code_of_the_model_card_gives_the_logits_of_the_student(trained, exp
     variables = {"images": images.numpy()}
     exec(code, variables)
     with torch.no_grad():
-        expected = stored_network(run, trained[0]).eval()(images)
+        expected = stored_network(run, Store(trained.folder / "results")).eval()(images)
     assert_close(torch.from_numpy(variables["logits"]), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_model_card_has_pair_method_data_and_the_metrics_of_all_seeds(trained, exported):
-    store, plan = trained
+    plan, store = trained.plan(), Store(trained.folder / "results")
     run, folder = exported
     text = (folder / "README.md").read_text()
     found = [store.record(one.id)["metrics"]["top1"] for one in plan.runs.values() if one.terms == run.terms != ()]
@@ -62,7 +54,7 @@ def test_the_model_card_has_pair_method_data_and_the_metrics_of_all_seeds(traine
 
 
 def test_a_run_that_is_not_done_and_a_folder_with_files_are_refused(trained, exported, tmp_path):
-    store, _ = trained
+    store = Store(trained.folder / "results")
     run, folder = exported
     with pytest.raises(RequestError, match="is not an empty folder"):
         export(store, run.id, folder)

@@ -26,7 +26,7 @@ from bench.train.loop import evaluate, train_epoch
 from bench.train.networks import build_network
 from bench.types import Batch, RequestError
 from tests.few import short_or_whole
-from tests.train.conftest import CPU, Bench, cell, document, rows, weights
+from tests.train.conftest import CPU, FIFTY, Bench, cell, document, rows, weights
 
 DML = {"method": "kd", "weight": 1.0, "task_weight": 1.0, "temperature": 2.0, "label": "DML"}
 CRD = {"method": "crd", "n_negatives": 16, "kd": 1.0, "label": "CRD+KD"}
@@ -58,7 +58,7 @@ class Listens(Distiller):
 @pytest.fixture
 def mutual(bench):
     """Return a way to make a mutual suite: `mutual(methods=[DML])`."""
-    return lambda **changes: bench(**{"task": "mutual", "methods": [DML], **changes})
+    return lambda **changes: bench(**{"task": "mutual", "methods": [DML], "data": FIFTY, **changes})
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_a_run_alone_and_in_a_cohort_ends_with_the_same_bits(mutual):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Return the store of a run that trained alone."""
-    suite = Bench(tmp_path_factory.mktemp("undisturbed"), document(task="mutual", methods=[DML]))
+    suite = Bench(tmp_path_factory.mktemp("undisturbed"), document(task="mutual", methods=[DML], data=FIFTY))
     return suite.run(only=["DML"])[1]
 
 

@@ -18,13 +18,14 @@ from bench.train.learner import Teacher
 from bench.train.loop import Observer
 from bench.train.networks import build_network, network_shapes
 from methods import catalog
-from tests.few import use_few_digits
+from tests.few import short_or_whole, use_few_digits
 
 ALL: list[str | dict] = ["kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst"]
 ALL.append({"method": "crd", "n_negatives": 64})
 
 
 CPU = torch.device("cpu")
+FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}  # images
 
 
 class Silent(Observer):
@@ -103,10 +104,10 @@ def no_tables(plan: Plan, store: Store) -> None:
 
 
 def document(**changes: object) -> dict:
-    """Return a suite that trains within seconds: 5 images a class, 2 epochs."""
+    """Return a suite that trains within seconds: a few images a class, 2 epochs."""
     return {
         "title": "tiny",
-        "data": {"name": "digits", "resize": 32, "train_per_class": 5},
+        "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(3, 5)},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
         "controls": False,

@@ -16,11 +16,12 @@ from torch import nn
 
 from bench.cli import main
 from bench.cost.measure import Stopwatch, measure, peak_bytes
-from bench.cost.rows import Cost, stand_in, write
+from bench.cost.rows import Cost, write
 from bench.figures import write_cost
 from bench.store import Store
 from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
+from bench.train.rehearsal import stand_in
 from benchmarks.__main__ import main as benchmark
 from benchmarks.__main__ import resident_peak
 from tests.few import short_or_whole
@@ -134,9 +135,10 @@ def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
 def test_a_stand_in_teachers_maps_stay_finite_however_deep_it_is(cohort):
     lanes, data, _, _ = cohort(methods=["kd"])
     network = lanes["none"].spec.student.model_copy(update={"network": "resnet110"})
-    teacher = stand_in(network, data)
+    images = next(iter(data.epoch(1, MAIN, 1, 16))).images
+    teacher = stand_in(network, data.spec, images, seed=0)
     with torch.no_grad():
-        features = teacher.network.features(next(iter(data.epoch(1, MAIN, 1, 16))).images)
+        features = teacher.network.features(images)
     assert all(bool(stage.isfinite().all()) and float(stage.std()) < 1e3 for stage in features.stages)
     assert not any(isinstance(m, nn.BatchNorm2d) and m.training for m in teacher.network.modules())
 

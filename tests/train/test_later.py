@@ -18,9 +18,9 @@ from tests.parity.reference import LATER
 from tests.train.conftest import CPU, cell
 
 METHODS = catalog()
-EPOCHS = 4  # of 3 steps
+EPOCHS = 5  # of 2 steps or, in the whole form, 4
 WARMUP = 3  # epochs; CTKD's reversal takes as long
-LR = [0.05, 0.05, 0.005, 0.005]
+LR = [0.05, 0.05, 0.005, 0.005, 0.005]
 
 
 def settings(name: str) -> dict:

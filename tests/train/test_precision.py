@@ -65,6 +65,8 @@ def test_features_in_float32_are_tuples_of_what_they_were():
     assert as_float32(given, maps=False).stages is maps
     assert as_float32(replace(given, final=maps[0])).final.dtype == torch.float32
     assert as_float32(replace(given, final=maps[0]), maps=False).final is maps[0]
+    tokens = as_float32(replace(given, class_tokens=(given.embedding,))).class_tokens
+    assert tokens[0].dtype == torch.float32
     exact = Features((), (), torch.ones(1, 4, dtype=torch.float64), torch.ones(1, 5, dtype=torch.float64))
     assert as_float32(exact) is exact
 

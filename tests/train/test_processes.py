@@ -30,12 +30,12 @@ from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
 from tests.forks import Command, forked_children
-from tests.train.conftest import CPU, Bench, Silent, cell, document, rows, weights
+from tests.train.conftest import CPU, FIFTY, Bench, Silent, cell, document, rows, weights
 
 # a gentle training: a rough one makes much of rounding, which a sum of shares does in another order
 TOGETHER = {"epochs": 2, "batch_size": 17, "lr": 0.001, "milestones": [1], "initial_epochs": 1, "processes": 2}
 SHARES = {17: (8, 9), 16: (8, 8)}  # of the batches of 50 images
-ALONE = {"teacher_training": {"processes": 1}}  # spares the tests a start
+ALONE = {"data": FIFTY, "teacher_training": {"processes": 1}}  # spares the tests a start
 OFTEN = {"slurm": {"checkpoint_minutes": 1e-9}}  # a checkpoint after every step
 WATCHED = """
 import os

@@ -12,7 +12,7 @@ from tests.few import short_or_whole
 from tests.models.test_timm import FAMILIES, SIZE
 from tests.train.conftest import cell
 
-METHODS = ["kd", "dkd", "at", "crd"]
+METHODS = ["kd", "dkd", "at", "crd", "ofa"]
 INDICES = [0, 1, 2, 3]
 CLASSES = 7
 TARGETS = torch.arange(20) % CLASSES
@@ -57,7 +57,7 @@ def test_a_network_of_timm_takes_a_step_as_student_and_as_teacher(family, small)
     stages = len(FAMILIES[family][1])
     for student, teacher in ((network, small), (small, network)):
         reasons = {name: step(student, teacher, name) for name in METHODS}
-        assert {reasons[name] for name in ("kd", "dkd", "crd")} == {None}
+        assert {reasons[name] for name in ("kd", "dkd", "crd", "ofa")} == {None}
         assert (reasons["at"] is None) == (stages == 4), reasons["at"]
 
 

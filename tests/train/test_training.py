@@ -16,7 +16,7 @@ from bench.train.learner import INITIAL, MAIN
 from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
 from bench.train.optimizers import learning_rate
 from methods._banks import ENTRIES_AT_ONCE
-from tests.train.conftest import Silent, cell, rows
+from tests.train.conftest import FIFTY, Silent, cell, rows
 
 
 def epoch(lanes: list[Lane], data: TrainingData, teachers: dict) -> None:
@@ -108,7 +108,7 @@ def test_an_initial_stage_may_have_a_number_of_steps_and_end_within_an_epoch(ben
 
     observer = Steps()
     training = {"epochs": 1, "batch_size": 16, "milestones": [1], "initial_steps": 6}
-    plan, store, _ = bench(methods=["ab"], training=training).run(only=["AB"], observer=observer)
+    plan, store, _ = bench(methods=["ab"], data=FIFTY, training=training).run(only=["AB"], observer=observer)
     initial = [seen[1:] for seen in observer.steps if seen[0] == "initial"]
     assert initial == [(1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 4), (2, 1, 2), (2, 2, 2)]  # 4 steps see 50 images
     (run,) = cell(plan, "AB").runs

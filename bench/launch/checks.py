@@ -1,0 +1,161 @@
+"""Finds what would fail before anything trains: each kind of run is tried once, and answers are remembered."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from bench.launch.jobs import cores
+from bench.launch.provenance import device_name
+from bench.plan import Plan
+from bench.plan.code import code_of_run
+from bench.remembered import cache_file, keep, recall
+from bench.spec import RunSpec, canonical_document
+from bench.train.build import inapplicable
+from bench.train.lane import MORE_MEMORY, failure_of
+from bench.train.rehearsal import Rehearsal
+from bench.types import RequestError
+from methods import Method
+
+LARGEST = 512 * 512  # pixels of the images of runs that are tried: larger ones take too long, and too much memory
+UNUSED = ("seed", "order_seed", "source", "checkpoint", "checkpoint_key", "checkpoint_rename")  # in a step
+LENGTHS = ("epochs", "milestones", "initial_epochs", "initial_steps")  # of a schedule: not used either
+OF_IMAGES = {"classes", "channels", "size", "view", "mean", "std"}  # what a step uses of a data set
+PACKAGES = ("torch", "torchvision", "timm")  # whose code is part of a step
+ROOT = Path(__file__).parents[2]
+
+
+class Answer(NamedTuple):
+    """What is known of a kind of run."""
+
+    status: Literal["trains", "inapplicable", "fails", "untried"]
+    reason: str = ""
+
+
+class Checks:
+    """Checks the runs of a plan. Runs that differ only in seeds, lengths or given weights are of one kind."""
+
+    def __init__(
+        self, plan: Plan, runs: Sequence[RunSpec], methods: Mapping[str, Method], device: torch.device
+    ) -> None:
+        """Sort runs, and those that they evaluate, by kind; `run` tries them on the device."""
+        self.plan, self.runs, self.methods, self.device = plan, runs, methods, device
+        self._where = device_name(device)
+        self._kind_of = {one.id: self._kind(one) for run in runs for one in (plan.trained(run), run)}
+        self._kinds = {kind: plan.runs[run_id] for run_id, kind in reversed(self._kind_of.items())}
+        self._file, self._program = cache_file("checked.json"), _program()
+        known = recall(self._file)
+        is_current = isinstance(known, dict) and known.get("program") == self._program
+        self._remembered: dict[str, Answer] = {k: Answer(*v) for k, v in known["answers"].items()} if is_current else {}
+        self._answers = {kind: self._remembered[kind] for kind in self._kinds if kind in self._remembered}
+
+    def __len__(self) -> int:
+        """Return the number of kinds that are still to be tried."""
+        return len(self._kinds) - len(self._answers)
+
+    def run(self) -> Iterator[None]:
+        """Try one kind after another; what does not fail is remembered in the user's cache folder."""
+        idle = round(cores() - os.getloadavg()[0])
+        torch.set_num_threads(max(1, min(self.plan.suite.threads, idle)))  # a step of few images waits for a busy core
+        together = defaultdict(list)  # kinds of the same teachers and data
+        for kind, run in reversed(self._kinds.items()):
+            if kind not in self._answers:
+                together[run.teachers, run.data.key].append(kind)
+        for kinds in together.values():
+            first = self._kinds[kinds[0]]
+            teachers = {name: self.plan.runs[name] for name in first.teachers}
+            rehearsal = Rehearsal(first.data, teachers, self.device)  # for these alone: networks take memory
+            for kind in kinds:
+                self._answers[kind] = self._answer(self._kinds[kind], rehearsal)
+                yield
+            self._remembered |= {k: one for k, one in self._answers.items() if one.status in ("trains", "inapplicable")}
+            keep(self._file, {"program": self._program, "answers": self._remembered})
+
+    def _answer(self, run: RunSpec, rehearsal: Rehearsal) -> Answer:
+        try:
+            if reason := inapplicable(run, {name: self.plan.runs[name] for name in run.needs}, self.methods):
+                return Answer("inapplicable", reason)
+        except RequestError as error:
+            return Answer("fails", " ".join(str(error).split()))
+        except BaseException as error:  # of a user's network
+            return Answer("fails", failure_of(error, "while it was built").reason)
+        if not run.trains:
+            return Answer("trains")
+        height, width = run.data.size
+        if height * width > LARGEST:
+            return Answer("untried", f"images of {height}x{width} pixels take too long")
+        fault = rehearsal.fault(run, self.methods)
+        if fault is None:
+            return Answer("trains")
+        return Answer("untried" if MORE_MEMORY in fault else "fails", fault)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Return why methods cannot be applied to their pairs, by the ids of the runs concerned."""
+        found = {}
+        for run in reversed(self.runs):
+            for one in (run, self.plan.trained(run)):
+                answer = self._answers[self._kind_of[one.id]]
+                if answer.status == "inapplicable":
+                    found[run.id] = answer.reason
+        return dict(reversed(found.items()))
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what would fail: a line for each pair and reason, with the rows concerned."""
+        return [f"{self.plan.file}: pairs: {line}" for line in self._lines("fails")]
+
+    @property
+    def untried(self) -> list[str]:
+        """Return what was not tried, and why: a line for each pair and reason, with the rows concerned."""
+        return [f"not tried: {line}" for line in self._lines("untried")]
+
+    def _lines(self, status: str) -> list[str]:
+        titles = self.plan.titles
+        rows: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)  # by pair and reason
+        for run_id, kind in self._kind_of.items():
+            answer = self._answers[kind]
+            if answer.status == status:
+                pair, row = titles[run_id]
+                rows[pair, answer.reason][row] = None
+        return [f"{pair}, row {', '.join(names)}: {reason}" for (pair, reason), names in rows.items()]
+
+    def _kind(self, run: RunSpec) -> str:
+        """Return the identity of all that a step depends on: specification, networks, images and code."""
+        teachers = [self.plan.runs[name] for name in run.teachers]
+        document = {key: value for key, value in canonical_document(run).items() if key not in UNUSED}
+        document |= {"data": _seen(run), "teachers": [[one.student.model_dump(), _seen(one)] for one in teachers]}
+        if run.trains:
+            schedule = {key: value for key, value in document["schedule"].items() if key not in LENGTHS}
+            document["schedule"] = [schedule, run.training.has_initial_stage]
+        used = [code_of_run(one, self.plan.code) for one in (run, *teachers)]
+        code = {name: one.sha256 for of_run in used for name, one in of_run.items()}
+        return _hash(json.dumps([document, code, self._where], sort_keys=True).encode())
+
+
+def _seen(run: RunSpec) -> dict[str, Any]:
+    """Return what a step uses of a run's data set."""
+    return run.data.model_dump(mode="json", include=OF_IMAGES)
+
+
+def _program() -> str:
+    """Return a hash of the code that all runs share: this program's, and that of libraries."""
+    files = sorted(path for folder in ("bench", "methods") for path in (ROOT / folder).rglob("*.py"))
+    return _hash(b"".join(path.read_bytes() for path in files), *(_version(name).encode() for name in PACKAGES))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # an extra
+        return ""
+
+
+def _hash(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -1,0 +1,342 @@
+"""Verifies a bundle: recomputes its numbers from what it holds, and from data, weights and training on request.
+
+| number | recomputed from | margin |
+|---|---|---|
+| top-1 and top-5 accuracy | answers | none, but for images with equal logits |
+| likelihood, calibration, accuracy by class, agreement | answers | `SAME`: they were computed from the stored answers |
+| metrics of the last and the best epoch | epochs | `SAME` |
+| table.csv | records | its last digit |
+| accuracies, again | weights and data | `EVALUATED` percentage points, or one image |
+| accuracies, again | training and data | what the caller allows |
+
+Answers are stored in half precision. Rounding never swaps two logits, but it can make them equal: an accuracy therefore
+lies between that in which all equal logits count against the label, and that in which all count for it.
+"""
+
+import hashlib
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.launch.devices import train
+from bench.launch.score import Scorer
+from bench.launch.work import Work
+from bench.plan import OPEN, Plan, statuses
+from bench.plan.status import Statuses
+from bench.report.frame import results_frame
+from bench.report.table_csv import to_csv
+from bench.share.bundle import KEPT, RUNS, TABLE, WEIGHTS, Bundle
+from bench.spec import RunSpec, column
+from bench.store import Store
+from bench.store.answers import stored_answers
+from bench.store.files import csv_rows
+from bench.tasks import task_of
+from bench.train.answers import scored
+from bench.train.loop import summary
+from bench.types import RequestError
+
+SAME = 1e-6  # relative, and absolute: the same numbers, added up on another processor
+SUMMED = 1e-3  # percentage points; accuracies are means of float32 numbers
+LAST_DIGIT = 1.001e-4  # of table.csv
+EVALUATED = 0.1  # percentage points; another device rounds differently, which moves a few images
+PLACE = ("pair", "label", "metric")  # of a row in table.csv
+ANSWERED, RECORDED, TRAINED = "by its answers", "by its record", "by its epochs"  # what a number was computed from
+EXPECTED = "by the suite"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a bundle states, and the range in which it must be; a text must be `low`."""
+
+    place: str  # the run, or the row of the table
+    metric: str
+    found: object
+    low: object
+    high: object  # of a number
+    by: str  # what the range was computed from
+
+    @property
+    def holds(self) -> bool:
+        """Return whether the statement is in the range."""
+        if isinstance(self.found, float) and isinstance(self.low, float) and isinstance(self.high, float):
+            return self.low <= self.found <= self.high or (math.isnan(self.found) and math.isnan(self.low))
+        return self.found == self.low
+
+    def __str__(self) -> str:
+        """Return the place, the metric, what was found and what was expected, in one line."""
+        range_ = f"{_shown(self.low)} to {_shown(self.high)}" if isinstance(self.low, float) else self.low
+        return f"{self.place}: {self.metric}: found {_shown(self.found)}, expected {range_} ({self.by})"
+
+    @property
+    def difference(self) -> str:
+        """Return how far a number is from the middle of its range."""
+        if isinstance(self.found, float) and isinstance(self.low, float) and isinstance(self.high, float):
+            return f"{round(self.found - (self.low + self.high) / 2, 4) + 0.0:+.4f}"  # no -0.0000
+        return "unknown"
+
+
+def checks(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield the checks of everything that a bundle alone can tell; the first ones that fail can be the last ones.
+
+    Args:
+        bundle: unpacked.
+        plan: of its suite.
+        store: has its runs.
+    """
+    whole = True
+    for check in _of_files(bundle, plan, store):
+        whole &= check.holds
+        yield check
+    if whole:  # else nothing more can be computed
+        for run in _done(plan, store):
+            yield from _of_epochs(run, plan, store)
+            yield from _of_answers(run, plan, store)
+        yield from _same_labels(plan, store)
+        yield from _of_table(bundle.table, to_csv(results_frame(plan, store)))
+
+
+def not_from_answers(plan: Plan, found: Iterable[Check], store: Store) -> list[str]:
+    """Return the recorded metrics that no check has recomputed from answers, and the number of their runs."""
+    covered = {(check.place, check.metric) for check in found if check.by == ANSWERED}
+    left: dict[str, int] = {}
+    for run in _done(plan, store):
+        record = store.record(run.id) or {}
+        for name in (*record["metrics"], *record.get("scores", {})):
+            if (_named(run, plan), name) not in covered:
+                left[name] = left.get(name, 0) + 1
+    return [f"{name} ({number} runs)" for name, number in left.items()]
+
+
+def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield checks of each run's files, of its place in the suite, and that it has ended."""
+    for run_id in set(store.run_ids()) - plan.runs.keys():
+        yield Check(f"run {run_id}", "place", "in the bundle", "in the suite", "", EXPECTED)
+    found: Statuses = {}
+    for run in plan.runs.values():
+        fault = ""
+        try:
+            for name in (*KEPT, *(name for name in WEIGHTS if (store.folder(run.id) / name).exists())):
+                store.content(run.id, name)
+            store.epochs(run.id)
+            found |= statuses([run], plan, store)
+        except RequestError as error:
+            fault = str(error)
+        yield Check(_named(run, plan), "files", fault or "as its record says", "as its record says", "", RECORDED)
+    for run_id, (status, reason) in found.items():
+        ended = status not in (*OPEN, "stale")
+        says = "has ended" if ended else f"{status}: {reason or 'the bundle does not have the run'}"
+        yield Check(_named(plan.runs[run_id], plan), "status", says, "has ended", "", EXPECTED)
+
+
+def _done(plan: Plan, store: Store) -> list[RunSpec]:
+    return [run for run in plan.runs.values() if store.record(run.id) is not None]
+
+
+def _named(run: RunSpec, plan: Plan) -> str:
+    pair, row = plan.titles.get(run.id, ("", ""))
+    return f"run {run.id} ({pair}, {row}, seed {run.seed})"
+
+
+def _of_epochs(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield checks of a record's metrics against the rows of its epochs, if it has any."""
+    record, rows = store.record(run.id) or {}, store.epochs(run.id)
+    if not rows:
+        return
+    try:
+        expected = summary(rows, task_of(run), run.data.has_dev)
+    except KeyError as error:
+        yield Check(_named(run, plan), str(error.args[0]), "missing", "in the last epoch", "", TRAINED)
+        return
+    for name, value in expected["metrics"].items():
+        yield _near(_named(run, plan), name, record["metrics"].get(name), value, TRAINED)
+    for name, value in (expected["best"] or {}).items():
+        yield _near(_named(run, plan), f"best {name}", (record.get("best") or {}).get(name), value, TRAINED)
+    yield _near(_named(run, plan), "epochs", record.get("epochs"), expected["epochs"], TRAINED)
+
+
+def _of_answers(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield checks of a record's accuracies and scores against its answers, if it has any."""
+    record, place = store.record(run.id) or {}, _named(run, plan)
+    if not task_of(run).answered or "scores" not in record:
+        return
+    try:
+        answers = stored_answers(store, run.id)
+        assert answers is not None  # `scores` were computed from them
+        bounds = {
+            column(name, metric): ends
+            for name, logits in answers.logits.items()
+            for metric, ends in accuracies(logits, answers.labels).items()
+        }
+        expected = scored(store, run.id, record.get("to_teacher", {}))
+    except Exception as error:  # tensors of any shape
+        yield Check(place, "answers", f"{type(error).__name__}: {error}", "answers that can be scored", "", ANSWERED)
+        return
+    for name, (low, high) in bounds.items():
+        if name in record["metrics"]:
+            yield Check(place, name, _number(record["metrics"][name]), low - SUMMED, high + SUMMED, ANSWERED)
+    for name, value in expected["scores"].items():
+        yield _near(place, name, record["scores"].get(name), value, ANSWERED)
+    for network, classes in expected["class_accuracy"].items():
+        found = record.get("class_accuracy", {}).get(network, [])
+        for number, value in enumerate(classes):
+            stated = found[number] if number < len(found) else "missing"
+            yield _near(place, f"accuracy of class {number} ({network})", stated, value, ANSWERED)
+    for teacher, numbers in record.get("to_teacher", {}).items():
+        for name in numbers:
+            value = expected["to_teacher"].get(teacher, {}).get(name, "no answers of the teacher")
+            yield _near(place, f"{name} with run {teacher}", numbers[name], value, ANSWERED)
+
+
+def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return the least and the greatest top-1 and top-5 accuracy in percent that logits in half precision allow.
+
+    Args:
+        logits: (n, K), rounded from the ones that were evaluated.
+        labels: (n,).
+    """
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
+    above, equal = (logits > own).sum(axis=1), (logits == own).sum(axis=1) - 1
+    return {f"top{k}": (100 * float((above + equal < k).mean()), 100 * float((above < k).mean())) for k in (1, 5)}
+
+
+def _same_labels(plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield checks that runs on the same data have answered to images with the same labels."""
+    first: dict[str, tuple[RunSpec, Any]] = {}
+    for run in _done(plan, store):
+        answers = stored_answers(store, run.id)
+        if answers is not None:
+            other, labels = first.setdefault(run.data.key, (run, answers.labels))
+            same = f"those of run {other.id}"
+            says = same if np.array_equal(labels, answers.labels) else "others"
+            yield Check(_named(run, plan), "labels of the test images", says, same, "", ANSWERED)
+
+
+def _of_table(stated: str, computed: str) -> Iterator[Check]:
+    """Yield checks of each cell of table.csv against one that was made anew."""
+    found, expected = ({_place(row): row for row in csv_rows(text)} for text in (stated, computed))
+    for place in {**expected, **found}:
+        if place not in found or place not in expected:
+            says = ("missing", "a row") if place not in found else ("a row", "no row")
+            yield Check(f"{TABLE}: {place}", "row", says[0], says[1], "", RECORDED)
+            continue
+        for name in {**expected[place], **found[place]}:
+            one, other = (_cell(rows[place].get(name, "missing")) for rows in (found, expected))
+            if isinstance(one, float) and isinstance(other, float):
+                yield Check(f"{TABLE}: {place}", name, one, other - LAST_DIGIT, other + LAST_DIGIT, RECORDED)
+            else:
+                yield Check(f"{TABLE}: {place}", name, one, other, other, RECORDED)
+
+
+def _place(row: Mapping[str, str]) -> str:
+    return ", ".join(row[name] for name in PLACE if row.get(name))
+
+
+def _cell(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _near(place: str, metric: str, found: object, expected: object, by: str) -> Check:
+    one, other = _number(found), _number(expected)
+    if isinstance(other, float):
+        margin = SAME * max(1.0, abs(other))
+        return Check(place, metric, one, other - margin, other + margin, by)
+    return Check(place, metric, one, other, other, by)
+
+
+def _number(value: object) -> object:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# with data
+
+
+def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
+    """Yield checks of the accuracies of classifiers against those of their stored weights.
+
+    Args:
+        work: has the plan, the store, and where data is.
+        runs: finished classifiers whose weights are there.
+
+    Raises:
+        RequestError: data is missing.
+    """
+    scorer = Scorer(work)
+    for run in runs:
+        record, place = scorer.store.record(run.id) or {}, _named(run, work.plan)
+        images = len(scorer.inputs.data(run.data).evaluated)
+        try:
+            metrics = scorer.metrics(run)
+        except RequestError as error:
+            yield Check(place, "weights", str(error), "weights that can be read", "", "by its weights")
+            continue
+        margin = max(EVALUATED, 100 / images + SUMMED)
+        for name, value in metrics.items():
+            found = _number(record["metrics"].get(name, "missing"))
+            yield Check(place, name, found, value - margin, value + margin, "by its weights")
+
+
+def with_weights(plan: Plan, store: Store) -> list[RunSpec]:
+    """Return the finished classifiers whose weights, and those of the networks that they evaluate, are in the store."""
+
+    def has_weights(run: RunSpec) -> bool:
+        needed = run.teachers if run.is_ensemble else {run.id, run.trained_by}
+        return all((store.folder(name) / WEIGHTS[0]).exists() for name in needed)
+
+    return [run for run in _done(plan, store) if task_of(run).answered and has_weights(run)]
+
+
+def chosen(bundle: Bundle, plan: Plan, store: Store, one_in: int) -> list[RunSpec]:
+    """Return one in so many of a bundle's trained runs, at least one: those that the bundle's own hash chooses."""
+    trained = [run for run in _done(plan, store) if run.trains]
+    drawn = sorted(trained, key=lambda run: hashlib.sha256(f"{bundle.sha256} {run.id}".encode()).digest())
+    return drawn[: math.ceil(len(drawn) / one_in)]
+
+
+def retrained(work: Work, runs: Sequence[RunSpec], margin: float) -> Iterator[Check]:
+    """Train runs again in a store of their own, and yield checks of their metrics.
+
+    Teachers whose weights are in the store are used, others are trained too.
+
+    Args:
+        work: has the plan, the store of the bundle, and where data is.
+        runs: to train.
+        margin: the difference that is allowed, in percentage points.
+
+    Raises:
+        RequestError: data is missing.
+    """
+    plan, store = work.plan, Store(work.results)
+    needed = plan.with_needs(runs)
+    again = {run.id for run in runs}
+    with tempfile.TemporaryDirectory(prefix="retrained-") as folder:
+        for run in needed:
+            if run.id not in again and (store.folder(run.id) / WEIGHTS[0]).exists():
+                shutil.copytree(store.folder(run.id), Path(folder, RUNS, run.id))
+        train(replace(work, results=Path(folder), runs=tuple(run.id for run in needed)))
+        ended = statuses(needed, plan, Store(Path(folder)))
+        for run in runs:
+            record, new = store.record(run.id) or {}, Store(Path(folder)).record(run.id)
+            if new is None:
+                status, reason = ended[run.id]
+                yield Check(_named(run, plan), "training", "done", f"{status}: {reason}", "", "by training it again")
+                continue
+            for name, value in new["metrics"].items():
+                found = _number(record["metrics"].get(name, "missing"))
+                yield Check(_named(run, plan), name, found, value - margin, value + margin, "by training it again")
+
+
+def no_tables(plan: Plan, store: Store) -> None:
+    """Write no tables."""
