@@ -73,7 +73,7 @@ LINES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d")  # 5 and 13: 65 looks in grey, none twice
 METHODS = (  # a method's place is its look: add new ones at the end
     *("kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "fsp", "nst", "crd", "dkd", "dist", "ofd"),
-    *("reviewkd", "simkd", "srrl", "nkd", "mlld", "ctkd", "catkd", "itrd", "ttm", "wttm", "crd_local"),
+    *("reviewkd", "simkd", "srrl", "nkd", "mlld", "ctkd", "catkd", "itrd", "ttm", "wttm", "crd_local", "ofa"),
 )
 PLAIN: Look = {"color": "0.35", "linestyle": ":", "marker": "."}  # of `none`
 TAUGHT: Look = {"color": "0.0", "linestyle": (0, (8, 2)), "marker": "+"}  # of `teacher`
