@@ -59,8 +59,8 @@ def write(
         earlier = noted(folder)
         known = set(earlier.figures if earlier else ())
         has_paper = style == PAPER or any(map(is_of_paper, known))
-        for name, findings in _findings(frame, store, methods, ["page", PAPER] if has_paper else ["page"]).items():
-            written += _save(findings, FIGURES, failed, PAPER if name == PAPER else "")
+        for shown, findings in _findings(frame, store, methods, ["page", PAPER] if has_paper else ["page"]).items():
+            written += _save(findings, FIGURES, failed, PAPER if shown == PAPER else "")
         names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
         if len(failed or ()) > before:
             names |= known
@@ -125,7 +125,7 @@ def _save(
             yield folder / CAPTIONS
 
 
-def _rendered(task: tuple[Figure, Mapping[Any, Any]]) -> dict[str, bytes] | Exception:
+def _rendered(task: tuple[Figure, dict[Any, Any]]) -> dict[str, bytes] | Exception:
     """Return a figure's files by their kind, or why there are none; the same store gives the same bytes."""
     figure, rc = task
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf

@@ -1,6 +1,7 @@
 """What `cost` has measured: the phases of each row's step, and the metric against a step's time and memory."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def _phases(table: pd.DataFrame, findings: Findings) -> Figure:
         left = np.zeros(len(own))
         for colour, (phase, hatch) in zip(COLOURS, PHASES.items(), strict=False):
             widths = own[f"{phase}_ms"].to_numpy()
-            bar = {"color": colour, "hatch": hatch, "edgecolor": "white", "lw": 0.3, "label": phase}
+            bar: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "lw": 0.3, "label": phase}
             axis.barh(range(len(own)), widths, left=left, **bar)
             left += widths
         axis.set_yticks(range(len(own)), own["row"])

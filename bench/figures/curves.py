@@ -89,9 +89,9 @@ def _apart(
 ) -> Figure:
     """Return a panel for each row, by its last value, the best first; all others are a grey area."""
     means = pd.DataFrame({label: curve.mean(axis=1) for label, curve in curves.items()}).sort_index()
-    last = {label: means[label].dropna().iloc[-1] for label in means}
+    last = {label: float(means[label].dropna().iloc[-1]) for label in curves}
     ordered = sorted(last, key=lambda label: (label in failed, last[label] if falls else -last[label]))
-    sound = means[[label for label in means if label not in failed] or list(means)]
+    sound = means[[label for label in curves if label not in failed] or list(curves)]
     values = sound.to_numpy()[np.isfinite(sound.to_numpy())]
     low, high = np.quantile(values, (0, 1 - CUT) if falls else (CUT, 1))
     room = 0.05 * (high - low) or 1.0

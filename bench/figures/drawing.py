@@ -52,7 +52,7 @@ class Style:
     has_titles: bool  # whether a figure has its heading, which a paper has in its caption
     scale: float  # of a panel's height
     across: Mapping[int, int]  # panels side by side, by their number on a page
-    rc: Mapping[Any, Any]  # matplotlib's settings
+    rc: dict[Any, Any]  # matplotlib's settings
     small: float  # points of the smallest text
 
 
@@ -196,7 +196,7 @@ def name_lines(axes: Iterable[Axes]) -> None:
             if not ends:
                 continue
             leader = {"arrowstyle": "-", "color": line.get_color(), "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
-            place = {"xy": (1, min(max(ends[-1], low), high)), "xycoords": axis.get_yaxis_transform()}
+            place: dict[str, Any] = {"xy": (1, min(max(ends[-1], low), high)), "xycoords": axis.get_yaxis_transform()}
             place |= {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
             text = axis.annotate(str(line.get_label()), **place, arrowprops=leader, size="small", gid=NAMED)
             text.set_in_layout(True)
@@ -206,7 +206,13 @@ def name_points(axis: Axes, points: Iterable[tuple[str, float, float]]) -> None:
     """Write a name beside each point (name, x, y); `arrange` finds its place."""
     leader = {"arrowstyle": "-", "color": "0.6", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
     for name, x, y in points:
-        place = {"xy": (x, y), "xytext": (0, 0), "textcoords": "offset points", "va": "center", "ha": "center"}
+        place: dict[str, Any] = {
+            "xy": (x, y),
+            "xytext": (0, 0),
+            "textcoords": "offset points",
+            "va": "center",
+            "ha": "center",
+        }
         axis.annotate(name, **place, arrowprops=leader, size="small", gid=NAMED).set_in_layout(False)
 
 

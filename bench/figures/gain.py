@@ -63,7 +63,9 @@ def _figure(
             low, high = found.interval or (found.value, found.value)
             reach = None if found.interval is None else [[found.value - low], [high - found.value]]
             style = {**findings.looks[str(label)], "linestyle": "none"}
-            axis.errorbar(values.mean(), labels.index(label) + 0.18, xerr=reach, capsize=2.5, markersize=4.5, **style)
+            axis.errorbar(
+                values.mean(), labels.index(str(label)) + 0.18, xerr=reach, capsize=2.5, markersize=4.5, **style
+            )
         axis.set_xlabel(f"points of {panel['metric'].iloc[0]}")
         axis.set_ylabel("")
         axis.set_yticks(range(len(labels)), list(names.values()))
