@@ -135,7 +135,7 @@ def grid(
     """
     most = style.across[across]
     width = style.width / most  # of a panel
-    some = range(max(1, most - 1) if most > 2 else most, most + 1)
+    some = (3, 4) if most == 4 else (most,)
     used = min(len(titles), min(some, key=lambda n: (-len(titles) % n, -n)))  # leaves the fewest places empty
     down = math.ceil(len(titles) / used)
     whole = max(used * width, STYLES["paper"].width)  # inches
