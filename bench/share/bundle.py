@@ -12,6 +12,7 @@ no code is taken from it.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -48,6 +49,7 @@ NAMES = re.compile(  # of members: nothing else is read, so that no path leaves 
     rf"|{RUNS}/[0-9a-f]{{{ID_LENGTH}}}/(?:{'|'.join(map(re.escape, (*KEPT, *WEIGHTS)))})"
 )
 SUFFIX = ".zip"
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_MEMBERS = 200_000
 MOST_BYTES = 2**36  # of all members together, unpacked: 64 GiB
 MOST_OF_ONE = 2**32  # bytes of one member, unpacked: 4 GiB
@@ -141,7 +143,7 @@ def _check_request(frame: Frame, to: Path) -> None:
     plan = frame.plan
     if to.suffix != SUFFIX:
         raise RequestError(f"--to {to}: the name of a bundle ends in {SUFFIX}")
-    if to.exists() or to.is_symlink():
+    if os.path.lexists(to):  # False for a path that nothing can have, which cannot be written then
         raise RequestError(f"--to {to}: exists. Name a new file")
     if plan.suite.plugins:
         raise RequestError(
@@ -234,9 +236,7 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
     members: dict[str, zipfile.ZipInfo] = {}
     size = path.stat().st_size
     for one in archive.infolist():
-        is_link = (one.external_attr >> 16) & 0o170000 == 0o120000
-        if is_link or one.filename in members or not NAMES.fullmatch(one.filename):
-            fault = "is a link" if is_link else "is there twice" if one.filename in members else "no bundle has it"
+        if fault := _fault(one, members):
             raise RequestError(f"{path}: the member {one.filename!r}: {fault}. Nothing was unpacked")
         members[one.filename] = one
     total, largest = (pick([one.file_size for one in members.values()] or [0]) for pick in (sum, max))
@@ -247,6 +247,17 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
             f"{MOST_MEMBERS} files, {MOST_OF_ONE} bytes each, and {allowed} in all. Nothing was unpacked"
         )
     return members
+
+
+def _fault(one: zipfile.ZipInfo, members: Mapping[str, zipfile.ZipInfo]) -> str:
+    """Return why a bundle has no such member, or ""; `members` are those before it."""
+    if (one.external_attr >> 16) & 0o170000 == 0o120000:
+        return "is a link"
+    if one.filename in members:
+        return "is there twice"
+    if one.compress_type not in COMPRESSION:
+        return "is compressed in a way that no bundle is"
+    return "" if NAMES.fullmatch(one.filename) else "no bundle has it"
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:

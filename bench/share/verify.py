@@ -124,9 +124,10 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
             for name in (*KEPT, *(name for name in WEIGHTS if (store.folder(run.id) / name).exists())):
                 store.content(run.id, name)
             store.epochs(run.id)
+            stored_answers(store, run.id)
             found |= statuses([run], plan, store)
         except RequestError as error:
-            fault = str(error)
+            fault = str(error).replace(str(bundle.root), str(bundle.file))
         yield Check(_named(run, plan), "files", fault or "as its record says", "as its record says", "", RECORDED)
     for run_id, (status, reason) in found.items():
         ended = status not in (*OPEN, "stale")
