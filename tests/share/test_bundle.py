@@ -23,7 +23,6 @@ from bench.workflow import planned
 from tests.few import use_few, use_few_digits
 from tests.stores import finish_all, plan_of
 
-
 TWO_OF_THREE = {  # answers to two of three images
     "logits": np.zeros((2, 10), np.float16),
     "scale": np.ones(1, np.float32),
