@@ -403,6 +403,8 @@ def test_a_phone_shows_the_page_without_scrolling_it_sideways(opened):
     frame = opened.page.get_by_role("region", name="Table")
     assert frame.evaluate("frame => frame.scrollWidth > frame.clientWidth")  # the table is wider, within its frame
     assert not opened.is_scrolled_sideways()
+    opened.page.locator("#run-a").evaluate("select => select.append(new Option('a long label '.repeat(9)))")
+    assert not opened.is_scrolled_sideways()
     opened.cell("KD").click()
     assert opened.page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
     assert not opened.is_scrolled_sideways()
