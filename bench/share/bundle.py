@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter
 from bench import __version__
 from bench.plan import OPEN, Plan
 from bench.reading import open_regular, read_bytes
+from bench.report import index
 from bench.report.folder import SUITE, TABLES
 from bench.report.frame import Frame
 from bench.report.table_csv import to_csv
@@ -176,6 +177,8 @@ def _texts(plan: Plan, suite: str) -> dict[str, str]:
 def keep_report(folder: Path, to: Path) -> None:
     """Copy the report that was made of a bundle to a new folder, whole or not at all, as a report without its runs.
 
+    The folder is one of a folder of results, whose page of all reports then lists it.
+
     Raises:
         RequestError: it cannot be written.
     """
@@ -184,6 +187,7 @@ def keep_report(folder: Path, to: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as beside:
             shutil.copytree(folder, Path(beside, to.name), ignore=shutil.ignore_patterns(SUITE, SOURCES))
             Path(beside, to.name).rename(to)
+    index.write(Store(to.parent))
 
 
 @contextmanager

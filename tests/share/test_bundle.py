@@ -212,6 +212,7 @@ def test_a_report_of_a_bundle_has_the_table_of_the_suite(bundle, tmp_path, cli, 
     with zipfile.ZipFile(bundle) as archive:
         assert (tmp_path / "results" / "tiny" / TABLE).read_bytes() == archive.read(TABLE)
     assert (tmp_path / "results" / "tiny" / "report.html").exists()
+    assert "tiny/report.html" in (tmp_path / "results" / "index.html").read_text()
     status, _, err = cli("report", bundle, "--results", tmp_path / "results")
     assert (status, "tiny: exists. Move it away" in err) == (2, True)
 
