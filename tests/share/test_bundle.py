@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import zipfile
@@ -153,6 +154,17 @@ def test_answers_that_cannot_be_read_are_named_by_their_place_in_the_bundle(bund
     status, out, err = cli("verify", path)
     assert (status, err) == (1, "")
     assert f"{path}/runs/{run}/{ANSWERS}: cannot be read" in out
+
+
+def test_a_number_of_which_there_is_no_mean_is_named_with_its_record(bundle, tmp_path, cli):
+    def forge(store, run):
+        metrics = {**store.record(run)["metrics"], "top1": math.nan}
+        store.amend(run, {"metrics": metrics})
+
+    path, run = forged(bundle, tmp_path, forge, makes_table=False)
+    status, out, err = cli("verify", path)
+    assert (status, err) == (1, "")
+    assert re.search(rf"^{TABLE}: rows: found {path}/runs/{run}/record.json: .* its top1 is NaN", out, re.MULTILINE)
 
 
 def test_a_cell_of_the_table_that_no_record_has_is_named(bundle, tmp_path, cli):
