@@ -230,14 +230,16 @@ def _of_table(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
     except RequestError as error:  # a record has no number where the table needs one
         yield Check(TABLE, "rows", _in_bundle(error, bundle), "rows that can be computed", "", RECORDED)
         return
-    found, expected = ({_place(row): row for row in csv_rows(text)} for text in (bundle.table, computed))
+    rows = [csv_rows(text) for text in (bundle.table, computed)]
+    yield Check(TABLE, "number of rows", len(rows[0]), len(rows[1]), "", RECORDED)  # none is there twice
+    found, expected = ({_place(row): row for row in own} for own in rows)
     for place in {**expected, **found}:
         if place not in found or place not in expected:
             says = ("missing", "a row") if place not in found else ("a row", "no row")
             yield Check(f"{TABLE}: {place}", "row", says[0], says[1], "", RECORDED)
             continue
         for name in {**expected[place], **found[place]}:
-            one, other = (_cell(rows[place].get(name, "missing")) for rows in (found, expected))
+            one, other = (_cell(side[place].get(name, "missing")) for side in (found, expected))
             if isinstance(one, float) and isinstance(other, float):
                 yield Check(f"{TABLE}: {place}", name, one, other - LAST_DIGIT, other + LAST_DIGIT, RECORDED)
             else:

@@ -364,7 +364,7 @@ def test_the_settings_in_which_two_runs_differ_are_listed(opened):
     opened.page.locator("#run-b").select_option(label="SP, seed 2")
     rows = [row.split("\t") for row in opened.page.locator("#settings-diff tbody tr").all_inner_texts()]
     assert ["seed", "1", "2"] in rows
-    assert [row for row in rows if "temperature" in row[0]][0][1:] == ["4", "—"]
+    assert next(row for row in rows if "temperature" in row[0])[1:] == ["4", "—"]
     assert all(one != other for _, one, other in rows)
 
 

@@ -180,6 +180,17 @@ def test_a_cell_of_the_table_that_no_record_has_is_named(bundle, tmp_path, cli):
     assert f"{TABLE}: resnet8->resnet8, KD, top1: mean: found 99.9, expected" in out
 
 
+def test_a_row_of_the_table_that_is_there_twice_is_named(bundle, tmp_path, cli):
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "forged")
+    table = tmp_path / "forged" / TABLE
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([head, first.replace(",1,", ",9,"), first, *rest]))
+    status, out, _ = cli("verify", pack(tmp_path / "forged", tmp_path / "forged.zip"))
+    assert status == 1
+    assert re.search(rf"^{TABLE}: number of rows: found \d+, expected \d+ ", out, re.MULTILINE)
+
+
 def test_weights_that_do_not_give_the_accuracy_are_named(bundle, tmp_path, cli):
     def forge(store, run):
         teacher = store.spec(run).teachers[0]
