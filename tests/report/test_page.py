@@ -488,6 +488,17 @@ def test_there_is_no_section_for_what_nobody_has_written(tmp_path, store):
     assert 'id="figures"' not in html
 
 
+def test_statistics_of_earlier_results_are_not_shown(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
+    statistics_files.write(write_tables(plan, store), store)
+    assert 'id="statistics"' in rendered(plan, store)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0, 81.0], "KD": [85.0, 86.0]})
+    html = rendered(plan, store)
+    assert 'id="statistics"' not in html
+    assert "statistics.csv" not in data_of(html)["files"]
+
+
 def test_a_figure_is_a_picture_where_that_takes_fewer_bytes_than_its_drawing(tmp_path, store):
     plan = plan_of(tmp_path)
     folder = store.suite_folder(plan.name) / "figures"
