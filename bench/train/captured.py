@@ -6,20 +6,22 @@ launch it. A graph launches all of them at once, on a stream of the lane's own.
 
 import gc
 import logging
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bench.models.heads import Probe
 from bench.text import printable
 from bench.train.epoch import teacher_features, train_epoch
-from bench.train.isolation import lent
+from bench.train.isolation import lent, tensors_of
 from bench.train.lane import Lane
-from bench.train.learner import Teacher
+from bench.train.learner import Teacher, mapped
 from bench.types import Batch, Features
 from methods._draws import draw_again, keep_seeds
 
@@ -31,7 +33,9 @@ OPTIMIZERS = (torch.optim.SGD, torch.optim.AdamW)  # keep on the GPU what change
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """The teachers' features of the batch, which a graph computes; no graph if no lane reads any.
+    """The teachers' features of the batch, in memory that all graphs read.
+
+    A graph computes them; there is none if no lane reads any, or if a teacher cannot be captured.
 
     `reads` is what the lanes read; when it changes, the features are captured again.
     """
@@ -92,6 +96,7 @@ class CapturedSteps:
         for lane in lanes:
             with lane.isolated():
                 lane.begin_epoch()
+        self._drop_stale(lanes)
         warm = 0
         for given in batches:
             batch = with_layout(given, self.layout)
@@ -111,6 +116,16 @@ class CapturedSteps:
             self._capture(lanes, number)
             self._replay(lanes, number)
             yield number
+
+    def _drop_stale(self, lanes: Sequence[Lane]) -> None:
+        """Drop the captures that a new epoch does not use, and free their memory, which a capture cannot do."""
+        stale = self.steps.keys() - {lane.spec.id for lane in lanes if self._is_captured(lane)}
+        for name in stale:
+            del self.steps[name]
+        for module in (module for lane in lanes if lane.spec.id in stale for module in lane.modules):
+            module.zero_grad()  # gradients are in the memory of the graph
+        if stale:
+            torch.cuda.empty_cache()
 
     def _is_ready(self, batch: Batch, lanes: Sequence[Lane]) -> bool:
         """Return whether every lane's step is captured, or cannot be, for batches of that layout."""
@@ -167,9 +182,12 @@ class CapturedSteps:
             counted = [learner.meter.samples for learner in lane.learners.values()]
             graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.device)
             lane.seed_draws(number)  # not possible within a capture
+            before = host_generators()
             try:
                 with keep_seeds(self.device) as seeds, torch.cuda.stream(stream), _captured_by(graph):
                     lane.train_on(self.batch, self.taught.features)
+                if host_generators() != before:
+                    raise ValueError("it draws random numbers on the host, which a graph would not draw again")
             except Exception as error:  # what raises it in a normal step, too, then is the lane's failure
                 self._refuse(lane, printable(str(error).partition("\n")[0], one_line=True))
             else:
@@ -178,20 +196,30 @@ class CapturedSteps:
                 learner.meter.samples = samples
 
     def _capture_teachers(self, lanes: Sequence[Lane], batch: Batch) -> None:
+        """Capture the teachers' pass; log if that is not possible."""
         reads = _reads(lanes)
         if not any(lane.teachers for lane in lanes):
             self.taught = Taught(reads, {}, None)
             return
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(torch.cuda.Stream(self.device)), _captured_by(graph):
-            features = teacher_features(self.teachers, lanes, batch)
-        self.taught = Taught(reads, features, graph)
+        try:
+            with torch.cuda.stream(torch.cuda.Stream(self.device)), _captured_by(graph):
+                features = teacher_features(self.teachers, lanes, batch)
+        except Exception as error:  # what raises it in a normal pass, too, does so now
+            found = teacher_features(self.teachers, lanes, batch)
+            self.taught = Taught(reads, {name: mapped(one, Tensor.clone) for name, one in found.items()}, None)
+            reason = printable(str(error).partition("\n")[0], one_line=True)
+            logger.info("teachers are run launch by launch, not as a CUDA graph: %s", reason)
+        else:
+            self.taught = Taught(reads, features, graph)
 
     def _replay(self, lanes: Sequence[Lane], number: int) -> None:
         """Train every lane on the batch that was taken."""
         assert self.batch is not None  # the caller has set it
         if self.taught.graph is not None:
             self.taught.graph.replay()
+        else:
+            overwrite(self.taught.features, teacher_features(self.teachers, lanes, self.batch))
         for lane in lanes:  # before the graphs start: a plug-in's step is compared with what they change
             if lane.spec.id not in self.steps:
                 with (
@@ -238,6 +266,18 @@ def _captured_by(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def host_generators() -> tuple[object, ...]:
+    """Return the states of the generators that draw on the host: torch's, Python's and NumPy's."""
+    _, keys, place, *_ = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), np.asarray(keys).tobytes(), place
+
+
+def overwrite(features: Mapping[str, Features], others: Mapping[str, Features]) -> None:
+    """Write features of the same shapes into the memory of the first ones."""
+    for own, given in zip(tensors_of(features), tensors_of(others), strict=True):
+        own.copy_(given)
 
 
 def _reads(lanes: Sequence[Lane]) -> tuple[object, ...]:

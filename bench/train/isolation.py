@@ -27,7 +27,7 @@ def lent(
         RuntimeError: a plug-in's lane has written into its copies, a teacher or another lane, which is set back.
         SharedDataError: another lane has written into the batch or the features.
     """
-    given = _tensors(batch, features)
+    given = [*_of_batch(batch), *tensors_of(features)]
     if not lane.has_plugin:
         versions = [tensor._version for tensor in given]  # the host knows them without synchronising
         yield batch, features
@@ -47,7 +47,7 @@ def lent(
         error = caught
     finally:
         written = [one for one in kept if one.set_back()]
-    if written or not all(map(_same, given, _tensors(*own))):
+    if written or not all(map(_same, given, [*_of_batch(own[0]), *tensors_of(own[1])])):
         raise RuntimeError(WRITES) from error
     if error is not None:
         raise error
@@ -98,17 +98,20 @@ def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, t
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
-def _tensors(batch: Batch, features: Mapping[str, Features]) -> list[Tensor]:
-    """Return the tensors that all lanes of a cohort read."""
-    shared = [batch.images, batch.teacher_images, batch.indices]
+def _of_batch(batch: Batch) -> list[Tensor]:
     optional = (batch.targets, batch.second, batch.teacher_second, batch.soft_targets)
-    shared += [tensor for tensor in optional if tensor is not None]
+    return [batch.images, batch.teacher_images, batch.indices, *(one for one in optional if one is not None)]
+
+
+def tensors_of(features: Mapping[str, Features]) -> list[Tensor]:
+    """Return the tensors of teachers' features, in the same order for features of the same shapes."""
+    found: list[Tensor] = []
     for one in [view for first in features.values() for view in (first, first.second) if view is not None]:
-        shared += [*one.stages, *one.preactivations, one.embedding, one.logits]
+        found += [*one.stages, *one.preactivations, *one.class_tokens, one.embedding, one.logits]
         layers = [layer for layer in (one.classifier, *one.norms) if layer is not None]
         others = [one.final, *(part for layer in layers for part in (layer.weight, layer.bias))]
-        shared += [tensor for tensor in others if tensor is not None]
-    return shared
+        found += [tensor for tensor in others if tensor is not None]
+    return found
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:

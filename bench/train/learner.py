@@ -295,7 +295,11 @@ class Learner:
         for term, saved in zip(self.terms, state["distillers"], strict=True):
             term.distiller.load_state_dict(saved)
         self.enter(stage)
-        self.optimizer.load_state_dict(state["optimizer"])
+        loaded = state["optimizer"]
+        if "capturable" in self.optimizer.defaults:  # on a GPU alone, and the checkpoint may be from another device
+            capturable = {"capturable": self.optimizer.defaults["capturable"]}
+            loaded = loaded | {"param_groups": [group | capturable for group in loaded["param_groups"]]}
+        self.optimizer.load_state_dict(loaded)
 
 
 class MethodError(ValueError):

@@ -13,7 +13,7 @@ from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
-from methods._errors import place
+from methods._errors import described, place
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
@@ -75,8 +75,8 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
         raise
     except Exception as error:  # a user's network may raise anything
         file = file_of(spec.network)
-        at = f" ({place(error, file[:1]) or file[0]})" if file else ""
-        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {error}{at}") from error
+        why = f"{described(error)} ({place(error, file[:1]) or file[0]})" if file else error
+        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {why}") from error
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:

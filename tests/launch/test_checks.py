@@ -139,9 +139,8 @@ def test_a_users_network_that_cannot_train_is_told_with_its_rows(tmp_path):
     path.write_text(NETWORK.format(name="odd", layer="nn.Bilinear(1, 1, 1)"))
     checks = ran(checks_of(tmp_path, path, pairs=[{"teacher": "resnet8", "student": "odd"}]))
     (line,) = checks.problems
-    assert line.startswith(
-        f"{tmp_path / 'table.yaml'}: pairs: resnet8->odd, row none, KD: odd cannot take images of 32x32"
-    )
+    what = "odd cannot take images of 32x32 pixels: TypeError: "
+    assert line.startswith(f"{tmp_path / 'table.yaml'}: pairs: resnet8->odd, row none, KD: {what}")
 
 
 def test_all_problems_are_told_at_once_with_exit_2_and_without_results(cli, tmp_path):

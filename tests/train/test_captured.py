@@ -1,16 +1,19 @@
 """Steps captured as CUDA graphs: the bits of training launch by launch, also after a resume."""
 
 import logging
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import dropout
 
-from bench.train.captured import WARM_UP, CapturedSteps, with_layout
-from bench.train.epoch import train_epoch
+from bench.train.captured import WARM_UP, CapturedSteps, host_generators, overwrite, with_layout
+from bench.train.epoch import teacher_features, train_epoch
 from bench.train.learner import MAIN
 from bench.train.precision import set_products
 from methods._draws import draw_again, keep_seeds, new_seed, numbers
+from tests.methods.samples import TOKENS, features, tensors
 from tests.parity.reference import LATER
 from tests.train.conftest import ALL, CPU
 
@@ -108,6 +111,43 @@ def test_a_step_that_waits_for_the_gpu_trains_launch_by_launch_and_says_so_once(
 
 @pytest.mark.cuda
 @on_gpu
+def test_a_teacher_that_waits_for_the_gpu_runs_launch_by_launch_and_says_so_once(gpu, caplog):
+    made = gpu(["kd", "at"])
+    (teacher,) = made[1].teachers.values()
+    first = teacher.network.features
+    teacher.network.features = lambda images, *rest: first(images * torch.tensor(1.0, device=images.device), *rest)
+    with caplog.at_level(logging.INFO):
+        lanes = trained(made, epochs=(1, 2))
+    assert caplog.text.count("launch by launch") == 1
+    assert len(made[1].steps) == len(lanes)
+    assert_same_bits(lanes, trained(gpu(["kd", "at"]), epochs=(1, 2)))
+
+
+@pytest.mark.cuda
+@on_gpu
+def test_a_step_that_draws_on_the_host_trains_launch_by_launch(gpu):
+    lanes, steps, batches_of = gpu(["kd", "at"])
+    distiller = lanes["AT"].terms[0].distiller
+    loss = distiller.loss
+    distiller.loss = lambda *given: loss(*given) * float(torch.rand(()))
+    trained((lanes, steps, batches_of))
+    assert "on the host" in steps.refused[lanes["AT"].spec.id]
+    assert lanes["KD"].spec.id in steps.steps
+
+
+@pytest.mark.cuda
+@on_gpu
+def test_captures_with_later_learning_rates_take_no_more_memory(gpu):
+    made = gpu(FEW, **RECIPE | {"epochs": 6})
+    reserved = []
+    for epoch in range(1, 7):
+        trained(made, epochs=(epoch,))
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] < 1.2 * reserved[1]
+
+
+@pytest.mark.cuda
+@on_gpu
 def test_dropout_draws_as_launch_by_launch(gpu):
     def dropping():
         made = gpu(["kd", "at"])
@@ -164,3 +204,32 @@ def test_kept_seeds_are_set_to_what_is_drawn_anew():
     draw_again(kept)
     assert [int(seed) for seed in first] == [int(seed) for seed in kept] == expected
     assert torch.equal(numbers(first[0], (5,), CPU), numbers(expected[0], (5,), CPU))
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random, np.random.rand], ids=["torch", "random", "np"])
+def test_a_draw_on_the_host_is_noticed(draw):
+    before = host_generators()
+    assert host_generators() == before
+    draw()
+    assert host_generators() != before
+
+
+def test_no_method_draws_anything_but_seeds_on_the_host(cohort):
+    lanes, data, teachers, _ = cohort(methods=ROWS, training=SCHEDULE)
+    batch = next(iter(data.epoch(1, MAIN, 1, SIZE, second_view=True)))
+    everyone = list(lanes.values())
+    taught = teacher_features(teachers, everyone, batch)
+    for lane in everyone:
+        lane.begin_epoch()
+        before = host_generators()
+        with keep_seeds(CPU):
+            lane.train_on(batch, taught)
+        assert host_generators() == before, lane.spec.terms
+
+
+def test_features_are_overwritten_in_place():
+    own, others = features(TOKENS, seed=0), features(TOKENS, seed=1)
+    kept = [one for view in (own, own.second) for one in tensors(view)]
+    overwrite({"teacher": own}, {"teacher": others})
+    for one, wanted in zip(kept, (one for view in (others, others.second) for one in tensors(view)), strict=True):
+        assert torch.equal(one, wanted)

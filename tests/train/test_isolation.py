@@ -8,7 +8,9 @@ import torch
 
 from bench.spec import NetworkSpec
 from bench.store import Failure
-from bench.train.lane import failure_of
+from bench.train.isolation import lent
+from bench.train.lane import SharedDataError, failure_of
+from bench.train.learner import MAIN
 from bench.train.networks import network_shapes
 from bench.train.trial import try_out
 from bench.types import DataInfo, RequestError
@@ -16,6 +18,7 @@ from methods import catalog, own_files
 from methods._errors import described, ends_process, interrupt
 from methods._settings import SETTINGS, kept_settings
 from methods.base import REGISTERED
+from tests.methods.samples import TOKENS, features, tensors
 from tests.train.conftest import Bench, cell, document, weights
 
 HEAD = """
@@ -168,6 +171,15 @@ def test_a_failure_names_file_and_line_of_the_methods_innermost_frame(trained):
 
 
 @pytest.mark.usefixtures("_ctrl_c_is_told")
+def test_an_own_method_that_writes_into_any_of_a_teachers_features_is_noticed(cohort):
+    lanes, data, _, _ = cohort(methods=["kd"])
+    batch = next(iter(data.epoch(1, MAIN, 1, 16)))
+    taught = features(TOKENS, seed=0)
+    for tensor in (one for view in (taught, taught.second) for one in tensors(view)):
+        with pytest.raises(SharedDataError), lent(lanes["KD"], [lanes["KD"]], {}, batch, {"teacher": taught}):
+            tensor.add_(1)
+
+
 def test_ctrl_c_within_a_method_is_no_failure_of_its_run(bench, tmp_path):
     (tmp_path / "evil.py").write_text(HEAD + "import signal\n" + EVIL)
     rows = [{"method": "evil", "does": "signal.raise_signal(signal.SIGINT)"}]

@@ -162,6 +162,18 @@ def test_an_interrupted_run_continues_bit_for_bit(bench, monkeypatch):
     assert rows(torn, run.id) == rows(whole, run.id)
 
 
+def test_a_checkpoint_from_a_gpu_continues_on_a_cpu(cohort):
+    lanes, data, teachers, _ = cohort(methods=["kd"], training=TRAINING | {"optimizer": "adamw"})
+    first, second = list(data.epoch(1, MAIN, 1, 16))[:2]
+    lane = lanes["none"]
+    list(loop.train_epoch(teachers, [lane], [first]))
+    state = lane.learner.state()
+    of_gpu = {"param_groups": [group | {"capturable": True} for group in state["optimizer"]["param_groups"]]}
+    lane.learner.load(state | {"optimizer": state["optimizer"] | of_gpu}, MAIN)
+    list(loop.train_epoch(teachers, [lane], [second]))
+    assert lane.failure is None
+
+
 def test_a_run_with_mixed_images_has_the_bits_that_it_has_alone(cohort):
     changes = {"methods": ["kd", "at"], "training": TRAINING | {"mixup": 0.8, "randaugment": 9.0, "ema": 0.9}}
     lanes, data, teachers, _ = cohort(**changes)
