@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 
 import torch
 
@@ -105,7 +107,7 @@ def _train_side_by_side(work: Work, on: Sequence[str]) -> list[str]:
                     what = f"job {number + 1} of {len(on)}, on {on[number]}, {failure}"
                     logger.warning("%s: the others go on\n%s", what, failure.details)
         except KeyboardInterrupt:
-            _end(processes)
+            _end(processes, list(sources))
             raise
     return errors
 
@@ -140,12 +142,24 @@ def _log(record: logging.LogRecord) -> None:
         own.handle(record)
 
 
-def _end(processes: Sequence[Child]) -> None:
+def _end(processes: Sequence[Child], sources: Sequence[Connection]) -> None:
     """Let processes give back their runs, and wait until they have ended."""
+    # a process that waits for room in its pipe could not end; a message may have been read in part
+    Thread(target=_discard, args=[sources], daemon=True).start()
     for one in processes:
         one.process.terminate()
     for _ in ended(processes, ENDING_S):
         pass
+
+
+def _discard(sources: Sequence[Connection]) -> None:
+    """Read what processes send until they have ended."""
+    left = {source.fileno() for source in sources if not source.closed}
+    while left:
+        for source in wait(list(left)):
+            assert isinstance(source, int)
+            if not os.read(source, 2**16):
+                left.discard(source)
 
 
 class _ToParent(logging.Handler):

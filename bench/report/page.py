@@ -60,8 +60,11 @@ def render(frame: Frame, store: Store) -> str:
     figures = [_figure(path) for path in sorted((folder / FIGURES).glob("*.svg")) if path.is_file()]
     if has_curves:
         figures = [one for one in figures if not one.name.startswith(CURVES)]
-    statistics = _rows_of(folder / STATISTICS[0])
-    files = {name: text for name in (*TABLES, STATISTICS[0]) if (text := _text_of(folder / name))}
+    current = digest(frame)
+    has_statistics = current in (_text_of(folder / STATISTICS[1]) or "")  # of these results, not of earlier ones
+    statistics = _rows_of(folder / STATISTICS[0]) if has_statistics else []
+    names = (*TABLES, STATISTICS[0]) if has_statistics else TABLES
+    files = {name: text for name in names if (text := _text_of(folder / name))}
     return filled(
         "page",
         SCRIPTS,
@@ -95,7 +98,7 @@ def render(frame: Frame, store: Store) -> str:
         suite_note=_changed_since(plan),
         file_name=plan.file.name,
         made=list(made.values()),
-        table_hash=digest(frame),
+        table_hash=current,
         data=packed(
             {
                 "name": plan.name,

@@ -12,6 +12,7 @@ no code is taken from it.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter
 from bench import __version__
 from bench.plan import OPEN, Plan
 from bench.reading import open_regular, read_bytes
+from bench.report import index
 from bench.report.folder import SUITE, TABLES
 from bench.report.frame import Frame
 from bench.report.table_csv import to_csv
@@ -48,6 +50,7 @@ NAMES = re.compile(  # of members: nothing else is read, so that no path leaves 
     rf"|{RUNS}/[0-9a-f]{{{ID_LENGTH}}}/(?:{'|'.join(map(re.escape, (*KEPT, *WEIGHTS)))})"
 )
 SUFFIX = ".zip"
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_MEMBERS = 200_000
 MOST_BYTES = 2**36  # of all members together, unpacked: 64 GiB
 MOST_OF_ONE = 2**32  # bytes of one member, unpacked: 4 GiB
@@ -141,7 +144,7 @@ def _check_request(frame: Frame, to: Path) -> None:
     plan = frame.plan
     if to.suffix != SUFFIX:
         raise RequestError(f"--to {to}: the name of a bundle ends in {SUFFIX}")
-    if to.exists() or to.is_symlink():
+    if os.path.lexists(to):  # False for a path that nothing can have, which cannot be written then
         raise RequestError(f"--to {to}: exists. Name a new file")
     if plan.suite.plugins:
         raise RequestError(
@@ -174,6 +177,8 @@ def _texts(plan: Plan, suite: str) -> dict[str, str]:
 def keep_report(folder: Path, to: Path) -> None:
     """Copy the report that was made of a bundle to a new folder, whole or not at all, as a report without its runs.
 
+    The folder is one of a folder of results, whose page of all reports then lists it.
+
     Raises:
         RequestError: it cannot be written.
     """
@@ -182,6 +187,7 @@ def keep_report(folder: Path, to: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as beside:
             shutil.copytree(folder, Path(beside, to.name), ignore=shutil.ignore_patterns(SUITE, SOURCES))
             Path(beside, to.name).rename(to)
+    index.write(Store(to.parent))
 
 
 @contextmanager
@@ -234,9 +240,7 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
     members: dict[str, zipfile.ZipInfo] = {}
     size = path.stat().st_size
     for one in archive.infolist():
-        is_link = (one.external_attr >> 16) & 0o170000 == 0o120000
-        if is_link or one.filename in members or not NAMES.fullmatch(one.filename):
-            fault = "is a link" if is_link else "is there twice" if one.filename in members else "no bundle has it"
+        if fault := _fault(one, members):
             raise RequestError(f"{path}: the member {one.filename!r}: {fault}. Nothing was unpacked")
         members[one.filename] = one
     total, largest = (pick([one.file_size for one in members.values()] or [0]) for pick in (sum, max))
@@ -247,6 +251,17 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
             f"{MOST_MEMBERS} files, {MOST_OF_ONE} bytes each, and {allowed} in all. Nothing was unpacked"
         )
     return members
+
+
+def _fault(one: zipfile.ZipInfo, members: Mapping[str, zipfile.ZipInfo]) -> str:
+    """Return why a bundle has no such member, or ""; `members` are those before it."""
+    if (one.external_attr >> 16) & 0o170000 == 0o120000:
+        return "is a link"
+    if one.filename in members:
+        return "is there twice"
+    if one.compress_type not in COMPRESSION:
+        return "is compressed in a way that no bundle is"
+    return "" if NAMES.fullmatch(one.filename) else "no bundle has it"
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:

@@ -13,7 +13,7 @@ from bench.models.base import Network
 from bench.share.card import card
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.store.files import write_whole
+from bench.store.files import write_whole, writing
 from bench.types import RequestError
 
 CARD, WEIGHTS, GRAPH = "README.md", "student.safetensors", "student.onnx"
@@ -29,7 +29,9 @@ def export(store: Store, run_id: str, folder: Path) -> list[Path]:
             ONNX is not installed; or the graph does not compute the student's logits.
     """
     run = _finished(store, run_id)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    with writing(folder):
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free:
         raise RequestError(f"--to {folder}: is not an empty folder. Name a new one")
     network = stored_network(run, store).eval()
     contents: dict[str, str | bytes] = {

@@ -98,7 +98,7 @@ def checks(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
             yield from _of_epochs(run, plan, store)
             yield from _of_answers(run, plan, store)
         yield from _same_labels(plan, store)
-        yield from _of_table(bundle.table, to_csv(results_frame(plan, store)))
+        yield from _of_table(bundle, plan, store)
 
 
 def not_from_answers(plan: Plan, found: Iterable[Check], store: Store) -> list[str]:
@@ -124,14 +124,20 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
             for name in (*KEPT, *(name for name in WEIGHTS if (store.folder(run.id) / name).exists())):
                 store.content(run.id, name)
             store.epochs(run.id)
+            stored_answers(store, run.id)
             found |= statuses([run], plan, store)
         except RequestError as error:
-            fault = str(error)
+            fault = _in_bundle(error, bundle)
         yield Check(_named(run, plan), "files", fault or "as its record says", "as its record says", "", RECORDED)
     for run_id, (status, reason) in found.items():
         ended = status not in (*OPEN, "stale")
         says = "has ended" if ended else f"{status}: {reason or 'the bundle does not have the run'}"
         yield Check(_named(plan.runs[run_id], plan), "status", says, "has ended", "", EXPECTED)
+
+
+def _in_bundle(error: RequestError, bundle: Bundle) -> str:
+    """Return an error's text with the bundle's name in place of the folder that its members lie in."""
+    return str(error).replace(str(bundle.root), str(bundle.file))
 
 
 def _done(plan: Plan, store: Store) -> list[RunSpec]:
@@ -217,16 +223,23 @@ def _same_labels(plan: Plan, store: Store) -> Iterator[Check]:
             yield Check(_named(run, plan), "labels of the test images", says, same, "", ANSWERED)
 
 
-def _of_table(stated: str, computed: str) -> Iterator[Check]:
-    """Yield checks of each cell of table.csv against one that was made anew."""
-    found, expected = ({_place(row): row for row in csv_rows(text)} for text in (stated, computed))
+def _of_table(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
+    """Yield checks of each cell of table.csv against one that is made anew."""
+    try:
+        computed = to_csv(results_frame(plan, store))
+    except RequestError as error:  # a record has no number where the table needs one
+        yield Check(TABLE, "rows", _in_bundle(error, bundle), "rows that can be computed", "", RECORDED)
+        return
+    rows = [csv_rows(text) for text in (bundle.table, computed)]
+    yield Check(TABLE, "number of rows", len(rows[0]), len(rows[1]), "", RECORDED)  # none is there twice
+    found, expected = ({_place(row): row for row in own} for own in rows)
     for place in {**expected, **found}:
         if place not in found or place not in expected:
             says = ("missing", "a row") if place not in found else ("a row", "no row")
             yield Check(f"{TABLE}: {place}", "row", says[0], says[1], "", RECORDED)
             continue
         for name in {**expected[place], **found[place]}:
-            one, other = (_cell(rows[place].get(name, "missing")) for rows in (found, expected))
+            one, other = (_cell(side[place].get(name, "missing")) for side in (found, expected))
             if isinstance(one, float) and isinstance(other, float):
                 yield Check(f"{TABLE}: {place}", name, one, other - LAST_DIGIT, other + LAST_DIGIT, RECORDED)
             else:

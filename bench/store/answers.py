@@ -45,10 +45,22 @@ def stored_answers(store: Store, run_id: str) -> Answers | None:
         logits = {
             name: tensors[column(name, LOGITS)].astype("float32") * tensors[column(name, SCALE)] for name in networks
         }
-        return Answers(logits, tensors[LABELS], tensors[INDICES])
-    except (SafetensorError, KeyError) as error:
+        found = Answers(logits, tensors[LABELS], tensors[INDICES])
+        _check_shapes(found)
+        return found
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         path = store.folder(run_id) / ANSWERS
         raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error
+
+
+def _check_shapes(answers: Answers) -> None:
+    """Raise a `ValueError` unless there are a label, an index and logits of equally many classes for each image."""
+    n, of_student = answers.labels.size, answers.logits[STUDENT].shape
+    for own in answers.logits.values():
+        if own.ndim != 2 or own.shape != of_student or len(own) != n:
+            raise ValueError(f"logits of the shape {own.shape} for {n} labels")
+    if answers.labels.shape != (n,) or answers.indices.shape != (n,):
+        raise ValueError(f"{answers.indices.size} indices for {n} labels")
 
 
 def alike(one: Answers, other: Answers) -> bool:

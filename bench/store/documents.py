@@ -24,7 +24,14 @@ def _number(value: object) -> object:
     return value
 
 
+def _finite(value: object) -> object:
+    if math.isnan(_number(value)):  # type: ignore[arg-type]  # a number
+        raise ValueError("is no finite number")
+    return value
+
+
 Numbers = dict[str, Annotated[Any, AfterValidator(_number)]]  # by name
+FiniteNumbers = dict[str, Annotated[Any, AfterValidator(_finite)]]
 Texts = dict[str, str]  # by name
 
 
@@ -36,7 +43,7 @@ class Record(BaseModel):
     metrics: Numbers
     best: Numbers | None = None
     epochs: NonNegativeInt | None = None
-    wall_s: Annotated[Any, AfterValidator(_number)] = 0.0
+    wall_s: Annotated[Any, AfterValidator(_finite)] = 0.0
     date: str = ""
     commit: str | None = None
     dirty: bool | None = None
@@ -46,8 +53,8 @@ class Record(BaseModel):
     source_sha256: str = ""
     files_sha256: Texts = {}
     accepted: list[dict[str, Any]] = []
-    scores: Numbers = {}
-    to_teacher: dict[str, Numbers] = {}
+    scores: FiniteNumbers = {}
+    to_teacher: dict[str, FiniteNumbers] = {}
     class_accuracy: dict[str, list[Annotated[Any, AfterValidator(_number)] | None]] = {}
     checksum: str = ""
 

@@ -19,6 +19,7 @@ run's files match their hashes in its record. What earlier versions did not reco
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -427,13 +428,15 @@ def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = F
     """Return a number of the record of a run's `folder`, of the last or the best epoch; None if there is no best one.
 
     Raises:
-        RequestError: the record lacks it.
+        RequestError: the record lacks it, or it is NaN, of which there is no mean.
     """
     numbers = record.get("best" if best else "metrics") or {}
     if best and not numbers:
         return None
     if name not in numbers:
         raise incompatible(folder / RECORD, f"it has no {name}{' of the best epoch' if best else ''}")
+    if math.isnan(numbers[name]):
+        raise incompatible(folder / RECORD, f"its {name}{' of the best epoch' if best else ''} is NaN")
     return numbers[name]
 
 

@@ -18,7 +18,7 @@ from bench.tasks import TASKS
 from bench.types import RequestError, suggest
 from methods import Method
 
-RESERVED = ("runs", "published", "tracked")  # folders next to those of the suites in the results
+RESERVED = ("runs", "published", "tracked", "index.html")  # next to the folders of suites in the results
 T = TypeVar("T")
 
 

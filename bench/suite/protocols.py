@@ -69,6 +69,8 @@ def _compared(suite: Suite, fixes: Mapping[str, Any]) -> Iterator[tuple[str, obj
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "left out"
     if isinstance(value, BaseModel):
         return str(value.model_dump(exclude_unset=True))
     return str(list(value) if isinstance(value, tuple) else value)

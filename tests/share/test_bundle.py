@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import zipfile
@@ -11,16 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from bench.report.frame import results_frame
 from bench.report.table_csv import to_csv
 from bench.share.bundle import MANIFEST, TABLE, unpacked
 from bench.share.verify import accuracies
-from bench.store import EPOCHS, WEIGHTS, Store
+from bench.store import ANSWERS, EPOCHS, WEIGHTS, Store
 from bench.types import RequestError
 from bench.workflow import planned
 from tests.few import use_few, use_few_digits
 from tests.stores import finish_all, plan_of
+
+TWO_OF_THREE = {  # answers to two of three images
+    "logits": np.zeros((2, 10), np.float16),
+    "scale": np.ones(1, np.float32),
+    "labels": np.zeros(3, np.int32),
+    "indices": np.arange(3, dtype=np.int32),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +64,7 @@ def pack(folder: Path, to: Path) -> Path:
     return to
 
 
-def forged(bundle: Path, tmp_path: Path, forge) -> tuple[Path, str]:
+def forged(bundle: Path, tmp_path: Path, forge, makes_table: bool = True) -> tuple[Path, str]:
     """Let `forge` change the store of a bundle, whose hashes then fit; return the new bundle and a run of KD."""
     folder = tmp_path / "forged"
     with zipfile.ZipFile(bundle) as archive:
@@ -63,7 +72,8 @@ def forged(bundle: Path, tmp_path: Path, forge) -> tuple[Path, str]:
     plan, store, _ = planned(folder / "suites" / "tiny.yaml", (), folder)
     run = next(run.id for run in plan.runs.values() if run.terms)
     forge(store, run)
-    (folder / TABLE).write_text(to_csv(results_frame(plan, Store(folder))))
+    if makes_table:
+        (folder / TABLE).write_text(to_csv(results_frame(plan, Store(folder))))
     return pack(folder, tmp_path / "forged.zip"), run
 
 
@@ -134,6 +144,29 @@ def test_a_score_that_does_not_follow_from_the_answers_is_named(bundle, tmp_path
     assert re.search(rf"^run {run} .*: {name}: found .*\(by its answers\)$", out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("content", [b"no tensors", save(TWO_OF_THREE)], ids=["no tensors", "too few logits"])
+def test_answers_that_cannot_be_read_are_named_by_their_place_in_the_bundle(bundle, tmp_path, cli, content):
+    def forge(store, run):
+        store.write(run, ANSWERS, content)
+        store.amend(run, {}, [ANSWERS])
+
+    path, run = forged(bundle, tmp_path, forge, makes_table=False)
+    status, out, err = cli("verify", path)
+    assert (status, err) == (1, "")
+    assert f"{path}/runs/{run}/{ANSWERS}: cannot be read" in out
+
+
+def test_a_number_of_which_there_is_no_mean_is_named_with_its_record(bundle, tmp_path, cli):
+    def forge(store, run):
+        metrics = {**store.record(run)["metrics"], "top1": math.nan}
+        store.amend(run, {"metrics": metrics})
+
+    path, run = forged(bundle, tmp_path, forge, makes_table=False)
+    status, out, err = cli("verify", path)
+    assert (status, err) == (1, "")
+    assert re.search(rf"^{TABLE}: rows: found {path}/runs/{run}/record.json: .* its top1 is NaN", out, re.MULTILINE)
+
+
 def test_a_cell_of_the_table_that_no_record_has_is_named(bundle, tmp_path, cli):
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(tmp_path / "forged")
@@ -145,6 +178,17 @@ def test_a_cell_of_the_table_that_no_record_has_is_named(bundle, tmp_path, cli):
     status, out, _ = cli("verify", pack(tmp_path / "forged", tmp_path / "forged.zip"))
     assert status == 1
     assert f"{TABLE}: resnet8->resnet8, KD, top1: mean: found 99.9, expected" in out
+
+
+def test_a_row_of_the_table_that_is_there_twice_is_named(bundle, tmp_path, cli):
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "forged")
+    table = tmp_path / "forged" / TABLE
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([head, first.replace(",1,", ",9,"), first, *rest]))
+    status, out, _ = cli("verify", pack(tmp_path / "forged", tmp_path / "forged.zip"))
+    assert status == 1
+    assert re.search(rf"^{TABLE}: number of rows: found \d+, expected \d+ ", out, re.MULTILINE)
 
 
 def test_weights_that_do_not_give_the_accuracy_are_named(bundle, tmp_path, cli):
@@ -191,6 +235,7 @@ def test_a_report_of_a_bundle_has_the_table_of_the_suite(bundle, tmp_path, cli, 
     with zipfile.ZipFile(bundle) as archive:
         assert (tmp_path / "results" / "tiny" / TABLE).read_bytes() == archive.read(TABLE)
     assert (tmp_path / "results" / "tiny" / "report.html").exists()
+    assert "tiny/report.html" in (tmp_path / "results" / "index.html").read_text()
     status, _, err = cli("report", bundle, "--results", tmp_path / "results")
     assert (status, "tiny: exists. Move it away" in err) == (2, True)
 
@@ -217,6 +262,12 @@ def test_a_suite_that_is_not_finished_is_refused_and_nothing_is_written(tmp_path
     assert list(tmp_path.glob("*.zip*")) == []
 
 
+def test_a_name_that_no_file_can_have_is_refused_with_one_message(trained, cli):
+    status, _, err = cli("bundle", trained.path, "--to", f"{'a' * 300}.zip", "--results", trained.folder / "results")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "cannot be written: File name too long" in err
+
+
 def test_a_bundle_replaces_no_file(bundle, trained, cli):
     before = bundle.read_bytes()
     status, _, err = cli("bundle", trained.path, "--to", bundle, "--results", trained.folder / "results")
@@ -230,9 +281,11 @@ def test_commands_for_suites_refuse_a_bundle(bundle, cli, command):
     assert (status, err.startswith(f"{bundle}: is a bundle")) == (2, True)
 
 
-def member(name: str, content: bytes = b"x", mode: int = 0o100644) -> tuple[zipfile.ZipInfo, bytes]:
+def member(
+    name: str, content: bytes = b"x", mode: int = 0o100644, compression: int = zipfile.ZIP_DEFLATED
+) -> tuple[zipfile.ZipInfo, bytes]:
     one = zipfile.ZipInfo(name)
-    one.external_attr, one.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+    one.external_attr, one.compress_type = mode << 16, compression
     return one, content
 
 
@@ -243,6 +296,7 @@ HOSTILE = {
     "code": ([member("suites/plugin.py")], "no bundle has it"),
     "a link": ([member(RECORD, b"/etc/passwd", 0o120777)], "is a link"),
     "the same name twice": ([member(RECORD), member(RECORD)], "is there twice"),
+    "another compression": ([member(RECORD, compression=zipfile.ZIP_LZMA)], "is compressed in a way"),
     "a bomb": ([member(RECORD, bytes(2**25))], "Nothing was unpacked"),
     "no manifest": ([member(TABLE)], f"it has no {MANIFEST}"),
     "no table": ([member(MANIFEST, b"{}")], f"it has no {TABLE}"),

@@ -1,6 +1,7 @@
 """What the store reads is checked: damage is named, and never another number."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -182,6 +183,14 @@ def test_any_value_in_a_record_is_refused_by_name_or_is_one_that_readers_can_sho
         assert all(isinstance(text, str) for text in (record.get("versions") or {}).values())
 
     refused_or(check, lambda: bare.record(RUN.id))
+    (bare.folder(RUN.id) / RECORD).unlink()
+
+
+@pytest.mark.parametrize("document", [{"wall_s": math.nan}, {"scores": {"nll": math.nan}}], ids=["time", "score"])
+def test_what_pages_and_means_cannot_have_is_refused(bare, document):
+    (bare.folder(RUN.id) / RECORD).write_text(json.dumps({"metrics": {}, **document}))
+    with pytest.raises(RequestError, match="is no finite number"):
+        bare.record(RUN.id)
     (bare.folder(RUN.id) / RECORD).unlink()
 
 

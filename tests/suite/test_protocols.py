@@ -30,7 +30,13 @@ def test_the_suites_of_the_published_tables_follow_their_protocol(name):
 
 
 def test_a_suite_that_differs_from_its_protocol_is_refused_with_each_key(tmp_path):
-    path = changed(tmp_path, training={"epochs": 2, "milestones": [1]}, seeds=2, lr_by_network={"vgg8": 0.1})
+    path = changed(
+        tmp_path,
+        training={"epochs": 2, "milestones": [1]},
+        seeds=2,
+        lr_by_network={"vgg8": 0.1},
+        teacher_training={"epochs": 3},
+    )
     with pytest.raises(RequestError) as caught:
         load(path, METHODS)
     (line,) = str(caught.value).splitlines()
@@ -40,6 +46,7 @@ def test_a_suite_that_differs_from_its_protocol_is_refused_with_each_key(tmp_pat
         "training.milestones [1], not [150, 180, 210]",
         "seeds 2, not 3 or more",
         "lr_by_network {'vgg8': 0.1}, not {}",
+        "teacher_training {'epochs': 3}, not left out",
     ):
         assert text in line
 

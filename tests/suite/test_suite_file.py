@@ -656,7 +656,7 @@ def test_a_missing_file_in_a_missing_folder_is_told(tmp_path):
         load(tmp_path / "nowhere" / "x.yaml", METHODS)
 
 
-@pytest.mark.parametrize("name", ["runs", "published", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
+@pytest.mark.parametrize("name", ["runs", "published", "index.html", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
 def test_a_name_that_leaves_the_results_folder_or_takes_the_runs_is_refused(name, tmp_path):
     assert "cannot name a results folder" in messages(tmp_path, name=name)
 

@@ -252,7 +252,7 @@ def test_networks_are_ranked_among_their_own(mutual):
 
 
 def test_networks_alone_are_the_runs_of_every_suite(mutual, bench):
-    together, apart = mutual(teacher_seeds="paired").plan(), bench(teacher_seeds="paired").plan()
+    together, apart = mutual(teacher_seeds="paired").plan(), bench(teacher_seeds="paired", data=FIFTY).plan()
     for label in ("teacher", "none"):
         assert cell(together, label).runs == cell(apart, label).runs
 

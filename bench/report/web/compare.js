@@ -41,15 +41,30 @@ function parsedCsv(text) {
     if (end !== ",") rows.push([]);
   }
   const [names, ...rest] = rows.filter((row) => row.length > 1);
-  return (rest ?? []).map((row) => Object.fromEntries(names.map((name, at) => [name, row[at]])));
+  return (rest ?? []).map((row) => Object.fromEntries(names.map((name, at) => [name, asWritten(row[at] ?? "")])));
+}
+
+// returns a text without the apostrophe that keeps spreadsheets from taking it for a formula
+function asWritten(text) {
+  return /^'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? text.slice(1) : text;
 }
 
 // returns the name and [{pair, metric, label, mean}] of another suite; none if the text is neither a page nor a table
 async function suiteIn(text, name) {
   const [, packed] = text.match(/<script type="application\/octet-stream" id="data">([^<]*)</) ?? [];
   const found = packed ? await unpacked(packed) : { name, cells: parsedCsv(text) };
-  const numbers = found.cells.filter((one) => one.label !== undefined && one.metric !== undefined && one.mean !== undefined);
-  return [found.name, numbers.map((one) => ({ ...one, mean: one.mean === "" || one.mean === null ? null : Number(one.mean) }))];
+  const isText = (value) => typeof value === "string";
+  const numbers = found.cells.filter((one) => [one.pair, one.metric, one.label].every(isText) && one.mean !== undefined);
+  return [String(found.name), numbers.map((one) => ({ ...one, mean: numberOrNull(one.mean) }))];
+}
+
+function numberOrNull(value) {
+  return value === "" || value === null || !Number.isFinite(Number(value)) ? null : Number(value);
+}
+
+function signed(value) {
+  const size = Math.abs(value).toFixed(PERCENT);
+  return value < 0 && Number(size) > 0 ? `-${size}` : `+${size}`; // no -0.00
 }
 
 function isPlace(one) {
@@ -67,10 +82,9 @@ document.getElementById("second").addEventListener("change", async (event) => {
   const places = [...cells, ...theirs.filter((one) => !cells.some(isPlace(one)))];
   const rows = places.map((one) => {
     const [here, there] = [cells, theirs].map((side) => side.find(isPlace(one))?.mean ?? null);
-    const gap = here === null || there === null ? "" : there - here;
-    const number = (value) => make("td", { "data-value": value ?? "" }, value === null || value === "" ? "—" : value.toFixed(PERCENT));
-    const signed = make("td", { "data-value": gap }, gap === "" ? "—" : `${gap < 0 ? "" : "+"}${gap.toFixed(PERCENT)}`);
-    return [one.label, pairText(one.pair), one.metric, number(here), number(there), signed];
+    const gap = here === null || there === null ? null : there - here;
+    const number = (value, text) => make("td", { "data-value": value ?? "" }, value === null ? "—" : text(value));
+    return [one.label, pairText(one.pair), one.metric, number(here, percent), number(there, percent), number(gap, signed)];
   });
   const shown = table([], rows);
   shown.classList.add("sortable");
