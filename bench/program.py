@@ -1,6 +1,11 @@
-"""How this program was started, for its help and for commands that users copy. Imports no torch."""
+"""How this program was started, for its help and for commands that users copy, and what it consists of.
 
+Imports no torch.
+"""
+
+import hashlib
 import sys
+from functools import cache
 from pathlib import Path
 
 INSTALLED = "distill-bench"
@@ -13,3 +18,11 @@ def started_as() -> str:
         return "python run_suite.py"
     is_module = file.name == "__main__.py" and file.parent.name == "bench"  # not that of a test runner, for example
     return "python -m bench" if is_module else INSTALLED
+
+
+@cache
+def code_hash(*patterns: str) -> str:
+    """Return a hash of this program's files whose names fit one of some patterns, such as `*.py`."""
+    root = Path(__file__).parents[1]
+    found = [path for folder in ("bench", "methods") for one in patterns for path in (root / folder).rglob(one)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(found))).hexdigest()

@@ -300,6 +300,10 @@ class DataSpec(Strict):
         """Return whether a run is evaluated on dev images beside the test images."""
         return self.held_out is not None and self.held_out.opens_test
 
+    def has_view_of(self, other: "DataSpec") -> bool:
+        """Return whether a network sees an image of both as the same numbers."""
+        return (self.view, self.mean, self.std) == (other.view, other.mean, other.std)
+
     @property
     def key(self) -> str:
         """Return the canonical text of what decides the order and the augmentation of batches."""

@@ -64,7 +64,7 @@ class TrainingData:
         sizes = [share for size in whole for share in shares(size, self.processes)]
         view = ViewTransform(self.spec, self.device)
         teachers_view = ViewTransform(self.teacher_spec, self.device)
-        same_view = all(getattr(self.spec, key) == getattr(self.teacher_spec, key) for key in ("view", "mean", "std"))
+        same_view = self.spec.has_view_of(self.teacher_spec)
 
         def own(drawn: Tensor) -> tuple[Tensor, ...]:
             # `sizes` lists each batch's shares, process by process

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from bench.launch.jobs import cores
 from bench.launch.provenance import device_name
 from bench.plan import Plan
 from bench.plan.code import code_of_run
+from bench.program import code_hash
 from bench.remembered import cache_file, keep, recall
 from bench.spec import RunSpec, canonical_document
 from bench.train.build import inapplicable
@@ -28,7 +28,6 @@ UNUSED = ("seed", "order_seed", "source", "checkpoint", "checkpoint_key", "check
 LENGTHS = ("epochs", "milestones", "initial_epochs", "initial_steps")  # of a schedule: not used either
 OF_IMAGES = {"classes", "channels", "size", "view", "mean", "std"}  # what a step uses of a data set
 PACKAGES = ("torch", "torchvision", "timm")  # whose code is part of a step
-ROOT = Path(__file__).parents[2]
 
 
 class Answer(NamedTuple):
@@ -146,8 +145,7 @@ def _seen(run: RunSpec) -> dict[str, Any]:
 
 def _program() -> str:
     """Return a hash of the code that all runs share: this program's, and that of libraries."""
-    files = sorted(path for folder in ("bench", "methods") for path in (ROOT / folder).rglob("*.py"))
-    return _hash(b"".join(path.read_bytes() for path in files), *(_version(name).encode() for name in PACKAGES))
+    return _hash(code_hash("*.py").encode(), *(_version(name).encode() for name in PACKAGES))
 
 
 def _version(package: str) -> str:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
+from bench.program import code_hash
 from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, Store
@@ -36,7 +35,7 @@ def inputs(frame: Frame, store: Store) -> str:
     plan = frame.plan
     begun = sorted(store.begun() & plan.runs.keys())
     parts = [
-        _code(),
+        code_hash(*CODE),
         plan.text,
         plan.folder,
         *plan.changes,
@@ -57,19 +56,6 @@ def outputs(frame: Frame, store: Store) -> str:
     present = noted(folder)
     files = files_of(present) if present else []
     return hashlib.sha256("\0".join(f"{name} {_of_file(folder / name)}" for name in files).encode()).hexdigest()
-
-
-@cache
-def _code() -> str:
-    """Return a digest of this program."""
-    return hashlib.sha256("".join(map(_of_file, _program())).encode()).hexdigest()
-
-
-def _program() -> Iterator[Path]:
-    root = Path(__file__).parents[2]
-    for folder in ("bench", "methods"):
-        for pattern in CODE:
-            yield from sorted((root / folder).rglob(pattern))
 
 
 def _of_file(path: Path) -> str:

@@ -9,7 +9,6 @@ from bench.report.frame import Frame
 from bench.report.sides import Measured, Place, of_frame, of_report
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"  # in a clone of the project
-LEVEL = 0.95
 MIN_N = 2  # seeds of a row, for a spread
 
 
@@ -25,9 +24,14 @@ def replication(frame: Frame, published: Path = PUBLISHED) -> str:
     pairs = _same_runs(of_frame(frame), of_report(folder))
     if not pairs:
         return ""
+    from scipy import special  # takes long to import
+
+    from bench.report.inference import LEVEL
+
     squares = sum((one.n - 1) * (one.std or 0.0) ** 2 for pair in pairs.values() for one in pair)
     df = sum(one.n - 1 for pair in pairs.values() for one in pair)
-    margins = {place: _reach(squares / df, df, ours.n) for place, (ours, _) in pairs.items()}
+    t = float(special.stdtrit(df, (1 + LEVEL) / 2))
+    margins = {place: t * math.sqrt(2 * squares / df / ours.n) for place, (ours, _) in pairs.items()}
     outside = [
         f"{place.label} {difference:+.2f}"
         for place, (ours, theirs) in pairs.items()
@@ -51,9 +55,3 @@ def _same_runs(
         for place, one in ours.items()
         if place.metric == first and place in theirs and one.n >= MIN_N and one.runs == theirs[place].runs
     }
-
-
-def _reach(variance: float, df: int, n: int) -> float:
-    from scipy import special  # takes long to import
-
-    return float(special.stdtrit(df, (1 + LEVEL) / 2)) * math.sqrt(2 * variance / n)

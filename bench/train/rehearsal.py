@@ -172,9 +172,9 @@ class Rehearsal:
             images = torch.randn(n, data.channels, *self.data.size, generator=generator)
             return images.to(self.device, memory_format=torch.channels_last)
 
-        same_view = all(getattr(self.seen, key) == getattr(self.data, key) for key in ("view", "mean", "std"))
         images = draw(self.data)
-        return Batch(images, images if same_view else draw(self.seen), None, torch.arange(n, device=self.device))
+        seen = images if self.data.has_view_of(self.seen) else draw(self.seen)
+        return Batch(images, seen, None, torch.arange(n, device=self.device))
 
 
 class Recorded(Network):
