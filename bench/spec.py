@@ -265,6 +265,9 @@ class HeldOut(Strict):
 
     per_class: int | None = None  # number of each class, or None if a fraction is given
     fraction: float | None = None  # share of each class's training images that are kept, or None
+    # The subset that they are taken from, if it is another one than that of the run's own images:
+    of_per_class: int | None = None  # its images of each class
+    of_fraction: float | None = None  # its share of the images of each class
     opens_test: bool  # evaluated on both dev and test images if True, else on dev images alone
 
 

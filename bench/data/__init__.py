@@ -61,6 +61,11 @@ class DataChoice(Strict):
     std: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
     """Channel standard deviations of an image folder; measured by default. A view has its own."""
 
+    @property
+    def has_dev(self) -> bool:
+        """Return whether images are left out of training."""
+        return self.dev_per_class is not None or self.dev_fraction is not None
+
     def problems(self) -> list[str]:
         """Return the problems of the choice that can be seen without reading a file."""
         if self.name not in (*DATASETS, IMAGEFOLDER):
@@ -195,7 +200,7 @@ def resolve(choice: DataChoice) -> DataSpec:
             mean, std = named.depth[:1], named.depth[1:]
     mean, std = LAB.get(choice.view or "", (mean, std))
     held_out = None
-    if choice.dev_per_class is not None or choice.dev_fraction is not None:
+    if choice.has_dev:
         held_out = HeldOut(per_class=choice.dev_per_class, fraction=choice.dev_fraction, opens_test=True)
     # equal choices have equal identities: None where the subset is everything
     is_everything = least * classes == train and choice.train_per_class == least

@@ -192,8 +192,8 @@ def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
     """Return the positions that a run trains on, and those of the dev images, both ascending.
 
     The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one. Dev images are the last of a subset's own order. `targets` are (n,) int64 class indices of the whole training
-    split, all equal if images have none.
+    one. Dev images are the last of the order of a subset, which is the run's own unless `held_out` states another one.
+    `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
     """
     nothing = torch.empty(0, dtype=torch.int64)
     if spec.train_per_class is None and spec.train_fraction is None and spec.held_out is None:
@@ -203,12 +203,19 @@ def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
     for label in range(spec.classes):
         members = torch.nonzero(targets == label).flatten()
         members = members[torch.randperm(len(members), generator=generator)]
-        count = spec.train_per_class or max(1, round(len(members) * (spec.train_fraction or 1.0)))
-        chosen = members[:count]
-        left = max(0, len(chosen) - _dev_count(len(chosen), spec))
-        trained.append(chosen[:left])
-        held_out.append(chosen[left:])
+        own = _subset_count(len(members), spec.train_per_class, spec.train_fraction)
+        end = own
+        if spec.held_out is not None and (spec.held_out.of_per_class or spec.held_out.of_fraction):
+            end = _subset_count(len(members), spec.held_out.of_per_class, spec.held_out.of_fraction)
+        start = max(0, end - _dev_count(end, spec))
+        trained += [members[: min(own, start)], members[end:own]]
+        held_out.append(members[start:end])
     return torch.cat(trained).sort().values, torch.cat(held_out).sort().values
+
+
+def _subset_count(of_class: int, per_class: int | None, fraction: float | None) -> int:
+    """Return how many of the images of a class are in a subset; without a number or a fraction it has all."""
+    return min(of_class, per_class or max(1, round(of_class * (fraction or 1.0))))
 
 
 def _dev_count(kept_of_class: int, spec: DataSpec) -> int:

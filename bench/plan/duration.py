@@ -147,6 +147,6 @@ def training_images(data: DataSpec) -> int | None:
     kept = round(named.train * (data.train_fraction or 1.0))
     if data.train_per_class is not None:
         kept = data.train_per_class * data.classes
-    if (dev := data.held_out) is not None:
+    if (dev := data.held_out) is not None:  # nearly all of them, where they are taken from another subset
         kept -= dev.per_class * data.classes if dev.per_class is not None else round(kept * (dev.fraction or 0.0))
     return kept

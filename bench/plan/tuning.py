@@ -33,12 +33,19 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
     choice = suite.data.model_copy(update=suite.tuning.dev)
     data = resolved(choice, plan.file, "data", sources)
     assert data.held_out is not None  # the suite says how many
-    data = data.model_copy(update={"held_out": data.held_out.model_copy(update={"opens_test": False})})
+    held_out = data.held_out.model_copy(update={"opens_test": False})
+    data = teacher_data = data.model_copy(update={"held_out": held_out})
+    if suite.teacher_data is not None:
+        of_subset = {"of_per_class": data.train_per_class, "of_fraction": data.train_fraction}
+        if data.train_per_class is None and data.train_fraction is None:
+            of_subset["of_fraction"] = 1.0
+        teacher_data = resolved(suite.teacher_data, plan.file, "teacher_data", sources)
+        teacher_data = teacher_data.model_copy(update={"held_out": held_out.model_copy(update=of_subset)})
     plan = replace(plan, runs=dict(plan.runs), checkpoints=dict(plan.checkpoints), sources=sources.current)
     cells: list[Cell] = []
     for index, pair in enumerate(suite.pairs):
         where = f"{plan.file}: pairs[{index}].teacher"
-        teachers = pair_teachers(suite, pair, SEED, data, plan.file, where, sources)
+        teachers = pair_teachers(suite, pair, SEED, teacher_data, plan.file, where, sources)
         plan.runs.update({run.id: run for run in teachers.runs if run.id not in plan.runs})
         # the accuracy that the suite states is that on the test images
         plan.checkpoints.update({name: replace(given, accuracy=None) for name, given in teachers.checkpoints})

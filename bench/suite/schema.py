@@ -278,11 +278,10 @@ class Suite(SuiteFile):
         if self.evaluations and "evaluations" not in task.required_keys:
             evaluated = [name for name, other in TASKS.items() if "evaluations" in other.required_keys]
             yield f"'evaluations' are for task: {' or '.join([*evaluated, TRANSFER])}; the task here is {task.name}"
-        has_dev = self.data.dev_per_class is not None or self.data.dev_fraction is not None
-        if task.objective is None and has_dev:
+        if task.objective is None and self.data.has_dev:
             yield f"'data': dev images are evaluated with labels; students of task {task.name} have none"
         if self.tuning is not None:
-            yield from self._problems_of_tuning(has_dev)
+            yield from self._problems_of_tuning()
         if self.crossed is not None:
             yield from self._problems_of_crossing()
         if task.trains_teachers:
@@ -335,19 +334,25 @@ class Suite(SuiteFile):
             if any(teacher.checkpoint or teacher.weights for teacher in pair.members):
                 yield f"'seeds': the teacher of pairs[{index}] has given weights, and no seed: leave out 'teacher'"
 
-    def _problems_of_tuning(self, has_dev: bool) -> Iterator[str]:
+    def _problems_of_tuning(self) -> Iterator[str]:
         """Yield why the settings of the suite's rows cannot be searched."""
         assert self.tuning is not None  # the caller has asked
         task = TASKS[self.task]
         if not task.is_tunable:
             tunable = " or ".join(name for name, other in TASKS.items() if other.is_tunable)
             yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
-        if self.teacher_data is not None:
-            yield "'tuning': leave out 'teacher_data': teachers of trials train on the images that trials train on"
+        if (teacher_data := self.teacher_data) is not None:
+            if any(getattr(teacher_data, key) != getattr(self.data, key) for key in ("name", "path", "test_fraction")):
+                yield (
+                    "'teacher_data': with 'tuning', teachers of trials train on these images without the dev images of "
+                    f"'data': both are of one data set; found {teacher_data.name} and {self.data.name}"
+                )
+            if teacher_data.has_dev:
+                yield "'teacher_data': with 'tuning', dev images are stated there: leave them out here"
         for index, entry in enumerate(self.methods):
             if entry.label is not None and entry.label.endswith(TUNED):
                 yield f"methods[{index}].label: {entry.label!r} is the label of a tuned row: leave out {TUNED!r}"
-        if has_dev:
+        if self.data.has_dev:
             yield "'data': with 'tuning', dev images are stated there; final runs train on all: leave them out here"
         elif problems := self.data.model_copy(update=self.tuning.dev).problems():
             yield f"tuning: {'; '.join(problems)}"

@@ -55,6 +55,16 @@ def test_images_trained_on_beside_dev_images_are_a_smaller_subset(targets):
     assert for_training.tolist() == kept(targets, digits(train_per_class=15)).tolist()
 
 
+@pytest.mark.parametrize(("own", "trained"), [({}, 87), ({"train_per_class": 18}, 17), ({"train_per_class": 3}, 3)])
+def test_dev_images_of_another_subset_are_the_same_whatever_is_trained_on(own, trained, targets):
+    _, dev = divided(targets, digits(train_per_class=20, dev_per_class=3))
+    spec = digits(**own).model_copy(update={"held_out": HeldOut(per_class=3, of_per_class=20, opens_test=False)})
+    for_training, held_out = divided(targets, spec)
+    assert held_out.tolist() == dev.tolist()
+    assert targets[for_training].bincount().tolist() == [trained] * 10
+    assert not set(for_training.tolist()) & set(dev.tolist())
+
+
 def test_both_splits_are_read_beside_the_dev_images(tmp_path):
     splits = load_all(digits(dev_per_class=10), tmp_path, CPU, workers=0)
     assert (len(splits.train), len(splits.test), len(splits.dev)) == (800, 897, 100)

@@ -6,6 +6,8 @@ from statistics import mean
 
 import pytest
 
+from bench.data import DataChoice, packaged, resolve
+from bench.data.images import divided
 from bench.plan import build, cohorts
 from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED
@@ -163,6 +165,25 @@ def test_trials_have_other_seeds_than_final_runs_and_never_open_the_test_images(
     assert all(run.data.opens_test for cell in plan.cells for run in cell.runs)
 
 
+@pytest.mark.parametrize("part", [{"train_per_class": 9}, {"train_fraction": 0.1}, {}], ids=str)
+def test_teachers_of_trials_train_on_their_own_data_without_the_dev_images(part, tmp_path):
+    data = {"name": "digits", "resize": 32}
+    plan = plan_of(tmp_path, data={**data, **part}, teacher_data=data)
+    (_, labels), _ = packaged.digits(resolve(DataChoice(**data)), None)
+    for choice in choices(plan).values():
+        (run,) = choice.trials[0].runs
+        _, dev = divided(labels, run.data)
+        for name in run.teachers:
+            own, own_dev = divided(labels, plan.runs[name].data)
+            assert own_dev.tolist() == dev.tolist()
+            assert len(own) == len(labels) - len(dev)
+            assert not set(own.tolist()) & set(dev.tolist())
+            assert not plan.runs[name].data.opens_test
+    assert all(
+        plan.runs[name].data.held_out is None for cell in plan.cells for run in cell.runs for name in run.teachers
+    )
+
+
 def test_a_setting_that_the_row_states_is_not_searched(tmp_path):
     plan = plan_of(tmp_path, methods=[{"method": "kd", "temperature": 2.0}])
     (*_, choice) = choices(plan).values()
@@ -210,6 +231,11 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
         (
             {"data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
             "'data': with 'tuning', dev images",
+        ),
+        ({"teacher_data": "stl10"}, "'teacher_data': with 'tuning', teachers of trials train on these images without"),
+        (
+            {"teacher_data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
+            "'teacher_data': with 'tuning', dev images are stated there",
         ),
         ({"methods": [{"method": "kd", "label": "KD (tuned)"}]}, "is the label of a tuned row"),
         ({"task": "mutual"}, "'tuning' is for task: compression"),
