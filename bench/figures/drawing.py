@@ -24,6 +24,7 @@ from matplotlib.transforms import Bbox
 from bench.report.folder import StyleName
 from bench.report.frame import Summary
 
+Values = pd.Series | np.ndarray  # of points
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = {
     "text.parse_math": False,  # a label's dollars are dollars
@@ -326,7 +327,7 @@ def level(axis: Axes, row: Summary, label: str, style: Look, is_error: bool = Fa
         axis.fill_between(shown, middle - row.std, middle + row.std, color=style["color"], alpha=0.1, lw=0)
 
 
-def marks(axis: Axes, x: pd.Series, y: pd.Series, looks: Sequence[Look], size: float, alpha: float = 1.0) -> None:
+def marks(axis: Axes, x: Values, y: Values, looks: Sequence[Look], size: float, alpha: float = 1.0) -> None:
     """Draw marks at points (n,), each in its look, in their order; `size` is an area in square points."""
     drawn = axis.scatter(x, y, size, c=[look["color"] for look in looks], linewidth=0, alpha=alpha)
     markers = [MarkerStyle(look["marker"]) for look in looks]

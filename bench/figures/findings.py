@@ -24,12 +24,13 @@ Outputs = Mapping[str, np.ndarray]  # by name; see bench/train/outputs.py
 
 @dataclass(frozen=True)
 class Findings:
-    """What a suite's figures are drawn from; `methods` by name, for their parameters' defaults."""
+    """What a suite's figures are drawn from."""
 
     frame: Frame
     store: Store
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Method]  # by name, for their parameters' defaults
     style: Style = STYLES["page"]
+    pair: str = ""  # the only one that is drawn; "" for all
 
     @property
     def plan(self) -> Plan:
@@ -49,7 +50,7 @@ class Findings:
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:
-            if row.cell.network == STUDENT and not row.cell.awaits:
+            if row.cell.network == STUDENT and not row.cell.awaits and self.pair in ("", row.pair):
                 groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
         return groups
 
@@ -63,7 +64,9 @@ class Findings:
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
         """Return the epochs of each run's main stage: a row per epoch, a column per recorded number."""
-        shown = [run.id for run in self.frame.shown_runs]
+        cells = [row.cell for rows in self.groups.values() for row in rows]
+        runs = {one.id for cell in cells for run in cell.runs for one in (run, self.plan.trained(run))}
+        shown = [run.id for run in self.frame.shown_runs if run.id in runs]
         rows = {run: [row for row in self.store.epochs(run) if row["stage"] == "main"] for run in shown}
         return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 

@@ -11,35 +11,31 @@ from matplotlib.figure import Figure
 from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings
-from bench.figures.parallel import in_processes
 from bench.report.frame import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
 STEPS = 300  # of scikit-learn's default, 1000, which takes three times as long and lowers the divergence by 3 %
-MIN_IN_PARALLEL = 16  # embeddings that are worth a process
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), and their classes (n,)
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group."""
-    groups = {group: _answers(findings, rows) for group, rows in findings.groups.items()}
-    groups = {group: answers for group, answers in groups.items() if answers}
-    shown = [(group, label) for group, answers in groups.items() for label in list(answers)[:MAX_PANELS]]
-    points = [groups[group][label][0] for group, label in shown]
-    embedded = dict(zip(shown, in_processes(_in_two_dimensions, points, MIN_IN_PARALLEL), strict=True))
-    for group, answers in groups.items():
+    for group, rows in findings.groups.items():
+        if not (answers := _answers(findings, rows)):
+            continue
         labels, left_out = list(answers)[:MAX_PANELS], list(answers)[MAX_PANELS:]
         heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
         if left_out:
             heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
-        names = _class_names(findings.groups[group][0].cell.runs[0].data.name)
+        names = _class_names(rows[0].cell.runs[0].data.name)
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {one: look(number) for number, one in enumerate(classes)}
         figure, axes = grid(findings.style, labels, 4, 1.75, heading)
         for axis, label in zip(axes, labels, strict=True):
-            x, y = embedded[group, label].T
-            marks(axis, x, y, [looks[int(one)] for one in answers[label][1]], size=8)
+            points, drawn = answers[label]
+            x, y = _in_two_dimensions(points).T
+            marks(axis, x, y, [looks[int(one)] for one in drawn], size=8)
             unscaled(axis)
         for one, style in looks.items():  # for the legend
             axes[0].plot([], [], **{**style, "linestyle": ""}, ms=8**0.5, mew=0, label=names.get(one, f"class {one}"))
