@@ -27,6 +27,7 @@ from bench.report.frame import Summary
 Values = pd.Series | np.ndarray  # of points
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # that of `sans-serif`; without other choices, which are looked up for each text
     "text.parse_math": False,  # a label's dollars are dollars
     "axes.unicode_minus": False,
     **dict.fromkeys(("font.size", "axes.labelsize"), 9.024),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
 from bench.report.paper import KD, row_named, settings_used
-from bench.spec import STUDENT, UNUSED, DataSpec, Recipe, RunSpec, Schedule
+from bench.spec import UNUSED, DataSpec, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.suite.protocols import differences, protocols
 from bench.tasks import TASKS, Evaluation, task_of
@@ -87,7 +87,7 @@ def marks(frame: Frame) -> str:
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
     references = [NONE, row_named(frame.plan.cells, KD)] if any(one.n > 1 for one in frame.tabled) else []
-    found = [text for reference in references if reference and (text := _detectable(frame, reference))]
+    found = [_difference(one, frame.detectable[one]) for one in references if one and frame.detectable[one]]
     if found:
         sentences.append(
             f"With these seeds, a true difference {' and one '.join(found)} is found with 80 % probability (5 % level)."
@@ -95,19 +95,8 @@ def marks(frame: Frame) -> str:
     return " ".join(sentences)
 
 
-def _detectable(frame: Frame, reference: str) -> str:
-    """Return the smallest detectable difference from a row, over all columns; "" if there is none in any."""
-    found = []
-    for contest, model in frame.models.items():
-        base = contest.named(reference)
-        if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and base in model.values:
-            cells = frame.cells_of(contest)
-            compared = [label for label in cells if label != contest.named(NONE) and not cells[label].is_control]
-            found.append(model.detectable(compared, base))
-    known = [value for value in found if value is not None]
-    if not known:
-        return ""
-    low, high = (f"{value:.2f}" for value in (min(known), max(known)))
+def _difference(reference: str, detectable: Sequence[float]) -> str:
+    low, high = (f"{value:.2f}" for value in (min(detectable), max(detectable)))
     return f"from {reference} of {f'{low} points' if low == high else f'{low} to {high} points (by column)'}"
 
 
