@@ -1,5 +1,6 @@
 """What a suite's figures are drawn from: its plan, its results frame, and the epochs and outputs in the store."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +81,8 @@ class Findings:
             epochs = {str(self.plan.seed_of(run)): self.epochs[run.id] for run in of_row if run.id in self.epochs}
             if not epochs:
                 continue
-            means = {seed: frame.filter(regex=f"^({columns})$").mean(axis=1) for seed, frame in epochs.items()}
+            names = {seed: [one for one in frame if re.fullmatch(columns, one)] for seed, frame in epochs.items()}
+            means = {seed: epochs[seed][own].mean(axis=1) for seed, own in names.items()}
             curve = pd.DataFrame(means, columns=[str(self.plan.seed_of(run)) for run in of_row], dtype=float).dropna(
                 how="all"
             )

@@ -3,11 +3,13 @@
 import csv
 import itertools
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,10 +22,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import figures, write
+from bench.figures import curves, figures, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
@@ -182,6 +185,35 @@ def test_the_rows_of_all_methods_have_colours_of_their_own(tmp_path, store):
 def test_a_row_has_the_same_look_whatever_other_rows_there_are(tmp_path, store):
     alone, beside = ({"AT": "at", "mine": ""}, {"KD": "kd", "SP": "sp", "AT": "at", "mine": ""})
     assert looks(alone).items() <= looks(beside).items()
+
+
+# how they are drawn
+
+
+def test_each_pair_can_be_drawn_alone_by_another_process(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for cell in plan.cells:
+        train(store, cell, {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+    findings = Findings(results_frame(plan, store), store, METHODS)
+    assert [name for name, _ in figures(findings, [curves.draw])] == [f"curves_{PAIR}", "curves_resnet20-to-resnet8"]
+    alone = pickle.loads(pickle.dumps(replace(findings, pair="resnet14->resnet8")))
+    ((name, sent),) = figures(alone, [curves.draw])
+    assert name == f"curves_{PAIR}"
+    assert points(sent.axes[0], "KD") == points(drawn(plan, store)[name].axes[0], "KD") == [(1, 10.0), (2, 70.0)]
+
+
+def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_chooses(tmp_path, store):
+    plan = plan_of(tmp_path)
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 70.0]], "ce": [[2e7, 1e7]]})
+    figure = drawn(plan, store)[f"curves_{PAIR}"]
+    arrange(figure)
+    vertical = figure.axes[1].yaxis
+    fixed = [text.get_text() for text in vertical.get_ticklabels()]
+    assert vertical.get_major_formatter().get_offset() == "1e7"
+    vertical.set_major_locator(AutoLocator())
+    vertical.set_major_formatter(ScalarFormatter())
+    assert fixed == [text.get_text() for text in vertical.get_ticklabels()] != []
 
 
 # the style for papers
