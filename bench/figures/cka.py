@@ -31,8 +31,9 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         for axis, matrix in zip(axes, panels.values(), strict=True):
             mesh = axis.pcolormesh(matrix, vmin=lowest, vmax=1, cmap="cividis")
             if findings.style.has_titles and len(panels) <= MAX_WRITTEN:
+                is_bright = np.asarray(mesh.norm(matrix)) > BRIGHT
                 for (row, column), value in np.ndenumerate(matrix):
-                    ink = "0.15" if mesh.norm(value) > BRIGHT else "w"
+                    ink = "0.15" if is_bright[row, column] else "w"
                     axis.text(column + 0.5, row + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", size=7)
             taught, own = (np.arange(0, stages, 1 + stages // MAX_NUMBERED) for stages in matrix.shape)
             axis.set_yticks(taught + 0.5, taught, va="center")

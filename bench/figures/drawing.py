@@ -257,7 +257,7 @@ def _fix_titles(axis: Axes) -> None:
 def _fix_ticks(axis: Axes) -> None:
     """Keep an axis' ticks, which matplotlib would choose and format again each time it draws the figure."""
     for own in (axis.xaxis, axis.yaxis):
-        places, formatter = own.get_majorticklocs(), own.get_major_formatter()
+        places, formatter = own.get_majorticklocs().tolist(), own.get_major_formatter()
         fixed = FixedFormatter(formatter.format_ticks(places))
         fixed.set_offset_string(formatter.get_offset())
         own.set_major_locator(FixedLocator(places))

@@ -81,7 +81,7 @@ class Findings:
             epochs = {str(self.plan.seed_of(run)): self.epochs[run.id] for run in of_row if run.id in self.epochs}
             if not epochs:
                 continue
-            names = {seed: [one for one in frame if re.fullmatch(columns, one)] for seed, frame in epochs.items()}
+            names = {seed: [one for one in frame if re.fullmatch(columns, str(one))] for seed, frame in epochs.items()}
             means = {seed: epochs[seed][own].mean(axis=1) for seed, own in names.items()}
             curve = pd.DataFrame(means, columns=[str(self.plan.seed_of(run)) for run in of_row], dtype=float).dropna(
                 how="all"
