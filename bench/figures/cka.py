@@ -7,14 +7,13 @@ Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from bench.figures.drawing import grid
 from bench.figures.findings import Findings, Outputs
 
 MAX_WRITTEN = 8  # panels in whose cells the numbers are written
-MAX_NUMBERED = 11  # stages from which on not each has its number
-BRIGHT = 0.743  # values from which on cividis is so bright that dark numbers are read more easily
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
@@ -29,20 +28,17 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, axes = grid(findings.style, titles, 4, 1.75, [findings.title, f"{group}: linear CKA of stages"])
         lowest = min(float(matrix.min()) for matrix in panels.values())
         for axis, matrix in zip(axes, panels.values(), strict=True):
-            mesh = axis.pcolormesh(matrix, vmin=lowest, vmax=1, cmap="cividis")
-            if findings.style.has_titles and len(panels) <= MAX_WRITTEN:
-                is_bright = np.asarray(mesh.norm(matrix)) > BRIGHT
-                for (row, column), value in np.ndenumerate(matrix):
-                    ink = "0.15" if is_bright[row, column] else "w"
-                    axis.text(column + 0.5, row + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", size=7)
-            taught, own = (np.arange(0, stages, 1 + stages // MAX_NUMBERED) for stages in matrix.shape)
-            axis.set_yticks(taught + 0.5, taught, va="center")
-            axis.set_xticks(own + 0.5, own)
-            axis.spines[:].set_visible(False)
-            axis.tick_params(labelsize=findings.style.small, length=2)
+            text = {
+                "annot": findings.style.has_titles and len(panels) <= MAX_WRITTEN,
+                "fmt": ".2f",
+                "annot_kws": {"size": 7},
+            }
+            sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
+            axis.invert_yaxis()
+            axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)
         figure.supxlabel("student's stage (0: stem)", size="medium")
         figure.supylabel("teacher's stage", size="medium")
-        figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=30, label="linear CKA")
+        figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8, aspect=30, label="linear CKA")
         yield f"cka_{group}", figure
 
 

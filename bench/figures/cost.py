@@ -79,7 +79,7 @@ def _against_cost(table: pd.DataFrame, findings: Findings) -> Iterator[tuple[str
         figure, axes = grid(findings.style, ["", ""], 2, 3.0, [findings.title, group, BAR_NOTE], sharey=True)
         for axis, (cost, name) in zip(axes, AXES.items(), strict=True):
             axis.vlines(frame[cost], low, high, [style["color"] for style in looks.values()], zorder=0)
-            marks(axis, frame[cost], frame["mean"], list(looks.values()), size=40)
+            marks(axis, frame, looks, x=cost, y="mean", s=40, legend=False)
             name_points(axis, zip(looks, frame[cost], frame["mean"], strict=True))
             axis.set(xlabel=name, ylabel="")
         axes[0].set_ylabel(f"{rows[0].title} (%)")

@@ -115,7 +115,7 @@ def _apart(
     for axis in axes:
         axis.set_xlim(min(epochs), max(epochs))
         axis.set_xlabel("")
-        axis.label_outer()  # `sharex` and `sharey` take a time that grows with the square of the panels
+        axis.label_outer()  # the time of panels with shared axes grows with the square of their number
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     figure.supxlabel("epoch", size="medium")
     figure.supylabel(title, size="medium")

@@ -57,8 +57,7 @@ def _figure(
     for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
         place = panel["label"].map(labels.index)
-        looks = [findings.looks[label] for label in panel["label"]]
-        marks(axis, panel["gain"], place - 0.15, looks, size=14, alpha=0.6)
+        marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=14, alpha=0.6, legend=False)
         for label, values in panel.groupby("label")["gain"]:
             found = of_pairs.get((name, str(label))) or gain_over_pairs(list(values), [0.0] * len(values))
             low, high = found.interval or (found.value, found.value)

@@ -6,6 +6,7 @@ t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.data.named import DATASETS
@@ -31,15 +32,14 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
         names = _class_names(rows[0].cell.runs[0].data.name)
         classes = sorted({int(one) for _, own in answers.values() for one in own})
-        looks = {one: look(number) for number, one in enumerate(classes)}
+        looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
         figure, axes = grid(findings.style, labels, 4, 1.75, heading)
         for axis, label in zip(axes, labels, strict=True):
             points, drawn = answers[label]
             x, y = _in_two_dimensions(points).T
-            marks(axis, x, y, [looks[int(one)] for one in drawn], size=8)
+            named = [names.get(int(one), f"class {one}") for one in drawn]
+            marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
             unscaled(axis)
-        for one, style in looks.items():  # for the legend
-            axes[0].plot([], [], **{**style, "linestyle": ""}, ms=8**0.5, mew=0, label=names.get(one, f"class {one}"))
         yield f"tsne_{group}", figure
 
 
