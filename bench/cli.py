@@ -616,7 +616,7 @@ def _report_of_bundle(
     from bench.workflow import store_in
 
     if changes:
-        raise RequestError(f"{file}: --set, --teachers and --seeds are for suites: a bundle has its own. Leave them out")
+        raise RequestError(f"{file}: --set, --seeds and --teachers are for suites: a bundle has its own. Omit them")
     with unpacked(file) as bundle:
         to = store_in(results).suite_folder(bundle.suite.stem)
         if to.exists():
