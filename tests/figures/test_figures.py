@@ -23,7 +23,7 @@ from matplotlib.text import Annotation, Text
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import figures, write
+from bench.figures import figures, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
@@ -773,6 +773,20 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         for own, points in enumerate(shown):
             distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
             assert (np.argmin(distances, axis=0) == own).all()
+
+
+def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(tsne, "MAX_PANELS", 2)
+    rows = [{"method": "kd", "weight": number, "label": f"KD {number}"} for number in (1, 2, 3)]
+    plan = plan_of(tmp_path, methods=rows)
+    for row in rows:
+        finish(store, cell_of(plan, row["label"]), [72.0])
+        answer(store, cell_of(plan, row["label"]), np.eye(2), **embedded(3, 10))
+    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [tsne]))
+    assert list(found) == [f"tsne_{PAIR}", f"tsne_{PAIR}_2"]
+    panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
+    assert panels == [["KD 1", "KD 2"], ["KD 3"]]
+    assert "t-SNE of embeddings, 2 of 2" in found[f"tsne_{PAIR}_2"].get_label()
 
 
 def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
