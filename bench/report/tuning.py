@@ -202,8 +202,8 @@ def _best_of(own: Mapping[str, Choice]) -> Iterator[str]:
     epochs = next(iter(own.values())).first_rung[0].epochs
     yield (
         f"Expected best of k trials of {plural(epochs, 'epoch')}: the accuracy of the best of k trials, as a mean over "
-        "all subsets of k. It shows whether more trials would still help. A trial without a result counts as 0 %. The last "
-        f"row is Kendall's tau between the order of the rows after k trials and after {most}: 1 is the same order."
+        "all subsets of k. It shows whether more trials would still help. A trial without a result counts as 0 %. The "
+        f"last row is Kendall's tau between the order of the rows after k trials and after {most}: 1 is the same order."
     )
     yield ""
     rows = [[label, *(_number(curve[k - 1]) for k in budgets)] for label, curve in curves.items()]
