@@ -151,7 +151,8 @@ def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
     yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
     if rungs := list(tuning.rung_trials.items()):
         (epochs, _), *later = rungs
-        then = "".join(f", then the best {count} for {plural(longer, 'epoch')}" for longer, count in later)
+        best = ((f"best {count}" if count > 1 else "best", longer) for longer, count in later)
+        then = "".join(f", then the {trials} for {plural(longer, 'epoch')}" for trials, longer in best)
         yield f"All of them train for {plural(epochs, 'epoch')}{then}; the best of the last ones is chosen."
     yield (
         f"Numbers are {metric} in percent on the dev images after the last epoch, with {plural(tuning.seeds, 'seed')} "
