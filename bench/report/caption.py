@@ -29,7 +29,7 @@ def protocol(plan: Plan) -> str:
         measured = "Percent on the test split after the last epoch of each evaluation"
     else:
         metric = task.metrics[0].title
-        when = f"after the last of {plan.suite.training.epochs} epochs"
+        when = f"after the last of {plural(plan.suite.training.epochs, 'epoch')}"
         measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
         *_protocol(plan),
@@ -178,7 +178,7 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             rates = dict.fromkeys(f"{one.runs[0].training.lr:g}" for one in reversed(others))
             own = f", {NONE} {training.lr:g}" if len(rates) > 1 else ""
             how = (
-                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
+                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {plural(training.epochs, 'epoch')} "
                 f"(learning rate {next(iter(rates))}{own}, batch size {training.batch_size}, {_arithmetic(training)})"
             )
         shown = [name for name, metric in zip(cell.metrics, cell.measured, strict=True) if metric.in_tables]
@@ -187,7 +187,7 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         yield f"{', '.join(names)}: {how}."
     student = _student(plan)
     if student is not None and student.trains:
-        yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
+        yield f"Students trained on {_seen(student.data)} for {plural(student.training.epochs, 'epoch')}."
     yield TASKS[plan.suite.task].caption
 
 
@@ -259,7 +259,7 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     ours, theirs = plan.suite.training, plan.suite.teacher_schedule
     differing = []
     if run.training.epochs != ours.epochs:
-        differing.append(f"after {run.training.epochs} epochs")
+        differing.append(f"after {plural(run.training.epochs, 'epoch')}")
     settings = [
         f"{key}={getattr(theirs, key)}" for key in COMPARED_SETTINGS if getattr(ours, key) != getattr(theirs, key)
     ]
