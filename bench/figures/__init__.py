@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
+from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne, tuning
 from bench.figures.drawing import STYLES, arrange, legend
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
@@ -34,7 +34,7 @@ from bench.store import Store, write_whole
 from bench.text import file_name
 from methods import Method
 
-FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation, cka, tsne, cost)
+FIGURES = (curves, gain, ranks, parameter, tuning, ensemble, critic, parts, correlation, cka, tsne, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 CAPTIONS = "captions.md"
 MIN_IN_PARALLEL = 8  # figures that are worth a process

@@ -1,10 +1,9 @@
 """t-SNE: the embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
-More than 16 rows are spread over several figures, which fit a page.
+More than 16 rows are spread over several figures.
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,7 +25,7 @@ Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), an
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group, or several of equal size: the second one's name ends in `_2`."""
+    """Yield a figure per group, or several: the second one's name ends in `_2`."""
     groups = {group: _answers(findings, rows) for group, rows in findings.groups.items()}
     groups = {group: answers for group, answers in groups.items() if answers}
     shown = [(group, label) for group, answers in groups.items() for label in answers]
@@ -36,12 +35,13 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         names = _class_names(findings.groups[group][0].cell.runs[0].data.name)
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
-        parts = np.array_split(list(answers), math.ceil(len(answers) / MAX_PANELS))
+        rows = list(answers)
+        parts = [rows[start : start + MAX_PANELS] for start in range(0, len(rows), MAX_PANELS)]
         for number, labels in enumerate(parts, start=1):
             part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
             heading = [findings.title, f"{group}: t-SNE of embeddings{part}", NOTE]
-            figure, axes = grid(findings.style, labels.tolist(), 4, 1.75, heading)
-            for axis, label in zip(axes, labels.tolist(), strict=True):
+            figure, axes = grid(findings.style, labels, 4, 1.75, heading)
+            for axis, label in zip(axes, labels, strict=True):
                 x, y = embedded[group, label].T
                 named = [names.get(int(one), f"class {one}") for one in answers[label][1]]
                 marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)

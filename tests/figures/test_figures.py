@@ -27,7 +27,7 @@ from bench.figures import figures, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, look, looks
+from bench.figures.drawing import STYLES, arrange, grid, look, looks
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
@@ -182,6 +182,22 @@ def test_the_rows_of_all_methods_have_colours_of_their_own(tmp_path, store):
 def test_a_row_has_the_same_look_whatever_other_rows_there_are(tmp_path, store):
     alone, beside = ({"AT": "at", "mine": ""}, {"KD": "kd", "SP": "sp", "AT": "at", "mine": ""})
     assert looks(alone).items() <= looks(beside).items()
+
+
+def test_tuned_rows_leave_the_others_their_looks(tmp_path, store):
+    methods = ["kd", {"method": "crd", "n_negatives": 8, "label": "CRD"}]
+    tuned = plan_of(tmp_path, methods=methods, tuning={"trials": 2, "dev_per_class": 3})
+    plain, beside = (
+        Findings(results_frame(plan, store), store, METHODS).looks
+        for plan in (plan_of(tmp_path, methods=methods), tuned)
+    )
+    assert plain.items() <= beside.items()
+    assert len({one["color"] for one in beside.values()}) == len(beside) == 7
+
+
+def test_the_lowest_panel_of_each_column_has_the_numbers_of_its_axis():
+    _, axes = grid(STYLES["page"], list("abcde"), 4, 1.0, [], sharex=True)
+    assert [bool(axis.xaxis.get_tick_params()["labelbottom"]) for axis in axes] == [False, False, True, True, True]
 
 
 # the style for papers
