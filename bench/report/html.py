@@ -34,9 +34,8 @@ def filled(template: str, scripts: Iterable[str], libraries: Iterable[str] = (),
         f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; style-src {_hash(style)}; "
         f"script-src {_hash(library)} {_hash(script)}"
     )
-    return _environment().get_template(f"{template}.html.j2").render(
-        policy=policy, style=Markup(style), library=Markup(library), script=Markup(script), **values
-    )
+    page = _environment().get_template(f"{template}.html.j2")
+    return page.render(policy=policy, style=Markup(style), library=Markup(library), script=Markup(script), **values)
 
 
 @cache
