@@ -1,7 +1,7 @@
-"""What a run is: the frozen specifications whose hash is a run's identity. Imports no torch.
+"""What a run is: the keys of `training` with their bounds, and the specifications whose hash is its identity.
 
-A specification holds only what can change a run's result beyond rounding: no path, device, launcher, thread or
-worker count. Every default is resolved beforehand, so a changed default gives a new identity.
+Imports no torch. A specification holds only what can change a run's result beyond rounding: no path, device,
+launcher, thread or worker count. Every default is resolved beforehand, so a changed default gives a new identity.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and their properties. Imports no torch.
+"""The data sets that are known by name, and what reads each: a new one is an entry here. Imports no torch.
 
 Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders; CIFAR-10's, MNIST's,
 Fashion-MNIST's and ImageNet's are their training sets' means and deviations as commonly published; STL-10's and

@@ -1,4 +1,4 @@
-"""The embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
+"""t-SNE: the embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
@@ -16,6 +16,7 @@ from bench.figures.parallel import in_processes
 from bench.report.frame import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
+PERPLEXITY = 30.0  # scikit-learn's default, where there are enough points
 STEPS = 300  # of scikit-learn's default, 1000, which takes three times as long and lowers the divergence by 3 %
 MIN_IN_PARALLEL = 16  # embeddings that are worth a process
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
@@ -81,6 +82,6 @@ def _in_two_dimensions(points: np.ndarray) -> np.ndarray:
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
-    perplexity = min(30.0, (len(points) - 1) / 3)  # scikit-learn's default, where there are enough points
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     with threadpool_limits(1):  # several threads are no faster for so few points, and far slower on a busy machine
         return TSNE(random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(points)

@@ -1,4 +1,4 @@
-"""Submits a suite to a SLURM cluster with submitit: job arrays of equal dependencies, one task per cohort.
+"""Submits a suite to a SLURM cluster with submitit: job arrays, one task per cohort, requeued until it has ended.
 
 Jobs run a copy of the code that is made at submission, so that edits while they wait have no effect on them. A job
 knows only its own runs; all progress is in the store.

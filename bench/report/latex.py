@@ -1,4 +1,4 @@
-"""The table as LaTeX floats, which need the package booktabs. Imports no torch."""
+"""Fills `table.tex.j2`, the table as LaTeX floats (package booktabs), with escaped text. Imports no torch."""
 
 import re
 import unicodedata

@@ -1,7 +1,7 @@
-"""Statistics of a suite's results: gains over KD and the student, ranks, relative improvement. Imports no torch.
+"""A suite's statistics: which rows are compared with which (KD, `none`), ranks, relative improvement.
 
-Seeds are paired: all rows of a seed start from the same weights and see the same batches. `statistics_files` writes
-the results; only reports and figures import this module, since it imports scipy.stats.
+Imports no torch. Seeds are paired: all rows of a seed start from the same weights and see the same batches.
+`statistics_files` writes the results; only reports and figures import this module, since it imports scipy.stats.
 
 Gain:     mean over seeds of a method's accuracy minus the reference's (KD's, or that of `none`), with the interval and
           p-values of the row-by-seed model in `inference`, which corrects p for all methods of the column.

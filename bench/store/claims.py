@@ -1,4 +1,4 @@
-"""Claims: which process writes a run, and whether that process is still alive. Imports no torch."""
+"""Claims: which process, on which host, writes a run, and whether it is still alive. Imports no torch."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The keys of a suite file, as pydantic models. Imports no torch.
+"""The keys of a suite file, as pydantic models; those of `training` are in `bench.spec`. Imports no torch.
 
 There are two kinds of file: `Suite` trains networks, `TransferSuite` evaluates the networks of another suite on other
 data. Names of tasks are checked against `bench.tasks`.

@@ -7,6 +7,7 @@ launch it. A graph launches all of them at once, on a stream of the lane's own.
 import gc
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
@@ -27,7 +28,7 @@ from methods._draws import draw_again, keep_seeds
 
 logger = logging.getLogger(__name__)
 
-WARM_UP = 2  # steps before a capture: libraries load, and what only a first step does is done
+WARM_UP = 2  # steps of a stage before its first capture: libraries load, and what only a first step does is done
 OPTIMIZERS = (torch.optim.SGD, torch.optim.AdamW)  # keep on the GPU what changes from step to step
 
 
@@ -87,17 +88,17 @@ class CapturedSteps:
         self.taught = Taught((), {}, None)
         self.steps: dict[str, Captured] = {}  # by run id
         self.refused: dict[str, str] = {}  # why lanes train launch by launch, by run id
+        self.warm: Counter[tuple[str, int]] = Counter()  # whole batches launch by launch, by run id and stage
 
     def train_epoch(self, lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterator[int]:
         """Train every lane on an epoch's batches and yield each step's number, as `bench.train.epoch.train_epoch`.
 
-        Steps before a capture and batches of another size than most run launch by launch.
+        The first steps of a stage and batches of another size than most run launch by launch.
         """
         for lane in lanes:
             with lane.isolated():
                 lane.begin_epoch()
         self._drop_stale(lanes)
-        warm = 0
         for given in batches:
             batch = with_layout(given, self.layout)
             for lane in lanes:
@@ -107,8 +108,9 @@ class CapturedSteps:
             if not lanes:
                 return
             is_whole = len(batch.images) == lanes[0].schedule.batch_size
-            if not is_whole or (warm < WARM_UP and not self._is_ready(batch, lanes)):
-                warm += 1
+            if not is_whole or any(self.warm[_of_stage(lane)] < WARM_UP for lane in lanes):
+                if is_whole:
+                    self.warm.update(map(_of_stage, lanes))
                 yield from train_epoch(self.teachers, lanes, [batch])
                 continue
             number = lanes[0].trained
@@ -126,12 +128,6 @@ class CapturedSteps:
             module.zero_grad()  # gradients are in the memory of the graph
         if stale:
             torch.cuda.empty_cache()
-
-    def _is_ready(self, batch: Batch, lanes: Sequence[Lane]) -> bool:
-        """Return whether every lane's step is captured, or cannot be, for batches of that layout."""
-        if self.batch is None or _layout(batch) != _layout(self.batch) or self.taught.reads != _reads(lanes):
-            return False
-        return all(self._is_captured(lane) or not self._is_capturable(lane) for lane in lanes)
 
     def _is_captured(self, lane: Lane) -> bool:
         step = self.steps.get(lane.spec.id)
@@ -278,6 +274,10 @@ def overwrite(features: Mapping[str, Features], others: Mapping[str, Features]) 
     """Write features of the same shapes into the memory of the first ones."""
     for own, given in zip(tensors_of(features), tensors_of(others), strict=True):
         own.copy_(given)
+
+
+def _of_stage(lane: Lane) -> tuple[str, int]:
+    return lane.spec.id, lane.clock.stage
 
 
 def _reads(lanes: Sequence[Lane]) -> tuple[object, ...]:

@@ -328,7 +328,13 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     data, schedule = cohort.train, lane.schedule
     if task.keeps_outputs and cohort.group.rank == 0:
         outputs, left_out = kept_outputs(
-            lane.networks[STUDENT], cohort.test, data.spec, data.device, schedule.batch_size, schedule.precision
+            lane.networks[STUDENT],
+            cohort.test,
+            data.spec,
+            data.device,
+            schedule.batch_size,
+            schedule.precision,
+            lane.logits.get(STUDENT),
         )
         numbers |= left_out
         if outputs is not None:

@@ -1,4 +1,4 @@
-"""Repeats what does not fit into memory with smaller batches."""
+"""Repeats an evaluation that does not fit into memory with smaller batches, on a GPU or a CPU."""
 
 import logging
 from collections.abc import Callable

@@ -48,14 +48,20 @@ class Moments:
 
 
 def kept_outputs(
-    network: Network, split: Split, data: DataSpec, device: torch.device, batch_size: int, precision: Precision = "fp32"
+    network: Network,
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    batch_size: int,
+    precision: Precision = "fp32",
+    logits: Tensor | None = None,
 ) -> tuple[bytes | None, dict[str, str]]:
     """Return `outputs` as the content of a file, and what a run's record says about them.
 
     Whatever goes wrong, the run has its result: there is no file then, and the record has the reason, `outputs`.
     """
     try:
-        return save(outputs(network, split, data, device, precision, batch_size)), {}
+        return save(outputs(network, split, data, device, precision, batch_size, logits=logits)), {}
     except Exception as error:
         reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
     logger.warning("outputs that figures are drawn from are %s", reason)
@@ -70,6 +76,7 @@ def outputs(
     precision: Precision = "fp32",
     batch_size: int = MAX_COMPARED,
     max_embedded: int = 1000,
+    logits: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return statistics of a network's outputs on a split of n images, on the CPU.
 
@@ -81,6 +88,7 @@ def outputs(
         precision: of the forward passes, as in training.
         batch_size: images at a time, at most `MAX_COMPARED`, and fewer where memory does not suffice.
         max_embedded: number of images whose embeddings are kept.
+        logits: (n, K) on the CPU, those of the last evaluation; without them, the network is run on all images.
 
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
@@ -100,7 +108,13 @@ def outputs(
                 yield network.features(view(images))
 
     def attempt(size: int) -> dict[str, Tensor]:
-        correlation, embedding = _pooled(features(size), max_embedded)
+        if logits is None:
+            correlation, embedding = _pooled(features(size), max_embedded)
+        else:
+            _, embedding = _pooled(features(size, max_embedded), max_embedded)
+            moments = Moments(logits[0])
+            moments.add(logits)
+            correlation = moments.correlation().float()
         maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
         tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
         tensors |= {"correlation": correlation, "embedding": embedding}

@@ -28,6 +28,9 @@ CPU = torch.device("cpu")
 FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}  # images
 
 
+FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}
+
+
 class Silent(Observer):
     """An observer that only counts the epochs that each run trained."""
 
@@ -140,6 +143,12 @@ def cohort(bench):
         return lanes, data, teachers, test
 
     return make
+
+
+@pytest.fixture
+def cohort_of_50(cohort):
+    """Return a way to make a cohort that trains on 50 images, also in the short form."""
+    return lambda device=CPU, **changes: cohort(device, data=FIFTY, **changes)
 
 
 def cell(plan: Plan, label: str):

@@ -29,11 +29,11 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 
 
 @pytest.fixture
-def gpu(cohort):
+def gpu(cohort_of_50):
     """Return a way to make a cohort at its start: its lanes by label, what trains them, and the epochs' batches."""
 
     def make(methods=FEW, **training):
-        lanes, data, teachers, _ = cohort(GPU, methods=methods, training=SCHEDULE | training)
+        lanes, data, teachers, _ = cohort_of_50(GPU, methods=methods, training=SCHEDULE | training)
         set_products(training.get("precision", "fp32"))
         everyone = list(lanes.values())
         second = any(lane.reads_second_view for lane in everyone)
@@ -191,8 +191,7 @@ def test_a_suite_with_a_plugin_trains_on_a_gpu(bench, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         plan, store, _ = suite.run(device="cuda")
     assert caplog.text.count("launch by launch") == 1
-    for one in plan.cells:
-        assert store.record(one.runs[0].id)["metrics"]["top1"] > 0, one.label
+    assert {store.state(name) for name in plan.runs} == {"done"}
 
 
 def test_kept_seeds_are_set_to_what_is_drawn_anew():

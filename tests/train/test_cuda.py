@@ -24,9 +24,9 @@ def exact_products():
     set_products("fp32")
 
 
-def losses(cohort, device: str, precision: str = "fp32") -> dict[str, float]:
+def losses(cohort_of_50, device: str, precision: str = "fp32") -> dict[str, float]:
     """Return each method's loss over two batches."""
-    lanes, data, teachers, _ = cohort(torch.device(device), training={**SCHEDULE, "precision": precision})
+    lanes, data, teachers, _ = cohort_of_50(torch.device(device), training={**SCHEDULE, "precision": precision})
     set_products(precision)
     batches = [batch for batch, _ in zip(data.epoch(1, MAIN, 1, 16), range(2), strict=False)]
     for _ in train_epoch(teachers, list(lanes.values()), batches):
@@ -36,14 +36,14 @@ def losses(cohort, device: str, precision: str = "fp32") -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("tf32", 0.02), ("bf16", 0.05)])
-def test_every_method_trains_near_the_numbers_of_a_cpu(cohort, precision, tolerance):
-    here, there = losses(cohort, "cpu"), losses(cohort, "cuda", precision)
+def test_every_method_trains_near_the_numbers_of_a_cpu(cohort_of_50, precision, tolerance):
+    here, there = losses(cohort_of_50, "cpu"), losses(cohort_of_50, "cuda", precision)
     for label, loss in here.items():
         assert there[label] == pytest.approx(loss, rel=tolerance), label
 
 
-def test_no_step_waits_for_the_device(cohort):
-    lanes, data, teachers, _ = cohort(torch.device("cuda"), methods=[*ALL, *sorted(LATER)], training=SCHEDULE)
+def test_no_step_waits_for_the_device(cohort_of_50):
+    lanes, data, teachers, _ = cohort_of_50(torch.device("cuda"), methods=[*ALL, *sorted(LATER)], training=SCHEDULE)
     everyone = list(lanes.values())
     for _ in train_epoch(teachers, everyone, data.epoch(1, MAIN, 1, 16, second_view=True)):
         pass  # libraries load and workspaces are made
@@ -59,39 +59,39 @@ def test_no_step_waits_for_the_device(cohort):
     assert {label: lane.failure for label, lane in lanes.items() if lane.failure} == {}
 
 
-def test_a_batch_is_the_same_as_on_a_cpu(cohort):
-    _, here, _, _ = cohort(torch.device("cpu"), methods=["kd"])
-    _, there, _, _ = cohort(torch.device("cuda"), methods=["kd"])
+def test_a_batch_is_the_same_as_on_a_cpu(cohort_of_50):
+    _, here, _, _ = cohort_of_50(torch.device("cpu"), methods=["kd"])
+    _, there, _, _ = cohort_of_50(torch.device("cuda"), methods=["kd"])
     for one, other in zip(here.epoch(1, MAIN, 1, 16), there.epoch(1, MAIN, 1, 16), strict=True):
         assert torch.equal(one.indices, other.indices.cpu())
         assert torch.equal(one.targets, other.targets.cpu())
         torch.testing.assert_close(one.images, other.images.cpu(), rtol=1e-6, atol=1e-6)
 
 
-def test_an_evaluation_agrees_with_a_cpus(cohort):
+def test_an_evaluation_agrees_with_a_cpus(cohort_of_50):
     found = []
     for device in (torch.device("cpu"), torch.device("cuda")):
-        lanes, data, _, test = cohort(device, methods=["kd"])
+        lanes, data, _, test = cohort_of_50(device, methods=["kd"])
         found.append(evaluate([lanes["none"].student], test, data.spec, device)[0])
     assert found[1] == pytest.approx(found[0], abs=0.5)
 
 
-def test_a_checkpoint_goes_on_where_it_was(cohort):
-    lanes, data, teachers, _ = cohort(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
+def test_a_checkpoint_goes_on_where_it_was(cohort_of_50):
+    lanes, data, teachers, _ = cohort_of_50(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
     lane = lanes["KD"]
     for _ in train_epoch(teachers, [lane], data.epoch(1, MAIN, 1, 16)):
         pass
     lane.advance()
     saved = lane.checkpoint()
-    again, _, _, _ = cohort(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
+    again, _, _, _ = cohort_of_50(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
     again["KD"].restore(again["KD"].opened(saved))
     assert again["KD"].clock == lane.clock
     for mine, theirs in zip(lane.student.state_dict().values(), again["KD"].student.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 
 
-def test_the_peak_holds_the_largest_tensors_of_a_step(cohort):
-    lanes, data, teachers, _ = cohort(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
+def test_the_peak_holds_the_largest_tensors_of_a_step(cohort_of_50):
+    lanes, data, teachers, _ = cohort_of_50(torch.device("cuda"), methods=["kd"], training=SCHEDULE)
     batch = next(iter(data.epoch(1, MAIN, 1, 16)))
     features = teacher_features(teachers, [lanes["KD"]], batch)
     lanes["KD"].begin_epoch()

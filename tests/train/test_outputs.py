@@ -106,6 +106,21 @@ def test_equal_networks_give_equal_bits(network, answered, split):
     assert all(torch.equal(value, again[name]) for name, value in answered.items())
 
 
+def test_with_the_logits_of_the_last_evaluation_only_the_first_images_are_run_again(
+    monkeypatch, network, split, features
+):
+    seen, run = [], network.features
+    monkeypatch.setattr(network, "features", lambda images: seen.append(len(images)) or run(images))
+    expected = outputs(network, split, DATA, CPU, max_embedded=20)
+    assert sum(seen) == 300 + 2 * MAX_COMPARED  # once more for the number of values in each map
+    seen.clear()
+    found = outputs(network, split, DATA, CPU, max_embedded=20, logits=features.logits)
+    assert sum(seen) == 20 + 2 * MAX_COMPARED
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
 def test_every_run_that_trains_leaves_its_outputs(bench):
     plan, store, _ = bench(methods=["kd"]).run()
     for run in plan.runs.values():
@@ -131,11 +146,11 @@ def test_a_checkpoint_leaves_its_outputs_and_several_teachers_together_none(benc
 def test_a_run_whose_outputs_cannot_be_made_has_its_record_which_says_why_they_are_missing(bench, monkeypatch):
     asked = []
 
-    def second_does_not_fit(*arguments):
+    def second_does_not_fit(*arguments, **options):
         asked.append(arguments)
         if len(asked) == 2:  # the teacher's came before
             raise torch.OutOfMemoryError("no memory is left\nwhere it was asked for")
-        return outputs(*arguments)
+        return outputs(*arguments, **options)
 
     monkeypatch.setattr(module, "outputs", second_does_not_fit)
     plan, store, _ = bench().run()
