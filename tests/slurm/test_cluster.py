@@ -17,7 +17,7 @@ from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
 from tests.train.conftest import document
 
-pytestmark = pytest.mark.slurm  # a minute and a half, those that are slow another ten
+pytestmark = pytest.mark.slurm  # a minute, those that are slow another twelve
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
 HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
@@ -286,6 +286,7 @@ def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster, un
     suite.assert_equals(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_search_submits_its_final_runs_when_its_trials_have_ended(submitted):
     suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 2})
     said = suite.command("run", "--slurm")
