@@ -22,7 +22,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
+from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne, tuning
 from bench.figures.drawing import STYLES, arrange, legend
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
@@ -42,7 +42,7 @@ APART = (
     (correlation, cka),
     (curves, critic, parts),
 )
-FIGURES = (*chain(*APART), gain, ranks, parameter, ensemble, cost)
+FIGURES = (*chain(*APART), gain, ranks, parameter, tuning, ensemble, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 CAPTIONS = "captions.md"
 MIN_IN_PARALLEL = 32  # cells whose figures are worth several processes

@@ -150,8 +150,9 @@ def grid(
     if lines:
         figure.suptitle("\n".join(lines))
     axes = list(figure.subplots(down, used, squeeze=False, **settings).flat)
-    for unused in axes[len(panels) :]:
+    for number, unused in enumerate(axes[len(panels) :], start=len(panels)):
         unused.remove()
+        axes[number - used].tick_params(labelbottom=True)  # is now the lowest of its column
     for axis, panel in zip(axes, panels, strict=False):
         axis.set_title(panel)
     return figure, axes[: len(panels)]

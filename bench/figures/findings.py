@@ -59,6 +59,7 @@ class Findings:
     def looks(self) -> dict[str, Look]:
         """Return the look of each row by label, the same in all figures."""
         cells = {row.label: row.cell for row in self.frame.primary if row.label not in (NONE, TEACHER)}
+        cells = dict(sorted(cells.items(), key=lambda one: one[1].choice is not None))  # tuned rows take what is left
         with_defaults = {label: "" if cell.overrides or cell.choice else cell.method for label, cell in cells.items()}
         return {NONE: PLAIN, TEACHER: TAUGHT} | looks(with_defaults)
 

@@ -1,5 +1,6 @@
 """t-SNE: the embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
+More than 16 rows are spread over several figures.
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
@@ -22,25 +23,26 @@ Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), an
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group."""
+    """Yield a figure per group, or several: the second one's name ends in `_2`."""
     for group, rows in findings.groups.items():
         if not (answers := _answers(findings, rows)):
             continue
-        labels, left_out = list(answers)[:MAX_PANELS], list(answers)[MAX_PANELS:]
-        heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
-        if left_out:
-            heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
         names = _class_names(rows[0].cell.runs[0].data.name)
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
-        figure, axes = grid(findings.style, labels, 4, 1.75, heading)
-        for axis, label in zip(axes, labels, strict=True):
-            points, drawn = answers[label]
-            x, y = _in_two_dimensions(points).T
-            named = [names.get(int(one), f"class {one}") for one in drawn]
-            marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
-            unscaled(axis)
-        yield f"tsne_{group}", figure
+        every = list(answers)
+        parts = [every[start : start + MAX_PANELS] for start in range(0, len(every), MAX_PANELS)]
+        for number, labels in enumerate(parts, start=1):
+            part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
+            heading = [findings.title, f"{group}: t-SNE of embeddings{part}", NOTE]
+            figure, axes = grid(findings.style, labels, 4, 1.75, heading)
+            for axis, label in zip(axes, labels, strict=True):
+                points, drawn = answers[label]
+                x, y = _in_two_dimensions(points).T
+                named = [names.get(int(one), f"class {one}") for one in drawn]
+                marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
+                unscaled(axis)
+            yield f"tsne_{group}" + (f"_{number}" if number > 1 else ""), figure
 
 
 def _answers(findings: Findings, rows: Sequence[Summary]) -> dict[str, Places]:

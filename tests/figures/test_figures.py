@@ -26,11 +26,11 @@ from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import curves, figures, write
+from bench.figures import curves, figures, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, look, looks
+from bench.figures.drawing import STYLES, arrange, grid, look, looks
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
@@ -214,6 +214,22 @@ def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_choose
     vertical.set_major_locator(AutoLocator())
     vertical.set_major_formatter(ScalarFormatter())
     assert fixed == [text.get_text() for text in vertical.get_ticklabels()] != []
+
+
+def test_tuned_rows_leave_the_others_their_looks(tmp_path, store):
+    methods = ["kd", {"method": "crd", "n_negatives": 8, "label": "CRD"}]
+    tuned = plan_of(tmp_path, methods=methods, tuning={"trials": 2, "dev_per_class": 3})
+    plain, beside = (
+        Findings(results_frame(plan, store), store, METHODS).looks
+        for plan in (plan_of(tmp_path, methods=methods), tuned)
+    )
+    assert plain.items() <= beside.items()
+    assert len({one["color"] for one in beside.values()}) == len(beside) == 7
+
+
+def test_the_lowest_panel_of_each_column_has_the_numbers_of_its_axis():
+    _, axes = grid(STYLES["page"], list("abcde"), 4, 1.0, [], sharex=True)
+    assert [bool(axis.xaxis.get_tick_params()["labelbottom"]) for axis in axes] == [False, False, True, True, True]
 
 
 # the style for papers
@@ -805,6 +821,20 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         for own, points in enumerate(shown):
             distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
             assert (np.argmin(distances, axis=0) == own).all()
+
+
+def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(tsne, "MAX_PANELS", 2)
+    rows = [{"method": "kd", "weight": number, "label": f"KD {number}"} for number in (1, 2, 3)]
+    plan = plan_of(tmp_path, methods=rows)
+    for row in rows:
+        finish(store, cell_of(plan, row["label"]), [72.0])
+        answer(store, cell_of(plan, row["label"]), np.eye(2), **embedded(3, 10))
+    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [tsne.draw]))
+    assert list(found) == [f"tsne_{PAIR}", f"tsne_{PAIR}_2"]
+    panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
+    assert panels == [["KD 1", "KD 2"], ["KD 3"]]
+    assert "t-SNE of embeddings, 2 of 2" in found[f"tsne_{PAIR}_2"].get_label()
 
 
 def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
