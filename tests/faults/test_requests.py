@@ -16,7 +16,7 @@ from bench.suite import Suite
 from tests.faults.conftest import TINY
 from tests.train.conftest import document
 
-SHORT, LONG = 250, 20_000
+SHORT, LONG = 500, 20_000
 MAX_S = 5.0  # for one answer
 WORDS = "0 -1 nan ~ 1e400 8:00:00 010 ../x kd crd resnet8 digits cpu [ { \x1b[31m"
 ODD: list[object] = [
