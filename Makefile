@@ -15,7 +15,7 @@ published: .venv/installed  # what results/published/ shows, again: about two ho
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
-	$(BIN)/python -m pytest -m "slurm and not slow"  # alone: a cluster's jobs take the whole machine
+	$(BIN)/python -m pytest tests/slurm -m "not slow"  # alone: a cluster's jobs take the whole machine
 
 faults: .venv/developer  # the fault-injection suite, in full: hours
 	$(BIN)/python -m pytest -s tests/faults

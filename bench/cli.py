@@ -240,8 +240,7 @@ def run_command(
             f"--jobs {jobs}: is for this machine, and --slurm trains on others, one cohort in each job. Leave one out; "
             "max_lanes in the suite splits cohorts"
         )
-    given = [*(changes or ()), *([] if teachers is None else [f"teachers={json.dumps(str(teachers.absolute()))}"])]
-    plan, store, methods = _planned(suite, _overrides(given, seeds), results, plugin, trains=True)
+    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin, trains=True)
     from bench.workflow import accept, all_plugins, runs_to_retry, teachers_found, wanted_runs
 
     for line in teachers_found(plan):
@@ -292,6 +291,7 @@ def status(
     suite: SuiteFile,
     seeds: Seeds = None,
     changes: Set = None,
+    teachers: Teachers = None,
     results: Results = Path("results"),
     plugin: Plugin = None,
     as_json: AsJson = False,
@@ -301,7 +301,7 @@ def status(
     from bench.report.frame import results_frame
     from bench.terminal.status import cells_tables, job_lines, stale_lines, status_document
 
-    plan, store, _ = _planned(suite, _overrides(changes, seeds), results, plugin)
+    plan, store, _ = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
     try:
         jobs = submitted(store)
     except RequestError as error:
@@ -335,6 +335,7 @@ def report(
     suite: SuiteFile,
     seeds: Seeds = None,
     changes: Set = None,
+    teachers: Teachers = None,
     results: Results = Path("results"),
     plugin: Plugin = None,
     style: FigureStyle = Style.page,
@@ -344,8 +345,8 @@ def report(
     from bench.share.bundle import is_bundle
 
     if is_bundle(suite):
-        return _report_of_bundle(suite, _overrides(changes, seeds), results, plugin, style)
-    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+        return _report_of_bundle(suite, _overrides(changes, teachers, seeds), results, plugin, style)
+    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
     return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True)
 
@@ -355,6 +356,7 @@ def score(
     suite: SuiteFile,
     seeds: Seeds = None,
     changes: Set = None,
+    teachers: Teachers = None,
     device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
@@ -363,7 +365,7 @@ def score(
     """Compute all metrics of finished runs from their stored answers or weights, without training."""
     from bench.report.folder import in_own_folder
 
-    plan, store, methods = _planned(suite, _overrides(changes, seeds), results, plugin)
+    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
     from bench.workflow import all_plugins
 
     in_own_folder(plan, store)  # raises if another suite has its results there
@@ -420,6 +422,7 @@ def cost(
     only: Only = None,
     pairs: Pairs = None,
     changes: Set = None,
+    teachers: Teachers = None,
     device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
     results: Results = Path("results"),
     data: Data = Path("data"),
@@ -430,7 +433,7 @@ def cost(
     from bench.report.folder import in_own_folder
     from bench.workflow import matching
 
-    plan, store, methods = _planned(suite, changes or (), results, plugin)
+    plan, store, methods = _planned(suite, _overrides(changes, teachers), results, plugin)
     cells = [cell for cell in matching(plan, only or (), pairs or ()) if cell.choice is None]
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
@@ -532,6 +535,7 @@ def bundle_command(
     weights: Annotated[bool, typer.Option("--weights", help="Add the weights of the runs.")] = False,
     seeds: Seeds = None,
     changes: Set = None,
+    teachers: Teachers = None,
     results: Results = Path("results"),
     plugin: Plugin = None,
 ) -> int:
@@ -539,7 +543,7 @@ def bundle_command(
     from bench.report.frame import results_frame
     from bench.share.bundle import SUFFIX, write_bundle
 
-    plan, store, _ = _planned(suite, _overrides(changes, seeds), results, plugin)
+    plan, store, _ = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
     path = Path(f"{plan.name}{SUFFIX}") if to is None else to
     with doing("Packing"):
         write_bundle(results_frame(plan, store), store, path, weights)
@@ -612,7 +616,7 @@ def _report_of_bundle(
     from bench.workflow import store_in
 
     if changes:
-        raise RequestError(f"{file}: --set and --seeds are for suites: a bundle has its own. Leave them out")
+        raise RequestError(f"{file}: --set, --seeds and --teachers are for suites: a bundle has its own. Omit them")
     with unpacked(file) as bundle:
         to = store_in(results).suite_folder(bundle.suite.stem)
         if to.exists():
@@ -641,9 +645,12 @@ def _warn(message: str) -> None:
     typer.echo(fitted(printable(message), sys.stderr), err=True)
 
 
-def _overrides(changes: list[str] | None, seeds: int | None) -> list[str]:
-    """Return `--set` and `--seeds` as changes of the suite file."""
-    return [*(changes or ()), *([] if seeds is None else [f"seeds={seeds}"])]
+def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | None = None) -> list[str]:
+    """Return `--set`, `--teachers` and `--seeds` as changes of the suite file, in the same order for all commands."""
+    given = list(changes or ())
+    if teachers is not None:
+        given.append(f"teachers={json.dumps(str(teachers.absolute()))}")
+    return given if seeds is None else [*given, f"seeds={seeds}"]
 
 
 def _planned(

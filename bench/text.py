@@ -38,6 +38,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds <= 7200 else f"{seconds / 3600:.1f} h"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a number of things in words: `1 step`, `1,200 steps`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def file_name(text: str, most: int = MOST) -> str:
     """Return a text as a part of a file's name: of few kinds of characters; if it is long, its end is its hash."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.few import WHOLE, use_few
+from tests.forks import set_up_server
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
@@ -24,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--whole"):
         os.environ[WHOLE] = "1"
+    set_up_server()
 
 
 @pytest.fixture(autouse=True)

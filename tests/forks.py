@@ -17,14 +17,20 @@ import pytest
 from tests.few import short_or_whole, use_few
 
 ROOT = Path(__file__).parents[1]
-LOADED = ["bench.cli", "bench.figures", "bench.launch.launcher", "torch._dynamo"]
-LOADED += ["tests.train.conftest"]
+
+
+def set_up_server() -> None:
+    """Let the server of forks, of which a process has one, load `tests.loaded` whenever it starts.
+
+    The reading of images would start one that has loaded little else, and every later fork would load the rest anew.
+    """
+    multiprocessing.set_forkserver_preload(["tests.loaded"])
+    BaseContext.set_forkserver_preload = lambda context, names: None
 
 
 def server() -> BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED)
-    return context
+    """Return the way to start forks of the server."""
+    return multiprocessing.get_context("forkserver")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from bench.plan import Cell, Plan, build
+from bench.plan.model import Trial
 from bench.plan.repeat import suite_files
 from bench.store import Failure, Store
 from bench.suite import load
@@ -56,6 +57,16 @@ def fail(store: Store, cell: Cell, status: str, reason: str) -> None:
     for run in cell.runs:
         store.begin(run)
         store.fail(run.id, Failure(status, reason))
+
+
+def end(store: Store, trial: Trial, value: float | None) -> None:
+    """Write a record of each of a trial's runs, or a failure if there is no value."""
+    for run in trial.runs:
+        store.begin(run)
+        if value is None:
+            store.fail(run.id, Failure("diverged", "the loss is not finite in epoch 1"))
+        else:
+            store.finish(run.id, {"metrics": {"top1": value, "top5": 99.0}, "best": None})
 
 
 def finish_all(store: Store, plan: Plan, top1: Mapping[str, Sequence[float]]) -> None:

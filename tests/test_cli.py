@@ -347,6 +347,26 @@ def test_teachers_are_looked_for_where_the_command_is_given_and_its_first_lines_
     assert "evaluate  resnet14->resnet8  teacher" in out
 
 
+@pytest.mark.parametrize("command", ["run", "status", "report", "score", "cost", "bundle"])
+def test_every_command_that_plans_takes_the_folder_of_the_teachers(command, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suites").mkdir()
+    suite = write_suite(tmp_path / "suites")
+    status, _, err = cli(command, suite, "--teachers", "zoo")
+    assert status == 2
+    assert err.startswith(f"{suite}: teachers: {tmp_path / 'zoo'}: there is no such folder")
+
+
+def test_status_with_the_folder_of_the_teachers_shows_the_runs_that_were_trained_with_it(cli, tmp_path, results, store):
+    file = tmp_path / "zoo" / "resnet14_vanilla" / "ckpt_epoch_240.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({"model": build_network("resnet14", num_classes=10).state_dict()}, file)
+    plan = plan_of(tmp_path, f"teachers={tmp_path / 'zoo'}")
+    finish(store, cell_of(plan, "KD"), [72.0])
+    _, out, _ = cli("status", plan.file, "--teachers", tmp_path / "zoo", "--results", results)
+    assert re.search(r"KD +. done", out)
+
+
 def test_a_tilde_after_an_equals_sign_is_the_users_folder(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_suite(tmp_path)

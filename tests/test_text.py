@@ -12,6 +12,7 @@ from bench.store import csv_text
 from bench.store.files import csv_rows
 from bench.terminal.markup import escape
 from bench.text import MOST, file_name, printable
+from tests.forks import Command
 from tests.stores import cell_of, fail, plan_of
 from tests.test_imports import ROOT
 
@@ -81,7 +82,10 @@ def test_what_standard_output_cannot_encode_is_replaced(tmp_path):
 
 def test_a_report_is_whole_where_standard_output_is_full(tmp_path):
     plan_of(tmp_path)
-    assert command(">/dev/full", "report", tmp_path / "table.yaml", "--results", tmp_path / "results").returncode == 1
+    (tmp_path / "said").mkdir()
+    (tmp_path / "said" / "out").symlink_to("/dev/full")
+    words = ["report", tmp_path / "table.yaml", "--results", tmp_path / "results"]
+    assert Command(*words, streams=tmp_path / "said").wait() == 1
     assert (tmp_path / "results/table/report.html").exists()
 
 

@@ -11,17 +11,18 @@ which yields names and figures; nothing where the store has no numbers for it.
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne
+from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne, tuning
 from bench.figures.drawing import STYLES, arrange, legend
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
@@ -34,10 +35,17 @@ from bench.store import Store, write_whole
 from bench.text import file_name
 from methods import Method
 
-FIGURES = (curves, gain, ranks, parameter, ensemble, critic, parts, correlation, cka, tsne, cost)
+Draw = Callable[[Findings], Iterator[tuple[str, Figure]]]
+# Each pair is drawn alone by what is named here, the slowest first; what reads the same files is in one line.
+APART = (
+    (tsne,),
+    (correlation, cka),
+    (curves, critic, parts),
+)
+FIGURES = (*chain(*APART), gain, ranks, parameter, tuning, ensemble, cost)
 METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
 CAPTIONS = "captions.md"
-MIN_IN_PARALLEL = 8  # figures that are worth a process
+MIN_IN_PARALLEL = 32  # cells whose figures are worth several processes
 
 
 def write(
@@ -59,8 +67,10 @@ def write(
         earlier = noted(folder)
         known = set(earlier.figures if earlier else ())
         has_paper = style == PAPER or any(map(is_of_paper, known))
-        for shown, findings in _findings(frame, store, methods, ["page", PAPER] if has_paper else ["page"]).items():
-            written += _save(findings, FIGURES, failed, PAPER if shown == PAPER else "")
+        findings = Findings(frame, store, methods)
+        written += _save(findings, FIGURES, failed)
+        if has_paper:
+            written += _save(replace(findings, style=STYLES[PAPER]), FIGURES, failed, PAPER)
         names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
         if len(failed or ()) > before:
             names |= known
@@ -73,70 +83,83 @@ def write(
     return written
 
 
-def _findings(
-    frame: Frame, store: Store, methods: Mapping[str, Method], styles: Sequence[StyleName]
-) -> dict[StyleName, Findings]:
-    """Return what the figures of each style are drawn from; all read the epochs of the first."""
-    first = Findings(frame, store, methods)
-    return {name: replace(first, style=STYLES[name]) for name in styles}
-
-
 def write_cost(plan: Plan, store: Store, failed: list[Exception] | None = None) -> list[Path]:
     """Write the figures of cost.csv alone; return the files; for `failed`, see `bench.report.write.attempt`."""
     return list(_save(Findings(results_frame(plan, store), store, {}), [cost], failed))
 
 
-def figures(
-    findings: Findings, modules: Iterable[ModuleType] = FIGURES, failed: list[Exception] | None = None
-) -> Iterator[tuple[str, Figure]]:
-    """Yield file names, without their ending, and figures with their legends; see `bench.report.write.attempt`."""
-    taken: set[str] = set()
-    for module in modules:
-        with attempt(f"the figure {module.__name__.rpartition('.')[2]}", failed):
-            for name, figure in module.draw(findings):
-                legend(figure)
-                name = file_name(name.replace("->", "-to-"))
-                while name in taken:  # two names that differ in other characters
-                    name += "_"
-                taken.add(name)
-                yield name, figure
+def figures(findings: Findings, draws: Iterable[Draw] | None = None) -> Iterator[tuple[str, Figure]]:
+    """Yield file names, without their ending, and figures with their legends; without `draws`, all."""
+    for draw in draws or [module.draw for module in FIGURES]:
+        for name, figure in draw(findings):
+            legend(figure)
+            yield file_name(name.replace("->", "-to-")), figure
+
+
+class Drawn(NamedTuple):
+    """A figure's files by their kind, or why there are none."""
+
+    name: str  # of the files, without their ending; of the module, if it has failed
+    label: str
+    files: dict[str, bytes] | Exception
 
 
 def _save(
     findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None, subfolder: str = ""
 ) -> Iterator[Path]:
     folder = findings.store.suite_folder(findings.plan.folder) / FOLDER / subfolder
-    captions: list[str] = []
-    rc = findings.style.rc
-    with mpl.rc_context(rc):
-        drawn = list(figures(findings, modules, failed))
-    rendered = in_processes(_rendered, [(figure, rc) for _, figure in drawn], MIN_IN_PARALLEL)
-    for (name, figure), files in zip(drawn, rendered, strict=True):
+    captions: dict[str, str] = {}  # by name
+    is_large = len(findings.plan.cells) >= MIN_IN_PARALLEL
+    for name, label, files in chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large)):
+        while name in captions:  # two names that differ in other characters
+            name += "_"
         with attempt(folder / name, failed):
             if isinstance(files, Exception):
                 raise files
             for kind, content in files.items():
                 write_whole(folder / f"{name}.{kind}", content)
                 yield folder / f"{name}.{kind}"
-            captions.append(f"- `{name}`: {'. '.join(str(figure.get_label()).splitlines())}.")
+            captions[name] = f"- `{name}`: {'. '.join(label.splitlines())}."
     if captions and not findings.style.has_titles:
         with attempt(folder / CAPTIONS, failed):
-            write_whole(folder / CAPTIONS, "\n".join(captions) + "\n")
+            write_whole(folder / CAPTIONS, "\n".join(captions.values()) + "\n")
             yield folder / CAPTIONS
 
 
-def _rendered(task: tuple[Figure, dict[Any, Any]]) -> dict[str, bytes] | Exception:
-    """Return a figure's files by their kind, or why there are none; the same store gives the same bytes."""
-    figure, rc = task
+def _tasks(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[tuple[Findings, list[Draw]]]:
+    """Yield what can be drawn at the same time."""
+    wanted = list(modules)
+    pairs = dict.fromkeys(cell.pair for cell in findings.plan.cells)
+    for together in APART:
+        if draws := [module.draw for module in together if module in wanted]:
+            yield from ((replace(findings, pair=pair), draws) for pair in pairs)
+    yield from ((findings, [module.draw]) for module in wanted if module not in chain(*APART))
+
+
+def _drawn(task: tuple[Findings, list[Draw]]) -> list[Drawn]:
+    """Return the figures of a task."""
+    findings, draws = task
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
+    found = []
+    with mpl.rc_context(findings.style.rc):
+        for draw in draws:
+            try:
+                for name, figure in figures(findings, [draw]):
+                    found.append(Drawn(name, str(figure.get_label()), _rendered(figure)))
+            except Exception as error:  # a file that cannot be read, or one of matplotlib; other figures are written
+                found.append(Drawn(draw.__module__.rpartition(".")[2], "", error))
+    return found
+
+
+def _rendered(figure: Figure) -> dict[str, bytes] | Exception:
+    """Return a figure's files by their kind, or why there are none; the same store gives the same bytes."""
     files = {}
     try:
-        with mpl.rc_context(rc):
-            arrange(figure)  # computes the layout, once for all formats
-            for kind, metadata in METADATA.items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, metadata=metadata)
-                files[kind] = buffer.getvalue()
+        arrange(figure)  # computes the layout, once for all formats
+        for kind, metadata in METADATA.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata)
+            files[kind] = buffer.getvalue()
     except Exception as error:  # of matplotlib; the other figures are written
         return error
     return files

@@ -100,7 +100,7 @@ def _apart(
     whole = {label: bool(curve.notna().all(axis=None)) for label, curve in curves.items()}
     titles = [f"{marked(label, whole[label])}  {last[label]:.2f}" for label in ordered]
     heading += [] if all(whole.values()) else [PARTIAL_NOTE]
-    figure, axes = grid(findings.style, titles, 4, 1.6, heading, sharex=True, sharey=True)
+    figure, axes = grid(findings.style, titles, 4, 1.6, heading)
     for axis, label in zip(axes, ordered, strict=True):
         axis.fill_between(sound.index, sound.min(axis=1), sound.max(axis=1), color="0.87", lw=0)
         if NONE in means and label != NONE:
@@ -111,8 +111,11 @@ def _apart(
         axis.set_ylim(low - room, high + room)
         axis.yaxis.set_major_locator(MaxNLocator(nbins=4))
     by_epoch(axes)
+    epochs = [edge for axis in axes for edge in axis.get_xlim()]
     for axis in axes:
+        axis.set_xlim(min(epochs), max(epochs))
         axis.set_xlabel("")
+        axis.label_outer()  # the time of panels with shared axes grows with the square of their number
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     figure.supxlabel("epoch", size="medium")
     figure.supylabel(title, size="medium")

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from bench.report.folder import StyleName
@@ -25,6 +26,7 @@ from bench.report.frame import Summary
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {
+    "font.family": "DejaVu Sans",  # that of `sans-serif`; without other choices, which are looked up for each text
     "text.parse_math": False,  # a label's dollars are dollars
     "axes.unicode_minus": False,
     "axes.titlesize": 8,
@@ -148,8 +150,9 @@ def grid(
     if lines:
         figure.suptitle("\n".join(lines))
     axes = list(figure.subplots(down, used, squeeze=False, **settings).flat)
-    for unused in axes[len(panels) :]:
+    for number, unused in enumerate(axes[len(panels) :], start=len(panels)):
         unused.remove()
+        axes[number - used].tick_params(labelbottom=True)  # is now the lowest of its column
     for axis, panel in zip(axes, panels, strict=False):
         axis.set_title(panel)
     return figure, axes[: len(panels)]
@@ -218,16 +221,40 @@ def name_points(axis: Axes, points: Iterable[tuple[str, float, float]]) -> None:
 
 def arrange(figure: Figure) -> None:
     """Fix the layout of a figure, and move the names in it so that they do not cover each other."""
+    FigureCanvasAgg(figure)  # keeps its renderer; without it, each text would be measured by a new one
+    for axis in figure.axes:
+        _fix_titles(axis)
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     figure.set_layout_engine(None)  # with any other one, each format is drawn twice
     for axis in figure.axes:
+        _fix_ticks(axis)
         if not (names := _names(axis)):
             continue
         if names[0].get_in_layout():
             _part(axis, names)
         else:
             _scatter(axis, names)
+
+
+def _fix_titles(axis: Axes) -> None:
+    """Give an axis' title and its empty labels places: matplotlib would look for them each time it draws the figure."""
+    for own in (axis.xaxis, axis.yaxis):
+        if not own.get_label_text():
+            own.set_label_coords(0, 0)
+    axis.yaxis.get_ticklabels()  # formats them
+    if not axis.yaxis.get_major_formatter().get_offset():  # stands where the title is, which then moves up
+        axis.set_title(axis.get_title(), y=1.0)
+
+
+def _fix_ticks(axis: Axes) -> None:
+    """Keep an axis' ticks, which matplotlib would choose and format again each time it draws the figure."""
+    for own in (axis.xaxis, axis.yaxis):
+        places, formatter = own.get_majorticklocs().tolist(), own.get_major_formatter()
+        fixed = FixedFormatter(formatter.format_ticks(places))
+        fixed.set_offset_string(formatter.get_offset())
+        own.set_major_locator(FixedLocator(places))
+        own.set_major_formatter(fixed)
 
 
 def _names(axis: Axes) -> list[Annotation]:

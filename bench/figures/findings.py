@@ -1,5 +1,6 @@
 """What a suite's figures are drawn from: its plan, its results frame, and the epochs and outputs in the store."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +25,13 @@ Outputs = Mapping[str, np.ndarray]  # by name; see bench/train/outputs.py
 
 @dataclass(frozen=True)
 class Findings:
-    """What a suite's figures are drawn from; `methods` by name, for their parameters' defaults."""
+    """What a suite's figures are drawn from."""
 
     frame: Frame
     store: Store
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Method]  # by name, for their parameters' defaults
     style: Style = STYLES["page"]
+    pair: str = ""  # the only one that is drawn; "" for all
 
     @property
     def plan(self) -> Plan:
@@ -49,7 +51,7 @@ class Findings:
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:
-            if row.cell.network == STUDENT and not row.cell.awaits:
+            if row.cell.network == STUDENT and not row.cell.awaits and self.pair in ("", row.pair):
                 groups.setdefault(f"{row.pair} {row.cell.evaluation}".strip(), []).append(row)
         return groups
 
@@ -57,13 +59,16 @@ class Findings:
     def looks(self) -> dict[str, Look]:
         """Return the look of each row by label, the same in all figures."""
         cells = {row.label: row.cell for row in self.frame.primary if row.label not in (NONE, TEACHER)}
+        cells = dict(sorted(cells.items(), key=lambda one: one[1].choice is not None))  # tuned rows take what is left
         with_defaults = {label: "" if cell.overrides or cell.choice else cell.method for label, cell in cells.items()}
         return {NONE: PLAIN, TEACHER: TAUGHT} | looks(with_defaults)
 
     @cached_property
     def epochs(self) -> dict[str, pd.DataFrame]:
         """Return the epochs of each run's main stage: a row per epoch, a column per recorded number."""
-        shown = [run.id for run in self.frame.shown_runs]
+        cells = [row.cell for rows in self.groups.values() for row in rows]
+        runs = {one.id for cell in cells for run in cell.runs for one in (run, self.plan.trained(run))}
+        shown = [run.id for run in self.frame.shown_runs if run.id in runs]
         rows = {run: [row for row in self.store.epochs(run) if row["stage"] == "main"] for run in shown}
         return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
 
@@ -77,7 +82,8 @@ class Findings:
             epochs = {str(self.plan.seed_of(run)): self.epochs[run.id] for run in of_row if run.id in self.epochs}
             if not epochs:
                 continue
-            means = {seed: frame.filter(regex=f"^({columns})$").mean(axis=1) for seed, frame in epochs.items()}
+            names = {seed: [one for one in frame if re.fullmatch(columns, str(one))] for seed, frame in epochs.items()}
+            means = {seed: epochs[seed][own].mean(axis=1) for seed, own in names.items()}
             curve = pd.DataFrame(means, columns=[str(self.plan.seed_of(run)) for run in of_row], dtype=float).dropna(
                 how="all"
             )

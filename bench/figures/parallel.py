@@ -7,19 +7,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_processes(work: Callable[[Item], Result], items: Iterable[Item], at_least: int) -> list[Result]:
-    """Return the result of a module's function for each item, computed by as many processes as there are cores.
+def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long: bool) -> list[Result]:
+    """Return the result of a module's function for each item, in their order.
 
     Args:
         work: takes and returns what can be pickled.
         items: what it is called with.
-        at_least: how many items are worth a process, which takes two seconds to start. Fewer than twice as many are
-            computed here.
+        is_long: whether that is worth as many processes as there are cores, each of which takes two seconds to start.
     """
     found = list(items)
-    if len(found) < 2 * at_least:
+    if not is_long or len(found) < 2:
         return [work(item) for item in found]
     from joblib import Parallel, cpu_count, delayed
 
-    processes = min(cpu_count(), len(found) // at_least)
-    return list(Parallel(n_jobs=processes)(delayed(work)(item) for item in found))
+    return list(Parallel(n_jobs=min(cpu_count(), len(found)), batch_size=1)(delayed(work)(item) for item in found))

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 
 import pandas as pd
-import scikit_posthocs
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,6 +18,8 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     for metric, ranking in rankings(findings.frame).items():
         if isinstance(ranking, str):
             continue
+        import scikit_posthocs  # takes a second to import
+
         note = f"bars join rows that do not differ at {1 - LEVEL:.0%} (Nemenyi)"
         if math.isfinite(ranking.p):  # not where all rows tie in all pairs
             note += f"; Friedman's test: p = {ranking.p:.2g}"

@@ -1,5 +1,6 @@
 """t-SNE: the embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
+More than 16 rows are spread over several figures.
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
@@ -12,39 +13,36 @@ from matplotlib.figure import Figure
 from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings
-from bench.figures.parallel import in_processes
 from bench.report.frame import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
 PERPLEXITY = 30.0  # scikit-learn's default, where there are enough points
 STEPS = 300  # of scikit-learn's default, 1000, which takes three times as long and lowers the divergence by 3 %
-MIN_IN_PARALLEL = 16  # embeddings that are worth a process
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), and their classes (n,)
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group."""
-    groups = {group: _answers(findings, rows) for group, rows in findings.groups.items()}
-    groups = {group: answers for group, answers in groups.items() if answers}
-    shown = [(group, label) for group, answers in groups.items() for label in list(answers)[:MAX_PANELS]]
-    points = [groups[group][label][0] for group, label in shown]
-    embedded = dict(zip(shown, in_processes(_in_two_dimensions, points, MIN_IN_PARALLEL), strict=True))
-    for group, answers in groups.items():
-        labels, left_out = list(answers)[:MAX_PANELS], list(answers)[MAX_PANELS:]
-        heading = [findings.title, f"{group}: t-SNE of embeddings", NOTE]
-        if left_out:
-            heading.append(f"not drawn for lack of room: {', '.join(left_out)}")
-        names = _class_names(findings.groups[group][0].cell.runs[0].data.name)
+    """Yield a figure per group, or several: the second one's name ends in `_2`."""
+    for group, rows in findings.groups.items():
+        if not (answers := _answers(findings, rows)):
+            continue
+        names = _class_names(rows[0].cell.runs[0].data.name)
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
-        figure, axes = grid(findings.style, labels, 4, 1.75, heading)
-        for axis, label in zip(axes, labels, strict=True):
-            x, y = embedded[group, label].T
-            named = [names.get(int(one), f"class {one}") for one in answers[label][1]]
-            marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
-            unscaled(axis)
-        yield f"tsne_{group}", figure
+        every = list(answers)
+        parts = [every[start : start + MAX_PANELS] for start in range(0, len(every), MAX_PANELS)]
+        for number, labels in enumerate(parts, start=1):
+            part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
+            heading = [findings.title, f"{group}: t-SNE of embeddings{part}", NOTE]
+            figure, axes = grid(findings.style, labels, 4, 1.75, heading)
+            for axis, label in zip(axes, labels, strict=True):
+                points, drawn = answers[label]
+                x, y = _in_two_dimensions(points).T
+                named = [names.get(int(one), f"class {one}") for one in drawn]
+                marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
+                unscaled(axis)
+            yield f"tsne_{group}" + (f"_{number}" if number > 1 else ""), figure
 
 
 def _answers(findings: Findings, rows: Sequence[Summary]) -> dict[str, Places]:

@@ -5,6 +5,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from bench.train.lane import MORE_MEMORY, failure_of
 from bench.train.rehearsal import Rehearsal
 from bench.types import RequestError
 from methods import Method
+from methods._settings import SETTINGS
 
 LARGEST = 512 * 512  # pixels of the images of runs that are tried: larger ones take too long, and too much memory
 UNUSED = ("seed", "order_seed", "source", "checkpoint", "checkpoint_key", "checkpoint_rename")  # in a step
@@ -59,7 +61,14 @@ class Checks:
         return len(self._kinds) - len(self._answers)
 
     def run(self) -> Iterator[None]:
-        """Try one kind after another; what does not fail is remembered in the user's cache folder."""
+        """Try one kind after another; what does not fail is remembered in the user's cache folder.
+
+        At the end, torch's settings and generators are as they were before.
+        """
+        with _settings_set_back(self.device):
+            yield from self._run()
+
+    def _run(self) -> Iterator[None]:
         idle = round(cores() - os.getloadavg()[0])
         torch.set_num_threads(max(1, min(self.plan.suite.threads, idle)))  # a step of few images waits for a busy core
         together = defaultdict(list)  # kinds of the same teachers and data
@@ -136,6 +145,19 @@ class Checks:
         used = [code_of_run(one, self.plan.code) for one in (run, *teachers)]
         code = {name: one.sha256 for of_run in used for name, one in of_run.items()}
         return _hash(json.dumps([document, code, self._where], sort_keys=True).encode())
+
+
+@contextmanager
+def _settings_set_back(device: torch.device) -> Iterator[None]:
+    """Set back at the end of the block what steps change: settings of torch, and the generators of CPU and device."""
+    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for name, (getter, set_back) in SETTINGS.items():
+                if getter() != before[name]:
+                    set_back(before[name])
 
 
 def _seen(run: RunSpec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Trackers: programs that show the epochs of runs. Each keeps its files in the results; nothing leaves the machine.
 
-A tracker is a function that starts a run and returns it as a `Tracked`. One that fails is told nothing more: the runs
-train on, and the store has everything.
+A tracker is a function that starts a run and returns it as a `Tracked`. One that fails gets no more epochs, and its
+open runs are ended as failed. The runs themselves train on, and the store has everything.
 """
 
 import contextlib
@@ -124,7 +124,10 @@ def check_installed(name: str) -> None:
 
 
 class Tracking(Observer):
-    """An observer that passes the epochs of each run to a tracker, until that raises an exception."""
+    """An observer that passes the epochs of each run to a tracker, until that raises an exception.
+
+    The runs that are open then are ended as failed, so that the tracker does not show them as running.
+    """
 
     def __init__(self, name: str, tracker: Tracker, work: Work) -> None:
         """Observe the cohorts of a process.
@@ -150,6 +153,10 @@ class Tracking(Observer):
             self.is_sound = False
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             logger.warning("warning: --track %s: %s. The runs train on, without it", self.name, reason)
+            for started in self.open.values():
+                with contextlib.suppress(Exception):  # what failed may fail again
+                    started.end(is_done=False)
+            self.open.clear()
 
     def _take(self, lane: Lane) -> None:
         run_id, done = lane.spec.id, len(lane.rows)

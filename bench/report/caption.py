@@ -1,14 +1,15 @@
 """The caption of a table: how its numbers were produced, and what its marks mean."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
 from bench.report.paper import KD, row_named, settings_used
-from bench.spec import STUDENT, UNUSED, DataSpec, Recipe, RunSpec, Schedule
+from bench.spec import UNUSED, DataSpec, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.suite.protocols import differences, protocols
 from bench.tasks import TASKS, Evaluation, task_of
+from bench.text import plural
 
 COMPARED_SETTINGS = (
     "batch_size",
@@ -28,7 +29,7 @@ def protocol(plan: Plan) -> str:
         measured = "Percent on the test split after the last epoch of each evaluation"
     else:
         metric = task.metrics[0].title
-        when = f"after the last of {plan.suite.training.epochs} epochs"
+        when = f"after the last of {plural(plan.suite.training.epochs, 'epoch')}"
         measured = f"{metric[0].upper()}{metric[1:]} in percent on the test split {when}"
     sentences = [
         *_protocol(plan),
@@ -87,7 +88,7 @@ def marks(frame: Frame) -> str:
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
     references = [NONE, row_named(frame.plan.cells, KD)] if any(one.n > 1 for one in frame.tabled) else []
-    found = [text for reference in references if reference and (text := _detectable(frame, reference))]
+    found = [_difference(one, frame.detectable[one]) for one in references if one and frame.detectable[one]]
     if found:
         sentences.append(
             f"With these seeds, a true difference {' and one '.join(found)} is found with 80 % probability (5 % level)."
@@ -95,20 +96,20 @@ def marks(frame: Frame) -> str:
     return " ".join(sentences)
 
 
-def _detectable(frame: Frame, reference: str) -> str:
-    """Return the smallest detectable difference from a row, over all columns; "" if there is none in any."""
-    found = []
-    for contest, model in frame.models.items():
-        base = contest.named(reference)
-        if contest.network == STUDENT and (contest.pair, contest.metric) in frame.columns and base in model.values:
-            cells = frame.cells_of(contest)
-            compared = [label for label in cells if label != contest.named(NONE) and not cells[label].is_control]
-            found.append(model.detectable(compared, base))
-    known = [value for value in found if value is not None]
-    if not known:
-        return ""
-    low, high = (f"{value:.2f}" for value in (min(known), max(known)))
-    return f"from {reference} of {f'{low} points' if low == high else f'{low} to {high} points (by column)'}"
+def _difference(reference: str, detectable: Mapping[bool, Sequence[float]]) -> str:
+    """Return the smallest detectable differences from a row, by whether tuned rows are compared, over all columns."""
+    texts = {is_tuned: _limits(values) for is_tuned, values in detectable.items()}
+    notes = ["by column"] if any(" to " in text for text in texts.values()) else []
+    if True in texts:
+        notes.append(f"tuned rows: {texts[True]}" if False in texts else "tuned rows")
+    said = f"from {reference} of {texts.get(False) or texts[True]} points"
+    return f"{said} ({'; '.join(notes)})" if notes else said
+
+
+def _limits(values: Sequence[float]) -> str:
+    """Return the lowest and the highest value as text, or the only one."""
+    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def published_source(plan: Plan) -> str:
@@ -167,7 +168,7 @@ def _evaluations(plan: Plan) -> Iterator[str]:
             rates = dict.fromkeys(f"{one.runs[0].training.lr:g}" for one in reversed(others))
             own = f", {NONE} {training.lr:g}" if len(rates) > 1 else ""
             how = (
-                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {training.epochs} epochs "
+                f"{task.sentence(run.head)}, trained on {_described(run.data)} for {plural(training.epochs, 'epoch')} "
                 f"(learning rate {next(iter(rates))}{own}, batch size {training.batch_size}, {_arithmetic(training)})"
             )
         shown = [name for name, metric in zip(cell.metrics, cell.measured, strict=True) if metric.in_tables]
@@ -176,7 +177,7 @@ def _evaluations(plan: Plan) -> Iterator[str]:
         yield f"{', '.join(names)}: {how}."
     student = _student(plan)
     if student is not None and student.trains:
-        yield f"Students trained on {_seen(student.data)} for {student.training.epochs} epochs."
+        yield f"Students trained on {_seen(student.data)} for {plural(student.training.epochs, 'epoch')}."
     yield TASKS[plan.suite.task].caption
 
 
@@ -185,18 +186,29 @@ def _tuning(plan: Plan) -> Iterator[str]:
     tuning = plan.suite.tuning
     if tuning is None:
         return
-    dev = f"{tuning.dev_per_class} images per class" if tuning.dev_per_class else f"{tuning.dev_fraction:.0%}"
-    yield (
-        f"Rows (tuned): settings chosen out of {tuning.trials} trials per row, the first with the row's own, by "
-        f"{TASKS[plan.suite.task].metrics[0].title} on {dev} of the training data that trials did not train on "
-        f"({tuning.seeds} seed(s) per trial, none of them a final run's); final runs train on all of it. The test "
-        "images were not used for the choice. Tuned rows are compared with tuned rows."
-    )
     given = [
         pair.teacher_name for pair in plan.suite.pairs if any(one.checkpoint or one.weights for one in pair.members)
     ]
+    dev = f"{tuning.dev_per_class}" if tuning.dev_per_class else f"{100 * (tuning.dev_fraction or 0):g} % of the"
+    yield (
+        f"Rows (tuned): the best of {tuning.trials} settings, the row's own among them, by "
+        f"{TASKS[plan.suite.task].metrics[0].title} on dev images. These are {dev} training images of each class, on "
+        f"which {'trials do not train' if given else 'neither trials nor their teachers train'}."
+    )
+    first = next(cell.choice.trials[0].runs[0] for cell in reversed(plan.cells) if cell.choice is not None)
+    taught = [plan.runs[name] for name in first.teachers]
+    if plan.suite.teacher_data is not None and taught and taught[0].trains:
+        yield f"Teachers of trials train on {_described(taught[0].data)} without the dev images."
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
+    if rungs := list(tuning.rung_trials.items()):
+        (epochs, _), *later = rungs
+        longer = "".join(f", the best {count if count > 1 else 'one'} for {more}" for more, count in later)
+        yield f"All are tried for {plural(epochs, 'epoch')}{longer}."
+    yield (
+        f"A trial has {plural(tuning.seeds, 'seed')}, which no final run has. Final runs train on the dev images, too. "
+        "The test images were not used for the choice. Tuned rows are compared with tuned rows."
+    )
 
 
 def _controls(plan: Plan) -> Iterator[str]:
@@ -237,7 +249,7 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
     ours, theirs = plan.suite.training, plan.suite.teacher_schedule
     differing = []
     if run.training.epochs != ours.epochs:
-        differing.append(f"after {run.training.epochs} epochs")
+        differing.append(f"after {plural(run.training.epochs, 'epoch')}")
     settings = [
         f"{key}={getattr(theirs, key)}" for key in COMPARED_SETTINGS if getattr(ours, key) != getattr(theirs, key)
     ]

@@ -11,6 +11,7 @@ from bench.report.folder import EPOCHS as EPOCHS_CSV
 from bench.report.frame import Frame
 from bench.store import EPOCHS, Store, csv_text, write_whole
 
+COLUMNS = ("pair", "row", "seed", "order_seed", "teacher_seed", "run", "stage", "epoch")  # that all runs have
 EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has `tfevents` in its name
 
 
@@ -18,9 +19,11 @@ def write_csv(frame: Frame, store: Store) -> Path:
     """Write epochs.csv, one row per epoch and run of the suite that is not stale; return its path.
 
     A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
+    `order_seed` is that of batch order, augmentation and draws, and `teacher_seed` that of the run's first teacher:
+    where a suite crosses seeds, runs of one `seed` differ in them.
     """
     table = list(rows(frame, store))
-    columns = dict.fromkeys(chain(["pair", "row", "seed", "run", "stage", "epoch"], *table))
+    columns = dict.fromkeys(chain(COLUMNS, *table))
     path = store.suite_folder(frame.plan.folder) / EPOCHS_CSV
     write_whole(path, csv_text(columns, table))
     return path
@@ -28,11 +31,17 @@ def write_csv(frame: Frame, store: Store) -> Path:
 
 def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
     """Yield the rows of epochs.csv."""
-    titles = frame.plan.titles
+    plan = frame.plan
     for run in frame.shown_runs:
-        pair, row = titles[run.id]
+        pair, row = plan.titles[run.id]
+        teachers = plan.trained(run).teachers
+        seeds = {
+            "seed": run.seed,
+            "order_seed": run.ordered_by,
+            "teacher_seed": plan.runs[teachers[0]].seed if teachers else "",
+        }
         for epoch in store.epochs(run.id):
-            yield {"pair": pair, "row": row, "seed": run.seed, "run": run.id, **epoch}
+            yield {"pair": pair, "row": row, **seeds, "run": run.id, **epoch}
 
 
 def write_events(plan: Plan, store: Store) -> None:

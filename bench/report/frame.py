@@ -268,6 +268,25 @@ class Frame:
         return {contest: CrossedModel(rows) for contest, rows in values.items()}
 
     @cached_property
+    def detectable(self) -> dict[str, dict[bool, list[float]]]:
+        """Return the smallest detectable difference from `none` and from KD in each column that has one.
+
+        By that row, and by whether tuned rows are compared.
+        """
+        found: dict[str, dict[bool, list[float]]] = {}
+        for reference in filter(None, (NONE, row_named(self.plan.cells, KD))):
+            found[reference] = {}
+            for contest, model in self.models.items():
+                base = contest.named(reference)
+                is_shown = contest.network == STUDENT and (contest.pair, contest.metric) in self.columns
+                if is_shown and base in model.values:
+                    cells = self.cells_of(contest)
+                    compared = [one for one in cells if one != contest.named(NONE) and not cells[one].is_control]
+                    if (value := model.detectable(compared, base)) is not None:
+                        found[reference].setdefault(contest.is_tuned, []).append(value)
+        return found
+
+    @cached_property
     def best(self) -> set[tuple[str, str, str]]:
         """Return (pair, metric, label) of the methods that cannot be told apart from the best of their column.
 

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -27,21 +28,25 @@ def filled(template: str, scripts: Iterable[str], libraries: Iterable[str] = (),
         libraries: files of scripts of others, which the template places before.
         values: of the template.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bench.report", "web"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, library = _joined(STYLES), _joined(libraries)
     script = _joined(f"{name}.js" for name in scripts)
     policy = (
         f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; style-src {_hash(style)}; "
         f"script-src {_hash(library)} {_hash(script)}"
     )
-    return environment.get_template(f"{template}.html.j2").render(
-        policy=policy, style=Markup(style), library=Markup(library), script=Markup(script), **values
+    page = _environment().get_template(f"{template}.html.j2")
+    return page.render(policy=policy, style=Markup(style), library=Markup(library), script=Markup(script), **values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Return the templates; it keeps each compiled, which takes longer than to fill it."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.report", "web"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -228,10 +228,16 @@ class Figure:
 def _figure(path: Path) -> Figure:
     content, other, pdf = path.read_bytes(), path.with_suffix(".png"), path.with_suffix(".pdf")
     address = f"{FIGURES}/{quote(pdf.name)}" if pdf.is_file() else ""
-    if other.is_file() and other.stat().st_size < len(gzip.compress(content)):
+    if other.is_file() and _is_smaller(other, content):
         picture = f"data:image/png;base64,{base64.b64encode(other.read_bytes()).decode()}"
         return Figure(path.stem, "", picture, address)
     return Figure(path.stem, content.decode(), "", address)
+
+
+def _is_smaller(picture: Path, drawing: bytes) -> bool:
+    """Return whether a picture takes fewer bytes than a drawing, compressed: seldom, so that a quick look is enough."""
+    size = picture.stat().st_size
+    return size < len(gzip.compress(drawing, 1)) and size < len(gzip.compress(drawing))
 
 
 def _text_of(path: Path) -> str | None:

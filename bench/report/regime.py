@@ -43,7 +43,9 @@ class Regime:
             yield f"the teacher is not {MIN_GAP:g} spreads above {NONE}, so its lead may be chance"
         if self.ahead is not None and self.ahead < 0:
             yield f"{NONE} is worse in training than on test images, so labels have more to teach it"
-        if self.last_fall is not None and self.last_fall > CONVERGED:
+        if self.last_fall == math.inf:
+            yield f"the training loss of {NONE} has not fallen"
+        elif self.last_fall is not None and self.last_fall > CONVERGED:
             yield f"{NONE} still learns when its training ends"
 
 
@@ -95,19 +97,10 @@ def regime_line(frame: Frame) -> str:
     found = regimes(frame)
     if not found:
         return ""
-    facts = [
-        _range("teacher minus none: {} points", [one.gap for one in found], "{:z.1f}"),
-        _range("which is {} times the noise over seeds", [one.spreads for one in found], "{:z.1f}"),
-        _range("none in training minus on test images: {} points", [one.ahead for one in found], "{:z.1f}"),
-        _range("it takes {} steps", [one.steps for one in found], "{:,}"),
-        _range(
-            f"at the end, its training loss falls by {{}} % of its whole fall in a tenth of the epochs (converged: at "
-            f"most {100 * CONVERGED:g} %)",
-            [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)],
-            "{:z.1f}",
-        ),
-    ]
-    text = f"Regime: {'; '.join(filter(None, facts))}."
+    sentences = list(_sentences(found))
+    if not sentences:
+        return ""
+    text = f"Regime: {sentences[0][0].lower()}{' '.join(sentences)[1:]}"
     outside: dict[str, list[str]] = {}
     for one in found:
         for fault in one.faults:
@@ -118,10 +111,37 @@ def regime_line(frame: Frame) -> str:
     return text
 
 
-def _range(text: str, values: Sequence[float | None], form: str) -> str:
-    """Return a text with the lowest and the highest known value; "" if none is known."""
-    known = [value for value in values if value is not None]
+def _sentences(found: Sequence[Regime]) -> Iterator[str]:
+    """Yield the known facts of all pairs, each with the lowest and the highest value."""
+    if gap := _signed([one.gap for one in found], "{} points above", "{} points below"):
+        spreads = _range([abs(one.spreads) for one in found if one.spreads is not None], "{:.1f}")
+        yield f"The teacher is {gap} {NONE}{f', {spreads} times the noise over seeds' if spreads else ''}."
+    if ahead := _signed([one.ahead for one in found], "{} points better", "{} points worse"):
+        yield f"In training, {NONE} is {ahead} than on test images."
+    steps = [one.steps for one in found if one.steps is not None]
+    if steps:
+        yield f"Training {NONE} takes {_range(steps, '{:,}')} step{'' if max(steps) == 1 else 's'}."
+    falls = [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)]
+    if last := _signed(falls, "a fall of {} %", "a rise of {} %"):
+        yield (
+            f"At the end, a tenth of the epochs gives {last} of the training loss's whole fall; up to "
+            f"{100 * CONVERGED:g} % counts as converged."
+        )
+
+
+def _signed(values: Sequence[float | None], up: str, down: str) -> str:
+    """Return the lowest and the highest known value in words: `up` from zero on, `down` below; "" if none is known."""
+    known = sorted(round(value, 1) for value in values if value is not None)
     if not known:
         return ""
-    low, high = form.format(min(known)), form.format(max(known))
-    return text.format(low if low == high else f"{low} to {high}")
+    if known[0] < 0 < known[-1]:
+        return f"{down.format(f'{-known[0]:.1f}')} to {up.format(f'{known[-1]:.1f}')}"
+    return (down if known[0] < 0 else up).format(_range([abs(value) for value in known], "{:.1f}"))
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """Return the lowest and the highest value as text, or the only one; "" without any."""
+    if not values:
+        return ""
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"

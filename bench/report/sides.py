@@ -41,7 +41,7 @@ class Measured:
     by_seed: Mapping[Seed, float] = field(default_factory=dict)  # empty where only mean and deviation are known
     runs: Mapping[Seed, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
     recorded: str = ""  # the metric's name in records
-    is_crossed: bool = False  # whether runs share seeds in a way that the files of a report do not tell
+    is_crossed: bool = False  # whether several runs of a report's row have the same seed
     in_tables: bool = True  # whether the tables that people read show it
 
 

@@ -5,17 +5,19 @@ mean, over all subsets of k of the n trials, of the best value in the subset.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from bench.plan import Cell
 from bench.plan.model import Choice, Trial
 from bench.plan.tuning import shown
 from bench.report.folder import TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
+from bench.report.words import LEVEL
 from bench.store import Store, csv_text, write_whole
-from bench.suite.tuning import TUNED
+from bench.suite.tuning import TUNED, Tuning
+from bench.tasks import task_of
+from bench.text import plural
 
 COLUMNS = ("pair", "label", "trial", "epochs", "seed", "parameters", "dev", "status", "chosen", "run")
 MIN_TRIALS = 4  # of which a correlation is computed
@@ -28,31 +30,36 @@ def write(frame: Frame, store: Store) -> None:
         write_whole(folder / name, text)
 
 
-def searches(frame: Frame) -> list[tuple[Cell, Choice]]:
-    """Return the cells whose settings are searched, in the order of the table."""
-    return [(cell, cell.choice) for cell in frame.plan.cells if cell.choice is not None]
+def searches(frame: Frame) -> dict[str, dict[str, Choice]]:
+    """Return the searches by pair and by the label of the row whose settings are searched, in the table's order."""
+    found: dict[str, dict[str, Choice]] = {}
+    for cell in frame.plan.cells:
+        if cell.choice is not None:
+            found.setdefault(cell.pair, {})[cell.label.removesuffix(TUNED)] = cell.choice
+    return found
 
 
 def to_csv(frame: Frame) -> str:
     """Return tuning.csv: one row per trial and seed; `dev` is the primary metric on the dev images in percent."""
 
     def rows() -> Iterator[dict[str, object]]:
-        for cell, choice in searches(frame):
-            for trial in choice.trials:
-                for run in trial.runs:
-                    metrics = frame.records.get(run.id, {}).get("metrics", {})
-                    yield {
-                        "pair": cell.pair,
-                        "label": cell.label.removesuffix(TUNED),
-                        "trial": trial.number,
-                        "epochs": trial.epochs,
-                        "seed": run.seed,
-                        "parameters": settings_text(trial),
-                        "dev": metrics.get(next(iter(cell.metrics)), ""),
-                        "status": frame.statuses[run.id][0],
-                        "chosen": int(choice.best is trial),
-                        "run": run.id,
-                    }
+        for pair, own in searches(frame).items():
+            for label, choice in own.items():
+                for trial in choice.trials:
+                    for run in trial.runs:
+                        metrics = frame.records.get(run.id, {}).get("metrics", {})
+                        yield {
+                            "pair": pair,
+                            "label": label,
+                            "trial": trial.number,
+                            "epochs": trial.epochs,
+                            "seed": run.seed,
+                            "parameters": settings_text(trial),
+                            "dev": metrics.get(task_of(run).metrics[0].name, ""),
+                            "status": frame.statuses[run.id][0],
+                            "chosen": int(choice.best is trial),
+                            "run": run.id,
+                        }
 
     return csv_text(COLUMNS, rows())
 
@@ -91,6 +98,28 @@ def sensitivity(choice: Choice, name: str) -> float | None:
     return float(spearmanr(places, values).statistic)
 
 
+def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
+    """Return the expected best of k trials of the first rung by row, for each k that every row has ended."""
+    curves = {
+        label: expected_best([trial.value or 0.0 for trial in choice.first_rung if not trial.is_open])
+        for label, choice in own.items()
+    }
+    most = min(map(len, curves.values()), default=0)
+    return {label: curve[:most] for label, curve in curves.items()}
+
+
+def by_chance(choice: Choice) -> float:
+    """Return which correlation chance alone exceeds in one of 20 searches, above zero or below.
+
+    From Student's t with n - 2 degrees of freedom, for n trials with a result; three at least.
+    """
+    from scipy.stats import t
+
+    n = sum(trial.value is not None for trial in choice.first_rung)
+    limit = float(t.ppf(1 - LEVEL / 2, n - 2))
+    return limit / math.sqrt(n - 2 + limit**2)
+
+
 def rank_stability(curves: Sequence[Sequence[float]]) -> list[float | None]:
     """Return, for each number of trials k, Kendall's tau between the rows' order after k trials and after all.
 
@@ -110,53 +139,72 @@ def to_markdown(frame: Frame) -> str:
     """Return tuning.md: chosen settings, the expected best of k trials, sensitivity and stability of ranks."""
     tuning = frame.plan.suite.tuning
     assert tuning is not None  # only such suites have this file
-    lines = [f"# {MARKDOWN.text(frame.plan.suite.title)}: tuning", ""]
-    lines.append(
-        "Numbers are percent on the dev images after the last epoch, the mean over a trial's seeds. Trial 0 has the "
-        "row's own settings. A trial without a result counts as 0 %."
-    )
-    for pair in dict.fromkeys(cell.pair for cell, _ in searches(frame)):
-        own = [(cell.label.removesuffix(TUNED), choice) for cell, choice in searches(frame) if cell.pair == pair]
+    metric = frame.primary[0].title
+    lines = [f"# {MARKDOWN.text(frame.plan.suite.title)}: tuning", "", " ".join(_explained(tuning, metric))]
+    for pair, own in searches(frame).items():
         lines += ["", f"## {MARKDOWN.text(pair)}", "", *_chosen(own), "", *_best_of(own), "", *_sensitivities(own)]
     return "\n".join(lines) + "\n"
 
 
-def _chosen(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
-    yield "Chosen settings. † in the first or last tenth of the range: a wider one may hold better values."
-    yield ""
-    rows = []
-    for label, choice in own:
+def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
+    """Yield how a suite's settings are chosen, and what a choice cannot promise."""
+    yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
+    if rungs := list(tuning.rung_trials.items()):
+        (epochs, _), *later = rungs
+        best = ((f"best {count}" if count > 1 else "best", longer) for longer, count in later)
+        then = "".join(f", then the {trials} for {plural(longer, 'epoch')}" for trials, longer in best)
+        yield f"All of them train for {plural(epochs, 'epoch')}{then}; the best of the last ones is chosen."
+    yield (
+        f"Numbers are {metric} in percent on the dev images after the last epoch, with {plural(tuning.seeds, 'seed')} "
+        "per trial. The choice rests on them alone, so a tuned row can lose to the row with its own settings."
+    )
+
+
+def _chosen(own: Mapping[str, Choice]) -> Iterator[str]:
+    yield (
+        "Chosen settings. The columns `own settings` and `chosen` have the accuracy of trial 0 and that of the chosen "
+        "trial. †: in the first or last tenth of the range; a wider one may hold better values."
+    )
+    rows, stopped = [], []
+    for label, choice in own.items():
         default = [trial for trial in choice.trials if trial.number == 0][-1]
         own_value = _number(default.value)
-        if choice.best is not None and default.epochs != choice.best.epochs:
-            own_value += f" ({default.epochs} epochs)"
         if choice.best is None:
             state = choice.awaits or "no trial has a result: the row keeps its own settings"
             rows.append([label, MISSING, state, own_value, MISSING, ""])
             continue
+        if default.epochs != choice.best.epochs:
+            own_value += f" (after {plural(default.epochs, 'epoch')})"
+            stopped.append(label)
         settings = ", ".join(
             f"{name}={shown(value)}{'†' if name in choice.on_border else ''}"
             for name, value in choice.best.settings.items()
         )
-        rows.append([label, str(choice.best.number), settings, own_value, _number(choice.best.value)])
-        ended = [f"{trial.number} {trial.status}" for trial in choice.trials if trial.value is None]
-        rows[-1].append(", ".join(ended))
+        ended = ", ".join(f"{trial.number} {trial.status}" for trial in choice.trials if trial.value is None)
+        rows.append([label, str(choice.best.number), settings, own_value, _number(choice.best.value), ended])
+    if stopped:
+        yield ""
+        yield (
+            f"In {len(stopped)} of {len(own)} rows, the own settings were stopped early: other trials were better at "
+            "that point. Settings that learn slowly are lost in this way, even if they would be the best in the end. "
+            "That is another reason why a tuned row can lose to its own settings."
+        )
+    yield ""
     yield from _table(["row", "trial", "settings", "own settings", "chosen", "without a result"], rows)
 
 
-def _best_of(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
-    curves = {
-        label: expected_best([trial.value or 0.0 for trial in choice.first_rung if not trial.is_open])
-        for label, choice in own
-    }
+def _best_of(own: Mapping[str, Choice]) -> Iterator[str]:
+    curves = best_of(own)
     most = min(map(len, curves.values()), default=0)
     budgets = [k for k in range(1, most + 1) if k & (k - 1) == 0 or k == most]
     if not budgets:
-        yield "The expected best of k trials: no trial of some row has a result yet."
+        yield "The expected best of k trials: no trial of some row has ended yet."
         return
+    epochs = next(iter(own.values())).first_rung[0].epochs
     yield (
-        "Expected best of k trials: the mean over all subsets of k trials of the first rung. The last row is Kendall's "
-        f"tau between the order of the rows after k trials and after {most}: 1 is the same order."
+        f"Expected best of k trials of {plural(epochs, 'epoch')}: the accuracy of the best of k trials, as a mean over "
+        "all subsets of k. It shows whether more trials would still help. A trial without a result counts as 0 %. The "
+        f"last row is Kendall's tau between the order of the rows after k trials and after {most}: 1 is the same order."
     )
     yield ""
     rows = [[label, *(_number(curve[k - 1]) for k in budgets)] for label, curve in curves.items()]
@@ -165,13 +213,18 @@ def _best_of(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
     yield from _table(["row", *(f"k = {k}" for k in budgets)], rows)
 
 
-def _sensitivities(own: Sequence[tuple[str, Choice]]) -> Iterator[str]:
-    yield "Sensitivity: Spearman's rank correlation of each searched number with the dev metric, over the first rung."
+def _sensitivities(own: Mapping[str, Choice]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for choice in own.values() for name in choice.space))
+    found = {label: {name: sensitivity(choice, name) for name in choice.space} for label, choice in own.items()}
+    limits = [by_chance(choice) for label, choice in own.items() if set(found[label].values()) - {None}]
+    yield (
+        "Sensitivity: Spearman's rank correlation of each searched number with the accuracy, over the same trials. At "
+        "1, larger values are better throughout; at -1, smaller ones. Trials without a result are left out."
+        + (f" Chance alone exceeds {min(limits):.2f}, above zero or below, in one of 20 searches." if limits else "")
+    )
     yield ""
-    names = list(dict.fromkeys(name for _, choice in own for name in choice.space))
     rows = [
-        [label, *(_number(sensitivity(choice, name)) if name in choice.space else "" for name in names)]
-        for label, choice in own
+        [label, *(_number(values[name]) if name in values else "" for name in names)] for label, values in found.items()
     ]
     yield from _table(["row", *names], rows)
 

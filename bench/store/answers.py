@@ -42,9 +42,9 @@ def stored_answers(store: Store, run_id: str) -> Answers | None:
     try:
         tensors = load(content)
         networks = [STUDENT] + [name.removesuffix(f"_{LOGITS}") for name in tensors if name.endswith(f"_{LOGITS}")]
-        logits = {
-            name: tensors[column(name, LOGITS)].astype("float32") * tensors[column(name, SCALE)] for name in networks
-        }
+        logits = {name: tensors[column(name, LOGITS)].astype("float32") for name in networks}
+        for name, values in logits.items():
+            values *= tensors[column(name, SCALE)]
         found = Answers(logits, tensors[LABELS], tensors[INDICES])
         _check_shapes(found)
         return found

@@ -114,5 +114,6 @@ def _fault(row: object) -> str | None:
         return f"has the stage {row.get('stage')!r}, which is neither initial nor main"
     if type(row.get("epoch")) is not int or not 0 < row["epoch"] < 10**9:
         return f"has the epoch {row.get('epoch')!r}, which is no number from 1"
-    wrong = [name for name, value in row.items() if name != "stage" and not is_number(value)]
+    others = (name for name, value in row.items() if type(value) is not float or math.isinf(value))
+    wrong = [name for name in others if name != "stage" and not is_number(row[name])]
     return f"has no number for {wrong[0]!r}" if wrong else None

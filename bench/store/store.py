@@ -79,6 +79,10 @@ class Store:
         self._stop = threading.Event()  # ends the thread that renews the claims
         self._read: dict[str, tuple[tuple[int, int, int], Any]] = {}  # what was read, by path, with the file's stamp
 
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, float]]:
+        """Let another process read the same folder; claims stay here."""
+        return type(self), (self.root, self.heartbeat_s)
+
     def folder(self, run_id: str) -> Path:
         """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):

@@ -18,6 +18,7 @@ from tests.few import use_few
 from tests.forks import server
 
 COPIED = ["bench", "methods", "suites", "run_suite.py", "Makefile", "pyproject.toml"]
+CODE = ("bench", "methods")
 PROGRAMS = [["distill-bench"], ["python", "run_suite.py"], ["python", "-m", "bench"]]  # the command line
 FRAGMENT = {"title": "A fragment", "data": "cifar100", "pairs": [{"teacher": "resnet20", "student": "resnet8"}]}
 FRAGMENT |= {"methods": ["kd"]}
@@ -116,9 +117,10 @@ def _run_all(
     os.dup2(log, 2)
     os.environ.update(variables)
     os.chdir(folder)
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("bench", "methods")]:
-        del sys.modules[name]  # the copy's code is read instead
     sys.path.insert(0, folder)
+    if any(block.title and Path(block.title).parts[0] in CODE for block in blocks):
+        for name in [name for name in sys.modules if name.partition(".")[0] in CODE]:
+            del sys.modules[name]  # the copy's code is read, which a block changes
     use_few(pytest.MonkeyPatch())
     page = Page(longer, elsewhere)
     for block in blocks:

@@ -10,12 +10,14 @@ from packaging.requirements import Requirement
 
 from tests.docs.blocks import PAGES, ROOT, RUN, blocks
 from tests.docs.pages import copy_project, run_page
+from tests.few import short_or_whole
 
 ONE_THREAD = "--set threads=1"
 ONE_JOB = f"{ONE_THREAD} --jobs 1"
 FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones=[] --set training.initial_epochs=0"
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
 FEW_DIGITS += " --set 'pairs=[{teacher: resnet14, student: resnet8}]'"
+FEW_TO_PROBE = "{data: {name: digits, resize: 32, train_per_class: 4}, training: {epochs: 1, milestones: []}}"
 TINY = ONE_THREAD + " --set 'data={name: digits, resize: 32, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
@@ -25,12 +27,14 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     "distill-bench cost recipe.yaml --steps 1": f"--only kd {ONE_THREAD}",
     "distill-bench shared.yaml": ONE_JOB,
     "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_JOB,
-    "distill-bench photos.yaml": f"{ONE_JOB} --set workers=0",
-    "distill-bench photos_transfer.yaml": ONE_JOB,
+    "distill-bench photos.yaml": f"{ONE_JOB} --set workers=0" + short_or_whole(" --set data.train_per_class=4", ""),
+    "distill-bench photos_transfer.yaml": f"{ONE_JOB} --set workers=0"
+    + short_or_whole(f" --set 'evaluations=[{FEW_TO_PROBE}]'", ""),
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --jobs 1 --set 'methods=[kd]'",
     'distill-bench quickstart --set "methods=[kd, ttm]"': f"{FEW} {FEW_DIGITS} --jobs 1",
     "distill-bench mine.yaml --plugin my_method.py": f"{FEW} {FEW_DIGITS} --jobs 1",
-    "python run_suite.py suites/quickstart.yaml --device cpu --jobs 2": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'",
+    "python run_suite.py suites/quickstart.yaml --device cpu --jobs 2": f"{FEW} {FEW_DIGITS} --set 'methods=[kd]'"
+    + short_or_whole(" --jobs 1", ""),
     SIMILAR: f"--dry-run --only kd {ONE_CELL}",
     "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd --pairs '*->ShuffleV2'",
     f"{SIMILAR} --dry-run": f"--only kd {ONE_CELL}",

@@ -1,22 +1,12 @@
-"""The product's command line in processes that start at once, with faults on demand; imported by the fork server."""
+"""The product's command line in forks, with faults on demand."""
 
 import errno
 import os
 import sys
 from pathlib import Path
 
-import matplotlib.backends.backend_svg  # noqa: F401  # what a command imports, once for all processes
 import pytest
-import torch._dynamo  # noqa: F401
 
-import bench.figures.drawing
-import bench.launch.devices
-import bench.report.epochs
-import bench.report.page
-import bench.report.statistics_files
-import bench.report.write
-import bench.terminal.status
-import bench.train.loop  # noqa: F401
 from bench.cli import main
 from bench.data import packaged
 from tests.few import use_few

@@ -1,6 +1,5 @@
 """A tiny suite, what it gives undisturbed, and processes that run it and are disturbed."""
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from bench.store import Store
 from bench.suite import load
 from methods import catalog
 from tests.faults import child
+from tests.forks import server
 from tests.train.conftest import document, rows, weights
 
 METHODS = catalog()
@@ -24,8 +24,6 @@ TINY = {
     "methods": ["kd"],
     "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 0},
 }
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["__main__", "tests.faults.child"])
 
 
 class Disturbed:
@@ -46,7 +44,7 @@ class Disturbed:
         """Start the suite in a process; `fault` and `at` are those of `child.run`."""
         words = [str(self.path), "--results", str(self.results), "--device", "cpu"]
         arguments = {"fault": fault, "at": at} if target is child.run else more
-        process = context.Process(target=target, args=(words, self.log, self.results), kwargs=arguments)
+        process = server().Process(target=target, args=(words, self.log, self.results), kwargs=arguments)
         process.start()
         return process
 

@@ -15,7 +15,7 @@ from tests.faults.conftest import TINY
 from tests.train.conftest import Bench, document, rows, weights
 
 JSON = ("spec.json", "record.json", "epochs.jsonl")
-SMALL, LARGE = 12, 6  # damaged copies of each small file, and of each large one
+SMALL, LARGE = 6, 3  # damaged copies of each small file, and of each large one
 IN_THE_LONG_FORM = 400
 
 

@@ -3,11 +3,13 @@
 import csv
 import itertools
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,14 +22,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import figures, write
+from bench.figures import curves, figures, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, look, looks
+from bench.figures.drawing import STYLES, arrange, grid, look, looks
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
@@ -182,6 +185,51 @@ def test_the_rows_of_all_methods_have_colours_of_their_own(tmp_path, store):
 def test_a_row_has_the_same_look_whatever_other_rows_there_are(tmp_path, store):
     alone, beside = ({"AT": "at", "mine": ""}, {"KD": "kd", "SP": "sp", "AT": "at", "mine": ""})
     assert looks(alone).items() <= looks(beside).items()
+
+
+# how they are drawn
+
+
+def test_each_pair_can_be_drawn_alone_by_another_process(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for cell in plan.cells:
+        train(store, cell, {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+    findings = Findings(results_frame(plan, store), store, METHODS)
+    assert [name for name, _ in figures(findings, [curves.draw])] == [f"curves_{PAIR}", "curves_resnet20-to-resnet8"]
+    alone = pickle.loads(pickle.dumps(replace(findings, pair="resnet14->resnet8")))
+    ((name, sent),) = figures(alone, [curves.draw])
+    assert name == f"curves_{PAIR}"
+    assert points(sent.axes[0], "KD") == points(drawn(plan, store)[name].axes[0], "KD") == [(1, 10.0), (2, 70.0)]
+
+
+def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_chooses(tmp_path, store):
+    plan = plan_of(tmp_path)
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 70.0]], "ce": [[2e7, 1e7]]})
+    figure = drawn(plan, store)[f"curves_{PAIR}"]
+    arrange(figure)
+    vertical = figure.axes[1].yaxis
+    fixed = [text.get_text() for text in vertical.get_ticklabels()]
+    assert vertical.get_major_formatter().get_offset() == "1e7"
+    vertical.set_major_locator(AutoLocator())
+    vertical.set_major_formatter(ScalarFormatter())
+    assert fixed == [text.get_text() for text in vertical.get_ticklabels()] != []
+
+
+def test_tuned_rows_leave_the_others_their_looks(tmp_path, store):
+    methods = ["kd", {"method": "crd", "n_negatives": 8, "label": "CRD"}]
+    tuned = plan_of(tmp_path, methods=methods, tuning={"trials": 2, "dev_per_class": 3})
+    plain, beside = (
+        Findings(results_frame(plan, store), store, METHODS).looks
+        for plan in (plan_of(tmp_path, methods=methods), tuned)
+    )
+    assert plain.items() <= beside.items()
+    assert len({one["color"] for one in beside.values()}) == len(beside) == 7
+
+
+def test_the_lowest_panel_of_each_column_has_the_numbers_of_its_axis():
+    _, axes = grid(STYLES["page"], list("abcde"), 4, 1.0, [], sharex=True)
+    assert [bool(axis.xaxis.get_tick_params()["labelbottom"]) for axis in axes] == [False, False, True, True, True]
 
 
 # the style for papers
@@ -773,6 +821,20 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         for own, points in enumerate(shown):
             distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
             assert (np.argmin(distances, axis=0) == own).all()
+
+
+def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(tsne, "MAX_PANELS", 2)
+    rows = [{"method": "kd", "weight": number, "label": f"KD {number}"} for number in (1, 2, 3)]
+    plan = plan_of(tmp_path, methods=rows)
+    for row in rows:
+        finish(store, cell_of(plan, row["label"]), [72.0])
+        answer(store, cell_of(plan, row["label"]), np.eye(2), **embedded(3, 10))
+    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [tsne.draw]))
+    assert list(found) == [f"tsne_{PAIR}", f"tsne_{PAIR}_2"]
+    panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
+    assert panels == [["KD 1", "KD 2"], ["KD 3"]]
+    assert "t-SNE of embeddings, 2 of 2" in found[f"tsne_{PAIR}_2"].get_label()
 
 
 def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):

@@ -1,6 +1,7 @@
 """A dry run finds what would fail, by one step of each kind of run on random images, and remembers what does not."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bench.models import build, own
 from bench.types import RequestError
 from bench.workflow import planned
 from methods._reader import IMPORTED
+from methods._settings import SETTINGS
 from methods.base import REGISTERED
 from tests.stores import write_suite
 
@@ -182,6 +184,18 @@ def test_more_processes_than_gpus_are_refused(device, processes, gpus):
         check_gpus(torch.device(device), processes, gpus)
     check_gpus(torch.device(device), processes, gpus=8)
     check_gpus(CPU, processes, gpus)
+
+
+def test_a_dry_run_leaves_the_settings_and_the_generator_of_torch_as_they_were(tmp_path, monkeypatch, request):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(3)
+    checks = checks_of(tmp_path, methods=["kd"])
+    settings = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    generator = torch.get_rng_state()
+    ran(checks)
+    assert {name: getter() for name, (getter, _) in SETTINGS.items()} == settings
+    assert torch.equal(torch.get_rng_state(), generator)
 
 
 # what is remembered

@@ -42,12 +42,16 @@ class KeptRun:
 
 
 class Broken(KeptRun):
-    """A run of a tracker that fails in its second epoch."""
+    """A run of a tracker that fails in its second epoch, and again when it is ended."""
 
     def log(self, numbers, step) -> None:
         if step == 2:
             raise ConnectionError("no disk")
         super().log(numbers, step)
+
+    def end(self, is_done) -> None:
+        super().end(is_done)
+        raise ConnectionError("still no disk")
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +59,9 @@ def few_digits(monkeypatch):
     use_few_digits(monkeypatch)
 
 
-def run(folder: Path, tracker, name: str = "kept"):
-    """Train the undistilled student with two seeds, followed by a tracker; return the store and the runs."""
-    suite = Bench(folder, document(**TINY))
+def run(folder: Path, tracker, name: str = "kept", seeds: int = 2):
+    """Train the undistilled student, followed by a tracker; return the store and the runs."""
+    suite = Bench(folder, document(**TINY | {"seeds": seeds}))
     work = suite.work(only=["none"])
     Launcher(work).run(Several(Silent(), Tracking(name, tracker, work)))
     return Store(work.results), work.wanted
@@ -83,12 +87,36 @@ def test_a_tracker_that_fails_stops_no_run_and_says_so_once(tmp_path, caplog):
     assert said == ["warning: --track kept: ConnectionError: no disk. The runs train on, without it"]
 
 
-def of_mlflow(folder: Path) -> list[list[float]]:
+def test_a_run_that_is_open_when_the_tracker_fails_is_ended_as_failed(tmp_path):
+    kept = Kept()
+    _, (one,) = run(tmp_path, lambda folder, suite, name, settings: Broken(kept, name), seeds=1)
+    assert kept.ended == {f"resnet8->resnet8 none seed {one.seed}": False}
+
+
+def failing(tracker):
+    """Return a tracker that fails in the second epoch."""
+
+    class Failing(tracker):
+        def log(self, numbers, step) -> None:
+            if step == 2:
+                raise OSError("no space left")
+            super().log(numbers, step)
+
+    return Failing
+
+
+def mlflow_runs(folder: Path) -> list:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=folder.resolve().as_uri())
-    experiment = client.get_experiment_by_name("tiny").experiment_id
-    runs = client.search_runs([experiment])
+    return client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+
+
+def of_mlflow(folder: Path) -> list[list[float]]:
+    from mlflow import MlflowClient
+
+    runs = mlflow_runs(folder)
+    client = MlflowClient(tracking_uri=folder.resolve().as_uri())
     assert {one.info.status for one in runs} == {"FINISHED"}
     return [[one.value for one in client.get_metric_history(run.info.run_id, "loss")] for run in runs]
 
@@ -119,6 +147,12 @@ def test_what_a_tracker_has_kept_is_what_the_store_has(name, tmp_path):
     expected = sorted([row["loss"] for row in store.epochs(one.id)] for one in runs)
     found = sorted(READ[name](store.root / FOLDER / name))
     assert found == [pytest.approx(losses) for losses in expected]
+
+
+def test_a_run_that_mlflow_no_longer_receives_is_not_shown_as_running(tmp_path):
+    pytest.importorskip("mlflow")
+    store, _ = run(tmp_path, failing(TRACKERS["mlflow"]), "mlflow", seeds=1)
+    assert [one.info.status for one in mlflow_runs(store.root / FOLDER / "mlflow")] == ["FAILED"]
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_trains(tmp_path, cli, monkeypatch):

@@ -2,8 +2,11 @@
 
 import csv
 import itertools
+import re
+from dataclasses import replace
 from statistics import mean
 
+import numpy as np
 import pytest
 
 from bench.data import DataChoice, packaged, resolve
@@ -11,14 +14,14 @@ from bench.data.images import divided
 from bench.plan import build, cohorts
 from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED
-from bench.report.caption import protocol
+from bench.report.caption import marks, protocol
 from bench.report.frame import results_frame
 from bench.report.statistics import statistics
-from bench.report.tuning import expected_best, rank_stability, to_csv, to_markdown
-from bench.store import Failure, Store
+from bench.report.tuning import by_chance, expected_best, rank_stability, to_csv, to_markdown
+from bench.store import Store
 from bench.suite import load
 from bench.types import RequestError
-from tests.stores import METHODS, cell_of, finish, write_suite
+from tests.stores import METHODS, cell_of, end, finish, write_suite
 
 TUNING = {"trials": 4, "dev_per_class": 3}
 
@@ -70,16 +73,6 @@ def test_all_rows_have_the_same_points(tmp_path):
         [trial.settings["weight"] for trial in found[label].trials] for label in ("KD (tuned)", "AT (tuned)")
     )
     assert [value / 0.9 for value in own] == pytest.approx([value / 1000 for value in others[0]], rel=0.01)
-
-
-def end(store, trial, value):
-    """Write a record of each of a trial's runs, or a failure if there is no value."""
-    for run in trial.runs:
-        store.begin(run)
-        if value is None:
-            store.fail(run.id, Failure("diverged", "the loss is not finite in epoch 1"))
-        else:
-            store.finish(run.id, {"metrics": {"top1": value, "top5": 99.0}, "best": None})
 
 
 def test_settings_are_chosen_when_all_trials_have_ended(store, tmp_path):
@@ -139,7 +132,69 @@ def test_a_waiting_row_is_shown_as_waiting_and_a_chosen_one_with_its_settings(st
     own = [row for row in rows if row["label"] == "KD"]
     assert [row["dev"] for row in own] == ["50.0", "60.0", "70.0", ""]
     assert [row["chosen"] for row in own] == ["0", "0", "1", "0"]
-    assert "Rows (tuned): settings chosen out of 4 trials per row" in protocol(plan)
+    assert "Rows (tuned): the best of 4 settings, the row's own among them" in protocol(plan)
+
+
+def test_the_report_says_that_own_settings_were_stopped_and_a_tuned_row_can_lose_to_them(store, tmp_path):
+    tuning = {**TUNING, "rungs": {1: 4, 2: 1}}
+    for best in (2, 2):  # of the first rung, then of the second
+        for choice in choices(plan_of(tmp_path, tuning, store)).values():
+            for trial in choice.trials:
+                end(store, trial, 60.0 + trial.number * (trial.number <= best))
+    text = to_markdown(results_frame(plan_of(tmp_path, tuning, store), store))
+    assert "All of them train for 1 epoch, then the best for 2 epochs; the best of the last ones is chosen." in text
+    assert "In 3 of 3 rows, the own settings were stopped early" in text
+    assert "| 60.00 (after 1 epoch) | 62.00 |" in text
+
+
+def test_own_settings_that_were_not_stopped_are_no_reason_to_lose_to_them(store, tmp_path):
+    for choice in choices(plan_of(tmp_path, store=store)).values():
+        for trial in choice.trials:
+            end(store, trial, 60.0 + trial.number)
+    text = to_markdown(results_frame(plan_of(tmp_path, store=store), store))
+    assert "with 1 seed per trial. The choice rests on them alone, so a tuned row can lose" in text
+    assert "stopped early" not in text
+    assert "| 60.00 | 63.00 |" in text
+
+
+def test_the_caption_says_how_settings_are_chosen_and_what_the_teachers_of_trials_train_on(tmp_path):
+    data = {"name": "digits", "resize": 32}
+    tuning = {**TUNING, "seeds": 2, "rungs": {1: 4, 2: 1}}
+    said = protocol(plan_of(tmp_path, tuning, training={"epochs": 2}, teacher_data=data))
+    assert (
+        "Rows (tuned): the best of 4 settings, the row's own among them, by top-1 accuracy on dev images. These are 3 "
+        "training images of each class, on which neither trials nor their teachers train. Teachers of trials train on "
+        "digits (all training images) without the dev images. All are tried for 1 epoch, the best one for 2. A trial "
+        "has 2 seeds, which no final run has."
+    ) in said
+    assert "10 % of the training images of each class" in protocol(
+        plan_of(tmp_path, {"trials": 2, "dev_fraction": 0.1})
+    )
+
+
+def test_the_caption_says_that_given_weights_may_know_the_dev_images(tmp_path):
+    (tmp_path / "teacher.pth").write_bytes(b"weights")
+    pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
+    said = protocol(plan_of(tmp_path, pairs=pairs))
+    assert (
+        "on which trials do not train. The given weights of resnet14 may have been trained on the dev images." in said
+    )
+
+
+def test_the_caption_tells_the_smallest_difference_between_tuned_rows_from_that_between_the_others(store, tmp_path):
+    def plan():
+        return plan_of(tmp_path, {"trials": 2, "dev_per_class": 3}, store, methods=["kd"], seeds=3)
+
+    for choice in choices(plan()).values():
+        for trial in choice.trials:
+            end(store, trial, 60.0 + trial.number)
+    spreads = {"none": 1.0, "none (tuned)": 2.0, "KD": 1.0, "KD (tuned)": 2.0}
+    for label, spread in spreads.items():
+        finish(store, cell_of(plan(), label), [80.0, 80.0 + spread, 80.0 - spread * (1 + label.startswith("KD"))])
+    said = marks(results_frame(plan(), store))
+    found = re.search(r"from none of (\d+\.\d\d) points \(tuned rows: (\d+\.\d\d)\) is found", said)
+    assert found is not None
+    assert float(found[2]) == pytest.approx(2 * float(found[1]), abs=0.02)
 
 
 def test_the_points_never_change():
@@ -268,3 +323,11 @@ def test_the_expected_best_of_k_trials_is_the_mean_over_all_subsets():
 def test_ranks_that_never_change_are_stable():
     assert rank_stability([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]) == [1.0, 1.0]
     assert rank_stability([[3.0, 2.0], [1.0, 4.0]])[0] == -1.0
+
+
+def test_chance_alone_exceeds_the_stated_correlation_in_one_of_20_searches(tmp_path):
+    choice = choices(plan_of(tmp_path, {**TUNING, "trials": 8}))["none (tuned)"]
+    ended = replace(choice, trials=tuple(replace(trial, value=50.0) for trial in choice.trials))
+    orders = np.random.default_rng(0).permuted(np.tile(np.arange(8), (4000, 1)), axis=1)
+    found = np.corrcoef(np.arange(8), orders)[0, 1:]
+    assert (np.abs(found) > by_chance(ended)).mean() == pytest.approx(0.05, abs=0.015)

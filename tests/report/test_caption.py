@@ -78,7 +78,7 @@ def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw
         "photo_patches (20 training images per class) for 3 epochs "
         "(learning rate 0.05, batch size 64, bf16, each batch shared by 2 processes)."
     ) in said
-    assert "Students trained on the chrominance of photo_patches (4 training images per class) for 1 epochs." in said
+    assert "Students trained on the chrominance of photo_patches (4 training images per class) for 1 epoch." in said
     assert said.endswith(
         "Teacher resnet14 on the luminance of photo_patches (4 training images per class); "
         "students on the chrominance of photo_patches (4 training images per class)."

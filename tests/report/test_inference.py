@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from bench.report.inference import any_as_small, fit
+from tests.few import short_or_whole
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -144,6 +145,7 @@ def test_in_many_simulated_tables_too(rows, seeds, repeats, shift):
 
 
 def test_the_smallest_detectable_difference_is_found_in_about_80_percent_of_tables():
-    tables = [rows_of(np.random.default_rng(seed).standard_normal((6, 3))) for seed in range(20)]
+    tables = [rows_of(np.random.default_rng(seed).standard_normal((6, 3))) for seed in range(short_or_whole(10, 20))]
     found = np.mean([fit(table).detectable(table, "row 0") for table in tables])
-    assert simulated(rows=6, seeds=3, repeats=200, shift=float(found))["power"] == pytest.approx(0.8, abs=0.1)
+    repeats = short_or_whole(80, 200)
+    assert simulated(rows=6, seeds=3, repeats=repeats, shift=float(found))["power"] == pytest.approx(0.8, abs=0.1)

@@ -45,11 +45,42 @@ def test_a_regimes_facts_are_those_of_the_stored_curves(tmp_path):
 def test_the_line_stands_under_the_tables_and_names_no_fault_of_a_pair_within_the_regime(tmp_path):
     frame = frame_of(tmp_path)
     line = regime_line(frame)
-    assert line.startswith("Regime: teacher minus none: 9.0 points;")
-    assert "Outside" not in line
+    assert line.startswith("Regime: the teacher is 9.0 points above none, ")
+    assert line.endswith(
+        " times the noise over seeds. In training, none is 4.0 points better than on test images. Training none takes "
+        "18 steps. At the end, a tenth of the epochs gives a fall of 0.0 % of the training loss's whole fall; up to 1 "
+        "% counts as converged."
+    )
     markdown = to_markdown(frame)
     assert markdown.index("| AT |") < markdown.index("Regime: ") < markdown.index("## Last epoch")
-    assert "Regime: teacher minus none: 9.0 points" in to_latex(frame)
+    assert "Regime: the teacher is 9.0 points above none" in to_latex(frame)
+
+
+def test_facts_below_zero_are_told_in_words_and_one_step_in_the_singular(tmp_path):
+    rising = {"losses": [2.0, 1.0, 0.6, 0.5, 0.5, 0.6], "train": 79.0, "teacher": [70.0]}
+    line = regime_line(frame_of(tmp_path, **rising))
+    assert line.startswith("Regime: the teacher is 11.0 points below none, ")
+    assert "In training, none is 2.0 points worse than on test images." in line
+    assert "a tenth of the epochs gives a rise of 1.8 % of" in line  # 0.05 an epoch, half an epoch of 1.4
+    plain = results_frame(
+        plan_of(tmp_path, data={"name": "digits", "resize": 32, "train_per_class": 1}), Store(tmp_path)
+    )
+    finish(plain.store, cell_of(plain.plan, "none"), [80.0])
+    assert regime_line(results_frame(plain.plan, plain.store)) == "Regime: training none takes 1 step."
+
+
+def test_several_pairs_have_the_lowest_and_the_highest_value(tmp_path):
+    pairs = [{"teacher": teacher, "student": "resnet8"} for teacher in ("resnet14", "resnet20")]
+    plan, store = plan_of(tmp_path, pairs=pairs), Store(tmp_path / "results")
+    for cell in plan.cells:
+        if cell.label != "KD":
+            value = 80.0 if cell.label == "none" else 85.0 if cell.teacher == "resnet14" else 77.5
+            finish(store, cell, [value])
+    line = regime_line(results_frame(plan, store))
+    assert line.startswith(
+        "Regime: the teacher is 2.5 points below to 5.0 points above none. Training none takes 1 step."
+    )
+    assert line.endswith(": the teacher is not 2 spreads above none, so its lead may be chance (resnet20->resnet8).")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +89,7 @@ def test_the_line_stands_under_the_tables_and_names_no_fault_of_a_pair_within_th
         ({"teacher": [81.1]}, "the teacher is not 2 spreads above none"),
         ({"teacher": [70.0]}, "the teacher is not 2 spreads above none"),
         ({"train": 79.0}, "none is worse in training than on test images"),
+        ({"losses": [1.0] * 6}, "the training loss of none has not fallen"),
         ({"losses": [2.0, 1.8, 1.6, 1.4, 1.2, 1.0]}, "none still learns when its training ends"),
     ],
     ids=str,

@@ -18,11 +18,13 @@ from bench.report.frame import results_frame
 from bench.report.table_csv import to_csv
 from bench.share.bundle import MANIFEST, TABLE, unpacked
 from bench.share.verify import accuracies
-from bench.store import ANSWERS, EPOCHS, WEIGHTS, Store
+from bench.spec import PEER
+from bench.store import ANSWERS, EPOCHS, WEIGHTS, Store, weights_file
 from bench.types import RequestError
 from bench.workflow import planned
 from tests.few import use_few, use_few_digits
 from tests.stores import finish_all, plan_of
+from tests.train.conftest import Bench, document
 
 TWO_OF_THREE = {  # answers to two of three images
     "logits": np.zeros((2, 10), np.float16),
@@ -201,6 +203,23 @@ def test_weights_that_do_not_give_the_accuracy_are_named(bundle, tmp_path, cli):
     status, out, _ = cli("verify", path, "--device", "cpu")
     assert status == 1
     assert re.search(rf"^run {run} .*: top[15]: found .*\(by its weights\)$", out, re.MULTILINE)
+
+
+def test_the_weights_of_a_network_that_teaches_while_it_learns_are_verified_too(tmp_path, cli):
+    pairs = [{"teacher": "resnet8", "student": "resnet8"}]
+    suite = Bench(tmp_path, document(task="mutual", pairs=pairs))
+    suite.run()
+    bundle = make(suite, tmp_path / "mutual.zip", cli, "--weights")
+    assert cli("verify", bundle, "--device", "cpu")[0] == 0
+
+    def forge(store, run):
+        store.write(run, weights_file(PEER), b"no tensors")
+        store.amend(run, {}, [weights_file(PEER)])
+
+    path, run = forged(bundle, tmp_path, forge)
+    status, out, _ = cli("verify", path, "--device", "cpu")
+    assert status == 1
+    assert re.search(rf"^run {run} .*: weights: found .*{weights_file(PEER)}", out, re.MULTILINE)
 
 
 def test_a_run_that_is_trained_again_is_reported_with_its_difference(bundle, cli):

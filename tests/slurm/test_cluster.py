@@ -17,7 +17,7 @@ from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
 from tests.train.conftest import document
 
-pytestmark = pytest.mark.slurm  # two minutes, those that are slow besides another ten
+pytestmark = pytest.mark.slurm  # a minute, those that are slow another twelve
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
 HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
@@ -82,13 +82,10 @@ def test_jobs_that_are_preempted_go_on_from_their_last_epoch(submitted, cluster,
     assert len(said) - len(set(said)) <= restarts  # an epoch that ended, but was not saved yet
 
 
-SLOW = pytest.mark.slow
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "delay_s"),
-    [("USR2", 1.0), *(pytest.param("USR2", delay_s, marks=SLOW) for delay_s in (0.2, 2.0, 4.0, 8.0))]
-    + [pytest.param("TERM", delay_s, marks=SLOW) for delay_s in (0.2, 1.0, 2.0, 4.0, 8.0)],
+    [(number, delay_s) for number in ("USR2", "TERM") for delay_s in (0.2, 1.0, 2.0, 4.0, 8.0)],
 )
 def test_a_job_that_gets_a_signal_while_it_starts_finishes_without_a_second_submission(submitted, number, delay_s):
     """A cluster that preempts a job sends USR2, which this project asks for, or TERM."""
@@ -289,6 +286,7 @@ def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster, un
     suite.assert_equals(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_search_submits_its_final_runs_when_its_trials_have_ended(submitted):
     suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 2})
     said = suite.command("run", "--slurm")

@@ -20,6 +20,7 @@ from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, writ
 from bench.store.claims import DEAD_AFTER_S, Claim
 from bench.store.store import CLAIM, RECORD
 from bench.types import RequestError
+from tests.few import short_or_whole
 
 RUN = "0123456789abcdef"
 IMPORTS = "import sys; from bench.store.store import *"
@@ -109,7 +110,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(start, tmp_path):
         "for i in itertools.cycle(range(256)): write_whole(Path(sys.argv[1]), bytes([i]) * int(sys.argv[2]))"
     )
     moment = random.Random(0)
-    for _ in range(8):
+    for _ in range(short_or_whole(3, 8)):
         writer = start(code, path, size)
         wait_until(path.exists)
         end = time.monotonic() + moment.uniform(0.0, 0.1)
