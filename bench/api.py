@@ -118,9 +118,9 @@ class Results:
     def curves(self) -> pd.DataFrame:
         """Return one row per run, epoch and recorded number.
 
-        Columns: suite, pair, label, seed and run, as in `frame`; `stage` (`main`, or `initial` for what a method trains
-        before); `epoch`, counted from 1 in each stage; `column`, the number's name, such as `loss`, `top1` (in percent)
-        or `wall_s` (in seconds); `value`.
+        Columns: suite, pair, label, seed, order_seed, teacher_seed, run, as in `frame`; `stage` (`main`, or `initial`
+        for what a method trains before); `epoch`, counted from 1 in each stage; `column`, the number's name, such as
+        `loss`, `top1` (in percent) or `wall_s` (in seconds); `value`.
 
         Runs that have not ended are included, stale ones are not. A run that serves several pairs has the pair and
         label of the first.
@@ -132,15 +132,13 @@ class Results:
         """
         import pandas as pd
 
-        table = [
-            (plan.folder, *place, column, value)
-            for plan in self.plans
-            for row in epochs.rows(results_frame(plan, self.store), self.store)
-            for place in [[row.pop(key) for key in ("pair", "row", "seed", "run", "stage", "epoch")]]
-            for column, value in row.items()
-        ]
-        names = ["suite", "pair", "label", "seed", "run", "stage", "epoch", "column", "value"]
-        return pd.DataFrame(table, columns=names)
+        table = []
+        for plan in self.plans:
+            for row in epochs.rows(results_frame(plan, self.store), self.store):
+                place = [row.pop(key) for key in epochs.COLUMNS]
+                table += [(plan.folder, *place, column, value) for column, value in row.items()]
+        names = ["label" if key == "row" else key for key in epochs.COLUMNS]
+        return pd.DataFrame(table, columns=["suite", *names, "column", "value"])
 
 
 def results(results: File = "results", suites: Iterable[File] | None = None, plugins: Iterable[File] = ()) -> Results:
