@@ -118,9 +118,9 @@ class Results:
     def curves(self) -> pd.DataFrame:
         """Return one row per run, epoch and recorded number.
 
-        Columns: suite, pair, label, seed, order_seed, teacher_seed and run, as in `frame`; `stage` (`main`, or `initial` for what a method trains
-        before); `epoch`, counted from 1 in each stage; `column`, the number's name, such as `loss`, `top1` (in percent)
-        or `wall_s` (in seconds); `value`.
+        Columns: suite, pair, label, seed, order_seed, teacher_seed, run, as in `frame`; `stage` (`main`, or `initial`
+        for what a method trains before); `epoch`, counted from 1 in each stage; `column`, the number's name, such as
+        `loss`, `top1` (in percent) or `wall_s` (in seconds); `value`.
 
         Runs that have not ended are included, stale ones are not. A run that serves several pairs has the pair and
         label of the first.

@@ -4,6 +4,7 @@ More than 16 rows are spread over several figures.
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -31,7 +32,8 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
         every = list(answers)
-        parts = [every[start : start + MAX_PANELS] for start in range(0, len(every), MAX_PANELS)]
+        each = math.ceil(len(every) / math.ceil(len(every) / MAX_PANELS))  # panels, as equally many as possible
+        parts = [every[start : start + each] for start in range(0, len(every), each)]
         for number, labels in enumerate(parts, start=1):
             part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
             heading = [findings.title, f"{group}: t-SNE of embeddings{part}", NOTE]
