@@ -192,7 +192,7 @@ def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
     """Return the positions that a run trains on, and those of the dev images, both ascending.
 
     The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one. Dev images are the last of the order of a subset, which is the run's own unless `held_out` states another one.
+    one. Dev images are the last ones of a subset: the run's own, or the one that `held_out` states.
     `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
     """
     nothing = torch.empty(0, dtype=torch.int64)
@@ -208,7 +208,7 @@ def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
         if spec.held_out is not None and (spec.held_out.of_per_class or spec.held_out.of_fraction):
             end = _subset_count(len(members), spec.held_out.of_per_class, spec.held_out.of_fraction)
         start = max(0, end - _dev_count(end, spec))
-        trained += [members[: min(own, start)], members[end:own]]
+        trained += [members[: min(own, start)], members[end:own]]  # before and behind the dev images
         held_out.append(members[start:end])
     return torch.cat(trained).sort().values, torch.cat(held_out).sort().values
 

@@ -147,7 +147,8 @@ def _drawn(task: tuple[Findings, list[Draw]]) -> list[Drawn]:
                 for name, figure in figures(findings, [draw]):
                     found.append(Drawn(name, str(figure.get_label()), _rendered(figure)))
             except Exception as error:  # a file that cannot be read, or one of matplotlib; other figures are written
-                found.append(Drawn(draw.__module__.rpartition(".")[2], "", error))
+                name = f"{draw.__module__.rpartition('.')[2]}{f' of {findings.pair}' if findings.pair else ''}"
+                found.append(Drawn(name, "", error))
     return found
 
 

@@ -104,7 +104,7 @@ def _sensitivity(findings: Findings, pair: str, table: pd.DataFrame) -> Figure:
     heading = [
         findings.title,
         f"{pair}: rank correlation of settings with {_metric(findings)} on the dev images",
-        "to the right: larger values are better; filled: by chance in at most 1 of 20 searches",
+        "to the right: larger values are better; filled: chance alone fills 1 of 20",
     ]
     names = {name: _wrapped(of_panel) for name, of_panel in lines.items()}
     most = max(map(len, lines.values()))

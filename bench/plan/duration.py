@@ -144,9 +144,14 @@ def training_images(data: DataSpec) -> int | None:
     """Return about how many images a run trains on; None for an image folder, whose images are not counted."""
     if (named := DATASETS.get(data.name)) is None:
         return None
-    kept = round(named.train * (data.train_fraction or 1.0))
-    if data.train_per_class is not None:
-        kept = data.train_per_class * data.classes
-    if (dev := data.held_out) is not None:  # nearly all of them, where they are taken from another subset
-        kept -= dev.per_class * data.classes if dev.per_class is not None else round(kept * (dev.fraction or 0.0))
-    return kept
+
+    def subset(per_class: int | None, fraction: float | None) -> int:
+        return round(named.train * (fraction or 1.0)) if per_class is None else per_class * data.classes
+
+    kept = subset(data.train_per_class, data.train_fraction)
+    if (dev := data.held_out) is None:
+        return kept
+    of = subset(dev.of_per_class, dev.of_fraction) if dev.of_per_class or dev.of_fraction else kept
+    held_out = dev.per_class * data.classes if dev.per_class is not None else round(of * (dev.fraction or 0.0))
+    # a teacher that sees fewer images than the students sees those of the subset's beginning
+    return min(kept, of - held_out) if kept <= of else kept - held_out

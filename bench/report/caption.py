@@ -195,10 +195,10 @@ def _tuning(plan: Plan) -> Iterator[str]:
         f"{TASKS[plan.suite.task].metrics[0].title} on dev images. These are {dev} training images of each class, on "
         f"which {'trials do not train' if given else 'neither trials nor their teachers train'}."
     )
-    first = next(cell.choice.trials[0].runs[0] for cell in reversed(plan.cells) if cell.choice is not None)
-    taught = [plan.runs[name] for name in first.teachers]
-    if plan.suite.teacher_data is not None and taught and taught[0].trains:
-        yield f"Teachers of trials train on {_described(taught[0].data)} without the dev images."
+    trials = [cell.choice.trials[0].runs[0] for cell in plan.cells if cell.choice is not None]
+    trained = [plan.runs[name] for run in trials for name in run.teachers if plan.runs[name].trains]
+    if plan.suite.teacher_data is not None and trained:
+        yield f"Teachers of trials train on {_described(trained[0].data)} without the dev images."
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
     if rungs := list(tuning.rung_trials.items()):

@@ -100,7 +100,8 @@ def regime_line(frame: Frame) -> str:
     sentences = list(_sentences(found))
     if not sentences:
         return ""
-    text = f"Regime: {sentences[0][0].lower()}{' '.join(sentences)[1:]}"
+    facts = " ".join(sentences)
+    text = f"Regime: {facts[0].lower()}{facts[1:]}"
     outside: dict[str, list[str]] = {}
     for one in found:
         for fault in one.faults:
@@ -122,10 +123,10 @@ def _sentences(found: Sequence[Regime]) -> Iterator[str]:
     if steps:
         yield f"Training {NONE} takes {_range(steps, '{:,}')} step{'' if max(steps) == 1 else 's'}."
     falls = [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)]
-    if last := _signed(falls, "a fall of {} %", "a rise of {} %"):
+    if last := _signed(falls, "falls by {} %", "rises by {} %"):
         yield (
-            f"At the end, a tenth of the epochs gives {last} of the training loss's whole fall; up to "
-            f"{100 * CONVERGED:g} % counts as converged."
+            f"In the last tenth of the epochs, the training loss {last} of its whole fall; up to {100 * CONVERGED:g} % "
+            "counts as converged."
         )
 
 

@@ -109,7 +109,7 @@ def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
 
 
 def by_chance(choice: Choice) -> float:
-    """Return which correlation chance alone exceeds in one of 20 searches, above zero or below.
+    """Return which correlation chance alone exceeds in one of 20 such correlations, above zero or below.
 
     From Student's t with n - 2 degrees of freedom, for n trials with a result; three at least.
     """
@@ -220,7 +220,7 @@ def _sensitivities(own: Mapping[str, Choice]) -> Iterator[str]:
     yield (
         "Sensitivity: Spearman's rank correlation of each searched number with the accuracy, over the same trials. At "
         "1, larger values are better throughout; at -1, smaller ones. Trials without a result are left out."
-        + (f" Chance alone exceeds {min(limits):.2f}, above zero or below, in one of 20 searches." if limits else "")
+        + (f" Of 20 correlations, one exceeds {max(limits):.2f} by chance, above or below 0." if limits else "")
     )
     yield ""
     rows = [

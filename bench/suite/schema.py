@@ -342,11 +342,13 @@ class Suite(SuiteFile):
             tunable = " or ".join(name for name, other in TASKS.items() if other.is_tunable)
             yield f"'tuning' is for task: {tunable}; the task here is {task.name}"
         if (teacher_data := self.teacher_data) is not None:
-            if any(getattr(teacher_data, key) != getattr(self.data, key) for key in ("name", "path", "test_fraction")):
-                yield (
-                    "'teacher_data': with 'tuning', teachers of trials train on these images without the dev images of "
-                    f"'data': both are of one data set; found {teacher_data.name} and {self.data.name}"
-                )
+            for key in ("name", "path", "test_fraction"):
+                theirs, own = getattr(teacher_data, key), getattr(self.data, key)
+                if theirs != own:
+                    yield (
+                        "'teacher_data': with 'tuning', teachers of trials train on these images without the dev "
+                        f"images of 'data', so both need the same {key}; found {theirs} and {own}"
+                    )
             if teacher_data.has_dev:
                 yield "'teacher_data': with 'tuning', dev images are stated there: leave them out here"
         for index, entry in enumerate(self.methods):

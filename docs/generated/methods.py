@@ -14,7 +14,7 @@ from methods import Method, by_family, catalog
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"^(\w+):\s+(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # of a method file's docstring
 TITLES = {"Code": "Published code"}  # where other words are clearer on a page
-COSTS = ROOT / "results" / "published" / "fashion_mnist" / "cost.csv"
+COSTS = ROOT / "results" / "published" / "cost.csv"
 COST_COLUMNS = {  # of cost.csv, by their names here
     "stage": "stage",
     "step (ms)": "step_ms",

@@ -287,7 +287,7 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
             {"data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
             "'data': with 'tuning', dev images",
         ),
-        ({"teacher_data": "stl10"}, "'teacher_data': with 'tuning', teachers of trials train on these images without"),
+        ({"teacher_data": "stl10"}, "so both need the same name; found stl10 and digits"),
         (
             {"teacher_data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
             "'teacher_data': with 'tuning', dev images are stated there",

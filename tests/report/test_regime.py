@@ -48,8 +48,8 @@ def test_the_line_stands_under_the_tables_and_names_no_fault_of_a_pair_within_th
     assert line.startswith("Regime: the teacher is 9.0 points above none, ")
     assert line.endswith(
         " times the noise over seeds. In training, none is 4.0 points better than on test images. Training none takes "
-        "18 steps. At the end, a tenth of the epochs gives a fall of 0.0 % of the training loss's whole fall; up to 1 "
-        "% counts as converged."
+        "18 steps. In the last tenth of the epochs, the training loss falls by 0.0 % of its whole fall; up to 1 % "
+        "counts as converged."
     )
     markdown = to_markdown(frame)
     assert markdown.index("| AT |") < markdown.index("Regime: ") < markdown.index("## Last epoch")
@@ -61,7 +61,7 @@ def test_facts_below_zero_are_told_in_words_and_one_step_in_the_singular(tmp_pat
     line = regime_line(frame_of(tmp_path, **rising))
     assert line.startswith("Regime: the teacher is 11.0 points below none, ")
     assert "In training, none is 2.0 points worse than on test images." in line
-    assert "a tenth of the epochs gives a rise of 1.8 % of" in line  # 0.05 an epoch, half an epoch of 1.4
+    assert "the training loss rises by 1.8 % of" in line  # 0.05 an epoch, half an epoch of 1.4
     plain = results_frame(
         plan_of(tmp_path, data={"name": "digits", "resize": 32, "train_per_class": 1}), Store(tmp_path)
     )

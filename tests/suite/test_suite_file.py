@@ -926,7 +926,7 @@ def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
     text = path.read_text(encoding="utf-8")
     schema = "suite.schema.json" if path.parent == SUITES else "../suite.schema.json"
     assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
-    validator().validate(yaml.safe_load(text))
+    validator().validate(json.loads(json.dumps(yaml.safe_load(text))))  # an editor reads keys as text
     assert plan.build(load(path, METHODS), path, METHODS).cells
 
 

@@ -28,9 +28,6 @@ CPU = torch.device("cpu")
 FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}  # images
 
 
-FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}
-
-
 class Silent(Observer):
     """An observer that only counts the epochs that each run trained."""
 
