@@ -203,6 +203,19 @@ def test_each_pair_can_be_drawn_alone_by_another_process(tmp_path, store):
     assert points(sent.axes[0], "KD") == points(drawn(plan, store)[name].axes[0], "KD") == [(1, 10.0), (2, 70.0)]
 
 
+@pytest.mark.slow
+def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for cell in plan.cells:
+        train(store, cell, {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+    frame = results_frame(plan, store)
+    alone = {path.name: path.read_bytes() for path in write(frame, store, METHODS)}
+    assert len(alone) > 4
+    monkeypatch.setattr("bench.figures.MIN_IN_PARALLEL", 1)
+    assert {path.name: path.read_bytes() for path in write(frame, store, METHODS)} == alone
+
+
 def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_chooses(tmp_path, store):
     plan = plan_of(tmp_path)
     train(store, cell_of(plan, "KD"), {"top1": [[10.0, 70.0]], "ce": [[2e7, 1e7]]})
