@@ -270,6 +270,11 @@ class HeldOut(Strict):
     of_fraction: float | None = None  # its share of the images of each class
     opens_test: bool  # evaluated on both dev and test images if True, else on dev images alone
 
+    @property
+    def is_of_another_subset(self) -> bool:
+        """Return whether they are taken from another subset than that of the run's own images."""
+        return self.of_per_class is not None or self.of_fraction is not None
+
 
 class DataSpec(Strict):
     """A data set as a run sees it, every default resolved."""

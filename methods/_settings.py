@@ -1,7 +1,7 @@
 """The settings of torch and of the process that every run depends on, and that a plug-in must leave as they are."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
@@ -87,6 +87,21 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # ge
 }
 
 
+def settings() -> dict[str, Any]:
+    """Return the values of `SETTINGS` by name."""
+    return {name: getter() for name, (getter, _) in SETTINGS.items()}
+
+
+def set_back(before: Mapping[str, Any]) -> list[str]:
+    """Set back what has changed of `SETTINGS` since `settings` returned `before`; return its names."""
+    changed = []
+    for name, (getter, setter) in SETTINGS.items():
+        if getter() != before[name]:
+            changed.append(name)
+            setter(before[name])
+    return changed
+
+
 @contextmanager
 def kept_settings(watched: bool = True) -> Iterator[None]:
     """Set back at the end of the block, also after an error, what the block has changed of `SETTINGS`, if `watched`.
@@ -97,17 +112,14 @@ def kept_settings(watched: bool = True) -> Iterator[None]:
     if not watched:
         yield
         return
-    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
-    changed, error = [], None
+    before, error = settings(), None
+    changed: list[str] = []
     try:
         yield
     except Exception as caught:  # the change may be its cause
         error = caught
     finally:
-        for name, (getter, set_back) in SETTINGS.items():
-            if getter() != before[name]:
-                changed.append(name)
-                set_back(before[name])
+        changed = set_back(before)
     if changed:
         shared = "which all runs share: set it back, or leave it as it is"
         raise RuntimeError(f"changes {', '.join(changed)}, {shared}") from error

@@ -205,7 +205,7 @@ def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
         members = members[torch.randperm(len(members), generator=generator)]
         own = _subset_count(len(members), spec.train_per_class, spec.train_fraction)
         end = own
-        if spec.held_out is not None and (spec.held_out.of_per_class or spec.held_out.of_fraction):
+        if spec.held_out is not None and spec.held_out.is_of_another_subset:
             end = _subset_count(len(members), spec.held_out.of_per_class, spec.held_out.of_fraction)
         start = max(0, end - _dev_count(end, spec))
         trained += [members[: min(own, start)], members[end:own]]  # before and behind the dev images

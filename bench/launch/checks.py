@@ -23,7 +23,7 @@ from bench.train.lane import MORE_MEMORY, failure_of
 from bench.train.rehearsal import Rehearsal
 from bench.types import RequestError
 from methods import Method
-from methods._settings import SETTINGS
+from methods._settings import set_back, settings
 
 LARGEST = 512 * 512  # pixels of the images of runs that are tried: larger ones take too long, and too much memory
 UNUSED = ("seed", "order_seed", "source", "checkpoint", "checkpoint_key", "checkpoint_rename")  # in a step
@@ -150,14 +150,12 @@ class Checks:
 @contextmanager
 def _settings_set_back(device: torch.device) -> Iterator[None]:
     """Set back at the end of the block what steps change: settings of torch, and the generators of CPU and device."""
-    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    before = settings()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             yield
         finally:
-            for name, (getter, set_back) in SETTINGS.items():
-                if getter() != before[name]:
-                    set_back(before[name])
+            set_back(before)
 
 
 def _seen(run: RunSpec) -> dict[str, Any]:

@@ -151,7 +151,6 @@ def training_images(data: DataSpec) -> int | None:
     kept = subset(data.train_per_class, data.train_fraction)
     if (dev := data.held_out) is None:
         return kept
-    of = subset(dev.of_per_class, dev.of_fraction) if dev.of_per_class or dev.of_fraction else kept
+    of = subset(dev.of_per_class, dev.of_fraction) if dev.is_of_another_subset else kept
     held_out = dev.per_class * data.classes if dev.per_class is not None else round(of * (dev.fraction or 0.0))
-    # a teacher that sees fewer images than the students sees those of the subset's beginning
-    return min(kept, of - held_out) if kept <= of else kept - held_out
+    return min(kept, of - held_out) + max(0, kept - of)  # before and behind the dev images

@@ -1,6 +1,6 @@
 """The caption of a table: how its numbers were produced, and what its marks mean."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
@@ -8,6 +8,7 @@ from bench.report.paper import KD, row_named, settings_used
 from bench.spec import UNUSED, DataSpec, Recipe, RunSpec, Schedule
 from bench.suite import NONE, TEACHER
 from bench.suite.protocols import differences, protocols
+from bench.suite.tuning import TUNED
 from bench.tasks import TASKS, Evaluation, task_of
 from bench.text import plural
 
@@ -88,7 +89,7 @@ def marks(frame: Frame) -> str:
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
     references = [NONE, row_named(frame.plan.cells, KD)] if any(one.n > 1 for one in frame.tabled) else []
-    found = [_difference(one, frame.detectable[one]) for one in references if one and frame.detectable[one]]
+    found = list(filter(None, (_difference(frame, one) for one in references if one)))
     if found:
         sentences.append(
             f"With these seeds, a true difference {' and one '.join(found)} is found with 80 % probability (5 % level)."
@@ -96,18 +97,23 @@ def marks(frame: Frame) -> str:
     return " ".join(sentences)
 
 
-def _difference(reference: str, detectable: Mapping[bool, Sequence[float]]) -> str:
-    """Return the smallest detectable differences from a row, by whether tuned rows are compared, over all columns."""
-    texts = {is_tuned: _limits(values) for is_tuned, values in detectable.items()}
-    notes = ["by column"] if any(" to " in text for text in texts.values()) else []
-    if True in texts:
-        notes.append(f"tuned rows: {texts[True]}" if False in texts else "tuned rows")
-    said = f"from {reference} of {texts.get(False) or texts[True]} points"
+def _difference(frame: Frame, reference: str) -> str:
+    """Return the smallest detectable differences from a row, over all columns; "" if there are none."""
+    own = _limits(frame.detectable.get(reference, ()))
+    tuned = _limits(frame.detectable.get(f"{reference}{TUNED}", ()))
+    notes = ["by column"] if " to " in own + tuned else []
+    if tuned:
+        notes.append(f"tuned rows: {tuned}" if own else "tuned rows")
+    if not (own or tuned):
+        return ""
+    said = f"from {reference} of {own or tuned} points"
     return f"{said} ({'; '.join(notes)})" if notes else said
 
 
 def _limits(values: Sequence[float]) -> str:
-    """Return the lowest and the highest value as text, or the only one."""
+    """Return the lowest and the highest value as text, or the only one; "" without any."""
+    if not values:
+        return ""
     low, high = (f"{value:.2f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 

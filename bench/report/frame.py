@@ -268,14 +268,13 @@ class Frame:
         return {contest: CrossedModel(rows) for contest, rows in values.items()}
 
     @cached_property
-    def detectable(self) -> dict[str, dict[bool, list[float]]]:
-        """Return the smallest detectable difference from `none` and from KD in each column that has one.
+    def detectable(self) -> dict[str, list[float]]:
+        """Return the smallest detectable differences from `none` and from KD, one per column that has one.
 
-        By that row, and by whether tuned rows are compared.
+        By the label of that row: its tuned one where tuned rows are compared.
         """
-        found: dict[str, dict[bool, list[float]]] = {}
+        found: dict[str, list[float]] = {}
         for reference in filter(None, (NONE, row_named(self.plan.cells, KD))):
-            found[reference] = {}
             for contest, model in self.models.items():
                 base = contest.named(reference)
                 is_shown = contest.network == STUDENT and (contest.pair, contest.metric) in self.columns
@@ -283,7 +282,7 @@ class Frame:
                     cells = self.cells_of(contest)
                     compared = [one for one in cells if one != contest.named(NONE) and not cells[one].is_control]
                     if (value := model.detectable(compared, base)) is not None:
-                        found[reference].setdefault(contest.is_tuned, []).append(value)
+                        found.setdefault(base, []).append(value)
         return found
 
     @cached_property

@@ -108,16 +108,13 @@ def outputs(
                 yield network.features(view(images))
 
     def attempt(size: int) -> dict[str, Tensor]:
-        if logits is None:
-            correlation, embedding = _pooled(features(size), max_embedded)
-        else:
-            _, embedding = _pooled(features(size, max_embedded), max_embedded)
+        moments, embedding = _pooled(features(size, None if logits is None else max_embedded), max_embedded)
+        if logits is not None:
             moments = Moments(logits[0])
             moments.add(logits)
-            correlation = moments.correlation().float()
         maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
         tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
-        tensors |= {"correlation": correlation, "embedding": embedding}
+        tensors |= {"correlation": moments.correlation().float(), "embedding": embedding}
         if split.targets is not None:
             tensors["labels"] = split.targets[:max_embedded].short()
         return {name: value.contiguous().cpu() for name, value in tensors.items()}
@@ -126,8 +123,8 @@ def outputs(
     return in_batches_that_fit(attempt, most)
 
 
-def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Tensor, Tensor]:
-    """Return the correlation of the logits in float32, and the first images' embeddings in float16."""
+def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, Tensor]:
+    """Return the moments of the logits, and the first images' embeddings in float16."""
     moments: Moments | None = None
     embeddings: list[Tensor] = []
     for one in features:
@@ -136,7 +133,7 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Tensor, Te
             embeddings.append(one.embedding.half())
         moments.add(one.logits)
     assert moments is not None  # a split has images
-    return moments.correlation().float(), torch.cat(embeddings)[:max_embedded]
+    return moments, torch.cat(embeddings)[:max_embedded]
 
 
 def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD) -> list[Tensor]:

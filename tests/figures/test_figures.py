@@ -39,6 +39,7 @@ from bench.report.frame import results_frame
 from bench.store import Failure, Store
 from bench.tasks import task_of
 from bench.types import RequestError
+from tests.report.test_latex import needs_latex
 from tests.stores import METHODS, cell_of, fail, finish, finish_all, plan_of
 
 PAIRS = [{"teacher": "resnet14", "student": "resnet8"}, {"teacher": "resnet20", "student": "resnet8"}]
@@ -278,9 +279,8 @@ def test_figures_for_a_paper_are_drawn_again_with_the_others(tmp_path, store):
     assert file.read_bytes() != before
 
 
+@needs_latex
 def test_a_paper_can_include_the_figures(tmp_path, store):
-    if (latex := shutil.which("pdflatex")) is None:
-        pytest.skip("needs pdflatex")
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     write(results_frame(plan, store), store, METHODS, style="paper")
@@ -290,7 +290,7 @@ def test_a_paper_can_include_the_figures(tmp_path, store):
     (tmp_path / "paper.tex").write_text(
         rf"\documentclass[twocolumn]{{article}}\usepackage{{graphicx}}\begin{{document}}\noindent{body}\end{{document}}"
     )
-    done = subprocess.run([latex, "-interaction=batchmode", "paper.tex"], cwd=tmp_path, check=False)
+    done = subprocess.run(["pdflatex", "-interaction=batchmode", "paper.tex"], cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert "Overfull" not in (tmp_path / "paper.log").read_text()
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from bench.plan.duration import epochs_of, kind_of, paces
+from bench.data import DataChoice, resolve
+from bench.plan.duration import epochs_of, kind_of, paces, training_images
+from bench.spec import HeldOut
 from bench.store import Store, csv_text, write_whole
 from tests.stores import cell_of, plan_of
 
@@ -68,3 +70,12 @@ def test_a_file_of_costs_in_another_form_tells_nothing(text, tmp_path, store):
     plan = plan_of(tmp_path)
     write_whole(store.suite_folder("table") / "cost.csv", text)
     assert paces(plan, store, "A GPU").source == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "number"), [({}, 870), ({"train_per_class": 18}, 170), ({"train_per_class": 3}, 30)]
+)
+def test_dev_images_of_another_subset_are_not_counted_as_trained_on(own, number):
+    data = resolve(DataChoice(name="digits", resize=32, **own))
+    held_out = HeldOut(per_class=3, of_per_class=20, opens_test=False)
+    assert training_images(data.model_copy(update={"held_out": held_out})) == number
