@@ -72,9 +72,7 @@ def test_a_file_of_costs_in_another_form_tells_nothing(text, tmp_path, store):
     assert paces(plan, store, "A GPU").source == ""
 
 
-@pytest.mark.parametrize(
-    ("own", "number"), [({}, 870), ({"train_per_class": 18}, 170), ({"train_per_class": 3}, 30)]
-)
+@pytest.mark.parametrize(("own", "number"), [({}, 870), ({"train_per_class": 18}, 170), ({"train_per_class": 3}, 30)])
 def test_dev_images_of_another_subset_are_not_counted_as_trained_on(own, number):
     data = resolve(DataChoice(name="digits", resize=32, **own))
     held_out = HeldOut(per_class=3, of_per_class=20, opens_test=False)

@@ -143,6 +143,7 @@ def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
     for path in short_or_whole([SUITES / f"{name}.yaml" for name in DIVERSE], files):
         plan = build(load(path, METHODS), path, METHODS)
         texts.append(to_latex(made_up(results_frame(plan, Store(tmp_path)))))
+    assert len(texts) >= short_or_whole(8, 16)
     log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")
     assert "Overfull \\hbox" not in log
     assert "Float too large" not in log
