@@ -130,7 +130,8 @@ def _choice(
             return Choice(space, tuple(trials), f"tuning {ended}/{sum(rungs.values())}", None)
         # trials without a result last; of equal ones, the first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
-        left = [trial.number for trial in rung]
+        # the row's own settings are in every rung, so that the choice never has a lower dev metric than they have
+        left = [0, *(trial.number for trial in rung if trial.number != 0)]
     best = rung[0] if rung[0].value is not None else None
     return Choice(space, tuple(trials), "", best)
 

@@ -207,10 +207,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
         yield f"Teachers of trials train on {_described(trained[0].data)} without the dev images."
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
-    if rungs := list(tuning.rung_trials.items()):
-        (epochs, _), *later = rungs
-        longer = "".join(f", the best {count if count > 1 else 'one'} for {more}" for more, count in later)
-        yield f"All are tried for {plural(epochs, 'epoch')}{longer}."
+    if tuning.later_rungs:
+        yield f"All are tried for {plural(min(tuning.rung_trials), 'epoch')}{tuning.later_rungs}."
     yield (
         f"A trial has {plural(tuning.seeds, 'seed')}, which no final run has. Final runs train on the dev images, too. "
         "The test images were not used for the choice. Tuned rows are compared with tuned rows."

@@ -149,14 +149,13 @@ def to_markdown(frame: Frame) -> str:
 def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
     """Yield how a suite's settings are chosen, and what a choice cannot promise."""
     yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
-    if rungs := list(tuning.rung_trials.items()):
-        (epochs, _), *later = rungs
-        best = ((f"best {count}" if count > 1 else "best", longer) for longer, count in later)
-        then = "".join(f", then the {trials} for {plural(longer, 'epoch')}" for trials, longer in best)
-        yield f"All of them train for {plural(epochs, 'epoch')}{then}; the best of the last ones is chosen."
+    if tuning.later_rungs:
+        first = plural(min(tuning.rung_trials), "epoch")
+        yield f"All of them train for {first}{tuning.later_rungs}. The best of the last ones is chosen."
     yield (
         f"Numbers are {metric} in percent on the dev images after the last epoch, with {plural(tuning.seeds, 'seed')} "
-        "per trial. The choice rests on them alone, so a tuned row can lose to the row with its own settings."
+        "per trial. The choice rests on them alone, so a tuned row can lose on the test images to the row with its own "
+        "settings."
     )
 
 
@@ -165,7 +164,7 @@ def _chosen(own: Mapping[str, Choice]) -> Iterator[str]:
         "Chosen settings. The columns `own settings` and `chosen` have the accuracy of trial 0 and that of the chosen "
         "trial. †: in the first or last tenth of the range; a wider one may hold better values."
     )
-    rows, stopped = [], []
+    rows = []
     for label, choice in own.items():
         default = [trial for trial in choice.trials if trial.number == 0][-1]
         own_value = _number(default.value)
@@ -173,22 +172,12 @@ def _chosen(own: Mapping[str, Choice]) -> Iterator[str]:
             state = choice.awaits or "no trial has a result: the row keeps its own settings"
             rows.append([label, MISSING, state, own_value, MISSING, ""])
             continue
-        if default.epochs != choice.best.epochs:
-            own_value += f" (after {plural(default.epochs, 'epoch')})"
-            stopped.append(label)
         settings = ", ".join(
             f"{name}={shown(value)}{'†' if name in choice.on_border else ''}"
             for name, value in choice.best.settings.items()
         )
         ended = ", ".join(f"{trial.number} {trial.status}" for trial in choice.trials if trial.value is None)
         rows.append([label, str(choice.best.number), settings, own_value, _number(choice.best.value), ended])
-    if stopped:
-        yield ""
-        yield (
-            f"In {len(stopped)} of {len(own)} rows, the own settings were stopped early: other trials were better at "
-            "that point. Settings that learn slowly are lost in this way, even if they would be the best in the end. "
-            "That is another reason why a tuned row can lose to its own settings."
-        )
     yield ""
     yield from _table(["row", "trial", "settings", "own settings", "chosen", "without a result"], rows)
 
