@@ -122,16 +122,18 @@ def _choice(
     settings |= {number: settings_at(space, point) for number, point in enumerate(points(tuning.trials - 1), start=1)}
     left, trials = list(settings), []
     rungs = tuning.rung_trials or {own[0].training.epochs: tuning.trials}
-    for epochs, count in rungs.items():
-        rung = list(_trials(plan, own, {number: settings[number] for number in left[:count]}, epochs, methods, store))
+    for later, (epochs, count) in enumerate(rungs.items(), start=1):
+        # the row's own settings go on with the best, so that the choice never has a lower dev metric than they have
+        numbers = dict.fromkeys([*left[:count], 0])
+        rung = list(_trials(plan, own, {number: settings[number] for number in numbers}, epochs, methods, store))
         trials += rung
         if any(trial.is_open for trial in rung):
             ended = sum(not trial.is_open for trial in trials)
-            return Choice(space, tuple(trials), f"tuning {ended}/{sum(rungs.values())}", None)
+            known = len(trials) + sum(list(rungs.values())[later:])
+            return Choice(space, tuple(trials), f"tuning {ended}/{known}", None)
         # trials without a result last; of equal ones, the first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
-        # the row's own settings are in every rung, so that the choice never has a lower dev metric than they have
-        left = [0, *(trial.number for trial in rung if trial.number != 0)]
+        left = [trial.number for trial in rung]
     best = rung[0] if rung[0].value is not None else None
     return Choice(space, tuple(trials), "", best)
 

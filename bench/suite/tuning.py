@@ -97,8 +97,8 @@ class Tuning(Strict):
     learning rate, 0.1 to 10 times the weight decay, 0.01 to 100 times the weight, and what methods state.
     """
     rungs: dict[EpochsKey, PositiveInt] | None = None
-    """By number of epochs, how many trials are trained that long: the row's own settings, and the best others of the rung
-    before. The first rung has all trials. Default: all trials are trained for the epochs of `training`.
+    """By number of epochs, how many of the best trials of the rung before are trained that long; the row's own settings
+    are trained with them. The first rung has all trials. Default: all trials are trained for the epochs of `training`.
     """
     seeds: Annotated[int, Ge(1), Le(100)] = 1
     """Number of seeds of each trial; they are never those of the final runs."""
@@ -114,8 +114,6 @@ class Tuning(Strict):
                 problems.append(f"rungs: the first one has all {self.trials} trials; found {counts[:1] or 'none'}")
             if epochs != sorted(epochs) or counts != sorted(counts, reverse=True):
                 problems.append("rungs: each has more epochs and no more trials than the one before")
-            if self.trials > 1 and min(counts, default=0) == 1:
-                problems.append("rungs: each has at least 2 trials, the row's own settings and the best others; found 1")
         methods: Mapping[str, Method] | None = (info.context or {}).get("methods")
         if methods is not None:
             known = [*SHARED, *(f"{name}.{key}" for name, one in methods.items() for key in one.parameters)]
@@ -138,10 +136,9 @@ class Tuning(Strict):
     @property
     def later_rungs(self) -> str:
         """Return which trials the later rungs have, in words; "" without such rungs."""
-        others = {epochs: count - 1 for epochs, count in list(self.rung_trials.items())[1:]}
+        later = list(self.rung_trials.items())[1:]
         return "".join(
-            f", the row's own and the best {'other one' if count == 1 else f'{count} others'} for {epochs}"
-            for epochs, count in others.items()
+            f", the best {count if count > 1 else 'one'} and the row's own for {epochs}" for epochs, count in later
         )
 
     @property

@@ -55,7 +55,7 @@ def test_there_is_no_control_without_an_initial_stage_or_where_the_suite_wants_n
 
 
 def test_a_control_is_searched_like_other_rows_and_keeps_its_further_epochs_in_every_rung(tmp_path):
-    tuning = {"trials": 2, "dev_per_class": 1, "rungs": {"5": 2, "10": 2}}
+    tuning = {"trials": 2, "dev_per_class": 1, "rungs": {"5": 2, "10": 1}}
     plan = plan_of(tmp_path, methods=["ab"], training=TRAINING, tuning=tuning)
     choice = cell_of(plan, f"{CONTROL} (tuned)").choice
     assert choice is not None

@@ -100,13 +100,13 @@ def test_a_row_whose_trials_all_failed_keeps_its_own_settings(store, tmp_path):
 
 
 def test_the_next_rung_has_the_own_settings_and_the_best_others_of_the_one_before(store, tmp_path):
-    tuning = {**TUNING, "rungs": {1: 4, 2: 3}}
+    tuning = {**TUNING, "rungs": {1: 4, 2: 2}}
     for trial, value in zip(choices(plan_of(tmp_path, tuning, store))["KD (tuned)"].trials, [1, 9, 3, 8], strict=True):
         end(store, trial, float(value))
     choice = choices(plan_of(tmp_path, tuning, store))["KD (tuned)"]
-    assert [(trial.number, trial.epochs) for trial in choice.trials[4:]] == [(0, 2), (1, 2), (3, 2)]
+    assert [(trial.number, trial.epochs) for trial in choice.trials[4:]] == [(1, 2), (3, 2), (0, 2)]
     assert choice.awaits == "tuning 4/7"
-    for trial, value in zip(choice.trials[4:], [4.0, 5.0, 6.0], strict=True):
+    for trial, value in zip(choice.trials[4:], [5.0, 6.0, 4.0], strict=True):
         end(store, trial, value)
     assert choices(plan_of(tmp_path, tuning, store))["KD (tuned)"].best.number == 3
 
@@ -136,29 +136,30 @@ def test_a_waiting_row_is_shown_as_waiting_and_a_chosen_one_with_its_settings(st
 
 
 def test_own_settings_go_on_to_the_last_rung_even_if_they_learn_slowly(store, tmp_path):
-    tuning = {**TUNING, "rungs": {1: 4, 2: 2}}
+    tuning = {**TUNING, "rungs": {1: 4, 2: 1}}
     for own in (10.0, 90.0):  # the worst after 1 epoch, and the best after 2
         for choice in choices(plan_of(tmp_path, tuning, store)).values():
             for trial in choice.trials:
-                end(store, trial, 60.0 + trial.number if trial.number else own)
+                if trial.is_open:
+                    end(store, trial, 60.0 + trial.number if trial.number else own)
     plan = plan_of(tmp_path, tuning, store)
     choice = choices(plan)["KD (tuned)"]
-    assert [trial.number for trial in choice.trials if trial.epochs == 2] == [0, 3]
+    assert [trial.number for trial in choice.trials if trial.epochs == 2] == [3, 0]
     assert choice.best.number == 0
     text = to_markdown(results_frame(plan, store))
-    assert "All of them train for 1 epoch, the row's own and the best other one for 2. The best of the last" in text
+    assert "All of them train for 1 epoch, the best one and the row's own for 2. The best of the last" in text
     assert "| 90.00 | 90.00 |" in text
 
 
 def test_the_caption_says_how_settings_are_chosen_and_what_the_teachers_of_trials_train_on(tmp_path):
     data = {"name": "digits", "resize": 32}
-    tuning = {**TUNING, "seeds": 2, "rungs": {1: 4, 2: 2}}
+    tuning = {**TUNING, "seeds": 2, "rungs": {1: 4, 2: 1}}
     said = protocol(plan_of(tmp_path, tuning, training={"epochs": 2}, teacher_data=data))
     assert (
         "Rows (tuned): the best of 4 settings, the row's own among them, by top-1 accuracy on dev images. These are 3 "
         "training images of each class, on which neither trials nor their teachers train. Teachers of trials train on "
-        "digits (all training images) without the dev images. All are tried for 1 epoch, the row's own and the best "
-        "other one for 2. A trial has 2 seeds, which no final run has."
+        "digits (all training images) without the dev images. All are tried for 1 epoch, the best one and the row's "
+        "own for 2. A trial has 2 seeds, which no final run has."
     ) in said
     assert "10 % of the training images of each class" in protocol(
         plan_of(tmp_path, {"trials": 2, "dev_fraction": 0.1})
@@ -275,7 +276,6 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
         ({"tuning": {**TUNING, "space": {"lr": {}}}}, "give exactly one of log"),
         ({"tuning": {**TUNING, "rungs": {1: 3}}}, "the first one has all 4 trials; found"),
         ({"tuning": {**TUNING, "rungs": {2: 4, 1: 2}}}, "each has more epochs and no more trials"),
-        ({"tuning": {**TUNING, "rungs": {1: 4, 2: 1}}}, "each has at least 2 trials, the row's own settings and the"),
         ({"tuning": {**TUNING, "dev_per_class": 90}}, "leave at least one to train on"),
         (
             {"data": {"name": "digits", "resize": 32, "dev_per_class": 3}},
