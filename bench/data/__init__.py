@@ -1,5 +1,6 @@
 """What a suite file can say of its data, and the `DataSpec` that it means. Imports no torch."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,7 @@ def resolve(choice: DataChoice) -> DataSpec:
     std: tuple[float, ...] = choice.std or ()
     size = (choice.resize, choice.resize) if choice.resize else None
     if choice.name == IMAGEFOLDER:
-        folder = Path(str(choice.path)).expanduser().resolve()
+        folder = Path(os.path.expanduser(str(choice.path))).resolve()
         listing = list_divided(folder, choice.test_fraction)
         counts = [len(files) for files in listing["train"].values()]
         classes, train, least = len(counts), sum(counts), min(counts)

@@ -173,7 +173,7 @@ class Launcher:
                 _fit(runs, self.inputs, group, observer)
         except (RequestError, ClaimLostError):
             raise  # the store or the data is at fault, not a run
-        except Exception as error:  # a failure of what all lanes share: a teacher, the device, a process
+        except BaseException as error:  # a failure of what all lanes share: a teacher, the device, a process
             failure = failure_of(error, "in what its cohort shares")
             if isinstance(error, ProcessLostError):
                 failure = Failure("failed", str(error), error.details)

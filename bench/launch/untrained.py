@@ -20,7 +20,7 @@ from bench.train.answers import keep_answers
 from bench.train.lane import failure_of
 from bench.train.logistic import fit_on_dev
 from bench.train.loop import evaluate, evaluation_batch
-from bench.train.networks import given_network, placed, with_head
+from bench.train.networks import given_network, placed, refused, with_head
 from bench.train.outputs import kept_outputs
 from bench.types import RequestError
 
@@ -116,6 +116,7 @@ def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]
     metrics: dict[str, float] = {}
     for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
         if split is not None:
-            (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
+            with refused(run.student.network, "cannot be evaluated"):
+                (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
             metrics |= {f"{prefix}{name}": value for name, value in values.items()}
     return metrics

@@ -165,7 +165,7 @@ def _own(
     factory = own.factory_of(name)
     try:
         network = factory(num_classes=num_classes, in_channels=in_channels)
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, or exit
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise RequestError(
             f"network {name!r}: its factory, called with num_classes and in_channels, raises {reason}"

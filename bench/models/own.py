@@ -19,7 +19,7 @@ from bench.types import RequestError
 
 REGISTER = "register_network"
 FILES: dict[str, Path] = {}  # the file of each network that `add_networks` has found, by name
-IMPORTED: dict[str, bytes] = {}  # the content of a network's file when it was imported, by name
+IMPORTED: dict[Path, bytes] = {}  # the content of a file when it was imported, or its networks were first built
 FACTORIES: dict[str, Callable[..., Any]] = {}  # filled by the decorator when files are imported
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,11 +75,11 @@ def file_of(name: str) -> tuple[Path, str | None] | None:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):  # of a package that should contain it
         spec = None
-    except Exception as error:  # that package is imported, and may raise anything
+    except (Exception, SystemExit) as error:  # that package is imported, and may raise anything, or exit
         raise RequestError(
             f"network {name!r}: {module!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.has_location:  # a module of Python itself has no file
         raise RequestError(f"network {name!r}: Python finds no module {module!r}. Install it, or use --plugin FILE.py")
     return Path(spec.origin), module
 
@@ -96,14 +96,14 @@ def factory_of(name: str) -> Callable[..., Any]:
             module, _, attribute = name.partition(":")
             factory = getattr(importlib.import_module(module), attribute)
         else:
+            path, content = FILES[name], FILES[name].read_bytes()
             if name not in FACTORIES:
-                IMPORTED[name] = FILES[name].read_bytes()
-                # the name under which a method in the same file is imported
-                import_path(FILES[name], f"methods_plugin_{FILES[name].stem}")
-            elif IMPORTED[name] != FILES[name].read_bytes():
+                IMPORTED[path] = content
+                import_path(path, f"methods_plugin_{path.stem}")  # as a method in the same file is imported
+            elif IMPORTED.setdefault(path, content) != content:  # a method or another network may have imported it
                 raise RequestError("it has changed since this process imported it. Start Python again")
             factory = FACTORIES[name]
-    except Exception as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything, or exit
         reason = " ".join(str(error).split())
         raise RequestError(f"network {name!r}: {where} cannot be imported: {type(error).__name__}: {reason}") from error
     return factory

@@ -1,5 +1,6 @@
 """The plan of a suite: cells, their runs, and the files that these depend on. Imports no torch."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +164,7 @@ class Plan:
 
         Files that the suite file itself names under `plugins` are not among them.
         """
-        named = {(self.file.parent / Path(name).expanduser()).resolve() for name in self.suite.plugins}
+        named = {(self.file.parent / os.path.expanduser(name)).resolve() for name in self.suite.plugins}
         used = [code.path for _, code in sorted(self.code.items()) if code.is_plugin]
         return list(dict.fromkeys(str(path) for path in used if path.resolve() not in named))
 

@@ -1,5 +1,6 @@
 """Loads a suite file, applies `--set`, and merges a transfer suite with its source. Imports no torch."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -38,7 +39,7 @@ def plugins_of(path: Path) -> tuple[Path, ...]:
     """Return the files that a suite file names under `plugins`; `load` says what is wrong with the key."""
     named = read_yaml(path)[0].get("plugins")
     names = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
-    return tuple(path.parent / Path(name).expanduser() for name in names)
+    return tuple(path.parent / os.path.expanduser(name) for name in names)
 
 
 def source_of(path: Path) -> Path | None:

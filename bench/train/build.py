@@ -11,6 +11,7 @@ import torch
 from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.own import file_of
 from bench.models.reusing import Reusing
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
@@ -159,7 +160,10 @@ def build_lane(
     """
     schedule = spec.training
     epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
-    has_plugin = any(not methods[term.method].is_own for term in spec.terms)
+    networks = [spec.student, *filter(None, [spec.peer])]
+    has_users_network = any(file_of(one.network) is not None for one in networks)
+    has_plugin = has_users_network or any(not methods[term.method].is_own for term in spec.terms)
+    marks = {"has_plugin": has_plugin, "has_users_network": has_users_network, "epoch_steps": epoch_steps}
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
@@ -169,7 +173,7 @@ def build_lane(
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
             learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
-            return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
+            return Lane(spec, learners, **marks)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
@@ -182,7 +186,7 @@ def build_lane(
             STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
             PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
-        return Lane(spec, learners, has_plugin=has_plugin, epoch_steps=epoch_steps)
+        return Lane(spec, learners, **marks)
 
 
 def learner_of(

@@ -14,7 +14,7 @@ from methods._settings import kept_settings
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of an element
 JOINED = 2**16  # entries: large enough for few comparisons, small enough for an allocator to use the memory again
-WRITES = "writes into its batch or teacher, or into another run's networks: a method must leave them as they are"
+WRITES = "writes into its batch or teacher, or into another run's networks: plug-ins must leave them as they are"
 
 
 @contextmanager

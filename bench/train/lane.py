@@ -56,7 +56,8 @@ class Lane:
         failure: why the lane left the cohort, or None.
         group: the processes that train it together.
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
-        has_plugin: whether a method of it is not the project's own.
+        has_plugin: whether a method or a network of it is not the project's own.
+        has_users_network: whether a network of it is from a user's file.
         logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
             until then, and where they were not kept.
         epoch_steps: the number of steps of a whole epoch.
@@ -72,6 +73,7 @@ class Lane:
     group: Group = ALONE
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
+    has_users_network: bool = False
     logits: dict[str, Tensor] = field(default_factory=dict)
     epoch_steps: int = 1
 
@@ -211,7 +213,7 @@ class Lane:
     def check_finite(self) -> None:
         """Mark the lane as diverged if a loss or a parameter is not finite."""
         if not all(learner.is_finite() for learner in self.learners.values()):
-            self.failure = Failure("diverged", f"the loss is not finite {self._where()}")
+            self.failure = Failure("diverged", f"the loss is not finite {self.place}")
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -227,14 +229,16 @@ class Lane:
         except (ProcessLostError, SharedDataError):
             raise
         except BaseException as error:  # a method may even raise SystemExit
-            where = self._where()
+            where = self.place
             if self.group.size > 1:
                 where += f", process {self.group.rank} of {self.group.size}"
             self.failure = self.group.agree_on_failure(failure_of(error, where))
         else:
             self.failure = self.group.agree_on_failure(self.failure)
 
-    def _where(self) -> str:
+    @property
+    def place(self) -> str:
+        """Return the current epoch in words."""
         return f"in {'initial ' if self.clock.stage == INITIAL else ''}epoch {self.clock.epoch}"
 
     # checkpoints: the student's state is at the top level, a peer's is under its name

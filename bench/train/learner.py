@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import Network
+from bench.models.own import file_of
 from bench.spec import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
 from bench.types import Affine, Batch, Features, InitialStage, Shapes
+from methods._settings import kept_settings
 from methods.base import Distiller
 
 UNREACHED = "reaches no parameter of the student: it has no gradient"
@@ -29,6 +32,16 @@ class Teacher:
 
     network: Network
     shapes: Shapes
+
+    @cached_property
+    def is_users(self) -> bool:
+        """Return whether the network is from a user's file."""
+        return file_of(self.shapes.network) is not None
+
+    def features(self, images: Tensor, preactivations: bool) -> Features:
+        """Return the features of images (B, C, H, W), which are copied for a user's network: it may write into them."""
+        with kept_settings(self.is_users):
+            return self.network.features(images.clone() if self.is_users else images, preactivations)
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,20 @@ from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DEV, NETWORK, STUDENT, DataSpec, RunSpec, column
-from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
+from bench.store import CHECKPOINT, OUTPUTS, Failure, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.answers import keep_answers, predictions
 from bench.train.captured import CapturedSteps
 from bench.train.epoch import train_epoch
-from bench.train.lane import Clock, Lane
+from bench.train.lane import Clock, Lane, failure_of
 from bench.train.learner import MAIN, Teacher
 from bench.train.memory import in_batches_that_fit, is_out_of_memory
 from bench.train.outputs import kept_outputs
 from bench.train.precision import Precision, set_products
 from bench.train.process_group import Group
 from bench.types import Batch, RequestError
+from methods._settings import kept_settings
 
 logger = logging.getLogger(__name__)
 
@@ -257,23 +258,43 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     objective = lanes[0].learner.objective  # equal in a cohort, as is the schedule
     if objective is None or clock.stage != MAIN or not due or not sound:
         return
-    places = [(lane, name) for lane in sound for name in lane.networks]
-    networks = [lane.networks[name] for lane, name in places]
-    data = cohort.train
     is_last = clock.epoch == schedule.epochs and bool(task_of(lanes[0].spec).answered)
-    size = LOGIT_BYTES * len(cohort.test) * data.spec.classes * len(networks)
+    size = LOGIT_BYTES * len(cohort.test) * cohort.train.spec.classes * sum(len(lane.networks) for lane in sound)
+    keeps_logits = is_last and size <= MOST_KEPT
+    if known := [lane for lane in sound if not lane.has_users_network]:
+        _evaluate(cohort, known, objective, keeps_logits)
+    for lane in sound:
+        if lane.has_users_network:  # apart, so that it fails alone
+            _evaluate(cohort, [lane], objective, keeps_logits)
 
-    def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]]:
-        found = evaluated(
-            networks,
-            split,
-            data.spec,
-            data.device,
-            schedule.precision,
-            objective,
-            schedule.batch_size,
-            keeps_logits,
-        )
+
+def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps_logits: bool) -> None:
+    """Add to each lane's row the metrics of its networks on the test and the dev images, which they see together.
+
+    An exception of a user's network, which is evaluated alone, is its lane's failure.
+    """
+    places = [(lane, name) for lane in lanes for name in lane.networks]
+    networks = [lane.networks[name] for lane, name in places]
+    data, schedule = cohort.train, lanes[0].schedule
+    is_users = lanes[0].has_users_network
+
+    def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]] | Failure:
+        try:
+            with kept_settings(is_users):
+                found = evaluated(
+                    networks,
+                    split,
+                    data.spec,
+                    data.device,
+                    schedule.precision,
+                    objective,
+                    schedule.batch_size,
+                    keeps_logits,
+                )
+        except BaseException as error:
+            if not is_users:
+                raise
+            return failure_of(error, lanes[0].place)
         for (lane, name), one in zip(places, found, strict=True):
             if one.logits is not None:
                 lane.logits[name] = one.logits
@@ -282,8 +303,10 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
         if split is None:
             continue
-        keeps_logits = split is cohort.test and is_last and size <= MOST_KEPT
-        metrics = cohort.group.run_on_rank0(partial(measured, split, keeps_logits))
+        metrics = cohort.group.run_on_rank0(partial(measured, split, keeps_logits and split is cohort.test))
+        if isinstance(metrics, Failure):
+            lanes[0].failure = metrics
+            return
         for (lane, name), values in zip(places, metrics, strict=True):
             lane.rows[-1] |= {column(name, f"{prefix}{metric}"): value for metric, value in values.items()}
 
@@ -309,9 +332,14 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
 
     run_id = lane.spec.id
     checkpoint = b""
-    if lane.failure is None and lane.done and cohort.keep_checkpoints:
+    weights: dict[str, bytes] = {}
+    if lane.failure is None and lane.done:
         with lane.isolated():
-            checkpoint = lane.checkpoint()  # the last one may be epochs old
+            if cohort.keep_checkpoints:
+                checkpoint = lane.checkpoint()  # the last one may be epochs old
+            for network, trained in lane.networks.items():
+                state = trained.state_dict()  # safetensors: no tensor is tied to another
+                weights[network] = save({name: value.contiguous().clone() for name, value in state.items()})
     if lane.failure is not None:
         store.fail(run_id, lane.failure)
         return
@@ -319,10 +347,8 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         return
     if checkpoint:
         store.write_checkpoint(run_id, checkpoint)
-    for network, trained in lane.networks.items():
-        state = trained.state_dict()
-        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
-        store.write(run_id, weights_file(network), save(weights))
+    for network, content in weights.items():
+        store.write(run_id, weights_file(network), content)
     task = task_of(lane.spec)
     numbers = summary(lane.rows, task, lane.spec.data.has_dev) | {"lanes": len(cohort.lanes)}
     data, schedule = cohort.train, lane.schedule

@@ -1,5 +1,7 @@
 """Builds networks from specifications: initial weights, shapes of features, heads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -13,7 +15,8 @@ from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
-from methods._errors import described, place
+from methods._errors import described, ends_process, place
+from methods._settings import kept_settings
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
@@ -67,16 +70,32 @@ def with_head(run: RunSpec, network: Network | Frozen) -> Network:
 
 @cache
 def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Shapes:
+    # some networks are initialised on the CPU even so, and must not move the generator on
+    with (
+        refused(spec.network, f"cannot take images of {size[0]}x{size[1]} pixels"),
+        torch.random.fork_rng(devices=[]),
+        torch.device("meta"),
+    ):
+        return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
+
+
+@contextmanager
+def refused(network: str, what: str) -> Iterator[None]:
+    """Turn an exception into a `RequestError` that names the network and `what` it cannot do.
+
+    A user's network may also exit, and what it changes of the process's settings is set back and counts as an error.
+    """
+    file = file_of(network)
     try:
-        # some networks are initialised on the CPU even so, and must not move the generator on
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
+        with kept_settings(file is not None):
+            yield
     except RequestError:
         raise
-    except Exception as error:  # a user's network may raise anything
-        file = file_of(spec.network)
+    except BaseException as error:
+        if ends_process(error) or not (file or isinstance(error, Exception)):
+            raise
         why = f"{described(error)} ({place(error, file[:1]) or file[0]})" if file else error
-        raise RequestError(f"{spec.network} cannot take images of {size[0]}x{size[1]} pixels: {why}") from error
+        raise RequestError(f"{network} {what}: {why}") from error
 
 
 def _build(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int]) -> Network:

@@ -86,6 +86,11 @@ def test_a_plain_module_has_the_stages_at_which_the_resolution_changes(written):
     assert [stage.shape for stage in network.features(torch.zeros(2, 3, 8, 8)).stages] == [(2, 4, 8, 8), (2, 4, 4, 4)]
 
 
+def test_each_network_of_a_file_with_several_is_built(written):
+    written(PLAIN + PLAIN.replace("plain", "other"))
+    assert [type(build(name, num_classes=5).network).__name__ for name in ("plain", "other")] == ["Sequential"] * 2
+
+
 def test_a_network_of_an_installed_module_is_named_by_module_and_factory():
     network = NetworkChoice.model_validate("torchvision.models:squeezenet1_1").network
     assert own.file_of(network)[1] == "torchvision.models"
@@ -114,6 +119,8 @@ def test_a_file_whose_networks_cannot_be_known_is_refused(written, text, reason)
             "its factory, called with num_classes and in_channels, raises TypeError",
         ),
         (PLAIN.replace("return nn.Seq", "return 3  # nn.Seq"), "its factory returns a int, not an nn.Module"),
+        ("import sys\n" + PLAIN + "\n\nsys.exit(0)\n", "tiny.py cannot be imported: SystemExit: 0"),
+        (PLAIN.replace("return nn.Seq", "raise SystemExit(0)  # "), "its factory, called with .*, raises SystemExit: 0"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused_by_name(written, text, reason):

@@ -6,11 +6,13 @@ import signal
 import pytest
 import torch
 
+from bench.models import build, own
+from bench.models import shapes as shapes_of
 from bench.spec import NetworkSpec
 from bench.store import Failure
 from bench.train.isolation import lent
 from bench.train.lane import SharedDataError, failure_of
-from bench.train.learner import MAIN
+from bench.train.learner import MAIN, Teacher
 from bench.train.networks import network_shapes
 from bench.train.trial import try_out
 from bench.types import DataInfo, RequestError
@@ -19,6 +21,7 @@ from methods._errors import described, ends_process, interrupt
 from methods._settings import SETTINGS, kept_settings
 from methods.base import REGISTERED
 from tests.methods.samples import TOKENS, features, tensors
+from tests.stores import cell_of
 from tests.train.conftest import Bench, cell, document, weights
 
 HEAD = """
@@ -168,6 +171,91 @@ def test_a_failure_names_file_and_line_of_the_methods_innermost_frame(trained):
     line = (HEAD + EVIL).splitlines().index("    raise error") + 1
     reason = together.failure(cell(plan, label).runs[0].id).reason
     assert reason.endswith(f"/evil.py:{line}, in epoch 1)")
+
+
+NETWORKS = """
+import os, sys
+import torch
+from torch import nn
+from bench.models import register_network
+
+
+class Does(nn.Module):
+    def __init__(self, deed):
+        super().__init__()
+        self.deed = deed
+
+    def forward(self, x):
+        exec(self.deed, globals(), {"x": x, "self": self})
+        return x
+
+
+def network(deed, channels, classes):
+    convolution, pool = nn.Conv2d(channels, 4, 3, padding=1), nn.MaxPool2d(2)
+    return nn.Sequential(Does(deed), convolution, pool, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+"""
+REGISTERED_AS = """
+
+@register_network("{name}")
+def {name}(num_classes, in_channels):
+    return network({deed!r}, in_channels, num_classes)
+"""
+OF_NETWORKS = {  # what a user's network does, and what the failure of its runs says; None where it does no harm
+    "x.data.add_(1)": WRITES,
+    "x if self.training else x.data.add_(1)": None,
+    "x if self.training or len(x) == 1 else sys.exit(0)": "SystemExit: 0 (",
+    "len(x) == 1 or torch.set_default_dtype(torch.float64)": "changes the default dtype",
+}
+
+
+@pytest.fixture(scope="module")
+def of_networks(trained, tmp_path_factory):
+    """Train KD and the undistilled student beside a user's network for each deed; return the plan and both stores."""
+    plan, alone, _ = trained
+    folder = tmp_path_factory.mktemp("networks")
+    named = {f"net{number}": deed for number, deed in enumerate(OF_NETWORKS)}
+    text = NETWORKS + "".join(REGISTERED_AS.format(name=name, deed=deed) for name, deed in named.items())
+    (folder / "nets.py").write_text(text)
+    short = {"epochs": 1, "batch_size": 10, "milestones": []}
+    pairs = [{"teacher": "resnet14", "student": name} for name in (*named, "resnet8")]
+    data = {"name": "digits", "resize": 32, "train_per_class": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "FILES", {})
+        patch.setattr(own, "FACTORIES", {})
+        own.add_networks([folder / "nets.py"], [])
+        suite = Bench(folder, document(methods=["kd"], training=short, data=data, pairs=pairs), [folder / "nets.py"])
+        plan, together, _ = suite.run("together", teachers=alone)
+    return plan, alone, together
+
+
+@pytest.mark.parametrize("label", ["none", "KD"])
+def test_lanes_beside_users_networks_that_misbehave_end_with_the_same_bits(label, of_networks):
+    plan, alone, together = of_networks
+    run_id = cell_of(plan, label, "resnet14->resnet8").runs[0].id
+    assert weights(together, run_id) == weights(alone, run_id)
+    assert together.record(run_id)["metrics"] == alone.record(run_id)["metrics"]
+
+
+@pytest.mark.parametrize("deed", OF_NETWORKS)
+def test_a_users_network_that_misbehaves_fails_by_name(deed, of_networks):
+    plan, _, together = of_networks
+    run_id = cell_of(plan, "KD", f"resnet14->net{list(OF_NETWORKS).index(deed)}").runs[0].id
+    if OF_NETWORKS[deed] is None:
+        assert together.record(run_id) is not None
+    else:
+        assert OF_NETWORKS[deed] in together.failure(run_id).reason
+
+
+def test_a_users_teacher_cannot_write_into_the_images_of_its_students(monkeypatch, tmp_path):
+    monkeypatch.setattr(own, "FILES", {})
+    monkeypatch.setattr(own, "FACTORIES", {})
+    path = tmp_path / "nets.py"
+    path.write_text(NETWORKS + REGISTERED_AS.format(name="writer", deed="x.data.add_(1)"))
+    own.add_networks([path], [])
+    network = build("writer", num_classes=5)
+    images = torch.zeros(2, 3, 8, 8)
+    Teacher(network.eval(), shapes_of(network, "writer", 3, 8, 8)).features(images, preactivations=False)
+    assert not images.any()
 
 
 @pytest.mark.usefixtures("_ctrl_c_is_told")
