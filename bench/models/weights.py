@@ -22,7 +22,7 @@ from bench.reading import read_bytes
 from bench.types import RequestError
 
 MAX_NAMES = 3  # of each kind in a message
-# the first that a file has holds its weights
+# the first under which a file has weights
 KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema", "ema")
 PREFIXES = (  # of wrappers, Lightning's modules among them
     *("module.", "model.", "_orig_mod.", "backbone.", "net.", "network.", "encoder."),
@@ -52,7 +52,7 @@ class Reading:
 
     Attributes:
         key: the path of keys to the weights, joined by dots, such as `ema` or `state_dict.student`; None for the first
-            of `KEYS`, or the whole file. The last ones may be the beginning of the names of the weights.
+            of `KEYS` that has weights, or the whole file. The last ones may be the beginning of the names of the weights.
         rename: new by old parts of names: `linear: fc` makes `linear.weight` to `fc.weight`. A part is one or several
             words between dots, anywhere in a name; all are renamed at once.
     """
@@ -212,7 +212,8 @@ def _state_dict(content: object) -> State:
     """Return the state dict that a file's content is or contains; empty if there is none."""
     if not isinstance(content, Mapping):
         return {}
-    return _tensors(next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content))
+    # a mapping under one of the keys may hold settings instead
+    return next((state for key in KEYS if (state := _tensors(content.get(key)))), None) or _tensors(content)
 
 
 def _tensors(state: object) -> State:

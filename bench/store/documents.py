@@ -38,12 +38,16 @@ Texts = dict[str, str]  # by name
 class Record(BaseModel):
     """What readers rely on in a record; it holds more."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     metrics: Numbers
     best: Numbers | None = None
     epochs: NonNegativeInt | None = None
     wall_s: Annotated[Any, AfterValidator(_finite)] = 0.0
+    lanes: NonNegativeInt = 0
+    device: str = ""
+    host: str = ""
+    threads: NonNegativeInt = 0
     date: str = ""
     commit: str | None = None
     dirty: bool | None = None

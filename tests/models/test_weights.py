@@ -238,6 +238,12 @@ def test_a_key_says_where_the_weights_are(key, wrap, source, target, tmp_path):
     assert_same_weights(source, target)
 
 
+def test_settings_under_a_common_key_do_not_hide_the_weights_under_another(source, target, tmp_path):
+    torch.save({"model": {"depth": 20}, "net": {}, "state_dict": source.state_dict()}, tmp_path / "x.pth")
+    load_weights(target, tmp_path / "x.pth")
+    assert_same_weights(source, target)
+
+
 @pytest.mark.parametrize("key", ["model", "epoch", "nets.c", "teacher"])
 def test_a_key_without_weights_is_refused_with_the_keys_of_the_file(key, source, target, tmp_path):
     torch.save({"nets": {"b": source.state_dict()}, "epoch": 3}, tmp_path / "x.pth")

@@ -194,6 +194,16 @@ def test_what_pages_and_means_cannot_have_is_refused(bare, document):
     (bare.folder(RUN.id) / RECORD).unlink()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("lanes", "2"), ("lanes", -1), ("device", {}), ("host", ["a"]), ("threads", True)]
+)
+def test_a_fact_about_machine_and_cohort_of_another_type_is_refused(key, value, bare):
+    (bare.folder(RUN.id) / RECORD).write_text(json.dumps({"metrics": {}, key: value}))
+    with pytest.raises(RequestError, match=rf"record\.json: is damaged.*: {key}: "):
+        bare.record(RUN.id)
+    (bare.folder(RUN.id) / RECORD).unlink()
+
+
 @settings(max_examples=30)
 @given(changes=st.dictionaries(st.sampled_from(["status", "reason", "details", "more"]), VALUES, min_size=1))
 def test_any_failure_is_refused_by_name_or_is_one(bare, changes):
