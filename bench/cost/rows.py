@@ -18,7 +18,7 @@ from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.spec import NO_INITIAL_STAGE, RunSpec
 from bench.store import Store, csv_text, write_whole
-from bench.store.files import csv_rows, read_text
+from bench.store.files import read_csv
 from bench.suite import NONE, TEACHER
 from bench.tasks import task_of
 from bench.train.build import build_lane
@@ -198,7 +198,7 @@ def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     settings = {row["setting"] for row in rounded}
     rounded += [
         {name: row[name] if name in TEXTS else _number(row[name]) for name in names}
-        for row in csv_rows(read_text(path) or "")
+        for row in read_csv(path)
         if row.keys() >= set(names)
         and (row["pair"], row["label"]) in order.keys() - measured
         and (row["setting"] in settings or not settings)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.data.named import DATASETS
+from bench.reading import read_bytes
 from bench.spec import DataSpec
 from bench.types import RequestError
 
@@ -164,6 +165,6 @@ def absent(name: str, reason: str) -> RequestError:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return read_bytes(file).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"looked for the file {file}, and it cannot be read: {error}") from error

@@ -52,7 +52,7 @@ class Reading:
 
     Attributes:
         key: the path of keys to the weights, joined by dots, such as `ema` or `state_dict.student`; None for the first
-            of `KEYS` that has weights, or the whole file. The last ones may be the beginning of the names of the weights.
+            of `KEYS` that has weights, or the whole file. The last ones may be how the names of the weights begin.
         rename: new by old parts of names: `linear: fc` makes `linear.weight` to `fc.weight`. A part is one or several
             words between dots, anywhere in a name; all are renamed at once.
     """

@@ -13,7 +13,7 @@ from bench.data import DATASETS
 from bench.plan.model import Plan
 from bench.spec import ID_LENGTH, DataSpec, RunSpec
 from bench.store import Store
-from bench.store.files import csv_rows, read_text
+from bench.store.files import incompatible, read_csv
 from bench.suite import TEACHER
 from bench.types import RequestError
 
@@ -119,8 +119,18 @@ def _costs(plan: Plan, store: Store) -> tuple[dict[str, float], str]:
     A row's share of the teacher's pass and of loading is that of a cohort of all measured rows. A teacher's training
     step is taken for `TRAINING_STEP` of its forward passes.
     """
-    text = read_text(store.suite_folder(plan.folder) / COST) or ""
-    rows = [row for row in csv_rows(text) if row.keys() >= {*COLUMNS} and row["stage"] == "main"]
+    path = store.suite_folder(plan.folder) / COST
+    rows = [row for row in read_csv(path) if row.keys() >= {*COLUMNS} and row["stage"] == "main"]
+
+    def number(row: Mapping[str, str], column: str) -> float:
+        try:
+            value = float(row[column] or 0)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise incompatible(path, f"{column}: {row[column]!r} is no finite number")
+        return value
+
     seconds: dict[str, float] = {}
     for cell in plan.cells:
         of_pair = [row for row in rows if row["pair"] == cell.pair]
@@ -129,11 +139,11 @@ def _costs(plan: Plan, store: Store) -> tuple[dict[str, float], str]:
             size = training_images(run.data)
             if not of_pair or not run.trains or size is None:
                 continue
-            teacher_ms, data_ms = float(of_pair[0]["teacher_ms"] or 0), float(of_pair[0]["data_ms"])
+            teacher_ms, data_ms = number(of_pair[0], "teacher_ms"), number(of_pair[0], "data_ms")
             if cell.method == TEACHER:
                 step_ms = TRAINING_STEP * teacher_ms + data_ms
             elif own is not None:
-                step_ms = float(own["step_ms"]) + (teacher_ms + data_ms) / len(of_pair)
+                step_ms = number(own, "step_ms") + (teacher_ms + data_ms) / len(of_pair)
             else:
                 continue
             seconds[run.id] = step_ms / 1000 * math.ceil(size / run.training.batch_size)

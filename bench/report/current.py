@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 from bench.program import code_hash
+from bench.reading import read_bytes
 from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, Store
+from bench.types import RequestError
 
 CODE = ("*.py", "*.js", "*.css", "*.j2")  # of this program, from which a report is made, too
 
@@ -61,8 +63,8 @@ def outputs(frame: Frame, store: Store) -> str:
 def _of_file(path: Path) -> str:
     """Return a file's hash; "" if it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except (OSError, RequestError):
         return ""
 
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
-from bench.store.files import csv_rows, read_as, read_text, writing
+from bench.store.files import count_in, read_as, read_csv, writing
 from bench.text import file_name, short_hash
 from bench.types import RequestError
 
@@ -33,6 +33,7 @@ PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.
 FIGURES, UNFINISHED = "figures", "unfinished"
 StyleName = Literal["page", "paper"]  # of figures
 PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
+FigureName = Annotated[str, Field(pattern=rf"^({PAPER}/)?[^/.][^/]*$")]  # no path out of the folder: files are moved
 WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
 
 
@@ -44,7 +45,7 @@ class Shown:
     sha256: str  # of the suite file
     changes: Sequence[str]  # of the suite file, from the command line
     finished: Sequence[str] = ()  # ids of finished runs
-    figures: Sequence[str] = ()  # names of the figures' files, which this program may remove
+    figures: Sequence[FigureName] = ()  # of the figures' files, which this program may remove
     plugins: Sequence[str] = ()  # method files outside this project, with their paths as they were given
     inputs: str = ""  # digests of what the whole report was made of, and of its files; see `bench.report.current`
     outputs: str = ""
@@ -158,9 +159,9 @@ def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> 
         waits = {run_id for run_id in present.finished if statuses.get(run_id, "waiting") == "waiting"}
         known = {run_id for run_id in present.finished if run_id not in waits or store.is_put_aside(run_id)}
         return len(present.finished), len(done | known)
-    rows = csv_rows(read_text(folder / TABLES[0]) or "")
+    rows = read_csv(folder / TABLES[0])
     first = next((row.get("metric") for row in rows), None)
-    before = sum(int(row["n"]) for row in rows if row.get("metric") == first and (row.get("n") or "").isdecimal())
+    before = sum(count_in(row, "n") for row in rows if row.get("metric") == first)
     return before, sum(run.id in done for one in frame.primary for run in one.cell.runs)
 
 

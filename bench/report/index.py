@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
+from io import TextIOWrapper
 from pathlib import Path
 from urllib.parse import quote
 
+from bench.reading import open_regular
 from bench.report.folder import PAGE, TABLES
 from bench.report.html import filled
 from bench.store import Store, write_whole
-from bench.store.files import csv_rows, read_text
+from bench.store.files import count_in, read_csv
 from bench.types import RequestError
 
 INDEX = "index.html"
@@ -45,8 +47,8 @@ def listed(results: Path) -> Iterator[Listed]:
     pages = {page for pattern in EACH for page in results.glob(f"{pattern}/{PAGE}")}
     for page in sorted(pages):
         try:
-            rows = csv_rows(read_text(page.parent / TABLES[0]) or "")
-            with page.open(encoding="utf-8") as file:
+            rows = read_csv(page.parent / TABLES[0])
+            with TextIOWrapper(open_regular(page), encoding="utf-8") as file:
                 head = file.read(HEAD)
         except (RequestError, OSError, UnicodeDecodeError):
             continue
@@ -61,5 +63,5 @@ def listed(results: Path) -> Iterator[Listed]:
             pairs=len({row.get("pair") for row in cells}),
             rows=len({row.get("label") for row in cells}),
             statuses=dict(Counter(row.get("status", "") for row in cells)),
-            finished=sum(int(row["n"]) for row in cells if row.get("n", "").isdecimal()),
+            finished=sum(count_in(row, "n") for row in cells),
         )

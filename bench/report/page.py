@@ -28,7 +28,7 @@ from bench.report.regime import regime_line
 from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
 from bench.store import Store, write_whole
-from bench.store.files import csv_rows, read_text
+from bench.store.files import read_csv, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
@@ -124,7 +124,10 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file; none if it cannot be read."""
-    return csv_rows(_text_of(path) or "")
+    try:
+        return read_csv(path)
+    except RequestError:
+        return []
 
 
 def _changed_since(plan: Plan) -> str:

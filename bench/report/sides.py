@@ -13,7 +13,7 @@ from bench.report.folder import EPOCHS, TABLES
 from bench.report.frame import Frame
 from bench.spec import Seed
 from bench.store import Store
-from bench.store.files import csv_rows, incompatible, read_text
+from bench.store.files import incompatible, read_csv
 from bench.tasks import TASKS
 from bench.tasks.objectives import ANSWERED
 
@@ -78,7 +78,7 @@ def of_report(folder: Path) -> dict[Place, Measured]:
         RequestError: one of the files cannot be read, or is no such table.
     """
     path = folder / TABLES[0]
-    rows = csv_rows(read_text(path) or "")
+    rows = read_csv(path)
     if not rows or (missing := [name for name in READ if name not in rows[0]]):
         what = f"has no column {missing[0]!r}" if rows else "has no rows"
         raise incompatible(path, f"{what}; columns needed: {', '.join(READ)}")
@@ -123,7 +123,7 @@ def _last_epochs(path: Path) -> tuple[dict[tuple[str, str], dict[int, dict[str, 
     """
     crossed = set()
     last: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
-    for row in csv_rows(read_text(path) or ""):
+    for row in read_csv(path):
         try:
             if row["stage"] == "main":
                 place = (row["pair"], row["row"])

@@ -35,7 +35,7 @@ from bench.share.bundle import KEPT, RUNS, TABLE, WEIGHTS, Bundle
 from bench.spec import RunSpec, column
 from bench.store import Store
 from bench.store.answers import stored_answers
-from bench.store.files import csv_rows
+from bench.store.files import csv_rows, read_csv
 from bench.tasks import task_of
 from bench.train.answers import scored
 from bench.train.loop import summary
@@ -230,7 +230,7 @@ def _of_table(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
     except RequestError as error:  # a record has no number where the table needs one
         yield Check(TABLE, "rows", _in_bundle(error, bundle), "rows that can be computed", "", RECORDED)
         return
-    rows = [csv_rows(text) for text in (bundle.table, computed)]
+    rows = [read_csv(bundle.root / TABLE), csv_rows(computed)]
     yield Check(TABLE, "number of rows", len(rows[0]), len(rows[1]), "", RECORDED)  # none is there twice
     found, expected = ({_place(row): row for row in own} for own in rows)
     for place in {**expected, **found}:

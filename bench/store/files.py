@@ -97,6 +97,24 @@ def csv_rows(text: str) -> list[dict[str, str]]:
     ]
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file that `csv_text` gave, as `csv_rows` does; none if there is no such file.
+
+    Raises:
+        RequestError: the file cannot be read, or is no CSV file.
+    """
+    try:
+        return csv_rows(read_text(path) or "")
+    except csv.Error as error:
+        raise incompatible(path, error) from None
+
+
+def count_in(row: Mapping[str, str], column: str) -> int:
+    """Return the count that a row of a CSV file has in a column; 0 if it has none."""
+    text = row.get(column, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
 def no_formula(value: Any) -> Any:  # noqa: ANN401
     """Return a value of a CSV file: a text that a spreadsheet takes for a formula begins with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value

@@ -52,7 +52,13 @@ def source_of(path: Path) -> Path | None:
 
 
 def check_name(path: Path) -> None:
-    """Raise a `RequestError` if the stem of a suite file cannot be the name of a results folder."""
+    """Raise a `RequestError` if a suite file's stem cannot name a results folder, or its path is no UTF-8 text."""
+    try:
+        os.path.realpath(path).encode()  # as the results note it
+    except UnicodeEncodeError:
+        raise RequestError(
+            f"{path}: a folder of its path has a name that is not UTF-8 text: rename that folder"
+        ) from None
     if not re.fullmatch(FILE_NAME, path.stem) or path.stem in RESERVED:
         raise RequestError(
             f"{path}: the file's name, {path.stem!r}, cannot name a results folder: use letters, digits, '.', "

@@ -120,7 +120,10 @@ def test_a_file_whose_networks_cannot_be_known_is_refused(written, text, reason)
         ),
         (PLAIN.replace("return nn.Seq", "return 3  # nn.Seq"), "its factory returns a int, not an nn.Module"),
         ("import sys\n" + PLAIN + "\n\nsys.exit(0)\n", "tiny.py cannot be imported: SystemExit: 0"),
-        (PLAIN.replace("return nn.Seq", "raise SystemExit(0)  # "), "its factory, called with .*, raises SystemExit: 0"),
+        (
+            PLAIN.replace("return nn.Seq", "raise SystemExit(0)  # "),
+            "its factory, called with .*, raises SystemExit: 0",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused_by_name(written, text, reason):

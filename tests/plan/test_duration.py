@@ -6,6 +6,7 @@ from bench.data import DataChoice, resolve
 from bench.plan.duration import epochs_of, kind_of, paces, training_images
 from bench.spec import HeldOut
 from bench.store import Store, csv_text, write_whole
+from bench.types import RequestError
 from tests.stores import cell_of, plan_of
 
 MADE = {"metrics": {"top1": 80.0, "top5": 99.0}, "best": None, "lanes": 2}
@@ -70,6 +71,16 @@ def test_a_file_of_costs_in_another_form_tells_nothing(text, tmp_path, store):
     plan = plan_of(tmp_path)
     write_whole(store.suite_folder("table") / "cost.csv", text)
     assert paces(plan, store, "A GPU").source == ""
+
+
+@pytest.mark.parametrize("value", ["x", "inf", "nan"])
+def test_a_cost_that_is_no_finite_number_is_refused_by_name(value, tmp_path, store):
+    plan = plan_of(tmp_path)
+    write_cost(store, [("none", 20.0)])
+    path = store.suite_folder("table") / "cost.csv"
+    path.write_text(path.read_text().replace("20.0", value))
+    with pytest.raises(RequestError, match=rf"cost\.csv: .*step_ms: '{value}' is no finite number"):
+        paces(plan, store, "A GPU")
 
 
 @pytest.mark.parametrize(("own", "number"), [({}, 870), ({"train_per_class": 18}, 170), ({"train_per_class": 3}, 30)])

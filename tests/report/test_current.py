@@ -1,5 +1,6 @@
 """A report writes nothing again that it would write as it is, and everything as soon as anything is different."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,14 @@ def test_a_file_that_somebody_has_changed_or_removed_is_written_again(plan, stor
     assert not current(plan, store)
     file.unlink()
     assert not current(plan, store)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "cost.csv"])
+def test_a_fifo_in_place_of_a_file_of_the_report_does_not_block(plan, store, name):
+    tables(plan, store)
+    (store.suite_folder("table") / name).unlink(missing_ok=True)
+    os.mkfifo(store.suite_folder("table") / name)
+    assert current(plan, store) == (name == "cost.csv")  # without costs, there was none before
 
 
 def test_new_costs_and_another_suite_file_make_another_report(tmp_path, plan, store):

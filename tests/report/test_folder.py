@@ -134,6 +134,17 @@ def test_a_report_is_refused_that_has_fewer_finished_runs_than_the_one_before(ha
     assert finished(tmp_path / "results/table") == 5
 
 
+@pytest.mark.parametrize("name", ["../../../table.yaml", "paper/../../../../table.yaml", "/etc/hosts", ".."])
+def test_no_note_names_a_figure_outside_its_report(name, tmp_path, store, command):
+    complete(tmp_path, store)
+    note = tmp_path / "results/table" / SUITE
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"figures": [name], "changes": ["seeds=2"]}))
+    code, said = command("report")
+    assert code == 2
+    assert "suite.json: is damaged" in said
+    assert (tmp_path / "table.yaml").exists()
+
+
 def test_a_report_is_replaced_once_as_many_runs_are_finished(tmp_path, store):
     complete(tmp_path, store)
     edited = plan_of(tmp_path, seeds=2, training={"epochs": 2})

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -37,3 +38,6 @@ def test_a_report_that_cannot_be_read_is_left_out(tmp_path):
     path.write_bytes(b"\xff\xfe\xff")
     assert list(index.listed(store.root)) == []
     assert "There is no report yet" in index.write(store).read_text()
+    path.unlink()
+    os.mkfifo(path)
+    assert list(index.listed(store.root)) == []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
 from bench.store import CHECKPOINT, EPOCHS, OUTPUTS, WEIGHTS, Failure, Store
 from bench.store.claims import DEAD_AFTER_S, HEARTBEAT_S, Claim
-from bench.store.files import sealed, unsealed, write_whole
+from bench.store.files import count_in, read_csv, sealed, unsealed, write_whole
 from bench.store.store import CLAIM, FAILURE, RECORD, SPEC
 from bench.types import RequestError
 from tests.test_reading import KINDS, special
@@ -275,6 +275,18 @@ def test_no_special_file_is_opened(kind, name, bare, tmp_path):
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         if before is not None:
             path.write_bytes(before)
+
+
+@pytest.mark.parametrize("content", [b"a,b\n" + 200_000 * b"x", b"a\xff"], ids=["a long value", "no UTF-8"])
+def test_a_csv_file_that_cannot_be_read_is_refused_by_name(content, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(RequestError, match=r"/table\.csv: "):
+        read_csv(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "9" * 5_000, "²"])
+def test_what_is_no_count_counts_as_none(text):
+    assert count_in({"n": text}, "n") == 0
 
 
 def test_a_fifo_in_place_of_the_lock_does_not_block(bare):

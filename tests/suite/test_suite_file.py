@@ -656,6 +656,13 @@ def test_a_missing_file_in_a_missing_folder_is_told(tmp_path):
         load(tmp_path / "nowhere" / "x.yaml", METHODS)
 
 
+def test_a_suite_in_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with pytest.raises(RequestError, match="has a name that is not UTF-8 text: rename that folder"):
+        load(write_suite(folder), METHODS)
+
+
 @pytest.mark.parametrize("name", ["runs", "published", "index.html", "..", ".hidden", "-x", "a b", "ü", "a\nb"])
 def test_a_name_that_leaves_the_results_folder_or_takes_the_runs_is_refused(name, tmp_path):
     assert "cannot name a results folder" in messages(tmp_path, name=name)
