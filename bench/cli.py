@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -62,6 +63,10 @@ class Commands(TyperGroup):
         except UsageError as error:
             error.message = printable(error.message)  # it quotes the command line
             raise
+        except SystemExit as error:  # no command exits so: it is a plug-in that does, perhaps with status 0
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            _warn(f"{at.filename}:{at.lineno}: has ended the command: SystemExit: {error.code}")
+            status = RUN_FAILED
         except KeyboardInterrupt:
             _warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED

@@ -708,6 +708,19 @@ def test_list_methods_has_a_table_per_family_with_year_what_is_read_and_initial_
     assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│", out)
 
 
+def test_a_plugin_that_exits_where_nothing_expects_it_ends_the_command_with_its_place_and_status_1(cli, tmp_path):
+    plugin = tmp_path / "leaves.py"
+    plugin.write_text(
+        "import sys\nfrom torch import nn\nfrom bench.models import register_network\n\n\n"
+        '@register_network("leaves")\nclass Leaves(nn.Linear):\n'
+        "    def __init__(self, num_classes, in_channels):\n        super().__init__(in_channels, num_classes)\n\n"
+        "    def forward(self, x):\n        sys.exit(0)\n"
+    )
+    code, _, said = cli("list", "models", "leaves", "--plugin", plugin)
+    assert code == 1
+    assert f"{plugin}:12: has ended the command: SystemExit: 0" in said
+
+
 def test_list_methods_has_a_plugin_without_a_family_among_the_others(cli, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text((ROOT / "methods/kd.py").read_text().replace('"kd"', '"mine"').replace("Family:", "Kind:"))

@@ -9,7 +9,7 @@ import os
 import stat
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,12 @@ READERS = 8  # threads
 REMEMBERED_BYTES = 64 << 20  # what is read in less time is read again
 FRESH_NS = 2_000_000_000  # a file that changed so recently may change again within one tick of its clock
 FULL_16 = 65_535  # the brightest value of 16 bits
+MARKS = {  # of images that are more than their pixels, and what becomes of them; they follow a comma
+    "frames": "have several frames, of which the first is read",
+    "turned": "are to be turned when they are shown (EXIF orientation), and are read as they are stored",
+}
+ORIENTATION = 274  # the EXIF tag
+WITH_EXIF = ("JPEG", "MPO", "TIFF", "WEBP")  # at the beginning of the file; a PNG would be decoded for it
 Look = tuple[int, int, int, str, int, int, str]  # bytes, time of change, inode; sha256, width, height, mode
 
 
@@ -37,7 +43,7 @@ class Contents:
 
     fingerprint: str  # 16 hex digits of a hash of every image's split, class, name and content
     sizes: dict[tuple[int, int], str]  # the first file of each (height, width)
-    modes: dict[str, int]  # number of files by Pillow's name of how pixels are stored
+    modes: dict[str, int]  # number of files by Pillow's name of how pixels are stored, and the `MARKS` that follow it
 
 
 def look_at(listing: Listing, folder: Path) -> Contents:
@@ -134,11 +140,21 @@ def _look(file: str) -> tuple[str, int, int, str]:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             with Image.open(opened) as image:
                 _check_range(file, image)
-                return sha256, image.width, image.height, image.mode
+                return sha256, image.width, image.height, ",".join([image.mode, *_marks(image)])
     except RequestError:
         raise
     except Exception as error:  # decoders raise many kinds
         raise _no_image(file, error) from error
+
+
+def _marks(image: "Image.Image") -> Iterator[str]:
+    """Yield the `MARKS` of an image. A photo of format MPO has its preview as a second frame."""
+    with suppress(Exception):  # of what follows the first image and is not read
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            yield "frames"
+    with suppress(Exception):
+        if image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) != 1:
+            yield "turned"
 
 
 def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: str) -> Iterable[Any]:

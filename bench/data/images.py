@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
-from bench.data.contents import Contents, look_at
+from bench.data.contents import MARKS, Contents, look_at
 from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
@@ -277,7 +277,9 @@ def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
     yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
     if spec.view is None:
         yield f"mean {list(spec.mean)}, deviation {list(spec.std)} (red, green, blue)"
-    for mode, count in found.modes.items():
+    for stored, count in found.modes.items():
+        mode, *marks = stored.split(",")
+        yield from (f"{count} image(s) {MARKS[mark]}" for mark in marks)
         if mode[0] == "I":
             yield f"{count} image(s) of 16 or 12 bits (mode {mode}) are scaled to 8 bits"
         elif mode != "RGB":

@@ -32,7 +32,12 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of 
 COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it; nothing here reads it
 # names in torchvision's published DenseNets, which torchvision's own loader mends
 DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-NOT_FINITE = "not finite"
+NOT_FINITE, NEGATIVE = "not finite", "negative variances"
+REMEDIES = {
+    NOT_FINITE: "The training that made it diverged",
+    NEGATIVE: "The file is damaged, or its variances are stored in another form",
+}
+OTHER_REMEDY = "Save them as float32 numbers"
 OTHER_CLASSES = "the checkpoint has"  # begins the remedy for another number of classes
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]  # numpy's constructors
 SAFE: list[Any] = [  # what may lie beside the weights: options, and numpy's numbers and arrays; none runs any code
@@ -93,7 +98,7 @@ def fitting_weights(
 
     Raises:
         RequestError: the file is missing, has changed, is damaged, is not a checkpoint, does not fit the network, or
-            has weights that are not finite floating-point numbers.
+            has weights that are not finite floating-point numbers, or negative variances.
     """
     wanted = network.state_dict()
     unwrapped = [
@@ -107,11 +112,10 @@ def fitting_weights(
         if not problems[-1].startswith(OTHER_CLASSES) and (owner := owner_of(unwrapped)):
             problems.append(owner)
         raise RequestError(f"{path}: the checkpoint does not fit the network: {'; '.join(problems)}")
-    faults = {name: _fault(weights[name], wanted[name]) for name in wanted}
+    faults = {name: _fault(weights[name], wanted[name]) or _negative(name, weights[name]) for name in wanted}
     for fault in filter(None, faults.values()):
         names = _some(name for name in faults if faults[name] == fault)
-        remedy = "The training that made it diverged" if fault == NOT_FINITE else "Save them as float32 numbers"
-        raise RequestError(f"{path}: weights that are {fault}: {names}. {remedy}")
+        raise RequestError(f"{path}: weights that are {fault}: {names}. {REMEDIES.get(fault, OTHER_REMEDY)}")
     return weights
 
 
@@ -206,6 +210,11 @@ def _fault(given: Tensor, wanted: Tensor) -> str | None:
         return NOT_FINITE
     too_large = given.dtype is torch.float64 and not given.float().isfinite().all()
     return f"too large for float32 ({given.dtype})" if too_large else None
+
+
+def _negative(name: str, given: Tensor) -> str | None:
+    """Return a fault if a batch norm's running variance is negative, from which it makes NaN; None if all is well."""
+    return NEGATIVE if name.endswith(".running_var") and (given < 0).any() else None
 
 
 def _state_dict(content: object) -> State:

@@ -266,6 +266,19 @@ def test_what_is_read_scaled_converted_and_left_out_is_told(folder, caplog):
     assert "1 file(s) whose names do not end as an image's" in said
 
 
+def test_frames_and_turns_that_are_not_read_are_told(folder, caplog):
+    first, *others = (Image.new("L", (40, 40), 80 * number) for number in range(3))
+    first.save(folder / "train/auk/x.gif", save_all=True, append_images=others)
+    first.save(folder / "train/auk/x.tif", save_all=True, append_images=others)
+    turned = Image.Exif()
+    turned[274] = 6
+    first.save(folder / "train/auk/x.jpg", exif=turned)
+    with caplog.at_level("INFO"):
+        read(folder)
+    assert caplog.text.count("1 image(s) have several frames, of which the first is read") == 2  # of modes L and P
+    assert "1 image(s) are to be turned when they are shown" in caplog.text
+
+
 # worker processes
 
 

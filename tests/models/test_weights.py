@@ -238,6 +238,12 @@ def test_a_key_says_where_the_weights_are(key, wrap, source, target, tmp_path):
     assert_same_weights(source, target)
 
 
+def test_a_variance_that_is_negative_is_refused_by_name(source, target, tmp_path):
+    torch.save(source.state_dict() | {"bn1.running_var": torch.full((16,), -1.0)}, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=r"x\.pth: weights that are negative variances: bn1\.running_var\. The file"):
+        load_weights(target, tmp_path / "x.pth")
+
+
 def test_settings_under_a_common_key_do_not_hide_the_weights_under_another(source, target, tmp_path):
     torch.save({"model": {"depth": 20}, "net": {}, "state_dict": source.state_dict()}, tmp_path / "x.pth")
     load_weights(target, tmp_path / "x.pth")
