@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def build_lane(
     networks = [spec.student, *filter(None, [spec.peer])]
     has_users_network = any(file_of(one.network) is not None for one in networks)
     has_plugin = has_users_network or any(not methods[term.method].is_own for term in spec.terms)
-    marks = {"has_plugin": has_plugin, "has_users_network": has_users_network, "epoch_steps": epoch_steps}
+    lane_of = partial(Lane, spec, has_plugin=has_plugin, has_users_network=has_users_network, epoch_steps=epoch_steps)
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
@@ -173,7 +174,7 @@ def build_lane(
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
             learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
-            return Lane(spec, learners, **marks)
+            return lane_of(learners)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
@@ -186,7 +187,7 @@ def build_lane(
             STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
             PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
-        return Lane(spec, learners, **marks)
+        return lane_of(learners)
 
 
 def learner_of(
