@@ -369,10 +369,10 @@ def run(
                 live=False,
             )
             _train(work, jobs, retried)
-        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
-            plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
-            if open_runs(wanted, plan, store):
-                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
+            while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+                plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
+                if open_runs(wanted, plan, store):
+                    _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))

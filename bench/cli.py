@@ -1,4 +1,4 @@
-"""The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
+"""The commands. Modules that need torch are imported inside commands: `--help` stays fast."""
 
 import json
 import os
@@ -8,9 +8,6 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from enum import StrEnum
-from glob import escape as escape_glob
-from glob import glob
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,12 +17,12 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
-from bench import __version__
+from bench import __version__, options
 from bench.program import INSTALLED, started_as
 from bench.terminal.markup import copyable, escape
 from bench.terminal.streams import counted, doing, each, tolerate
 from bench.text import fitted, log_to_stderr, printable
-from bench.types import RequestError, suggest
+from bench.types import RequestError, StyleName, suggest
 
 if TYPE_CHECKING:
     from bench.launch.slurm_queue import Job
@@ -85,7 +82,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def program(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
     ] = False,
@@ -93,143 +90,26 @@ def options(
     """Take the options that need no command; typer adds those for completion in shells."""
 
 
-Device = StrEnum("Device", ["auto", "cpu", "cuda"])
-Style = StrEnum("Style", ["page", "paper"])  # of figures
-Tracker = StrEnum("Tracker", ["mlflow", "trackio", "wandb"])
-Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
-
-
-def _path(text: str) -> Path:
-    """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`."""
-    path = os.path.expanduser(text)
-    if path.startswith("~"):
-        raise typer.BadParameter(f"{text!r}: there is no such user; for a folder of that name, write ./{text}")
-    return Path(path)
-
-
-def _suite(text: str) -> Path:
-    """Return the file of a suite, which may be given by name; `bench.suite` takes a while to import."""
-    from bench.suite.packaged import find_suite
-
-    return find_suite(_path(text))
-
-
-def _suites_and_files(incomplete: str) -> list[str]:
-    """Return what a shell may complete an argument to: names of suites that come with the package, and YAML files."""
-    from bench.suite.packaged import packaged_suites
-
-    names = [name for name in packaged_suites() if name.startswith(incomplete)]
-    start = escape_glob(incomplete)
-    return [*names, *glob(f"{start}*.yaml"), *glob(f"{start}*/")]
-
-
-SuiteFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SUITE.yaml",
-        help="A suite file, or the name of a suite that comes with the package.",
-        show_default=False,
-        parser=_suite,
-        autocompletion=_suites_and_files,
-    ),
-]
-Side = Annotated[
-    Path,
-    typer.Argument(
-        help="A suite, a bundle, a folder of results, or the folder of a suite's report, such as results/quickstart.",
-        show_default=False,
-        parser=_path,
-        autocompletion=_suites_and_files,
-    ),
-]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
-Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only", metavar="GLOB", help="Only rows whose label (or, failing that, method) matches; may be repeated."
-    ),
-]
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option("--pairs", metavar="GLOB", help="Only pairs, as `teacher->student`, that match; may be repeated."),
-]
-Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        metavar="N",
-        min=1,
-        help="How many processes train at a time; by default one per GPU, on a CPU as many as cores and memory allow.",
-        show_default=False,
-    ),
-]
-Seeds = Annotated[
-    int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
-]
-Teachers = Annotated[
-    Path | None,
-    typer.Option(
-        "--teachers",
-        metavar="DIR",
-        help="The folder of the published teachers, as RepDistiller or mdistiller lay them out; short for --set "
-        "teachers=DIR.",
-        parser=_path,
-    ),
-]
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=_path),
-]
-
-FigureStyle = Annotated[
-    Style,
-    typer.Option(
-        "--style",
-        help="Of the figures: `paper` writes them for a column of a paper, too, 3.3 inches wide and without titles.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
-
 @app.command("run")
 def run_command(
-    suite: SuiteFile,
-    only: Only = None,
-    pairs: Pairs = None,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Where = Device.auto,
-    jobs: Jobs = None,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Find what would fail, list what would run, and train nothing.")
-    ] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
-    ] = False,
-    accept_changed: Annotated[
-        bool, typer.Option("--accept-changed", help="State that changed code of methods gives the same numbers.")
-    ] = False,
-    keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
-    ] = False,
-    style: FigureStyle = Style.page,
-    track: Annotated[
-        Tracker | None,
-        typer.Option("--track", help="Also pass the epochs to this program, whose files are kept in the results."),
-    ] = None,
+    suite: options.SuiteFile,
+    only: options.Only = None,
+    pairs: options.Pairs = None,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: options.Device = "auto",
+    jobs: options.Jobs = None,
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
+    dry_run: options.DryRun = False,
+    slurm: options.OnSlurm = False,
+    retry_failed: options.RetryFailed = False,
+    accept_changed: options.AcceptChanged = False,
+    keep_checkpoints: options.KeepCheckpoints = False,
+    style: options.FigureStyle = "page",
+    track: options.Track = None,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan import continued
@@ -260,18 +140,18 @@ def run_command(
         from bench.report.write import write_while_training
 
         if track is not None:
-            check_installed(track.value)
+            check_installed(track)
         work = Work(
             plan,
             runs=tuple(run.id for run in wanted),
             results=results,
             data=data,
             write_tables=write_while_training,
-            device=device.value,
+            device=device,
             plugins=all_plugins(plan.file, plugin or ()),
             keep_checkpoints=keep_checkpoints,
             accept_changed=accept_changed,
-            track=track.value if track else "",
+            track=track or "",
         )
         if slurm:
             return _submit(work, store, methods, retried)
@@ -288,13 +168,13 @@ def run_command(
 
 @app.command("status")
 def status(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
@@ -316,7 +196,7 @@ def status(
 
 
 @app.command("cancel")
-def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
+def cancel_command(suite: options.SuiteFile, results: options.Results = Path("results")) -> int:
     """Cancel a suite file's jobs on the cluster, and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
@@ -332,13 +212,13 @@ def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
 
 @app.command("report")
 def report(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    style: FigureStyle = Style.page,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    style: options.FigureStyle = "page",
 ) -> int:
     """Write a suite's tables, figures and page, if anything has changed, from the store or the bundle BUNDLE.zip."""
     from bench.report.folder import in_own_folder
@@ -353,14 +233,14 @@ def report(
 
 @app.command("score")
 def score(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: Annotated[options.DeviceName, typer.Option("--device", help="The device to evaluate on.")] = "auto",
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Compute all metrics of finished runs from their stored answers or weights, without training."""
     from bench.report.folder import in_own_folder
@@ -380,7 +260,7 @@ def score(
         results=results,
         data=data,
         write_tables=write_while_training,
-        device=device.value,
+        device=device,
         plugins=all_plugins(plan.file, plugin or ()),
     )
     outcomes = dict(each("Scoring", Scorer(work).run()))
@@ -394,11 +274,11 @@ def score(
 
 @app.command("compare")
 def compare_command(
-    a: Side,
-    b: Side,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    a: options.Side,
+    b: options.Side,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """Compare two results cell by cell: differences with intervals, and the settings that differ."""
     with doing("Comparing"):
@@ -418,15 +298,15 @@ def compare_command(
 
 @app.command("cost")
 def cost(
-    suite: SuiteFile,
-    only: Only = None,
-    pairs: Pairs = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    suite: options.SuiteFile,
+    only: options.Only = None,
+    pairs: options.Pairs = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: Annotated[options.DeviceName, typer.Option("--device", help="The device to measure on.")] = "auto",
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
@@ -444,7 +324,7 @@ def cost(
     from bench.terminal.tables import cost_table
 
     pairs_costs = []
-    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device.value), steps)):
+    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device), steps)):
         _say(cost_table(pair_costs, _width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
@@ -456,19 +336,19 @@ def cost(
 
 @app.command("list")
 def list_command(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    kind: Annotated[options.ListedKind, typer.Argument(help="What to list.", show_default=False)],
     name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """List methods, models, datasets or suites; with a name, describe one of them."""
     from bench.terminal.listing import entries, entry_of, listing
 
     if as_json:
-        found = entries(kind.value, plugin or ())
-        _say_json(list(found.values()) if name is None else entry_of(found, kind.value, name))
+        found = entries(kind, plugin or ())
+        _say_json(list(found.values()) if name is None else entry_of(found, kind, name))
         return OK
-    _say(listing(kind.value, name, plugin or ()))
+    _say(listing(kind, name, plugin or ()))
     return OK
 
 
@@ -494,8 +374,8 @@ def new_method_command(
 
 @app.command("show")
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
-    results: Results = Path("results"),
+    run: options.RunId,
+    results: options.Results = Path("results"),
 ) -> int:
     """Show one run: specification, curve, where its numbers come from, and how to repeat it."""
     from bench.terminal.show import describe
@@ -507,10 +387,10 @@ def show(
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
+    run: options.RunId,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
-    results: Results = Path("results"),
-    plugin: Plugin = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Write the student of a finished run to a folder: weights, ONNX graph and model card."""
     from bench.models import NETWORKS
@@ -527,17 +407,17 @@ def export_command(
 
 @app.command("bundle")
 def bundle_command(
-    suite: SuiteFile,
+    suite: options.SuiteFile,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=_path),
+        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=options.path_of),
     ] = None,
     weights: Annotated[bool, typer.Option("--weights", help="Add the weights of the runs.")] = False,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Write a finished suite to one file, for others to verify: its text, runs, curves, answers, table and hashes."""
     from bench.report.frame import results_frame
@@ -553,7 +433,9 @@ def bundle_command(
 
 @app.command("verify")
 def verify_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=_path)],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=options.path_of)
+    ],
     retrain: Annotated[
         int | None,
         typer.Option("--retrain", metavar="N", min=1, help="Train one run in N again: the bundle's hash chooses them."),
@@ -562,9 +444,11 @@ def verify_command(
         float,
         typer.Option("--margin", metavar="POINTS", min=0.0, help="Allowed difference of runs that are trained again."),
     ] = 1.0,
-    device: Annotated[Device, typer.Option("--device", help="The device for weights and training.")] = Device.auto,
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    device: Annotated[
+        options.DeviceName, typer.Option("--device", help="The device for weights and training.")
+    ] = "auto",
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Verify a bundle: compute its numbers again, and name each one that disagrees."""
     from bench.share.bundle import unpacked
@@ -584,7 +468,7 @@ def verify_command(
             results=opened.root,
             data=data,
             write_tables=verify.no_tables,
-            device=device.value,
+            device=device,
             plugins=all_plugins(plan.file, plugin or ()),
         )
         found = list(each("Computing again", verify.checks(opened, plan, store)))
@@ -609,7 +493,7 @@ def verify_command(
 
 
 def _report_of_bundle(
-    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: Style
+    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: StyleName
 ) -> int:
     """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
     from bench.share.bundle import unpacked
@@ -673,7 +557,7 @@ def _dry_run(
     wanted: "Sequence[RunSpec]",
     retried: set[str],
     data: Path,
-    device: Device,
+    device: options.DeviceName,
     slurm: bool,
 ) -> int:
     """Print what would run, or raise a `RequestError` with a line for all that would fail; see `run_command`."""
@@ -688,7 +572,7 @@ def _dry_run(
         from bench.terminal.status import plan_tables
 
         left, notes, problems = open_runs(wanted, plan, store, retried), [], []
-        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        here = choose_device("cpu" if device == "cpu" else "auto")  # `cuda` may be meant for another machine
         try:
             notes = check_inputs(plan, left, data)
         except RequestError as error:
@@ -739,7 +623,7 @@ def _report(
     store: "Store",
     methods: "dict[str, Method]",
     wanted: "Sequence[RunSpec]",
-    style: "Style | None" = None,
+    style: StyleName = "page",
     replaces: bool = False,
     to: Path | None = None,
 ) -> int:
@@ -755,7 +639,7 @@ def _report(
     from bench.workflow import raise_damage, reported
 
     with doing("Writing tables, figures and page"):
-        frame, failed = reported(plan, store, methods, "paper" if style is Style.paper else "page", replaces)
+        frame, failed = reported(plan, store, methods, style, replaces)
     _say(results_table(frame, _width()))
     folder = store.suite_folder(frame.plan.folder)
     if to is not None:

@@ -17,7 +17,7 @@ from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
 from bench.report.current import inputs, is_current, mark_current
-from bench.report.folder import TABLES, Shown, StyleName, in_own_folder, noted
+from bench.report.folder import TABLES, Shown, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.sides import Measured, Place, Side, of_frame, of_report
 from bench.report.write import frame_of_report, write_report, write_tables_of
@@ -28,7 +28,7 @@ from bench.store.files import NotWrittenError
 from bench.suite import find_suite, load, packaged_suites
 from bench.suite.load import plugins_of
 from bench.tasks import task_of
-from bench.types import RequestError
+from bench.types import RequestError, StyleName
 from methods import Method, catalog
 
 

@@ -27,6 +27,7 @@ ARROWS: dict[str, set[str]] = {
     **dict.fromkeys(("methods", "models", "data", "store"), LEAVES),
     "tasks": {"models", "data", *LEAVES},
     "suite": {"tasks", "models", "data", "methods", *LEAVES},
+    "options": {"suite", *LEAVES},
     "plan": {"suite", *TRAINED},
     "train": TRAINED,
     "report": {"plan", "suite", *TRAINED},
@@ -37,7 +38,10 @@ ARROWS: dict[str, set[str]] = {
     "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
     "workflow": {"share", "figures", "report", "plan", "suite", *TRAINED},
     "api": {"workflow", "launch", "report", "plan", "suite", *TRAINED},
-    "cli": {"workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
+    "cli": {
+        *("options", "workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite"),
+        *TRAINED,
+    },
     "__main__": {"cli"},
     "run_suite": {"__main__"},
 }

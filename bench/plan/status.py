@@ -46,11 +46,6 @@ def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] 
     return _status(run, plan, store, retried, {}, plan.runs)
 
 
-def is_open(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> bool:
-    """Return whether a run is neither done nor failed, and nothing that it needs has failed."""
-    return run_status(run, plan, store, retried)[0] in OPEN
-
-
 def to_train_again(runs: Iterable[RunSpec], plan: Plan, store: Store, everything: bool = False) -> list[str]:
     """Return the ids of the stale runs that train again: those of plug-ins, or `everything`, and what needs them.
 
