@@ -31,6 +31,7 @@ from bench.plan.repeat import suite_files
 from bench.plan.status import open_runs as still_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
+from bench.text import plural
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
@@ -69,10 +70,10 @@ def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequen
         on: the device of each job.
         threads: the CPU threads of each.
     """
-    jobs = f"{len(on)} job{'s' * (len(on) > 1)}"
+    jobs = plural(len(on), "job")
     if on[0] == "cpu":
-        each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(on) > 1)}"
-        logger.info("%s with %s, on %d core%s", jobs, each, cores(), "s" * (cores() > 1))
+        each = " each" if len(on) > 1 else ""
+        logger.info("%s with %s%s, on %s", jobs, plural(threads, "thread"), each, plural(cores(), "core"))
     else:
         logger.info("%s, on %s", jobs, ", ".join(dict.fromkeys(on)))
     awaited = {needed for run in wanted for needed in run.needs}

@@ -72,8 +72,8 @@ def space_of(
     """Return what is searched of a row, in the order in which it takes a point's coordinates.
 
     That is learning rate and weight decay, then each term's weight, then the parameters for which the suite or the
-    method states a range, by name. A parameter to which the row itself gives a value keeps it. Of more than
-    `DIMENSIONS`, the others keep their values, too.
+    method states a range, by name. A parameter to which the row itself gives a value keeps it, and so do all
+    parameters after the first `DIMENSIONS`.
 
     Args:
         run: a run of the row with its own settings.
@@ -81,7 +81,7 @@ def space_of(
         methods: by name.
         stated: the ranges of the suite.
     """
-    ranges = {**SHARED, **{name: one for name, one in stated.items() if name in SHARED}}
+    ranges = {name: stated.get(name, shared) for name, shared in SHARED.items()}
     schedule = run.training
     space = {name: dimension(ranges[name], getattr(schedule, name)) for name in ("lr", "weight_decay")}
     for term, own in zip(run.terms, names(run), strict=True):
@@ -134,10 +134,8 @@ def with_settings(run: RunSpec, settings: Mapping[str, Scalar], methods: Mapping
     for term, own in zip(run.terms, names(run), strict=True):
         method, prefix = methods[term.method], own["weight"].removesuffix("weight")
         chosen = {key: settings[f"{prefix}{key}"] for key in method.parameters if f"{prefix}{key}" in settings}
-        parameters = {
-            **term.parameters,
-            **{key: method.parameters[key].adapter.validate_python(value) for key, value in chosen.items()},
-        }
+        adapters = {key: method.parameters[key].adapter for key in chosen}
+        parameters = term.parameters | {key: adapters[key].validate_python(value) for key, value in chosen.items()}
         for key in method.added:
             if key in parameters and parameters[key] == method.parameters[key].default:
                 del parameters[key]

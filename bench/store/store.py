@@ -287,7 +287,9 @@ class Store:
         left = (path.name for path in folder.glob("[!.]*") if path.is_file() and path.stem != Path(CHECKPOINT).stem)
         hashed = sorted(name for name in left if name not in (RECORD, FAILURE, CLAIM))
         hashes = {name: sha256(read_bytes(folder / name)).hexdigest() for name in hashed}
-        self._write_record(run_id, record | ({FILES: hashes} if hashes else {}))
+        if hashes:
+            record = record | {FILES: hashes}
+        self._write_record(run_id, record)
         if not keep_checkpoint:
             self._remove(folder / CHECKPOINT)
         shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)

@@ -208,7 +208,7 @@ def _time(
         part = f", for {len(runs) - unknown} of {len(runs)} runs" if unknown else ""
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
-        yield f"{'' if seconds else 'time: unknown. '}To measure {'the others' if seconds else 'it'}:"
+        yield "To measure the others:" if seconds else "time: unknown. To measure it:"
         settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in plan.plugins)]
         words = [str(plan.file), "--results", str(store.root), *settings]
         is_counted = all(training_images(run.data) is not None for run in runs)

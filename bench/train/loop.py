@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.data.batches import TrainingData, batch_sizes
@@ -18,7 +19,7 @@ from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DEV, NETWORK, STUDENT, DataSpec, RunSpec, column
-from bench.store import CHECKPOINT, OUTPUTS, Store, weights_file
+from bench.store import CHECKPOINT, Store, weights_file
 from bench.tasks import Task, task_of
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.answers import keep_answers, predictions
@@ -27,7 +28,7 @@ from bench.train.epoch import train_epoch
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.memory import in_batches_that_fit, is_out_of_memory
-from bench.train.outputs import kept_outputs
+from bench.train.outputs import keep_outputs
 from bench.train.precision import Precision, set_products
 from bench.train.process_group import Group
 from bench.types import Batch, RequestError
@@ -305,8 +306,6 @@ def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store
 
 def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     """Write a lane's failure, or its weights and record, if it has ended."""
-    from safetensors.torch import save
-
     run_id = lane.spec.id
     checkpoint = b""
     if lane.failure is None and lane.done and cohort.keep_checkpoints:
@@ -319,31 +318,19 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         return
     if checkpoint:
         store.write_checkpoint(run_id, checkpoint)
-    for network, trained in lane.networks.items():
+    for name, trained in lane.networks.items():
         state = trained.state_dict()
-        weights = {name: value.contiguous().clone() for name, value in state.items()}  # safetensors: none is tied
-        store.write(run_id, weights_file(network), save(weights))
+        weights = {key: value.contiguous().clone() for key, value in state.items()}  # safetensors: none is tied
+        store.write(run_id, weights_file(name), save(weights))
     task = task_of(lane.spec)
     numbers = summary(lane.rows, task, lane.spec.data.has_dev) | {"lanes": len(cohort.lanes)}
-    data, schedule = cohort.train, lane.schedule
+    device, schedule = cohort.train.device, lane.schedule
     if task.keeps_outputs and cohort.group.rank == 0:
-        outputs, left_out = kept_outputs(
-            lane.networks[STUDENT],
-            cohort.test,
-            data.spec,
-            data.device,
-            schedule.batch_size,
-            schedule.precision,
-            lane.logits.get(STUDENT),
-        )
-        numbers |= left_out
-        if outputs is not None:
-            store.write(run_id, OUTPUTS, outputs)
+        network, logits, size = lane.networks[STUDENT], lane.logits.get(STUDENT), schedule.batch_size
+        numbers |= keep_outputs(store, lane.spec, network, cohort.test, device, size, schedule.precision, logits)
     if task.answered and cohort.group.rank == 0:
-        size = evaluation_batch(data.device, schedule.batch_size)
-        numbers |= keep_answers(
-            store, lane.spec, lane.networks, cohort.test, data.device, size, schedule.precision, lane.logits
-        )
+        networks, size = lane.networks, evaluation_batch(device, schedule.batch_size)
+        numbers |= keep_answers(store, lane.spec, networks, cohort.test, device, size, schedule.precision, lane.logits)
         lane.logits = {}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
