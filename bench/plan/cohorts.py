@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.spec import NO_INITIAL_STAGE, OF_LANE, RunSpec, canonical
+from bench.schedule import NO_INITIAL_STAGE, OF_LANE
+from bench.spec import RunSpec, canonical
 from bench.tasks import task_of
 
 

@@ -1,7 +1,8 @@
 """Plans the control of rows with an initial stage: the undistilled student with as many more epochs. No torch."""
 
 from bench.plan.duration import initial_epochs
-from bench.spec import NO_INITIAL_STAGE, RunSpec, Schedule
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import RunSpec
 
 
 def initial_stage(schedule: Schedule) -> dict[str, int | None]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan.space import Dimension
-from bench.spec import STUDENT, Crossed, RunSpec, Scalar, Seed
+from bench.schedule import Scalar
+from bench.spec import STUDENT, Crossed, RunSpec, Seed
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
 from bench.tasks.objectives import Metric

@@ -10,7 +10,8 @@ import yaml
 from bench.plan.code import code_of_run
 from bench.plan.model import Cell, Plan
 from bench.program import started_as
-from bench.spec import UNUSED, Recipe, RunSpec, Schedule
+from bench.schedule import UNUSED, Recipe, Schedule
+from bench.spec import RunSpec
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of

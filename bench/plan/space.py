@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.plan.reuse import reusing
-from bench.spec import RunSpec, Scalar
+from bench.schedule import Scalar
+from bench.spec import RunSpec
 from bench.suite import Row
 from bench.suite.tuning import SHARED, Range, as_range
 from methods import Method

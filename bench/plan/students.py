@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from bench.plan.controls import initial_stage
 from bench.plan.model import Cell
 from bench.plan.reuse import reusing
-from bench.spec import NO_INITIAL_STAGE, STUDENT, RunSpec, Schedule, TermSpec
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import STUDENT, RunSpec, TermSpec
 from bench.suite import PairEntry, Row
 from bench.suite.schema import PEERS
 from bench.tasks import task_of

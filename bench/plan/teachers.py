@@ -9,7 +9,8 @@ from bench.data import IMAGEFOLDER
 from bench.data.folders import list_divided
 from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
-from bench.spec import NO_INITIAL_STAGE, DataSpec, NetworkSpec, RunSpec, Schedule
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.suite.entries import PairEntry, TeacherChoice
 from bench.suite.schema import MAX_SEEDS, Suite
 from bench.tasks import TASKS

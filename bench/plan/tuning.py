@@ -15,7 +15,8 @@ from bench.plan.space import own_settings, points, settings_at, space_of, with_s
 from bench.plan.status import OPEN, Statuses, statuses
 from bench.plan.students import distilled
 from bench.plan.teachers import pair_teachers, undistilled
-from bench.spec import DataSpec, RunSpec, Scalar, Schedule
+from bench.schedule import Scalar, Schedule
+from bench.spec import DataSpec, RunSpec
 from bench.store import Store, number_in
 from bench.suite import TEACHER, PairEntry, Row, rows
 from bench.suite.tuning import TUNED, Tuning

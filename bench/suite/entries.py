@@ -31,7 +31,8 @@ from bench.models import NETWORKS, OTHERS, library, own, timm_names, torchvision
 from bench.models import known as networks
 from bench.models.timm_names import TIMM, tag_of
 from bench.models.torchvision_stages import TORCHVISION
-from bench.spec import CountOrZero, NamedNetwork, NetworkSpec, Strict
+from bench.schedule import CountOrZero, Strict
+from bench.spec import NamedNetwork, NetworkSpec
 from bench.suite.messages import reason_of
 from bench.types import RequestError, suggest
 from methods import Method

@@ -14,7 +14,7 @@ from annotated_types import Ge, Le, Len, Lt
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bench.data import DataChoice, unlabelled
-from bench.spec import OF_IMAGES, OF_LABELS, UNUSED, Count, Parallel, Recipe, Schedule, Strict
+from bench.schedule import OF_IMAGES, OF_LABELS, UNUSED, Count, Parallel, Recipe, Schedule, Strict
 from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
 from bench.suite.protocols import protocols
 from bench.suite.published import published_tables

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import Network
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
-from bench.spec import MIN_SAMPLES, STUDENT, DataSpec, NetworkSpec, RunSpec
+from bench.schedule import MIN_SAMPLES
+from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane, learner_of, place_of
 from bench.train.epoch import teacher_features

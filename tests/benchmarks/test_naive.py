@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec
 from bench.train.build import build_lane
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher

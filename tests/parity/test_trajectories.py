@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec
 from bench.train.build import build_lane
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher

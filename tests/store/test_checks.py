@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.store import CHECKPOINT, EPOCHS, OUTPUTS, WEIGHTS, Failure, Store
 from bench.store.claims import DEAD_AFTER_S, HEARTBEAT_S, Claim
 from bench.store.files import sealed, unsealed, write_whole

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, id_of
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec, id_of
 from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, write_whole
 from bench.store.claims import DEAD_AFTER_S, Claim
 from bench.store.store import CLAIM, RECORD

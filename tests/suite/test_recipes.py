@@ -6,7 +6,7 @@ import yaml
 from bench.plan import build, work_units
 from bench.plan.repeat import suite_files
 from bench.report.caption import protocol
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.suite import load
 from bench.suite.schema import problems_of_schedule
 from bench.tasks import TASKS

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.data.batches import TrainingData
 from bench.data.views import ViewTransform
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.tasks import TASKS
 from bench.train.lane import Clock, Lane
 from bench.train.learner import INITIAL, MAIN
