@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from bench.plan.model import Sources
-from bench.suite.entries import PairEntry, TeacherChoice, repeated
+from bench.suite.pairs import PairEntry, TeacherChoice, repeated
 from bench.suite.published import published_tables
 from bench.suite.schema import Suite
 from bench.types import RequestError

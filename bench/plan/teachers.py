@@ -11,8 +11,9 @@ from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
 from bench.schedule import NO_INITIAL_STAGE, Schedule
 from bench.spec import DataSpec, NetworkSpec, RunSpec
-from bench.suite.entries import PairEntry, TeacherChoice
-from bench.suite.schema import MAX_SEEDS, Suite
+from bench.suite.pairs import PairEntry, TeacherChoice
+from bench.suite.schema import Suite
+from bench.suite.seeds import MAX_SEEDS
 from bench.tasks import TASKS
 from bench.types import RequestError
 
