@@ -22,7 +22,7 @@ from bench.store import ANSWERS, Store
 from bench.tasks import Evaluation, task_of
 from bench.tasks.objectives import CORRUPTIONS
 from bench.train.answers import answers, scored
-from bench.train.loop import evaluate, evaluation_batch
+from bench.train.evaluation import evaluate, evaluation_batch
 from bench.train.networks import placed, with_head
 from bench.train.precision import Precision, set_products
 from bench.types import RequestError

@@ -17,9 +17,9 @@ from bench.spec import DEV, STUDENT, RunSpec
 from bench.store import WEIGHTS
 from bench.tasks import task_of
 from bench.train.answers import keep_answers
+from bench.train.evaluation import evaluate, evaluation_batch
 from bench.train.lane import failure_of
 from bench.train.logistic import fit_on_dev
-from bench.train.loop import evaluate, evaluation_batch
 from bench.train.networks import given_network, placed, with_head
 from bench.train.outputs import keep_outputs
 from bench.types import RequestError

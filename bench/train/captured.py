@@ -20,9 +20,10 @@ from torch import Tensor
 from bench.models.heads import Probe
 from bench.text import printable
 from bench.train.epoch import teacher_features, train_epoch
+from bench.train.features import mapped
 from bench.train.isolation import lent, tensors_of
 from bench.train.lane import Lane
-from bench.train.learner import Teacher, mapped
+from bench.train.learner import Teacher
 from bench.types import Batch, Features
 from methods._draws import draw_again, keep_seeds
 

@@ -16,7 +16,8 @@ from bench.models.own import FILES
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
-from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
+from bench.train.features import detached
+from bench.train.learner import INITIAL, MAIN, Learner, Meter
 from bench.train.memory import is_out_of_memory
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
