@@ -167,7 +167,7 @@ def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[Fi
         a: a suite file or the name of a suite that comes with the package, a bundle (`.zip`), a folder of results
             (with `runs/`), or the folder of a suite's report (with `table.csv`), such as
             `results/published/quickstart`.
-        b: likewise; differences are b minus a.
+        b: the other side, in any of these forms; differences are b minus a.
         results: the folder of the results of suite files.
         plugins: method files that the suites use.
 
@@ -312,8 +312,8 @@ def run(
 ) -> Results:
     """Train whatever is missing from a suite and write its report, as the command line does; return its results.
 
-    Progress is printed to standard error, one line per epoch, unless the program has set up logging for it. What ends
-    as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
+    Progress is printed to standard error, one line per epoch, unless the program has set up logging for it. Runs
+    that fail or diverge are in the frame, with `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
     the same call continues from the last checkpoints. Training seeds torch's default generator.
 
     A script that trains with several jobs, on several GPUs, or on an image folder, must call this below
@@ -322,7 +322,7 @@ def run(
     Args:
         suite: the suite file, or the name of a suite that comes with the package.
         only: patterns of the rows' labels (or, failing that, methods), such as `["kd", "crd*"]`, or one pattern.
-        pairs: patterns of pairs, such as `"resnet56->*"`, likewise.
+        pairs: patterns of pairs, such as `"resnet56->*"`, or one pattern.
         seeds: the number of seeds, instead of the suite's.
         changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
         device: `cuda` uses all GPUs; `auto` does so if there are any.
@@ -396,7 +396,7 @@ def score(
     Args:
         suite: here and below, as in `run`.
         changes: keys of the suite file with other values.
-        device: on which networks answer, where a run lacks its answers or those to corrupted images.
+        device: for the networks of runs without stored answers, or without answers to corrupted images.
         results: the folder of runs and tables.
         data: the folder of data sets.
         plugins: method files.

@@ -475,7 +475,7 @@ def verify_command(
         is_sound = all(check.holds for check in found)
         if is_sound:
             if left := verify.not_from_answers(plan, found, store):
-                _say([f"not recomputed, for no answers give it: {escape(', '.join(left))}"])
+                _say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
                 try:
                     found += each("Evaluating weights", verify.evaluated(work, runs))
@@ -661,7 +661,7 @@ def _report(
     if compared := replication(frame):
         _say([escape(compared)])
     raise_damage(failed)
-    trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
+    trials = frame.plan.trial_ids  # a trial that diverges has lost, which is not a fault
     ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
     is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
     return RUN_FAILED if is_wrong else OK

@@ -54,7 +54,7 @@ class NetworkSpec(NamedNetwork):
 
 
 class HeldOut(Strict):
-    """Training images that a run does not train on, the dev images; always the same ones, whatever the run's seed."""
+    """Training images that a run does not train on, the dev images; they are the same for every seed."""
 
     per_class: int | None = None  # number of each class, or None if a fraction is given
     fraction: float | None = None  # share of each class's training images that are kept, or None

@@ -142,7 +142,7 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
 
 
 def _measured(folder: Path, store: Store, name: str, plugins: Sequence[Path]) -> dict[Place, Measured]:
-    """Return the measured cells of a report: those of its runs, or what it printed where they may be other ones now."""
+    """Return the measured cells of a report: those of its runs, or what it printed if the runs may have changed."""
     printed, shown = of_report(folder), noted(folder)
     file = suite_file(shown, store) if shown else None
     if shown is None or file is None or not file.exists():
@@ -225,7 +225,7 @@ def reported(
 ) -> tuple[Frame, list[Exception]]:
     """Write tables, figures and page, unless they are up to date; return the results, and the errors of outputs.
 
-    A report that `replaces` the one that is there raises an error if that shows more finished runs.
+    A report that `replaces` the existing one raises an error if that one shows more finished runs.
     """
     failed: list[Exception] = []
     with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader

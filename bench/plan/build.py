@@ -93,7 +93,7 @@ def build(
 
 
 def continued(plan: Plan, methods: Mapping[str, Method], store: Store) -> Plan | None:
-    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
+    """Return the plan after results have ended a rung or chosen settings; None if they have done neither."""
     if not plan.awaited:
         return None
     again = build(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
@@ -168,7 +168,7 @@ def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers
 
 
 def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
-    """Yield the cell of the undistilled student with the epochs of an initial stage on top, unless it has none."""
+    """Yield the cell of the undistilled student that trains as many more epochs as an initial stage has, if any."""
     if suite.training.initial_steps is not None and training_images(plain[0].data) is None:
         raise RequestError(
             "training.initial_steps: images of a folder are not counted when a suite is planned, so no control can "

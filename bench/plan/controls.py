@@ -19,7 +19,7 @@ def longer(run: RunSpec) -> RunSpec:
     """Return an undistilled run that trains for as many more epochs as its initial stage has.
 
     An initial stage has a constant learning rate. The further epochs therefore come first, at the initial rate, and
-    every milestone comes so many epochs later. Steps are rounded up to whole epochs. A run with terms, or without an
+    every milestone moves by the same number. Steps are rounded up to whole epochs. A run with terms, or without an
     initial stage, stays as it is.
     """
     schedule = run.training

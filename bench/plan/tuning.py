@@ -1,7 +1,7 @@
 """Adds the tuned rows to a plan: trials, the choice of settings by their results, and final runs. Imports no torch.
 
 A choice is a function of the trials' results alone: the best metric on the dev images after the last epoch, the mean
-over seeds; of equal ones, the first trial. A trial without a result, because it diverged for example, is the worst.
+over seeds; among equal ones, the first trial. A trial without a result, for example because it diverged, is the worst.
 """
 
 from collections.abc import Iterator, Mapping
@@ -124,7 +124,7 @@ def _choice(
     left, trials = list(settings), []
     rungs = tuning.rung_trials or {own[0].training.epochs: tuning.trials}
     for later, (epochs, count) in enumerate(rungs.items(), start=1):
-        # the row's own settings go on with the best, so that the choice never has a lower dev metric than they have
+        # the row's own settings continue with the best, so that the choice never has a lower dev metric than they
         numbers = dict.fromkeys([*left[:count], 0])
         rung = list(_trials(plan, own, {number: settings[number] for number in numbers}, epochs, methods, store))
         trials += rung
@@ -132,7 +132,7 @@ def _choice(
             ended = sum(not trial.is_open for trial in trials)
             known = len(trials) + sum(list(rungs.values())[later:])
             return Choice(space, tuple(trials), f"tuning {ended}/{known}", None)
-        # trials without a result last; of equal ones, the first
+        # trials without a result are last; among equal ones, the first comes first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
         left = [trial.number for trial in rung]
     best = rung[0] if rung[0].value is not None else None

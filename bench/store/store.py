@@ -76,7 +76,7 @@ class Store:
         return type(self), (self.root, self.heartbeat_s)
 
     def folder(self, run_id: str) -> Path:
-        """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
+        """Return a run's folder; raise a `RequestError` unless it is a run id, so that no path leaves the store."""
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):
             raise RequestError(
                 f"{run_id!r} is not a run id ({ID_LENGTH} hex digits, as `status` and `--dry-run` print them)"
@@ -94,7 +94,7 @@ class Store:
         for key, value in found.items():
             kind = str if key.startswith("checkpoint ") else dict
             if not isinstance(value, kind):
-                raise incompatible(path, f"{key}: {value!r} is no {kind.__name__}")
+                raise incompatible(path, f"{key}: {value!r} is not a {kind.__name__}")
         return found
 
     # reading

@@ -63,7 +63,7 @@ def one_of(what: str, names: Mapping[str, object], *others: str) -> tuple[Any, .
 
 
 def _plugin_hint(name: str, folder: Path) -> str:
-    """Return how to load a method's file that lies in the current folder or that of the suite file; or nothing."""
+    """Return how to load a method's file in the current folder or that of the suite file; "" if there is none."""
     for path in (Path(f"{name}.py"), folder / f"{name}.py"):
         if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
             return f". Is it {path}? Add --plugin {shlex.quote(str(path))}"
@@ -86,11 +86,11 @@ class PairSettings(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, as far as they are given."""
+        """Return weight, warmup and parameters, where they are given."""
         return _given(self)
 
     def problems(self, method: Method) -> Iterator[str]:
-        """Yield why these are no settings of a method."""
+        """Yield what is wrong with these settings for a method."""
         for name, value in self.settings.items():
             if isinstance(value, tuple):
                 yield f"{name!r} is a list: a pair has one value"
@@ -142,7 +142,7 @@ class TermEntry(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, as far as they are given; a list has the values of a grid."""
+        """Return weight, warmup and parameters, where they are given; a list has the values of a grid."""
         return _given(self)
 
 
@@ -152,7 +152,7 @@ def _given(entry: PairSettings | TermEntry) -> dict[str, Any]:
 
 
 def _problems(entry: PairSettings | TermEntry, method: Method) -> Iterator[str]:
-    """Yield why the settings of an entry are none of its method, or have wrong values."""
+    """Yield what is wrong with the settings of an entry: names that its method does not have, and values."""
     for name, value in entry.settings.items():
         if value == ():
             yield f"{name!r} of {method.name} is an empty list: a grid needs a value"

@@ -162,7 +162,7 @@ def _network_entry(found: Mapping[str, dict[str, Any]], name: str) -> dict[str, 
     """Return the entry of a network with its shapes.
 
     Raises:
-        RequestError: there is no such network, or it is a user's and does not keep to the contract of networks.
+        RequestError: there is no such network, or it is a user's and breaks the contract of networks.
     """
     source, is_own = library(name), file_of(name) is not None
     if name not in found and not is_own and source is None:

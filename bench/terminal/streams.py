@@ -1,6 +1,6 @@
 """Standard output and error that may be closed, full, or of another encoding; and what a terminal shows meanwhile.
 
-What cannot be written is lost, and a command goes on, since its files matter more. Its exit status tells.
+What cannot be written is lost, and a command continues, since its files matter more. Its exit status shows the loss.
 """
 
 import errno

@@ -78,7 +78,7 @@ def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
 
     Returns:
         `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
-        `peer_logits`, `peer_scale`: likewise, of the other network in mutual learning.
+        `peer_logits`, `peer_scale`: those of the other network in mutual learning.
         `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
 
     Raises:
@@ -123,7 +123,7 @@ def keep_answers(
 
     `logits` are those of the last evaluation, by network; without them, the networks answer once more.
 
-    Whatever goes wrong, the run has its result: the record has the reason then, `answers`.
+    If this fails, the run still has its result, and the record has the reason under `answers`.
     """
     try:
         own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)

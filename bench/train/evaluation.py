@@ -59,9 +59,9 @@ def evaluated(
         device: of networks and batches.
         precision: of the forward passes; a run is evaluated as it was trained.
         objective: computes the metrics.
-        batch_size: of training: without gradients, so many images take less memory. A GPU, which says when its memory
-            is full, begins with more. Where memory does not suffice, the batches get smaller.
-        keeps_logits: whether the logits are returned, too.
+        batch_size: that of training; without gradients, as many images take less memory. A GPU, which says when its
+            memory is full, begins with more. Where memory does not suffice, the batches get smaller.
+        keeps_logits: whether the logits are also returned.
     """
     for network in networks:
         network.eval()

@@ -48,7 +48,7 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
-        learner: the student's; its network, terms, schedule and device are attributes of the lane, too.
+        learner: the student's; its network, terms, schedule and device are also attributes of the lane.
         networks: those that are evaluated and stored, by name: see `Learner.evaluated`.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.

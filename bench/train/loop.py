@@ -36,7 +36,7 @@ class Observer:
     """Receives the progress of a cohort; this base class ignores it."""
 
     def pending(self, runs: Sequence[RunSpec], cohorts: int) -> None:
-        """These runs are open, in so many cohorts, before the next cohort starts."""
+        """These runs are open, in that number of cohorts, before the next cohort starts."""
 
     def cohort(self, lanes: Sequence[Lane]) -> None:
         """A cohort of these lanes starts or continues."""

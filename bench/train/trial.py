@@ -28,8 +28,8 @@ def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, d
     An error that the method raises is only logged: the few images may be the reason, and its run will say so.
 
     Raises:
-        MethodError: a loss is no scalar, or has no path to the student or the method's own parameters; no stage's loss
-            has a path to the student; or a checkpoint cannot hold the state.
+        MethodError: a loss is not a scalar, or has no path to the student or to the method's own parameters; no stage's
+            loss has a path to the student; or a checkpoint cannot hold the state.
     """
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     teaches: list[bool] = []  # for each stage, whether its loss reaches the student
