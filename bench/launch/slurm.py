@@ -45,7 +45,7 @@ DEFAULT_ARRAY_SIZE = 1001  # of SLURM, where the cluster does not say it
 NO_CLUSTER = "No cluster can be reached from here: use one of its login nodes"
 CURES = {  # what to change in a suite, by what sbatch says
     "array specification": "Set max_lanes higher, so that there are fewer jobs, or submit parts of it with --only",
-    "submit limit": "If these are too many jobs, set max_lanes higher, or submit parts of the suite with --only; if one "
+    "submit limit": "If these are too many jobs, set max_lanes higher, or submit parts of it with --only. If one "
     "requests too much, set less under slurm: (timeout_min, gpus_per_node, cpus_per_task, mem_gb)",
     "time limit": "Set slurm: timeout_min",
     "node configuration": "Set less, or others, under slurm: (gpus_per_node, cpus_per_task, mem_gb, constraint)",
