@@ -345,11 +345,10 @@ def run(
     """
     if jobs is not None and jobs < 1:
         raise RequestError(f"jobs={jobs}: must be at least 1")
-    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
-    overrides += [] if seeds is None else [f"seeds={seeds}"]
-    files = _paths(plugins)
+    files, only, pairs = _paths(plugins), _patterns(only), _patterns(pairs)
+    overrides = _overrides(changes, seeds)
     plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files, trains=True)
-    wanted = wanted_runs(plan, store, _patterns(only), _patterns(pairs))
+    wanted = wanted_runs(plan, store, only, pairs)
     with logging_to_stderr():
         if accept_changed:
             for line in accept(plan, store, wanted):
@@ -370,7 +369,7 @@ def run(
             )
             _train(work, jobs, retried)
             while (again := continued(plan, methods, store)) is not None:  # settings were chosen
-                plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
+                plan, wanted = again, wanted_runs(again, store, only, pairs)
                 if open_runs(wanted, plan, store):
                     _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
         frame, failed = reported(plan, store, methods)
@@ -409,9 +408,8 @@ def score(
         >>> int(scored.query("metric == 'top1_noise'")["value"].count())
         3
     """
-    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     files = _paths(plugins)
-    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files)
+    plan, store, methods = planned(find_suite(Path(suite)), _overrides(changes), Path(results), files)
     folder.in_own_folder(plan, store)  # raises if another suite has its results there
     import torch
 
@@ -456,8 +454,14 @@ def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
         torch.set_num_threads(threads)
 
 
+def _overrides(changes: Mapping[str, object] | None, seeds: int | None = None) -> list[str]:
+    """Return changes of the suite file as `--set` takes them."""
+    given = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
+    return given if seeds is None else [*given, f"seeds={seeds}"]
+
+
 def _as_yaml(value: object) -> str:
-    """Return a value as `--set` takes it: YAML on one line."""
+    """Return a value as YAML on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 

@@ -4,7 +4,7 @@ A choice is a function of the trials' results alone: the best metric on the dev 
 over seeds; among equal ones, the first trial. A trial without a result, for example because it diverged, is the worst.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -16,10 +16,10 @@ from bench.plan.status import OPEN, Statuses, statuses
 from bench.plan.students import distilled
 from bench.plan.teachers import pair_teachers, undistilled
 from bench.schedule import Scalar, Schedule
-from bench.spec import DataSpec, RunSpec
+from bench.spec import RunSpec
 from bench.store import Store, number_in
-from bench.suite import TEACHER, PairEntry, Row, rows
-from bench.suite.tuning import TUNED, Tuning
+from bench.suite import TEACHER, Row, rows
+from bench.suite.tuning import TUNED
 from bench.tasks import task_of
 from methods import Method
 
@@ -50,15 +50,20 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
         plan.runs.update({run.id: run for run in teachers.runs if run.id not in plan.runs})
         # the accuracy that the suite states is that on the test images
         plan.checkpoints.update({name: replace(given, accuracy=None) for name, given in teachers.checkpoints})
-        by_label: dict[str, Row | None] = {row.label: row for row in rows(suite, methods, pair.name)}
+        seeds = range(SEED, SEED + suite.tuning.seeds)
+        plain = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in seeds]
+        by_label = {row.label: row for row in rows(suite, methods, pair.name)}
         for cell in (cell for cell in plan.cells if cell.pair == pair.name):
             cells.append(cell)
-            if cell.method != TEACHER:
-                row = by_label.get(cell.label)
-                own = tuple(_own(plan, pair, row, seed, data, teachers.runs, methods) for seed in _seeds(suite.tuning))
-                if cell.is_control:
-                    own = tuple(with_initial_stage(run, suite.training) for run in own)
-                cells.append(_tuned_cell(plan, cell, own, row, methods, store))
+            if cell.method == TEACHER:
+                continue
+            row = by_label.get(cell.label)  # None for the undistilled student and its control
+            own = plain
+            if row is not None:
+                own = [distilled(run, row, teachers.runs, suite.training, methods) for run in plain]
+            elif cell.is_control:
+                own = [with_initial_stage(run, suite.training) for run in plain]
+            cells.append(_tuned_cell(plan, cell, own, row, methods, store))
     return replace(plan, cells=tuple(cells))
 
 
@@ -67,29 +72,10 @@ def shown(value: Scalar) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seeds(tuning: Tuning) -> range:
-    return range(SEED, SEED + tuning.seeds)
-
-
-def _own(
-    plan: Plan,
-    pair: PairEntry,
-    row: Row | None,
-    seed: int,
-    data: DataSpec,
-    teachers: tuple[RunSpec, ...],
-    methods: Mapping[str, Method],
-) -> RunSpec:
-    """Return the run of a row's own settings without the dev images; `row` is None for the undistilled student."""
-    suite = plan.suite
-    plain = undistilled(suite, pair.student.spec, seed, data, suite.training)
-    return plain if row is None else distilled(plain, row, teachers, suite.training, methods)
-
-
 def _tuned_cell(
     plan: Plan,
     cell: Cell,
-    own: tuple[RunSpec, ...],
+    own: Sequence[RunSpec],
     row: Row | None,
     methods: Mapping[str, Method],
     store: Store | None,
@@ -113,7 +99,7 @@ def _tuned_cell(
 
 
 def _choice(
-    plan: Plan, own: tuple[RunSpec, ...], row: Row | None, methods: Mapping[str, Method], store: Store | None
+    plan: Plan, own: Sequence[RunSpec], row: Row | None, methods: Mapping[str, Method], store: Store | None
 ) -> Choice:
     """Return a row's search as far as the store has its results; each rung begins when the one before has ended."""
     tuning = plan.suite.tuning
@@ -141,7 +127,7 @@ def _choice(
 
 def _trials(
     plan: Plan,
-    own: tuple[RunSpec, ...],
+    own: Sequence[RunSpec],
     settings: Mapping[int, Mapping[str, Scalar]],
     epochs: int,
     methods: Mapping[str, Method],

@@ -74,33 +74,54 @@ Combine = Literal["sum", "mean", "one", "probabilities"]  # of several teachers'
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
-class PairSettings(BaseModel):
-    """A method's settings for one pair; they replace those of the row."""
+class MethodSettings(BaseModel):
+    """Settings of a method: weight and warmup, and its parameters as further keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return weight, warmup and parameters, where they are given; a list has the values of a grid."""
+        of_term = {key: getattr(self, key) for key in PairSettings.model_fields}
+        return {key: value for key, value in of_term.items() if value is not None} | (self.model_extra or {})
+
+    def problems(self, method: Method) -> Iterator[str]:
+        """Yield what is wrong with these settings for a method: unknown names and wrong values."""
+        for name, value in self.settings.items():
+            if value == ():
+                yield f"{name!r} of {method.name} is an empty list: a grid needs a value"
+            if name in PairSettings.model_fields:
+                continue
+            if name not in method.parameters:
+                known = [*method.parameters, *type(self).model_fields]
+                yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
+                continue
+            for one in listed(value):
+                try:
+                    method.parameters[name].adapter.validate_python(one)
+                except ValidationError as error:
+                    yield f"parameter {name!r} of {method.name}: {reason_of(error.errors())}"
+
+
+class PairSettings(MethodSettings):
+    """A method's settings for one pair; they replace those of the row."""
 
     weight: NonNegativeFloat | None = None
     """Factor of the term in the total loss."""
     warmup: CountOrZero | None = None
     """Number of epochs over which that factor rises."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, where they are given."""
-        return _given(self)
-
     def problems(self, method: Method) -> Iterator[str]:
-        """Yield what is wrong with these settings for a method."""
+        """Yield what is wrong with these settings for a method; none may be a list."""
         for name, value in self.settings.items():
             if isinstance(value, tuple):
                 yield f"{name!r} is a list: a pair has one value"
-        yield from _problems(self, method)
+        yield from super().problems(method)
 
 
-class TermEntry(BaseModel):
+class TermEntry(MethodSettings):
     """A method with its parameters; a bare name is short for `{method: NAME}`. A list of values spans a grid."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     forms: ClassVar[str] = "{method: NAME}"  # for messages
 
     method: str
@@ -134,39 +155,8 @@ class TermEntry(BaseModel):
             known("method", methods, [NONE], self.method)
         except ValueError as error:
             raise ValueError(f"{error}{_plugin_hint(self.method, context.get('folder', Path()))}") from None
-        if problems := list(self._problems(methods[self.method])):
+        if problems := list(self.problems(methods[self.method])):
             raise ValueError("; ".join(problems))
-
-    def _problems(self, method: Method) -> Iterator[str]:
-        yield from _problems(self, method)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, where they are given; a list has the values of a grid."""
-        return _given(self)
-
-
-def _given(entry: PairSettings | TermEntry) -> dict[str, Any]:
-    of_term = {"weight": entry.weight, "warmup": entry.warmup}
-    return {**{key: value for key, value in of_term.items() if value is not None}, **(entry.model_extra or {})}
-
-
-def _problems(entry: PairSettings | TermEntry, method: Method) -> Iterator[str]:
-    """Yield what is wrong with the settings of an entry: names that its method does not have, and values."""
-    for name, value in entry.settings.items():
-        if value == ():
-            yield f"{name!r} of {method.name} is an empty list: a grid needs a value"
-        if name in PairSettings.model_fields:
-            continue
-        if name not in method.parameters:
-            known = [*method.parameters, *type(entry).model_fields]
-            yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
-            continue
-        for one in listed(value):
-            try:
-                method.parameters[name].adapter.validate_python(one)
-            except ValidationError as error:
-                yield f"parameter {name!r} of {method.name}: {reason_of(error.errors())}"
 
 
 class RowSettings(Strict):
@@ -216,8 +206,9 @@ class MethodEntry(RowSettings, TermEntry):
             raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
         return self
 
-    def _problems(self, method: Method) -> Iterator[str]:
-        yield from super()._problems(method)
+    def problems(self, method: Method) -> Iterator[str]:
+        """Yield what is wrong with the settings of the row, and with those of single pairs."""
+        yield from super().problems(method)
         for pair, of_pair in self.by_pair.items():
             yield from (f"by_pair: {pair}: {problem}" for problem in of_pair.problems(method))
             for key in of_pair.settings:
