@@ -209,8 +209,7 @@ def _time(
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
         yield "To measure the others:" if seconds else "time: unknown. To measure it:"
-        settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in plan.plugins)]
-        words = [str(plan.file), "--results", str(store.root), *settings]
+        words = [str(plan.file), "--results", str(store.root), *plan.options]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
         yield copyable(f"  {started_as()} {shlex.join(words)}")
