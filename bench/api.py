@@ -161,7 +161,7 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
 
 
 def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[File] = ()) -> Comparison:
-    """Return two results compared cell by cell: differences with intervals, and the settings that differ.
+    """Return two results compared cell by cell: differences with intervals and the settings that differ.
 
     Args:
         a: a suite file or the name of a suite that comes with the package, a bundle (`.zip`), a folder of results
@@ -438,7 +438,7 @@ def score(
 
 
 def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
-    """Do the work, and leave torch's number of threads as it was."""
+    """Do the work and leave torch's number of threads as it was."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is imported
     import torch
 

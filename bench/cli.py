@@ -44,10 +44,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class Commands(TyperGroup):
-    """The commands: each exits with the status that it returns, and prints its errors without traceback."""
+    """The commands: each exits with the status that it returns and prints its errors without traceback."""
 
     def invoke(self, ctx: Any) -> NoReturn:  # noqa: ANN401
-        """Run a command, and exit."""
+        """Run a command and exit."""
         at_ctrl_c = signal.getsignal(signal.SIGINT)
         if at_ctrl_c is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, _interrupt)
@@ -84,7 +84,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Take the options that need no command; typer adds those for completion in shells."""
@@ -197,7 +197,7 @@ def status(
 
 @app.command("cancel")
 def cancel_command(suite: options.SuiteFile, results: options.Results = Path("results")) -> int:
-    """Cancel a suite file's jobs on the cluster, and no others."""
+    """Cancel a suite file's jobs on the cluster and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
     from bench.workflow import store_in
@@ -280,7 +280,7 @@ def compare_command(
     plugin: options.Plugin = None,
     as_json: options.AsJson = False,
 ) -> int:
-    """Compare two results cell by cell: differences with intervals, and the settings that differ."""
+    """Compare two results cell by cell: differences with intervals and the settings that differ."""
     with doing("Comparing"):
         from bench.report.compare import compare
         from bench.workflow import sides
@@ -450,7 +450,7 @@ def verify_command(
     data: options.Data = Path("data"),
     plugin: options.Plugin = None,
 ) -> int:
-    """Verify a bundle: compute its numbers again, and name each one that disagrees."""
+    """Verify a bundle: compute its numbers again and name each one that disagrees."""
     from bench.share.bundle import unpacked
 
     with unpacked(bundle, allows_altered=True) as opened:
@@ -540,7 +540,7 @@ def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | No
 def _planned(
     suite: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, trains: bool = False
 ) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return `bench.workflow.planned`, and show on a terminal what takes a while."""
+    """Return `bench.workflow.planned` and show on a terminal what takes a while."""
     with doing(f"Reading {printable(str(suite))}"):
         from bench.share.bundle import is_bundle
         from bench.workflow import planned
@@ -594,7 +594,7 @@ def _dry_run(
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
-    """Submit jobs, and print where their logs are and how to follow them; return the exit status."""
+    """Submit jobs and print where their logs are and how to follow them; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import open_runs
 

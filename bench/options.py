@@ -118,7 +118,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Find what would fail, list what would run, and train nothing.")
 ]
-OnSlurm = Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")]
+OnSlurm = Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster and exit.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
 ]

@@ -72,7 +72,7 @@ def decorator_calls(path: Path) -> list[ast.Call]:
 
 
 def import_path(path: Path, name: str) -> None:
-    """Import a Python file under a name; raises an ImportError without .py, and any error that the file raises."""
+    """Import a Python file under a name; raises an ImportError without .py and any error that the file raises."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("its name does not end in .py")

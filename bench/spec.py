@@ -122,7 +122,7 @@ class TermSpec(Strict):
 
 
 class HeadSpec(Strict):
-    """What a new head reads from a network whose features are evaluated, and what is needed to rebuild that network."""
+    """What a new head reads from the network that it evaluates, and what is needed to rebuild that network."""
 
     classes: int  # number of logits of the network itself
     stage: int | None = None  # whose maps a linear probe reads, counted from 0, the stem; the embedding if None

@@ -52,7 +52,7 @@ def planned(
 
 
 def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the files with methods and networks of the command line, and those that the suite file names."""
+    """Return the files with methods and networks of the command line and those that the suite file names."""
     return (*plugins, *plugins_of(suite))
 
 
@@ -200,7 +200,7 @@ def wanted_runs(plan: Plan, store: Store, only: Sequence[str], pairs: Sequence[s
 
 
 def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
-    """State that the changed code of finished runs' methods gives the same numbers, and yield a line for each run."""
+    """State that the changed code of finished runs' methods gives the same numbers and yield a line for each run."""
     for run in runs:
         record = store.record(run.id)
         change = record and changed(run, record, plan.code, store)
@@ -212,7 +212,7 @@ def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
 def runs_to_retry(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], retry_failed: bool, accept_changed: bool
 ) -> set[str]:
-    """Return the ids of the runs that are trained again: failed ones on request, and stale ones."""
+    """Return the ids of the runs that are trained again: failed ones on request and stale ones."""
     begun = store.begun()
     retried = {run.id for run in wanted if retry_failed and run.id in begun and store.failure(run.id)}
     if retry_failed or not accept_changed:

@@ -143,7 +143,7 @@ def _log(record: logging.LogRecord) -> None:
 
 
 def _end(processes: Sequence[Child], sources: Sequence[Connection]) -> None:
-    """Let processes give back their runs, and wait until they have ended."""
+    """Let processes give back their runs and wait until they have ended."""
     # a process that waits for room in its pipe could not end; a message may have been read in part
     Thread(target=_discard, args=[sources], daemon=True).start()
     for one in processes:

@@ -92,7 +92,7 @@ def _image_bytes(data: DataSpec) -> int:
 
 @cache
 def _network_bytes(spec: NetworkSpec, data: DataSpec, batch_size: int) -> tuple[int, int]:
-    """Return the bytes of a network's weights while it trains, and of what a batch's forward pass keeps.
+    """Return the bytes of a network's weights in training, and of what a batch's forward pass keeps.
 
     Nothing is computed: the tensors have shapes and no content. A network that does not fit has none; its run says so.
     """

@@ -1,4 +1,4 @@
-"""The launcher of one process: claims the runs of a plan cohort by cohort, and trains them."""
+"""The launcher of one process: claims the runs of a plan cohort by cohort and trains them."""
 
 import logging
 import time
@@ -45,7 +45,7 @@ CLAIMING = "claiming"  # the store's lock for taking a cohort
 
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
-    """Train the runs of a work that are open or retried, and show the progress."""
+    """Train the open and the retried runs of a work and show the progress."""
     display = display_of(work)
     with display.shown():
         progress = Progress(work.plan.titles, display.update if display.console.is_terminal else None)
@@ -62,7 +62,7 @@ def display_of(work: Work) -> Display:
 
 
 def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequence[str], threads: int) -> None:
-    """Say how many jobs train and where, and which of the open runs train networks that other runs need.
+    """Log how many jobs train and where, and each open run that trains a network that other runs need.
 
     Args:
         wanted: all runs of the work.

@@ -273,7 +273,7 @@ def _ids(lanes: Sequence[Lane]) -> tuple[str, ...]:
 
 
 def _table(view: View) -> list[RenderableType]:
-    """Return the state of a process's cohort, and the table of its lanes."""
+    """Return the state of a process's cohort and the table of its lanes."""
     names = ("row", "epoch", "loss", f"{view.metric} %", "best %")
     table = Table(*(Column(name, justify="left" if name == "row" else "right", overflow="fold") for name in names))
     for title, *numbers in view.rows:

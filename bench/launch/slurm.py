@@ -68,7 +68,7 @@ PLUGINS = "plugins"  # folder of method files in the copy of the code
 
 
 def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
-    """Submit open runs that no job trains yet, and retried runs; return the new jobs.
+    """Submit retried runs and the open runs that no job trains yet; return the new jobs.
 
     Errors in the request are raised before anything is submitted. If the cluster refuses a job, the others are
     cancelled. Jobs of a submission that was killed before it was complete end when they start.
@@ -146,7 +146,7 @@ def _submit(
     write_whole(folder / WORK, pickle.dumps(work))
 
     def submitted_array(calls: Sequence[Callable[[], None]], dependency: str | None) -> list[str]:
-        """Submit an array of jobs, and return their ids."""
+        """Submit an array of jobs and return their ids."""
         try:
             executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
             with redirect_stderr(StringIO()):  # submitit also prints the message of its error
@@ -200,7 +200,7 @@ def array_size() -> int:
 
 
 def _relocated(work: Work, folder: Path) -> Work:
-    """Return the work with absolute paths, and with the submission's copies of the plug-ins."""
+    """Return the work with absolute paths and with the submission's copies of the plug-ins."""
     checkpoints = {
         run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
         for run_id, checkpoint in work.plan.checkpoints.items()

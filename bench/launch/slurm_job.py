@@ -84,7 +84,7 @@ class CohortJob:
 
 @dataclass(frozen=True)
 class ChoiceJob:
-    """A job that follows trials: it chooses settings by their results, and submits the runs that are then known.
+    """A job that follows trials: it chooses settings by their results and submits the runs that are then known.
 
     Attributes:
         submission: folder of the submission of the trials, with its pickled `Work`.
@@ -93,7 +93,7 @@ class ChoiceJob:
     submission: Path
 
     def __call__(self) -> None:
-        """Plan again with the results in the store, and submit what is new."""
+        """Plan again with the results in the store and submit what is new."""
         let_signals_through()
         from bench.launch.slurm import submit
         from bench.plan import continued

@@ -93,7 +93,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 
 
 def _solved(inputs: Inputs, run: RunSpec) -> tuple[Network, float]:
-    """Return the frozen network of a run with the head that a solver has fitted, and the penalty that it chose."""
+    """Return the frozen network of a run with the head that a solver has fitted, and the chosen penalty."""
     splits = inputs.data(run.data)
     assert splits.dev is not None  # the plan holds images out for such a run
     probe = placed(with_head(run, Frozen(inputs.evaluated(run))), inputs.device)

@@ -1,4 +1,4 @@
-"""Builds the plan of a suite: every cell, and every run that the cells need. Imports no torch.
+"""Builds the plan of a suite: every cell and every run that the cells need. Imports no torch.
 
 The plan is a graph: a run lists the runs it needs, such as its teachers, and starts when all of them are done.
 """

@@ -38,7 +38,7 @@ class Paces:
     measured: set[str] = field(default_factory=set)
 
     def measure(self, runs: Sequence[RunSpec], seconds: float, epochs: float = 1.0) -> None:
-        """Count epochs that runs have trained together, and the seconds that these took."""
+        """Count epochs that runs have trained together and the seconds that these took."""
         for kind in {kind_of(run) for run in runs}:
             before = self.by_kind[kind] if kind in self.measured else (0.0, 0.0)
             self.by_kind[kind] = (before[0] + seconds / len(runs), before[1] + epochs)
@@ -50,7 +50,7 @@ class Paces:
         return seconds / epochs if epochs else self.by_run.get(run.id)
 
     def left(self, epochs: Iterable[tuple[RunSpec, float]]) -> tuple[float, int]:
-        """Return the seconds that runs take for a number of epochs each, and how many runs have an unknown pace."""
+        """Return the seconds that runs take for a number of epochs each and how many runs have an unknown pace."""
         known = [(self.of(run), number) for run, number in epochs]
         return sum(pace * number for pace, number in known if pace), sum(pace is None for pace, _ in known)
 

@@ -51,7 +51,7 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
 
 
 def of_search(cell: Cell) -> set[str]:
-    """Return the ids of the trials of a cell, and of their teachers."""
+    """Return the ids of the trials of a cell and of their teachers."""
     trials = cell.choice.trials if cell.choice else ()
     return {run_id for trial in trials for run in trial.runs for run_id in (run.id, *run.teachers)}
 

@@ -38,7 +38,7 @@ def undistilled(
 def pair_teachers(
     suite: Suite, pair: PairEntry, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> PairTeachers:
-    """Return the teachers of a pair; `seed` is that of the first, and equal ones that are trained here differ in it.
+    """Return the teachers of a pair; `seed` is that of the first; equal ones that are trained here differ in it.
 
     `where` is the position of the teachers in the suite file, for messages.
     """

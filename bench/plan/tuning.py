@@ -80,7 +80,7 @@ def _tuned_cell(
     methods: Mapping[str, Method],
     store: Store | None,
 ) -> Cell:
-    """Return the cell of a row with searched settings, and add its runs to the plan."""
+    """Return the cell of a row with searched settings and add its runs to the plan."""
     choice = _choice(plan, own, row, methods, store)
     settings = choice.best.settings if choice.best else {}
     runs = tuple(with_settings(run, settings, methods) for run in cell.runs)

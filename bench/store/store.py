@@ -287,7 +287,7 @@ class Store:
         shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)
 
     def amend(self, run_id: str, facts: Mapping[str, Any], written: Iterable[str] = ()) -> None:
-        """Add facts to a finished run's record, and the hashes of the files that were `written` since it ended."""
+        """Add facts to a finished run's record and the hashes of the files that were `written` since it ended."""
         record = self.record(run_id)
         assert record is not None  # it is finished
         folder = self.folder(run_id)

@@ -75,7 +75,7 @@ Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
 class MethodSettings(BaseModel):
-    """Settings of a method: weight and warmup, and its parameters as further keys."""
+    """Settings of a method: weight, warmup, and its parameters as further keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 

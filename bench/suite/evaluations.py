@@ -1,4 +1,4 @@
-"""The entries of a suite file's `evaluations`, and of its `data`. Imports no torch."""
+"""The entries of a suite file's `evaluations` and of its `data`. Imports no torch."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec

@@ -32,7 +32,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def each(what: str, items: Iterable[T]) -> Iterator[T]:
-    """Yield items, and show on a terminal what the command does until it has the next one."""
+    """Yield items and show on a terminal what the command does until it has the next one."""
     iterator, end = iter(items), object()
     while True:
         with doing(what):
@@ -59,7 +59,7 @@ def counted(what: str, items: Iterable[T], count: int) -> Iterator[T]:
 
 
 class _Tolerant(io.FileIO):
-    """A file that remembers the error of a write, and does not raise it."""
+    """A file that remembers the error of a write and does not raise it."""
 
     error: OSError | None = None
 

@@ -60,7 +60,7 @@ def in_parts(
 
 
 def cost_table(costs: PairCosts, width: int) -> Iterator[RenderableType]:
-    """Yield the costs of the rows of a pair, and why some rows have none."""
+    """Yield the costs of the rows of a pair and why some rows have none."""
 
     def shown(value: float | None, digits: int = 1) -> str:
         return MISSING if value is None else f"{value:,.{digits}f}"

@@ -1,4 +1,4 @@
-"""Builds the lane of a run, and checks whether the run's methods can serve its pair."""
+"""Builds the lane of a run and checks whether the run's methods can serve its pair."""
 
 import inspect
 import logging

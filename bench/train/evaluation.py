@@ -1,4 +1,4 @@
-"""Evaluates networks: their metrics on the images of a split, and their logits where these are kept."""
+"""Evaluates networks: their metrics on the images of a split and their logits where these are kept."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Features as a whole: several teachers as one, and features whose tensors are all changed alike."""
+"""Features as a whole: several teachers as one and features whose tensors are all changed alike."""
 
 import math
 from collections.abc import Callable, Sequence

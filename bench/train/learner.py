@@ -258,7 +258,7 @@ class Learner:
         return value
 
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
-        """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
+        """Take an optimizer step with the mean gradients of all processes and add a batch's means to the meter."""
         means = torch.stack([value.detach().double() for value in values])
         trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]

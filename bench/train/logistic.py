@@ -19,7 +19,7 @@ SMALLEST = 1e-6  # standard deviation by which a feature is divided
 
 
 def fit_on_dev(probe: Probe, train: Split, dev: Split, data: DataSpec, device: torch.device, batch_size: int) -> float:
-    """Give a probe the weights of a logistic regression, and return its penalty.
+    """Give a probe the weights of a logistic regression and return its penalty.
 
     For each penalty, a classifier is fitted to the training images. The one with the best accuracy on the dev images is
     taken; among equal ones, the one with the strongest penalty. Images are seen without augmentation. The mean and the

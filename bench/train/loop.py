@@ -127,7 +127,7 @@ def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
-    """Train lanes from their current step to `stop` in the same epoch, and save them at intervals."""
+    """Train lanes from their current step to `stop` in the same epoch and save them at intervals."""
     start, batch_size = lanes[0].trained, lanes[0].schedule.batch_size  # equal in a cohort
     second = any(lane.reads_second_view for lane in lanes)
     epoch = cohort.train.epoch(cohort.seed, *lanes[0].clock, batch_size, start, second)

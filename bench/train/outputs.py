@@ -129,7 +129,7 @@ def outputs(
 
 
 def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, Tensor]:
-    """Return the moments of the logits, and the first images' embeddings in float16."""
+    """Return the moments of the logits and the first images' embeddings in float16."""
     moments: Moments | None = None
     embeddings: list[Tensor] = []
     for one in features:

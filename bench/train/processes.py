@@ -34,7 +34,7 @@ class ProcessLostError(Exception):
 
 @dataclass(frozen=True)
 class Child:
-    """A child process and the pipe to which it writes None when it starts, and the exception if it fails."""
+    """A child process and the pipe to which it writes None when it starts and the exception if it fails."""
 
     process: SpawnProcess
     messages: Connection

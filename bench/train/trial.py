@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, data: DataInfo, spec: DataSpec) -> None:
-    """Compute a method's losses of random features, and look at the state that a checkpoint would hold.
+    """Compute a method's losses of random features and look at the state that a checkpoint would hold.
 
     An error that the method raises is only logged: the few images may be the reason, and its run will say so.
 
