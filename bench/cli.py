@@ -3,29 +3,26 @@
 import json
 import os
 import re
-import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
-from rich.text import Text
 from typer.core import TyperGroup
 
 from bench import __version__, options
 from bench.program import INSTALLED, started_as
-from bench.terminal.markup import copyable, escape
+from bench.terminal.markup import escape
+from bench.terminal.output import say, say_json, warn, width
 from bench.terminal.streams import counted, doing, each, tolerate
-from bench.text import fitted, log_to_stderr, printable
+from bench.text import log_to_stderr, printable
 from bench.types import RequestError, StyleName, suggest
 
 if TYPE_CHECKING:
-    from bench.launch.slurm_queue import Job
     from bench.launch.work import Work
     from bench.plan import Plan
     from bench.spec import RunSpec
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 COMPLETION = {"--install-completion", "--show-completion"}
 UsageError: Any = typer.BadParameter.__base__  # click's; some versions of typer have a copy of click
-UNBOUNDED = 10_000  # characters, wider than any table
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -54,13 +50,13 @@ class Commands(TyperGroup):
         try:
             status = super().invoke(ctx)
         except RequestError as error:
-            _warn(str(error))
+            warn(str(error))
             status = WRONG_REQUEST
         except UsageError as error:
             error.message = printable(error.message)  # it quotes the command line
             raise
         except KeyboardInterrupt:
-            _warn("Interrupted. The same command continues from the last checkpoints.")
+            warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED
         finally:
             signal.signal(signal.SIGINT, at_ctrl_c)
@@ -124,11 +120,11 @@ def run_command(
     from bench.workflow import accept, all_plugins, runs_to_retry, teachers_found, wanted_runs
 
     for line in teachers_found(plan):
-        _warn(line)
+        warn(line)
     wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):
-            _warn(line)
+            warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
         return _dry_run(plan, store, methods, wanted, retried, data, device, slurm)
@@ -185,13 +181,13 @@ def status(
     try:
         jobs = submitted(store)
     except RequestError as error:
-        _warn(f"warning: {error}. The status below is from the store alone")
+        warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
     frame = results_frame(plan, store, reads_answers=False)
     if as_json:
-        _say_json(status_document(frame, store, jobs))
+        say_json(status_document(frame, store, jobs))
         return OK
-    _say([*cells_tables(frame, store, _width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
+    say([*cells_tables(frame, store, width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
 
@@ -206,7 +202,7 @@ def cancel_command(suite: options.SuiteFile, results: options.Results = Path("re
     left = [job for job in submitted(store_in(results), suite) if job.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
+    say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
     return OK
 
 
@@ -265,9 +261,9 @@ def score(
     )
     outcomes = dict(each("Scoring", Scorer(work).run()))
     left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}
-    _say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
+    say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
     for run_id, outcome in left.items():
-        _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
+        say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
     exit_status = _report(plan, store, methods, ())
     return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
 
@@ -288,11 +284,11 @@ def compare_command(
         with sides(a, b, results, plugin or ()) as both:
             found = compare(*both)
     if as_json:
-        _say_json(found.document())
+        say_json(found.document())
         return OK
     from bench.terminal.comparison import comparison_tables
 
-    _say(comparison_tables(found, _width()))
+    say(comparison_tables(found, width()))
     return OK
 
 
@@ -325,12 +321,12 @@ def cost(
 
     pairs_costs = []
     for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device), steps)):
-        _say(cost_table(pair_costs, _width()))
+        say(cost_table(pair_costs, width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
     failed: list[Exception] = []
     written = [table, *write_cost(plan, store, failed)]  # last: if a figure fails, the costs are saved
-    _say([f"Written: {escape(', '.join(map(str, written)))}"])
+    say([f"Written: {escape(', '.join(map(str, written)))}"])
     return RUN_FAILED if failed or any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
@@ -346,9 +342,9 @@ def list_command(
 
     if as_json:
         found = entries(kind, plugin or ())
-        _say_json(list(found.values()) if name is None else entry_of(found, kind, name))
+        say_json(list(found.values()) if name is None else entry_of(found, kind, name))
         return OK
-    _say(listing(kind, name, plugin or ()))
+    say(listing(kind, name, plugin or ()))
     return OK
 
 
@@ -363,12 +359,12 @@ def new_method_command(
     method, test = write_method(name, here)
     own = is_checkout(here)
     contract = " tests/methods/test_contract.py" if own else ""
-    _say([f"Written: {method}, {test}"])
-    _say([f"Test it: python -m pytest {test}{contract}"])
+    say([f"Written: {method}, {test}"])
+    say([f"Test it: python -m pytest {test}{contract}"])
     methods = escape(f"--set 'methods=[kd, {name}]'")
-    _say([f"Train it: {started_as()} quickstart {methods}{'' if own else f' --plugin {method}'}"])
+    say([f"Train it: {started_as()} quickstart {methods}{'' if own else f' --plugin {method}'}"])
     if own:
-        _say(["Then `make schema`: editors complete its name in suite files"])
+        say(["Then `make schema`: editors complete its name in suite files"])
     return OK
 
 
@@ -381,7 +377,7 @@ def show(
     from bench.terminal.show import describe
     from bench.workflow import store_in
 
-    _say(describe(store_in(results), run))
+    say(describe(store_in(results), run))
     return OK
 
 
@@ -401,7 +397,7 @@ def export_command(
     add_networks(plugin or (), NETWORKS)
     store = store_in(results)
     for path in export(store, store.run_id(run), to):
-        _say([escape(str(path))])
+        say([escape(str(path))])
     return OK
 
 
@@ -427,7 +423,7 @@ def bundle_command(
     path = Path(f"{plan.name}{SUFFIX}") if to is None else to
     with doing("Packing"):
         write_bundle(results_frame(plan, store), store, path, weights)
-    _say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
+    say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
     return OK
 
 
@@ -455,7 +451,7 @@ def verify_command(
 
     with unpacked(bundle, allows_altered=True) as opened:
         if opened.altered:
-            _say([escape(line) for line in opened.altered])
+            say([escape(line) for line in opened.altered])
             return RUN_FAILED
         plan, store, _ = _planned(opened.suite, opened.manifest.changes, opened.root, plugin)
         with doing("Loading PyTorch"):
@@ -475,20 +471,20 @@ def verify_command(
         is_sound = all(check.holds for check in found)
         if is_sound:
             if left := verify.not_from_answers(plan, found, store):
-                _say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
+                say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
                 try:
                     found += each("Evaluating weights", verify.evaluated(work, runs))
                 except RequestError as error:
-                    _say([f"weights not evaluated: {escape(str(error))}"])
+                    say([f"weights not evaluated: {escape(str(error))}"])
             if retrain is not None:
                 again = list(verify.retrained(work, verify.chosen(opened, plan, store, retrain), margin))
-                _say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
+                say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
                 found += again
     wrong = [check for check in found if not check.holds]
-    _say([escape(str(check)) for check in wrong])
+    say([escape(str(check)) for check in wrong])
     said = f"{len(wrong)} of {len(found)} checks fail" if wrong else f"all {len(found)} checks hold"
-    _say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
+    say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
     return RUN_FAILED if wrong else OK
 
 
@@ -507,26 +503,6 @@ def _report_of_bundle(
             raise RequestError(f"{to}: exists. Move it away, or name another folder with --results")
         plan, store, methods = _planned(bundle.suite, bundle.manifest.changes, bundle.root, plugins)
         return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True, to=to)
-
-
-def _width() -> int:
-    """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
-    return Console().width if sys.stdout.isatty() else UNBOUNDED
-
-
-def _say(parts: Iterable[RenderableType]) -> None:
-    console = Console(width=_width(), emoji=False, highlight=False)
-    for part in parts:
-        text = fitted(printable(part), sys.stdout) if isinstance(part, str) else part
-        console.print(text, soft_wrap=isinstance(text, str | Text), crop=False)
-
-
-def _say_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))  # ASCII, so any terminal and pipe takes it
-
-
-def _warn(message: str) -> None:
-    typer.echo(fitted(printable(message), sys.stderr), err=True)
 
 
 def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | None = None) -> list[str]:
@@ -588,8 +564,8 @@ def _dry_run(
     if problems := [*problems, *checks.problems]:
         raise RequestError("\n".join(problems))
     on = "" if slurm else device_name(here)
-    _say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
-    _say(map(escape, [*checks.untried, *notes]))
+    say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
+    say(map(escape, [*checks.untried, *notes]))
     return OK
 
 
@@ -597,24 +573,12 @@ def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried:
     """Submit jobs and print where their logs are and how to follow them; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import open_runs
+    from bench.terminal.status import submission_lines
 
-    plan = work.plan
     jobs = submit(work, retried)
-    if not jobs and not open_runs(work.wanted, plan, store):
-        return _report(plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
-    arrays: dict[str, list[Job]] = {}
-    for job in jobs:
-        arrays.setdefault(job.array, []).append(job)
-    for array, members in arrays.items():
-        runs = sum(len(job.runs) for job in members)
-        waits = ", after the jobs they depend on" if members[0].reason else ""
-        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
-        _say([f"job {array}: {what}{waits}"])
-    _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
-    where = [str(plan.file), "--results", str(work.results)]
-    settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    _say([copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")])
-    _say([copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")])
+    if not jobs and not open_runs(work.wanted, work.plan, store):
+        return _report(work.plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
+    say(submission_lines(work, jobs))
     return OK
 
 
@@ -629,18 +593,15 @@ def _report(
 ) -> int:
     """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
 
-    The exit status depends on the runs in `wanted`, and on whether all outputs could be written. A report that
-    `replaces` the one that is there is not written if that shows more finished runs. The report is moved `to` a folder,
-    if one is given.
+    The exit status depends on the runs in `wanted` and on whether all outputs could be written. A report that `replaces`
+    the existing one is not written if that one shows more finished runs. If `to` is given, the report moves there.
     """
-    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
-    from bench.report.replication import replication
-    from bench.terminal.tables import results_table
+    from bench.terminal.tables import report_lines, results_table
     from bench.workflow import raise_damage, reported
 
     with doing("Writing tables, figures and page"):
         frame, failed = reported(plan, store, methods, style, replaces)
-    _say(results_table(frame, _width()))
+    say(results_table(frame, width()))
     folder = store.suite_folder(frame.plan.folder)
     if to is not None:
         from bench.share.bundle import keep_report
@@ -648,18 +609,8 @@ def _report(
         keep_report(folder, to)
         folder = to
     if frame.aside:
-        _warn(f"warning: {frame.aside}. This one is in {folder}")
-    elif frame.plan.subfolder:
-        _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
-    _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
-    _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
-    if frame.plan.suite.tuning is not None:
-        _say([f"Tuning: {escape(', '.join(str(folder / name) for name in TUNING))}"])
-    if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
-        _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
-    _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
-    if compared := replication(frame):
-        _say([escape(compared)])
+        warn(f"warning: {frame.aside}. This one is in {folder}")
+    say(report_lines(frame, folder))
     raise_damage(failed)
     trials = frame.plan.trial_ids  # a trial that diverges has lost, which is not a fault
     ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
@@ -681,7 +632,7 @@ def _with_command(words: list[str]) -> list[str]:
 
         if first not in (suites := packaged_suites()):
             known = {**dict.fromkeys(sorted(commands)), **suites}
-            _warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
+            warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
             sys.exit(WRONG_REQUEST)
     return ["run", *words]
 
@@ -699,5 +650,5 @@ def main() -> None:
         sys.stdout.flush()
         if output is None or output.error is None:
             raise
-        _warn(f"standard output cannot be written: {output.error.strerror}")
+        warn(f"standard output cannot be written: {output.error.strerror}")
         sys.exit(end.code or RUN_FAILED)

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from bench.launch.slurm_queue import Job
+from bench.launch.work import Work
 from bench.plan import Plan, work_units
 from bench.plan.duration import epochs_of, initial_epochs, paces, training_images
 from bench.plan.status import OPEN, open_runs, statuses
@@ -142,6 +143,23 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
             yield f"{title}: failed, its log {escape(str(job.log))} ends:"
             for line in job.log_tail or ["(nothing: it never started)"]:
                 yield f"    {escape(line)}"
+
+
+def submission_lines(work: Work, jobs: Sequence[Job]) -> Iterator[RenderableType]:
+    """Yield one line per array of jobs that were submitted, where their logs are, and how to follow and cancel them."""
+    arrays: dict[str, list[Job]] = {}
+    for job in jobs:
+        arrays.setdefault(job.array, []).append(job)
+    for array, members in arrays.items():
+        runs = sum(len(job.runs) for job in members)
+        waits = ", after the jobs they depend on" if members[0].reason else ""
+        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
+        yield f"job {array}: {what}{waits}"
+    yield f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"
+    plan, where = work.plan, [str(work.plan.file), "--results", str(work.results)]
+    settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
+    yield copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")
+    yield copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")
 
 
 def stale_lines(frame: Frame) -> Iterator[str]:
