@@ -593,8 +593,8 @@ def _report(
 ) -> int:
     """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
 
-    The exit status depends on the runs in `wanted` and on whether all outputs could be written. A report that `replaces`
-    the existing one is not written if that one shows more finished runs. If `to` is given, the report moves there.
+    The exit status depends on the runs in `wanted` and on whether all outputs could be written. A report that
+    `replaces` the existing one is not written if that one shows more finished runs. With `to`, the report moves there.
     """
     from bench.terminal.tables import report_lines, results_table
     from bench.workflow import raise_damage, reported
