@@ -22,7 +22,7 @@ from bench.store import ANSWERS, Store
 from bench.tasks import Evaluation, task_of
 from bench.tasks.objectives import CORRUPTIONS
 from bench.train.answers import answers, scored
-from bench.train.evaluation import evaluate, evaluation_batch
+from bench.train.evaluation import evaluate
 from bench.train.networks import placed, with_head
 from bench.train.precision import Precision, set_products
 from bench.types import RequestError
@@ -94,8 +94,7 @@ class Scorer:
         has_answers = self.store.content(run.id, ANSWERS) is not None
         networks = {} if has_answers and is_whole else self._networks(run)
         if not has_answers:
-            size = evaluation_batch(self.inputs.device, self._batch_size(run))
-            tensors = answers(networks, split, run.data, self.inputs.device, _precision(run), size)
+            tensors = answers(networks, split, run.data, self.inputs.device, _precision(run), self._batch_size(run))
             self.store.write(run.id, ANSWERS, save(tensors))
         if not is_whole:
             on_corrupted = self._on_corrupted(run, networks)

@@ -55,7 +55,7 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
 
 def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> bool:
     """Evaluate and record a run whose needs are done; return False if another process has claimed it."""
-    store = inputs.store
+    store, size = inputs.store, inputs.plan.suite.training.batch_size
     if not store.claim(run.id):
         return False
     try:
@@ -81,10 +81,8 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_outputs:
-                size = inputs.plan.suite.training.batch_size
                 record |= keep_outputs(store, run, network, inputs.data(run.data).evaluated, inputs.device, size)
         if task_of(run).answered:
-            size = evaluation_batch(inputs.device, inputs.plan.suite.training.batch_size)
             record |= keep_answers(store, run, {STUDENT: network}, inputs.data(run.data).evaluated, inputs.device, size)
         store.finish(run.id, record)
     finally:

@@ -125,23 +125,17 @@ def _methods(found: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
 
 
 def _method_entry(method: Method, family: str) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
-    ]
+    same = ("year", "reads", "title", "weight", "task_weight", "warmup", "version")
     return {
         "description": method.summary.partition("\n")[0],
         "documentation": method.summary,
         "family": family,
-        "year": method.year,
-        "reads": method.reads,
-        "title": method.title,
-        "weight": method.weight,
-        "task_weight": method.task_weight,
-        "warmup": method.warmup,
-        "version": method.version,
+        **{key: getattr(method, key) for key in same},
         "initial_stage": method.has_initial_stage,
         "variant": method.variant,
-        "parameters": parameters,
+        "parameters": [
+            {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
+        ],
     }
 
 

@@ -117,13 +117,8 @@ def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str
     shown_jobs = [
         {"id": job.id, "state": job.state, "reason": job.reason, "log": str(job.log), "runs": job.runs} for job in jobs
     ]
-    return {
-        "suite": plan.name,
-        "title": plan.suite.title,
-        "file": str(plan.file),
-        "cells": cells,
-        "jobs": shown_jobs,
-    }
+    suite = {"suite": plan.name, "title": plan.suite.title, "file": str(plan.file)}
+    return suite | {"cells": cells, "jobs": shown_jobs}
 
 
 def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:

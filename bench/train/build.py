@@ -173,10 +173,8 @@ def build_lane(
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
-        student, peer_network = (
-            build_network(spec.student, spec.data, spec.seed),
-            build_network(peer, spec.data, peer_seed),
-        )
+        student = build_network(spec.student, spec.data, spec.seed)
+        peer_network = build_network(peer, spec.data, peer_seed)
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
             STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),

@@ -12,9 +12,8 @@ from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import DataSpec
 from bench.tasks.objectives import CLASSIFICATION, Objective
-from bench.train.answers import predictions
 from bench.train.memory import in_batches_that_fit
-from bench.train.precision import Precision
+from bench.train.precision import Precision, arithmetic
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
 
@@ -72,9 +71,12 @@ def evaluated(
     def attempt(batch_size: int) -> list[Evaluated]:
         scores = [objective.score(data.classes, device) for _ in networks]
         kept: list[list[Tensor]] = [[] for _ in networks]
-        targets = all_targets.split(batch_sizes(len(split), batch_size))
-        answered = predictions(networks, split, viewer, device, precision, batch_size)
-        for logits, labels in zip(answered, targets, strict=True):
+        sizes = batch_sizes(len(split), batch_size)
+        batches = split.images.batches(torch.arange(len(split)).split(sizes))
+        for images, labels in zip(batches, all_targets.split(sizes), strict=True):
+            view = viewer(images)
+            with arithmetic(precision, device):
+                logits = [network(view) for network in networks]
             for score, own, parts in zip(scores, logits, kept, strict=True):
                 score.update(own, labels)
                 if keeps_logits:

@@ -18,7 +18,7 @@ from bench.tasks import Task, task_of
 from bench.train.answers import keep_answers
 from bench.train.captured import CapturedSteps
 from bench.train.epoch import train_epoch
-from bench.train.evaluation import evaluated, evaluation_batch
+from bench.train.evaluation import evaluated
 from bench.train.lane import Clock, Lane
 from bench.train.learner import MAIN, Teacher
 from bench.train.outputs import keep_outputs
@@ -239,13 +239,11 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
         store.write(run_id, weights_file(name), save(weights))
     task = task_of(lane.spec)
     numbers = summary(lane.rows, task, lane.spec.data.has_dev) | {"lanes": len(cohort.lanes)}
-    device, schedule = cohort.train.device, lane.schedule
+    how = (cohort.test, cohort.train.device, lane.schedule.batch_size, lane.schedule.precision)
     if task.keeps_outputs and cohort.group.rank == 0:
-        network, logits, size = lane.networks[STUDENT], lane.logits.get(STUDENT), schedule.batch_size
-        numbers |= keep_outputs(store, lane.spec, network, cohort.test, device, size, schedule.precision, logits)
+        numbers |= keep_outputs(store, lane.spec, lane.networks[STUDENT], *how, lane.logits.get(STUDENT))
     if task.answered and cohort.group.rank == 0:
-        networks, size = lane.networks, evaluation_batch(device, schedule.batch_size)
-        numbers |= keep_answers(store, lane.spec, networks, cohort.test, device, size, schedule.precision, lane.logits)
+        numbers |= keep_answers(store, lane.spec, lane.networks, *how, lane.logits)
         lane.logits = {}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
