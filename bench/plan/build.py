@@ -151,20 +151,16 @@ def _pair_cells(
     has_initial_stage = any(methods[name].has_initial_stage for row in of_pair for name, _ in row.terms)
     if suite.controls and task.has_controls and has_initial_stage:
         yield from _control(suite, pair, plain)
+    is_paired = suite.teacher_seeds == "paired"  # else, each student learns from each of the teachers in turn
     for row in of_pair:
         taught = [
             distilled(run, row, teacher.runs, suite.training, methods)
             for run in plain
-            for teacher in _teachers_of(run, suite, teachers)
+            for teacher in ([teachers[run.seed]] if is_paired else teachers.values())
         ]
         taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield cell_of(pair, row, taught_by_task, network)
-
-
-def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers]) -> list[PairTeachers]:
-    """Return the teachers from which a student learns, each in a run of its own."""
-    return [teachers[run.seed]] if suite.teacher_seeds == "paired" else list(teachers.values())
 
 
 def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
