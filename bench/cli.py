@@ -468,8 +468,7 @@ def verify_command(
             plugins=all_plugins(plan.file, plugin or ()),
         )
         found = list(each("Computing again", verify.checks(opened, plan, store)))
-        is_sound = all(check.holds for check in found)
-        if is_sound:
+        if all(check.holds for check in found):
             if left := verify.not_from_answers(plan, found, store):
                 say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
