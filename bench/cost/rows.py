@@ -16,7 +16,6 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.plan.duration import COST
 from bench.schedule import NO_INITIAL_STAGE
 from bench.spec import RunSpec
 from bench.store import Store, csv_text, write_whole
@@ -193,7 +192,7 @@ def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     rounded: list[dict[str, Any]] = [
         {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows
     ]
-    path = store.suite_folder(plan.folder) / COST
+    path = store.suite_folder(plan.folder) / "cost.csv"
     order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
     measured = {(row["pair"], row["label"]) for row in rounded}
     names = [field.name for field in fields(Cost)]

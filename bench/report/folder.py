@@ -17,7 +17,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from bench.plan import Plan
-from bench.plan.duration import COST
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
 from bench.store.files import csv_rows, read_as, read_text, writing
@@ -29,7 +28,7 @@ TABLES = ("table.csv", "table.md", "table.tex")
 STATISTICS = ("statistics.csv", "statistics.md")
 VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
-PAGE, EPOCHS, CLASSES = "report.html", "epochs.csv", "classes.csv"
+PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
 PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
 WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
