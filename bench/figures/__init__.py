@@ -28,11 +28,12 @@ from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
-from bench.report.folder import PAPER, StyleName, is_of_paper, note, noted
+from bench.report.folder import PAPER, is_of_paper, note, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.write import attempt
 from bench.store import Store, write_whole
 from bench.text import file_name
+from bench.types import StyleName
 from methods import Method
 
 Draw = Callable[[Findings], Iterator[tuple[str, Figure]]]

@@ -21,8 +21,8 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from bench.report.folder import StyleName
 from bench.report.frame import Summary
+from bench.types import StyleName
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {
