@@ -30,8 +30,8 @@ from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
 from bench.spec import Crossed
 
 SOURCES = Crossed._fields
-# A mean square this many times the residual's counts. Paull's rule is twice the median of F: 1.4 to 1.7 for 3 to 5
-# seeds. A larger number makes intervals too narrow where one source hardly stands out: see docs/statistics.md.
+# A mean square this many times the residual's counts; Paull's rule is twice the median of F. A larger number makes
+# intervals too narrow where a source hardly stands out, a smaller one too wide where none does: see docs/statistics.md.
 STANDS_OUT = 1.4
 SeedT = TypeVar("SeedT", bound=int | Crossed)
 
