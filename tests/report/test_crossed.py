@@ -64,14 +64,14 @@ def test_from_92_to_98_and_a_half_percent_of_intervals_hold_the_truth(sizes, dev
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(3, 3, 1), (3, 3, 2), (4, 3, 1), (5, 5, 1), (5, 5, 2), (3, 3, 3), (4, 4, 3)])
-def test_whatever_the_ratios_of_the_deviations(sizes):
+@pytest.mark.parametrize("sizes", [(3, 3, 1), (3, 3, 2), (5, 5, 1), (5, 3, 2), (10, 3, 1), (3, 3, 3), (4, 4, 3)])
+def test_91_to_98_and_a_half_percent_do_so_whatever_the_ratios_of_the_deviations(sizes):
     sources = sum(size >= 3 for size in sizes)
-    grid = itertools.product((0, 0.3, 0.6, 1, 1.5, 2.5, 6)[:: sources - 1], repeat=sources)
+    grid = itertools.product((0, 0.6, 1.5, 6), repeat=sources)
     shares = {own: held(sizes, (*own, 0, 0)[:3], 1000) for own in grid}
     lowest, highest = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     print(sizes, lowest, shares[lowest], highest, shares[highest])  # noqa: T201
-    assert 0.92 <= shares[lowest]
+    assert shares[lowest] >= 0.91
     assert shares[highest] <= 0.985
 
 
