@@ -10,7 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import grid
+from bench.figures.drawing import grid, number_edges
 from bench.figures.findings import Findings, Outputs
 
 MAX_WRITTEN = 8  # panels in whose cells the numbers are written
@@ -36,6 +36,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
             axis.invert_yaxis()
             axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)
+        number_edges(axes)
         figure.supxlabel("student's stage (0: stem)", size="medium")
         figure.supylabel("teacher's stage", size="medium")
         figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8, aspect=30, label="linear CKA")

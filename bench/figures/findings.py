@@ -1,9 +1,11 @@
 """What a suite's figures are drawn from: its plan, its results frame, and the epochs and outputs in the store."""
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +72,7 @@ class Findings:
         runs = {one.id for cell in cells for run in cell.runs for one in (run, self.plan.trained(run))}
         shown = [run.id for run in self.frame.shown_runs if run.id in runs]
         rows = {run: [row for row in self.store.epochs(run) if row["stage"] == "main"] for run in shown}
-        return {run: pd.DataFrame(of_run).set_index("epoch") for run, of_run in rows.items() if of_run}
+        return {run: _table(of_run) for run, of_run in rows.items() if of_run}
 
     def curves(self, runs: Mapping[str, Iterable[RunSpec]], columns: str) -> dict[str, pd.DataFrame]:
         """Return a number that the runs of a label record, if any: a row per epoch that has it, a column per seed.
@@ -83,7 +85,10 @@ class Findings:
             if not epochs:
                 continue
             names = {seed: [one for one in frame if re.fullmatch(columns, str(one))] for seed, frame in epochs.items()}
-            means = {seed: epochs[seed][own].mean(axis=1) for seed, own in names.items()}
+            means = {
+                seed: epochs[seed][own[0]] if len(own) == 1 else epochs[seed][own].mean(axis=1)
+                for seed, own in names.items()
+            }
             curve = pd.DataFrame(means, columns=[str(self.plan.seed_of(run)) for run in of_row], dtype=float).dropna(
                 how="all"
             )
@@ -123,6 +128,13 @@ class Findings:
             if alike and (own := self.outputs(run)) and (taught := self.outputs(tested)):
                 return taught, own
         return None
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of epochs as a table: from lists of numbers, it takes a fraction of the time of one from mappings."""
+    columns = dict.fromkeys(name for row in rows for name in row if name != "epoch")
+    index = pd.Index([row["epoch"] for row in rows], name="epoch")
+    return pd.DataFrame({name: [row.get(name, math.nan) for row in rows] for name in columns}, index)
 
 
 def by_number(rows: Mapping[float, Summary]) -> pd.DataFrame:
