@@ -18,9 +18,9 @@ MAX_WRITTEN = 8  # panels in whose cells the numbers are written
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row, the nearest to the teacher first."""
-    for group, outputs in findings.beside_teachers():
-        stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in outputs.items()}
-        panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
+    for group, rows in findings.beside_teachers():
+        stages = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
+        panels = {label: cka(taught, own) for label, taught, own in stages if taught and own}
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))

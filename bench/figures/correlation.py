@@ -16,8 +16,10 @@ MAX_EMBEDDED = 200  # classes
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, the smallest difference first."""
-    for group, outputs in findings.beside_teachers():
-        panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in outputs.items()}
+    for group, rows in findings.beside_teachers():
+        panels = {label: taught["correlation"] - own["correlation"] for label, taught, own in rows}
+        if not panels:
+            continue
         panels = dict(sorted(panels.items(), key=lambda one: float(np.abs(one[1]).mean())))
         titles = [f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}" for label, matrix in panels.items()]
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]

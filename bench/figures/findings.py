@@ -110,24 +110,29 @@ class Findings:
             path = self.store.folder(run.id) / OUTPUTS
             raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error
 
-    def beside_teachers(self) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
-        """Yield each group with the outputs of the teacher and of each row, by label, where they can be compared."""
+    def beside_teachers(self) -> Iterator[tuple[str, Iterator[tuple[str, Outputs, Outputs]]]]:
+        """Yield each group with (label, outputs of the teacher, outputs of the row) where they can be compared.
+
+        Outputs are read when their turn comes: those of all rows would fill hundreds of megabytes.
+        """
         if TASKS[self.plan.suite.task].trains_teachers:
             return  # the row `teacher` taught none of the others
         for group, rows in self.groups.items():
-            teacher = row_of(TEACHER, rows)
-            outputs = {row.label: both for row in rows if row is not teacher and (both := self._both(row, teacher))}
-            if outputs:
-                yield group, outputs
+            yield group, self._beside(row_of(TEACHER, rows), rows)
 
-    def _both(self, row: Summary, teacher: Summary) -> tuple[Outputs, Outputs] | None:
-        """Return the outputs of the teacher and of a row on the same images, of the first seed that has both."""
-        for number, run in enumerate(row.cell.runs):
-            tested = teacher.cell.runs[number % len(teacher.cell.runs)]  # one for all seeds, one each, or in turn
-            alike = all(getattr(run.data, key) == getattr(tested.data, key) for key in ("name", "size", "fingerprint"))
-            if alike and (own := self.outputs(run)) and (taught := self.outputs(tested)):
-                return taught, own
-        return None
+    def _beside(self, teacher: Summary, rows: Iterable[Summary]) -> Iterator[tuple[str, Outputs, Outputs]]:
+        """Yield the outputs of the teacher and of each row on the same images, of the first seed that has both."""
+        taught: dict[str, Outputs | None] = {}  # by run
+        for row in (row for row in rows if row is not teacher):
+            for number, run in enumerate(row.cell.runs):
+                tested = teacher.cell.runs[number % len(teacher.cell.runs)]  # one for all seeds, one each, or in turn
+                if any(getattr(run.data, key) != getattr(tested.data, key) for key in ("name", "size", "fingerprint")):
+                    continue
+                if tested.id not in taught:
+                    taught[tested.id] = self.outputs(tested)
+                if (of_teacher := taught[tested.id]) and (own := self.outputs(run)):
+                    yield row.label, of_teacher, own
+                    break
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
