@@ -19,8 +19,8 @@ MAX_WRITTEN = 8  # panels in whose cells the numbers are written
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row, the nearest to the teacher first."""
     for group, rows in findings.beside_teachers():
-        stages = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
-        panels = {label: cka(taught, own) for label, taught, own in stages if taught and own}
+        found = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
+        panels = {label: cka(taught, own) for label, taught, own in found if taught and own}
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))
@@ -32,9 +32,12 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
                 "annot": findings.style.has_titles and len(panels) <= MAX_WRITTEN,
                 "fmt": ".2f",
                 "annot_kws": {"size": 7},
+                **dict.fromkeys(("xticklabels", "yticklabels"), False),  # it would draw each to see how long it is
             }
             sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
             axis.invert_yaxis()
+            for own, stages in ((axis.yaxis, matrix.shape[0]), (axis.xaxis, matrix.shape[1])):
+                own.set_ticks(np.arange(stages) + 0.5, [str(stage) for stage in range(stages)])
             axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)
         number_edges(axes)
         figure.supxlabel("student's stage (0: stem)", size="medium")

@@ -30,7 +30,7 @@ from bench.figures import curves, figures, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, grid, look, looks
+from bench.figures.drawing import STYLES, arrange, grid, look, looks, number_edges
 from bench.figures.findings import Findings
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
@@ -207,6 +207,13 @@ def test_each_pair_can_be_drawn_alone_by_another_process(tmp_path, store):
     ((name, sent),) = figures(alone, [curves.draw])
     assert name == f"curves_{PAIR}"
     assert points(sent.axes[0], "KD") == points(drawn(plan, store)[name].axes[0], "KD") == [(1, 10.0), (2, 70.0)]
+
+
+def test_the_lowest_panel_of_each_column_has_numbers_even_above_an_empty_place():
+    _, axes = grid(STYLES["page"], list("abcde"), 3, 1.0, [])
+    number_edges(axes)
+    assert [axis.get_title() for axis in axes if axis.xaxis.get_tick_params()["labelbottom"]] == ["c", "d", "e"]
+    assert [axis.get_title() for axis in axes if axis.yaxis.get_tick_params()["labelleft"]] == ["a", "d"]
 
 
 @pytest.mark.slow
