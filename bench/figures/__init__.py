@@ -1,4 +1,4 @@
-"""A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf, svg and png. Imports no torch.
+"""A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf and svg. Imports no torch.
 
 Those of the style `paper` are in figures/paper/, with captions.md, which has what their headings would say.
 
@@ -44,7 +44,7 @@ APART = (
     (curves, critic, parts),
 )
 FIGURES = (*chain(*APART), gain, ranks, parameter, tuning, ensemble, cost)
-METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
+METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # no dates
 CAPTIONS = "captions.md"
 MIN_IN_PARALLEL = 32  # cells whose figures are worth several processes
 
