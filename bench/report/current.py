@@ -6,10 +6,10 @@ from pathlib import Path
 
 from bench.program import code_hash
 from bench.reading import read_bytes
-from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, note, noted
+from bench.report.folder import COST, PAPER, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, Store
-from bench.types import RequestError
+from bench.types import RequestError, StyleName
 
 CODE = ("*.py", "*.js", "*.css", "*.j2")  # of this program, from which a report is made, too
 
