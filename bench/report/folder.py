@@ -118,18 +118,18 @@ def in_own_folder(plan: Plan, store: Store) -> Plan:
     return plan
 
 
-def placed(frame: Frame, store: Store) -> Frame:
+def placed(frame: Frame) -> Frame:
     """Return results with the folder of their report, so that no report with more finished runs is replaced.
 
     A report of the changed suite that is in the suite's own folder moves to the folder of its changes.
     """
-    plan = in_own_folder(frame.plan, store)
+    plan, store = in_own_folder(frame.plan, frame.store), frame.store
     folder = store.suite_folder(plan.folder)
     present = shown(folder)
     if present and present.changes and not _of(plan, store).changes:
         _move(folder, folder / _named(present.changes), present)
         return replace(frame, plan=plan)
-    before, now = _counts(frame, store, folder, present)
+    before, now = _counts(frame, folder, present)
     if now >= before:
         return replace(frame, plan=plan)
     reason = (
@@ -150,13 +150,13 @@ def _named(changes: Sequence[str]) -> str:
     return text if re.fullmatch(r"[\w.,=-]{1,80}", text, re.ASCII) else f"{file_name(text, 71)}-{short_hash(text)}"
 
 
-def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> tuple[int, int]:
+def _counts(frame: Frame, folder: Path, present: Shown | None) -> tuple[int, int]:
     """Return how many runs the report in a folder shows as finished, and how many a new one would, or knows of."""
     statuses = {run_id: status for run_id, (status, _) in frame.statuses.items()}
     done = {run_id for run_id, status in statuses.items() if status in ("done", "stale")}
     if present is not None:  # it may show runs that are trained again, or have failed since
         waits = {run_id for run_id in present.finished if statuses.get(run_id, "waiting") == "waiting"}
-        known = {run_id for run_id in present.finished if run_id not in waits or store.is_put_aside(run_id)}
+        known = {run_id for run_id in present.finished if run_id not in waits or frame.store.is_put_aside(run_id)}
         return len(present.finished), len(done | known)
     rows = csv_rows(read_text(folder / TABLES[0]) or "")
     first = next((row.get("metric") for row in rows), None)

@@ -153,8 +153,13 @@ class Frame:
     summaries: Sequence[Summary]  # one per cell and metric
     records: Mapping[str, Mapping[str, Any]]  # by run id, of the finished runs
     statuses: Mapping[str, tuple[str, str]]  # by run id: status and reason of every run of the plan
-    store: Store  # has the epochs of these runs
+    store: Store  # where the runs and the report are
     aside: str = ""  # why the report is not in the folder of its suite; see `bench.report.folder`
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the report."""
+        return self.store.suite_folder(self.plan.folder)
 
     @cached_property
     def measurements(self) -> list[Measurement]:

@@ -12,14 +12,12 @@ import numpy as np
 from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
-from bench.plan import Plan
 from bench.report.correction import holm
 from bench.report.crossed import paired
 from bench.report.frame import Frame, Summary
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
 from bench.spec import STUDENT, Crossed, Seed
-from bench.store import Store
 from bench.store.answers import stored_answers
 from bench.suite import NONE, TEACHER
 
@@ -66,7 +64,7 @@ def interval(own: np.ndarray, other: np.ndarray) -> tuple[float, float] | None:
     return 100 * float(mean - reach), 100 * float(mean + reach)
 
 
-def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
+def rows(frame: Frame) -> Iterator[dict[str, Any]]:
     """Yield rows of statistics.csv: each method against KD and `none`, where their runs have left answers.
 
     `mcnemar` is of the first seed that both have. `difference_over_images` is the mean difference over seeds.
@@ -75,7 +73,7 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
     columns: dict[tuple[str, str], dict[str, Hits]] = {}  # by pair and metric, then by label
     for one in frame.primary:
         is_student = one.cell.network == STUDENT and one.cell.method != TEACHER
-        if one.recorded == "top1" and is_student and (hits := _hits(one, frame.plan, store)):
+        if one.recorded == "top1" and is_student and (hits := _hits(one, frame)):
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
     for (pair, metric), found in columns.items():
         by_label = _of_equal_length(found)
@@ -87,11 +85,13 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
 Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
 
 
-def _hits(one: Summary, plan: Plan, store: Store) -> Hits:
+def _hits(one: Summary, frame: Frame) -> Hits:
     """Return the answers of a row's finished runs, by seed."""
     found: dict[Seed, np.ndarray] = {}
     for run in one.cell.runs:
-        if (seed := plan.seed_of(run)) in one.by_seed and (answers := stored_answers(store, run.id)) is not None:
+        if (seed := frame.plan.seed_of(run)) in one.by_seed and (
+            answers := stored_answers(frame.store, run.id)
+        ) is not None:
             found[seed] = answers.logits[STUDENT].argmax(axis=1) == answers.labels
     return found
 

@@ -27,7 +27,7 @@ from bench.report.origins import origin_of, origins, training_command
 from bench.report.regime import regime_line
 from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
-from bench.store import Store, write_whole
+from bench.store import write_whole
 from bench.store.files import csv_rows, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
@@ -39,23 +39,22 @@ FEW_PAIRS = 3  # up to which the published numbers are shown at first
 SCRIPTS = ("table", "results", "data", "charts", "curves", "window", "figures", "compare")
 
 
-def write(frame: Frame, store: Store) -> Path:
+def write(frame: Frame) -> Path:
     """Write the page of a suite, with the existing tables, figures and statistics; return its path."""
-    path = store.suite_folder(frame.plan.folder) / PAGE
-    write_whole(path, render(frame, store))
+    path = frame.folder / PAGE
+    write_whole(path, render(frame))
     return path
 
 
-def render(frame: Frame, store: Store) -> str:
+def render(frame: Frame) -> str:
     """Return the page of a suite as HTML."""
-    plan = frame.plan
-    folder = store.suite_folder(plan.folder)
+    plan, folder = frame.plan, frame.folder
     made = origins(frame.records.values())
     command = training_command(plan)
     heads, rows = wide.heads(frame), wide.rows(frame)
     opened = [entry.one for row in rows for entry in row.entries if entry.one is not None]
     runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    shown_runs = {run.id: _run(run, frame, store, list(made)) for run in runs.values()}
+    shown_runs = {run.id: _run(run, frame, list(made)) for run in runs.values()}
     has_curves = any(epochs for one in shown_runs.values() for epochs, _ in one["curves"].values())
     figures = [_figure(path) for path in sorted((folder / FIGURES).glob("*.svg")) if path.is_file()]
     if has_curves:
@@ -160,11 +159,11 @@ def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+def _run(run: RunSpec, frame: Frame, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
     record, seed = frame.records.get(run.id, {}), frame.plan.seed_of(run)
     status, reason = frame.statuses[run.id]
-    epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
+    epochs = [epoch for epoch in frame.store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
     task = task_of(run)
     names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
     series = [column(network, name) for name in names for network in task.networks]

@@ -17,7 +17,7 @@ from bench.report.layout import MISSING, PARTIAL
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.statistics import ALL, Ranking, Statistics, statistics
 from bench.report.table_csv import digest
-from bench.store import Store, write_whole
+from bench.store import write_whole
 from bench.store.files import no_formula
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_adjusted", "note")
@@ -44,18 +44,17 @@ TOGETHER = (
 )
 
 
-def write(frame: Frame, store: Store) -> None:
+def write(frame: Frame) -> None:
     """Write the statistics of a suite's results."""
-    computed, spread = statistics(frame), variance.spreads(frame, store) if frame.plan.suite.crossed else []
+    computed, spread = statistics(frame), variance.spreads(frame) if frame.plan.suite.crossed else []
     text = f"{to_markdown(frame.plan, computed, spread)}\n<!-- of table.csv {digest(frame)} -->\n"
-    folder = store.suite_folder(frame.plan.folder)
-    of_images = images.rows(frame, store)
+    of_images = images.rows(frame)
     for name, content in zip(STATISTICS, (to_csv(computed, of_images), text), strict=True):
-        write_whole(folder / name, content)
+        write_whole(frame.folder / name, content)
     if frame.plan.suite.crossed:
-        variance.write_csv(spread, frame, store)
+        variance.write_csv(spread, frame)
     else:
-        (folder / variance.VARIANCE).unlink(missing_ok=True)
+        (frame.folder / variance.VARIANCE).unlink(missing_ok=True)
 
 
 def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:

@@ -14,7 +14,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.words import LEVEL
-from bench.store import Store, csv_text, write_whole
+from bench.store import csv_text, write_whole
 from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import task_of
 from bench.text import plural
@@ -23,11 +23,10 @@ COLUMNS = ("pair", "label", "trial", "epochs", "seed", "parameters", "dev", "sta
 MIN_TRIALS = 4  # of which a correlation is computed
 
 
-def write(frame: Frame, store: Store) -> None:
+def write(frame: Frame) -> None:
     """Write both files of a suite that searches settings."""
-    folder = store.suite_folder(frame.plan.folder)
     for name, text in zip(TUNING, (to_csv(frame), to_markdown(frame)), strict=True):
-        write_whole(folder / name, text)
+        write_whole(frame.folder / name, text)
 
 
 def searches(frame: Frame) -> dict[str, dict[str, Choice]]:

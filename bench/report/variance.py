@@ -17,7 +17,7 @@ from bench.report.inference import Contrast
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
 from bench.spec import Crossed
-from bench.store import Store, write_whole
+from bench.store import write_whole
 from bench.store.answers import stored_answers
 from bench.store.files import csv_text
 from bench.suite import TEACHER
@@ -59,12 +59,12 @@ class Spread:
         return None if source not in self.variances else max(self.variances[source], 0.0) ** 0.5
 
 
-def spreads(frame: Frame, store: Store) -> list[Spread]:
+def spreads(frame: Frame) -> list[Spread]:
     """Return the components of each finished row but the teacher's, and their means over all methods of a column."""
     found = []
     for column in frame.columns:
         rows = [one for one in frame.tabled if (one.pair, one.metric) == column and one.cell.method != TEACHER]
-        own = [(one, spread) for one in rows if (spread := _spread(one, frame, store)) is not None]
+        own = [(one, spread) for one in rows if (spread := _spread(one, frame)) is not None]
         found += [spread for _, spread in own]
         methods = [spread for one, spread in own if one.is_method]
         if len(methods) > 1:
@@ -72,14 +72,14 @@ def spreads(frame: Frame, store: Store) -> list[Spread]:
     return found
 
 
-def _spread(one: Summary, frame: Frame, store: Store) -> Spread | None:
+def _spread(one: Summary, frame: Frame) -> Spread | None:
     """Return the components of a row; None without a run for each combination of its seeds, or with a single seed."""
     values = {seed: value for seed, value in one.by_seed.items() if isinstance(seed, Crossed)}
     analysed = components(values) if one.status == "done" and values else None
     if analysed is None or not analysed.seeds:
         return None
     variances = _variances(analysed)
-    if one.kind.name in SHARES and (images := _images(one, frame, store)):
+    if one.kind.name in SHARES and (images := _images(one, frame)):
         share = analysed.mean / 100
         variances[TEST_SPLIT] = 100**2 * share * (1 - share) / images
     return Spread(one.metric, one.pair, one.label, analysed.n, analysed.seeds, variances, analysed.contrast())
@@ -90,9 +90,9 @@ def _variances(analysed: Components) -> dict[str, float]:
     return {source: variance for source, variance in known.items() if variance is not None}
 
 
-def _images(one: Summary, frame: Frame, store: Store) -> int:
+def _images(one: Summary, frame: Frame) -> int:
     """Return the number of test images, from the answers of the first run that has left some; 0 if none has."""
-    answers = (stored_answers(store, run.id) for run in one.cell.runs if run.id in frame.records)
+    answers = (stored_answers(frame.store, run.id) for run in one.cell.runs if run.id in frame.records)
     return next((len(found.labels) for found in answers if found is not None), 0)
 
 
@@ -104,7 +104,7 @@ def _together(methods: list[Spread]) -> Spread:
     return Spread(first.metric, first.pair, ALL_METHODS, sum(one.n for one in methods), first.seeds, means, None)
 
 
-def write_csv(found: Sequence[Spread], frame: Frame, store: Store) -> None:
+def write_csv(found: Sequence[Spread], frame: Frame) -> None:
     """Write variance.csv: a row per component, and one for the mean, whose `deviation` is its standard error."""
 
     def rows() -> Iterator[dict[str, object]]:
@@ -124,7 +124,7 @@ def write_csv(found: Sequence[Spread], frame: Frame, store: Store) -> None:
                 spread = {"variance": round(error**2, 6), "deviation": round(error, 6)}
                 yield {**row, "source": "mean", **spread, "low": low, "high": high}
 
-    write_whole(store.suite_folder(frame.plan.folder) / VARIANCE, csv_text(COLUMNS, rows()))
+    write_whole(frame.folder / VARIANCE, csv_text(COLUMNS, rows()))
 
 
 def lines(found: Sequence[Spread]) -> Iterator[str]:
