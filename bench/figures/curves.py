@@ -23,7 +23,7 @@ from bench.figures.drawing import (
     name_lines,
 )
 from bench.figures.findings import Findings, row_of
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 
 MAX_TOGETHER = 7  # rows that one panel shows

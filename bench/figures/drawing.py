@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from bench.report.folder import StyleName
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {

@@ -12,7 +12,8 @@ from safetensors.numpy import load
 
 from bench.figures.drawing import PLAIN, STYLES, TAUGHT, Look, Style, looks
 from bench.plan import Plan
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
+from bench.report.summary import Summary
 from bench.spec import STUDENT, RunSpec
 from bench.store import AGAIN, OUTPUTS, Store
 from bench.suite import NONE, TEACHER

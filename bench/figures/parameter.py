@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look, name_lines
 from bench.figures.findings import Findings, by_number, row_of
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.spec import RunSpec, Scalar
 from bench.suite import NONE
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, marks, unscaled
 from bench.figures.findings import Findings
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
 PERPLEXITY = 30.0  # scikit-learn's default, where there are enough points

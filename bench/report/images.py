@@ -14,9 +14,10 @@ from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
 from bench.report.correction import holm
 from bench.report.crossed import paired
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
+from bench.report.summary import Summary
 from bench.spec import STUDENT, Crossed, Seed
 from bench.store.answers import stored_answers
 from bench.suite import NONE, TEACHER

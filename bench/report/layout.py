@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.report.frame import Column, Frame, Summary
+    from bench.report.frame import Frame
+    from bench.report.summary import Column, Summary
 
 MAX_LINE, CELL, MAX_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 MISSING, PARTIAL = "—", "†"

@@ -20,11 +20,12 @@ from bench.plan import Plan
 from bench.report import wide, words
 from bench.report.caption import caption, marks
 from bench.report.folder import FIGURES, PAGE, STATISTICS, TABLES, VARIANCE
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.html import filled, packed
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
 from bench.report.regime import regime_line
+from bench.report.summary import Summary
 from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
 from bench.store import write_whole

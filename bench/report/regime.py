@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean, linear_regression
 
 from bench.plan.duration import training_images
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
+from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 from bench.tasks import task_of
 

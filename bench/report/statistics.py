@@ -25,11 +25,12 @@ from scipy import special
 
 from bench.report.correction import holm
 from bench.report.crossed import CrossedModel
-from bench.report.frame import Contest, Frame, Summary
+from bench.report.frame import Frame
 from bench.report.improvement import Improvement, relative_improvement
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
 from bench.report.layout import INCOMPLETE
 from bench.report.paper import CRD, KD, row_named
+from bench.report.summary import Contest, Summary
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED

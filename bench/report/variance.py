@@ -12,10 +12,11 @@ from statistics import mean
 
 from bench.report.crossed import Components, components
 from bench.report.folder import VARIANCE
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.inference import Contrast
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
+from bench.report.summary import Summary
 from bench.spec import Crossed
 from bench.store import write_whole
 from bench.store.answers import stored_answers

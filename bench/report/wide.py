@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.layout import MISSING, PARTIAL
+from bench.report.summary import Summary
 from bench.suite.tuning import TUNED
 
 RESULT, TUNED_RESULT, PUBLISHED, DIFFERENCE = KINDS = ("result", "tuned", "published", "difference")
