@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import special
 
 from bench.report.correction import holm
-from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
+from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, student_contrast
 from bench.spec import Crossed
 
 SOURCES = Crossed._fields
@@ -54,16 +53,12 @@ class Components:
 
     def contrast(self) -> Contrast:
         """Return the mean as a contrast; without interval and p if no source has three seeds, or nothing varies."""
-        found = Contrast(self.n, self.mean)
         used = {source: self.squares[source] / self.n for source in self.sampled}
         variance = sum(used.values())
         if variance < EQUAL**2:
-            return found
+            return Contrast(self.n, self.mean)
         df = variance**2 / sum(part**2 / (self.seeds[source] - 1) for source, part in used.items())
-        error = math.sqrt(variance)
-        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
-        p = 2 * float(special.stdtr(df, -abs(self.mean) / error))
-        return replace(found, error=error, df=df, interval=(self.mean - reach, self.mean + reach), p=p)
+        return student_contrast(self.n, self.mean, math.sqrt(variance), df)
 
 
 def components(values: Mapping[Crossed, float]) -> Components | None:
@@ -120,12 +115,9 @@ class CrossedModel:
         differences = {seed: own[seed] - base[other] for seed, other in paired(own, base)}
         if not differences:
             return None
-        found = components(differences)
-        return (
-            Contrast(len(differences), float(np.mean(list(differences.values()))))
-            if found is None
-            else found.contrast()
-        )
+        if (found := components(differences)) is not None:
+            return found.contrast()
+        return Contrast(len(differences), float(np.mean(list(differences.values()))))
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
@@ -137,16 +129,14 @@ class CrossedModel:
     def may_be_best(self, rows: Sequence[str]) -> set[str]:
         """Return the rows that no other of them is above at 5 %, in one direction; none without any test."""
         found = {row: self.family(rows, row) for row in rows}
-        beaten = {
-            row
-            for row, others in found.items()
-            if any(
-                one.value > 0 and one.p_adjusted is not None and one.p_adjusted / 2 < 1 - LEVEL
-                for one in others.values()
-            )
-        }
         tested = {row for row, others in found.items() if any(one.p is not None for one in others.values())}
+        beaten = {row for row, others in found.items() if any(map(_is_above, others.values()))}
         return tested - beaten
 
     def detectable(self, rows: Iterable[str], reference: str) -> None:
-        """Return None: it is stated only of seeds that are not crossed."""
+        """Return None: the smallest detectable difference is stated only for seeds that are not crossed."""
+
+
+def _is_above(one: Contrast) -> bool:
+    """Return whether a row is above its reference at 5 %, in one direction."""
+    return one.value > 0 and one.p_adjusted is not None and one.p_adjusted / 2 < 1 - LEVEL

@@ -48,6 +48,13 @@ class Contrast:
     p_adjusted: float | None = None
 
 
+def student_contrast(n: int, value: float, error: float, df: float) -> Contrast:
+    """Return a contrast with Student's t interval and p-value, from its standard error and degrees of freedom."""
+    reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
+    p = 2 * float(special.stdtr(df, -abs(value) / error))
+    return Contrast(n, value, error, df, (value - reach, value + reach), p)
+
+
 @dataclass(frozen=True)
 class Model:
     """The rows of a column with the noise variance of each; see `fit`."""
@@ -71,12 +78,8 @@ class Model:
         variance = (self.variances[row] + self.variances_as_reference[reference]) / n
         if n == 1 or variance == 0.0 or np.ptp(differences) < EQUAL:
             return found
-        error = math.sqrt(variance)
-        df = min(self.dfs[row], self.dfs[reference])
-        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
-        interval = (found.value - reach, found.value + reach) if n >= MIN_SEEDS else None
-        p = 2 * float(special.stdtr(df, -abs(found.value) / error))
-        return replace(found, error=error, df=df, interval=interval, p=p)
+        found = student_contrast(n, found.value, math.sqrt(variance), min(self.dfs[row], self.dfs[reference]))
+        return found if n >= MIN_SEEDS else replace(found, interval=None)
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
