@@ -9,11 +9,11 @@ from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, n
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS
 
-CODE = ("*.py", "*.js", "*.css", "*.j2")  # of this program, from which a report is made, too
+CODE = ("*.py", "*.js", "*.css", "*.j2")  # files of this program; a report depends on them too
 
 
 def is_current(frame: Frame, style: StyleName) -> bool:
-    """Return whether the report in its folder was made of exactly this, and nobody has changed its files since."""
+    """Return whether the report in the folder was made from these results, and its files have not changed since."""
     present = noted(frame.folder)
     if present is None or (style == PAPER and not any(map(is_of_paper, present.figures))):
         return False
@@ -23,14 +23,14 @@ def is_current(frame: Frame, style: StyleName) -> bool:
 
 
 def mark_current(frame: Frame, made_of: str) -> None:
-    """Note that the report is what is made of these inputs."""
+    """Record that the report was made from inputs with this digest."""
     note(frame.plan, frame.store, inputs=made_of, outputs=outputs(frame))
 
 
 def inputs(frame: Frame) -> str:
-    """Return a digest of all that a report is made of: plan, results, epochs, outputs, costs, and this program.
+    """Return a digest of what a report is made from: plan, results, epochs, outputs, costs, and this program.
 
-    Large files are known by the hashes in their run's record, which are checked when they are read.
+    Of large files, only the size counts: their run's record has their hashes, which are checked when they are read.
     """
     plan, store = frame.plan, frame.store
     begun = sorted(store.begun() & plan.runs.keys())
@@ -51,7 +51,7 @@ def inputs(frame: Frame) -> str:
 
 
 def outputs(frame: Frame) -> str:
-    """Return a digest of the files of the report that is there."""
+    """Return a digest of the files of the present report."""
     present = noted(frame.folder)
     files = files_of(present) if present else []
     return hashlib.sha256("\0".join(f"{name} {_of_file(frame.folder / name)}" for name in files).encode()).hexdigest()

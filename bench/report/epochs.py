@@ -18,9 +18,9 @@ EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has 
 def write_csv(frame: Frame) -> Path:
     """Write epochs.csv, one row per epoch and run of the suite that is not stale; return its path.
 
-    A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
-    `order_seed` is that of batch order, augmentation and draws, and `teacher_seed` that of the run's first teacher:
-    where a suite crosses seeds, runs of one `seed` differ in them.
+    A run that serves several cells is listed under the first. A number that a run does not record is empty.
+    `order_seed` is that of batch order, augmentation and draws, `teacher_seed` that of the run's first teacher; runs
+    with equal `seed` differ in them where a suite crosses seeds.
     """
     table = list(rows(frame))
     columns = dict.fromkeys(chain(COLUMNS, *table))

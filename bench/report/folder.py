@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -82,9 +82,9 @@ def note(
     inputs: str = "",
     outputs: str = "",
 ) -> None:
-    """Write down what the report of a plan shows, and of which suite file; what is None stays as it is.
+    """Write suite.json: which suite file the report of a plan is of, and what it shows.
 
-    Without the digests, the report is not known to be up to date.
+    Arguments that are None keep their earlier values. Without the digests, the report does not count as up to date.
     """
     folder = store.suite_folder(plan.folder)
     now = _of(plan, store)
@@ -100,7 +100,9 @@ def note(
 
 
 def in_own_folder(plan: Plan, store: Store) -> Plan:
-    """Return a plan with the folder of its report: that of the suite or, if another report is there, of the changes.
+    """Return a plan with the folder of its report.
+
+    That is the suite's folder or, for a plan with changes if another report is there, one below it.
 
     Raises:
         RequestError: another suite file of the same name has its report there.
@@ -119,9 +121,9 @@ def in_own_folder(plan: Plan, store: Store) -> Plan:
 
 
 def placed(frame: Frame) -> Frame:
-    """Return results with the folder of their report, so that no report with more finished runs is replaced.
+    """Return results with the folder of their report, chosen so that no report with more finished runs is replaced.
 
-    A report of the changed suite that is in the suite's own folder moves to the folder of its changes.
+    If the suite's own folder has a report of the changed suite, that report moves to the folder of its changes.
     """
     plan, store = in_own_folder(frame.plan, frame.store), frame.store
     folder = store.suite_folder(plan.folder)
@@ -151,17 +153,33 @@ def _named(changes: Sequence[str]) -> str:
 
 
 def _counts(frame: Frame, folder: Path, present: Shown | None) -> tuple[int, int]:
-    """Return how many runs the report in a folder shows as finished, and how many a new one would, or knows of."""
+    """Return the number of finished runs in the present report of a folder, and in a new one.
+
+    The new report also counts finished runs that failed or are trained again, but that the store knows.
+    """
     statuses = {run_id: status for run_id, (status, _) in frame.statuses.items()}
     done = {run_id for run_id, status in statuses.items() if status in ("done", "stale")}
     if present is not None:  # it may show runs that are trained again, or have failed since
         waits = {run_id for run_id in present.finished if statuses.get(run_id, "waiting") == "waiting"}
         known = {run_id for run_id in present.finished if run_id not in waits or frame.store.is_put_aside(run_id)}
         return len(present.finished), len(done | known)
-    rows = csv_rows(read_text(folder / TABLES[0]) or "")
-    first = next((row.get("metric") for row in rows), None)
-    before = sum(int(row["n"]) for row in rows if row.get("metric") == first and (row.get("n") or "").isdecimal())
+    before = finished_seeds(cells_of_table(folder))
     return before, sum(run.id in done for one in frame.primary for run in one.cell.runs)
+
+
+def cells_of_table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of table.csv in a folder that have its first metric: one per cell; none without the file.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    rows = csv_rows(read_text(folder / TABLES[0]) or "")
+    return [row for row in rows if row.get("metric") == rows[0].get("metric")]
+
+
+def finished_seeds(cells: Iterable[Mapping[str, str]]) -> int:
+    """Return the number of finished seeds of all cells of a table."""
+    return sum(int(cell["n"]) for cell in cells if (cell.get("n") or "").isdecimal())
 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:

@@ -34,9 +34,9 @@ from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
 MAX_POINTS = 120  # of a curve, about one per three pixels of its chart
-CURVES = "curves_"  # how the names of figures begin that the page's own charts replace
-ABOUT_STATISTICS = ("gain", "critical_difference")  # how the names of figures begin that belong to the statistics
-FEW_PAIRS = 3  # up to which the published numbers are shown at first
+CURVES = "curves_"  # begins the names of the figures that the page's own charts replace
+ABOUT_STATISTICS = ("gain", "critical_difference")  # begin the names of the figures shown beside the statistics
+FEW_PAIRS = 3  # up to so many, the page first opens with the published numbers
 SCRIPTS = ("table", "results", "data", "charts", "curves", "window", "figures", "compare")
 
 
@@ -113,7 +113,7 @@ def render(frame: Frame) -> str:
 
 
 def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summary | None]]]]:
-    """Return the metrics that are computed from answers, and (pair, row, results in their order) of each cell."""
+    """Return the titles of the metrics computed from answers, and (pair, row, results in that order) of each cell."""
     titles = {one.kind: f"{one.kind.title} ({one.kind.unit})" for one in frame.answered}
     cells: dict[tuple[str, str], dict[Metric, Summary]] = {}
     for one in frame.answered:
@@ -128,7 +128,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def _changed_since(plan: Plan) -> str:
-    """Return what has become of the suite file since the plan was made, if it is not the same any more."""
+    """Return a note if the suite file has changed or is gone since the plan was made; "" if it is the same."""
     text = _text_of(plan.absolute)
     if text == plan.text:
         return ""
@@ -161,7 +161,7 @@ def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(run: RunSpec, frame: Frame, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
+    """Return what a cell's window shows of a run; `made` is the index of its origin in the argument `made`."""
     record, seed = frame.records.get(run.id, {}), frame.plan.seed_of(run)
     status, reason = frame.statuses[run.id]
     epochs = [epoch for epoch in frame.store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
@@ -193,7 +193,7 @@ def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
-    kept = points[::-step][::-1]  # counted from the last one
+    kept = points[(len(points) - 1) % step :: step]  # ends with the last one
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
 
@@ -202,7 +202,7 @@ def _step(points: int) -> int:
 
 
 def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
-    """Return (status, reason, cells) of the cells with a reason for missing numbers or seeds."""
+    """Return (status, reason, cells) for each reason why cells lack numbers or seeds."""
     cells: dict[tuple[str, str], list[str]] = {}
     for one in frame.primary:
         if one.reason:
@@ -212,7 +212,7 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page: a drawing that a script shows, or a picture if that takes fewer bytes."""
+    """A figure of the page: a drawing or, if that takes fewer bytes, a picture."""
 
     name: str
     drawing: str  # SVG; "" if there is a picture
@@ -235,7 +235,7 @@ def _figure(path: Path) -> Figure:
 
 
 def _is_smaller(picture: Path, drawing: bytes) -> bool:
-    """Return whether a picture takes fewer bytes than a drawing, compressed: seldom, so that a quick look is enough."""
+    """Return whether a picture takes fewer bytes than a compressed drawing; a fast compression comes first."""
     size = picture.stat().st_size
     return size < len(gzip.compress(drawing, 1)) and size < len(gzip.compress(drawing))
 

@@ -98,7 +98,7 @@ def sensitivity(choice: Choice, name: str) -> float | None:
 
 
 def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
-    """Return the expected best of k trials of the first rung by row, for each k that every row has ended."""
+    """Return the expected best of k trials of the first rung, by row, for each k that every row has reached."""
     curves = {
         label: expected_best([trial.value or 0.0 for trial in choice.first_rung if not trial.is_open])
         for label, choice in own.items()
@@ -108,9 +108,9 @@ def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
 
 
 def by_chance(choice: Choice) -> float:
-    """Return which correlation chance alone exceeds in one of 20 such correlations, above zero or below.
+    """Return the size of a correlation, of either sign, that one in 20 exceeds by chance.
 
-    From Student's t with n - 2 degrees of freedom, for n trials with a result; three at least.
+    From Student's t with n - 2 degrees of freedom, for n trials with a result, at least three.
     """
     from scipy.stats import t
 
@@ -146,7 +146,7 @@ def to_markdown(frame: Frame) -> str:
 
 
 def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
-    """Yield how a suite's settings are chosen, and what a choice cannot promise."""
+    """Yield how a suite's settings are chosen, and what the choice rests on."""
     yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
     if tuning.later_rungs:
         first = plural(min(tuning.rung_trials), "epoch")

@@ -57,7 +57,11 @@ class Spread:
 
     def deviation(self, source: str) -> float | None:
         """Return the standard deviation due to a source; 0 for an estimate below zero."""
-        return None if source not in self.variances else max(self.variances[source], 0.0) ** 0.5
+        return _root(self.variances[source]) if source in self.variances else None
+
+
+def _root(variance: float) -> float:
+    return max(variance, 0.0) ** 0.5
 
 
 def spreads(frame: Frame) -> list[Spread]:
@@ -98,7 +102,7 @@ def _images(one: Summary, frame: Frame) -> int:
 
 
 def _together(methods: list[Spread]) -> Spread:
-    """Return the mean components of the methods of a column, which are estimated better than those of one row."""
+    """Return the mean components of a column's methods, which are more precise than those of a single row."""
     first = methods[0]
     sources = [source for source in first.variances if all(source in one.variances for one in methods)]
     means = {source: mean(one.variances[source] for one in methods) for source in sources}
@@ -106,24 +110,18 @@ def _together(methods: list[Spread]) -> Spread:
 
 
 def write_csv(found: Sequence[Spread], frame: Frame) -> None:
-    """Write variance.csv: a row per component, and one for the mean, whose `deviation` is its standard error."""
+    """Write variance.csv: one row per component, and one for the mean, whose `deviation` is its standard error."""
 
     def rows() -> Iterator[dict[str, object]]:
         for one in found:
             row = {"metric": one.metric, "pair": one.pair, "label": one.label, "n": one.n}
             for source, variance in one.variances.items():
-                yield {
-                    **row,
-                    "source": source,
-                    "seeds": one.seeds.get(source, ""),
-                    "variance": round(variance, 6),
-                    "deviation": round(max(variance, 0.0) ** 0.5, 6),
-                }
+                numbers = {"variance": round(variance, 6), "deviation": round(_root(variance), 6)}
+                yield {**row, "source": source, "seeds": one.seeds.get(source, ""), **numbers}
             if one.mean is not None and one.mean.error is not None and one.mean.interval is not None:
                 low, high = (round(bound, 6) for bound in one.mean.interval)
-                error = one.mean.error
-                spread = {"variance": round(error**2, 6), "deviation": round(error, 6)}
-                yield {**row, "source": "mean", **spread, "low": low, "high": high}
+                numbers = {"variance": round(one.mean.error**2, 6), "deviation": round(one.mean.error, 6)}
+                yield {**row, "source": "mean", **numbers, "low": low, "high": high}
 
     write_whole(frame.folder / VARIANCE, csv_text(COLUMNS, rows()))
 

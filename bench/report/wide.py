@@ -79,7 +79,7 @@ def _merged(frame: Frame) -> Iterator[str]:
 
 
 def _kinds(frame: Frame, columns: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the kinds of columns that any of some pairs fills."""
+    """Return the kinds of columns that at least one of these pairs fills."""
     has_published = any(frame.has_published(column) for column in columns)
     is_there = {RESULT: True, TUNED_RESULT: any(_merged(frame)), PUBLISHED: has_published, DIFFERENCE: has_published}
     return [kind for kind in KINDS if is_there[kind]]

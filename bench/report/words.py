@@ -6,10 +6,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from bench.report.layout import MISSING
+from bench.report.layout import ALL_PAIRS, MISSING, p_value
 
-LEVEL = 0.05  # of p, above which a row is not told apart from its reference
-ALL = "all pairs"
+LEVEL = 0.05  # of p: from it on, a row is not told apart from its reference
+
 Row = Mapping[str, str]
 
 
@@ -37,14 +37,14 @@ class Gain(NamedTuple):
 
 
 def said(rows: Sequence[Row]) -> list[Said]:
-    """Return what the rows say: of gains in each pair and over all pairs, ranks, improvements and single images."""
+    """Return the rows in words: gains in each pair and over all pairs, ranks, improvements and single images."""
     own = [row for row in rows if row.get("statistic") == "gain"]
     several = len({row["pair"] for row in own}) > 1
     told = [
         Said(
             f"Against {reference} in {metric}, {_name(pair)}",
             list(_against(list(group), reference)),
-            several and pair != ALL,
+            several and pair != ALL_PAIRS,
         )
         for (pair, metric, reference), group in groupby(own, itemgetter("pair", "metric", "reference"))
     ]
@@ -175,4 +175,4 @@ def _within(row: Row) -> str:
 
 
 def _p(value: str) -> str:
-    return MISSING if not value else f"{float(value):.3f}" if float(value) >= 0.001 else "< 0.001"
+    return p_value(float(value) if value else None)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
-    """Let an output fail alone: the reason is logged, and the error added to `failed`, unless that is None."""
+    """Log an error of one output and add it to `failed`, so that the other outputs are written; raise it if None."""
     try:
         yield
     except Exception as error:  # of a library, the disk, or a file of the store; the other outputs are written
@@ -32,11 +32,11 @@ def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
 
 
 def frame_of_report(plan: Plan, store: Store, replaces: bool = False) -> Frame:
-    """Return the results of a suite in the store; their plan has the folder of the report: see `bench.report.folder`.
+    """Return the results of a suite in the store, with the folder of their report; see `bench.report.folder`.
 
     Raises:
-        RequestError: a file of the store cannot be read, the folder has the results of another suite file or, if the
-            report `replaces` the one that is there, fewer runs are finished now.
+        RequestError: a file of the store cannot be read, or the folder has the results of another suite file. Also if
+            the report `replaces` the present one, which shows more finished runs.
     """
     frame = placed(results_frame(plan, store))
     if frame.aside and replaces:
