@@ -583,7 +583,6 @@ def verify_command(
             runs=tuple(plan.runs),
             results=opened.root,
             data=data,
-            write_tables=verify.no_tables,
             device=device.value,
             plugins=all_plugins(plan.file, plugin or ()),
         )

@@ -22,7 +22,8 @@ from bench.data.contents import Contents, look_at
 from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
-from bench.spec import DataSpec, seed_from
+from bench.data.subset import divided
+from bench.spec import DataSpec
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
@@ -181,50 +182,6 @@ def check_present(spec: DataSpec, root: Path) -> str | None:
 def _is_listed(spec: DataSpec) -> bool:
     """Return whether each image is a file of its own."""
     return spec.name == IMAGEFOLDER or DATASETS[spec.name].is_listed
-
-
-def kept(targets: Tensor, spec: DataSpec) -> Tensor:
-    """Return the positions that a subset keeps to train on, ascending; see `divided`."""
-    return divided(targets, spec)[0]
-
-
-def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
-    """Return the positions that a run trains on, and those of the dev images, both ascending.
-
-    The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one. Dev images are the last ones of a subset: the run's own, or the one that `held_out` states.
-    `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
-    """
-    nothing = torch.empty(0, dtype=torch.int64)
-    if spec.train_per_class is None and spec.train_fraction is None and spec.held_out is None:
-        return torch.arange(len(targets)), nothing
-    generator = torch.Generator().manual_seed(seed_from("subset", spec.name, spec.fingerprint))
-    trained, held_out = [nothing], [nothing]
-    for label in range(spec.classes):
-        members = torch.nonzero(targets == label).flatten()
-        members = members[torch.randperm(len(members), generator=generator)]
-        own = _subset_count(len(members), spec.train_per_class, spec.train_fraction)
-        end = own
-        if spec.held_out is not None and spec.held_out.is_of_another_subset:
-            end = _subset_count(len(members), spec.held_out.of_per_class, spec.held_out.of_fraction)
-        start = max(0, end - _dev_count(end, spec))
-        trained += [members[: min(own, start)], members[end:own]]  # before and behind the dev images
-        held_out.append(members[start:end])
-    return torch.cat(trained).sort().values, torch.cat(held_out).sort().values
-
-
-def _subset_count(of_class: int, per_class: int | None, fraction: float | None) -> int:
-    """Return how many of the images of a class are in a subset; without a number or a fraction it has all."""
-    return min(of_class, per_class or max(1, round(of_class * (fraction or 1.0))))
-
-
-def _dev_count(kept_of_class: int, spec: DataSpec) -> int:
-    """Return how many of a class's kept images are dev images; a fraction leaves at least one of several to train."""
-    if spec.held_out is None:
-        return 0
-    if spec.held_out.per_class is not None:
-        return spec.held_out.per_class
-    return min(max(1, round(kept_of_class * (spec.held_out.fraction or 0.0))), kept_of_class - 1)
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:

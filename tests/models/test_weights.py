@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from bench.models import build
-from bench.models.hooked import set_input
+from bench.models.torchvision_network import set_input
 from bench.models.weights import COUNTER, KEYS, PREFIXES, Reading, fitting_weights, load_weights
 from bench.types import RequestError
 

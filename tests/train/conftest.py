@@ -64,7 +64,6 @@ class Bench:
             runs=tuple(run.id for run in wanted),
             results=self.folder / results,
             data=self.folder / "data",
-            write_tables=no_tables,
             plugins=tuple(self.plugins),
             **{"device": "cpu", **settings},
         )
@@ -97,10 +96,6 @@ class Bench:
                 use_few_digits(patch)
             Launcher(work).run(observer)
         return work.plan, Store(work.results), observer
-
-
-def no_tables(plan: Plan, store: Store) -> None:
-    """Write no tables."""
 
 
 def document(**changes: object) -> dict:
