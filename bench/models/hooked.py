@@ -2,8 +2,8 @@
 
     build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
-Without `stages`, the modules are found: here, the same. Modules are named by their path, as in `named_modules()`. The
-state dict keeps the wrapped network's own names.
+Without `stages`, `resolution` finds the modules; here, it finds the same. Modules are named by their path, as in
+`named_modules()`. The state dict keeps the wrapped network's own names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ class HookedNetwork(Network):
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W), from the named modules.
 
-        Stages count as tokens where modules give them as (B, H, W, C), as those of Swin do.
+        Stages count as tokens where modules give them as (B, H, W, C), as Swin's do.
 
         Raises:
             RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass.
@@ -115,10 +115,12 @@ class HookedNetwork(Network):
 
 
 def _in_one_size(path: str, output: Tensor, x: Tensor) -> Tensor:
-    """Return the maps (B, C, H, W) of a network that takes images of one size: their sides relate as the image's do.
+    """Return the maps (B, C, H, W) of a network that takes images of one size.
+
+    The layout is the one in which the ratio of the sides is the image's.
 
     Raises:
-        RequestError: they do so in both layouts, or in neither.
+        RequestError: that is so in both layouts, or in neither.
     """
     _, height, width, _ = output.shape
     ratio = x.shape[2] / x.shape[3]
@@ -183,12 +185,12 @@ def _describe(value: object) -> str:
 
 
 def drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
-    """Give the parts of a wrapped network, the submodule `network`, its own names in a state dict."""
+    """Remove the prefix of the wrapped network, the submodule `network`, from the names in a state dict."""
     for name in [name for name in state if name.startswith(prefix + WRAPPED)]:
         state[prefix + name.removeprefix(prefix + WRAPPED)] = state.pop(name)
 
 
 def add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
-    """Give them the names under which the wrapper has them, in a state dict that is loaded."""
+    """Add the prefix again to the names in a state dict that is loaded."""
     for name in [name for name in state if name.startswith(prefix)]:
         state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)

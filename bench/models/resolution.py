@@ -1,4 +1,4 @@
-"""Finds the stages of any classifier: the modules at which the resolution changes, along the forward pass."""
+"""Finds the stages of any classifier: the modules that end a resolution, along the forward pass."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -13,8 +13,8 @@ from bench.models.base import evaluating
 from bench.types import RequestError
 
 EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the images that show where a network has its channels
-NEW = 0.75  # convolutions without padding shorten maps by less
-MOST_WITHIN = 2  # resolutions of a step from one to the next
+NEW = 0.75  # a map at most so many times as high begins a stage; convolutions without padding shorten maps by less
+MOST_WITHIN = 2  # resolutions within a sequence that counts as one step
 FIRST_STAYS = [False, False, True, True]  # the dimensions of maps (B, C, H, W) that change with the image
 LAST_STAYS = [False, True, True, False]  # those of maps (B, H, W, C)
 
@@ -22,9 +22,9 @@ LAST_STAYS = [False, True, True, False]  # those of maps (B, H, W, C)
 def stages_by_resolution(network: nn.Module) -> tuple[str, ...]:
     """Return the paths of the modules that end a resolution: along the forward pass, the last output at each.
 
-    The network's own children count, and the members of a sequence (`nn.Sequential`) that passes more than two
-    resolutions. What lies within a block does not count, nor what does not follow the image's size, such as the output
-    of a global pooling. A resolution is a new one if its height is less than `NEW` of that before it.
+    These are children of the network or, of a child that is a sequence (`nn.Sequential`) and passes more than two
+    resolutions, its members. Modules inside a block do not count, nor do modules whose output does not grow with the
+    image, such as a global pooling. A resolution is new if its height is less than `NEW` times the one before.
 
     Raises:
         RequestError: the network takes images of one size only, or none of its modules gives maps.
@@ -51,7 +51,7 @@ def stages_by_resolution(network: nn.Module) -> tuple[str, ...]:
 
 
 def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Iterator[str]:
-    """Yield the paths of the modules in which a network goes from resolution to resolution, as they are registered."""
+    """Yield the paths of the modules among which stages are looked for, in the order in which they are registered."""
     for name, child in parent.named_children():
         whole = f"{path}{name}"
         passed = {heights.get(f"{whole}.{member}") for member, _ in child.named_children()} - {None}
@@ -62,7 +62,7 @@ def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Ite
 
 
 def channels_last(network: nn.Module, paths: Collection[str]) -> set[str] | None:
-    """Return which modules give maps (B, H, W, C), or None if the network takes images of one size only.
+    """Return the paths of the modules that give maps (B, H, W, C); None if the network takes images of one size only.
 
     Only networks with a norm over the last dimension have such maps.
     """
@@ -75,9 +75,10 @@ def channels_last(network: nn.Module, paths: Collection[str]) -> set[str] | None
 
 
 def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """Return the outputs with 4 dimensions of modules for images of two sizes, without values, in the forward order.
+    """Return the outputs of modules that have 4 dimensions, for images of two sizes, in the order of the forward pass.
 
-    A module that is used several times is where it is used last. None if the network does not take both sizes.
+    They are on the device meta: nothing is computed. Of a module that is used several times, the last use counts.
+    None if the network does not take both sizes.
     """
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}

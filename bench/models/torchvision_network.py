@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Module:
     """Return one of torchvision's classifiers, untrained.
 
-    The first convolution is drawn again by PyTorch's default if the images do not have 3 channels.
+    If images do not have 3 channels, the first convolution is a new one, drawn as PyTorch does by default.
     """
     from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
         raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
-    # with auxiliary logits, it would have three outputs in training
+    # with auxiliary logits, the network would have several outputs in training
     single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
     # RegNets compute their widths with tensors, which have no values on the device meta
     values = torch.device("cpu") if name.startswith("regnet") else nullcontext()
@@ -45,9 +45,9 @@ def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Mod
 
 
 def set_input(network: nn.Module, name: str, checkpoint: str) -> None:
-    """Let a network see what torchvision's published weights were trained on, if it gets those.
+    """Let a network normalise its images as torchvision's published weights expect, if it gets those weights.
 
-    GoogLeNet's and Inception's expect another normalisation than that of the images, as torchvision sets by itself.
+    GoogLeNet and Inception convert images for them, which torchvision turns on when it loads the weights itself.
 
     Args:
         network: a `HookedNetwork`.
@@ -63,10 +63,10 @@ def set_input(network: nn.Module, name: str, checkpoint: str) -> None:
 
 
 def known_weights(name: str, weights: str, classes: int | None = None) -> "WeightsEnum":
-    """Return what torchvision says of the weights that it publishes for a classifier under a name.
+    """Return torchvision's entry of the weights that it publishes for a classifier under a name.
 
     Raises:
-        RequestError: it publishes none of that name, or they are for another number of classes.
+        RequestError: there are no such weights, or they are for another number of classes.
     """
     from torchvision import models  # takes seconds, so only what needs it imports it
 

@@ -3,7 +3,7 @@
 | number | recomputed from | margin |
 |---|---|---|
 | top-1 and top-5 accuracy | answers | none, but for images with equal logits |
-| likelihood, calibration, accuracy by class, agreement | answers | `check.SAME`: these are what they were computed from |
+| likelihood, calibration, accuracy by class, agreement | answers | `check.SAME`: computed from the same answers |
 | metrics of the last and the best epoch | epochs | `check.SAME` |
 | table.csv | records | its last digit |
 | accuracies, again | weights and data | `EVALUATED` percentage points, or one image |
