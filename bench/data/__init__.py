@@ -1,4 +1,4 @@
-"""What a suite file can say of its data, and the `DataSpec` that it means. Imports no torch."""
+"""What a suite file can say of its data, and the `DataSpec` that follows from it. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,8 @@ IMAGEFOLDER_SUMMARY = (
 )
 # large images, cropped and scaled by the processes that read them
 CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
-# Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in
-# their code of Contrastive Multiview Coding.
+# Mean and deviation of L, and of a and b: the centre and half of the range of sRGB colours, as the paper's authors
+# normalise in their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
     "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
@@ -102,7 +102,7 @@ class DataChoice(Strict):
         return problems
 
     def problems_of_dev(self, least: int) -> list[str]:
-        """Return that too many images are left out of training; `least` is the number in the smallest class."""
+        """Return a problem if too many images are left out of training; the smallest class has `least` images."""
         kept = self.train_per_class or max(1, round(least * (self.train_fraction or 1.0)))
         if (self.dev_per_class or 0) < kept:
             return []
@@ -202,7 +202,7 @@ def resolve(choice: DataChoice) -> DataSpec:
     held_out = None
     if choice.has_dev:
         held_out = HeldOut(per_class=choice.dev_per_class, fraction=choice.dev_fraction, opens_test=True)
-    # equal choices have equal identities: None where the subset is everything
+    # None where the subset is everything, so that equal data has an equal identity
     is_everything = least * classes == train and choice.train_per_class == least
     return DataSpec(
         name=choice.name,

@@ -1,8 +1,8 @@
 """Corrupted test images: a few kinds of Hendrycks and Dietterich (ICLR 2019), each at one strength.
 
-The strengths are this project's own, the same for images of every size: the numbers compare rows of one table, not
-those of CIFAR-10-C. Every image is corrupted on the CPU under a seed of its own, so the images are the same whatever
-the device and the batches.
+The strengths are this project's own, the same for images of every size. The numbers compare rows of one table, and are
+not those of CIFAR-10-C. Every image is corrupted on the CPU with a seed of its own, so that it depends neither on the
+device nor on the batches.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CorruptedImages:
 
 
 def can_corrupt(images: Images) -> bool:
-    """Return whether images are of red, green and blue with 8 bits: those with depth are left alone."""
+    """Return whether images are of red, green and blue with 8 bits; images with depth are not corrupted."""
     (first,) = images.batches([torch.zeros(1, dtype=torch.int64)])
     return first.dtype == torch.uint8 and first.shape[1] == 3
 
@@ -85,7 +85,7 @@ def corrupted(images: Tensor, kind: str, numbers: Sequence[int]) -> Tensor:
 
 
 def _compressed(image: Tensor) -> Tensor:
-    """Return an image (3, H, W) as it is after it was written as JPEG. Pillow: torchvision's own is deprecated."""
+    """Return an image (3, H, W) after JPEG compression, by Pillow, since torchvision's own is deprecated."""
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=JPEG_QUALITY)
     with Image.open(file) as read:

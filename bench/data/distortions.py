@@ -16,8 +16,8 @@ GREY = 127  # that fills the square
 def distorted(images: Tensor, seeds: Tensor) -> Tensor:
     """Return each image after two random operations of random strength, with a square of random size cut out.
 
-    MLLD's code does the same with the operations of FixMatch. Those of torchvision's RandAugment are the same 14; the
-    greatest strength of some is another (images are moved by up to 45 % of their width, not 30 %).
+    MLLD's code does the same with the operations of FixMatch. torchvision's RandAugment has the same 14 operations,
+    but the greatest strength of some differs: it moves images by up to 45 % of their width, FixMatch by 30 %.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -45,8 +45,9 @@ def _distorted(image: Tensor, seed: int) -> Tensor:
 def randaugmented(images: Tensor, seeds: Tensor, strength: float, deviation: float) -> Tensor:
     """Return each image after two random operations, each of a strength drawn anew.
 
-    Strengths are normal and limited to 0 to 10, as timm's `rand-m9-mstd0.5`; 10 is torchvision's greatest, and they are
-    rounded to the 31 that it has. The 14 operations and their greatest strengths are torchvision's, not timm's.
+    Strengths are drawn from a normal and limited to 0 to 10, as in timm's `rand-m9-mstd0.5`. They are rounded to the 31
+    strengths that torchvision has, of which 10 is the greatest. The 14 operations and their greatest strengths are
+    torchvision's, not timm's.
 
     Args:
         images: (B, 3, H, W) uint8.

@@ -36,8 +36,8 @@ CHUNK = 256  # images that are scaled at a time
 class Split:
     """The training or the test images with their labels.
 
-    Labels are on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel without
-    a class, or None.
+    Labels are on the CPU: (n,) int64 class indices of images, (n, H, W) uint8 class indices of pixels (`IGNORED` for a
+    pixel without a class), or None.
     """
 
     images: "Images"
@@ -57,7 +57,7 @@ class Splits:
 
     @property
     def evaluated(self) -> Split:
-        """Return the split whose metrics are a run's result: the test images or, if they stay closed, the dev ones."""
+        """Return the split whose metrics are a run's result: the test images, or the dev images if it has no test."""
         split = self.dev if self.test is None else self.test
         assert split is not None  # a specification without test images holds dev images out
         return split
@@ -75,8 +75,8 @@ class ResidentImages:
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
 
-        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
-        the middle. These images are whole.
+        `seeds`, in the shapes of `positions`, are for images of which only a part is read: they decide which part,
+        and without them it is the middle. Images of this class are read whole.
         """
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
@@ -84,9 +84,9 @@ class ResidentImages:
 
 
 class ScaledImages:
-    """Images of an array, possibly mapped from a file, that are scaled batch by batch and have at least three channels.
+    """Images of an array on the CPU, which may be mapped from a file, scaled batch by batch.
 
-    Of the array (n, C, h, w), on the CPU, only the positions `chosen` (m,) are read; a grey channel is repeated.
+    Of the array (n, C, h, w), only the positions `chosen` (m,) are read. A grey channel is repeated three times.
     """
 
     def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
@@ -162,7 +162,7 @@ def fetch(spec: DataSpec, root: Path) -> None:
 
 
 def check_present(spec: DataSpec, root: Path) -> str | None:
-    """Return that data is not there and will be downloaded, or None.
+    """Return a note if data is missing and will be downloaded; None if it is there.
 
     Raises:
         RequestError: data is missing and cannot be downloaded, or a package that reads it is missing.
@@ -185,7 +185,7 @@ def _is_listed(spec: DataSpec) -> bool:
 
 
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
-    """Return the function that reads a named data set; it is imported here, since that takes seconds."""
+    """Return the function that reads a named data set; its module is imported here, which may take seconds."""
     named = DATASETS[name]
     if named.extra is not None:
         module, package = EXTRAS[named.extra]
@@ -216,7 +216,7 @@ def _split(
 
 
 def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return all images in one array, read a chunk at a time so that they are in memory once."""
+    """Return all images in one array, read chunk by chunk so that only one copy is in memory."""
     images = torch.empty(shape, dtype=dtype)
     batches = read.batches(torch.arange(len(images)).split(CHUNK))
     for chunk, batch in zip(images.split(CHUNK), batches, strict=True):
@@ -225,12 +225,12 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
 
 
 def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
-    """Yield what an image folder holds, and what becomes of images of other sizes and kinds."""
-    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
+    """Yield lines on what an image folder holds, and on how images of other sizes and kinds are converted."""
+    classes, train, test = _counts(listing)
     (height, width), several = spec.size, len(found.sizes) > 1
     sizes = f"{len(found.sizes)} sizes" if several else "{}x{} pixels".format(*next(iter(found.sizes)))
     scaled_to = f", scaled to {height}x{width}" if several or spec.size not in found.sizes else ""
-    counts = f"{len(listing['train'])} classes, {train} training and {test} test images"
+    counts = f"{classes} classes, {train} training and {test} test images"
     yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
     if spec.view is None:
         yield f"mean {list(spec.mean)}, deviation {list(spec.std)} (red, green, blue)"
@@ -241,8 +241,18 @@ def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
             yield f"{count} image(s) of mode {mode} are converted to red, green and blue; transparency is left out"
 
 
+def _counts(listing: Listing) -> tuple[int, int, int]:
+    """Return the number of classes, of training images and of test images."""
+    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
+    return len(listing["train"]), train, test
+
+
 def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
-    """Return the files of each split and class, if an image folder has not changed since the suite was read."""
+    """Return the files of each split and class.
+
+    Raises:
+        RequestError: files are missing, or an image folder has changed since the suite was read.
+    """
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         notes: list[str] = []
@@ -259,8 +269,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     except RequestError as error:
         raise absent(spec.name, str(error)) from error
     named = DATASETS[spec.name]
-    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
-    there, published = (len(listing["train"]), train, test), (named.classes, named.train, named.test)
+    there, published = _counts(listing), (named.classes, named.train, named.test)
     if there != published:
         logger.warning(
             "warning: %s in %s is incomplete: found %d classes, %d training and %d test images of %d, %d and %d. "
@@ -275,7 +284,7 @@ def _load_files(spec: DataSpec, root: Path, device: torch.device, workers: int, 
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:
-        """Return images by position, read into memory at once if they fit and are equal in every epoch."""
+        """Return images by position; they are read into memory at once if they fit and no epoch cuts other parts."""
         shape = (len(files), 3, *spec.size)
         if (cut and training) or math.prod(shape) > resident_bytes:
             return FileImages(files, spec.size, device, workers, cut)

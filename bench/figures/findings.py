@@ -93,7 +93,7 @@ class Findings:
         return curves
 
     def outputs(self, run: RunSpec) -> Outputs | None:
-        """Return what the network of a run answered to the test images; None if it is not done, or has left nothing.
+        """Return the outputs of a run's network for the test images; None if the run is not done or has stored none.
 
         Raises:
             RequestError: the file cannot be read.
@@ -107,7 +107,7 @@ class Findings:
             raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error
 
     def beside_teachers(self) -> Iterator[tuple[str, dict[str, tuple[Outputs, Outputs]]]]:
-        """Yield each group with the outputs of the teacher and of each row, by label, where they can be compared."""
+        """Yield each group with the outputs of the teacher and of a row, by label, for rows with comparable ones."""
         if TASKS[self.plan.suite.task].trains_teachers:
             return  # the row `teacher` taught none of the others
         for group, rows in self.groups.items():
@@ -127,7 +127,7 @@ class Findings:
 
 
 def by_number(rows: Mapping[float, Summary]) -> pd.DataFrame:
-    """Return rows' values: a row per number that has any, a column per seed."""
+    """Return the values of rows: a line for each number that has any, a column per seed."""
     values = {number: {str(seed): value for seed, value in row.by_seed.items()} for number, row in rows.items()}
     seeds = list(dict.fromkeys(seed for of_row in values.values() for seed in of_row))
     return pd.DataFrame(values, index=seeds, dtype=float).T.dropna(how="all")
