@@ -15,6 +15,7 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
+from bench.plan.duration import COST
 from bench.spec import NO_INITIAL_STAGE, RunSpec
 from bench.store import Store, csv_text, write_whole
 from bench.store.files import csv_rows, read_text
@@ -191,7 +192,7 @@ def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
         {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(row).items()}
         for row in rows
     ]
-    path = store.suite_folder(plan.folder) / "cost.csv"
+    path = store.suite_folder(plan.folder) / COST
     order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
     measured = {(row["pair"], row["label"]) for row in rounded}
     names = [field.name for field in fields(Cost)]

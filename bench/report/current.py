@@ -4,8 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from bench.plan.duration import COST
 from bench.program import code_hash
-from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, note, noted
+from bench.report.folder import PAPER, StyleName, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS
 

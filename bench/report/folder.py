@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from bench.plan import Plan
+from bench.plan.duration import COST
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
 from bench.store.files import csv_rows, read_as, read_text, writing
@@ -29,7 +30,7 @@ TABLES = ("table.csv", "table.md", "table.tex")
 STATISTICS = ("statistics.csv", "statistics.md")
 VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
-PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
+PAGE, EPOCHS, CLASSES = "report.html", "epochs.csv", "classes.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
 StyleName = Literal["page", "paper"]  # of figures
 PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
