@@ -44,7 +44,7 @@ def look_at(listing: Listing, folder: Path) -> Contents:
     """Return what the files of an image folder hold; only files that have changed since the last time are read.
 
     Raises:
-        RequestError: a file cannot be read, or is no image.
+        RequestError: a file cannot be read, or is not an image.
     """
     files = [file for classes in listing.values() for members in classes.values() for file in members]
     known = _remembered(folder)
@@ -59,7 +59,7 @@ def look_at(listing: Listing, folder: Path) -> Contents:
             for file, look in zip(new, looks_at_new, strict=True):
                 known[file] = [*found[file], *look]
         finally:
-            readers.shutdown(cancel_futures=True)  # if one is no image, or the user interrupts
+            readers.shutdown(cancel_futures=True)  # where one is not an image, or the user interrupts
     looks = {file: known[file] for file in files}
     if n_bytes > REMEMBERED_BYTES:
         _remember(folder, looks)
@@ -82,7 +82,7 @@ def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[floa
     Every image has the same weight, whatever its size. The result is remembered by the images' contents.
 
     Raises:
-        RequestError: a file is no image, or a channel has one value in all images.
+        RequestError: a file is not an image, or a channel has one value in all images.
     """
     kept = _cache(folder).with_name(f"mean-{found.fingerprint}.json")
     with suppress(TypeError, ValueError):

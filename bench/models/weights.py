@@ -251,7 +251,7 @@ def _renamed(state: State, rename: Mapping[str, str], path: Path | str) -> State
         renamed[now] = tensor
     if unused := [part for part in parts if part not in used]:
         raise RequestError(
-            f"{path}: rename: {unused[0]!r} is no part of a name in the checkpoint, which has {_some(state)}. "
+            f"{path}: rename: {unused[0]!r} is not a part of any name in the checkpoint, which has {_some(state)}. "
             "Correct it, or leave it out"
         )
     return renamed

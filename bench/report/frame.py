@@ -317,6 +317,7 @@ def _against_kd(summaries: Sequence[Summary], kd: str | None) -> list[Summary]:
         reference = of_kd.get(one.contest)
         if one.is_finished_method and one.mean is not None and reference is not None:
             gain = reference - one.mean if one.kind.lower_is_better else one.mean - reference
-            one = replace(one, arrow=ABOVE if gain > 0 else BELOW if gain < 0 else "")
+            if gain != 0:
+                one = replace(one, arrow=ABOVE if gain > 0 else BELOW)
         compared.append(one)
     return compared

@@ -61,10 +61,8 @@ def render(frame: Frame) -> str:
     if has_curves:
         figures = [one for one in figures if not one.name.startswith(CURVES)]
     current = digest(frame)
-    has_statistics = current in (_text_of(folder / STATISTICS[1]) or "")  # of these results, not of earlier ones
-    statistics = _rows_of(folder / STATISTICS[0]) if has_statistics else []
-    names = (*TABLES, STATISTICS[0]) if has_statistics else TABLES
-    files = {name: text for name in names if (text := _text_of(folder / name))}
+    files = _files(folder, current)
+    statistics = csv_rows(files.get(STATISTICS[0], ""))
     return filled(
         "page",
         SCRIPTS,
@@ -89,7 +87,7 @@ def render(frame: Frame) -> str:
         has_curves=has_curves,
         said=words.said(statistics),
         gains=words.gains(statistics),
-        variance=_rows_of(folder / VARIANCE) if plan.suite.crossed else [],
+        variance=csv_rows(_text_of(folder / VARIANCE) or "") if plan.suite.crossed else [],
         figures=figures,
         about_statistics=[one for one in figures if one.name.startswith(ABOUT_STATISTICS)],
         files=list(files),
@@ -122,9 +120,11 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
     return list(titles.values()), rows
 
 
-def _rows_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; none if it cannot be read."""
-    return csv_rows(_text_of(path) or "")
+def _files(folder: Path, current: str) -> dict[str, str]:
+    """Return the files that the page offers to copy or download, with statistics.csv only if it is of these results."""
+    has_statistics = current in (_text_of(folder / STATISTICS[1]) or "")
+    names = (*TABLES, STATISTICS[0]) if has_statistics else TABLES
+    return {name: text for name in names if (text := _text_of(folder / name))}
 
 
 def _changed_since(plan: Plan) -> str:

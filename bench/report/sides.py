@@ -94,7 +94,7 @@ def of_report(folder: Path) -> dict[Place, Measured]:
     """Return the measured cells of table.csv in a folder, with the values of each seed from epochs.csv.
 
     Raises:
-        RequestError: one of the files cannot be read, or is no such table.
+        RequestError: one of the files cannot be read, or has other columns.
     """
     path = folder / TABLES[0]
     rows = csv_rows(read_text(path) or "")

@@ -98,10 +98,10 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     how = CROSSED if plan.suite.crossed else HOW
     lines.append(how if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
+    samples = "runs" if plan.suite.crossed else "seeds"
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
-        of = "pairs" if pair == ALL_PAIRS else "runs" if plan.suite.crossed else "seeds"
-        heads = ["method", of, "gain", "95 % interval", "p", "p (adjusted)"]
+        heads = ["method", "pairs" if pair == ALL_PAIRS else samples, "gain", "95 % interval", "p", "p (adjusted)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
     lines += variance.lines(spread)
     if computed.together:

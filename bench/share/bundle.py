@@ -223,7 +223,7 @@ def _unpack(path: Path, folder: Path) -> Bundle:
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise RequestError(f"{path}: is no bundle, or damaged: {error}. Copy it again") from error
+        raise RequestError(f"{path}: is not a bundle, or is damaged: {error}. Copy it again") from error
     del hashes[MANIFEST]
     altered = []
     for name in sorted({**hashes, **manifest.sha256}):
@@ -261,20 +261,20 @@ def _fault(one: zipfile.ZipInfo, members: Mapping[str, zipfile.ZipInfo]) -> str:
     if one.filename in members:
         return "is there twice"
     if one.compress_type not in COMPRESSION:
-        return "is compressed in a way that no bundle is"
-    return "" if NAMES.fullmatch(one.filename) else "no bundle has it"
+        return "is compressed with a method that bundles do not use"
+    return "" if NAMES.fullmatch(one.filename) else "bundles have no such member"
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:
     if missing := [name for name in (MANIFEST, TABLE) if name not in members]:
-        raise RequestError(f"{path}: is no bundle: it has no {missing[0]}")
+        raise RequestError(f"{path}: is not a bundle: it has no {missing[0]}")
     try:
         document = parsed(archive.read(MANIFEST))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}/{MANIFEST}: is not valid JSON: {error}") from None
     manifest = checked(MANIFESTS, document, path / MANIFEST)
     if manifest.suite not in members or not manifest.suite.startswith(f"{SUITES}/"):
-        raise RequestError(f"{path}/{MANIFEST}: suite: {manifest.suite!r} is no member of {SUITES}/")
+        raise RequestError(f"{path}/{MANIFEST}: suite: {manifest.suite!r} is not a member of {SUITES}/")
     return manifest
 
 
