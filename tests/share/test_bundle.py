@@ -315,7 +315,7 @@ HOSTILE = {
     "code": ([member("suites/plugin.py")], "bundles have no such member"),
     "a link": ([member(RECORD, b"/etc/passwd", 0o120777)], "is a link"),
     "the same name twice": ([member(RECORD), member(RECORD)], "is there twice"),
-    "another compression": ([member(RECORD, compression=zipfile.ZIP_LZMA)], "is compressed in a way"),
+    "another compression": ([member(RECORD, compression=zipfile.ZIP_LZMA)], "is compressed with a method"),
     "a bomb": ([member(RECORD, bytes(2**25))], "Nothing was unpacked"),
     "no manifest": ([member(TABLE)], f"it has no {MANIFEST}"),
     "no table": ([member(MANIFEST, b"{}")], f"it has no {TABLE}"),
