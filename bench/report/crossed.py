@@ -5,11 +5,11 @@ Model:      value[i, o, t] = mean + init[i] + order[o] + teacher[t] + residual[i
 Components: of a source with L seeds among N runs, (MS_source - MS_residual) L / N, where MS are the mean squares of the
             analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). An estimate
             below zero says that the source is too small to be seen.
-Intervals:  Student's t with the variance sum_source MS_source / N of the mean. It exceeds the truth by (sources - 1) x
-            residual / N: without what would have to be subtracted, it cannot be too small or negative, as in Owen's
-            pigeonhole bootstrap (Annals of Applied Statistics 1, 2007). Degrees of freedom are Satterthwaite's
-            (Biometrics Bulletin 2, 1946). A source with two seeds has one degree of freedom: its seeds are taken as
-            given, so that the interval holds for them alone.
+Intervals:  Student's t with the variance sum_source MS_source / N of the mean. This is too large by (sources - 1) x
+            residual / N. Since nothing is subtracted, it cannot be too small or negative, as in Owen's pigeonhole
+            bootstrap (Annals of Applied Statistics 1, 2007). Degrees of freedom are Satterthwaite's (Biometrics
+            Bulletin 2, 1946). A source with two seeds would have one degree of freedom, so its seeds are taken as
+            given, and the interval holds for them alone.
 Families:   Holm's correction.
 
 Only reports import this module, since it imports scipy.
@@ -38,7 +38,7 @@ class Components:
     mean: float
     seeds: Mapping[str, int]  # their number, of each source that has several
     squares: Mapping[str, float]  # the mean square of each of these sources
-    residual: float | None  # the mean square of what they leave; None if only one source has several seeds
+    residual: float | None  # the mean square of the rest; None if only one source has several seeds
 
     def variance(self, source: str) -> float | None:
         """Return the variance due to a source, estimated without bias, maybe below zero; None if it has one seed."""
@@ -48,7 +48,7 @@ class Components:
 
     @property
     def sampled(self) -> list[str]:
-        """Return the sources for whose other seeds an interval holds: those with three or more."""
+        """Return the sources with three seeds or more: an interval holds for other seeds of these."""
         return [source for source, seeds in self.seeds.items() if seeds >= MIN_SEEDS]
 
     def contrast(self) -> Contrast:
@@ -62,7 +62,7 @@ class Components:
 
 
 def components(values: Mapping[Crossed, float]) -> Components | None:
-    """Return the analysis of variance of the runs of a row; None unless there is one for each combination of seeds."""
+    """Return the analysis of variance of a row's runs; None unless each combination of seeds has a run."""
     levels = [sorted(set(own), key=str) for own in zip(*values, strict=True)]
     if not values or math.prod(map(len, levels)) != len(values):
         return None
@@ -83,9 +83,9 @@ def components(values: Mapping[Crossed, float]) -> Components | None:
 
 
 def paired(own: Iterable[SeedT], base: Iterable[SeedT]) -> list[tuple[SeedT, SeedT]]:
-    """Return the seeds of a row that a reference has too, each with the reference's.
+    """Return the seeds of a row that a reference has too, each with the seed of the reference.
 
-    A row without teachers, such as `none`, has one run for all teachers of another row.
+    A row without teachers, such as `none`, has one run for all the teachers of another row.
     """
     known = set(base)
     both = []
@@ -100,7 +100,7 @@ def paired(own: Iterable[SeedT], base: Iterable[SeedT]) -> list[tuple[SeedT, See
 
 @dataclass(frozen=True)
 class CrossedModel:
-    """The rows of a column; it answers as `inference.Model` does."""
+    """The rows of a column whose seeds are crossed; it has the methods of `inference.Model`."""
 
     values: Mapping[str, Mapping[Crossed, float]]  # by row and seeds
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from bench.report.correction import holm
 from bench.report.crossed import components
-from bench.report.images import interval, mcnemar
+from bench.report.images import hits_of, interval, mcnemar
 from bench.report.inference import EQUAL, MIN_SEEDS, Contrast, student_contrast
 from bench.report.sides import Matched, Measured
-from bench.spec import STUDENT, Crossed
+from bench.spec import Crossed
 from bench.store import Store
-from bench.store.answers import Answers, stored_answers
+from bench.store.answers import alike, stored_answers
 
 PAIRED, WELCH = "paired t", "Welch's t"
 
@@ -121,8 +121,8 @@ def _against_images(one: Matched, found: Difference, of_a: Store | None, of_b: S
     hits = []
     for seed in (seed for seed in one.a.runs if seed in one.b.runs):
         own, other = stored_answers(of_a, one.a.runs[seed]), stored_answers(of_b, one.b.runs[seed])
-        if own is not None and other is not None and _are_of_the_same_images(own, other):
-            hits.append([answers.logits[STUDENT].argmax(axis=1) == answers.labels for answers in (own, other)])
+        if own is not None and other is not None and alike(own, other):
+            hits.append([hits_of(own), hits_of(other)])
     if not hits:
         return found
     found = replace(found, mcnemar_p=mcnemar(hits[0][1], hits[0][0]))
@@ -131,7 +131,3 @@ def _against_images(one: Matched, found: Difference, of_a: Store | None, of_b: S
     before, after = (np.stack(rows) for rows in zip(*hits, strict=True))
     low, high = interval(after, before) or (None, None)
     return replace(found, images_low=low, images_high=high)
-
-
-def _are_of_the_same_images(one: Answers, other: Answers) -> bool:
-    return np.array_equal(one.indices, other.indices) and np.array_equal(one.labels, other.labels)

@@ -19,7 +19,7 @@ from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
 from bench.report.summary import Summary
 from bench.spec import STUDENT, Crossed, Seed
-from bench.store.answers import stored_answers
+from bench.store.answers import Answers, stored_answers
 from bench.suite import NONE, TEACHER
 
 
@@ -33,6 +33,11 @@ def mcnemar(own: np.ndarray, other: np.ndarray) -> float:
     only_own, only_other = int((own & ~other).sum()), int((other & ~own).sum())
     table = [[int((own & other).sum()), only_own], [only_other, int((~own & ~other).sum())]]
     return float(exact_mcnemar(table, exact=True).pvalue)
+
+
+def hits_of(answers: Answers) -> np.ndarray:
+    """Return whether a student is right about each image: (n,) bool."""
+    return np.asarray(answers.logits[STUDENT].argmax(axis=1) == answers.labels)
 
 
 def interval(own: np.ndarray, other: np.ndarray) -> tuple[float, float] | None:
@@ -87,18 +92,18 @@ Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right a
 
 
 def _hits(one: Summary, frame: Frame) -> Hits:
-    """Return the answers of a row's finished runs, by seed."""
+    """Return the hits of a row's finished runs, by seed."""
     found: dict[Seed, np.ndarray] = {}
     for run in one.cell.runs:
         if (seed := frame.plan.seed_of(run)) in one.by_seed and (
             answers := stored_answers(frame.store, run.id)
         ) is not None:
-            found[seed] = answers.logits[STUDENT].argmax(axis=1) == answers.labels
+            found[seed] = hits_of(answers)
     return found
 
 
 def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
-    """Return what has as many images as the first run: a data set that was incomplete once has fewer."""
+    """Return the hits of as many images as the first run has: a data set that was incomplete has fewer."""
     n = len(next(iter(next(iter(by_label.values())).values())))
     equal = {label: {seed: own for seed, own in of.items() if len(own) == n} for label, of in by_label.items()}
     return {label: of for label, of in equal.items() if of}
@@ -110,7 +115,7 @@ def has_interval(hits: Hits) -> bool:
 
 
 def _compared(by_label: Mapping[str, Hits], pair: str, metric: str, reference: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all rows of a pair against one of them."""
+    """Yield rows of statistics.csv that compare all rows of a pair with one of them."""
     common = {"metric": metric, "pair": pair, "reference": reference}
     base = by_label[reference]
     tests: list[dict[str, Any]] = []

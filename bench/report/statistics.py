@@ -23,6 +23,7 @@ import numpy as np
 import scipy.stats
 from scipy import special
 
+from bench.plan import Cell
 from bench.report.correction import holm
 from bench.report.crossed import CrossedModel
 from bench.report.frame import Frame
@@ -199,9 +200,7 @@ def _gains_of_pair(
         for label in cells:
             if cells[label].is_control:
                 found |= model.family([label], reference)
-    for label, one in found.items():
-        note = "" if one.n == len(cells[label].runs) else INCOMPLETE
-        yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
+    yield from _gain_rows(found, contest, reference, cells)
 
 
 def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Contest) -> Iterator[dict[str, Any]]:
@@ -209,9 +208,15 @@ def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Con
     cells = frame.cells_of(contest)
     rows = [label for label, cell in cells.items() if cell.runs[0].trains and cell.runs[0].training.has_initial_stage]
     for control in (label for label, cell in cells.items() if cell.is_control):
-        for label, one in model.family(rows, control).items():
-            note = "" if one.n == len(cells[label].runs) else INCOMPLETE
-            yield _row("gain", contest.metric, contest.pair, label, control, one, note)
+        yield from _gain_rows(model.family(rows, control), contest, control, cells)
+
+
+def _gain_rows(
+    found: Mapping[str, Contrast], contest: Contest, reference: str, cells: Mapping[str, Cell]
+) -> Iterator[dict[str, Any]]:
+    for label, one in found.items():
+        note = "" if one.n == len(cells[label].runs) else INCOMPLETE
+        yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
 
 
 def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:

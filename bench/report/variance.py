@@ -1,8 +1,8 @@
 """Where the spread of a row's runs comes from, in suites that cross seeds: variance.csv, and lines of statistics.md.
 
-`crossed` says how the components are estimated. To them comes the test split's own error: another split of as many
-images would move a run's accuracy p with the variance p (1 - p) / images, that of a binomial distribution (Bouthillier
-et al., MLSys 2021). Only reports import this module.
+`crossed` says how the components are estimated. The test split adds an error of its own: the accuracy p of a run on
+other splits of as many images has the variance p (1 - p) / images, that of a binomial distribution (Bouthillier et al.,
+MLSys 2021). Only reports import this module.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +36,10 @@ SHARES = ("top1", "top5")  # metrics that are shares of the test images
 COLUMNS = ("metric", "pair", "label", "n", "source", "seeds", "variance", "deviation", "low", "high")
 HOW = (
     "Standard deviations in percentage points: how far a run moves if only the seed of its initial weights, of its "
-    "order or of its teacher changes, and what these leave. 0.00: too small to be seen with these seeds. Test split: "
-    "how far another test split of the same size would move a run; it moves all rows together. The interval of the "
-    "mean holds for other seeds of the sources that have three or more, and for these seeds of the others; runs that "
-    "share a seed do not count as independent."
+    "order or of its teacher changes; `the rest` is what these do not explain. 0.00: too small to be seen with these "
+    "seeds. Test split: how far another test split of the same size would move a run; it moves all rows together. The "
+    "interval of the mean holds for other seeds of the sources that have three or more, and for these seeds of the "
+    "others; runs that share a seed do not count as independent."
 )
 
 

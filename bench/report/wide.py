@@ -31,7 +31,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row's content of one column: a result, or a text with the number that it shows."""
+    """A row's content in one column: a result, or a text with the number that it shows."""
 
     one: Summary | None = None
     text: str = MISSING
