@@ -40,7 +40,7 @@ class CorruptedImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images (B, 3, H, W) uint8; see `ResidentImages.batches`."""
+        """Yield each batch's images (B, 3, H, W) uint8; see `Images.batches`."""
         for places, batch in zip(positions, self.images.batches(positions, seeds), strict=True):
             yield corrupted(batch.cpu(), self.kind, places.tolist()).to(self.device)
 

@@ -32,6 +32,21 @@ MAX_RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in me
 CHUNK = 256  # images that are scaled at a time
 
 
+class Images(Protocol):
+    """Stored images by position: in memory, or scaled, decoded or corrupted batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield the stored images of each batch (B, C, H, W), on the device.
+
+        Args:
+            positions: (B,) for each batch.
+            seeds: (B,) for each batch, for images of which only a part is read: they decide which part. Without them,
+                it is the middle.
+        """
+
+
 @dataclass(frozen=True)
 class Split:
     """The training or the test images with their labels.
@@ -40,7 +55,7 @@ class Split:
     pixel without a class), or None.
     """
 
-    images: "Images"
+    images: Images
     targets: Tensor | None
 
     def __len__(self) -> int:
@@ -73,11 +88,7 @@ class ResidentImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
-
-        `seeds`, in the shapes of `positions`, are for images of which only a part is read: they decide which part,
-        and without them it is the middle. Images of this class are read whole.
-        """
+        """Yield each batch's images; see `Images.batches`."""
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
             yield self.images[chosen]
@@ -97,19 +108,10 @@ class ScaledImages:
         return len(self.chosen)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, scaled on the CPU; see `ResidentImages.batches`."""
+        """Yield each batch's images, scaled on the CPU; see `Images.batches`."""
         for places in positions:
             batch = scaled(self.images[self.chosen[places]], self.size)
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
-
-
-class Images(Protocol):
-    """Stored images by position: in memory, scaled, decoded or corrupted batch by batch."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images; see `ResidentImages.batches`."""
 
 
 def load(

@@ -12,11 +12,11 @@ from torch.func import functional_call
 from bench.models.base import evaluating
 from bench.types import RequestError
 
-EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the images that show where a network has its channels
+EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the two images that show which dimensions change
 NEW = 0.75  # a map at most so many times as high begins a stage; convolutions without padding shorten maps by less
 MOST_WITHIN = 2  # resolutions within a sequence that counts as one step
-FIRST_STAYS = [False, False, True, True]  # the dimensions of maps (B, C, H, W) that change with the image
-LAST_STAYS = [False, True, True, False]  # those of maps (B, H, W, C)
+CHANNELS_FIRST = [False, False, True, True]  # which dimensions of maps (B, C, H, W) change with the image
+CHANNELS_LAST = [False, True, True, False]  # which of maps (B, H, W, C)
 
 
 def stages_by_resolution(network: nn.Module) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def channels_last(network: nn.Module, paths: Collection[str]) -> set[str] | None
     outputs = _examined(network, paths)
     if outputs is None:
         return None
-    return {path for path, (one, other) in outputs.items() if _changed(one, other) == LAST_STAYS}
+    return {path for path, (one, other) in outputs.items() if _changed(one, other) == CHANNELS_LAST}
 
 
 def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Tensor, Tensor]] | None:
@@ -111,6 +111,6 @@ def _changed(one: Tensor, other: Tensor) -> list[bool]:
 def _height(one: Tensor, other: Tensor) -> int | None:
     """Return the height of a module's first maps, in either layout; None if its outputs do not grow with the image."""
     changed = _changed(one, other)
-    if changed == FIRST_STAYS:
+    if changed == CHANNELS_FIRST:
         return one.shape[2]
-    return one.shape[1] if changed == LAST_STAYS else None
+    return one.shape[1] if changed == CHANNELS_LAST else None

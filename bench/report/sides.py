@@ -41,7 +41,7 @@ class Measured:
     by_seed: Mapping[Seed, float] = field(default_factory=dict)  # empty where only mean and deviation are known
     runs: Mapping[Seed, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
     recorded: str = ""  # the metric's name in records
-    is_crossed: bool = False  # whether several runs of a report's row have the same seed, since seeds are crossed
+    is_crossed: bool = False  # whether the seeds of a report's row are crossed; see `_last_epochs`
     in_tables: bool = True  # whether the tables that people read show it
 
 
@@ -137,20 +137,20 @@ def _cells(
 
 
 def _last_epochs(path: Path) -> tuple[dict[tuple[str, str], dict[int, dict[str, str]]], set[tuple[str, str]]]:
-    """Return the last row of epochs.csv by pair and row, then by seed, and the rows with several runs of one seed.
+    """Return the last epochs of epochs.csv, by pair and row and then by seed, and the rows whose seeds are crossed.
 
-    Both are empty if there is no such file.
+    Seeds are crossed where several runs of a row have the same seed. Both are empty without the file.
     """
     crossed = set()
     last: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
     for row in csv_rows(read_text(path) or ""):
         try:
             if row["stage"] == "main":
-                place = (row["pair"], row["row"])
-                before = last.setdefault(place, {}).get(int(row["seed"]), row)
-                last[place][int(row["seed"])] = row
-                if before["run"] != row["run"]:
+                place, seed = (row["pair"], row["row"]), int(row["seed"])
+                seeds = last.setdefault(place, {})
+                if seed in seeds and seeds[seed]["run"] != row["run"]:
                     crossed.add(place)
+                seeds[seed] = row
         except (KeyError, ValueError) as error:
             raise incompatible(path, f"{type(error).__name__}: {error}") from None
     return last, crossed
