@@ -47,8 +47,8 @@ def look_at(listing: Listing, folder: Path) -> Contents:
         RequestError: a file cannot be read, or is not an image.
     """
     files = [file for classes in listing.values() for members in classes.values() for file in members]
-    known = _remembered(folder)
-    found = {file: stats for file in files if (stats := _stat(file))}
+    known: dict[str, list[Any]] = dict(recall(_cache(folder)) or {})  # none if the cache file is damaged
+    found = {file: _stat(file) for file in files}
     new = [file for file in files if (known.get(file) or [None])[:3] != list(found[file])]
     n_bytes = sum(found[file][0] for file in new)
     with ThreadPoolExecutor(READERS) as readers:
@@ -156,11 +156,6 @@ def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: st
 def _cache(folder: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return cache_file(f"images-{name}.json")
-
-
-def _remembered(folder: Path) -> dict[str, list[Any]]:
-    """Return the remembered looks at the files of a folder; none if there are none, or the cache file is damaged."""
-    return dict(recall(_cache(folder)) or {})
 
 
 def _remember(folder: Path, looks: dict[str, list[Any]]) -> None:

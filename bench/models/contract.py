@@ -41,7 +41,7 @@ def problems(build: Callable[[], Network], classes: int, channels: int, height: 
     except NotImplementedError:
         yield "trunk: is missing: return the modules up to the last stage's output"
         return
-    if not all(one.isfinite().all() for one in _tensors(features)):
+    if not all(one.isfinite().all() for one in (*features.preactivations, *_plain(features))):
         yield "a feature is not finite on random images with its first weights"
     if any(a[2] < b[2] or a[3] < b[3] for a, b in itertools.pairwise([one.shape for one in features.stages])):
         yield "stages: a later stage is larger than the one before it: return them stem first, from large to small maps"
@@ -103,10 +103,6 @@ def _of_gradients(network: Network, images: Tensor) -> Iterator[str]:
     network.features(images).logits.square().sum().backward()
     if idle := [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]:
         yield f"parameters: the logits do not depend on {', '.join(idle[:3])}"
-
-
-def _tensors(features: Features) -> list[Tensor]:
-    return [*features.preactivations, *_plain(features)]
 
 
 def _plain(features: Features) -> list[Tensor]:
