@@ -188,7 +188,7 @@ def _name(label: str, stage: str) -> str:
 
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     """Write cost.csv into the suite's results; earlier rows of the same setting stay. Return its path."""
-    rounded = [
+    rounded: list[dict[str, Any]] = [
         {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(row).items()}
         for row in rows
     ]
