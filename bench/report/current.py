@@ -6,9 +6,10 @@ from pathlib import Path
 
 from bench.plan.duration import COST
 from bench.program import code_hash
-from bench.report.folder import PAPER, StyleName, files_of, is_of_paper, note, noted
+from bench.report.folder import PAPER, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS
+from bench.types import StyleName
 
 CODE = ("*.py", "*.js", "*.css", "*.j2")  # files of this program; a report depends on them too
 

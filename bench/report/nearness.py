@@ -11,7 +11,7 @@ from bench.plan.compared import teacher_of
 from bench.spec import STUDENT, RunSpec
 from bench.store import ANSWERS, Store
 from bench.store.answers import alike, compared, stored_answers
-from bench.store.store import FILES
+from bench.store.documents import FILES
 
 
 @dataclass(frozen=True)
