@@ -16,7 +16,7 @@ FAULTS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "quota": errno.EDQUOT,
 
 
 def prepare(words: list[str]) -> None:
-    """Let this process save a checkpoint after every epoch, and take little time for all but training and writing."""
+    """Let this process take little time for all but training and writing."""
     patch = pytest.MonkeyPatch()
     use_few(patch)
     few_digits = packaged.digits
@@ -26,7 +26,6 @@ def prepare(words: list[str]) -> None:
         return train, test and (test[0][:20], test[1][:20])
 
     patch.setattr(packaged, "digits", fewer_digits)
-    patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
     sys.argv = ["run_suite.py", *words]
 
 

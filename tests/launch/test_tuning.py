@@ -12,7 +12,7 @@ from bench.store import Store
 from bench.suite import load
 from bench.train.loop import Observer
 from tests.few import use_few_digits
-from tests.train.conftest import Bench, document
+from tests.train.conftest import OFTEN, Bench, document
 
 TUNING = {"trials": 3, "dev_per_class": 2}
 SMALL = {
@@ -69,11 +69,10 @@ def test_a_search_that_was_killed_ends_the_same(tmp_path):
             train(bench, store, plan, [run for cell in plan.cells for run in cell.wanted])
         return plan_of(bench, store)
 
-    bench = searched(tmp_path / "suite")
+    bench = searched(tmp_path / "suite", **OFTEN)
     whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
-        patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
         plan = plan_of(bench, parts)
         with pytest.raises(KeyboardInterrupt):
             train(bench, parts, plan, [run for cell in plan.cells for run in cell.wanted], KillsTrials())

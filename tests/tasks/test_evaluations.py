@@ -14,11 +14,10 @@ from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.report.caption import protocol
 from bench.store import Failure, Store
-from bench.train import loop as train
 from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
-from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
+from tests.train.conftest import CPU, OFTEN, Bench, Silent, document, rows, weights
 
 DATA = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
 TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1], "evaluate_every": 2}
@@ -198,8 +197,8 @@ def test_fine_tuning_begins_with_the_weights_that_were_trained(judge):
     assert all(torch.equal(tuned[f"backbone.{name}"], value) for name, value in source.items() if "weight" in name)
 
 
-def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch):
-    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}])
+def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge):
+    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}], **OFTEN)
     plan, store, _ = suite.run(only=["none"])
     run = cells(plan, "none")["top1"][0]
 
@@ -208,7 +207,6 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch)
             if lanes[0].spec.id == run.id and lanes[0].clock.epoch == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)  # one an epoch: within seconds there is none otherwise
     with pytest.raises(KeyboardInterrupt):
         suite.run("again", only=["none"], observer=Interrupting())
     _, again, observer = suite.run("again", only=["none"])

@@ -25,6 +25,7 @@ ALL.append({"method": "crd", "n_negatives": 64})
 
 
 CPU = torch.device("cpu")
+OFTEN = {"slurm": {"checkpoint_minutes": 1e-9}}  # a checkpoint after every step and every epoch
 FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}  # images
 
 
