@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -12,11 +14,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
+import pexpect
 import pytest
+from pexpect.fdpexpect import fdspawn
 
 from tests.few import short_or_whole, use_few
 
 ROOT = Path(__file__).parents[1]
+SIZE = (40, 80)  # of a terminal: lines and columns
 
 
 def set_up_server() -> None:
@@ -79,6 +84,51 @@ def _as_command(out: str, err: str, environment: Mapping[str, str], few: bool, w
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     command_line(few, *words)
+
+
+def take_terminal(path: str) -> None:
+    """Let this process lead a session of its own on a terminal, which its streams are from now on."""
+    os.setsid()
+    terminal = os.open(path, os.O_RDWR)  # the first one that a session opens is its own
+    for stream in (0, 1, 2):
+        os.dup2(terminal, stream)
+
+
+def _in_folder(terminal: str, folder: str, words: list[str]) -> None:
+    take_terminal(terminal)
+    os.chdir(folder)
+    command_line(True, *words)
+
+
+def on_terminal(folder: Path, *words: str) -> tuple[int | None, str]:
+    """Run the command line in a folder, on a terminal of 40 lines and 80 columns, and evaluate on few digits.
+
+    It is a fork in the short form of tests, else a fresh interpreter.
+
+    Returns:
+        Its exit status, and all that the terminal was sent.
+    """
+    if not short_or_whole(True, False):
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forks import command_line; "
+        code += "command_line(True, *sys.argv[1:])"
+        child = pexpect.spawn(
+            sys.executable, ["-c", code, *words], cwd=str(folder), dimensions=SIZE, encoding="utf-8", timeout=90
+        )
+        child.expect(pexpect.EOF)
+        child.close()
+        return child.exitstatus, child.before
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, SIZE)
+    process = server().Process(target=_in_folder, args=(os.ttyname(theirs), str(folder), list(words)))
+    process.start()
+    terminal = fdspawn(ours, encoding="utf-8", timeout=90)
+    terminal.expect(".")  # the process has the terminal, and its end is now the terminal's
+    os.close(theirs)
+    first = terminal.before + terminal.after
+    terminal.expect(pexpect.EOF)
+    process.join()
+    os.close(ours)
+    return process.exitcode, first + terminal.before
 
 
 class Command:

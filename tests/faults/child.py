@@ -10,6 +10,7 @@ import pytest
 from bench.cli import main
 from bench.data import packaged
 from tests.few import use_few
+from tests.forks import take_terminal
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 FAULTS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "quota": errno.EDQUOT, "broken": errno.EIO}
@@ -69,9 +70,6 @@ def inject(results: Path, fault: str, at: int) -> None:
 
 def on_terminal(words: list[str], log: Path, results: Path, terminal: str) -> None:
     """Run the command line with that terminal as the controlling one; its end is the end of the session."""
-    os.setsid()
-    descriptor = os.open(terminal, os.O_RDWR)  # the first terminal that a session opens is its own
-    for stream in (0, 1, 2):
-        os.dup2(descriptor, stream)
+    take_terminal(terminal)
     prepare(words)
     main()
