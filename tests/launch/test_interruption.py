@@ -118,10 +118,9 @@ def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
         assert rows(store, run_id) == rows(whole, run_id)
 
 
-def test_a_checkpoint_of_other_code_is_set_aside_and_the_run_starts_anew_on_demand(bench):
-    suite = bench(methods=["kd"])
-    plan, whole, _ = suite.run("whole")
-    _, store, _ = suite.run("broken", only=["teacher"], teachers=whole)
+def test_a_checkpoint_of_other_code_is_set_aside_and_the_run_starts_anew_on_demand(bench, tiny):
+    suite, whole = bench(methods=["kd"]), tiny.store()
+    plan, store, _ = suite.run("broken", only=["teacher"], teachers=whole)
     run = next(run for run in plan.runs.values() if run.terms)
     store.begin(run)
     buffer = io.BytesIO()

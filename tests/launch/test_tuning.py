@@ -11,10 +11,10 @@ from bench.plan.tuning import SEED
 from bench.store import Store
 from bench.suite import load
 from bench.train.loop import Observer
-from tests.few import use_few_digits
+from tests.few import short_or_whole, use_few_digits
 from tests.train.conftest import OFTEN, Bench, document
 
-TUNING = {"trials": 3, "dev_per_class": 2}
+TUNING = {"trials": short_or_whole(2, 3), "dev_per_class": 2}
 SMALL = {
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 1},

@@ -17,6 +17,7 @@ from bench.store import Failure, Store
 from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
+from tests.few import short_or_whole
 from tests.train.conftest import CPU, OFTEN, Bench, Silent, document, rows, weights
 
 DATA = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
@@ -65,9 +66,11 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.usefixtures("few")
 def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
-    n, weight_decay = 50, 0.05
+    per_class, weight_decay = short_or_whole(2, 5), 0.05
+    n = 10 * per_class
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
-    probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
+    data = DATA | {"train_per_class": per_class}
+    probe = {"data": data, "training": training | {"weight_decay": weight_decay}}
     suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
     plan, store, _ = suite.run(only=["none"])
 

@@ -55,6 +55,9 @@ class Bench:
     def plan(self) -> Plan:
         return build(load(self.path, self.methods), self.path, self.methods)
 
+    def store(self) -> Store:
+        return Store(self.folder / "results")
+
     def work(self, results: str = "results", only: Sequence[str] | None = None, **settings: object) -> Work:
         """Return all runs of the plan, or those with the given labels and what they need, as work for the CPU."""
         plan = self.plan()

@@ -171,8 +171,8 @@ def test_the_critics_values_stand_in_every_epoch_of_crd(bench):
         assert values == pytest.approx(2 * math.log(16) - row["term0_crd"], abs=1e-5)
 
 
-def test_a_record_says_where_its_numbers_come_from(bench):
-    plan, store, _ = bench(methods=["kd"]).run()
+def test_a_record_says_where_its_numbers_come_from(tiny):
+    plan, store = tiny.plan(), tiny.store()
     record = store.record(cell(plan, "KD").runs[0].id)
     assert {"device", "threads", "versions", "commit", "dirty", "epochs", "wall_s", "metrics", "best"} <= record.keys()
     assert list(record["teachers_sha256"]) == [cell(plan, "teacher").runs[0].id]
