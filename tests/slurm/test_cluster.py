@@ -292,7 +292,7 @@ def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster, un
 
 @pytest.mark.slow
 def test_a_search_submits_its_final_runs_when_its_trials_have_ended(submitted):
-    suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 2})
+    suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 1})
     said = suite.command("run", "--slurm")
     assert "chooses settings, and submits the next runs, after the jobs they depend on" in said
     suite.wait_for_the_end()  # the last job of the first submission submits others before it ends
