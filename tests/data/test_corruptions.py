@@ -33,10 +33,9 @@ def test_an_image_is_corrupted_alike_whatever_its_batch(images, kind):
     assert torch.equal(together, alone)
 
 
-def test_images_that_take_much_memory_are_corrupted_batch_by_batch(images, monkeypatch):
+def test_images_that_take_much_memory_are_corrupted_batch_by_batch(images):
     kept = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU)
-    monkeypatch.setattr("bench.data.corruptions.MAX_KEPT_BYTES", 0)
-    made = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU)
+    made = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU, max_bytes=0)
     places = [torch.tensor([3, 0]), torch.tensor([4])]
     for one, other in zip(kept.images.batches(places), made.images.batches(places), strict=True):
         assert torch.equal(one, other)
