@@ -161,13 +161,13 @@ def results(results: File = "results", suites: Iterable[File] | None = None, plu
 
 
 def compare(a: File, b: File, *, results: File = "results", plugins: Iterable[File] = ()) -> Comparison:
-    """Return two results compared cell by cell: differences with intervals, and the settings that differ.
+    """Return two results compared cell by cell: differences with intervals and the settings that differ.
 
     Args:
         a: a suite file or the name of a suite that comes with the package, a bundle (`.zip`), a folder of results
             (with `runs/`), or the folder of a suite's report (with `table.csv`), such as
             `results/published/quickstart`.
-        b: likewise; differences are b minus a.
+        b: the other side, in any of these forms; differences are b minus a.
         results: the folder of the results of suite files.
         plugins: method files that the suites use.
 
@@ -312,8 +312,8 @@ def run(
 ) -> Results:
     """Train whatever is missing from a suite and write its report, as the command line does; return its results.
 
-    Progress is printed to standard error, one line per epoch, unless the program has set up logging for it. What ends
-    as failed or diverged says so in the frame's `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
+    Progress is printed to standard error, one line per epoch, unless the program has set up logging for it. Runs
+    that fail or diverge are in the frame, with `status` and `reason`. After Ctrl-C, or the interruption of a notebook,
     the same call continues from the last checkpoints. Training seeds torch's default generator.
 
     A script that trains with several jobs, on several GPUs, or on an image folder, must call this below
@@ -322,7 +322,7 @@ def run(
     Args:
         suite: the suite file, or the name of a suite that comes with the package.
         only: patterns of the rows' labels (or, failing that, methods), such as `["kd", "crd*"]`, or one pattern.
-        pairs: patterns of pairs, such as `"resnet56->*"`, likewise.
+        pairs: patterns of pairs, such as `"resnet56->*"`, or one pattern.
         seeds: the number of seeds, instead of the suite's.
         changes: keys of the suite file with other values, such as `{"training.epochs": 2}`.
         device: `cuda` uses all GPUs; `auto` does so if there are any.
@@ -345,11 +345,10 @@ def run(
     """
     if jobs is not None and jobs < 1:
         raise RequestError(f"jobs={jobs}: must be at least 1")
-    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
-    overrides += [] if seeds is None else [f"seeds={seeds}"]
-    files = _paths(plugins)
+    files, only, pairs = _paths(plugins), _patterns(only), _patterns(pairs)
+    overrides = _overrides(changes, seeds)
     plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files, trains=True)
-    wanted = wanted_runs(plan, store, _patterns(only), _patterns(pairs))
+    wanted = wanted_runs(plan, store, only, pairs)
     with logging_to_stderr():
         if accept_changed:
             for line in accept(plan, store, wanted):
@@ -369,10 +368,10 @@ def run(
                 live=False,
             )
             _train(work, jobs, retried)
-        while (again := continued(plan, methods, store)) is not None:  # settings were chosen
-            plan, wanted = again, wanted_runs(again, store, _patterns(only), _patterns(pairs))
-            if open_runs(wanted, plan, store):
-                _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
+            while (again := continued(plan, methods, store)) is not None:  # settings were chosen
+                plan, wanted = again, wanted_runs(again, store, only, pairs)
+                if open_runs(wanted, plan, store):
+                    _train(replace(work, plan=plan, runs=tuple(run.id for run in wanted)), jobs)
         frame, failed = reported(plan, store, methods)
         if frame.aside:
             logger.warning("warning: %s. This one is in %s", frame.aside, store.suite_folder(frame.plan.folder))
@@ -396,7 +395,7 @@ def score(
     Args:
         suite: here and below, as in `run`.
         changes: keys of the suite file with other values.
-        device: on which networks answer, where a run lacks its answers or those to corrupted images.
+        device: for the networks of runs without stored answers, or without answers to corrupted images.
         results: the folder of runs and tables.
         data: the folder of data sets.
         plugins: method files.
@@ -409,9 +408,8 @@ def score(
         >>> int(scored.query("metric == 'top1_noise'")["value"].count())
         3
     """
-    overrides = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
     files = _paths(plugins)
-    plan, store, methods = planned(find_suite(Path(suite)), overrides, Path(results), files)
+    plan, store, methods = planned(find_suite(Path(suite)), _overrides(changes), Path(results), files)
     folder.in_own_folder(plan, store)  # raises if another suite has its results there
     import torch
 
@@ -440,7 +438,7 @@ def score(
 
 
 def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
-    """Do the work, and leave torch's number of threads as it was."""
+    """Do the work and leave torch's number of threads as it was."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is imported
     import torch
 
@@ -456,8 +454,14 @@ def _train(work: Work, jobs: int | None, retried: Collection[str] = ()) -> None:
         torch.set_num_threads(threads)
 
 
+def _overrides(changes: Mapping[str, object] | None, seeds: int | None = None) -> list[str]:
+    """Return changes of the suite file as `--set` takes them."""
+    given = [f"{key}={_as_yaml(value)}" for key, value in (changes or {}).items()]
+    return given if seeds is None else [*given, f"seeds={seeds}"]
+
+
 def _as_yaml(value: object) -> str:
-    """Return a value as `--set` takes it: YAML on one line."""
+    """Return a value as YAML on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 

@@ -1,36 +1,30 @@
-"""The commands and their options. Modules that need torch are imported inside commands: `--help` stays fast."""
+"""The commands. Modules that need torch are imported inside commands: `--help` stays fast."""
 
 import json
 import os
 import re
-import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from functools import cache
-from glob import escape as escape_glob
-from glob import glob
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
-from rich.text import Text
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bench import __version__
+from bench import __version__, options
 from bench.program import INSTALLED, started_as
-from bench.terminal.markup import copyable, escape
+from bench.terminal.markup import escape
+from bench.terminal.output import say, say_json, warn, width
 from bench.terminal.streams import counted, doing, each, tolerate
-from bench.text import fitted, log_to_stderr, printable
-from bench.types import RequestError, suggest
+from bench.text import log_to_stderr, printable
+from bench.types import RequestError, StyleName, suggest
 
 if TYPE_CHECKING:
-    from bench.launch.slurm_queue import Job
     from bench.launch.work import Work
     from bench.plan import Plan
     from bench.spec import RunSpec
@@ -40,7 +34,6 @@ if TYPE_CHECKING:
 OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 COMPLETION = {"--install-completion", "--show-completion"}
 UsageError: Any = typer.BadParameter.__base__  # click's; some versions of typer have a copy of click
-UNBOUNDED = 10_000  # characters, wider than any table
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -49,23 +42,23 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class Commands(TyperGroup):
-    """The commands: each exits with the status that it returns, and prints its errors without traceback."""
+    """The commands: each exits with the status that it returns and prints its errors without traceback."""
 
     def invoke(self, ctx: Any) -> NoReturn:  # noqa: ANN401
-        """Run a command, and exit."""
+        """Run a command and exit."""
         at_ctrl_c = signal.getsignal(signal.SIGINT)
         if at_ctrl_c is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, _interrupt)
         try:
             status = super().invoke(ctx)
         except RequestError as error:
-            _warn(str(error))
+            warn(str(error))
             status = WRONG_REQUEST
         except UsageError as error:
             error.message = printable(error.message)  # it quotes the command line
             raise
         except KeyboardInterrupt:
-            _warn("Interrupted. The same command continues from the last checkpoints.")
+            warn("Interrupted. The same command continues from the last checkpoints.")
             status = INTERRUPTED
         finally:
             signal.signal(signal.SIGINT, at_ctrl_c)
@@ -87,151 +80,34 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Take the options that need no command; typer adds those for completion in shells."""
 
 
-Device = StrEnum("Device", ["auto", "cpu", "cuda"])
-Style = StrEnum("Style", ["page", "paper"])  # of figures
-Tracker = StrEnum("Tracker", ["mlflow", "trackio", "wandb"])
-Kind = StrEnum("Kind", ["methods", "models", "datasets", "suites"])  # what `list` can list
-
-
-def _path(text: str) -> Path:
-    """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`."""
-    path = os.path.expanduser(text)
-    if path.startswith("~"):
-        raise typer.BadParameter(f"{text!r}: there is no such user; for a folder of that name, write ./{text}")
-    return Path(path)
-
-
-def _suite(text: str) -> Path:
-    """Return the file of a suite, which may be given by name; `bench.suite` takes a while to import."""
-    from bench.suite.packaged import find_suite
-
-    return find_suite(_path(text))
-
-
-def _suites_and_files(incomplete: str) -> list[str]:
-    """Return what a shell may complete an argument to: names of suites that come with the package, and YAML files."""
-    from bench.suite.packaged import packaged_suites
-
-    names = [name for name in packaged_suites() if name.startswith(incomplete)]
-    start = escape_glob(incomplete)
-    return [*names, *glob(f"{start}*.yaml"), *glob(f"{start}*/")]
-
-
-SuiteFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SUITE.yaml",
-        help="A suite file, or the name of a suite that comes with the package.",
-        show_default=False,
-        parser=_suite,
-        autocompletion=_suites_and_files,
-    ),
-]
-Side = Annotated[
-    Path,
-    typer.Argument(
-        help="A suite, a bundle, a folder of results, or the folder of a suite's report, such as results/quickstart.",
-        show_default=False,
-        parser=_path,
-        autocompletion=_suites_and_files,
-    ),
-]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder of runs and tables.", parser=_path)]
-Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="The folder of data sets; downloads go there.", parser=_path)
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only", metavar="GLOB", help="Only rows whose label (or, failing that, method) matches; may be repeated."
-    ),
-]
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option("--pairs", metavar="GLOB", help="Only pairs, as `teacher->student`, that match; may be repeated."),
-]
-Where = Annotated[Device, typer.Option("--device", help="The device to train on; cuda uses all GPUs.")]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        metavar="N",
-        min=1,
-        help="How many processes train at a time; by default one per GPU, on a CPU as many as cores and memory allow.",
-        show_default=False,
-    ),
-]
-Seeds = Annotated[
-    int | None, typer.Option("--seeds", metavar="N", min=1, help="The number of seeds, instead of the suite's.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
-]
-Teachers = Annotated[
-    Path | None,
-    typer.Option(
-        "--teachers",
-        metavar="DIR",
-        help="The folder of the published teachers, as RepDistiller or mdistiller lay them out; short for --set "
-        "teachers=DIR.",
-        parser=_path,
-    ),
-]
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=_path),
-]
-
-FigureStyle = Annotated[
-    Style,
-    typer.Option(
-        "--style",
-        help="Of the figures: `paper` writes them for a column of a paper, too, 3.3 inches wide and without titles.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
-
 @app.command("run")
 def run_command(
-    suite: SuiteFile,
-    only: Only = None,
-    pairs: Pairs = None,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Where = Device.auto,
-    jobs: Jobs = None,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Find what would fail, list what would run, and train nothing.")
-    ] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Submit jobs to the SLURM cluster, and exit.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry runs that failed, diverged, were refused or are stale.")
-    ] = False,
-    accept_changed: Annotated[
-        bool, typer.Option("--accept-changed", help="State that changed code of methods gives the same numbers.")
-    ] = False,
-    keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of finished runs.")
-    ] = False,
-    style: FigureStyle = Style.page,
-    track: Annotated[
-        Tracker | None,
-        typer.Option("--track", help="Also pass the epochs to this program, whose files are kept in the results."),
-    ] = None,
+    suite: options.SuiteFile,
+    only: options.Only = None,
+    pairs: options.Pairs = None,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: options.Device = "auto",
+    jobs: options.Jobs = None,
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
+    dry_run: options.DryRun = False,
+    slurm: options.OnSlurm = False,
+    retry_failed: options.RetryFailed = False,
+    accept_changed: options.AcceptChanged = False,
+    keep_checkpoints: options.KeepCheckpoints = False,
+    style: options.FigureStyle = "page",
+    track: options.Track = None,
 ) -> int:
     """Train whatever is missing from a suite, and write its tables and figures. The word `run` can be omitted."""
     from bench.plan import continued
@@ -246,11 +122,11 @@ def run_command(
     from bench.workflow import accept, all_plugins, runs_to_retry, teachers_found, wanted_runs
 
     for line in teachers_found(plan):
-        _warn(line)
+        warn(line)
     wanted = wanted_runs(plan, store, only or (), pairs or ())
     if accept_changed and not dry_run:
         for line in accept(plan, store, wanted):
-            _warn(line)
+            warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
         return _dry_run(plan, store, methods, wanted, retried, data, device, slurm)
@@ -262,18 +138,18 @@ def run_command(
         from bench.report.write import write_while_training
 
         if track is not None:
-            check_installed(track.value)
+            check_installed(track)
         work = Work(
             plan,
             runs=tuple(run.id for run in wanted),
             results=results,
             data=data,
             write_tables=write_while_training,
-            device=device.value,
+            device=device,
             plugins=all_plugins(plan.file, plugin or ()),
             keep_checkpoints=keep_checkpoints,
             accept_changed=accept_changed,
-            track=track.value if track else "",
+            track=track or "",
         )
         if slurm:
             return _submit(work, store, methods, retried)
@@ -290,13 +166,13 @@ def run_command(
 
 @app.command("status")
 def status(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """Show what is done, stale, running, failed (with reasons) and waiting."""
     from bench.launch.slurm_queue import submitted
@@ -307,19 +183,19 @@ def status(
     try:
         jobs = submitted(store)
     except RequestError as error:
-        _warn(f"warning: {error}. The status below is from the store alone")
+        warn(f"warning: {error}. The status below is from the store alone")
         jobs = []
     frame = results_frame(plan, store, reads_answers=False)
     if as_json:
-        _say_json(status_document(frame, store, jobs))
+        say_json(status_document(frame, store, jobs))
         return OK
-    _say([*cells_tables(frame, store, _width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
+    say([*cells_tables(frame, store, width()), *stale_lines(frame), *job_lines(plan, store, jobs)])
     return OK
 
 
 @app.command("cancel")
-def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
-    """Cancel a suite file's jobs on the cluster, and no others."""
+def cancel_command(suite: options.SuiteFile, results: options.Results = Path("results")) -> int:
+    """Cancel a suite file's jobs on the cluster and no others."""
     from bench.launch.slurm_queue import cancel, submitted
     from bench.suite import check_name
     from bench.workflow import store_in
@@ -328,19 +204,19 @@ def cancel_command(suite: SuiteFile, results: Results = Path("results")) -> int:
     left = [job for job in submitted(store_in(results), suite) if job.state]
     if left:
         cancel(left)
-    _say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
+    say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
     return OK
 
 
 @app.command("report")
 def report(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    style: FigureStyle = Style.page,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    style: options.FigureStyle = "page",
 ) -> int:
     """Write a suite's tables, figures and page, if anything has changed, from the store or the bundle BUNDLE.zip."""
     from bench.report.folder import in_own_folder
@@ -355,14 +231,14 @@ def report(
 
 @app.command("score")
 def score(
-    suite: SuiteFile,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Annotated[Device, typer.Option("--device", help="The device to evaluate on.")] = Device.auto,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    suite: options.SuiteFile,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: Annotated[options.DeviceName, typer.Option("--device", help="The device to evaluate on.")] = "auto",
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Compute all metrics of finished runs from their stored answers or weights, without training."""
     from bench.report.folder import in_own_folder
@@ -382,27 +258,27 @@ def score(
         results=results,
         data=data,
         write_tables=write_while_training,
-        device=device.value,
+        device=device,
         plugins=all_plugins(plan.file, plugin or ()),
     )
     outcomes = dict(each("Scoring", Scorer(work).run()))
     left = {run_id: outcome for run_id, outcome in outcomes.items() if outcome.reason}
-    _say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
+    say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
     for run_id, outcome in left.items():
-        _say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
+        say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
     exit_status = _report(plan, store, methods, ())
     return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
 
 
 @app.command("compare")
 def compare_command(
-    a: Side,
-    b: Side,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    a: options.Side,
+    b: options.Side,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
-    """Compare two results cell by cell: differences with intervals, and the settings that differ."""
+    """Compare two results cell by cell: differences with intervals and the settings that differ."""
     with doing("Comparing"):
         from bench.report.compare import compare
         from bench.workflow import sides
@@ -410,25 +286,25 @@ def compare_command(
         with sides(a, b, results, plugin or ()) as both:
             found = compare(*both)
     if as_json:
-        _say_json(found.document())
+        say_json(found.document())
         return OK
     from bench.terminal.comparison import comparison_tables
 
-    _say(comparison_tables(found, _width()))
+    say(comparison_tables(found, width()))
     return OK
 
 
 @app.command("cost")
 def cost(
-    suite: SuiteFile,
-    only: Only = None,
-    pairs: Pairs = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    device: Annotated[Device, typer.Option("--device", help="The device to measure on.")] = Device.auto,
-    results: Results = Path("results"),
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    suite: options.SuiteFile,
+    only: options.Only = None,
+    pairs: options.Pairs = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    device: Annotated[options.DeviceName, typer.Option("--device", help="The device to measure on.")] = "auto",
+    results: options.Results = Path("results"),
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Measured steps; times are medians.")] = 7,
 ) -> int:
     """Measure what a training step of each row costs; write cost.csv and its figures."""
@@ -446,31 +322,31 @@ def cost(
     from bench.terminal.tables import cost_table
 
     pairs_costs = []
-    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device.value), steps)):
-        _say(cost_table(pair_costs, _width()))
+    for pair_costs in each("Measuring", costs(plan, cells, methods, data, choose_device(device), steps)):
+        say(cost_table(pair_costs, width()))
         pairs_costs.append(pair_costs)
     table = write(plan, store, [row for pair_costs in pairs_costs for row in pair_costs.rows])
     failed: list[Exception] = []
     written = [table, *write_cost(plan, store, failed)]  # last: if a figure fails, the costs are saved
-    _say([f"Written: {escape(', '.join(map(str, written)))}"])
+    say([f"Written: {escape(', '.join(map(str, written)))}"])
     return RUN_FAILED if failed or any(pair_costs.failed for pair_costs in pairs_costs) else OK
 
 
 @app.command("list")
 def list_command(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    kind: Annotated[options.ListedKind, typer.Argument(help="What to list.", show_default=False)],
     name: Annotated[str | None, typer.Argument(help="The one to describe.", show_default=False)] = None,
-    plugin: Plugin = None,
-    as_json: AsJson = False,
+    plugin: options.Plugin = None,
+    as_json: options.AsJson = False,
 ) -> int:
     """List methods, models, datasets or suites; with a name, describe one of them."""
     from bench.terminal.listing import entries, entry_of, listing
 
     if as_json:
-        found = entries(kind.value, plugin or ())
-        _say_json(list(found.values()) if name is None else entry_of(found, kind.value, name))
+        found = entries(kind, plugin or ())
+        say_json(list(found.values()) if name is None else entry_of(found, kind, name))
         return OK
-    _say(listing(kind.value, name, plugin or ()))
+    say(listing(kind, name, plugin or ()))
     return OK
 
 
@@ -485,34 +361,34 @@ def new_method_command(
     method, test = write_method(name, here)
     own = is_checkout(here)
     contract = " tests/methods/test_contract.py" if own else ""
-    _say([f"Written: {method}, {test}"])
-    _say([f"Test it: python -m pytest {test}{contract}"])
+    say([f"Written: {method}, {test}"])
+    say([f"Test it: python -m pytest {test}{contract}"])
     methods = escape(f"--set 'methods=[kd, {name}]'")
-    _say([f"Train it: {started_as()} quickstart {methods}{'' if own else f' --plugin {method}'}"])
+    say([f"Train it: {started_as()} quickstart {methods}{'' if own else f' --plugin {method}'}"])
     if own:
-        _say(["Then `make schema`: editors complete its name in suite files"])
+        say(["Then `make schema`: editors complete its name in suite files"])
     return OK
 
 
 @app.command("show")
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
-    results: Results = Path("results"),
+    run: options.RunId,
+    results: options.Results = Path("results"),
 ) -> int:
     """Show one run: specification, curve, where its numbers come from, and how to repeat it."""
     from bench.terminal.show import describe
     from bench.workflow import store_in
 
-    _say(describe(store_in(results), run))
+    say(describe(store_in(results), run))
     return OK
 
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it.", show_default=False)],
+    run: options.RunId,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
-    results: Results = Path("results"),
-    plugin: Plugin = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Write the student of a finished run to a folder: weights, ONNX graph and model card."""
     from bench.models import NETWORKS
@@ -523,23 +399,23 @@ def export_command(
     add_networks(plugin or (), NETWORKS)
     store = store_in(results)
     for path in export(store, store.run_id(run), to):
-        _say([escape(str(path))])
+        say([escape(str(path))])
     return OK
 
 
 @app.command("bundle")
 def bundle_command(
-    suite: SuiteFile,
+    suite: options.SuiteFile,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=_path),
+        typer.Option("--to", metavar="FILE.zip", help="A new file; by default SUITE.zip here.", parser=options.path_of),
     ] = None,
     weights: Annotated[bool, typer.Option("--weights", help="Add the weights of the runs.")] = False,
-    seeds: Seeds = None,
-    changes: Set = None,
-    teachers: Teachers = None,
-    results: Results = Path("results"),
-    plugin: Plugin = None,
+    seeds: options.Seeds = None,
+    changes: options.Set = None,
+    teachers: options.Teachers = None,
+    results: options.Results = Path("results"),
+    plugin: options.Plugin = None,
 ) -> int:
     """Write a finished suite to one file, for others to verify: its text, runs, curves, answers, table and hashes."""
     from bench.report.frame import results_frame
@@ -549,13 +425,15 @@ def bundle_command(
     path = Path(f"{plan.name}{SUFFIX}") if to is None else to
     with doing("Packing"):
         write_bundle(results_frame(plan, store), store, path, weights)
-    _say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
+    say([f"Written: {escape(str(path))} ({len(plan.runs)} runs, {path.stat().st_size / 1e6:.1f} MB)"])
     return OK
 
 
 @app.command("verify")
 def verify_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=_path)],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE.zip", help="A bundle.", show_default=False, parser=options.path_of)
+    ],
     retrain: Annotated[
         int | None,
         typer.Option("--retrain", metavar="N", min=1, help="Train one run in N again: the bundle's hash chooses them."),
@@ -564,16 +442,18 @@ def verify_command(
         float,
         typer.Option("--margin", metavar="POINTS", min=0.0, help="Allowed difference of runs that are trained again."),
     ] = 1.0,
-    device: Annotated[Device, typer.Option("--device", help="The device for weights and training.")] = Device.auto,
-    data: Data = Path("data"),
-    plugin: Plugin = None,
+    device: Annotated[
+        options.DeviceName, typer.Option("--device", help="The device for weights and training.")
+    ] = "auto",
+    data: options.Data = Path("data"),
+    plugin: options.Plugin = None,
 ) -> int:
-    """Verify a bundle: compute its numbers again, and name each one that disagrees."""
+    """Verify a bundle: compute its numbers again and name each one that disagrees."""
     from bench.share.bundle import unpacked
 
     with unpacked(bundle, allows_altered=True) as opened:
         if opened.altered:
-            _say([escape(line) for line in opened.altered])
+            say([escape(line) for line in opened.altered])
             return RUN_FAILED
         plan, store, _ = _planned(opened.suite, opened.manifest.changes, opened.root, plugin)
         with doing("Loading PyTorch"):
@@ -586,32 +466,31 @@ def verify_command(
             results=opened.root,
             data=data,
             write_tables=verify.no_tables,
-            device=device.value,
+            device=device,
             plugins=all_plugins(plan.file, plugin or ()),
         )
         found = list(each("Computing again", verify.checks(opened, plan, store)))
-        is_sound = all(check.holds for check in found)
-        if is_sound:
+        if all(check.holds for check in found):
             if left := verify.not_from_answers(plan, found, store):
-                _say([f"not recomputed, for no answers give it: {escape(', '.join(left))}"])
+                say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
                 try:
                     found += each("Evaluating weights", verify.evaluated(work, runs))
                 except RequestError as error:
-                    _say([f"weights not evaluated: {escape(str(error))}"])
+                    say([f"weights not evaluated: {escape(str(error))}"])
             if retrain is not None:
                 again = list(verify.retrained(work, verify.chosen(opened, plan, store, retrain), margin))
-                _say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
+                say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
                 found += again
     wrong = [check for check in found if not check.holds]
-    _say([escape(str(check)) for check in wrong])
+    say([escape(str(check)) for check in wrong])
     said = f"{len(wrong)} of {len(found)} checks fail" if wrong else f"all {len(found)} checks hold"
-    _say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
+    say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
     return RUN_FAILED if wrong else OK
 
 
 def _report_of_bundle(
-    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: Style
+    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: StyleName
 ) -> int:
     """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
     from bench.share.bundle import unpacked
@@ -627,26 +506,6 @@ def _report_of_bundle(
         return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True, to=to)
 
 
-def _width() -> int:
-    """Return the width of the terminal in characters; a pipe or a file takes tables of any width."""
-    return Console().width if sys.stdout.isatty() else UNBOUNDED
-
-
-def _say(parts: Iterable[RenderableType]) -> None:
-    console = Console(width=_width(), emoji=False, highlight=False)
-    for part in parts:
-        text = fitted(printable(part), sys.stdout) if isinstance(part, str) else part
-        console.print(text, soft_wrap=isinstance(text, str | Text), crop=False)
-
-
-def _say_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))  # ASCII, so any terminal and pipe takes it
-
-
-def _warn(message: str) -> None:
-    typer.echo(fitted(printable(message), sys.stderr), err=True)
-
-
 def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | None = None) -> list[str]:
     """Return `--set`, `--teachers` and `--seeds` as changes of the suite file, in the same order for all commands."""
     given = list(changes or ())
@@ -658,7 +517,7 @@ def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | No
 def _planned(
     suite: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, trains: bool = False
 ) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return `bench.workflow.planned`, and show on a terminal what takes a while."""
+    """Return `bench.workflow.planned` and show on a terminal what takes a while."""
     with doing(f"Reading {printable(str(suite))}"):
         from bench.share.bundle import is_bundle
         from bench.workflow import planned
@@ -675,7 +534,7 @@ def _dry_run(
     wanted: "Sequence[RunSpec]",
     retried: set[str],
     data: Path,
-    device: Device,
+    device: options.DeviceName,
     slurm: bool,
 ) -> int:
     """Print what would run, or raise a `RequestError` with a line for all that would fail; see `run_command`."""
@@ -690,7 +549,7 @@ def _dry_run(
         from bench.terminal.status import plan_tables
 
         left, notes, problems = open_runs(wanted, plan, store, retried), [], []
-        here = choose_device("cpu" if device == Device.cpu else "auto")  # `cuda` may be meant for another machine
+        here = choose_device("cpu" if device == "cpu" else "auto")  # `cuda` may be meant for another machine
         try:
             notes = check_inputs(plan, left, data)
         except RequestError as error:
@@ -706,33 +565,21 @@ def _dry_run(
     if problems := [*problems, *checks.problems]:
         raise RequestError("\n".join(problems))
     on = "" if slurm else device_name(here)
-    _say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
-    _say(map(escape, [*checks.untried, *notes]))
+    say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
+    say(map(escape, [*checks.untried, *notes]))
     return OK
 
 
 def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
-    """Submit jobs, and print where their logs are and how to follow them; return the exit status."""
+    """Submit jobs and print where their logs are and how to follow them; return the exit status."""
     from bench.launch.slurm import submit
     from bench.plan.status import open_runs
+    from bench.terminal.status import submission_lines
 
-    plan = work.plan
     jobs = submit(work, retried)
-    if not jobs and not open_runs(work.wanted, plan, store):
-        return _report(plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
-    arrays: dict[str, list[Job]] = {}
-    for job in jobs:
-        arrays.setdefault(job.array, []).append(job)
-    for array, members in arrays.items():
-        runs = sum(len(job.runs) for job in members)
-        waits = ", after the jobs they depend on" if members[0].reason else ""
-        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
-        _say([f"job {array}: {what}{waits}"])
-    _say([f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"])
-    where = [str(plan.file), "--results", str(work.results)]
-    settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
-    _say([copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")])
-    _say([copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")])
+    if not jobs and not open_runs(work.wanted, work.plan, store):
+        return _report(work.plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
+    say(submission_lines(work, jobs))
     return OK
 
 
@@ -741,24 +588,21 @@ def _report(
     store: "Store",
     methods: "dict[str, Method]",
     wanted: "Sequence[RunSpec]",
-    style: "Style | None" = None,
+    style: StyleName = "page",
     replaces: bool = False,
     to: Path | None = None,
 ) -> int:
     """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
 
-    The exit status depends on the runs in `wanted`, and on whether all outputs could be written. A report that
-    `replaces` the one that is there is not written if that shows more finished runs. The report is moved `to` a folder,
-    if one is given.
+    The exit status depends on the runs in `wanted` and on whether all outputs could be written. A report that
+    `replaces` the existing one is not written if that one shows more finished runs. With `to`, the report moves there.
     """
-    from bench.report.folder import EPOCHS, PAGE, STATISTICS, TABLES, TUNING
-    from bench.report.replication import replication
-    from bench.terminal.tables import results_table
+    from bench.terminal.tables import report_lines, results_table
     from bench.workflow import raise_damage, reported
 
     with doing("Writing tables, figures and page"):
-        frame, failed = reported(plan, store, methods, "paper" if style is Style.paper else "page", replaces)
-    _say(results_table(frame, _width()))
+        frame, failed = reported(plan, store, methods, style, replaces)
+    say(results_table(frame, width()))
     folder = store.suite_folder(frame.plan.folder)
     if to is not None:
         from bench.share.bundle import keep_report
@@ -766,20 +610,10 @@ def _report(
         keep_report(folder, to)
         folder = to
     if frame.aside:
-        _warn(f"warning: {frame.aside}. This one is in {folder}")
-    elif frame.plan.subfolder:
-        _say([f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"])
-    _say([f"Tables: {escape(', '.join(str(folder / name) for name in TABLES))}"])
-    _say([f"Statistics: {escape(', '.join(str(folder / name) for name in STATISTICS))}"])
-    if frame.plan.suite.tuning is not None:
-        _say([f"Tuning: {escape(', '.join(str(folder / name) for name in TUNING))}"])
-    if names := sorted(path.stem for path in (folder / "figures").glob("*.pdf")):
-        _say([f"Figures: {escape(str(folder / 'figures'))} ({escape(', '.join(names))})"])
-    _say([f"Epochs: {escape(str(folder / EPOCHS))}", f"Page: {escape(str(folder / PAGE))}"])
-    if compared := replication(frame):
-        _say([escape(compared)])
+        warn(f"warning: {frame.aside}. This one is in {folder}")
+    say(report_lines(frame, folder))
     raise_damage(failed)
-    trials = frame.plan.trial_ids  # one that diverges has lost, which is no fault
+    trials = frame.plan.trial_ids  # a trial that diverges has lost, which is not a fault
     ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
     is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
     return RUN_FAILED if is_wrong else OK
@@ -799,7 +633,7 @@ def _with_command(words: list[str]) -> list[str]:
 
         if first not in (suites := packaged_suites()):
             known = {**dict.fromkeys(sorted(commands)), **suites}
-            _warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
+            warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
             sys.exit(WRONG_REQUEST)
     return ["run", *words]
 
@@ -824,5 +658,5 @@ def main() -> None:
         sys.stdout.flush()
         if output is None or output.error is None:
             raise
-        _warn(f"standard output cannot be written: {output.error.strerror}")
+        warn(f"standard output cannot be written: {output.error.strerror}")
         sys.exit(end.code or RUN_FAILED)

@@ -17,7 +17,7 @@ def check_regular(path: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        RequestError: it is no regular file, or the path cannot be followed (a loop, a long name, no permission).
+        RequestError: it is not a regular file, or the path cannot be followed (a loop, a long name, no permission).
     """
     try:
         mode = path.stat().st_mode
@@ -63,7 +63,7 @@ def decorator_calls(path: Path) -> list[ast.Call]:
 
     Raises:
         OSError, SyntaxError, ValueError, RecursionError, MemoryError: it cannot be read as Python.
-        RequestError: it is no regular file.
+        RequestError: it is not a regular file.
     """
     check_regular(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def decorator_calls(path: Path) -> list[ast.Call]:
 
 
 def import_path(path: Path, name: str) -> None:
-    """Import a Python file under a name; raises an ImportError without .py, and whatever the file raises."""
+    """Import a Python file under a name; raises an ImportError without .py and any error that the file raises."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("its name does not end in .py")

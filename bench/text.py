@@ -84,7 +84,7 @@ class StderrHandler(logging.StreamHandler):
 def log_to_stderr() -> None:
     """Print log messages as lines of text, unless logging is set up already."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrHandler()])
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its cache of fonts
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it reports its font cache
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
 from bench.report.current import inputs, is_current, mark_current
-from bench.report.folder import TABLES, Shown, StyleName, in_own_folder, noted
+from bench.report.folder import TABLES, Shown, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.sides import Measured, Place, Side, of_frame, of_report
 from bench.report.write import frame_of_report, write_report, write_tables_of
@@ -28,7 +28,7 @@ from bench.store.files import NotWrittenError
 from bench.suite import find_suite, load, packaged_suites
 from bench.suite.load import plugins_of
 from bench.tasks import task_of
-from bench.types import RequestError
+from bench.types import RequestError, StyleName
 from methods import Method, catalog
 
 
@@ -52,7 +52,7 @@ def planned(
 
 
 def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the files with methods and networks of the command line, and those that the suite file names."""
+    """Return the files with methods and networks of the command line and those that the suite file names."""
     return (*plugins, *plugins_of(suite))
 
 
@@ -142,7 +142,7 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
 
 
 def _measured(folder: Path, store: Store, name: str, plugins: Sequence[Path]) -> dict[Place, Measured]:
-    """Return the measured cells of a report: those of its runs, or what it printed where they may be other ones now."""
+    """Return the measured cells of a report: those of its runs, or what it printed if the runs may have changed."""
     printed, shown = of_report(folder), noted(folder)
     file = suite_file(shown, store) if shown else None
     if shown is None or file is None or not file.exists():
@@ -200,7 +200,7 @@ def wanted_runs(plan: Plan, store: Store, only: Sequence[str], pairs: Sequence[s
 
 
 def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
-    """State that the changed code of finished runs' methods gives the same numbers, and yield a line for each run."""
+    """State that the changed code of finished runs' methods gives the same numbers and yield a line for each run."""
     for run in runs:
         record = store.record(run.id)
         change = record and changed(run, record, plan.code, store)
@@ -212,7 +212,7 @@ def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
 def runs_to_retry(
     plan: Plan, store: Store, wanted: Sequence[RunSpec], retry_failed: bool, accept_changed: bool
 ) -> set[str]:
-    """Return the ids of the runs that are trained again: failed ones on request, and stale ones."""
+    """Return the ids of the runs that are trained again: failed ones on request and stale ones."""
     begun = store.begun()
     retried = {run.id for run in wanted if retry_failed and run.id in begun and store.failure(run.id)}
     if retry_failed or not accept_changed:
@@ -225,7 +225,7 @@ def reported(
 ) -> tuple[Frame, list[Exception]]:
     """Write tables, figures and page, unless they are up to date; return the results, and the errors of outputs.
 
-    A report that `replaces` the one that is there raises an error if that shows more finished runs.
+    A report that `replaces` the existing one raises an error if that one shows more finished runs.
     """
     failed: list[Exception] = []
     with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader

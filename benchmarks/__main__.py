@@ -34,8 +34,8 @@ from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
 from bench.train.captured import CapturedSteps
 from bench.train.epoch import train_epoch
+from bench.train.evaluation import evaluate
 from bench.train.learner import MAIN
-from bench.train.loop import evaluate
 from bench.train.precision import Precision, set_products
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import jobs, naive

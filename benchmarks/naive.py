@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from bench.models.base import Network
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.types import Features
 from methods.base import Distiller
 from methods.crd import CRD

@@ -13,12 +13,13 @@ from tests.stores import finish_all, plan_of
 ROOT = Path(__file__).parent.parent
 TRAINING = ["torch", "torchvision", "sklearn", "submitit"]
 HEAVY = [*TRAINING, "numpy", "pandas", "matplotlib", "scipy", "safetensors"]
-LEAVES = {"types", "spec", "reading", "remembered", "text", "program", "__version__"}
+LEAVES = {"types", "schedule", "spec", "reading", "remembered", "text", "program", "__version__"}
 TRAINED = {"models", "data", "methods", "store", "tasks", *LEAVES}  # what a trainer and a plan are made of
 # who may import whom; each row points at rows above it only, so that there is no way back
 ARROWS: dict[str, set[str]] = {
     "types": set(),
-    "spec": {"types"},
+    "schedule": set(),
+    "spec": {"schedule", "types"},
     "reading": {"types"},
     "remembered": {"reading", "types"},
     "text": set(),
@@ -27,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     **dict.fromkeys(("methods", "models", "data", "store"), LEAVES),
     "tasks": {"models", "data", *LEAVES},
     "suite": {"tasks", "models", "data", "methods", *LEAVES},
+    "options": {"suite", *LEAVES},
     "plan": {"suite", *TRAINED},
     "train": TRAINED,
     "report": {"plan", "suite", *TRAINED},
@@ -37,7 +39,10 @@ ARROWS: dict[str, set[str]] = {
     "terminal": {"cost", "launch", "report", "plan", "suite", *TRAINED},
     "workflow": {"share", "figures", "report", "plan", "suite", *TRAINED},
     "api": {"workflow", "launch", "report", "plan", "suite", *TRAINED},
-    "cli": {"workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite", *TRAINED},
+    "cli": {
+        *("options", "workflow", "share", "cost", "terminal", "launch", "figures", "report", "plan", "suite"),
+        *TRAINED,
+    },
     "__main__": {"cli"},
     "run_suite": {"__main__"},
 }

@@ -16,7 +16,8 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
-from bench.spec import NO_INITIAL_STAGE, RunSpec
+from bench.schedule import NO_INITIAL_STAGE
+from bench.spec import RunSpec
 from bench.store import Store, csv_text, write_whole
 from bench.store.files import csv_rows, read_text
 from bench.suite import NONE, TEACHER

@@ -9,7 +9,8 @@ from pydantic import PositiveInt
 from bench.data.contents import look_at, measure
 from bench.data.folders import list_divided
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
-from bench.spec import Augment, DataSpec, HeldOut, Strict, View
+from bench.schedule import Strict
+from bench.spec import Augment, DataSpec, HeldOut, View
 from bench.types import RequestError, suggest
 
 MIN_SIZE = 32  # pixels: height and width that every network takes

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from bench.data.images import Split
 from bench.data.mixing import draw_mix, mixed
 from bench.data.views import ViewTransform
-from bench.spec import IGNORED, MIN_SAMPLES, Augment, DataSpec, Recipe, seed_from
+from bench.schedule import MIN_SAMPLES, Recipe
+from bench.spec import IGNORED, Augment, DataSpec, seed_from
 from bench.types import Batch, DataInfo
 
 PADDING = 4  # pixels of zeros on each side before a crop, as the paper trains

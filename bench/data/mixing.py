@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.spec import Recipe
+from bench.schedule import Recipe
 from bench.types import Batch
 
 

@@ -1,4 +1,4 @@
-"""A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf, svg and png. Imports no torch.
+"""A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf and svg. Imports no torch.
 
 Those of the style `paper` are in figures/paper/, with captions.md, which has what their headings would say.
 
@@ -28,11 +28,12 @@ from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
-from bench.report.folder import PAPER, StyleName, is_of_paper, note, noted
+from bench.report.folder import PAPER, is_of_paper, note, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.write import attempt
 from bench.store import Store, write_whole
 from bench.text import file_name
+from bench.types import StyleName
 from methods import Method
 
 Draw = Callable[[Findings], Iterator[tuple[str, Figure]]]
@@ -43,7 +44,7 @@ APART = (
     (curves, critic, parts),
 )
 FIGURES = (*chain(*APART), gain, ranks, parameter, tuning, ensemble, cost)
-METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # no dates
+METADATA: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # no dates
 CAPTIONS = "captions.md"
 MIN_IN_PARALLEL = 32  # cells whose figures are worth several processes
 

@@ -10,7 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import grid
+from bench.figures.drawing import grid, number_edges
 from bench.figures.findings import Findings, Outputs
 
 MAX_WRITTEN = 8  # panels in whose cells the numbers are written
@@ -18,9 +18,9 @@ MAX_WRITTEN = 8  # panels in whose cells the numbers are written
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row, the nearest to the teacher first."""
-    for group, outputs in findings.beside_teachers():
-        stages = {label: (_grams(taught), _grams(own)) for label, (taught, own) in outputs.items()}
-        panels = {label: cka(taught, own) for label, (taught, own) in stages.items() if taught and own}
+    for group, rows in findings.beside_teachers():
+        found = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
+        panels = {label: cka(taught, own) for label, taught, own in found if taught and own}
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))
@@ -32,10 +32,14 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
                 "annot": findings.style.has_titles and len(panels) <= MAX_WRITTEN,
                 "fmt": ".2f",
                 "annot_kws": {"size": 7},
+                **dict.fromkeys(("xticklabels", "yticklabels"), False),  # it would draw each to see how long it is
             }
             sns.heatmap(matrix, vmin=lowest, vmax=1, cmap="cividis", cbar=False, ax=axis, **text)
             axis.invert_yaxis()
+            for own, stages in ((axis.yaxis, matrix.shape[0]), (axis.xaxis, matrix.shape[1])):
+                own.set_ticks(np.arange(stages) + 0.5, [str(stage) for stage in range(stages)])
             axis.tick_params(labelsize=findings.style.small, length=2, rotation=0)
+        number_edges(axes)
         figure.supxlabel("student's stage (0: stem)", size="medium")
         figure.supylabel("teacher's stage", size="medium")
         figure.colorbar(axes[0].collections[0], ax=axes, shrink=0.8, aspect=30, label="linear CKA")

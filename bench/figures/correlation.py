@@ -11,19 +11,25 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
 
+MAX_EMBEDDED = 200  # classes
+
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, the smallest difference first."""
-    for group, outputs in findings.beside_teachers():
-        panels = {label: taught["correlation"] - own["correlation"] for label, (taught, own) in outputs.items()}
+    for group, rows in findings.beside_teachers():
+        panels = {label: taught["correlation"] - own["correlation"] for label, taught, own in rows}
+        if not panels:
+            continue
         panels = dict(sorted(panels.items(), key=lambda one: float(np.abs(one[1]).mean())))
         titles = [f"{label}\nmean |difference| {np.abs(matrix).mean():.4f}" for label, matrix in panels.items()]
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         for axis, matrix in zip(axes, panels.values(), strict=True):
+            # a pixel for each pair of classes takes less room than those of the panel, if there are fewer of them
+            pixels = "none" if len(matrix) <= MAX_EMBEDDED else "nearest"
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
-            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation=pixels)
             unscaled(axis)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label="difference of correlations")
         yield f"correlation_{group}", figure

@@ -21,6 +21,7 @@ from bench.figures.drawing import (
     level,
     marked,
     name_lines,
+    number_edges,
 )
 from bench.figures.findings import Findings, row_of
 from bench.report.frame import Summary
@@ -101,8 +102,9 @@ def _apart(
     titles = [f"{marked(label, whole[label])}  {last[label]:.2f}" for label in ordered]
     heading += [] if all(whole.values()) else [PARTIAL_NOTE]
     figure, axes = grid(findings.style, titles, 4, 1.6, heading)
+    lowest, highest = sound.min(axis=1), sound.max(axis=1)
     for axis, label in zip(axes, ordered, strict=True):
-        axis.fill_between(sound.index, sound.min(axis=1), sound.max(axis=1), color="0.87", lw=0)
+        axis.fill_between(sound.index, lowest, highest, color="0.87", lw=0)
         if NONE in means and label != NONE:
             axis.plot(means[NONE], color=PLAIN["color"], linestyle=PLAIN["linestyle"], linewidth=0.8)
         band(axis, curves[label], f"_{label}", {"color": findings.looks[label]["color"], "linewidth": 1.0})
@@ -115,8 +117,8 @@ def _apart(
     for axis in axes:
         axis.set_xlim(min(epochs), max(epochs))
         axis.set_xlabel("")
-        axis.label_outer()  # the time of panels with shared axes grows with the square of their number
         axis.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    number_edges(axes)  # the time of panels with shared axes grows with the square of their number
     figure.supxlabel("epoch", size="medium")
     figure.supylabel(title, size="medium")
     return figure

@@ -21,8 +21,8 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from bench.report.folder import StyleName
 from bench.report.frame import Summary
+from bench.types import StyleName
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {
@@ -342,5 +342,15 @@ def by_epoch(axes: Iterable[Axes]) -> None:
 
 def unscaled(axis: Axes) -> None:
     """Replace a panel's scales by a frame."""
-    axis.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    for own in (axis.xaxis, axis.yaxis):
+        own.set_visible(False)  # without ticks alone, drawing it takes as long as with some
     axis.spines[:].set_visible(True)
+
+
+def number_edges(axes: Sequence[Axes]) -> None:
+    """Leave the numbers of panels with equal scales only at the left and at the bottom of their grid."""
+    lowest = {axis.get_subplotspec().colspan.start: axis for axis in axes}  # type: ignore[union-attr]
+    for axis in axes:
+        axis.label_outer()
+    for axis in lowest.values():
+        axis.tick_params(labelbottom=True)  # below it, there may be no panel

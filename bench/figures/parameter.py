@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look, name_lines
 from bench.figures.findings import Findings, by_number, row_of
 from bench.report.frame import Summary
-from bench.spec import RunSpec, Scalar
+from bench.schedule import Scalar
+from bench.spec import RunSpec
 from bench.suite import NONE
 
 

@@ -5,14 +5,13 @@ t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.data.named import DATASETS
-from bench.figures.drawing import grid, look, marks, unscaled
+from bench.figures.drawing import grid, look, unscaled
 from bench.figures.findings import Findings
 from bench.report.frame import Summary
 
@@ -38,11 +37,13 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
             part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
             heading = [findings.title, f"{group}: t-SNE of embeddings{part}", NOTE]
             figure, axes = grid(findings.style, labels, 4, 1.75, heading)
-            for axis, label in zip(axes, labels, strict=True):
-                points, drawn = answers[label]
-                x, y = _in_two_dimensions(points).T
-                named = [names.get(int(one), f"class {one}") for one in drawn]
-                marks(axis, pd.DataFrame({"x": x, "y": y, "label": named}), looks, x="x", y="y", s=8)
+            flat = _in_two_dimensions(answers[label][0] for label in labels)
+            for axis, label, places in zip(axes, labels, flat, strict=True):
+                drawn = answers[label][1]
+                for one in np.unique(drawn):  # seaborn's scatterplot takes several times as long for marks of ten kinds
+                    name = names.get(int(one), f"class {one}")
+                    style = {**looks[name], "linestyle": "none", "markersize": 2.8, "markeredgewidth": 0}
+                    axis.plot(*places[drawn == one].T, label=name, **style)
                 unscaled(axis)
             yield f"tsne_{group}" + (f"_{number}" if number > 1 else ""), figure
 
@@ -77,11 +78,13 @@ def _differ(points: np.ndarray) -> bool:
     return bool(np.ptp(points, axis=0).max() > 0)
 
 
-def _in_two_dimensions(points: np.ndarray) -> np.ndarray:
-    """Return points (n, D) in two dimensions: (n, 2)."""
+def _in_two_dimensions(sets: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return each set of points (n, D) in two dimensions: (n, 2)."""
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
-    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     with threadpool_limits(1):  # several threads are no faster for so few points, and far slower on a busy machine
-        return TSNE(random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(points)
+        return [
+            TSNE(random_state=0, perplexity=min(PERPLEXITY, (len(own) - 1) / 3), max_iter=STEPS).fit_transform(own)
+            for own in sets
+        ]

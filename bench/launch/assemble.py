@@ -57,7 +57,6 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
             lane.made_from = made_from(run, inputs, hashes)
             lanes.append(lane)
     facts = provenance(inputs.device, plan.suite.threads)
-
     return Cohort(
         lanes=lanes,
         teachers=teachers,
@@ -75,8 +74,8 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
 
 def made_from(run: RunSpec, inputs: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
     """Return what a run is trained from, as records and checkpoints name it; `hashes` are of weights, by run id."""
-    return {
-        **({"source_sha256": hashes[run.trained_by]} if run.trained_by in hashes else {}),
+    source = {"source_sha256": hashes[run.trained_by]} if run.trained_by in hashes else {}
+    return source | {
         "teachers_sha256": {name: hashes[name] for name in run.teachers},
         "methods_sha256": {name: code.sha256 for name, code in _current(run, inputs).items()},
     }

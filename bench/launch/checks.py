@@ -149,7 +149,7 @@ class Checks:
 
 @contextmanager
 def _settings_set_back(device: torch.device) -> Iterator[None]:
-    """Set back at the end of the block what steps change: settings of torch, and the generators of CPU and device."""
+    """Set back at the end of the block what steps change: torch's settings, and the generators of CPU and device."""
     before = settings()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
@@ -164,7 +164,7 @@ def _seen(run: RunSpec) -> dict[str, Any]:
 
 
 def _program() -> str:
-    """Return a hash of the code that all runs share: this program's, and that of libraries."""
+    """Return a hash of the code that all runs share: this program's and that of libraries."""
     return _hash(code_hash("*.py").encode(), *(_version(name).encode() for name in PACKAGES))
 
 

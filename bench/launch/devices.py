@@ -105,7 +105,7 @@ def _train_side_by_side(work: Work, on: Sequence[str]) -> list[str]:
                     errors.append(str(failure))
                 elif failure is not None:
                     what = f"job {number + 1} of {len(on)}, on {on[number]}, {failure}"
-                    logger.warning("%s: the others go on\n%s", what, failure.details)
+                    logger.warning("%s: the others continue\n%s", what, failure.details)
         except KeyboardInterrupt:
             _end(processes, list(sources))
             raise
@@ -143,7 +143,7 @@ def _log(record: logging.LogRecord) -> None:
 
 
 def _end(processes: Sequence[Child], sources: Sequence[Connection]) -> None:
-    """Let processes give back their runs, and wait until they have ended."""
+    """Let processes give back their runs and wait until they have ended."""
     # a process that waits for room in its pipe could not end; a message may have been read in part
     Thread(target=_discard, args=[sources], daemon=True).start()
     for one in processes:
@@ -176,7 +176,7 @@ class _ToParent(logging.Handler):
 
 
 def _do(work: Work, parent: Connection) -> None:
-    """Do the work in a process of its own, which sends its log and what is to be seen of it to its parent."""
+    """Do the work in a child process, which sends its log and its views to its parent."""
     signal.signal(signal.SIGTERM, interrupt)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToParent(parent)])
     Launcher(work).run(tracked(work, Progress(work.plan.titles, parent.send if work.live else None)))

@@ -73,11 +73,14 @@ def job_bytes(runs: Sequence[RunSpec], max_lanes: int | None = None) -> float:
     These are its process, the images of a data set that is known by name, the weights of all lanes, and what the
     forward pass of one lane at a time keeps for its backward pass. Images in folders are not counted.
     """
-    return PROCESS_BYTES + max(
-        _image_bytes(cohort.runs[0].data) + sum(weights for weights, _ in sizes) + max(kept for _, kept in sizes)
-        for cohort in cohorts(runs, max_lanes)
-        for sizes in [[_network_bytes(run.student, run.data, run.training.batch_size) for run in cohort.runs]]
-    )
+    return PROCESS_BYTES + max(_cohort_bytes(cohort.runs) for cohort in cohorts(runs, max_lanes))
+
+
+def _cohort_bytes(runs: Sequence[RunSpec]) -> int:
+    sizes = [_network_bytes(run.student, run.data, run.training.batch_size) for run in runs]
+    weights = sum(of_network for of_network, _ in sizes)
+    kept = max(of_pass for _, of_pass in sizes)
+    return _image_bytes(runs[0].data) + weights + kept
 
 
 def _image_bytes(data: DataSpec) -> int:
@@ -89,7 +92,7 @@ def _image_bytes(data: DataSpec) -> int:
 
 @cache
 def _network_bytes(spec: NetworkSpec, data: DataSpec, batch_size: int) -> tuple[int, int]:
-    """Return the bytes of a network's weights while it trains, and of what a batch's forward pass keeps.
+    """Return the bytes of a network's weights in training, and of what a batch's forward pass keeps.
 
     Nothing is computed: the tensors have shapes and no content. A network that does not fit has none; its run says so.
     """

@@ -1,4 +1,4 @@
-"""The launcher of one process: claims the runs of a plan cohort by cohort, and trains them."""
+"""The launcher of one process: claims the runs of a plan cohort by cohort and trains them."""
 
 import logging
 import time
@@ -31,6 +31,7 @@ from bench.plan.repeat import suite_files
 from bench.plan.status import open_runs as still_open
 from bench.spec import RunSpec
 from bench.store import ClaimLostError, DiscardingStore, Failure, Store
+from bench.text import plural
 from bench.train.lane import failure_of
 from bench.train.loop import Observer, fit
 from bench.train.precision import set_products
@@ -44,7 +45,7 @@ CLAIMING = "claiming"  # the store's lock for taking a cohort
 
 
 def launch(work: Work, retried: Collection[str] = ()) -> None:
-    """Train the runs of a work that are open or retried, and show the progress."""
+    """Train the open and the retried runs of a work and show the progress."""
     display = display_of(work)
     with display.shown():
         progress = Progress(work.plan.titles, display.update if display.console.is_terminal else None)
@@ -61,7 +62,7 @@ def display_of(work: Work) -> Display:
 
 
 def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequence[str], threads: int) -> None:
-    """Say how many jobs train and where, and which of the open runs train networks that other runs need.
+    """Log how many jobs train and where, and each open run that trains a network that other runs need.
 
     Args:
         wanted: all runs of the work.
@@ -69,10 +70,10 @@ def announce(wanted: Sequence[RunSpec], open_runs: Sequence[RunSpec], on: Sequen
         on: the device of each job.
         threads: the CPU threads of each.
     """
-    jobs = f"{len(on)} job{'s' * (len(on) > 1)}"
+    jobs = plural(len(on), "job")
     if on[0] == "cpu":
-        each = f"{threads} thread{'s' * (threads > 1)}{' each' * (len(on) > 1)}"
-        logger.info("%s with %s, on %d core%s", jobs, each, cores(), "s" * (cores() > 1))
+        each = " each" if len(on) > 1 else ""
+        logger.info("%s with %s%s, on %s", jobs, plural(threads, "thread"), each, plural(cores(), "core"))
     else:
         logger.info("%s, on %s", jobs, ", ".join(dict.fromkeys(on)))
     awaited = {needed for run in wanted for needed in run.needs}

@@ -147,7 +147,7 @@ def unserved(plan: Plan, runs: Iterable[RunSpec], methods: Mapping[str, Method])
 def record_without_training(
     plan: Plan, store: Store, reasons: Mapping[str, str], retried: Collection[str] = ()
 ) -> None:
-    """Forget what became of retried runs, and record the reasons why runs are inapplicable, by run id."""
+    """Forget the failures and stale results of retried runs, and record why runs are inapplicable, by run id."""
     again = [run for run in reversed(plan.runs.values()) if run.id in retried]  # if killed, those left are still stale
     with store.locked():  # another process may have done so, and trained some of them
         for run in again:

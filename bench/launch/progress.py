@@ -1,7 +1,7 @@
 """Shows the progress of a suite: a bar and a live table on a terminal, otherwise one log line per epoch.
 
-`Progress` observes the cohorts of a process and says what is to be seen as a `View`, which can be passed to another
-process; `Display` shows the views of all processes that train a suite.
+`Progress` observes the cohorts of a process and describes them as a `View`, which can be passed to another process;
+`Display` shows the views of all processes that train a suite.
 """
 
 import logging
@@ -32,7 +32,7 @@ ENOUGH = 0.1  # share of a first epoch after which the time of the rest is estim
 
 @dataclass(frozen=True)
 class View:
-    """What is to be seen of one process.
+    """What the display shows of one process.
 
     Attributes:
         begun: number of cohorts that the process has begun.
@@ -98,12 +98,12 @@ class Display:
                 self.live.update("")  # what is higher than the terminal could not be removed
 
     def update(self, view: View) -> None:
-        """Show what is to be seen of the only process."""
+        """Show the view of the only process."""
         self.take(view)
         self.redraw()
 
     def take(self, view: View, process: int = 0) -> None:
-        """Take what is to be seen of a process; `redraw` shows it."""
+        """Take the view of a process; `redraw` shows it."""
         self.views[process] = view
         if view.pending is not None:
             self.open = view.pending
@@ -152,14 +152,14 @@ class Display:
 
 
 class Progress(Observer):
-    """An observer that says what is to be seen of a cohort: its epoch, rate, losses and metrics."""
+    """An observer that describes a cohort as a view: its epoch, rate, losses and metrics."""
 
     def __init__(self, titles: Mapping[str, tuple[str, str]], show: Callable[[View], None] | None = None) -> None:
         """Observe the cohorts of a process.
 
         Args:
             titles: (pair, row) by run id, such as ("resnet20->resnet8", "KD").
-            show: is called with what is to be seen; without it, each epoch is a log line.
+            show: is called with each new view; without it, each epoch is a log line.
         """
         self.titles, self.show = titles, show
         self.lanes: Sequence[Lane] = ()
@@ -273,7 +273,7 @@ def _ids(lanes: Sequence[Lane]) -> tuple[str, ...]:
 
 
 def _table(view: View) -> list[RenderableType]:
-    """Return the state of a process's cohort, and the table of its lanes."""
+    """Return the state of a process's cohort and the table of its lanes."""
     names = ("row", "epoch", "loss", f"{view.metric} %", "best %")
     table = Table(*(Column(name, justify="left" if name == "row" else "right", overflow="fold") for name in names))
     for title, *numbers in view.rows:

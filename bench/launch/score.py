@@ -22,7 +22,7 @@ from bench.store import ANSWERS, Store
 from bench.tasks import Evaluation, task_of
 from bench.tasks.objectives import CORRUPTIONS
 from bench.train.answers import answers, scored
-from bench.train.loop import evaluate, evaluation_batch
+from bench.train.evaluation import evaluate
 from bench.train.networks import placed, with_head
 from bench.train.precision import Precision, set_products
 from bench.types import RequestError
@@ -30,10 +30,10 @@ from bench.types import RequestError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run that was to be scored."""
+    """The result of scoring a run."""
 
-    reason: str = ""  # why it was not; "" if it was
-    is_fault: bool = False  # whether it should have been: it is done, and classifies images
+    reason: str = ""  # why it was not scored; "" if it was
+    is_fault: bool = False  # whether it should have been scored: it is done and classifies images
 
 
 class Scorer:
@@ -46,7 +46,7 @@ class Scorer:
         self._corrupted = lru_cache(len(CORRUPTIONS))(self._corruption)  # of one data set at a time
 
     def run(self) -> Iterator[tuple[str, Outcome]]:
-        """Score each run that is done; yield the id of each run of the plan with what became of it.
+        """Score each run that is done; yield the id of each run of the plan with its outcome.
 
         Raises:
             RequestError: data is missing.
@@ -57,9 +57,9 @@ class Scorer:
         for run in runs:
             status, why = found[run.id]
             if status != "done":
-                yield run.id, Outcome(f"it is {status}{f': {why}' if why else ''}")
+                yield run.id, Outcome(f"it is {status}: {why}" if why else f"it is {status}")
             elif not task_of(run).answered:
-                yield run.id, Outcome("it is no classifier of images")
+                yield run.id, Outcome("it does not classify images")
             else:
                 reason = self._score(run)
                 yield run.id, Outcome(reason, is_fault=bool(reason))
@@ -94,8 +94,7 @@ class Scorer:
         has_answers = self.store.content(run.id, ANSWERS) is not None
         networks = {} if has_answers and is_whole else self._networks(run)
         if not has_answers:
-            size = evaluation_batch(self.inputs.device, self._batch_size(run))
-            tensors = answers(networks, split, run.data, self.inputs.device, _precision(run), size)
+            tensors = answers(networks, split, run.data, self.inputs.device, _precision(run), self._batch_size(run))
             self.store.write(run.id, ANSWERS, save(tensors))
         if not is_whole:
             on_corrupted = self._on_corrupted(run, networks)

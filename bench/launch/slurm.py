@@ -45,8 +45,8 @@ DEFAULT_ARRAY_SIZE = 1001  # of SLURM, where the cluster does not say it
 NO_CLUSTER = "No cluster can be reached from here: use one of its login nodes"
 CURES = {  # what to change in a suite, by what sbatch says
     "array specification": "Set max_lanes higher, so that there are fewer jobs, or submit parts of it with --only",
-    "submit limit": "If that are too many jobs, set max_lanes higher, or submit parts of the suite with --only; if one "
-    "asks for too much, set less under slurm: (timeout_min, gpus_per_node, cpus_per_task, mem_gb)",
+    "submit limit": "If these are too many jobs, set max_lanes higher, or submit parts of it with --only. If one "
+    "requests too much, set less under slurm: (timeout_min, gpus_per_node, cpus_per_task, mem_gb)",
     "time limit": "Set slurm: timeout_min",
     "node configuration": "Set less, or others, under slurm: (gpus_per_node, cpus_per_task, mem_gb, constraint)",
     "Memory": "Set slurm: mem_gb",
@@ -68,7 +68,7 @@ PLUGINS = "plugins"  # folder of method files in the copy of the code
 
 
 def submit(work: Work, retried: Collection[str] = ()) -> list[Job]:
-    """Submit open runs that no job trains yet, and retried runs; return the new jobs.
+    """Submit retried runs and the open runs that no job trains yet; return the new jobs.
 
     Errors in the request are raised before anything is submitted. If the cluster refuses a job, the others are
     cancelled. Jobs of a submission that was killed before it was complete end when they start.
@@ -146,7 +146,7 @@ def _submit(
     write_whole(folder / WORK, pickle.dumps(work))
 
     def submitted_array(calls: Sequence[Callable[[], None]], dependency: str | None) -> list[str]:
-        """Submit an array of jobs, and return their ids."""
+        """Submit an array of jobs and return their ids."""
         try:
             executor.update_parameters(**options, setup=setup, job_name=job_name(folder), dependency=dependency)
             with redirect_stderr(StringIO()):  # submitit also prints the message of its error
@@ -200,7 +200,7 @@ def array_size() -> int:
 
 
 def _relocated(work: Work, folder: Path) -> Work:
-    """Return the work with absolute paths, and with the submission's copies of the plug-ins."""
+    """Return the work with absolute paths and with the submission's copies of the plug-ins."""
     checkpoints = {
         run_id: replace(checkpoint, path=checkpoint.path and checkpoint.path.absolute())
         for run_id, checkpoint in work.plan.checkpoints.items()

@@ -64,13 +64,8 @@ class CohortJob:
 
         tell_interruptions()
         logging.getLogger("submitit").propagate = False  # it has its own handler
-        work = replace(pickle.loads((self.submission / WORK).read_bytes()), runs=self.runs)
+        work = replace(_submitted_work(self.submission), runs=self.runs)
         plan, store = work.plan, Store(work.results)
-        with store.locked(LOCK):
-            pass  # wait until the submission is complete
-        if not (self.submission / SUBMISSION).exists():
-            raise SystemExit("the command that submitted this job was killed: submit again")
-        log_to_stderr()
         try:
             launch(work)
         except RequestError as error:
@@ -89,7 +84,7 @@ class CohortJob:
 
 @dataclass(frozen=True)
 class ChoiceJob:
-    """A job that follows trials: it chooses settings by their results, and submits the runs that are then known.
+    """A job that follows trials: it chooses settings by their results and submits the runs that are then known.
 
     Attributes:
         submission: folder of the submission of the trials, with its pickled `Work`.
@@ -98,27 +93,21 @@ class ChoiceJob:
     submission: Path
 
     def __call__(self) -> None:
-        """Plan again with the results in the store, and submit what is new."""
+        """Plan again with the results in the store and submit what is new."""
         let_signals_through()
         from bench.launch.slurm import submit
         from bench.plan import continued
         from methods import catalog
 
-        work: Work = pickle.loads((self.submission / WORK).read_bytes())
-        store = Store(work.results)
-        with store.locked(LOCK):
-            pass  # wait until the submission is complete
-        if not (self.submission / SUBMISSION).exists():
-            raise SystemExit("the command that submitted this job was killed: submit again")
-        log_to_stderr()
+        work = _submitted_work(self.submission)
         for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name not in KEPT]:
             del os.environ[name]  # of this job: sbatch would take them for those of the next
         try:
             add_networks(work.plugins, NETWORKS)
-            plan = continued(work.plan, catalog(work.plugins), store)
+            plan = continued(work.plan, catalog(work.plugins), Store(work.results))
             if plan is None:
                 raise SystemExit("no trial has ended since they were submitted: see their logs")
-            wanted = {*work.runs}
+            wanted = set(work.runs)
             cells = [cell for cell in plan.cells if any(run.id in wanted for run in (*cell.runs, *cell.wanted))]
             runs = plan.with_needs(run for cell in cells for run in cell.wanted)
             jobs = submit(replace(work, plan=plan, runs=tuple(run.id for run in runs)))
@@ -129,6 +118,17 @@ class ChoiceJob:
     def checkpoint(self) -> DelayedSubmission:
         """Return what the job runs when it is queued again: the same."""
         return DelayedSubmission(self)
+
+
+def _submitted_work(submission: Path) -> "Work":
+    """Return the work of a submission once that is complete; end the process if it never will be. Logging begins."""
+    work: Work = pickle.loads((submission / WORK).read_bytes())
+    with Store(work.results).locked(LOCK):
+        pass  # wait until the submission is complete
+    if not (submission / SUBMISSION).exists():
+        raise SystemExit("the command that submitted this job was killed: submit again")
+    log_to_stderr()
+    return work
 
 
 def python() -> str:

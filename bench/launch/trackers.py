@@ -37,7 +37,7 @@ class Tracked(Protocol):
         """Add an epoch's numbers by name; steps count the epochs of all stages, from 1."""
 
     def end(self, is_done: bool) -> None:
-        """Take the run as ended: done, or failed."""
+        """End the run, as done or as failed."""
 
 
 Tracker = Callable[[Path, str, str, Mapping[str, str]], Tracked]  # of folder, suite, the run's name, and its settings

@@ -14,14 +14,14 @@ from bench.models.heads import Frozen, Probe
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
 from bench.spec import DEV, STUDENT, RunSpec
-from bench.store import OUTPUTS, WEIGHTS
+from bench.store import WEIGHTS
 from bench.tasks import task_of
 from bench.train.answers import keep_answers
+from bench.train.evaluation import evaluate, evaluation_batch
 from bench.train.lane import failure_of
 from bench.train.logistic import fit_on_dev
-from bench.train.loop import evaluate, evaluation_batch
 from bench.train.networks import given_network, placed, with_head
-from bench.train.outputs import kept_outputs
+from bench.train.outputs import keep_outputs
 from bench.types import RequestError
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
@@ -55,7 +55,7 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
 
 def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> bool:
     """Evaluate and record a run whose needs are done; return False if another process has claimed it."""
-    store = inputs.store
+    store, size = inputs.store, inputs.plan.suite.training.batch_size
     if not store.claim(run.id):
         return False
     try:
@@ -73,7 +73,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
                     network, record["l2"] = _solved(inputs, run)
                 except RequestError:
                     raise
-                except Exception as error:  # memory that does not suffice, for example: the other runs go on
+                except Exception as error:  # too little memory, for example: the other runs continue
                     store.fail(run.id, failure_of(error, "while it was fitted"))
                     return True
                 record["metrics"] = _metrics(inputs, network, run)
@@ -81,18 +81,8 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
             if task_of(run).keeps_outputs:
-                outputs, left_out = kept_outputs(
-                    network,
-                    inputs.data(run.data).evaluated,
-                    run.data,
-                    inputs.device,
-                    inputs.plan.suite.training.batch_size,
-                )
-                record |= left_out
-                if outputs is not None:
-                    store.write(run.id, OUTPUTS, outputs)
+                record |= keep_outputs(store, run, network, inputs.data(run.data).evaluated, inputs.device, size)
         if task_of(run).answered:
-            size = evaluation_batch(inputs.device, inputs.plan.suite.training.batch_size)
             record |= keep_answers(store, run, {STUDENT: network}, inputs.data(run.data).evaluated, inputs.device, size)
         store.finish(run.id, record)
     finally:
@@ -101,7 +91,7 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
 
 
 def _solved(inputs: Inputs, run: RunSpec) -> tuple[Network, float]:
-    """Return the frozen network of a run with the head that a solver has fitted, and the penalty that it chose."""
+    """Return the frozen network of a run with the head that a solver has fitted, and the chosen penalty."""
     splits = inputs.data(run.data)
     assert splits.dev is not None  # the plan holds images out for such a run
     probe = placed(with_head(run, Frozen(inputs.evaluated(run))), inputs.device)

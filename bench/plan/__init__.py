@@ -3,7 +3,7 @@
 from bench.plan.build import build, continued
 from bench.plan.cohorts import CohortPlan, cohorts, shares, widest, work_units
 from bench.plan.model import Cell, Plan
-from bench.plan.status import OPEN, is_open, run_status, statuses
+from bench.plan.status import OPEN, run_status, statuses
 
 __all__ = [
     "OPEN",
@@ -13,7 +13,6 @@ __all__ = [
     "build",
     "cohorts",
     "continued",
-    "is_open",
     "run_status",
     "shares",
     "statuses",

@@ -1,4 +1,4 @@
-"""Builds the plan of a suite: every cell, and every run that the cells need. Imports no torch.
+"""Builds the plan of a suite: every cell and every run that the cells need. Imports no torch.
 
 The plan is a graph: a run lists the runs it needs, such as its teachers, and starts when all of them are done.
 """
@@ -93,7 +93,7 @@ def build(
 
 
 def continued(plan: Plan, methods: Mapping[str, Method], store: Store) -> Plan | None:
-    """Return the plan after what has been trained since, if a search goes on or has chosen settings; else None."""
+    """Return the plan after results have ended a rung or chosen settings; None if they have done neither."""
     if not plan.awaited:
         return None
     again = build(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
@@ -151,24 +151,20 @@ def _pair_cells(
     has_initial_stage = any(methods[name].has_initial_stage for row in of_pair for name, _ in row.terms)
     if suite.controls and task.has_controls and has_initial_stage:
         yield from _control(suite, pair, plain)
+    is_paired = suite.teacher_seeds == "paired"  # else, each student learns from each of the teachers in turn
     for row in of_pair:
         taught = [
             distilled(run, row, teacher.runs, suite.training, methods)
             for run in plain
-            for teacher in _teachers_of(run, suite, teachers)
+            for teacher in ([teachers[run.seed]] if is_paired else teachers.values())
         ]
         taught_by_task = tuple(task.distilled(run, first_teacher, teacher_lr) for run in taught)
         for network in task.networks:
             yield cell_of(pair, row, taught_by_task, network)
 
 
-def _teachers_of(run: RunSpec, suite: Suite, teachers: Mapping[int, PairTeachers]) -> list[PairTeachers]:
-    """Return the teachers from which a student learns, each in a run of its own."""
-    return [teachers[run.seed]] if suite.teacher_seeds == "paired" else list(teachers.values())
-
-
 def _control(suite: Suite, pair: PairEntry, plain: Sequence[RunSpec]) -> Iterator[Cell]:
-    """Yield the cell of the undistilled student with the epochs of an initial stage on top, unless it has none."""
+    """Yield the cell of the undistilled student that trains as many more epochs as an initial stage has, if any."""
     if suite.training.initial_steps is not None and training_images(plain[0].data) is None:
         raise RequestError(
             "training.initial_steps: images of a folder are not counted when a suite is planned, so no control can "

@@ -1,4 +1,4 @@
-"""The code of a run that can change on its own: its methods', and that of users' networks. Imports no torch."""
+"""The code of a run that can change on its own: its methods' and that of users' networks. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 

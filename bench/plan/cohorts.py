@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.spec import NO_INITIAL_STAGE, OF_LANE, RunSpec, canonical
+from bench.schedule import NO_INITIAL_STAGE, OF_LANE
+from bench.spec import RunSpec, canonical
 from bench.tasks import task_of
 
 
@@ -97,7 +98,7 @@ def _turns(found: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[Co
 
 
 def _split(runs: Sequence[RunSpec], parts: int) -> list[CohortPlan]:
-    """Return the runs as so many cohorts of about the same size."""
+    """Return the runs as that number of cohorts of about the same size."""
     bounds = [len(runs) * part // parts for part in range(parts + 1)]
     return [CohortPlan(tuple(runs[start:end])) for start, end in itertools.pairwise(bounds)]
 

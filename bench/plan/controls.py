@@ -1,7 +1,8 @@
 """Plans the control of rows with an initial stage: the undistilled student with as many more epochs. No torch."""
 
 from bench.plan.duration import initial_epochs
-from bench.spec import NO_INITIAL_STAGE, RunSpec, Schedule
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import RunSpec
 
 
 def initial_stage(schedule: Schedule) -> dict[str, int | None]:
@@ -18,7 +19,7 @@ def longer(run: RunSpec) -> RunSpec:
     """Return an undistilled run that trains for as many more epochs as its initial stage has.
 
     An initial stage has a constant learning rate. The further epochs therefore come first, at the initial rate, and
-    every milestone comes so many epochs later. Steps are rounded up to whole epochs. A run with terms, or without an
+    every milestone moves by the same number. Steps are rounded up to whole epochs. A run with terms, or without an
     initial stage, stays as it is.
     """
     schedule = run.training

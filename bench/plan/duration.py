@@ -1,8 +1,6 @@
 """Estimates how long runs will train, from the epochs of finished runs and the costs of steps. Imports no torch."""
 
-import itertools
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +9,7 @@ from typing import Any
 
 from bench.data import DATASETS
 from bench.plan.model import Plan
-from bench.spec import ID_LENGTH, DataSpec, RunSpec
+from bench.spec import DataSpec, RunSpec
 from bench.store import Store
 from bench.store.files import csv_rows, read_text
 from bench.suite import TEACHER
@@ -40,7 +38,7 @@ class Paces:
     measured: set[str] = field(default_factory=set)
 
     def measure(self, runs: Sequence[RunSpec], seconds: float, epochs: float = 1.0) -> None:
-        """Count epochs that runs have trained together in so many seconds."""
+        """Count epochs that runs have trained together and the seconds that these took."""
         for kind in {kind_of(run) for run in runs}:
             before = self.by_kind[kind] if kind in self.measured else (0.0, 0.0)
             self.by_kind[kind] = (before[0] + seconds / len(runs), before[1] + epochs)
@@ -52,7 +50,7 @@ class Paces:
         return seconds / epochs if epochs else self.by_run.get(run.id)
 
     def left(self, epochs: Iterable[tuple[RunSpec, float]]) -> tuple[float, int]:
-        """Return the seconds that runs take for so many epochs each, and the number of runs with unknown seconds."""
+        """Return the seconds that runs take for a number of epochs each and how many runs have an unknown pace."""
         known = [(self.of(run), number) for run, number in epochs]
         return sum(pace * number for pace, number in known if pace), sum(pace is None for pace, _ in known)
 
@@ -82,7 +80,7 @@ def paces(plan: Plan, store: Store, device: str) -> Paces:
 
     Args:
         plan: the plan.
-        store: its finished runs count, whichever suite they belong to.
+        store: its finished runs count, no matter which suite they belong to.
         device: where the plan's runs will train; if no run has finished there, the device of most finished runs counts.
     """
     found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
@@ -104,8 +102,8 @@ def paces(plan: Plan, store: Store, device: str) -> Paces:
 
 def _finished(plan: Plan, store: Store) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:
     """Yield finished runs and their records, the plan's own first."""
-    begun = [name for name in store.begun() if re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", name)]
-    for run_id in itertools.islice(sorted(begun, key=lambda name: name not in plan.runs), MOST_READ):
+    own_first = sorted(store.run_ids(), key=lambda run_id: run_id not in plan.runs)
+    for run_id in own_first[:MOST_READ]:
         with suppress(RequestError):  # what is damaged is named where it is used
             record = store.record(run_id)
             spec = store.spec(run_id) if record is not None else None

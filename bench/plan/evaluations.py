@@ -6,9 +6,11 @@ from pathlib import Path
 
 from bench.plan.data import resolved
 from bench.plan.model import Cell, Sources
-from bench.spec import NO_INITIAL_STAGE, HeadSpec, RunSpec
+from bench.schedule import NO_INITIAL_STAGE
+from bench.spec import HeadSpec, RunSpec
 from bench.suite import NONE
-from bench.suite.schema import EvaluationEntry, Suite
+from bench.suite.evaluations import EvaluationEntry
+from bench.suite.schema import Suite
 from bench.tasks import EVALUATIONS, task_of
 from bench.types import RequestError
 

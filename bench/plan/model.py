@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan.space import Dimension
-from bench.spec import STUDENT, Crossed, RunSpec, Scalar, Seed
+from bench.schedule import Scalar
+from bench.spec import STUDENT, Crossed, RunSpec, Seed
 from bench.suite import TEACHER, Suite
 from bench.tasks import task_of
 from bench.tasks.objectives import Metric
@@ -168,6 +169,11 @@ class Plan:
         return list(dict.fromkeys(str(path) for path in used if path.resolve() not in named))
 
     @property
+    def options(self) -> list[str]:
+        """Return the options of a command line that give this plan again."""
+        return [*(f"--set={change}" for change in self.changes), *(f"--plugin={path}" for path in self.plugins)]
+
+    @property
     def titles(self) -> dict[str, tuple[str, str]]:
         """Return (pair, row) of each run by id; a run of several cells has the title of the first."""
         titles: dict[str, tuple[str, str]] = {}
@@ -176,17 +182,16 @@ class Plan:
                 for run in trial.runs:
                     titles[run.id] = (cell.pair, f"{cell.label} trial {trial.number}")
                     for teacher_id in run.teachers:
-                        titles[teacher_id] = (
-                            cell.pair,
-                            f"{TEACHER} {self.runs[teacher_id].student.network} for tuning",
-                        )
+                        network = self.runs[teacher_id].student.network
+                        titles[teacher_id] = (cell.pair, f"{TEACHER} {network} for tuning")
             if cell.awaits:
                 continue
             for run in cell.runs:
                 titles[run.trained_by] = (cell.pair, cell.label)
                 if cell.method == TEACHER:
                     for teacher_id in self.trained(run).teachers:  # has no cell if there are several teachers
-                        titles[teacher_id] = (cell.pair, f"{TEACHER} {self.runs[teacher_id].student.network}")
+                        network = self.runs[teacher_id].student.network
+                        titles[teacher_id] = (cell.pair, f"{TEACHER} {network}")
                 titles[run.id] = (cell.pair, cell.title)
         return titles
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from bench.plan.model import Sources
-from bench.suite.entries import PairEntry, TeacherChoice, repeated
+from bench.suite.pairs import PairEntry, TeacherChoice, repeated
 from bench.suite.published import published_tables
 from bench.suite.schema import Suite
 from bench.types import RequestError
@@ -66,7 +66,7 @@ def _is_open(teacher: TeacherChoice) -> bool:
 
 
 def _given(pair: PairEntry, found: dict[str, str], accuracies: dict[str, float]) -> PairEntry:
-    """Return a pair whose teachers without weights have files, and accuracies if they are published."""
+    """Return a pair whose teachers without weights get files, and accuracies where these are published."""
 
     def given(teacher: TeacherChoice) -> TeacherChoice:
         if not _is_open(teacher):

@@ -10,7 +10,8 @@ import yaml
 from bench.plan.code import code_of_run
 from bench.plan.model import Cell, Plan
 from bench.program import started_as
-from bench.spec import UNUSED, Recipe, RunSpec, Schedule
+from bench.schedule import UNUSED, Recipe, Schedule
+from bench.spec import RunSpec
 from bench.suite import NONE, TEACHER, DataEntry
 from bench.suite.schema import TRANSFER
 from bench.tasks import TASKS, task_of
@@ -26,9 +27,8 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     """
     for cell in plan.cells:
         if run.id in of_search(cell):
-            options = shlex.join(
-                ["--only", cell.label, "--pairs", cell.pair, *(f"--plugin={path}" for path in plan.plugins)]
-            )
+            plugins = [f"--plugin={path}" for path in plan.plugins]
+            options = shlex.join(["--only", cell.label, "--pairs", cell.pair, *plugins])
             return {ENTRY: f"{OPTIONS}{options}\n{plan.text}"}  # repeats the search of the row
     cell, own = _shown(plan, run)
     document = _reduced(plan, cell, run, _seeds(plan, cell, own))
@@ -45,13 +45,13 @@ def suite_files(plan: Plan, run: RunSpec) -> dict[str, str]:
     trained = plan.trained(run)
     together = [trained, *(plan.runs[name] for name in trained.teachers)]
     used = [code for one in together for code in code_of_run(one, plan.code).values()]
-    plugins = dict.fromkeys(f"--plugin={code.path}" for code in used if code.is_plugin)
-    options = shlex.join(["--only", _label(cell, trained), *plugins])
+    own_plugins = dict.fromkeys(f"--plugin={code.path}" for code in used if code.is_plugin)
+    options = shlex.join(["--only", _label(cell, trained), *own_plugins])
     return files | {ENTRY: f"{OPTIONS}{options}\n{files[ENTRY]}"}
 
 
 def of_search(cell: Cell) -> set[str]:
-    """Return the ids of the trials of a cell, and of their teachers."""
+    """Return the ids of the trials of a cell and of their teachers."""
     trials = cell.choice.trials if cell.choice else ()
     return {run_id for trial in trials for run in trial.runs for run_id in (run.id, *run.teachers)}
 
@@ -111,8 +111,7 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
         row = {"terms": terms, "combine": trained.combine, "label": _label(cell, trained)}
         if task_of(trained).objective is not None:
             row["task_weight"] = trained.task_weight
-    recipes = {name: _stated(own) for name, own in suite.recipe_by_network.items()}
-    return document | {
+    document |= {
         "pairs": [pair],
         "methods": [row],
         "seeds": seeds,
@@ -120,9 +119,10 @@ def _reduced(plan: Plan, cell: Cell, run: RunSpec, seeds: list[int] | dict[str, 
         "training": _training(trained.training if cell.is_control else suite.training),
         "teacher_training": _unused(suite.training) | _training(suite.teacher_schedule),
         "lr_by_network": dict(suite.lr_by_network),
-        **({"recipe_by_network": recipes} if recipes else {}),
-        "threads": suite.threads,  # the number changes the rounding
     }
+    if suite.recipe_by_network:
+        document["recipe_by_network"] = {name: _stated(own) for name, own in suite.recipe_by_network.items()}
+    return document | {"threads": suite.threads}  # the number changes the rounding
 
 
 def _training(schedule: Schedule) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.plan.reuse import reusing
-from bench.spec import RunSpec, Scalar
+from bench.schedule import Scalar
+from bench.spec import RunSpec
 from bench.suite import Row
 from bench.suite.tuning import SHARED, Range, as_range
 from methods import Method
@@ -52,17 +53,19 @@ def points(count: int) -> list[list[float]]:
     return found
 
 
-def names(run: RunSpec) -> list[dict[str, str]]:
-    """Return, for each term of a run, the names of its weight and parameters in a search, by key.
+def prefixes(run: RunSpec) -> list[str]:
+    """Return, for each term of a run, how the names of its weight and parameters begin in a search.
 
-    The names of several terms begin with the method and, if it has several, the term's number: `crd.weight`.
+    That is "" for a single term. For several, it is the method and, if it has several terms, the term's number, as in
+    `crd.weight`.
     """
     used = [term.method for term in run.terms]
+    if len(used) == 1:
+        return [""]
     found = []
-    for place, term in enumerate(run.terms):
-        number = used[: place + 1].count(term.method) if used.count(term.method) > 1 else ""
-        prefix = f"{term.method}{number}." if len(used) > 1 else ""
-        found.append({key: f"{prefix}{key}" for key in ("weight", *term.parameters)})
+    for place, method in enumerate(used):
+        number = used[: place + 1].count(method) if used.count(method) > 1 else ""
+        found.append(f"{method}{number}.")
     return found
 
 
@@ -72,8 +75,8 @@ def space_of(
     """Return what is searched of a row, in the order in which it takes a point's coordinates.
 
     That is learning rate and weight decay, then each term's weight, then the parameters for which the suite or the
-    method states a range, by name. A parameter to which the row itself gives a value keeps it. Of more than
-    `DIMENSIONS`, the others keep their values, too.
+    method states a range, by name. A parameter to which the row itself gives a value keeps it, and so do all
+    parameters after the first `DIMENSIONS`.
 
     Args:
         run: a run of the row with its own settings.
@@ -81,20 +84,19 @@ def space_of(
         methods: by name.
         stated: the ranges of the suite.
     """
-    ranges = {**SHARED, **{name: one for name, one in stated.items() if name in SHARED}}
+    ranges = {name: stated.get(name, shared) for name, shared in SHARED.items()}
     schedule = run.training
     space = {name: dimension(ranges[name], getattr(schedule, name)) for name in ("lr", "weight_decay")}
-    for term, own in zip(run.terms, names(run), strict=True):
+    for term, prefix in zip(run.terms, prefixes(run), strict=True):
         method_space = methods[term.method].space
         weight = stated.get("weight") or (as_range(method_space["weight"]) if "weight" in method_space else None)
-        space[own["weight"]] = dimension(weight or ranges["weight"], term.weight)
+        space[f"{prefix}weight"] = dimension(weight or ranges["weight"], term.weight)
     parameters = {}
-    for (method, given), own in zip(row.terms if row else (), names(run), strict=True):
+    for (method, given), prefix in zip(row.terms if row else (), prefixes(run), strict=True):
         known = methods[method].space
         for key, parameter in methods[method].parameters.items():
             one = stated.get(f"{method}.{key}") or (as_range(known[key]) if key in known else None)
             if one is not None and key not in given:
-                prefix = own["weight"].removesuffix("weight")
                 parameters[f"{prefix}{key}"] = dimension(one, parameter.default)
     return dict(itertools.islice((space | dict(sorted(parameters.items()))).items(), DIMENSIONS))
 
@@ -115,9 +117,8 @@ def dimension(given: Range, default: Scalar) -> Dimension:
 def own_settings(run: RunSpec, space: Mapping[str, Dimension], methods: Mapping[str, Method]) -> dict[str, Scalar]:
     """Return a run's own values of the searched parameters."""
     values: dict[str, Scalar] = {"lr": run.training.lr, "weight_decay": run.training.weight_decay}
-    for term, own in zip(run.terms, names(run), strict=True):
-        prefix = own["weight"].removesuffix("weight")
-        values[own["weight"]] = term.weight
+    for term, prefix in zip(run.terms, prefixes(run), strict=True):
+        values[f"{prefix}weight"] = term.weight
         for key, parameter in methods[term.method].parameters.items():
             values[f"{prefix}{key}"] = term.parameters.get(key, parameter.default)
     return {name: values[name] for name in space}
@@ -131,17 +132,15 @@ def settings_at(space: Mapping[str, Dimension], point: Sequence[float]) -> dict[
 def with_settings(run: RunSpec, settings: Mapping[str, Scalar], methods: Mapping[str, Method]) -> RunSpec:
     """Return a run with other values of the searched parameters."""
     terms = []
-    for term, own in zip(run.terms, names(run), strict=True):
-        method, prefix = methods[term.method], own["weight"].removesuffix("weight")
+    for term, prefix in zip(run.terms, prefixes(run), strict=True):
+        method = methods[term.method]
         chosen = {key: settings[f"{prefix}{key}"] for key in method.parameters if f"{prefix}{key}" in settings}
-        parameters = {
-            **term.parameters,
-            **{key: method.parameters[key].adapter.validate_python(value) for key, value in chosen.items()},
-        }
+        adapters = {key: method.parameters[key].adapter for key in chosen}
+        parameters = term.parameters | {key: adapters[key].validate_python(value) for key, value in chosen.items()}
         for key in method.added:
             if key in parameters and parameters[key] == method.parameters[key].default:
                 del parameters[key]
-        weight = settings.get(own["weight"], term.weight)
+        weight = settings.get(f"{prefix}weight", term.weight)
         terms.append(term.model_copy(update={"weight": weight, "parameters": parameters}))
     of_schedule = {key: settings[key] for key in ("lr", "weight_decay") if key in settings}
     changed = run.but(schedule=run.training.model_copy(update=of_schedule), terms=tuple(terms))

@@ -4,7 +4,7 @@ A finished run is stale if the code of its methods has changed since, or the wei
 run that it needs is stale itself. Its numbers are shown nowhere.
 """
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bench.plan.model import Plan
@@ -25,10 +25,13 @@ class Change(NamedTuple):
 
 
 def statuses(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> Statuses:
-    """Return (status, reason) of runs by id, each as `run_status` does; every file is read once."""
-    known: Statuses = {}
-    begun = store.begun()
-    return {run.id: _status(run, plan, store, retried, known, begun) for run in runs}
+    """Return (status, reason) of runs by id; every file is read once.
+
+    A run that needs a failed, diverged or stale run has the status of that run. The earlier results and the failures of
+    runs whose ids are in `retried` are ignored.
+    """
+    look = _Look(plan, store, retried)
+    return {run.id: look.status(run) for run in runs}
 
 
 def open_runs(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> list[RunSpec]:
@@ -39,16 +42,8 @@ def open_runs(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collec
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
-    """Return (status, reason) of a run; one that needs a failed, diverged or stale run has the status of that run.
-
-    The earlier results and the failures of runs whose ids are in `retried` are ignored.
-    """
-    return _status(run, plan, store, retried, {}, plan.runs)
-
-
-def is_open(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> bool:
-    """Return whether a run is neither done nor failed, and nothing that it needs has failed."""
-    return run_status(run, plan, store, retried)[0] in OPEN
+    """Return (status, reason) of a run, as `statuses` does."""
+    return _Look(plan, store, retried).status(run)
 
 
 def to_train_again(runs: Iterable[RunSpec], plan: Plan, store: Store, everything: bool = False) -> list[str]:
@@ -82,34 +77,37 @@ def changed(run: RunSpec, record: Mapping[str, Any], methods: Mapping[str, Code]
     return None
 
 
-def _status(
-    run: RunSpec, plan: Plan, store: Store, retried: Collection[str], known: Statuses, begun: Container[str]
-) -> tuple[str, str]:
-    if run.id not in known:
-        known[run.id] = _look(run, plan, store, retried, known, begun)
-    return known[run.id]
+class _Look:
+    """One look at the store: what it says of a plan's runs."""
 
+    def __init__(self, plan: Plan, store: Store, retried: Collection[str]) -> None:
+        self.plan, self.store, self.retried = plan, store, retried
+        self.begun = store.begun()  # only these may have files
+        self.known: Statuses = {}
 
-def _look(
-    run: RunSpec, plan: Plan, store: Store, retried: Collection[str], known: Statuses, begun: Container[str]
-) -> tuple[str, str]:
-    """Return (status, reason) of a run that is not `known`; only those in `begun` may have files."""
-    is_begun = run.id in begun and run.id not in retried
-    record = store.record(run.id) if is_begun else None
-    state: str = "waiting"
-    if record is not None:
-        state = "done"
-        if (change := changed(run, record, plan.code, store)) is not None:
-            return "stale", change.reason
-    elif is_begun:
-        state = store.state(run.id)
-        if (failure := store.failure(run.id)) is not None:
-            return state, failure.reason if state == "inapplicable" else f"{failure.reason} (run {run.id})"
-    for needed in run.needs:
-        status, reason = _status(plan.runs[needed], plan, store, retried, known, begun)
-        kind = "training" if needed == run.trained_by else "teacher"
-        if status == "stale" or (status in ("failed", "diverged") and state != "done"):
-            return status, f"its {kind} {plan.runs[needed].student.network} {status}: {reason}"
-        if status == "inapplicable" and state != "done":
-            return status, reason
-    return state, "another process trains it" if state == "running" else ""
+    def status(self, run: RunSpec) -> tuple[str, str]:
+        """Return (status, reason) of a run, which is looked up once."""
+        if run.id not in self.known:
+            self.known[run.id] = self._status(run)
+        return self.known[run.id]
+
+    def _status(self, run: RunSpec) -> tuple[str, str]:
+        is_begun = run.id in self.begun and run.id not in self.retried
+        record = self.store.record(run.id) if is_begun else None
+        state: str = "waiting"
+        if record is not None:
+            state = "done"
+            if (change := changed(run, record, self.plan.code, self.store)) is not None:
+                return "stale", change.reason
+        elif is_begun:
+            state = self.store.state(run.id)
+            if (failure := self.store.failure(run.id)) is not None:
+                return state, failure.reason if state == "inapplicable" else f"{failure.reason} (run {run.id})"
+        for needed in run.needs:
+            status, reason = self.status(self.plan.runs[needed])
+            kind = "training" if needed == run.trained_by else "teacher"
+            if status == "stale" or (status in ("failed", "diverged") and state != "done"):
+                return status, f"its {kind} {self.plan.runs[needed].student.network} {status}: {reason}"
+            if status == "inapplicable" and state != "done":
+                return status, reason
+        return state, "another process trains it" if state == "running" else ""

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from bench.plan.controls import initial_stage
 from bench.plan.model import Cell
 from bench.plan.reuse import reusing
-from bench.spec import NO_INITIAL_STAGE, STUDENT, RunSpec, Schedule, TermSpec
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import STUDENT, RunSpec, TermSpec
 from bench.suite import PairEntry, Row
 from bench.suite.schema import PEERS
 from bench.tasks import task_of
@@ -30,13 +31,9 @@ def distilled(
         for key in method.added:  # runs from before the parameter was added keep their ids
             if settings[key] == method.parameters[key].default:
                 del settings[key]
-        of_term = {
-            "method": name,
-            "version": method.version,
-            "weight": weight * weight_of_all,
-            "warmup": warmup or None,
-        }
-        terms.append(TermSpec(**of_term, parameters=settings))
+        weight = weight * weight_of_all
+        term = TermSpec(method=name, version=method.version, weight=weight, warmup=warmup or None, parameters=settings)
+        terms.append(term)
     task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
         task_weight = plain.task_weight  # there are no labels

@@ -9,9 +9,11 @@ from bench.data import IMAGEFOLDER
 from bench.data.folders import list_divided
 from bench.plan.model import Checkpoint, Sources
 from bench.reading import open_regular
-from bench.spec import NO_INITIAL_STAGE, DataSpec, NetworkSpec, RunSpec, Schedule
-from bench.suite.entries import PairEntry, TeacherChoice
-from bench.suite.schema import MAX_SEEDS, Suite
+from bench.schedule import NO_INITIAL_STAGE, Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec
+from bench.suite.pairs import PairEntry, TeacherChoice
+from bench.suite.schema import Suite
+from bench.suite.seeds import MAX_SEEDS
 from bench.tasks import TASKS
 from bench.types import RequestError
 
@@ -36,7 +38,7 @@ def undistilled(
 def pair_teachers(
     suite: Suite, pair: PairEntry, seed: int, data: DataSpec, path: Path, where: str, sources: Sources
 ) -> PairTeachers:
-    """Return the teachers of a pair; `seed` is that of the first, and equal ones that are trained here differ in it.
+    """Return the teachers of a pair; `seed` is that of the first; equal ones that are trained here differ in it.
 
     `where` is the position of the teachers in the suite file, for messages.
     """

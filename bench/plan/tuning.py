@@ -1,10 +1,10 @@
 """Adds the tuned rows to a plan: trials, the choice of settings by their results, and final runs. Imports no torch.
 
 A choice is a function of the trials' results alone: the best metric on the dev images after the last epoch, the mean
-over seeds; of equal ones, the first trial. A trial without a result, because it diverged for example, is the worst.
+over seeds; among equal ones, the first trial. A trial without a result, for example because it diverged, is the worst.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -15,10 +15,11 @@ from bench.plan.space import own_settings, points, settings_at, space_of, with_s
 from bench.plan.status import OPEN, Statuses, statuses
 from bench.plan.students import distilled
 from bench.plan.teachers import pair_teachers, undistilled
-from bench.spec import DataSpec, RunSpec, Scalar, Schedule
+from bench.schedule import Scalar, Schedule
+from bench.spec import RunSpec
 from bench.store import Store, number_in
-from bench.suite import TEACHER, PairEntry, Row, rows
-from bench.suite.tuning import TUNED, Tuning
+from bench.suite import TEACHER, Row, rows
+from bench.suite.tuning import TUNED
 from bench.tasks import task_of
 from methods import Method
 
@@ -49,15 +50,20 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
         plan.runs.update({run.id: run for run in teachers.runs if run.id not in plan.runs})
         # the accuracy that the suite states is that on the test images
         plan.checkpoints.update({name: replace(given, accuracy=None) for name, given in teachers.checkpoints})
-        by_label: dict[str, Row | None] = {row.label: row for row in rows(suite, methods, pair.name)}
+        seeds = range(SEED, SEED + suite.tuning.seeds)
+        plain = [undistilled(suite, pair.student.spec, seed, data, suite.training) for seed in seeds]
+        by_label = {row.label: row for row in rows(suite, methods, pair.name)}
         for cell in (cell for cell in plan.cells if cell.pair == pair.name):
             cells.append(cell)
-            if cell.method != TEACHER:
-                row = by_label.get(cell.label)
-                own = tuple(_own(plan, pair, row, seed, data, teachers.runs, methods) for seed in _seeds(suite.tuning))
-                if cell.is_control:
-                    own = tuple(with_initial_stage(run, suite.training) for run in own)
-                cells.append(_tuned_cell(plan, cell, own, row, methods, store))
+            if cell.method == TEACHER:
+                continue
+            row = by_label.get(cell.label)  # None for the undistilled student and its control
+            own = plain
+            if row is not None:
+                own = [distilled(run, row, teachers.runs, suite.training, methods) for run in plain]
+            elif cell.is_control:
+                own = [with_initial_stage(run, suite.training) for run in plain]
+            cells.append(_tuned_cell(plan, cell, own, row, methods, store))
     return replace(plan, cells=tuple(cells))
 
 
@@ -66,34 +72,15 @@ def shown(value: Scalar) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seeds(tuning: Tuning) -> range:
-    return range(SEED, SEED + tuning.seeds)
-
-
-def _own(
-    plan: Plan,
-    pair: PairEntry,
-    row: Row | None,
-    seed: int,
-    data: DataSpec,
-    teachers: tuple[RunSpec, ...],
-    methods: Mapping[str, Method],
-) -> RunSpec:
-    """Return the run of a row's own settings without the dev images; `row` is None for the undistilled student."""
-    suite = plan.suite
-    plain = undistilled(suite, pair.student.spec, seed, data, suite.training)
-    return plain if row is None else distilled(plain, row, teachers, suite.training, methods)
-
-
 def _tuned_cell(
     plan: Plan,
     cell: Cell,
-    own: tuple[RunSpec, ...],
+    own: Sequence[RunSpec],
     row: Row | None,
     methods: Mapping[str, Method],
     store: Store | None,
 ) -> Cell:
-    """Return the cell of a row with searched settings, and add its runs to the plan."""
+    """Return the cell of a row with searched settings and add its runs to the plan."""
     choice = _choice(plan, own, row, methods, store)
     settings = choice.best.settings if choice.best else {}
     runs = tuple(with_settings(run, settings, methods) for run in cell.runs)
@@ -112,7 +99,7 @@ def _tuned_cell(
 
 
 def _choice(
-    plan: Plan, own: tuple[RunSpec, ...], row: Row | None, methods: Mapping[str, Method], store: Store | None
+    plan: Plan, own: Sequence[RunSpec], row: Row | None, methods: Mapping[str, Method], store: Store | None
 ) -> Choice:
     """Return a row's search as far as the store has its results; each rung begins when the one before has ended."""
     tuning = plan.suite.tuning
@@ -123,7 +110,7 @@ def _choice(
     left, trials = list(settings), []
     rungs = tuning.rung_trials or {own[0].training.epochs: tuning.trials}
     for later, (epochs, count) in enumerate(rungs.items(), start=1):
-        # the row's own settings go on with the best, so that the choice never has a lower dev metric than they have
+        # the row's own settings continue with the best, so that the choice never has a lower dev metric than they
         numbers = dict.fromkeys([*left[:count], 0])
         rung = list(_trials(plan, own, {number: settings[number] for number in numbers}, epochs, methods, store))
         trials += rung
@@ -131,7 +118,7 @@ def _choice(
             ended = sum(not trial.is_open for trial in trials)
             known = len(trials) + sum(list(rungs.values())[later:])
             return Choice(space, tuple(trials), f"tuning {ended}/{known}", None)
-        # trials without a result last; of equal ones, the first
+        # trials without a result are last; among equal ones, the first comes first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
         left = [trial.number for trial in rung]
     best = rung[0] if rung[0].value is not None else None
@@ -140,7 +127,7 @@ def _choice(
 
 def _trials(
     plan: Plan,
-    own: tuple[RunSpec, ...],
+    own: Sequence[RunSpec],
     settings: Mapping[int, Mapping[str, Scalar]],
     epochs: int,
     methods: Mapping[str, Method],

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
 from bench.report.paper import KD, row_named, settings_used
-from bench.spec import UNUSED, DataSpec, Recipe, RunSpec, Schedule
+from bench.schedule import UNUSED, Recipe, Schedule
+from bench.spec import DataSpec, RunSpec
 from bench.suite import NONE, TEACHER
 from bench.suite.protocols import differences, protocols
 from bench.suite.tuning import TUNED

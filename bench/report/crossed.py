@@ -5,11 +5,13 @@ Model:      value[i, o, t] = mean + init[i] + order[o] + teacher[t] + residual[i
 Components: of a source with L seeds among N runs, (MS_source - MS_residual) L / N, where MS are the mean squares of the
             analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). An estimate
             below zero says that the source is too small to be seen.
-Intervals:  Student's t with the variance sum_source MS_source / N of the mean. It exceeds the truth by (sources - 1) x
-            residual / N: without what would have to be subtracted, it cannot be too small or negative, as in Owen's
-            pigeonhole bootstrap (Annals of Applied Statistics 1, 2007). Degrees of freedom are Satterthwaite's
-            (Biometrics Bulletin 2, 1946). A source with two seeds has one degree of freedom: its seeds are taken as
-            given, so that the interval holds for them alone.
+Intervals:  Student's t with the variance sum_source MS_source / N of the mean and Satterthwaite's degrees of freedom
+            (Biometrics Bulletin 2, 1946). A source counts if MS_source exceeds `STANDS_OUT` x MS_residual. The others
+            are pooled with the residual, which takes the sum's place if no source counts: a preliminary test, as in
+            Paull (Annals of Mathematical Statistics 21, 1950). The sum counts the residual once for each of its
+            sources, so it is rather too large than too small. A source with two seeds has one degree of freedom: its
+            seeds are taken as given, so that the interval holds for them alone. If a single source is left, its seeds'
+            means are a plain sample, with Student's t.
 Families:   Holm's correction.
 
 Only reports import this module, since it imports scipy.
@@ -28,6 +30,9 @@ from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
 from bench.spec import Crossed
 
 SOURCES = Crossed._fields
+# A mean square this many times the residual's counts; Paull's rule is twice the median of F. A larger number makes
+# intervals too narrow where a source hardly stands out, a smaller one too wide where none does: see docs/statistics.md.
+STANDS_OUT = 1.4
 SeedT = TypeVar("SeedT", bound=int | Crossed)
 
 
@@ -55,15 +60,27 @@ class Components:
     def contrast(self) -> Contrast:
         """Return the mean as a contrast; without interval and p if no source has three seeds, or nothing varies."""
         found = Contrast(self.n, self.mean)
-        used = {source: self.squares[source] / self.n for source in self.sampled}
-        variance = sum(used.values())
+        parts = [(square / self.n, df) for square, df in self._counted()]
+        variance = sum(part for part, _ in parts)
         if variance < EQUAL**2:
             return found
-        df = variance**2 / sum(part**2 / (self.seeds[source] - 1) for source, part in used.items())
+        df = variance**2 / sum(part**2 / own_df for part, own_df in parts)
         error = math.sqrt(variance)
         reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
         p = 2 * float(special.stdtr(df, -abs(self.mean) / error))
         return replace(found, error=error, df=df, interval=(self.mean - reach, self.mean + reach), p=p)
+
+    def _counted(self) -> list[tuple[float, int]]:
+        """Return the mean squares whose sum, divided by N, is the variance of the mean, with degrees of freedom."""
+        own = [(self.squares[source], self.seeds[source] - 1) for source in self.sampled]
+        if self.residual is None or len(own) < 2:
+            return own
+        standing = [(square, df) for square, df in own if square > STANDS_OUT * self.residual]
+        if standing:
+            return standing
+        residual_df = self.n - 1 - sum(seeds - 1 for seeds in self.seeds.values())
+        pooled_df = residual_df + sum(df for _, df in own)
+        return [((residual_df * self.residual + sum(square * df for square, df in own)) / pooled_df, pooled_df)]
 
 
 def components(values: Mapping[Crossed, float]) -> Components | None:

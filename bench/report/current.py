@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 from bench.program import code_hash
-from bench.report.folder import COST, PAPER, StyleName, files_of, is_of_paper, note, noted
+from bench.report.folder import COST, PAPER, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, Store
+from bench.types import StyleName
 
 CODE = ("*.py", "*.js", "*.css", "*.j2")  # of this program, from which a report is made, too
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -22,7 +21,7 @@ from bench.report.frame import Frame
 from bench.store import Store, write_whole
 from bench.store.files import csv_rows, read_as, read_text, writing
 from bench.text import file_name, short_hash
-from bench.types import RequestError
+from bench.types import RequestError, StyleName
 
 SUITE = "suite.json"
 TABLES = ("table.csv", "table.md", "table.tex")
@@ -31,7 +30,6 @@ VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
 PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
-StyleName = Literal["page", "paper"]  # of figures
 PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
 WITHOUT_EFFECT = {"slurm", "max_lanes", "threads", "workers", "tensorboard"}  # keys that change no run's identity
 

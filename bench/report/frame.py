@@ -20,7 +20,7 @@ from bench.report.published import published
 from bench.spec import STUDENT, RunSpec, Seed, column
 from bench.store import ANSWERS, Store, number_in
 from bench.store.answers import alike, compared, stored_answers
-from bench.store.store import FILES
+from bench.store.documents import FILES
 from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED
 from bench.tasks import task_of

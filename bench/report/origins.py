@@ -20,9 +20,7 @@ def training_command(plan: Plan) -> list[str]:
         file = plan.name
     elif file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published
         file = plan.file.name
-    words = [*started_as().split(), printable(file)]
-    words += [f"--set={change}" for change in plan.changes]
-    return [*words, *(f"--plugin={path}" for path in plan.plugins)]
+    return [*started_as().split(), printable(file), *plan.options]
 
 
 def origins(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], dict[str, str]]:

@@ -4,9 +4,7 @@ All text from the store is escaped: by the template in markup, as JSON in the da
 text. What only scripts read is compressed: curves, settings, drawings, and the files to download.
 """
 
-import base64
 import glob
-import gzip
 import math
 import shlex
 from collections import Counter
@@ -105,7 +103,7 @@ def render(frame: Frame, store: Store) -> str:
                 "cells": [_opened(one, command) for one in opened],
                 "runs": shown_runs,
                 "made": list(made.values()),
-                "figures": {one.name: one.drawing for one in figures if one.drawing},
+                "figures": {one.name: one.drawing for one in figures},
                 "files": files,
             }
         ),
@@ -212,11 +210,10 @@ def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page: a drawing that a script shows, or a picture if that takes fewer bytes."""
+    """A figure of the page: a drawing that a script shows."""
 
     name: str
-    drawing: str  # SVG; "" if there is a picture
-    picture: str  # its `data:` address; "" if there is a drawing
+    drawing: str  # SVG
     pdf: str  # address of the same figure beside the page; "" if there is none
 
     @property
@@ -226,18 +223,8 @@ class Figure:
 
 
 def _figure(path: Path) -> Figure:
-    content, other, pdf = path.read_bytes(), path.with_suffix(".png"), path.with_suffix(".pdf")
-    address = f"{FIGURES}/{quote(pdf.name)}" if pdf.is_file() else ""
-    if other.is_file() and _is_smaller(other, content):
-        picture = f"data:image/png;base64,{base64.b64encode(other.read_bytes()).decode()}"
-        return Figure(path.stem, "", picture, address)
-    return Figure(path.stem, content.decode(), "", address)
-
-
-def _is_smaller(picture: Path, drawing: bytes) -> bool:
-    """Return whether a picture takes fewer bytes than a drawing, compressed: seldom, so that a quick look is enough."""
-    size = picture.stat().st_size
-    return size < len(gzip.compress(drawing, 1)) and size < len(gzip.compress(drawing))
+    pdf = path.with_suffix(".pdf")
+    return Figure(path.stem, path.read_text("utf-8"), f"{FIGURES}/{quote(pdf.name)}" if pdf.is_file() else "")
 
 
 def _text_of(path: Path) -> str | None:

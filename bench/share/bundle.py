@@ -35,8 +35,9 @@ from bench.report.frame import Frame
 from bench.report.table_csv import to_csv
 from bench.spec import ID_LENGTH, PEER, STUDENT
 from bench.store import ANSWERS, EPOCHS, OUTPUTS, SOURCES, Store, weights_file
+from bench.store.documents import RECORD
 from bench.store.files import checked, parsed, whole_file, writing
-from bench.store.store import FAILURE, RECORD, SPEC
+from bench.store.store import FAILURE, SPEC
 from bench.suite.load import source_of
 from bench.suite.schema import FILE_NAME
 from bench.suite.yaml_positions import read_yaml

@@ -6,7 +6,7 @@ import yaml
 
 from bench.spec import Crossed, RunSpec, canonical_document
 from bench.store import Store
-from bench.store.store import number_in
+from bench.store.documents import number_in
 from bench.tasks import task_of
 
 CARD = """\

@@ -1,7 +1,7 @@
 """The store: the runs' folders, the only memory there is. Imports no torch."""
 
 from bench.store.claims import ClaimLostError
-from bench.store.documents import Failure
+from bench.store.documents import Failure, number_in
 from bench.store.files import AGAIN, csv_text, write_whole
 from bench.store.store import (
     ANSWERS,
@@ -12,7 +12,6 @@ from bench.store.store import (
     WEIGHTS,
     DiscardingStore,
     Store,
-    number_in,
     weights_file,
 )
 

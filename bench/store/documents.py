@@ -1,13 +1,21 @@
 """What the store's files hold, checked when they are read: records, failures and rows of epochs. Imports no torch."""
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 
-from bench.store.files import incompatible, parsed
+from bench.store.files import AGAIN, checked, incompatible, parsed, read_json
+from bench.types import RequestError
+
+RECORD = "record.json"
+FILES = "files_sha256"  # key of a record: hashes by name, of the files that the run has left
+CHECKSUM = "checksum"  # key of a record
 
 
 def is_number(value: object) -> bool:
@@ -20,13 +28,13 @@ def is_number(value: object) -> bool:
 
 def _number(value: object) -> object:
     if not is_number(value):
-        raise ValueError("is no number that is finite or NaN")
+        raise ValueError("is neither a finite number nor NaN")
     return value
 
 
 def _finite(value: object) -> object:
     if math.isnan(_number(value)):  # type: ignore[arg-type]  # a number
-        raise ValueError("is no finite number")
+        raise ValueError("is not a finite number")
     return value
 
 
@@ -62,6 +70,43 @@ class Record(BaseModel):
 RECORDS = TypeAdapter(Record)
 
 
+def record_in(path: Path) -> dict[str, Any] | None:
+    """Return the record in a file, without its checksum, or None if there is no such file.
+
+    Raises:
+        RequestError: the file cannot be read, is damaged or does not hold a record.
+    """
+    document = read_json(path)
+    if document is None:
+        return None
+    checked(RECORDS, document, path)
+    recorded = document.pop(CHECKSUM, None)
+    if recorded not in (None, checksum(document)):
+        raise RequestError(f"{path}: is damaged: its content does not match its checksum. {AGAIN}")
+    return document
+
+
+def checksum(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record's JSON with sorted keys, as hex digits."""
+    return sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()
+
+
+def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = False) -> float | None:
+    """Return a number of the record of a run's `folder`, of the last or the best epoch; None if there is no best one.
+
+    Raises:
+        RequestError: the record lacks it, or it is NaN, of which there is no mean.
+    """
+    numbers = record.get("best" if best else "metrics") or {}
+    if best and not numbers:
+        return None
+    if name not in numbers:
+        raise incompatible(folder / RECORD, f"it has no {name}{' of the best epoch' if best else ''}")
+    if math.isnan(numbers[name]):
+        raise incompatible(folder / RECORD, f"its {name}{' of the best epoch' if best else ''} is NaN")
+    return numbers[name]
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run has no record."""
@@ -76,10 +121,10 @@ FAILURES = TypeAdapter(Failure)
 
 
 def rows_of(content: bytes, path: Path, is_finished: bool) -> list[dict[str, Any]]:
-    """Return the rows of a file of epochs; without `is_finished`, a last line that is no row is ignored if it is torn.
+    """Return the rows of a file of epochs; without `is_finished`, a torn last line is ignored.
 
     Raises:
-        RequestError: a line is no row: a mapping with a stage, an epoch and numbers.
+        RequestError: a line is not a row: a mapping with a stage, an epoch and numbers.
     """
     *lines, last = content.split(b"\n")
     rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
@@ -107,13 +152,13 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def _fault(row: object) -> str | None:
-    """Return why a value is no row of epochs, or None if it is one."""
+    """Return why a value is not a row of epochs, or None if it is one."""
     if not isinstance(row, dict):
         return f"is a {type(row).__name__}, not a mapping"
     if row.get("stage") not in ("initial", "main"):
         return f"has the stage {row.get('stage')!r}, which is neither initial nor main"
     if type(row.get("epoch")) is not int or not 0 < row["epoch"] < 10**9:
-        return f"has the epoch {row.get('epoch')!r}, which is no number from 1"
+        return f"has the epoch {row.get('epoch')!r}, which is not a whole number from 1"
     others = (name for name, value in row.items() if type(value) is not float or math.isinf(value))
     wrong = [name for name in others if name != "stage" and not is_number(row[name])]
     return f"has no number for {wrong[0]!r}" if wrong else None

@@ -126,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return a file's JSON object, or None if there is no such file.
 
     Raises:
-        RequestError: the file cannot be read, is no regular file, or is not a JSON object.
+        RequestError: the file cannot be read, is not a regular file, or is not a JSON object.
     """
     try:
         document = parsed(read_bytes(path))
@@ -146,14 +146,14 @@ def parsed(content: bytes) -> Any:  # noqa: ANN401
     Numbers may be NaN, as a metric may be, but not infinite. Text that UTF-8 cannot express is refused.
     """
     value = DECODER.decode(content.decode())
-    if b"\\ud" in content.lower():  # half of a pair of surrogates, perhaps
+    if b"\\ud" in content.lower():  # perhaps half of a pair of surrogates
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def _not_infinite(name: str) -> float:
     if name != "NaN":
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
     return float("nan")
 
 
@@ -191,7 +191,7 @@ def sealed(content: bytes) -> bytes:
 
 
 def unsealed(content: bytes) -> bytes:
-    """Return what was sealed, and content of earlier versions, which sealed nothing, as it is.
+    """Return what was sealed; content of earlier versions, which sealed nothing, is returned unchanged.
 
     Raises:
         ValueError: the content differs from what was sealed.

@@ -16,17 +16,14 @@ Whatever is read is checked: a folder must be that of its `spec.json`, a record 
 run's files match their hashes in its record. What earlier versions did not record is not checked.
 """
 
-import contextlib
-import fcntl
 import json
-import math
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -35,14 +32,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from bench.reading import check_regular, read_bytes, unreadable
+from bench.reading import read_bytes, unreadable
 from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
 from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
-from bench.store.documents import FAILURES, RECORDS, Failure, rows_of
+from bench.store.documents import CHECKSUM, FAILURES, FILES, RECORD, Failure, checksum, record_in, rows_of
 from bench.store.files import (
     AGAIN,
     TEMPORARY,
-    checked,
     first_reason,
     incompatible,
     read_as,
@@ -52,6 +48,7 @@ from bench.store.files import (
     write_whole,
     writing,
 )
+from bench.store.locks import locked
 from bench.types import RequestError
 
 T = TypeVar("T")
@@ -59,15 +56,10 @@ State = Literal["done", "failed", "diverged", "inapplicable", "running", "waitin
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images; what figures are drawn from
 ANSWERS = "answers.safetensors"  # of classifiers, to the test images: logits in half precision
-RECORD, FAILURE, CLAIM = "record.json", "failure.json", "claim.json"
+FAILURE, CLAIM = "failure.json", "claim.json"
 SOURCES = "sources.json"  # in a suite's folder
-
-FILES = "files_sha256"  # key of a record: hashes by name, of the files that the run has left
-CHECKSUM = "checksum"  # key of a record
 STALE = ".stale"  # at the end of the name of a folder with an earlier result
 SETTLED_NS = 2_000_000_000  # a file that was written so long ago has another time stamp if it is written again
-
-_ONE_THREAD = threading.RLock()  # the file lock separates processes, but not the threads of one
 
 
 class Store:
@@ -84,7 +76,7 @@ class Store:
         return type(self), (self.root, self.heartbeat_s)
 
     def folder(self, run_id: str) -> Path:
-        """Return a run's folder; raise a `RequestError` if it is no run id, so that no path leaves the store."""
+        """Return a run's folder; raise a `RequestError` unless it is a run id, so that no path leaves the store."""
         if not re.fullmatch(rf"[0-9a-f]{{{ID_LENGTH}}}", run_id):
             raise RequestError(
                 f"{run_id!r} is not a run id ({ID_LENGTH} hex digits, as `status` and `--dry-run` print them)"
@@ -102,7 +94,7 @@ class Store:
         for key, value in found.items():
             kind = str if key.startswith("checkpoint ") else dict
             if not isinstance(value, kind):
-                raise incompatible(path, f"{key}: {value!r} is no {kind.__name__}")
+                raise incompatible(path, f"{key}: {value!r} is not a {kind.__name__}")
         return found
 
     # reading
@@ -153,7 +145,7 @@ class Store:
             RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
         """
         found = self._check_place(run_id)
-        record = self._once(run_id, RECORD, _record)
+        record = self._once(run_id, RECORD, record_in)
         recorded = ((record or {}).get(FILES) or {}).get(SPEC)
         if recorded not in (None, found):
             fault = f"is not the file that {RECORD} names, or that is another run's"
@@ -287,13 +279,15 @@ class Store:
         left = (path.name for path in folder.glob("[!.]*") if path.is_file() and path.stem != Path(CHECKPOINT).stem)
         hashed = sorted(name for name in left if name not in (RECORD, FAILURE, CLAIM))
         hashes = {name: sha256(read_bytes(folder / name)).hexdigest() for name in hashed}
-        self._write_record(run_id, record | ({FILES: hashes} if hashes else {}))
+        if hashes:
+            record = record | {FILES: hashes}
+        self._write_record(run_id, record)
         if not keep_checkpoint:
             self._remove(folder / CHECKPOINT)
         shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)
 
     def amend(self, run_id: str, facts: Mapping[str, Any], written: Iterable[str] = ()) -> None:
-        """Add facts to a finished run's record, and the hashes of the files that were `written` since it ended."""
+        """Add facts to a finished run's record and the hashes of the files that were `written` since it ended."""
         record = self.record(run_id)
         assert record is not None  # it is finished
         folder = self.folder(run_id)
@@ -324,7 +318,7 @@ class Store:
         return self.folder(run_id).with_suffix(STALE).is_dir()
 
     def _write_record(self, run_id: str, record: Mapping[str, Any]) -> None:
-        self.write(run_id, RECORD, json.dumps({**record, CHECKSUM: _checksum(record)}, indent=1) + "\n")
+        self.write(run_id, RECORD, json.dumps({**record, CHECKSUM: checksum(record)}, indent=1) + "\n")
 
     def fail(self, run_id: str, failure: Failure) -> None:
         """Write why a run ended without a record."""
@@ -384,7 +378,7 @@ class Store:
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(self.heartbeat_s):
             for run_id, mine in list(self._held.items()):
-                with contextlib.suppress(OSError, RequestError):  # a file server fault must not end the heartbeat
+                with suppress(OSError, RequestError):  # a file server fault must not end the heartbeat
                     if self.holder(run_id) == mine:  # another process may take it over while this machine sleeps
                         os.utime(self.folder(run_id) / CLAIM)
 
@@ -394,27 +388,14 @@ class Store:
         by = f"process {holder.process} on {holder.machine.partition(' ')[0]}" if holder else "nobody"
         raise ClaimLostError(f"run {run_id} is now held by {by}: this process did not renew its claim in time")
 
-    @contextlib.contextmanager
-    def locked(self, what: str = "") -> Iterator[float]:
+    def locked(self, what: str = "") -> AbstractContextManager[float]:
         """Hold one of the store's locks, which one thread of one process on one machine holds at a time.
 
         `what` is the lock's name; claims are read and written under "". For these, yields the time in seconds by the
         clock that stamps the store's files: a file server has its own.
         """
-        path = self.root / "runs" / (f".lock-{what}" if what else ".lock")
-        with _ONE_THREAD:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):
-                    check_regular(path)
-                file = path.open("a")
-            with file:
-                with writing(path):
-                    fcntl.lockf(file, fcntl.LOCK_EX)  # closing the file releases it, as does the death of a process
-                    if not what:  # other locks stay as they are: a report changes nothing among the runs
-                        os.utime(path)
-                    now = path.stat().st_mtime
-                yield now
+        name = f".lock-{what}" if what else ".lock"
+        return locked(self.root / "runs" / name, touches=not what)  # a report changes nothing among the runs
 
 
 class DiscardingStore(Store):
@@ -428,22 +409,6 @@ class DiscardingStore(Store):
         return Path(name).with_suffix(suffix).name
 
 
-def number_in(record: Mapping[str, Any], name: str, folder: Path, best: bool = False) -> float | None:
-    """Return a number of the record of a run's `folder`, of the last or the best epoch; None if there is no best one.
-
-    Raises:
-        RequestError: the record lacks it, or it is NaN, of which there is no mean.
-    """
-    numbers = record.get("best" if best else "metrics") or {}
-    if best and not numbers:
-        return None
-    if name not in numbers:
-        raise incompatible(folder / RECORD, f"it has no {name}{' of the best epoch' if best else ''}")
-    if math.isnan(numbers[name]):
-        raise incompatible(folder / RECORD, f"its {name}{' of the best epoch' if best else ''} is NaN")
-    return numbers[name]
-
-
 def weights_file(network: str) -> str:
     """Return the name of the file with the weights of one of a run's networks."""
     return f"{network}.safetensors"
@@ -453,19 +418,3 @@ def _identity(path: Path) -> tuple[str | None, str | None]:
     """Return the run id of a specification and the hash of its file; nothing if there is no such file."""
     document = read_json(path)
     return (None, None) if document is None else (id_of(document), sha256(read_bytes(path)).hexdigest())
-
-
-def _record(path: Path) -> dict[str, Any] | None:
-    """Return a record without its checksum, or None if there is no such file."""
-    document = read_json(path)
-    if document is None:
-        return None
-    checked(RECORDS, document, path)
-    recorded = document.pop(CHECKSUM, None)
-    if recorded not in (None, _checksum(document)):
-        raise RequestError(f"{path}: is damaged: its content does not match its checksum. {AGAIN}")
-    return document
-
-
-def _checksum(record: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()

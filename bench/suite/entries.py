@@ -1,18 +1,17 @@
-"""The entries of a suite file: networks and pairs, which are its columns, and methods, which are its rows.
+"""The entries of a suite file's `methods`, which are the rows of its tables. Imports no torch.
 
 Names of methods are checked against `context={"methods": ..., "folder": ...}`, with the folder of the suite file.
-Imports no torch.
 """
 
 import json
 import os
 import shlex
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Len
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,28 +26,14 @@ from pydantic import (
     model_validator,
 )
 
-from bench.models import NETWORKS, OTHERS, library, own, timm_names, torchvision_stages
-from bench.models import known as networks
-from bench.models.timm_names import TIMM, tag_of
-from bench.models.torchvision_stages import TORCHVISION
-from bench.spec import CountOrZero, NamedNetwork, NetworkSpec, Strict
+from bench.schedule import CountOrZero, Strict
 from bench.suite.messages import reason_of
-from bench.types import RequestError, suggest
+from bench.types import suggest
 from methods import Method
 
 NONE = "none"  # the undistilled student
 LONGER = f"{NONE}, +"  # begins the label of the undistilled student that trains for more epochs
 TEACHER = "teacher"
-FOUND_STAGES: Mapping[str, Callable[[str], tuple[str, ...] | tuple[int, ...]]] = {  # by how a network's name begins
-    TORCHVISION: torchvision_stages.stages_of,
-    TIMM: timm_names.stages_of,
-}
-T = TypeVar("T")
-
-
-def repeated(values: Iterable[T]) -> list[T]:
-    """Return the values that occur more than once, in order."""
-    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def listed(value: object) -> Sequence[Any]:
@@ -71,213 +56,72 @@ def known(what: str, names: Mapping[str, object], others: Sequence[str], name: s
     return name
 
 
+def one_of(what: str, names: Mapping[str, object], *others: str) -> tuple[Any, ...]:
+    """Return annotations of a text that must be one of some names, which editors complete."""
+    enum: list[Any] = sorted([*names, *others])
+    return AfterValidator(partial(known, what, names, others)), Field(json_schema_extra={"enum": enum})
+
+
 def _plugin_hint(name: str, folder: Path) -> str:
-    """Return how to load a method's file that lies in the current folder or that of the suite file; or nothing."""
+    """Return how to load a method's file in the current folder or that of the suite file; "" if there is none."""
     for path in (Path(f"{name}.py"), folder / f"{name}.py"):
         if os.path.isfile(path):  # unlike Path.is_file, False for what cannot be a path
             return f". Is it {path}? Add --plugin {shlex.quote(str(path))}"
     return ""
 
 
-def _known_network(name: str) -> str:
-    if library(name) is not None:
-        return name
-    try:
-        is_own = own.file_of(name) is not None
-    except RequestError as error:
-        raise ValueError(str(error)) from None
-    if not is_own and name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}. {suggest(name, networks())}, {OTHERS}")
-    return name
-
-
-NetworkName = Annotated[str, AfterValidator(_known_network)]
 Combine = Literal["sum", "mean", "one", "probabilities"]  # of several teachers' terms
 Label = Annotated[str, Len(1, 60), AfterValidator(_label)]
 
 
-class NetworkChoice(NamedNetwork):
-    """A network of a pair; a bare name is short for `{network: NAME}`."""
-
-    network: NetworkName
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: object) -> object:
-        value = {"network": value} if isinstance(value, str) else value
-        if isinstance(value, dict) and not value.get("stages"):
-            name = str(value.get("network"))
-            if source := library(name):
-                try:
-                    return value | {"stages": FOUND_STAGES[source](name)}  # part of the runs' identities
-                except RequestError as error:
-                    raise ValueError(str(error)) from None
-        return value
-
-    @model_validator(mode="after")
-    def _names_what_its_library_has(self) -> Self:
-        source = library(self.network)
-        if source == TORCHVISION:
-            if self.stages and isinstance(self.stages[0], int):
-                raise ValueError(f"'stages' of {self.network} are paths of modules, such as layer1, not indices")
-        elif source == TIMM:
-            if self.classifier or self.preactivations:
-                raise ValueError(f"'classifier' and 'preactivations' are for torchvision.NAME, not for {self.network}")
-            if self.stages and isinstance(self.stages[0], str):
-                raise ValueError(f"'stages' of {self.network} are indices of timm's feature maps, such as [0, 1, 2]")
-        elif self.network in NETWORKS and (self.stages or self.classifier or self.preactivations):
-            keys = "'stages', 'classifier' and 'preactivations'"
-            raise ValueError(f"{keys} are for torchvision.NAME; {self.network} has its own")
-        return self
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Return the specification of the network, without where its weights come from."""
-        return NetworkSpec.model_validate({name: getattr(self, name) for name in NamedNetwork.model_fields})
-
-
-class TeacherChoice(NetworkChoice):
-    """The teacher of a pair: trained here, or with given weights."""
-
-    checkpoint: str | None = None
-    """Path of the weights, absolute or relative to the suite file."""
-    key: Annotated[str, Len(1)] | None = None
-    """Where the checkpoint has the weights, if not under `model`, `state_dict` or the like: keys joined by dots, such
-    as `ema` or `state_dict.student`.
-    """
-    rename: Annotated[dict[str, str], Len(1)] | None = None
-    """New by old parts of the names of its weights: `{linear: fc}` reads `linear.weight` as `fc.weight`."""
-    classes: str | None = None
-    """Path of a text file with the names of the classes that the weights predict, one a line, in their order; it is
-    compared with the folders' names of an imagefolder.
-    """
-    weights: Annotated[str, Len(1)] | None = None
-    """Name of weights published by torchvision, such as IMAGENET1K_V1, or tag of timm's, such as a1_in1k; downloaded
-    into the data folder if missing.
-    """
-    pretrained: bool = False
-    """Whether to take the weights that are timm's default for the network; its tag becomes part of the identity."""
-    accuracy: Annotated[float, Ge(0), Le(100)] | None = None
-    """Top-1 accuracy in percent that the weights must reach on the test split, within 0.1 points."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_timms_weights(cls, value: object) -> object:
-        if isinstance(value, dict) and (value.get("pretrained") is True or value.get("weights")):
-            name, weights = str(value.get("network")), value.get("weights")
-            if library(name) == TIMM and (weights is None or isinstance(weights, str)):
-                try:
-                    return value | {"weights": tag_of(name, weights)}
-                except RequestError as error:
-                    raise ValueError(str(error)) from None
-        return value
-
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Self:
-        if self.accuracy is not None and self.checkpoint is None and self.weights is None:
-            raise ValueError("'accuracy' is checked against a checkpoint: name one, or leave 'accuracy' out")
-        if self.weights is not None and self.checkpoint is not None:
-            raise ValueError("give 'checkpoint' (a file) or 'weights' (published ones), not both")
-        if self.checkpoint is None:
-            for key in ("key", "rename", "classes"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key!r} says how a checkpoint is read: name a 'checkpoint', or leave it out")
-        if "" in (self.rename or {}):
-            raise ValueError("'rename': the part to rename is empty: name a part of the names, such as {linear: fc}")
-        if self.pretrained and library(self.network) != TIMM:
-            raise ValueError(f"'pretrained' is for timm.NAME; for {self.network} name 'weights' or a 'checkpoint'")
-        if self.weights is not None and library(self.network) is None:
-            raise ValueError(f"'weights' are published for {OTHERS}; for {self.network} name a 'checkpoint'")
-        return self
-
-    @property
-    def is_tested(self) -> bool:
-        """Return whether the teacher is trained here or must reach an accuracy; both need data with labels."""
-        return self.accuracy is not None or (self.checkpoint is None and self.weights is None)
-
-
-class TeacherCopies(NetworkChoice):
-    """Several teachers of one network, trained with the seeds 0, 1 and so on."""
-
-    n: Annotated[int, Ge(1), Le(100)]
-    """Number of teachers."""
-
-
-SeveralTeachers = Annotated[
-    Annotated[TeacherCopies, Tag("TeacherCopies")]
-    | Annotated[tuple[TeacherChoice, ...], Len(1, 100), Tag("TeacherChoice")],
-    # errors are only about the form that the file uses
-    Discriminator(lambda value: "TeacherChoice" if isinstance(value, tuple) else "TeacherCopies"),
-]
-
-
-class PairEntry(Strict):
-    """One or several teachers and a student."""
-
-    teacher: TeacherChoice | None = None
-    """The teacher, if there is exactly one."""
-    teachers: SeveralTeachers | None = None
-    """Several teachers instead: a list, or copies of one network as `{network: NAME, n: 4}`."""
-    student: NetworkChoice
-    """The network that learns from the teacher."""
-
-    @model_validator(mode="after")
-    def _names_its_teachers_once(self) -> Self:
-        if (self.teacher is None) == (self.teachers is None):
-            raise ValueError("a pair needs either 'teacher' or, for several, 'teachers'")
-        if repeated((teacher.checkpoint, teacher.key) for teacher in self.members if teacher.checkpoint):
-            raise ValueError("the same checkpoint twice among the teachers")
-        return self
-
-    @property
-    def members(self) -> tuple[TeacherChoice, ...]:
-        """Return the teachers."""
-        if self.teacher is not None:
-            return (self.teacher,)
-        if isinstance(self.teachers, TeacherCopies):
-            return (TeacherChoice.model_validate(self.teachers.spec.model_dump(exclude_none=True)),) * self.teachers.n
-        return self.teachers or ()
-
-    @property
-    def teacher_name(self) -> str:
-        """Return the name of the teacher's network; for several teachers, `resnet110x4` or names joined by `+`."""
-        if isinstance(self.teachers, TeacherCopies) and self.teachers.n > 1:
-            return f"{self.teachers.network}x{self.teachers.n}"
-        return "+".join(teacher.network for teacher in self.members)
-
-    @property
-    def name(self) -> str:
-        """Return `<teacher>-><student>`."""
-        return f"{self.teacher_name}->{self.student.network}"
-
-
-class PairSettings(BaseModel):
-    """A method's settings for one pair; they replace those of the row."""
+class MethodSettings(BaseModel):
+    """Settings of a method: weight, warmup, and its parameters as further keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return weight, warmup and parameters, where they are given; a list has the values of a grid."""
+        of_term = {key: getattr(self, key) for key in PairSettings.model_fields}
+        return {key: value for key, value in of_term.items() if value is not None} | (self.model_extra or {})
+
+    def problems(self, method: Method) -> Iterator[str]:
+        """Yield what is wrong with these settings for a method: unknown names and wrong values."""
+        for name, value in self.settings.items():
+            if value == ():
+                yield f"{name!r} of {method.name} is an empty list: a grid needs a value"
+            if name in PairSettings.model_fields:
+                continue
+            if name not in method.parameters:
+                known = [*method.parameters, *type(self).model_fields]
+                yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
+                continue
+            for one in listed(value):
+                try:
+                    method.parameters[name].adapter.validate_python(one)
+                except ValidationError as error:
+                    yield f"parameter {name!r} of {method.name}: {reason_of(error.errors())}"
+
+
+class PairSettings(MethodSettings):
+    """A method's settings for one pair; they replace those of the row."""
 
     weight: NonNegativeFloat | None = None
     """Factor of the term in the total loss."""
     warmup: CountOrZero | None = None
     """Number of epochs over which that factor rises."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, as far as they are given."""
-        return _given(self)
-
     def problems(self, method: Method) -> Iterator[str]:
-        """Yield why these are no settings of a method."""
+        """Yield what is wrong with these settings for a method; none may be a list."""
         for name, value in self.settings.items():
             if isinstance(value, tuple):
                 yield f"{name!r} is a list: a pair has one value"
-        yield from _problems(self, method)
+        yield from super().problems(method)
 
 
-class TermEntry(BaseModel):
+class TermEntry(MethodSettings):
     """A method with its parameters; a bare name is short for `{method: NAME}`. A list of values spans a grid."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     forms: ClassVar[str] = "{method: NAME}"  # for messages
 
     method: str
@@ -311,39 +155,8 @@ class TermEntry(BaseModel):
             known("method", methods, [NONE], self.method)
         except ValueError as error:
             raise ValueError(f"{error}{_plugin_hint(self.method, context.get('folder', Path()))}") from None
-        if problems := list(self._problems(methods[self.method])):
+        if problems := list(self.problems(methods[self.method])):
             raise ValueError("; ".join(problems))
-
-    def _problems(self, method: Method) -> Iterator[str]:
-        yield from _problems(self, method)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return weight, warmup and parameters, as far as they are given; a list has the values of a grid."""
-        return _given(self)
-
-
-def _given(entry: PairSettings | TermEntry) -> dict[str, Any]:
-    of_term = {"weight": entry.weight, "warmup": entry.warmup}
-    return {**{key: value for key, value in of_term.items() if value is not None}, **(entry.model_extra or {})}
-
-
-def _problems(entry: PairSettings | TermEntry, method: Method) -> Iterator[str]:
-    """Yield why the settings of an entry are none of its method, or have wrong values."""
-    for name, value in entry.settings.items():
-        if value == ():
-            yield f"{name!r} of {method.name} is an empty list: a grid needs a value"
-        if name in PairSettings.model_fields:
-            continue
-        if name not in method.parameters:
-            known = [*method.parameters, *type(entry).model_fields]
-            yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
-            continue
-        for one in listed(value):
-            try:
-                method.parameters[name].adapter.validate_python(one)
-            except ValidationError as error:
-                yield f"parameter {name!r} of {method.name}: {reason_of(error.errors())}"
 
 
 class RowSettings(Strict):
@@ -393,8 +206,9 @@ class MethodEntry(RowSettings, TermEntry):
             raise ValueError("'none' is the undistilled student: it takes no parameters and no label")
         return self
 
-    def _problems(self, method: Method) -> Iterator[str]:
-        yield from super()._problems(method)
+    def problems(self, method: Method) -> Iterator[str]:
+        """Yield what is wrong with the settings of the row, and with those of single pairs."""
+        yield from super().problems(method)
         for pair, of_pair in self.by_pair.items():
             yield from (f"by_pair: {pair}: {problem}" for problem in of_pair.problems(method))
             for key in of_pair.settings:

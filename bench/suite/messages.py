@@ -31,7 +31,7 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
     for item in error.errors():
         key_path = _key_path(item["loc"], positions)
         if item["type"] == "extra_forbidden" and key_path[-1:] != item["loc"][-1:]:
-            key_path = (*key_path, item["loc"][-1])  # an unknown key that is no identifier
+            key_path = (*key_path, item["loc"][-1])  # an unknown key that is not an identifier
         by_key.setdefault(key_path, []).append(item)
     for key_path, items in by_key.items():
         # every branch of a union reports errors: if items of a list or mapping are wrong, only their errors are helpful

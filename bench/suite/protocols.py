@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, PositiveInt, TypeAdapter
 
-from bench.spec import NO_IDENTITY, Strict
+from bench.schedule import Strict
+from bench.spec import NO_IDENTITY
 from bench.suite.yaml_positions import frozen
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, model_validator
 
-from bench.spec import Count, CountOrZero
+from bench.schedule import Count, CountOrZero
 from bench.types import suggest
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.suite.entries import NONE, Combine, MethodEntry, TermEntry, TermsEntry, listed, repeated
+from bench.suite.entries import NONE, Combine, MethodEntry, TermEntry, TermsEntry, listed
+from bench.suite.pairs import repeated
 from bench.suite.schema import Suite
 from methods import Method
 

@@ -1,30 +1,32 @@
-"""The keys of a suite file, as pydantic models; those of `training` are in `bench.spec`. Imports no torch.
+"""The keys of a suite file, as pydantic models; those of `training` are in `bench.schedule`. Imports no torch.
 
 There are two kinds of file: `Suite` trains networks, `TransferSuite` evaluates the networks of another suite on other
 data. Names of tasks are checked against `bench.tasks`.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Iterator
+from functools import cached_property
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Le, Len, Lt
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from annotated_types import Le, Len
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, model_validator
 
-from bench.data import DataChoice, unlabelled
-from bench.spec import OF_IMAGES, OF_LABELS, UNUSED, Count, Parallel, Recipe, Schedule, Strict
-from bench.suite.entries import TEACHER, MethodEntry, NetworkName, PairEntry, RowEntry, known, repeated
+from bench.data import unlabelled
+from bench.schedule import Count, Parallel, Recipe, Schedule, Strict
+from bench.suite.entries import TEACHER, MethodEntry, RowEntry, one_of
+from bench.suite.evaluations import DataEntry, EvaluationEntry, problems_of_schedule
+from bench.suite.pairs import NetworkName, PairEntry, repeated
 from bench.suite.protocols import protocols
 from bench.suite.published import published_tables
 from bench.suite.resources import Slurm
+from bench.suite.seeds import MAX_SEEDS, CrossedSeeds, Seeds, listed_seeds
 from bench.suite.tuning import TUNED, Tuning
-from bench.tasks import EVALUATIONS, STUDENT_TASKS, TASKS, Task
+from bench.tasks import STUDENT_TASKS, TASKS
 from bench.types import suggest
 
 FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # name of a suite file without `.yaml`
-MAX_SEEDS = 1_000
 PEERS = f" ({TEACHER})"  # suffix of a label: the row of the teacher, if both networks of a pair train together
 TRANSFER = "transfer"  # the task of a `TransferSuite`
 
@@ -41,26 +43,11 @@ def _distinct_pairs(pairs: tuple[PairEntry, ...]) -> tuple[PairEntry, ...]:
     return pairs
 
 
-def _distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    if twice := repeated(numbers):
-        raise ValueError(f"the same number twice: {', '.join(map(str, twice))}")
-    return numbers
-
-
-def _listed(seeds: int | tuple[int, ...], first: int = 1) -> tuple[int, ...]:
-    return seeds if isinstance(seeds, tuple) else tuple(range(first, first + seeds))
-
-
 def _installed(wanted: bool) -> bool:
     if wanted and find_spec("tensorboard") is None:
         install = "pip install 'distillation-bench[tensorboard]'"
         raise ValueError(f"needs the package tensorboard, which is not installed: {install}, or leave the key out")
     return wanted
-
-
-def _one_of(what: str, names: Mapping[str, object], *others: str) -> tuple[Any, ...]:
-    enum: list[Any] = sorted([*names, *others])
-    return AfterValidator(partial(known, what, names, others)), Field(json_schema_extra={"enum": enum})
 
 
 def _known_table(table: int | str) -> int | str:
@@ -71,40 +58,10 @@ def _known_table(table: int | str) -> int | str:
 
 Title = Annotated[str, Len(1), AfterValidator(_one_line)]
 Workers = Annotated[NonNegativeInt, Le(1_024)]
-Numbers = Annotated[tuple[Annotated[NonNegativeInt, Lt(2**32)], ...], Len(1, MAX_SEEDS), AfterValidator(_distinct)]
-Seeds = Annotated[int, Ge(1), Le(MAX_SEEDS)] | Numbers
 NeedsTensorBoard = Annotated[bool, AfterValidator(_installed)]
 TableName = Annotated[int | str, AfterValidator(_known_table)]
-TaskName = Annotated[str, *_one_of("task", STUDENT_TASKS, TRANSFER)]
-ProtocolName = Annotated[str, *_one_of("protocol", protocols())]
-EvaluationName = Annotated[str, *_one_of("kind", EVALUATIONS)]
-
-
-def problems_of_schedule(schedule: Schedule, task: Task) -> Iterator[str]:
-    """Yield why a network of a task cannot train with a schedule."""
-    try:
-        schedule.check_whole()
-    except ValueError as error:
-        yield str(error)
-    if schedule.optimizer == "lamb" and find_spec("timm") is None:
-        install = "pip install 'distillation-bench[timm]'"
-        yield f"optimizer: lamb needs the package timm, which is not installed: {install}, or choose sgd or adamw"
-    given = [key for key in UNUSED if getattr(schedule, key) is not None]
-    if task.objective is None or task.objective.labels != "image":
-        for key in given:
-            if key in (*OF_LABELS, *OF_IMAGES):
-                yield f"{key} is for networks that learn one label per image: leave it out"
-
-
-class CrossedSeeds(Strict):
-    """Seeds by source of chance: each row has one run for every combination of them."""
-
-    init: Seeds = 1
-    """Seeds of initial weights: the number of them (1 to n), or a list."""
-    order: Seeds = 1
-    """Seeds of batch order, augmentation and what methods draw: the number of them (1 to n), or a list."""
-    teacher: Seeds | None = None
-    """Seeds of teachers: the number of them (0 to n - 1), or a list. Default: one teacher, with seed 0."""
+TaskName = Annotated[str, *one_of("task", STUDENT_TASKS, TRANSFER)]
+ProtocolName = Annotated[str, *one_of("protocol", protocols())]
 
 
 class PublishedTable(Strict):
@@ -114,67 +71,6 @@ class PublishedTable(Strict):
     """The paper with the table."""
     table: TableName
     """The table's name in `bench/suite/published.csv`."""
-
-
-class DataEntry(DataChoice):
-    """The data of a suite; a bare name is short for `{name: NAME}`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _has_no_problems(self) -> Self:
-        if problems := self.problems():
-            raise ValueError("; ".join(problems))
-        return self
-
-
-class EvaluationEntry(Strict):
-    """How the features of trained networks are evaluated, on data with labels."""
-
-    kind: EvaluationName = "probe"
-    """What is trained: `probe` trains a linear classifier of the frozen network's features as networks are trained,
-    `logistic` fits one to standardised features and chooses its L2 penalty on dev images, `finetune` trains the whole
-    network with a new classifier, `segmentation` the whole network with a head that scores every pixel.
-    """
-    data: DataEntry
-    """The data for training and evaluation; the network sees them in the view that it was trained with."""
-    stages: Numbers | None = None
-    """The stages that probes read, one probe per stage; 0 is the stem. Default: the embedding."""
-    most_values: Annotated[PositiveInt, Le(1_000_000_000)] | None = None
-    """Largest number of values that a probe reads: a stage's maps are averaged over a grid to fit; default: 9,000."""
-    training: Schedule = Schedule()
-    """How the new head, or the whole network, is trained; not for `logistic`."""
-    none_lr: PositiveFloat | None = None
-    """Learning rate of the row `none`, if the whole network is trained; default: that of `training`."""
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] | None = None
-    """Prefix of the metrics' names in the tables; by default made of data and stage."""
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        task = EVALUATIONS[self.kind]
-        if self.none_lr is not None and task.freezes:
-            raise ValueError(f"'none_lr' is for evaluations that train the whole network; {self.kind} does not")
-        if task.is_solved and "training" in self.model_fields_set:
-            raise ValueError(f"'training' is for evaluations that train in epochs; {self.kind} is fitted by a solver")
-        if not task.is_solved and (self.data.dev_per_class is not None or self.data.dev_fraction is not None):
-            raise ValueError("'dev_per_class' and 'dev_fraction' are for the data of the suite, or of kind: logistic")
-        if self.stages is not None and not task.reads_stages:
-            readers = [name for name, other in EVALUATIONS.items() if other.reads_stages]
-            raise ValueError(f"'stages' is for kind: {' or '.join(readers)}; {self.kind} reads the network's own")
-        if self.most_values is not None and self.stages is None:
-            raise ValueError("'most_values' is for 'stages': name the stages to read, or leave it out")
-        if self.data.view is not None:
-            raise ValueError("'view' is not allowed here: a network sees the data in the view that it was trained with")
-        if problems := list(problems_of_schedule(self.training, task)):
-            raise ValueError(f"training: {'; '.join(problems)}")
-        if self.training.ema is not None:
-            raise ValueError("training.ema is for students and teachers; evaluations have none: leave it out")
-        if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):
-            raise ValueError(f"kind is {self.kind!r}, but {reason}")
-        return self
 
 
 class TeacherTraining(Schedule):
@@ -401,14 +297,14 @@ class Suite(SuiteFile):
     def student_seeds(self) -> tuple[tuple[int, int], ...]:
         """Return the seeds of initial weights and of order of each student, without regard to teachers."""
         if isinstance(self.seeds, CrossedSeeds):
-            return tuple(itertools.product(_listed(self.seeds.init), _listed(self.seeds.order)))
-        return tuple((seed, seed) for seed in _listed(self.seeds))
+            return tuple(itertools.product(listed_seeds(self.seeds.init), listed_seeds(self.seeds.order)))
+        return tuple((seed, seed) for seed in listed_seeds(self.seeds))
 
     @property
     def teacher_seed_list(self) -> tuple[int, ...]:
         """Return the seeds of teachers."""
         if self.crossed is not None and self.crossed.teacher is not None:
-            return _listed(self.crossed.teacher, first=0)
+            return listed_seeds(self.crossed.teacher, first=0)
         return (0,) if self.teacher_seeds == "fixed" else tuple(seed for seed, _ in self.student_seeds)
 
     @property
@@ -421,7 +317,7 @@ class Suite(SuiteFile):
         """Return, as text, how many seeds are requested for each row."""
         if self.crossed is None:
             return str(self.runs_per_row)
-        counts = {key: len(_listed(own)) for key, own in self.crossed if own is not None}
+        counts = {key: len(listed_seeds(own)) for key, own in self.crossed if own is not None}
         return f"{' x '.join(f'{count} {key}' for key, count in counts.items())}, crossed,"
 
     @property

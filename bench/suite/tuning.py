@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench.spec import Scalar, Strict
+from bench.schedule import Scalar, Strict
 from bench.types import suggest
 from methods import Method
 

@@ -1,4 +1,4 @@
-"""Reads YAML with the position of every value, and applies `--set KEY=VALUE`. Imports no torch."""
+"""Reads YAML with the position of every value and applies `--set KEY=VALUE`. Imports no torch."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Objectives: the loss with labels, and the metrics of a test split. Imports no torch until something is computed."""
+"""Objectives: the loss with labels and the metrics of a test split. Imports no torch until something is computed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class PixelClassification(Objective):
 
 
 class Overlap:
-    """Pixel accuracy, and the intersection over union of a class's true and predicted pixels.
+    """Pixel accuracy and the intersection over union of a class's true and predicted pixels.
 
     The mean is over the classes that the split contains or the network predicts; others have no union.
     """

@@ -1,4 +1,4 @@
-"""Output of `compare`: differences of two results, and the settings that differ. Imports no torch."""
+"""Output of `compare`: differences of two results and the settings that differ. Imports no torch."""
 
 from __future__ import annotations
 

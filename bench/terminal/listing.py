@@ -125,23 +125,17 @@ def _methods(found: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
 
 
 def _method_entry(method: Method, family: str) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
-    ]
+    same = ("year", "reads", "title", "weight", "task_weight", "warmup", "version")
     return {
         "description": method.summary.partition("\n")[0],
         "documentation": method.summary,
         "family": family,
-        "year": method.year,
-        "reads": method.reads,
-        "title": method.title,
-        "weight": method.weight,
-        "task_weight": method.task_weight,
-        "warmup": method.warmup,
-        "version": method.version,
+        **{key: getattr(method, key) for key in same},
         "initial_stage": method.has_initial_stage,
         "variant": method.variant,
-        "parameters": parameters,
+        "parameters": [
+            {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
+        ],
     }
 
 
@@ -162,7 +156,7 @@ def _network_entry(found: Mapping[str, dict[str, Any]], name: str) -> dict[str, 
     """Return the entry of a network with its shapes.
 
     Raises:
-        RequestError: there is no such network, or it is a user's and does not keep to the contract of networks.
+        RequestError: there is no such network, or it is a user's and breaks the contract of networks.
     """
     source, is_own = library(name), file_of(name) is not None
     if name not in found and not is_own and source is None:

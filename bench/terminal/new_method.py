@@ -16,7 +16,7 @@ from methods import catalog
 OWN = Path(methods.__file__).parent
 TEMPLATES = OWN / "templates"
 TESTS = Path("tests", "methods")  # in a checkout
-RESERVED = {TEACHER, NONE, "base", "catalog"}  # rows of every table, and files in `methods` that are no methods
+RESERVED = {TEACHER, NONE, "base", "catalog"}  # rows of every table, and files in `methods` that are not methods
 
 
 def write_method(name: str, folder: Path) -> tuple[Path, Path]:
@@ -52,7 +52,7 @@ def is_checkout(folder: Path) -> bool:
 def _fault(name: str, title: str, paths: tuple[Path, ...]) -> str | None:
     """Return why a name cannot be used for a new method, or None if it can."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or keyword.iskeyword(title):
-        return "a name has only a-z, 0-9 and '_', begins with a letter, and is no word of Python"
+        return "a name has only a-z, 0-9 and '_', begins with a letter, and is not a keyword of Python"
     if taken := catalog().get(name):
         return f"the name is taken by {taken.path}"
     if name in RESERVED or title in _imported():

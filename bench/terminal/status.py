@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from bench.launch.slurm_queue import Job
+from bench.launch.work import Work
 from bench.plan import Plan, work_units
 from bench.plan.duration import epochs_of, initial_epochs, paces, training_images
 from bench.plan.status import OPEN, open_runs, statuses
@@ -116,13 +117,8 @@ def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str
     shown_jobs = [
         {"id": job.id, "state": job.state, "reason": job.reason, "log": str(job.log), "runs": job.runs} for job in jobs
     ]
-    return {
-        "suite": plan.name,
-        "title": plan.suite.title,
-        "file": str(plan.file),
-        "cells": cells,
-        "jobs": shown_jobs,
-    }
+    suite = {"suite": plan.name, "title": plan.suite.title, "file": str(plan.file)}
+    return suite | {"cells": cells, "jobs": shown_jobs}
 
 
 def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
@@ -142,6 +138,23 @@ def job_lines(plan: Plan, store: Store, jobs: Sequence[Job]) -> Iterator[str]:
             yield f"{title}: failed, its log {escape(str(job.log))} ends:"
             for line in job.log_tail or ["(nothing: it never started)"]:
                 yield f"    {escape(line)}"
+
+
+def submission_lines(work: Work, jobs: Sequence[Job]) -> Iterator[RenderableType]:
+    """Yield one line per array of jobs that were submitted, where their logs are, and how to follow and cancel them."""
+    arrays: dict[str, list[Job]] = {}
+    for job in jobs:
+        arrays.setdefault(job.array, []).append(job)
+    for array, members in arrays.items():
+        runs = sum(len(job.runs) for job in members)
+        waits = ", after the jobs they depend on" if members[0].reason else ""
+        what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
+        yield f"job {array}: {what}{waits}"
+    yield f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"
+    plan, where = work.plan, [str(work.plan.file), "--results", str(work.results)]
+    settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
+    yield copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")
+    yield copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")
 
 
 def stale_lines(frame: Frame) -> Iterator[str]:
@@ -208,9 +221,8 @@ def _time(
         part = f", for {len(runs) - unknown} of {len(runs)} runs" if unknown else ""
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
-        yield f"{'' if seconds else 'time: unknown. '}To measure {'the others' if seconds else 'it'}:"
-        settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in plan.plugins)]
-        words = [str(plan.file), "--results", str(store.root), *settings]
+        yield "To measure the others:" if seconds else "time: unknown. To measure it:"
+        words = [str(plan.file), "--results", str(store.root), *plan.options]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
         yield copyable(f"  {started_as()} {shlex.join(words)}")

@@ -1,6 +1,6 @@
 """Standard output and error that may be closed, full, or of another encoding; and what a terminal shows meanwhile.
 
-What cannot be written is lost, and a command goes on, since its files matter more. Its exit status tells.
+What cannot be written is lost, and a command continues, since its files matter more. Its exit status shows the loss.
 """
 
 import errno
@@ -32,7 +32,7 @@ def doing(what: str) -> Iterator[None]:
 
 
 def each(what: str, items: Iterable[T]) -> Iterator[T]:
-    """Yield items, and show on a terminal what the command does until it has the next one."""
+    """Yield items and show on a terminal what the command does until it has the next one."""
     iterator, end = iter(items), object()
     while True:
         with doing(what):
@@ -59,7 +59,7 @@ def counted(what: str, items: Iterable[T], count: int) -> Iterator[T]:
 
 
 class _Tolerant(io.FileIO):
-    """A file that remembers the error of a write, and does not raise it."""
+    """A file that remembers the error of a write and does not raise it."""
 
     error: OSError | None = None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
@@ -12,9 +13,11 @@ from rich.markup import render
 from rich.table import Column, Table
 
 from bench.report.caption import caption
+from bench.report.folder import EPOCHS, FIGURES, PAGE, STATISTICS, TABLES, TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING, Style, layout
 from bench.report.regime import regime_line
+from bench.report.replication import replication
 from bench.terminal.markup import escape
 
 if TYPE_CHECKING:
@@ -40,6 +43,26 @@ def results_table(frame: Frame, width: int) -> Iterator[RenderableType]:
         yield escape(said)
 
 
+def report_lines(frame: Frame, folder: Path) -> Iterator[str]:
+    """Yield where the files of a report are, and how its results compare with published ones."""
+
+    def paths(names: Iterable[str]) -> str:
+        return escape(", ".join(str(folder / name) for name in names))
+
+    if frame.plan.subfolder and not frame.aside:
+        yield f"The suite was changed on the command line: its results have their own folder, {escape(str(folder))}"
+    yield f"Tables: {paths(TABLES)}"
+    yield f"Statistics: {paths(STATISTICS)}"
+    if frame.plan.suite.tuning is not None:
+        yield f"Tuning: {paths(TUNING)}"
+    if names := sorted(path.stem for path in (folder / FIGURES).glob("*.pdf")):
+        yield f"Figures: {paths([FIGURES])} ({escape(', '.join(names))})"
+    yield f"Epochs: {paths([EPOCHS])}"
+    yield f"Page: {paths([PAGE])}"
+    if compared := replication(frame):
+        yield escape(compared)
+
+
 def in_parts(
     heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, justify: Literal["left", "right"] = "left"
 ) -> Iterator[Table]:
@@ -60,7 +83,7 @@ def in_parts(
 
 
 def cost_table(costs: PairCosts, width: int) -> Iterator[RenderableType]:
-    """Yield the costs of the rows of a pair, and why some rows have none."""
+    """Yield the costs of the rows of a pair and why some rows have none."""
 
     def shown(value: float | None, digits: int = 1) -> str:
         return MISSING if value is None else f"{value:,.{digits}f}"

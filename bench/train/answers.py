@@ -2,22 +2,20 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from bench.data.batches import batch_sizes
 from bench.data.images import Split
-from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
-from bench.train.memory import in_batches_that_fit
-from bench.train.precision import Precision, arithmetic
+from bench.train.evaluation import evaluated
+from bench.train.precision import Precision
 from bench.train.scores import class_accuracies, scores
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
@@ -26,24 +24,6 @@ NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
 logger = logging.getLogger(__name__)
 
 
-@torch.no_grad()
-def predictions(
-    networks: Sequence[Network],
-    split: Split,
-    viewer: ViewTransform,
-    device: torch.device,
-    precision: Precision,
-    batch_size: int,
-) -> Iterator[list[Tensor]]:
-    """Yield each network's logits, batch by batch in the split's order; networks are in eval mode on `device`."""
-    places = torch.arange(len(split)).split(batch_sizes(len(split), batch_size))
-    for images in split.images.batches(places):
-        view = viewer(images)
-        with arithmetic(precision, device):
-            yield [network(view) for network in networks]
-
-
-@torch.no_grad()
 def answers(
     networks: Mapping[str, Network],
     split: Split,
@@ -52,25 +32,13 @@ def answers(
     precision: Precision,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """Return the answers of a run's classifiers to n test images, as `packed` does.
+    """Return the answers of a run's classifiers, by their name in the run, to n test images, as `packed` does.
 
-    Args:
-        networks: by their name in the run, on `device`; put into eval mode.
-        split: the test images, one label each.
-        data: what the networks were trained on; its normalisation is applied.
-        device: of networks and batches.
-        precision: of the forward passes, as in training.
-        batch_size: images at a time, and fewer where memory does not suffice.
+    The other arguments are those of `evaluated`.
     """
-    for network in networks.values():
-        network.eval()
-    viewer = ViewTransform(data, device)
-
-    def attempt(size: int) -> list[Tensor]:
-        batches = list(predictions(list(networks.values()), split, viewer, device, precision, size))
-        return [torch.cat(own) for own in zip(*batches, strict=True)]
-
-    return packed(dict(zip(networks, in_batches_that_fit(attempt, batch_size), strict=True)), split)
+    found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True)
+    named = zip(networks, found, strict=True)
+    return packed({name: one.logits for name, one in named if one.logits is not None}, split)
 
 
 def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
@@ -78,7 +46,7 @@ def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
 
     Returns:
         `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
-        `peer_logits`, `peer_scale`: likewise, of the other network in mutual learning.
+        `peer_logits`, `peer_scale`: those of the other network in mutual learning.
         `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
 
     Raises:
@@ -123,7 +91,7 @@ def keep_answers(
 
     `logits` are those of the last evaluation, by network; without them, the networks answer once more.
 
-    Whatever goes wrong, the run has its result: the record has the reason then, `answers`.
+    If this fails, the run still has its result, and the record has the reason under `answers`.
     """
     try:
         own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)

@@ -1,4 +1,4 @@
-"""Builds the lane of a run, and checks whether the run's methods can serve its pair."""
+"""Builds the lane of a run and checks whether the run's methods can serve its pair."""
 
 import inspect
 import logging
@@ -35,52 +35,71 @@ def inapplicable(run: RunSpec, needed: Mapping[str, RunSpec], methods: Mapping[s
     Raises:
         RequestError: a parameter has a value that cannot work with the pair, such as a layer that does not exist.
     """
-    task = task_of(run)
     if run.is_ensemble:
         return None
-    if task.is_evaluation:
+    if task_of(run).is_evaluation:
         return _not_evaluable(run, needed)
     for student, teacher in _directions(run, needed):
-        names = f"{teacher.network}->{student.network}"
         for term in run.terms:
-            method = methods[term.method]
-            if task.trains_teachers and method.has_initial_stage:
-                return f"{term.method} begins with a stage that needs a trained teacher: mutual learning has none"
-            if task.trains_teachers and method.reuses_classifier:
-                return f"{term.method} reuses the classifier of a trained teacher: mutual learning has none"
-            if len(run.teachers) > 1 and method.reuses_classifier:
-                return f"{term.method} reuses the classifier of one teacher; this pair has {len(run.teachers)}"
-            if reason := _reason(method, term.parameters, student, teacher):
-                return f"{names}: {reason}" if task.trains_teachers else reason
+            if reason := _unsuited(run, methods[term.method], term.parameters, student, teacher):
+                return reason
         if run.student.reuses is not None:
             student = network_shapes(run.student, run.data)
         for term in run.terms:
-            method = methods[term.method]
-            cls, n = method.load(), 2 * run.data.classes  # stands in for data that is not read yet
-            labels = None if task.objective is None else torch.arange(n) % run.data.classes
-            if labels is None and cls.needs_targets:
-                return "it needs labels, and students of another modality see none"
-            data = DataInfo(n, run.data.classes, labels)
-            if run.training.mixes and not cls.takes_mixed_images:
-                return f"{term.method} needs images with one label each; mixup and cutmix mix them"
-            try:
-                with kept_settings(not method.is_own):
-                    distiller = cls(student, teacher, data, **term.parameters)
-                    if distiller.needs_second_view and run.training.mixes:
-                        return f"{term.method} needs a second view of each image; mixup and cutmix mix the first alone"
-                    if distiller.needs_second_view and not task.same_view:
-                        return f"{term.method} needs a second view of each image, which other modalities do not have"
-                    if not method.is_own:
-                        try_out(term.method, distiller, student, teacher, data, run.data)
-            except MethodError as error:
-                raise RequestError(f"{place_of(method)}: on {names}: {error}") from None
-            except ValueError as error:
-                text = error if method.is_own else described(error)
-                raise RequestError(f"method {term.method} on {names}: {text}") from None
-            except BaseException as error:
-                if ends_process(error):
-                    raise
-                logger.debug("%s cannot be built; its run will say so", term.method, exc_info=True)
+            if reason := _unbuildable(run, methods[term.method], term.parameters, student, teacher):
+                return reason
+    return None
+
+
+def _unsuited(
+    run: RunSpec, method: Method, parameters: Mapping[str, Any], student: Shapes, teacher: Shapes
+) -> str | None:
+    """Return why a method does not suit a run's task, its teachers or its pair; None if it does."""
+    is_mutual = task_of(run).trains_teachers
+    if is_mutual and method.has_initial_stage:
+        return f"{method.name} begins with a stage that needs a trained teacher: mutual learning has none"
+    if is_mutual and method.reuses_classifier:
+        return f"{method.name} reuses the classifier of a trained teacher: mutual learning has none"
+    if len(run.teachers) > 1 and method.reuses_classifier:
+        return f"{method.name} reuses the classifier of one teacher; this pair has {len(run.teachers)}"
+    reason = _reason(method, parameters, student, teacher)
+    return f"{teacher.network}->{student.network}: {reason}" if reason and is_mutual else reason
+
+
+def _unbuildable(
+    run: RunSpec, method: Method, parameters: Mapping[str, Any], student: Shapes, teacher: Shapes
+) -> str | None:
+    """Return why a run cannot give a method what it needs; None if it can, or if the run will say what is wrong.
+
+    Raises:
+        RequestError: a parameter cannot work with the pair, or a plug-in's loss cannot be trained.
+    """
+    task, name, names = task_of(run), method.name, f"{teacher.network}->{student.network}"
+    cls, n = method.load(), 2 * run.data.classes  # stands in for data that is not read yet
+    labels = None if task.objective is None else torch.arange(n) % run.data.classes
+    if labels is None and cls.needs_targets:
+        return "it needs labels, and students of another modality see none"
+    if run.training.mixes and not cls.takes_mixed_images:
+        return f"{name} needs images with one label each; mixup and cutmix mix them"
+    data = DataInfo(n, run.data.classes, labels)
+    try:
+        with kept_settings(not method.is_own):
+            distiller = cls(student, teacher, data, **parameters)
+            if distiller.needs_second_view and run.training.mixes:
+                return f"{name} needs a second view of each image; mixup and cutmix mix the first alone"
+            if distiller.needs_second_view and not task.same_view:
+                return f"{name} needs a second view of each image, which other modalities do not have"
+            if not method.is_own:
+                try_out(name, distiller, student, teacher, data, run.data)
+    except MethodError as error:
+        raise RequestError(f"{place_of(method)}: on {names}: {error}") from None
+    except ValueError as error:
+        text = error if method.is_own else described(error)
+        raise RequestError(f"method {name} on {names}: {text}") from None
+    except BaseException as error:
+        if ends_process(error):
+            raise
+        logger.debug("%s cannot be built; its run will say so", name, exc_info=True)
     return None
 
 
@@ -173,10 +192,8 @@ def build_lane(
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
         peer_seed = spec.seed if peer != spec.student else seed_from(PEER, spec.seed)
-        student, peer_network = (
-            build_network(spec.student, spec.data, spec.seed),
-            build_network(peer, spec.data, peer_seed),
-        )
+        student = build_network(spec.student, spec.data, spec.seed)
+        peer_network = build_network(peer, spec.data, peer_seed)
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
             STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),

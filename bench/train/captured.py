@@ -20,9 +20,10 @@ from torch import Tensor
 from bench.models.heads import Probe
 from bench.text import printable
 from bench.train.epoch import teacher_features, train_epoch
+from bench.train.features import mapped
 from bench.train.isolation import lent, tensors_of
 from bench.train.lane import Lane
-from bench.train.learner import Teacher, mapped
+from bench.train.learner import Teacher
 from bench.types import Batch, Features
 from methods._draws import draw_again, keep_seeds
 
@@ -184,7 +185,7 @@ class CapturedSteps:
                     lane.train_on(self.batch, self.taught.features)
                 if host_generators() != before:
                     raise ValueError("it draws random numbers on the host, which a graph would not draw again")
-            except Exception as error:  # what raises it in a normal step, too, then is the lane's failure
+            except Exception as error:  # if a normal step raises it too, that is the lane's failure
                 self._refuse(lane, printable(str(error).partition("\n")[0], one_line=True))
             else:
                 self.steps[lane.spec.id] = Captured((self.taught, *_constants(lane)), graph, stream, seeds)
@@ -201,7 +202,7 @@ class CapturedSteps:
         try:
             with torch.cuda.stream(torch.cuda.Stream(self.device)), _captured_by(graph):
                 features = teacher_features(self.teachers, lanes, batch)
-        except Exception as error:  # what raises it in a normal pass, too, does so now
+        except Exception as error:  # if a normal pass raises it too, that one does so now
             found = teacher_features(self.teachers, lanes, batch)
             self.taught = Taught(reads, {name: mapped(one, Tensor.clone) for name, one in found.items()}, None)
             reason = printable(str(error).partition("\n")[0], one_line=True)

@@ -17,7 +17,7 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
 
     Args:
         teachers: by run id, in eval mode.
-        lanes: at equal positions; one that raises is left out from then on, the others go on unchanged.
+        lanes: at equal positions; one that raises is left out from then on; the others continue unchanged.
         batches: on the lanes' device; those that follow the steps that the lanes have trained of the epoch.
 
     Raises:

@@ -16,7 +16,8 @@ from bench.models.own import FILES
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
-from bench.train.learner import INITIAL, MAIN, Learner, Meter, detached
+from bench.train.features import detached
+from bench.train.learner import INITIAL, MAIN, Learner, Meter
 from bench.train.memory import is_out_of_memory
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
@@ -47,7 +48,7 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
-        learner: the student's; its network, terms, schedule and device are attributes of the lane, too.
+        learner: the student's; its network, terms, schedule and device are also attributes of the lane.
         networks: those that are evaluated and stored, by name: see `Learner.evaluated`.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.

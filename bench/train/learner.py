@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import Network
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.tasks.objectives import Objective
+from bench.train.features import together
 from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
-from bench.types import Affine, Batch, Features, InitialStage, Shapes
+from bench.types import Batch, Features, InitialStage, Shapes
 from methods.base import Distiller
 
 UNREACHED = "reaches no parameter of the student: it has no gradient"
@@ -257,7 +258,7 @@ class Learner:
         return value
 
     def update(self, values: Sequence[Tensor], samples: int, group: Group) -> None:
-        """Take an optimizer step with the mean gradients of all processes, and add a batch's means to the meter."""
+        """Take an optimizer step with the mean gradients of all processes and add a batch's means to the meter."""
         means = torch.stack([value.detach().double() for value in values])
         trained = [p for param_group in self.optimizer.param_groups for p in param_group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
@@ -342,36 +343,3 @@ def smoothed_loss(logits: Tensor, batch: Batch, smoothing: float, is_binary: boo
     if is_binary:
         return F.binary_cross_entropy_with_logits(logits, labels)
     return F.cross_entropy(logits, labels)
-
-
-def together(teachers: Sequence[Features]) -> Features:
-    """Return teachers as one without maps, whose logits (B, K) are the logarithm of the mean of their probabilities."""
-    logs = torch.stack([features.logits.log_softmax(dim=1) for features in teachers])
-    mean = logs.logsumexp(dim=0) - math.log(len(teachers))
-    second = together([one.second for one in teachers if one.second is not None]) if teachers[0].second else None
-    return Features(stages=(), preactivations=(), embedding=mean, logits=mean, second=second)
-
-
-def detached(features: Features) -> Features:
-    """Return features without gradients."""
-    return mapped(features, Tensor.detach)
-
-
-def mapped(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
-    """Return features with each tensor changed."""
-
-    def layer(one: Affine) -> Affine:
-        return Affine(change(one.weight), None if one.bias is None else change(one.bias))
-
-    return Features(
-        stages=tuple(map(change, features.stages)),
-        preactivations=tuple(map(change, features.preactivations)),
-        embedding=change(features.embedding),
-        logits=change(features.logits),
-        final=None if features.final is None else change(features.final),
-        classifier=None if features.classifier is None else layer(features.classifier),
-        norms=tuple(map(layer, features.norms)),
-        second=None if features.second is None else mapped(features.second, change),
-        of_tokens=features.of_tokens,
-        class_tokens=tuple(map(change, features.class_tokens)),
-    )

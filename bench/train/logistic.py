@@ -19,10 +19,10 @@ SMALLEST = 1e-6  # standard deviation by which a feature is divided
 
 
 def fit_on_dev(probe: Probe, train: Split, dev: Split, data: DataSpec, device: torch.device, batch_size: int) -> float:
-    """Give a probe the weights of a logistic regression, and return its penalty.
+    """Give a probe the weights of a logistic regression and return its penalty.
 
-    For each penalty, a classifier is fitted to the training images; the one with the best accuracy on the dev images
-    is taken, of equal ones that with the strongest penalty. Images are seen without augmentation. The mean and the
+    For each penalty, a classifier is fitted to the training images. The one with the best accuracy on the dev images is
+    taken; among equal ones, the one with the strongest penalty. Images are seen without augmentation. The mean and the
     standard deviation of each feature, over the training images, become part of the weights.
     """
     x, y = _features(probe, train, data, device, batch_size)

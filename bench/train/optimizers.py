@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bench.spec import Recipe, Schedule
+from bench.schedule import Recipe, Schedule
 
 
 def groups_of(modules: Sequence[nn.Module], lr: float, recipe: Recipe) -> list[dict[str, Any]]:

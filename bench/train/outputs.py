@@ -11,7 +11,8 @@ from bench.data.batches import batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
-from bench.spec import DataSpec
+from bench.spec import DataSpec, RunSpec
+from bench.store import OUTPUTS, Store
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
 from bench.types import Features
@@ -47,25 +48,29 @@ class Moments:
         return torch.where(scales > 0, covariance / scales, 0.0).clamp(-1, 1)
 
 
-def kept_outputs(
+def keep_outputs(
+    store: Store,
+    run: RunSpec,
     network: Network,
     split: Split,
-    data: DataSpec,
     device: torch.device,
     batch_size: int,
     precision: Precision = "fp32",
     logits: Tensor | None = None,
-) -> tuple[bytes | None, dict[str, str]]:
-    """Return `outputs` as the content of a file, and what a run's record says about them.
+) -> dict[str, str]:
+    """Write the `outputs` of a run's network; return what its record says about them.
 
-    Whatever goes wrong, the run has its result: there is no file then, and the record has the reason, `outputs`.
+    If they cannot be computed, the run still has its result. Then there is no file, and the record has the reason under
+    `outputs`.
     """
     try:
-        return save(outputs(network, split, data, device, precision, batch_size, logits=logits)), {}
+        content = save(outputs(network, split, run.data, device, precision, batch_size, logits=logits))
     except Exception as error:
         reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
-    logger.warning("outputs that figures are drawn from are %s", reason)
-    return None, {"outputs": reason}
+        logger.warning("outputs that figures are drawn from are %s", reason)
+        return {"outputs": reason}
+    store.write(run.id, OUTPUTS, content)
+    return {}
 
 
 def outputs(
@@ -124,7 +129,7 @@ def outputs(
 
 
 def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, Tensor]:
-    """Return the moments of the logits, and the first images' embeddings in float16."""
+    """Return the moments of the logits and the first images' embeddings in float16."""
     moments: Moments | None = None
     embeddings: list[Tensor] = []
     for one in features:

@@ -34,7 +34,7 @@ class ProcessLostError(Exception):
 
 @dataclass(frozen=True)
 class Child:
-    """A child process and the pipe to which it writes None when it starts, and the exception if it fails."""
+    """A child process and the pipe to which it writes None when it starts and the exception if it fails."""
 
     process: SpawnProcess
     messages: Connection
@@ -55,7 +55,8 @@ class Child:
                 error = self.messages.recv()
         status = self.process.exitcode
         if error is None and status:
-            return ProcessLostError(f"has died ({f'signal {-status}' if status < 0 else f'exit status {status}'})")
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            return ProcessLostError(f"has died ({how})")
         return error
 
 

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
-from bench.spec import MIN_SAMPLES, STUDENT, DataSpec, NetworkSpec, RunSpec
+from bench.schedule import MIN_SAMPLES
+from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane, learner_of, place_of
 from bench.train.epoch import teacher_features
+from bench.train.features import detached, mapped
 from bench.train.isolation import lent
 from bench.train.lane import Lane, SharedDataError, failure_of
-from bench.train.learner import INITIAL, Teacher, detached, mapped
+from bench.train.learner import INITIAL, Teacher
 from bench.train.networks import backbone_data, build_network, network_shapes, placed
 from bench.train.precision import arithmetic, set_products
 from bench.types import Batch, DataInfo, Features, RequestError

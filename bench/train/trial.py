@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, data: DataInfo, spec: DataSpec) -> None:
-    """Compute a method's losses of random features, and look at the state that a checkpoint would hold.
+    """Compute a method's losses of random features and look at the state that a checkpoint would hold.
 
     An error that the method raises is only logged: the few images may be the reason, and its run will say so.
 
     Raises:
-        MethodError: a loss is no scalar, or has no path to the student or the method's own parameters; no stage's loss
-            has a path to the student; or a checkpoint cannot hold the state.
+        MethodError: a loss is not a scalar, or has no path to the student or to the method's own parameters; no stage's
+            loss has a path to the student; or a checkpoint cannot hold the state.
     """
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     teaches: list[bool] = []  # for each stage, whether its loss reaches the student

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec
 from bench.train.build import build_lane
+from bench.train.epoch import train_epoch
 from bench.train.lane import Lane
 from bench.train.learner import INITIAL, Teacher
-from bench.train.loop import train_epoch
 from bench.train.networks import build_network, network_shapes
 from bench.types import Batch
 from benchmarks import naive

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from bench.data.distortions import erased, randaugmented
 from bench.data.mixing import Mix, draw_mix
-from bench.spec import Recipe
+from bench.schedule import Recipe
 from tests.data.test_batches import a_spec, training_data
 
 RECIPE = Recipe(mixup=0.8, cutmix=1.0, randaugment=9.0, randaugment_std=0.5, random_erasing=0.5)

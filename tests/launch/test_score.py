@@ -11,7 +11,7 @@ from bench.launch.launcher import Launcher
 from bench.launch.score import Scorer
 from bench.report.frame import results_frame
 from bench.store import ANSWERS, Store
-from bench.store.store import CHECKSUM, FILES
+from bench.store.documents import CHECKSUM, FILES
 from bench.tasks.objectives import ANSWERED, CORRUPTIONS
 from tests.few import use_few_digits
 from tests.train.conftest import Bench, Silent, cell, document

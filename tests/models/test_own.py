@@ -10,7 +10,7 @@ from bench.models import build, known, own
 from bench.models.contract import problems
 from bench.models.own import add_networks
 from bench.plan.status import run_status, to_train_again
-from bench.suite.entries import NetworkChoice
+from bench.suite.pairs import NetworkChoice
 from bench.terminal.listing import entries, entry_of
 from bench.types import RequestError
 from bench.workflow import planned

@@ -6,7 +6,7 @@ import torch
 
 from bench.models import build, timm_names
 from bench.models.timm_network import TimmNetwork
-from bench.suite.entries import NetworkChoice, TeacherChoice
+from bench.suite.pairs import NetworkChoice, TeacherChoice
 from bench.types import RequestError
 
 SIZE = (32, 32)  # pixels

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bench.data import DataChoice, resolve
 from bench.plan import Plan, build, cohorts
-from bench.spec import NetworkSpec, RunSpec, Schedule
+from bench.schedule import Schedule
+from bench.spec import NetworkSpec, RunSpec
 from bench.suite import load
 from bench.types import RequestError
 from tests.stores import METHODS, SUITE, cell_of, plan_of, write_suite

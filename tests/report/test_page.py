@@ -499,18 +499,6 @@ def test_statistics_of_earlier_results_are_not_shown(tmp_path, store):
     assert "statistics.csv" not in data_of(html)["files"]
 
 
-def test_a_figure_is_a_picture_where_that_takes_fewer_bytes_than_its_drawing(tmp_path, store):
-    plan = plan_of(tmp_path)
-    folder = store.suite_folder(plan.name) / "figures"
-    folder.mkdir(parents=True)
-    for name, picture in (("small", b"small"), ("large", os.urandom(1000))):
-        (folder / f"{name}.svg").write_text(RED)
-        (folder / f"{name}.png").write_bytes(picture)
-    html = rendered(plan, store)
-    assert re.findall(r'src="data:image/png;base64,([^"]+)"', html) == [base64.b64encode(b"small").decode()]
-    assert data_of(html)["figures"] == {"large": RED}
-
-
 def test_the_command_says_what_the_command_line_changed(tmp_path, store, monkeypatch, capsys):
     plan_of(tmp_path)
     results = ["--results", str(tmp_path / "results")]

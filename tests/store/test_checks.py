@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.store import CHECKPOINT, EPOCHS, OUTPUTS, WEIGHTS, Failure, Store
 from bench.store.claims import DEAD_AFTER_S, HEARTBEAT_S, Claim
+from bench.store.documents import RECORD
 from bench.store.files import sealed, unsealed, write_whole
-from bench.store.store import CLAIM, FAILURE, RECORD, SPEC
+from bench.store.store import CLAIM, FAILURE, SPEC
 from bench.types import RequestError
 from tests.test_reading import KINDS, special
 
@@ -189,7 +191,7 @@ def test_any_value_in_a_record_is_refused_by_name_or_is_one_that_readers_can_sho
 @pytest.mark.parametrize("document", [{"wall_s": math.nan}, {"scores": {"nll": math.nan}}], ids=["time", "score"])
 def test_what_pages_and_means_cannot_have_is_refused(bare, document):
     (bare.folder(RUN.id) / RECORD).write_text(json.dumps({"metrics": {}, **document}))
-    with pytest.raises(RequestError, match="is no finite number"):
+    with pytest.raises(RequestError, match="is not a finite number"):
         bare.record(RUN.id)
     (bare.folder(RUN.id) / RECORD).unlink()
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.spec import DataSpec, NetworkSpec, RunSpec, Schedule, TermSpec, id_of
+from bench.schedule import Schedule
+from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec, id_of
 from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, write_whole
 from bench.store.claims import DEAD_AFTER_S, Claim
-from bench.store.store import CLAIM, RECORD
+from bench.store.documents import RECORD
+from bench.store.store import CLAIM
 from bench.types import RequestError
 from tests.few import short_or_whole
 

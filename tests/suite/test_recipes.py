@@ -6,9 +6,9 @@ import yaml
 from bench.plan import build, work_units
 from bench.plan.repeat import suite_files
 from bench.report.caption import protocol
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.suite import load
-from bench.suite.schema import problems_of_schedule
+from bench.suite.evaluations import problems_of_schedule
 from bench.tasks import TASKS
 from bench.types import RequestError
 from tests.stores import METHODS, cell_of, plan_of, write_suite
@@ -94,7 +94,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused(name, tmp_path):
 
 
 def test_lamb_without_timm_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.suite.schema.find_spec", lambda name: None)
+    monkeypatch.setattr("bench.suite.evaluations.find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"pip install 'distillation-bench\[timm\]', or choose sgd or adamw"):
         load(write_suite(tmp_path, training={"optimizer": "lamb"}), METHODS)
 

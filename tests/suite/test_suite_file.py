@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench import plan
 from bench.suite import load, rows
-from bench.suite.entries import NetworkChoice
 from bench.suite.json_schema import json_schema
+from bench.suite.pairs import NetworkChoice
 from bench.suite.yaml_positions import MAX_FILE_BYTES
 from bench.tasks import TASKS
 from bench.types import RequestError

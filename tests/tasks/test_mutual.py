@@ -21,8 +21,9 @@ from bench.report.markdown import to_markdown
 from bench.store import Store
 from bench.suite import load
 from bench.train.build import build_lane
+from bench.train.epoch import train_epoch
+from bench.train.evaluation import evaluate
 from bench.train.lane import Lane
-from bench.train.loop import evaluate, train_epoch
 from bench.train.networks import build_network
 from bench.types import Batch, RequestError
 from tests.few import short_or_whole

@@ -74,7 +74,6 @@ def test_every_row_and_stage_is_measured_and_what_cannot_serve_a_pair_is_left_ou
     assert sorted(path.name for path in (results / "tiny").rglob("*") if path.is_file()) == [
         "cost.csv",
         "cost.pdf",
-        "cost.png",
         "cost.svg",
     ]
     assert not (results / "runs").exists()
@@ -202,7 +201,7 @@ def test_titles_and_labels_are_drawn_as_they_are_written_each_row_with_a_bar_of_
     found = [Cost("resnet14->resnet8", label, stage, *[1.0] * 9, 0, 1.0) for label, stage in rows]
     plan, store = bench(title=r"$\bar$").plan(), Store(tmp_path)
     assert write(plan, store, found).name == "cost.csv"
-    assert [file.name for file in write_cost(plan, store)] == ["cost.pdf", "cost.svg", "cost.png"]
+    assert [file.name for file in write_cost(plan, store)] == ["cost.pdf", "cost.svg"]
     assert len(places) == 4
 
 

@@ -5,8 +5,8 @@ import torch
 
 from bench.cost.measure import peak_bytes
 from bench.train.epoch import teacher_features, train_epoch
+from bench.train.evaluation import evaluate
 from bench.train.learner import MAIN
-from bench.train.loop import evaluate
 from bench.train.precision import set_products
 from tests.parity.reference import LATER
 from tests.train.conftest import ALL, cell

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from bench.data.images import load
 from bench.launch.inputs import stored_network
 from bench.launch.preparation import unserved
-from bench.train.loop import evaluate, train_epoch
+from bench.train.epoch import train_epoch
+from bench.train.evaluation import evaluate
 from methods import catalog
 from tests.few import use_few_digits
 from tests.parity.reference import LATER

@@ -5,7 +5,7 @@ import torch
 
 from bench.data.images import ResidentImages, Split
 from bench.spec import DataSpec, NetworkSpec
-from bench.train.loop import evaluate
+from bench.train.evaluation import evaluate
 from bench.train.memory import in_batches_that_fit
 from bench.train.networks import build_network
 

@@ -20,7 +20,8 @@ from bench.data.batches import TrainingData
 from bench.launch.inputs import Inputs
 from bench.launch.slurm import submit
 from bench.plan.repeat import ENTRY, suite_files
-from bench.spec import Schedule, canonical, seed_from
+from bench.schedule import Schedule
+from bench.spec import canonical, seed_from
 from bench.store import WEIGHTS, Failure, Store
 from bench.train.build import build_lane
 from bench.train.epoch import teacher_features

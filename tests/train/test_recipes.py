@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from bench.data.mixing import Mix
 from bench.models import build
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.store import CHECKPOINT, Store
 from bench.train import loop
 from bench.train.build import inapplicable

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch.testing import assert_close
 
-from bench.train.learner import together
+from bench.train.features import together
 from tests.methods import samples
 from tests.methods.samples import build
 

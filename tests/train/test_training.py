@@ -10,11 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.data.batches import TrainingData
 from bench.data.images import ResidentImages, Split
 from bench.data.views import ViewTransform
-from bench.spec import Schedule
+from bench.schedule import Schedule
 from bench.tasks import TASKS
+from bench.train.epoch import train_epoch
+from bench.train.evaluation import evaluate
 from bench.train.lane import Clock, Lane
 from bench.train.learner import INITIAL, MAIN
-from bench.train.loop import checkpoint_due, evaluate, summary, train_epoch
+from bench.train.loop import checkpoint_due, summary
 from bench.train.optimizers import learning_rate
 from methods._banks import ENTRIES_AT_ONCE
 from tests.few import short_or_whole

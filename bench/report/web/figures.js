@@ -4,8 +4,7 @@ const enlarged = document.getElementById("enlarged");
 const pictures = [...document.querySelectorAll(".figures img")];
 
 for (const image of pictures) {
-  const drawing = data.figures[image.dataset.name];
-  if (drawing) image.src = URL.createObjectURL(new Blob([drawing], { type: "image/svg+xml" }));
+  image.src = URL.createObjectURL(new Blob([data.figures[image.dataset.name]], { type: "image/svg+xml" }));
 }
 
 function enlarge(at) {
@@ -15,7 +14,7 @@ function enlarge(at) {
   svg.addEventListener("click", () => save(`${name}.svg`, drawing));
   const link = image.closest("figure").querySelector("a")?.cloneNode(true);
   document.getElementById("enlarged-title").textContent = image.alt.replace("Figure: ", "");
-  document.getElementById("enlarged-links").replaceChildren(...[drawing && svg, link].filter(Boolean));
+  document.getElementById("enlarged-links").replaceChildren(...[svg, link].filter(Boolean));
   document.getElementById("enlarged-body").replaceChildren(make("img", { src: image.src, alt: image.alt, "data-at": pictures.indexOf(image) }));
   if (!enlarged.open) enlarged.showModal();
 }

@@ -1,0 +1,96 @@
+"""Evaluates networks: their metrics on the images of a split and their logits where these are kept."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.data.batches import batch_sizes
+from bench.data.images import Split
+from bench.data.views import ViewTransform
+from bench.models.base import Network
+from bench.spec import DataSpec
+from bench.tasks.objectives import CLASSIFICATION, Objective
+from bench.train.memory import in_batches_that_fit
+from bench.train.precision import Precision, arithmetic
+
+EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
+
+
+def evaluate(
+    networks: Sequence[Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    objective: Objective = CLASSIFICATION,
+    batch_size: int = EVALUATION_BATCH["cpu"],
+) -> list[dict[str, float]]:
+    """Return each network's metrics in percent; the arguments are those of `evaluated`."""
+    return [one.metrics for one in evaluated(networks, split, data, device, precision, objective, batch_size)]
+
+
+class Evaluated(NamedTuple):
+    """A network's metrics in percent, and its logits (n, K) float32 on the CPU, if they are kept."""
+
+    metrics: dict[str, float]
+    logits: Tensor | None
+
+
+@torch.no_grad()
+def evaluated(
+    networks: Sequence[Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision = "fp32",
+    objective: Objective = CLASSIFICATION,
+    batch_size: int = EVALUATION_BATCH["cpu"],
+    keeps_logits: bool = False,
+) -> list[Evaluated]:
+    """Evaluate networks, which are put into eval mode; each batch is loaded once for all.
+
+    Args:
+        networks: on `device`.
+        split: the test images.
+        data: what the networks were trained on; its normalisation is applied.
+        device: of networks and batches.
+        precision: of the forward passes; a run is evaluated as it was trained.
+        objective: computes the metrics.
+        batch_size: that of training; without gradients, as many images take less memory. A GPU, which says when its
+            memory is full, begins with more. Where memory does not suffice, the batches get smaller.
+        keeps_logits: whether the logits are also returned.
+    """
+    for network in networks:
+        network.eval()
+    assert split.targets is not None  # what is evaluated has labels
+    all_targets = split.targets.to(device)
+    viewer = ViewTransform(data, device)
+
+    def attempt(batch_size: int) -> list[Evaluated]:
+        scores = [objective.score(data.classes, device) for _ in networks]
+        kept: list[list[Tensor]] = [[] for _ in networks]
+        sizes = batch_sizes(len(split), batch_size)
+        batches = split.images.batches(torch.arange(len(split)).split(sizes))
+        for images, labels in zip(batches, all_targets.split(sizes), strict=True):
+            view = viewer(images)
+            with arithmetic(precision, device):
+                logits = [network(view) for network in networks]
+            for score, own, parts in zip(scores, logits, kept, strict=True):
+                score.update(own, labels)
+                if keeps_logits:
+                    parts.append(own.float().cpu())
+        metrics = [{name: value.item() for name, value in score.compute().items()} for score in scores]
+        return [
+            Evaluated(numbers, torch.cat(parts) if parts else None)
+            for numbers, parts in zip(metrics, kept, strict=True)
+        ]
+
+    return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))
+
+
+def evaluation_batch(device: torch.device, batch_size: int) -> int:
+    """Return how many images are evaluated at a time on a device, for that batch size of training."""
+    most = EVALUATION_BATCH[device.type]
+    return min(most, batch_size) if device.type == "cpu" else most
