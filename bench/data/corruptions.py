@@ -27,7 +27,7 @@ BLUR = 0.7, 5  # standard deviation and width of the kernel in pixels
 BRIGHTNESS = 1.4  # factor of all values
 CONTRAST = 0.4  # factor of the distances from the image's mean grey
 JPEG_QUALITY = 50  # of 1 to 100
-MAX_KEPT_BYTES = 256 << 20  # corrupted images that take more are made anew, batch by batch
+MAX_KEPT_BYTES = 256 << 20
 
 
 class CorruptedImages:
@@ -51,12 +51,12 @@ def can_corrupt(images: Images) -> bool:
     return first.dtype == torch.uint8 and first.shape[1] == 3
 
 
-def corrupted_split(split: Split, kind: str, device: torch.device) -> Split:
-    """Return a test split with one kind of corruption, kept in memory if it is small."""
+def corrupted_split(split: Split, kind: str, device: torch.device, max_bytes: int = MAX_KEPT_BYTES) -> Split:
+    """Return a test split with one kind of corruption: kept in memory, or made batch by batch if it takes more."""
     images = CorruptedImages(split.images, kind, device)
     parts = torch.arange(len(split)).split(256)
     first = next(images.batches(parts[:1]))
-    if first[0].numel() * len(split) > MAX_KEPT_BYTES:
+    if first[0].numel() * len(split) > max_bytes:
         return Split(images, split.targets)
     return Split(ResidentImages(torch.cat(list(images.batches(parts))), device), split.targets)
 
