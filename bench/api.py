@@ -134,7 +134,7 @@ class Results:
 
         table = []
         for plan in self.plans:
-            for row in epochs.rows(results_frame(plan, self.store), self.store):
+            for row in epochs.rows(results_frame(plan, self.store)):
                 place = [row.pop(key) for key in epochs.COLUMNS]
                 table += [(plan.folder, *place, column, value) for column, value in row.items()]
         names = ["label" if key == "row" else key for key in epochs.COLUMNS]

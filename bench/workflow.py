@@ -230,18 +230,18 @@ def reported(
     failed: list[Exception] = []
     with store.locked("tables"):  # as `write_while_training`; what prints may wait for its reader
         frame = frame_of_report(plan, store, replaces)
-        if is_current(frame, store, style):
+        if is_current(frame, style):
             return frame, failed
         for run_id in store.begun() & plan.runs.keys() if replaces else ():
             store.epochs(run_id)  # a damaged file is named before anything is written
         from bench import figures  # takes a second to import
 
-        made_of = inputs(frame, store)
-        write_tables_of(frame, store, failed)
+        made_of = inputs(frame)
+        write_tables_of(frame, failed)
         figures.write(frame, store, methods, failed, style)
-        write_report(frame, store, failed)
+        write_report(frame, failed)
         if not failed:
-            mark_current(frame, store, made_of)
+            mark_current(frame, made_of)
     return frame, failed
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from bench.launch.devices import train
 from bench.launch.work import Work
-from bench.plan import Plan, build
-from bench.store import Store
+from bench.plan import build
 from bench.suite import load
 from methods import catalog
 
@@ -45,10 +44,6 @@ def seconds(repeats: int) -> dict[str, list[float]]:
     return spent
 
 
-def no_tables(plan: Plan, store: Store) -> None:
-    """Write no tables."""
-
-
 def _work(results: Path, threads: int) -> Work:
     plan = build(load(SUITE, METHODS, [f"threads={threads}"]), SUITE, METHODS)
-    return Work(plan, tuple(plan.runs), results, results / "data", no_tables, device="cpu", live=False, poll_s=0.5)
+    return Work(plan, tuple(plan.runs), results, results / "data", device="cpu", live=False, poll_s=0.5)

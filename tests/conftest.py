@@ -2,11 +2,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.few import WHOLE, use_few
 from tests.forks import set_up_server
+
+if TYPE_CHECKING:
+    from tests.train.conftest import Bench
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; what trains a suite sets its own number
@@ -32,6 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_cache(monkeypatch, tmp_path_factory):
     """Keep what tests remember out of the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> "Bench":
+    """Return a tiny suite of KD that was trained once for all tests; none writes into its folder."""
+    from tests.train.conftest import Bench, document
+
+    suite = Bench(tmp_path_factory.mktemp("tiny"), document())
+    suite.run()
+    return suite
 
 
 @pytest.fixture

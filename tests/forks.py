@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -12,11 +14,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
+import pexpect
 import pytest
+from pexpect.fdpexpect import fdspawn
 
 from tests.few import short_or_whole, use_few
 
 ROOT = Path(__file__).parents[1]
+SIZE = (40, 80)  # of a terminal: lines and columns
 
 
 def set_up_server() -> None:
@@ -56,34 +61,74 @@ def _on_few(target: Callable[..., object], args: tuple) -> None:
     target(*args)
 
 
-def command_line(eager: bool, few: bool, *words: str) -> None:
+def command_line(few: bool, *words: str) -> None:
     """Run the command line in this process.
 
     Args:
-        eager: whether to write a checkpoint after every epoch, not every 30 s.
         few: whether to evaluate on few digits and to draw few figures.
         words: its arguments.
     """
-    import bench.train.loop
     from bench.cli import main
 
-    patch = pytest.MonkeyPatch()
     if few:
-        use_few(patch)
-    if eager:
-        patch.setattr(bench.train.loop, "CHECKPOINT_S", 0.0)
+        use_few(pytest.MonkeyPatch())
     sys.argv = ["run_suite.py", *words]
     main()
 
 
-def _as_command(out: str, err: str, environment: Mapping[str, str], eager: bool, few: bool, words: list[str]) -> None:
+def _as_command(out: str, err: str, environment: Mapping[str, str], few: bool, words: list[str]) -> None:
     """Turn a fork of the server into what a shell starts: it has a session and streams of its own, and hears Ctrl-C."""
     os.setsid()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    command_line(eager, few, *words)
+    command_line(few, *words)
+
+
+def take_terminal(path: str) -> None:
+    """Let this process lead a session of its own on a terminal, which its streams are from now on."""
+    os.setsid()
+    terminal = os.open(path, os.O_RDWR)  # the first one that a session opens is its own
+    for stream in (0, 1, 2):
+        os.dup2(terminal, stream)
+
+
+def _in_folder(terminal: str, folder: str, words: list[str]) -> None:
+    take_terminal(terminal)
+    os.chdir(folder)
+    command_line(True, *words)
+
+
+def on_terminal(folder: Path, *words: str) -> tuple[int | None, str]:
+    """Run the command line in a folder, on a terminal of 40 lines and 80 columns, and evaluate on few digits.
+
+    It is a fork in the short form of tests, else a fresh interpreter.
+
+    Returns:
+        Its exit status, and all that the terminal was sent.
+    """
+    if not short_or_whole(True, False):
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forks import command_line; "
+        code += "command_line(True, *sys.argv[1:])"
+        child = pexpect.spawn(
+            sys.executable, ["-c", code, *words], cwd=str(folder), dimensions=SIZE, encoding="utf-8", timeout=90
+        )
+        child.expect(pexpect.EOF)
+        child.close()
+        return child.exitstatus, child.before
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, SIZE)
+    process = server().Process(target=_in_folder, args=(os.ttyname(theirs), str(folder), list(words)))
+    process.start()
+    terminal = fdspawn(ours, encoding="utf-8", timeout=90)
+    terminal.expect(".")  # the process has the terminal, and its end is now the terminal's
+    os.close(theirs)
+    first = terminal.before + terminal.after
+    terminal.expect(pexpect.EOF)
+    process.join()
+    os.close(ours)
+    return process.exitcode, first + terminal.before
 
 
 class Command:
@@ -92,7 +137,6 @@ class Command:
     Args:
         words: its arguments.
         streams: a folder for what it prints; each command needs one of its own.
-        eager: whether it writes a checkpoint after every epoch.
         few: whether it evaluates on few digits.
         environment: variables to set.
         code: the folder of the code; other code than this needs a fresh interpreter.
@@ -102,7 +146,6 @@ class Command:
         self,
         *words: str | Path,
         streams: Path,
-        eager: bool = False,
         few: bool = True,
         environment: Mapping[str, str] | None = None,
         code: Path = ROOT,
@@ -112,13 +155,13 @@ class Command:
         texts, variables = [str(word) for word in words], dict(environment or {})
         self._forked = self._fresh = None
         if code == ROOT and short_or_whole(True, False):
-            arguments = (str(self._out), str(self._err), variables, eager, few, texts)
+            arguments = (str(self._out), str(self._err), variables, few, texts)
             self._forked = server().Process(target=_as_command, args=arguments)
             self._forked.start()
             self.pid = self._forked.pid
         else:
-            patched = f"import sys; from tests.forks import command_line; command_line({eager}, {few}, *sys.argv[1:])"
-            program = ["-c", patched] if eager or few else ["run_suite.py"]
+            patched = f"import sys; from tests.forks import command_line; command_line({few}, *sys.argv[1:])"
+            program = ["-c", patched] if few else ["run_suite.py"]
             with self._out.open("w") as out, self._err.open("w") as err:
                 self._fresh = subprocess.Popen(
                     [sys.executable, *program, *texts],

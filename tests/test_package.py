@@ -129,6 +129,7 @@ def test_the_help_says_how_the_program_was_started(program, shown, answer):
 )
 def test_completion_for_a_shell_is_shown_for_the_installed_command(shell, said, answer, monkeypatch):
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    monkeypatch.setattr(bench.cli, "_command", bench.cli._command.__wrapped__)  # builds the options by that variable
     code, out, _ = answer("--show-completion", shell, program="run_suite.py")
     assert code == 0
     assert said in out

@@ -26,6 +26,7 @@ FEW = {
 # in the short form: a suite of each task, and of several teachers
 SHORT = ("digits_with_kd", "digits_mutual_learning", "digits_ensemble", "fashion_mnist_transfer")
 SHORT += ("photos_luminance_chrominance",)
+TESTED = short_or_whole(40, 100)  # images; networks answer several times, of corrupted images, too
 SCHEDULES = ("training", "teacher_training")
 
 
@@ -58,7 +59,7 @@ def write_fashion_mnist(root: Path) -> None:
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
-    for name, part in (("train", slice(0, 400)), ("t10k", slice(400, 500))):
+    for name, part in (("train", slice(0, 400)), ("t10k", slice(400, 400 + TESTED))):
         for kind, array in (("images-idx3", images[part]), ("labels-idx1", digits.target[part].astype(np.uint8))):
             head = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
             (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
@@ -68,7 +69,7 @@ def write_fashion_mnist(root: Path) -> None:
 def few_patches(monkeypatch):
     """Let the photographs be cut into hundreds of patches, not thousands."""
     for name in ("photo_patches", "stereo_motorcycle"):
-        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=100, min_per_class=20))
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], train=200, test=TESTED, min_per_class=20))
 
 
 @pytest.mark.usefixtures("few", "few_patches")

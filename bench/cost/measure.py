@@ -57,9 +57,9 @@ class Stopwatch:
 def measure(
     lanes: Sequence[Lane], teachers: Mapping[str, Teacher], training: TrainingData, steps: int
 ) -> list[dict[str, Any] | None]:
-    """Return the fields of `Cost` of each lane, from steps that the lanes take in turn; None for a lane that fails.
+    """Return the fields of `Cost` for each lane, from steps that the lanes take in turn; None for a lane that fails.
 
-    The lanes have not started and share seed and schedule; the warm-up is not part of `steps`.
+    The lanes have not started, and have the same seed and schedule. `steps` does not include the warm-up.
     """
     if not lanes:
         return []
@@ -78,7 +78,7 @@ def measure(
         features = teacher_features(teachers, lanes, batch)
         if features:
             shared.mark("teacher")
-        first = number % len(lanes)  # the first lane after the teacher has cold caches
+        first = number % len(lanes)  # each lane in turn is the first after the teacher, which leaves cold caches
         for lane, watch in timed[first:] + timed[:first]:
             if lane.failure is None:
                 watch.start()

@@ -1,6 +1,6 @@
 """Measures the costs of the rows of a suite, and writes cost.csv.
 
-The lanes are those that the suite trains, on its data. The teachers have random weights, which do not affect costs.
+The lanes are the suite's own, on its data. Teachers have random weights, which do not affect costs.
 """
 
 import logging
@@ -16,6 +16,7 @@ from bench.data.batches import TrainingData
 from bench.data.images import Split, load
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
+from bench.plan.duration import COST
 from bench.schedule import NO_INITIAL_STAGE
 from bench.spec import RunSpec
 from bench.store import Store, csv_text, write_whole
@@ -32,7 +33,7 @@ from methods import Method
 logger = logging.getLogger(__name__)
 
 TEACHER_SEED = 0
-TEXTS = ("pair", "label", "stage", "setting")  # columns of cost.csv that are no numbers
+TEXTS = ("pair", "label", "stage", "setting")  # columns of cost.csv that hold text
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Cost:
     # number of parameters that the method trains beside the student, or adds to its network
     extra_parameters: int
     step_gflop: float  # multiplications and additions of products and convolutions in the step, in 10^9
-    setting: str = ""  # device, threads, steps and changes of the suite: rows of others are not compared with it
+    setting: str = ""  # device, threads, steps and changes of the suite; only rows with the same ones are compared
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PairCosts:
-    """The costs of the rows of one pair, and why some rows have none."""
+    """The costs of the rows of one pair, and the reasons why rows have none."""
 
     pair: str
     rows: list[Cost] = field(default_factory=list)  # in the order of the table
@@ -104,10 +105,10 @@ def costs(
 
 
 def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells that train a student of a pair, and that of the undistilled student, in the plan's order.
+    """Return those of the cells that train a student of a pair, and the undistilled student, in the plan's order.
 
-    The control of rows with an initial stage is left out: its steps are those of the undistilled student.
-    A cell of an evaluation is replaced by the training of the evaluated network, which is measured once.
+    The control of rows with an initial stage is left out, since its steps are those of the undistilled student. A cell
+    of an evaluation is replaced by the training of the evaluated network, which is measured once.
     """
     by_run: dict[str, Cell] = {}
     for cell in plan.cells:
@@ -122,7 +123,7 @@ def _to_measure(plan: Plan, pair: str, cells: Sequence[Cell]) -> list[Cell]:
 def of_pair(
     plan: Plan, cells: Sequence[Cell], methods: Mapping[str, Method], train: Split, device: torch.device, steps: int
 ) -> PairCosts:
-    """Return the costs of the cells of one pair, without that of its teacher, on the given training images."""
+    """Return the costs of one pair's cells, none of which is its teacher, on the given training images."""
     reasons = unserved(plan, (cell.runs[0] for cell in cells), methods)
     training = training_data(cells, plan, train, device)
     teachers = stand_ins(cells, plan, training)
@@ -159,7 +160,7 @@ def of_pair(
 
 
 def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch.device) -> TrainingData:
-    """Return the training set of a pair, with the view that its teacher sees."""
+    """Return the training set of a pair, with the teacher's view of it."""
     run = cells[0].runs[0]
     if task_of(run).objective is None:
         train = Split(train.images, None)  # such students see no labels
@@ -168,7 +169,7 @@ def training_data(cells: Sequence[Cell], plan: Plan, train: Split, device: torch
 
 
 def stages(cell: Cell) -> Iterator[RunSpec]:
-    """Yield the first run of a cell at the start of its main stage and, if it has one, of its initial stage."""
+    """Yield a cell's first run at the start of its main stage and, if it has one, at that of its initial stage."""
     run = cell.runs[0]
     yield run.but(schedule=run.training.model_copy(update=NO_INITIAL_STAGE))
     if run.training.has_initial_stage:
@@ -176,7 +177,7 @@ def stages(cell: Cell) -> Iterator[RunSpec]:
 
 
 def stand_ins(cells: Iterable[Cell], plan: Plan, training: TrainingData) -> dict[str, Teacher]:
-    """Return a stand-in for each teacher of some cells, by run id."""
+    """Return a stand-in with random weights for each teacher of the cells, by run id."""
     run_ids = dict.fromkeys(run_id for cell in cells for run_id in cell.runs[0].teachers)
     images = next(iter(training.epoch(TEACHER_SEED, INITIAL, 1, 64))).teacher_images
     networks = {run_id: plan.runs[run_id].student for run_id in run_ids}
@@ -190,9 +191,10 @@ def _name(label: str, stage: str) -> str:
 def write(plan: Plan, store: Store, rows: Iterable[Cost]) -> Path:
     """Write cost.csv into the suite's results; earlier rows of the same setting stay. Return its path."""
     rounded: list[dict[str, Any]] = [
-        {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows
+        {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(row).items()}
+        for row in rows
     ]
-    path = store.suite_folder(plan.folder) / "cost.csv"
+    path = store.suite_folder(plan.folder) / COST
     order = {(cell.pair, cell.label): place for place, cell in enumerate(plan.cells)}
     measured = {(row["pair"], row["label"]) for row in rounded}
     names = [field.name for field in fields(Cost)]

@@ -1,8 +1,8 @@
-"""What a suite file can say of its data, and the `DataSpec` that it means. Imports no torch."""
+"""What a suite file can say of its data, and the `DataSpec` that follows from it. Imports no torch."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import PositiveInt
@@ -21,8 +21,8 @@ IMAGEFOLDER_SUMMARY = (
 )
 # large images, cropped and scaled by the processes that read them
 CUT_WHEN_READ = (IMAGEFOLDER, *(name for name, data in DATASETS.items() if data.augment == "resized_crop_flip"))
-# Mean and deviation of L, and of a and b: centre and half-range of sRGB colours, as the paper's authors normalise in
-# their code of Contrastive Multiview Coding.
+# Mean and deviation of L, and of a and b: the centre and half of the range of sRGB colours, as the paper's authors
+# normalise in their code of Contrastive Multiview Coding.
 LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
     "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
@@ -104,7 +104,7 @@ class DataChoice(Strict):
         return problems
 
     def problems_of_dev(self, least: int) -> list[str]:
-        """Return that too many images are left out of training; `least` is the number in the smallest class."""
+        """Return a problem if too many images are left out of training; the smallest class has `least` images."""
         kept = self.train_per_class or max(1, round(least * (self.train_fraction or 1.0)))
         if (self.dev_per_class or 0) < kept:
             return []
@@ -155,6 +155,18 @@ def unlabelled(name: str, wanted: Labels) -> str | None:
     return f"{name} has {kind}, and one of each {wanted} is needed. Known: {', '.join(sorted(known))}"
 
 
+class _Facts(NamedTuple):
+    """What is known of a data set, whether it has a name or is an image folder."""
+
+    classes: int
+    train: int  # number of training images
+    least: int  # training images of the smallest class
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    own: dict[str, Any]  # further fields of the specification
+
+
 def resolve(choice: DataChoice) -> DataSpec:
     """Return the specification of a choice without problems; an image folder's listing is read.
 
@@ -162,60 +174,67 @@ def resolve(choice: DataChoice) -> DataSpec:
         RequestError: an image folder is incomplete, has fewer images per class than requested, or has images of one
             colour where mean and deviation are measured.
     """
-    mean: tuple[float, ...] = choice.mean or ()
-    std: tuple[float, ...] = choice.std or ()
-    size = (choice.resize, choice.resize) if choice.resize else None
-    if choice.name == IMAGEFOLDER:
-        folder = Path(os.path.expanduser(str(choice.path))).resolve()
-        listing = list_divided(folder, choice.test_fraction)
-        counts = [len(files) for files in listing["train"].values()]
-        classes, train, least = len(counts), sum(counts), min(counts)
-        if (choice.train_per_class or 0) > least:
-            raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
-        if problems := choice.problems_of_dev(least):
-            raise RequestError(f"{problems[0]} ({folder})")
-        found = look_at(listing, folder)
-        if size is None and len(found.sizes) > 1:
-            (first, one), (other, two), *_ = found.sizes.items()
-            raise RequestError(
-                f"images of {len(found.sizes)} sizes (height x width), such as {first[0]}x{first[1]} of {one} and "
-                f"{other[0]}x{other[1]} of {two}: add resize: N, to which height and width of all are scaled"
-            )
-        size = size or next(iter(found.sizes))
-        if min(size) < MIN_SIZE:
-            raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
-        if not mean and not choice.view:
-            mean, std = measure(listing, found, folder)
-        own: dict[str, Any] = {
-            "augment": choice.augment or "crop",
-            "fingerprint": found.fingerprint,
-            "test_fraction": choice.test_fraction,
-            "path": folder,
-        }
-    else:
-        named = DATASETS[choice.name]
-        classes, train, least = named.classes, named.train, named.min_per_class
-        size = size or named.size
-        mean, std = named.mean, named.std
-        own = {"augment": choice.augment or named.augment}
-        if choice.view == "depth" and named.depth is not None:
-            mean, std = named.depth[:1], named.depth[1:]
-    mean, std = LAB.get(choice.view or "", (mean, std))
+    facts = _of_folder(choice) if choice.name == IMAGEFOLDER else _of_named(choice)
+    mean, std = LAB.get(choice.view or "", (facts.mean, facts.std))
     held_out = None
     if choice.has_dev:
         held_out = HeldOut(per_class=choice.dev_per_class, fraction=choice.dev_fraction, opens_test=True)
-    # equal choices have equal identities: None where the subset is everything
-    is_everything = least * classes == train and choice.train_per_class == least
+    # None where the subset is everything, so that equal data has an equal identity
+    is_everything = facts.least * facts.classes == facts.train and choice.train_per_class == facts.least
     return DataSpec(
         name=choice.name,
-        classes=classes,
+        classes=facts.classes,
         channels=len(mean),
-        size=size,
+        size=facts.size,
         mean=mean,
         std=std,
         view=choice.view,
         train_per_class=None if is_everything else choice.train_per_class,
         train_fraction=None if choice.train_fraction == 1 else choice.train_fraction,
         held_out=held_out,
-        **own,
+        **facts.own,
     )
+
+
+def _of_folder(choice: DataChoice) -> _Facts:
+    """Return the facts of an image folder, whose files are read."""
+    folder = Path(os.path.expanduser(str(choice.path))).resolve()
+    listing = list_divided(folder, choice.test_fraction)
+    counts = [len(files) for files in listing["train"].values()]
+    least = min(counts)
+    if (choice.train_per_class or 0) > least:
+        raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
+    if problems := choice.problems_of_dev(least):
+        raise RequestError(f"{problems[0]} ({folder})")
+    found = look_at(listing, folder)
+    if choice.resize is None and len(found.sizes) > 1:
+        (first, one), (other, two), *_ = found.sizes.items()
+        raise RequestError(
+            f"images of {len(found.sizes)} sizes (height x width), such as {first[0]}x{first[1]} of {one} and "
+            f"{other[0]}x{other[1]} of {two}: add resize: N, to which height and width of all are scaled"
+        )
+    size = (choice.resize, choice.resize) if choice.resize else next(iter(found.sizes))
+    if min(size) < MIN_SIZE:
+        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
+    mean: tuple[float, ...] = choice.mean or ()
+    std: tuple[float, ...] = choice.std or ()
+    if not mean and not choice.view:
+        mean, std = measure(listing, found, folder)
+    own = {
+        "augment": choice.augment or "crop",
+        "fingerprint": found.fingerprint,
+        "test_fraction": choice.test_fraction,
+        "path": folder,
+    }
+    return _Facts(len(counts), sum(counts), least, size, mean, std, own)
+
+
+def _of_named(choice: DataChoice) -> _Facts:
+    """Return the facts of a data set that is known by name."""
+    named = DATASETS[choice.name]
+    size = (choice.resize, choice.resize) if choice.resize else named.size
+    mean, std = named.mean, named.std
+    if choice.view == "depth" and named.depth is not None:
+        mean, std = named.depth[:1], named.depth[1:]
+    own = {"augment": choice.augment or named.augment}
+    return _Facts(named.classes, named.train, named.min_per_class, size, mean, std, own)

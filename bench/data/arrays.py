@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Part = tuple[Tensor, Tensor | None]  # images and targets
-Arrays = tuple[Part, Part | None]  # the training split, and the test split unless the specification leaves it closed
+Arrays = tuple[Part, Part | None]  # the training split, and the test split or None if the run does not read it
 
 
 def scaled(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -42,11 +42,11 @@ class TrainingData:
     teacher_spec: DataSpec  # of the teacher's data, which defines its view of the same crops
     processes: int = 1  # number of processes that share each batch
     process: int = 0  # this process's number, from 0; it loads only its own share
-    recipe: Recipe | None = None  # how images are varied and mixed, beyond what the data states; None: not at all
+    recipe: Recipe | None = None  # further augmentation: RandAugment, random erasing, mixup and cutmix; None for none
 
     @property
     def info(self) -> DataInfo:
-        """Return the training set as methods receive it, with a copy of the labels, which all lanes share."""
+        """Return the training set as methods receive it, with one copy of the labels, which all lanes share."""
         targets = self.split.targets
         own = targets.clone() if targets is not None and targets.ndim == 1 else None
         return DataInfo(len(self.split), self.spec.classes, own)
@@ -54,11 +54,15 @@ class TrainingData:
     def epoch(
         self, seed: int, stage: int, epoch: int, batch_size: int, first: int = 0, second_view: bool = False
     ) -> Iterator[Batch]:
-        """Yield the process's share of an epoch's batches, the last partial one included.
+        """Yield this process's share of an epoch's batches, including a last partial one.
 
-        Epochs count from 1; stage 0 is the initial one, 1 the main one: each has its own orders. `batch_size` is that
-        of all processes together. A resumed epoch begins with the batch `first`, counted from 0. With `second_view`,
-        batches have another view of the same images, cropped and mirrored anew and then distorted.
+        Args:
+            seed: of order and augmentation.
+            stage: 0 for the initial stage, 1 for the main one; each has its own orders.
+            epoch: counts from 1.
+            batch_size: of all processes together.
+            first: the batch that a resumed epoch begins with, counted from 0.
+            second_view: whether batches have a second view of the same images, cropped and mirrored anew and distorted.
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
@@ -137,9 +141,9 @@ def draw(n: int, seed: int) -> Draws:
 
 
 def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
-    """Return the sizes of an epoch's batches: the last may be smaller, and one that is too small joins the one before.
+    """Return the sizes of an epoch's batches; the last one may be smaller, or is joined to the one before it.
 
-    CC and RKD compare the samples of a batch and are not defined for one, so each process must have two.
+    CC and RKD compare the samples of a batch and are not defined for a single one, so each process needs two.
     """
     sizes = [batch_size] * (n // batch_size)
     rest = n % batch_size

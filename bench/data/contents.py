@@ -1,6 +1,6 @@
-"""What the files of image folders hold: their hashes, sizes and kinds, and the one function that opens an image.
+"""Reads what the files of image folders hold: hashes, sizes and kinds of images. Opens images. Imports no torch.
 
-A look at many files is remembered in the user's cache folder by path, size, time of change and inode. Imports no torch.
+What was read of many files is remembered in the user's cache folder, by path, size, time of change and inode.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 READERS = 8  # threads
-REMEMBERED_BYTES = 64 << 20  # what is read in less time is read again
+REMEMBERED_BYTES = 64 << 20  # fewer bytes are read again each time
 FRESH_NS = 2_000_000_000  # a file that changed so recently may change again within one tick of its clock
 FULL_16 = 65_535  # the brightest value of 16 bits
 MARKS = {  # of images that are more than their pixels, and what becomes of them; they follow a comma
@@ -47,14 +47,14 @@ class Contents:
 
 
 def look_at(listing: Listing, folder: Path) -> Contents:
-    """Return what the files of an image folder hold; only files that have changed since the last look are read.
+    """Return what the files of an image folder hold; only files that have changed since the last time are read.
 
     Raises:
-        RequestError: a file cannot be read, or is no image.
+        RequestError: a file cannot be read, or is not an image.
     """
     files = [file for classes in listing.values() for members in classes.values() for file in members]
-    known = _remembered(folder)
-    found = {file: stats for file in files if (stats := _stat(file))}
+    known: dict[str, list[Any]] = dict(recall(_cache(folder)) or {})  # none if the cache file is damaged
+    found = {file: _stat(file) for file in files}
     new = [file for file in files if (known.get(file) or [None])[:3] != list(found[file])]
     n_bytes = sum(found[file][0] for file in new)
     with ThreadPoolExecutor(READERS) as readers:
@@ -65,11 +65,11 @@ def look_at(listing: Listing, folder: Path) -> Contents:
             for file, look in zip(new, looks_at_new, strict=True):
                 known[file] = [*found[file], *look]
         finally:
-            readers.shutdown(cancel_futures=True)  # if one is no image, or the user interrupts
+            readers.shutdown(cancel_futures=True)  # where one is not an image, or the user interrupts
     looks = {file: known[file] for file in files}
     if n_bytes > REMEMBERED_BYTES:
         _remember(folder, looks)
-    digest = hashlib.sha256(b"c1")  # the first way to hash contents; names and sizes were hashed before
+    digest = hashlib.sha256(b"c1")  # version 1 of hashing contents; earlier, names and sizes were hashed
     sizes: dict[tuple[int, int], str] = {}
     modes: dict[str, int] = {}
     for split, classes in listing.items():
@@ -85,10 +85,10 @@ def look_at(listing: Listing, folder: Path) -> Contents:
 def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of the training images, by channel, of values from 0 to 1, rounded to 4 digits.
 
-    Every image counts alike, whatever its size. What has been measured is remembered by the images' contents.
+    Every image has the same weight, whatever its size. The result is remembered by the images' contents.
 
     Raises:
-        RequestError: a file is no image, or a channel has one value in all images.
+        RequestError: a file is not an image, or a channel has one value in all images.
     """
     kept = _cache(folder).with_name(f"mean-{found.fingerprint}.json")
     with suppress(TypeError, ValueError):
@@ -98,7 +98,7 @@ def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[floa
     n_bytes = sum(_stat(file)[0] for file in files)
     with ThreadPoolExecutor(READERS) as readers:
         moments = list(_shown(readers.map(_moments, files), len(files), n_bytes, folder, "to measure their mean"))
-    # fsum rounds once, so the result does not depend on an order
+    # fsum rounds once, so the result does not depend on the order of the images
     *first, red, green, blue = (math.fsum(column) / len(files) for column in zip(*moments, strict=True))
     mean = tuple(round(value / 255, 4) for value in first)
     variances = [square - value**2 for value, square in zip(first, (red, green, blue), strict=True)]
@@ -158,7 +158,7 @@ def _marks(image: "Image.Image") -> Iterator[str]:
 
 
 def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: str) -> Iterable[Any]:
-    """Return looks at files, with a progress bar on a terminal if they take long."""
+    """Return looks at files, as an iterable that shows a progress bar on a terminal if they take long."""
     if n_bytes <= REMEMBERED_BYTES:
         return looks
     from rich.console import Console
@@ -174,13 +174,8 @@ def _cache(folder: Path) -> Path:
     return cache_file(f"images-{name}.json")
 
 
-def _remembered(folder: Path) -> dict[str, list[Any]]:
-    """Return the last looks at the files of a folder; none if there were none, or what holds them is damaged."""
-    return dict(recall(_cache(folder)) or {})
-
-
 def _remember(folder: Path, looks: dict[str, list[Any]]) -> None:
-    """Keep looks for the next time, if that can be done; those at files that have just changed are not kept."""
+    """Remember looks, if the cache can be written; those at files that have just changed are left out."""
     settled = time.time_ns() - FRESH_NS
     keep(_cache(folder), {file: look for file, look in looks.items() if look[1] < settled})
 
@@ -196,7 +191,7 @@ def open_image(file: str) -> "Image.Image":
     try:
         check_regular(Path(file))
         with warnings.catch_warnings(), Image.open(file) as opened:
-            warnings.simplefilter("ignore")  # of what Pillow can read all the same
+            warnings.simplefilter("ignore")  # about images that Pillow can read all the same
             return (_in_8_bits(file, opened) if opened.mode[:1] in ("I", "F") else opened).convert("RGB")
     except RequestError:
         raise

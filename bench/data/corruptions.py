@@ -1,8 +1,8 @@
 """Corrupted test images: a few kinds of Hendrycks and Dietterich (ICLR 2019), each at one strength.
 
-The strengths are this project's own, the same for images of every size: the numbers compare rows of one table, not
-those of CIFAR-10-C. Every image is corrupted on the CPU under a seed of its own, so the images are the same whatever
-the device and the batches.
+The strengths are this project's own, the same for images of every size. The numbers compare rows of one table, and are
+not those of CIFAR-10-C. Every image is corrupted on the CPU with a seed of its own, so that it depends neither on the
+device nor on the batches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLUR = 0.7, 5  # standard deviation and width of the kernel in pixels
 BRIGHTNESS = 1.4  # factor of all values
 CONTRAST = 0.4  # factor of the distances from the image's mean grey
 JPEG_QUALITY = 50  # of 1 to 100
-MAX_KEPT_BYTES = 256 << 20  # corrupted images that take more are made anew, batch by batch
+MAX_KEPT_BYTES = 256 << 20
 
 
 class CorruptedImages:
@@ -40,23 +40,23 @@ class CorruptedImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images (B, 3, H, W) uint8; see `ResidentImages.batches`."""
+        """Yield each batch's images (B, 3, H, W) uint8; see `Images.batches`."""
         for places, batch in zip(positions, self.images.batches(positions, seeds), strict=True):
             yield corrupted(batch.cpu(), self.kind, places.tolist()).to(self.device)
 
 
 def can_corrupt(images: Images) -> bool:
-    """Return whether images are of red, green and blue with 8 bits: those with depth are left alone."""
+    """Return whether images are of red, green and blue with 8 bits; images with depth are not corrupted."""
     (first,) = images.batches([torch.zeros(1, dtype=torch.int64)])
     return first.dtype == torch.uint8 and first.shape[1] == 3
 
 
-def corrupted_split(split: Split, kind: str, device: torch.device) -> Split:
-    """Return a test split with one kind of corruption, kept in memory if it is small."""
+def corrupted_split(split: Split, kind: str, device: torch.device, max_bytes: int = MAX_KEPT_BYTES) -> Split:
+    """Return a test split with one kind of corruption: kept in memory, or made batch by batch if it takes more."""
     images = CorruptedImages(split.images, kind, device)
     parts = torch.arange(len(split)).split(256)
     first = next(images.batches(parts[:1]))
-    if first[0].numel() * len(split) > MAX_KEPT_BYTES:
+    if first[0].numel() * len(split) > max_bytes:
         return Split(images, split.targets)
     return Split(ResidentImages(torch.cat(list(images.batches(parts))), device), split.targets)
 
@@ -85,7 +85,7 @@ def corrupted(images: Tensor, kind: str, numbers: Sequence[int]) -> Tensor:
 
 
 def _compressed(image: Tensor) -> Tensor:
-    """Return an image (3, H, W) as it is after it was written as JPEG. Pillow: torchvision's own is deprecated."""
+    """Return an image (3, H, W) after JPEG compression, by Pillow, since torchvision's own is deprecated."""
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=JPEG_QUALITY)
     with Image.open(file) as read:

@@ -13,23 +13,25 @@ CUT = 0.5  # greatest side of the square that is cut out, as a share of the imag
 GREY = 127  # that fills the square
 
 
-def distorted(images: Tensor, seeds: Tensor) -> Tensor:
-    """Return each image after two random operations of random strength, with a square of random size cut out.
+def distorted(images: Tensor, seeds: Tensor, operations: int = OPERATIONS) -> Tensor:
+    """Return each image after random operations of random strength, with a square of random size cut out.
 
-    MLLD's code does the same with the operations of FixMatch. Those of torchvision's RandAugment are the same 14; the
-    greatest strength of some is another (images are moved by up to 45 % of their width, not 30 %).
+    MLLD's code does the same with the operations of FixMatch. torchvision's RandAugment has the same 14 operations,
+    but the greatest strength of some differs: it moves images by up to 45 % of their width, FixMatch by 30 %.
 
     Args:
         images: (B, 3, H, W) uint8.
         seeds: (B,) int64 on the CPU; all random choices for an image depend on its seed alone.
+        operations: how many, one after the other.
     """
+    places = zip(images, seeds.tolist(), strict=True)
     with torch.random.fork_rng(devices=[]):
-        return torch.stack([_distorted(image, seed) for image, seed in zip(images, seeds.tolist(), strict=True)])
+        return torch.stack([_distorted(image, seed, operations) for image, seed in places])
 
 
-def _distorted(image: Tensor, seed: int) -> Tensor:
+def _distorted(image: Tensor, seed: int, operations: int) -> Tensor:
     torch.default_generator.manual_seed(seed)
-    for strength in torch.randint(len(STRENGTHS), (OPERATIONS,)).tolist():
+    for strength in torch.randint(len(STRENGTHS), (operations,)).tolist():
         image = STRENGTHS[strength](image)
     height, width = image.shape[1:]
     share, middle_y, middle_x = torch.rand(3).tolist()
@@ -45,8 +47,9 @@ def _distorted(image: Tensor, seed: int) -> Tensor:
 def randaugmented(images: Tensor, seeds: Tensor, strength: float, deviation: float) -> Tensor:
     """Return each image after two random operations, each of a strength drawn anew.
 
-    Strengths are normal and limited to 0 to 10, as timm's `rand-m9-mstd0.5`; 10 is torchvision's greatest, and they are
-    rounded to the 31 that it has. The 14 operations and their greatest strengths are torchvision's, not timm's.
+    Strengths are drawn from a normal and limited to 0 to 10, as in timm's `rand-m9-mstd0.5`. They are rounded to the 31
+    strengths that torchvision has, of which 10 is the greatest. The 14 operations and their greatest strengths are
+    torchvision's, not timm's.
 
     Args:
         images: (B, 3, H, W) uint8.

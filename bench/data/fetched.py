@@ -82,7 +82,7 @@ def _stl10_files(name: str) -> tuple[tuple[str, str | None], tuple[str, str | No
 
 
 def _read_stl10(spec: DataSpec, folder: Path) -> Arrays:
-    """Return STL-10's splits, with images mapped from their files; any fault of the files raises.
+    """Return STL-10's splits, with images mapped from their files; any fault of the files raises an error.
 
     torchvision's own class would read three gigabytes twice, first for their checksums.
     """
@@ -103,7 +103,7 @@ def _read_stl10(spec: DataSpec, folder: Path) -> Arrays:
 
 
 def _unpack(packed: Path, plain: Path) -> None:
-    """Unpack a file atomically, even if other processes do so too."""
+    """Unpack a file atomically, even if other processes unpack it too."""
     temporary = plain.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         with gzip.open(packed) as source, temporary.open("wb") as target:

@@ -12,7 +12,8 @@ from bench.types import RequestError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 TEST_FOLDERS = ("test", "val")  # the first that exists holds an image folder's test split
-NOT_CLASSES = (".", "__MACOSX", "@eaDir", "@__thumb", "__pycache__", "lost+found", "$RECYCLE")  # how such names begin
+# begin the names of folders that are no classes
+NOT_CLASSES = (".", "__MACOSX", "@eaDir", "@__thumb", "__pycache__", "lost+found", "$RECYCLE")
 Listing = dict[str, dict[str, list[str]]]  # files by split ("train", "test") and class
 
 
@@ -22,9 +23,9 @@ def list_divided(folder: Path, fraction: float | None, notes: list[str] | None =
     Args:
         folder: it has `train` and a test split or, with a share, `train` alone or the class folders themselves.
         fraction: that share, more than 0 and less than 1; None for a folder with a test split.
-        notes: what is left out is added here.
+        notes: a line for everything that is left out is added here.
 
-    The choice depends on the names of class and file alone, so a new file moves no other one but the last of the share.
+    The choice depends only on the names of class and file. A new file moves at most the last file of the share.
     """
     if fraction is None:
         if not (folder / "train").is_dir() and folder.is_dir() and _folders_in(folder):
@@ -53,8 +54,8 @@ def list_divided(folder: Path, fraction: float | None, notes: list[str] | None =
 def list_folder(folder: Path, test: Sequence[str] = TEST_FOLDERS, notes: list[str] | None = None) -> Listing:
     """Return an image folder's files by split ("train", "test") and class, classes and files in alphabetical order.
 
-    The test split is read from the first folder in `test` that has a folder per class. What is left out is added to
-    `notes`.
+    The test split is read from the first folder in `test` that has a folder per class. A line for everything that is
+    left out is added to `notes`.
 
     Raises:
         RequestError: a folder is missing, empty or not readable, images are in no class or in folders within one, or a
@@ -106,10 +107,10 @@ def _folders_in(folder: str | Path) -> list[str]:
 
 
 def _images_in(folder: str, notes: list[str], inner: bool = True) -> list[str]:
-    """Return a folder's images in alphabetical order, as text, since a Path each would take minutes for millions.
+    """Return the paths of a folder's images in alphabetical order, as text: millions of `Path`s would take minutes.
 
     Raises:
-        RequestError: with `inner`, if a folder within the folder has images.
+        RequestError: with `inner`, a folder inside has images.
     """
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(NOT_CLASSES)]
     names = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_ENDINGS))

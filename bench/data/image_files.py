@@ -21,7 +21,7 @@ MIDDLE = 224 / 256  # share of the shorter side that is cut from the middle for 
 class FileImages(Dataset[Tensor]):
     """Images that worker processes read from files batch by batch, in the requested order, scaled to `size` (H, W).
 
-    With `cut`, only a part of each image is read.
+    With `cut`, a part is cut out of each image; see `read_part`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FileImages(Dataset[Tensor]):
         return len(self.files)
 
     def __getitems__(self, batch: Sequence[tuple[int, int | None]]) -> list[Tensor] | RequestError:
-        """Return the images of (position, seed) in a worker, or the error of a file that is no image."""
+        """Return the images of (position, seed) in a worker, or the error of a file that is not an image."""
         try:
             if self.cut:
                 return [read_part(self.files[position], seed, self.size) for position, seed in batch]
@@ -45,8 +45,8 @@ class FileImages(Dataset[Tensor]):
         """Yield each batch's images, read ahead by workers that live as long as the iteration."""
         drawn = [of_batch.tolist() for of_batch in seeds] or [[None] * len(places) for places in positions]
         batches = zip(positions, drawn, strict=True)
-        # workers start quickly, as forks of a server that has loaded torch; a fork of this process would copy the
-        # locks of its threads
+        # workers are forks of a server that has loaded torch, so they start quickly; forks of this process would copy
+        # locks that its threads hold
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, "torchvision.transforms"])
         loader = DataLoader(
@@ -91,8 +91,8 @@ def read_image(file: str, size: tuple[int, int]) -> Tensor:
 def read_part(file: str, seed: int | None, size: tuple[int, int]) -> Tensor:
     """Return a part of an image file as (3, H, W) uint8, scaled to `size` (bilinear, antialiased).
 
-    The seed is that of the part's place, area and ratio, drawn as by torchvision's RandomResizedCrop; None is for the
-    middle: the image is scaled until its shorter side is 256 if `size` is 224, and its middle is cut out.
+    The part's place, area and ratio are drawn with the seed, as torchvision's RandomResizedCrop does. With None, it is
+    the middle: for a `size` of 224, the image is scaled so that its shorter side is 256, and the middle is cut out.
     """
     from torchvision.transforms import RandomResizedCrop
     from torchvision.transforms import functional as tv

@@ -22,7 +22,8 @@ from bench.data.contents import MARKS, Contents, look_at
 from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
-from bench.spec import DataSpec, seed_from
+from bench.data.subset import divided
+from bench.spec import DataSpec
 from bench.types import RequestError
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,30 @@ MAX_RESIDENT_BYTES = 2 << 30  # a split whose images take more is not kept in me
 CHUNK = 256  # images that are scaled at a time
 
 
+class Images(Protocol):
+    """Stored images by position: in memory, or scaled, decoded or corrupted batch by batch."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """Yield the stored images of each batch (B, C, H, W), on the device.
+
+        Args:
+            positions: (B,) for each batch.
+            seeds: (B,) for each batch, for images of which only a part is read: they decide which part. Without them,
+                it is the middle.
+        """
+
+
 @dataclass(frozen=True)
 class Split:
     """The training or the test images with their labels.
 
-    Labels are on the CPU: (n,) int64 class indices, or (n, H, W) uint8 ones of pixels, `IGNORED` for a pixel without
-    a class, or None.
+    Labels are on the CPU: (n,) int64 class indices of images, (n, H, W) uint8 class indices of pixels (`IGNORED` for a
+    pixel without a class), or None.
     """
 
-    images: "Images"
+    images: Images
     targets: Tensor | None
 
     def __len__(self) -> int:
@@ -56,7 +72,7 @@ class Splits:
 
     @property
     def evaluated(self) -> Split:
-        """Return the split whose metrics are a run's result: the test images or, if they stay closed, the dev ones."""
+        """Return the split whose metrics are a run's result: the test images, or the dev images if it has no test."""
         split = self.dev if self.test is None else self.test
         assert split is not None  # a specification without test images holds dev images out
         return split
@@ -72,20 +88,16 @@ class ResidentImages:
         return len(self.images)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield one tensor of stored images (B, C, H, W) on the device for each tensor of positions (B,).
-
-        Where a part of each image is cut out, `seeds`, in the shapes of `positions`, decide which; without them it is
-        the middle. These images are whole.
-        """
+        """Yield each batch's images; see `Images.batches`."""
         everything = torch.cat(list(positions)).to(self.images.device, non_blocking=True)  # one transfer an epoch
         for chosen in everything.split([len(p) for p in positions]):
             yield self.images[chosen]
 
 
 class ScaledImages:
-    """Images of an array, possibly mapped from a file, that are scaled batch by batch and have at least three channels.
+    """Images of an array on the CPU, which may be mapped from a file, scaled batch by batch.
 
-    Of the array (n, C, h, w), on the CPU, only the positions `chosen` (m,) are read; a grey channel is repeated.
+    Of the array (n, C, h, w), only the positions `chosen` (m,) are read. A grey channel is repeated three times.
     """
 
     def __init__(self, images: Tensor, chosen: Tensor, size: tuple[int, int], device: torch.device) -> None:
@@ -96,19 +108,10 @@ class ScaledImages:
         return len(self.chosen)
 
     def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images, scaled on the CPU; see `ResidentImages.batches`."""
+        """Yield each batch's images, scaled on the CPU; see `Images.batches`."""
         for places in positions:
             batch = scaled(self.images[self.chosen[places]], self.size)
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
-
-
-class Images(Protocol):
-    """Stored images by position: in memory, scaled, decoded or corrupted batch by batch."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, positions: Sequence[Tensor], seeds: Sequence[Tensor] = ()) -> Iterator[Tensor]:
-        """Yield each batch's images; see `ResidentImages.batches`."""
 
 
 def load(
@@ -161,7 +164,7 @@ def fetch(spec: DataSpec, root: Path) -> None:
 
 
 def check_present(spec: DataSpec, root: Path) -> str | None:
-    """Return that data is not there and will be downloaded, or None.
+    """Return a note if data is missing and will be downloaded; None if it is there.
 
     Raises:
         RequestError: data is missing and cannot be downloaded, or a package that reads it is missing.
@@ -183,52 +186,8 @@ def _is_listed(spec: DataSpec) -> bool:
     return spec.name == IMAGEFOLDER or DATASETS[spec.name].is_listed
 
 
-def kept(targets: Tensor, spec: DataSpec) -> Tensor:
-    """Return the positions that a subset keeps to train on, ascending; see `divided`."""
-    return divided(targets, spec)[0]
-
-
-def divided(targets: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor]:
-    """Return the positions that a run trains on, and those of the dev images, both ascending.
-
-    The choice depends only on the labels and the data's name, never on a run's seed; a larger subset contains a smaller
-    one. Dev images are the last ones of a subset: the run's own, or the one that `held_out` states.
-    `targets` are (n,) int64 class indices of the whole training split, all equal if images have none.
-    """
-    nothing = torch.empty(0, dtype=torch.int64)
-    if spec.train_per_class is None and spec.train_fraction is None and spec.held_out is None:
-        return torch.arange(len(targets)), nothing
-    generator = torch.Generator().manual_seed(seed_from("subset", spec.name, spec.fingerprint))
-    trained, held_out = [nothing], [nothing]
-    for label in range(spec.classes):
-        members = torch.nonzero(targets == label).flatten()
-        members = members[torch.randperm(len(members), generator=generator)]
-        own = _subset_count(len(members), spec.train_per_class, spec.train_fraction)
-        end = own
-        if spec.held_out is not None and spec.held_out.is_of_another_subset:
-            end = _subset_count(len(members), spec.held_out.of_per_class, spec.held_out.of_fraction)
-        start = max(0, end - _dev_count(end, spec))
-        trained += [members[: min(own, start)], members[end:own]]  # before and behind the dev images
-        held_out.append(members[start:end])
-    return torch.cat(trained).sort().values, torch.cat(held_out).sort().values
-
-
-def _subset_count(of_class: int, per_class: int | None, fraction: float | None) -> int:
-    """Return how many of the images of a class are in a subset; without a number or a fraction it has all."""
-    return min(of_class, per_class or max(1, round(of_class * (fraction or 1.0))))
-
-
-def _dev_count(kept_of_class: int, spec: DataSpec) -> int:
-    """Return how many of a class's kept images are dev images; a fraction leaves at least one of several to train."""
-    if spec.held_out is None:
-        return 0
-    if spec.held_out.per_class is not None:
-        return spec.held_out.per_class
-    return min(max(1, round(kept_of_class * (spec.held_out.fraction or 0.0))), kept_of_class - 1)
-
-
 def _reader(name: str) -> Callable[[DataSpec, Path], Any]:
-    """Return the function that reads a named data set; it is imported here, since that takes seconds."""
+    """Return the function that reads a named data set; its module is imported here, which may take seconds."""
     named = DATASETS[name]
     if named.extra is not None:
         module, package = EXTRAS[named.extra]
@@ -259,7 +218,7 @@ def _split(
 
 
 def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return all images in one array, read a chunk at a time so that they are in memory once."""
+    """Return all images in one array, read chunk by chunk so that only one copy is in memory."""
     images = torch.empty(shape, dtype=dtype)
     batches = read.batches(torch.arange(len(images)).split(CHUNK))
     for chunk, batch in zip(images.split(CHUNK), batches, strict=True):
@@ -268,12 +227,12 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
 
 
 def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
-    """Yield what an image folder holds, and what becomes of images of other sizes and kinds."""
-    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
+    """Yield lines on what an image folder holds, and on how images of other sizes and kinds are converted."""
+    classes, train, test = _counts(listing)
     (height, width), several = spec.size, len(found.sizes) > 1
     sizes = f"{len(found.sizes)} sizes" if several else "{}x{} pixels".format(*next(iter(found.sizes)))
     scaled_to = f", scaled to {height}x{width}" if several or spec.size not in found.sizes else ""
-    counts = f"{len(listing['train'])} classes, {train} training and {test} test images"
+    counts = f"{classes} classes, {train} training and {test} test images"
     yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
     if spec.view is None:
         yield f"mean {list(spec.mean)}, deviation {list(spec.std)} (red, green, blue)"
@@ -286,8 +245,18 @@ def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
             yield f"{count} image(s) of mode {mode} are converted to red, green and blue; transparency is left out"
 
 
+def _counts(listing: Listing) -> tuple[int, int, int]:
+    """Return the number of classes, of training images and of test images."""
+    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
+    return len(listing["train"]), train, test
+
+
 def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
-    """Return the files of each split and class, if an image folder has not changed since the suite was read."""
+    """Return the files of each split and class.
+
+    Raises:
+        RequestError: files are missing, or an image folder has changed since the suite was read.
+    """
     if spec.name == IMAGEFOLDER:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         notes: list[str] = []
@@ -304,8 +273,7 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
     except RequestError as error:
         raise absent(spec.name, str(error)) from error
     named = DATASETS[spec.name]
-    train, test = (sum(len(files) for files in listing[split].values()) for split in ("train", "test"))
-    there, published = (len(listing["train"]), train, test), (named.classes, named.train, named.test)
+    there, published = _counts(listing), (named.classes, named.train, named.test)
     if there != published:
         logger.warning(
             "warning: %s in %s is incomplete: found %d classes, %d training and %d test images of %d, %d and %d. "
@@ -320,7 +288,7 @@ def _load_files(spec: DataSpec, root: Path, device: torch.device, workers: int, 
     cut = spec.augment == "resized_crop_flip"
 
     def images(files: Sequence[str], training: bool) -> Images:
-        """Return images by position, read into memory at once if they fit and are equal in every epoch."""
+        """Return images by position; they are read into memory at once if they fit and no epoch cuts other parts."""
         shape = (len(files), 3, *spec.size)
         if (cut and training) or math.prod(shape) > resident_bytes:
             return FileImages(files, spec.size, device, workers, cut)

@@ -39,7 +39,7 @@ class Mix:
 
 
 def mixed(batch: Batch, mix: Mix, classes: int) -> Batch:
-    """Return a batch with labels whose images are mixed; the student's and the teacher's views in the same way.
+    """Return a labelled batch with mixed images; the student's and the teacher's views are mixed in the same way.
 
     `targets` has each image's class with the largest share. Indices are those of the images themselves.
     """
@@ -58,10 +58,11 @@ def draw_mix(recipe: Recipe, size: tuple[int, int], seed: int) -> Mix:
     """Return a batch's mix, which depends on the seed alone.
 
     The share has the distribution Beta(a, a), with a the recipe's `mixup` or `cutmix`. Cutmix's box has the image's
-    ratio and the area 1 - share; its middle is anywhere, what lies outside is cut off, and the share follows.
+    ratio and the area 1 - share. Its middle is drawn from the whole image; the part outside is cut off, and the share
+    is that of the remaining box.
 
     Args:
-        recipe: with mixup, cutmix or both; one of both is drawn with equal chance.
+        recipe: with mixup, cutmix or both, one of which is then drawn with equal chance.
         size: (height, width) of the images in pixels.
         seed: of all draws.
     """

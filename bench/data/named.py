@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and what reads each: a new one is an entry here. Imports no torch.
+"""The data sets that are known by name, and the function that reads each. A new one is an entry here. Imports no torch.
 
 Normalisation: CIFAR-100's numbers are those of the reference implementation's loaders; CIFAR-10's, MNIST's,
 Fashion-MNIST's and ImageNet's are their training sets' means and deviations as commonly published; STL-10's and
@@ -37,8 +37,8 @@ class NamedData:
     is_listed: bool = False  # whether each image is a file that is decoded on its own
     extra: str | None = None  # the project's extra that installs the reader's further dependencies
     labels: Labels = "image"  # what has a class
-    class_names: tuple[str, ...] = ()  # of the first ten classes, or of all if they are fewer
-    colour: bool = True
+    class_names: tuple[str, ...] = ()  # of the first ten classes, or of all if there are fewer
+    colour: bool = True  # whether images have colours
     depth: tuple[float, float] | None = None  # mean and deviation of the depth, in its stored unit; None without depth
 
     @property

@@ -1,4 +1,4 @@
-"""Views: stored images as a network sees them, complete or reduced to a part such as the luminance."""
+"""Views: what a network sees of stored images, such as the colours, the luminance or the depth."""
 
 import torch
 from torch import Tensor

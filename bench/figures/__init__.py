@@ -1,6 +1,6 @@
 """A suite's figures, drawn from the store alone: results/<suite>/figures/, each as pdf and svg. Imports no torch.
 
-Those of the style `paper` are in figures/paper/, with captions.md, which has what their headings would say.
+Figures of the style `paper` are in figures/paper/. They have no headings; captions.md there has their text.
 
 A new figure is a module here that is named in `FIGURES` and has
 
@@ -37,7 +37,7 @@ from bench.types import StyleName
 from methods import Method
 
 Draw = Callable[[Findings], Iterator[tuple[str, Figure]]]
-# Each pair is drawn alone by what is named here, the slowest first; what reads the same files is in one line.
+# These modules draw each pair on its own, the slowest first. Modules in one line read the same files.
 APART = (
     (tsne,),
     (correlation, cka),
@@ -58,8 +58,8 @@ def write(
 ) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
-    The page shows those of the style `page`, which are written in any case, and those for a paper if an earlier report
-    has them. If a figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
+    Figures of the style `page` are always written; those of the style `paper` also if an earlier report has them. If a
+    figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
     """
     before = len(failed or ())
     folder = store.suite_folder(frame.plan.folder)
@@ -128,7 +128,7 @@ def _save(
 
 
 def _tasks(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[tuple[Findings, list[Draw]]]:
-    """Yield what can be drawn at the same time."""
+    """Yield the parts of the work that several processes can share."""
     wanted = list(modules)
     pairs = dict.fromkeys(cell.pair for cell in findings.plan.cells)
     for together in APART:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, marked, marks, name_points, wrapped
 from bench.figures.findings import Findings
+from bench.plan.duration import COST
 from bench.store.files import as_written
 from bench.suite import TEACHER
 from bench.types import RequestError
@@ -24,7 +25,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     Raises:
         RequestError: cost.csv cannot be read.
     """
-    path = findings.store.suite_folder(findings.plan.folder) / "cost.csv"
+    path = findings.frame.folder / COST
     if not path.exists():
         return
     types = dict.fromkeys(("pair", "label", "stage"), str) | dict.fromkeys(COSTS, float)

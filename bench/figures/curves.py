@@ -24,7 +24,7 @@ from bench.figures.drawing import (
     number_edges,
 )
 from bench.figures.findings import Findings, row_of
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 
 MAX_TOGETHER = 7  # rows that one panel shows

@@ -1,6 +1,6 @@
 """How a suite's figures look: rows, panels, bands, marks, legends.
 
-A row has the same colour, line and marker in all of a suite's figures, and differs from others in grey, too.
+A row has the same colour, line and marker in all of a suite's figures, and can be told apart in greyscale too.
 """
 
 import math
@@ -21,7 +21,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.types import StyleName
 
 Look = dict[str, Any]  # a line's colour, style and marker, as matplotlib takes them
@@ -48,7 +48,7 @@ NARROW |= {"lines.linewidth": 1.0, "lines.markersize": 3.5, "savefig.dpi": 400}
 
 @dataclass(frozen=True)
 class Style:
-    """The size of figures and of what is written in them. Text is 7 to 10 points high."""
+    """The size of figures and of their text, which is 7 to 10 points high."""
 
     width: float  # inches
     has_titles: bool  # whether a figure has its heading, which a paper has in its caption
@@ -64,7 +64,7 @@ STYLES: dict[StyleName, Style] = {
 }
 LINE, LABEL_LINE = 13, 30  # characters of a title per inch, and of a label beside a panel
 # Glasbey et al., Colour displays for categorical images, 2007: each colour is far from those before it. The list is
-# colorcet's `glasbey_bw_minc_20_maxl_70` (CC BY 4.0), which is readable on white, without its palest and black.
+# colorcet's `glasbey_bw_minc_20_maxl_70` (CC BY 4.0), readable on white, without black and its palest colours.
 COLOURS = (
     *("#0774d8", "#d60000", "#018700", "#8c3bff", "#e6a500", "#00acc6", "#ff7ed1", "#6b004f", "#573b00", "#005659"),
     *("#15e18c", "#0000dd", "#a17569", "#bf03b8", "#645472", "#790000", "#729a7c", "#ff7752", "#004b00", "#8e7b01"),
@@ -93,10 +93,13 @@ def look(number: int) -> Look:
 
 
 def looks(rows: Mapping[str, str]) -> dict[str, Look]:
-    """Return the looks of rows by label; `rows` has the method of each row with the method's defaults, otherwise "".
+    """Return the look of each row, by label.
 
-    A method has the same look in all suites. Other rows have one that follows from their label, or the next one that
-    is free: no two rows have the same look, and up to 34 rows no two the same colour.
+    A method at its defaults has the same look in all suites. The look of another row follows from its label, or is the
+    next one that is free. No two rows have the same look; of up to 34 rows, no two have the same colour.
+
+    Args:
+        rows: the method of each row at its method's defaults, or "", by label.
     """
     numbers: dict[str, int] = {}
     for label, method in rows.items():
@@ -130,10 +133,15 @@ def grid(
     heading: Iterable[str],
     **settings: Any,  # noqa: ANN401
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure with a panel for each title, at most `across` of them side by side on a page.
+    """Return an empty figure and its panels.
 
-    A panel with a title of one line is `height` inches high on a page. The heading is the figure's title and, below it,
-    what else a reader must know; the figure's label has it, too. The settings are those of `Figure.subplots`.
+    Args:
+        style: of the figure.
+        titles: one per panel.
+        across: the most panels that a page has side by side.
+        height: of a panel with a title of one line on a page, in inches.
+        heading: lines for the figure's title, and below it what else a reader must know; also the figure's label.
+        settings: those of `Figure.subplots`.
     """
     most = style.across[across]
     width = style.width / most  # of a panel
@@ -159,10 +167,7 @@ def grid(
 
 
 def legend(figure: Figure) -> None:
-    """Draw one legend for all panels below them, where it covers no data and takes no room from them.
-
-    What is named beside a panel is not in it.
-    """
+    """Draw one legend for all panels, below them. Lines that are named beside a panel are not in it."""
     entries: dict[str, Any] = {}
     partial = set()
     for axis in figure.axes:
@@ -220,7 +225,7 @@ def name_points(axis: Axes, points: Iterable[tuple[str, float, float]]) -> None:
 
 
 def arrange(figure: Figure) -> None:
-    """Fix the layout of a figure, and move the names in it so that they do not cover each other."""
+    """Fix the layout of a figure, and move the names in it so that none covers another."""
     FigureCanvasAgg(figure)  # keeps its renderer; without it, each text would be measured by a new one
     for axis in figure.axes:
         _fix_titles(axis)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, name_lines
 from bench.figures.findings import Findings, by_number, row_of
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 
 

@@ -14,7 +14,8 @@ from safetensors.numpy import load
 
 from bench.figures.drawing import PLAIN, STYLES, TAUGHT, Look, Style, looks
 from bench.plan import Plan
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
+from bench.report.summary import Summary
 from bench.spec import STUDENT, RunSpec
 from bench.store import AGAIN, OUTPUTS, Store
 from bench.suite import NONE, TEACHER
@@ -97,7 +98,7 @@ class Findings:
         return curves
 
     def outputs(self, run: RunSpec) -> Outputs | None:
-        """Return what the network of a run answered to the test images; None if it is not done, or has left nothing.
+        """Return the outputs of a run's network for the test images; None if the run is not done or has stored none.
 
         Raises:
             RequestError: the file cannot be read.
@@ -143,7 +144,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def by_number(rows: Mapping[float, Summary]) -> pd.DataFrame:
-    """Return rows' values: a row per number that has any, a column per seed."""
+    """Return the values of rows: a line for each number that has any, a column per seed."""
     values = {number: {str(seed): value for seed, value in row.by_seed.items()} for number, row in rows.items()}
     seeds = list(dict.fromkeys(seed for of_row in values.values() for seed in of_row))
     return pd.DataFrame(values, index=seeds, dtype=float).T.dropna(how="all")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look, name_lines
 from bench.figures.findings import Findings, by_number, row_of
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 from bench.schedule import Scalar
 from bench.spec import RunSpec
 from bench.suite import NONE
@@ -77,7 +77,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 def _draw_lines(axis: Axes, frames: Sequence[tuple[Sweep, pd.DataFrame]], title: str, findings: Findings) -> None:
     """Draw a line per sweep, named by what differs between them, or by a title; and the undistilled students.
 
-    Of several groups, the undistilled student has the colour of the group's first line.
+    Where there are several groups, the line of an undistilled student has the colour of its group's first line.
     """
     settings = [sweep.others for sweep, _ in frames]
     differing = {key for one in settings for key, value in one.items() if value != settings[0].get(key)}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bench.data.named import DATASETS
 from bench.figures.drawing import grid, look, unscaled
 from bench.figures.findings import Findings
-from bench.report.frame import Summary
+from bench.report.summary import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
 PERPLEXITY = 30.0  # scikit-learn's default, where there are enough points
@@ -69,9 +69,10 @@ def _class_names(data: str) -> dict[int, str]:
 
 
 def _differ(points: np.ndarray) -> bool:
-    """Return whether there are embeddings that can be told apart; float16 ends at 65504, and a network may be dead.
+    """Return whether embeddings are finite and not all equal, as they are for a network that has died.
 
-    scikit-learn's t-SNE ends the process if all points are equal.
+    They are stored as float16, whose greatest value is 65504. scikit-learn's t-SNE ends the process if all points are
+    equal.
     """
     if len(points) <= MAX_CLASSES or not np.isfinite(points).all():
         return False

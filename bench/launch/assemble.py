@@ -67,7 +67,7 @@ def assemble(runs: Sequence[RunSpec], inputs: Inputs, group: Group) -> Cohort:
         record=lambda lane: facts | lane.made_from,
         accept_changed=inputs.work.accept_changed,
         keep_checkpoints=inputs.work.keep_checkpoints,
-        within_epoch_s=60 * plan.suite.slurm.checkpoint_minutes,
+        at_risk_s=60 * plan.suite.slurm.checkpoint_minutes,
         group=group,
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from bench.data.images import check_present, fetch
-from bench.models.hooked import known_weights, published_weights
 from bench.models.timm_names import TIMM, check_classes
+from bench.models.torchvision_network import known_weights, published_weights
 from bench.models.weights import Reading, fitting_weights
 from bench.plan import Plan, statuses
 from bench.plan.repeat import suite_files

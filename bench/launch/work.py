@@ -9,6 +9,10 @@ from bench.spec import RunSpec
 from bench.store import Store
 
 
+def no_tables(plan: Plan, store: Store) -> None:
+    """Write no tables."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Runs to train, and settings that change results only by rounding.
@@ -32,7 +36,7 @@ class Work:
     runs: tuple[str, ...]
     results: Path
     data: Path
-    write_tables: Callable[[Plan, Store], object]
+    write_tables: Callable[[Plan, Store], object] = no_tables
     device: str = "auto"
     plugins: tuple[Path, ...] = ()
     keep_checkpoints: bool = False

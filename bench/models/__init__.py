@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -120,20 +121,17 @@ def build(
         RequestError: the name or a module is unknown, or stages are given for a network whose stages are fixed.
     """
     if library(name) == TORCHVISION:
-        from bench.models.hooked import HookedNetwork, torchvision_network
+        from bench.models.hooked import HookedNetwork
+        from bench.models.torchvision_network import torchvision_network
 
-        classifier_network = torchvision_network(name.removeprefix(TORCHVISION), num_classes, in_channels)
-        try:
-            return HookedNetwork(classifier_network, stages or (), classifier, preactivations or ())
-        except RequestError as error:
-            raise RequestError(f"network {name!r}: {error}") from None
+        network = torchvision_network(name.removeprefix(TORCHVISION), num_classes, in_channels)
+        with _naming(name):
+            return HookedNetwork(network, stages or (), classifier, preactivations or ())
     if library(name) == TIMM:
         from bench.models.timm_network import timm_network
 
-        try:
+        with _naming(name):
             return timm_network(name.removeprefix(TIMM), num_classes, in_channels, image_size, stages or ())
-        except RequestError as error:
-            raise RequestError(f"network {name!r}: {error}") from None
     if own.file_of(name) is not None:
         return _own(name, num_classes, in_channels, stages, classifier, preactivations)
     if name not in NETWORKS:
@@ -176,8 +174,15 @@ def _own(
         return network
     if not isinstance(network, nn.Module):
         raise RequestError(f"network {name!r}: its factory returns a {type(network).__name__}, not an nn.Module")
-    try:
+    with _naming(name):
         return HookedNetwork(network, stages or (), classifier, preactivations or ())
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name a network in the errors that are raised within."""
+    try:
+        yield
     except RequestError as error:
         raise RequestError(f"network {name!r}: {error}") from None
 
@@ -189,16 +194,12 @@ def shapes(network: Network, name: str, in_channels: int, height: int, width: in
     """
     import torch
 
+    from bench.models.base import evaluating
+
     weight = next(network.parameters())
     image = torch.zeros(1, in_channels, height, width, device=weight.device, dtype=weight.dtype)
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with torch.no_grad():
-            features = network.features(image, preactivations=True)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(network), torch.no_grad():
+        features = network.features(image, preactivations=True)
 
     def sizes(maps: Sequence[Tensor]) -> tuple[tuple[int, int, int], ...]:
         return tuple((c, h, w) for _, c, h, w in (each.shape for each in maps))

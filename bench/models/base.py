@@ -1,6 +1,7 @@
 """The base class of every network: `forward` gives logits, `features` gives everything that a method may read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -28,9 +29,21 @@ class Network(nn.Module):
         return self.features(x).logits
 
     def linear_classifier(self) -> Affine | None:
-        """Return the linear layer from embedding to logits; None if it is none."""
+        """Return the linear layer from embedding to logits; None if the classifier is no such layer."""
         return None
 
     def trunk(self) -> Sequence[nn.Module]:
         """Return the modules up to the last stage's output (stem and groups), which AB and FSP pre-train."""
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Set a network to eval mode, and each of its modules back to its own mode at the end."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

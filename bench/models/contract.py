@@ -1,4 +1,4 @@
-"""What every network must keep to: tells the author of one, in words, what is wrong with it."""
+"""Checks that a network keeps to the contract of all networks, and tells its author what is wrong with it."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ TOLERANCE = 1e-6  # in float64, of values about 1
 
 
 def problems(build: Callable[[], Network], classes: int, channels: int, height: int, width: int) -> Iterator[str]:
-    """Yield what is wrong with a network, for random images; what later checks need is checked first.
+    """Yield what is wrong with a network, for random images; checks that later ones rely on come first.
 
     Args:
         build: returns the network, with weights from torch's default generator.
@@ -41,7 +41,7 @@ def problems(build: Callable[[], Network], classes: int, channels: int, height: 
     except NotImplementedError:
         yield "trunk: is missing: return the modules up to the last stage's output"
         return
-    if not all(one.isfinite().all() for one in _tensors(features)):
+    if not all(one.isfinite().all() for one in (*features.preactivations, *_plain(features))):
         yield "a feature is not finite on random images with its first weights"
     if any(a[2] < b[2] or a[3] < b[3] for a, b in itertools.pairwise([one.shape for one in features.stages])):
         yield "stages: a later stage is larger than the one before it: return them stem first, from large to small maps"
@@ -90,7 +90,7 @@ def _misshaped(features: Features, classes: int) -> Iterator[str]:
 
 
 def _of_gradients(network: Network, images: Tensor) -> Iterator[str]:
-    """Yield what is wrong with what learns: the network from its logits, the trunk from the last stage."""
+    """Yield the parameters that gradients of logits or of the last stage should reach and do not, or the reverse."""
     network.train()
     network.features(images).stages[-1].square().sum().backward()
     reached = {parameter for parameter in network.parameters() if parameter.grad is not None}
@@ -103,10 +103,6 @@ def _of_gradients(network: Network, images: Tensor) -> Iterator[str]:
     network.features(images).logits.square().sum().backward()
     if idle := [name for name, one in network.named_parameters() if one.requires_grad and one.grad is None]:
         yield f"parameters: the logits do not depend on {', '.join(idle[:3])}"
-
-
-def _tensors(features: Features) -> list[Tensor]:
-    return [*features.preactivations, *_plain(features)]
 
 
 def _plain(features: Features) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Describes one network, with the shapes of its features; checks a user's."""
+"""Describes a network by the shapes of its features; checks a user's own."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from bench.types import RequestError
 
 
 def described(name: str, classes: int, pixels: int, is_checked: bool) -> dict[str, Any]:
-    """Return the shapes of a network's features, and what methods can read of it.
+    """Return the shapes of a network's features, and what else methods can read.
 
     Args:
         name: see `build`.

@@ -2,37 +2,22 @@
 
     build("torchvision.resnet18", num_classes=10, stages=["relu", "layer1", "layer2", "layer3", "layer4"])
 
-Without `stages`, the modules are found: here, the same. Modules are named by their path, as in `named_modules()`. The
-state dict keeps the wrapped network's own names.
+Without `stages`, `resolution` finds the modules; here, it finds the same. Modules are named by their path, as in
+`named_modules()`. The state dict keeps the wrapped network's own names.
 """
 
-import hashlib
-import logging
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bench.models.base import Network
 from bench.models.parts import linear_of
+from bench.models.resolution import channels_last, stages_by_resolution
 from bench.types import Affine, Features, RequestError, suggest
 
-if TYPE_CHECKING:
-    from torchvision.models import WeightsEnum
-
-logger = logging.getLogger(__name__)
-
-EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the images that show where a network has its channels
-NEW = 0.75  # convolutions without padding shorten maps by less
-MOST_WITHIN = 2  # resolutions of a step from one to the next
-FIRST_STAYS = [False, False, True, True]  # the dimensions of maps (B, C, H, W) that change with the image
-LAST_STAYS = [False, True, True, False]  # those of maps (B, H, W, C)
 WRAPPED = "network."  # the prefix of the wrapped network's names in a state dict
 
 
@@ -76,12 +61,12 @@ class HookedNetwork(Network):
                 "name one for each stage, or none"
             )
         self.ends_in_classifier = _linear_paths(network)[-1:] == [self.classifier_path]
-        self.channels_last = _channels_last(network, {*self.stage_paths, *self.preactivation_paths})
+        self.channels_last = channels_last(network, {*self.stage_paths, *self.preactivation_paths})
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
         """Return the features of images (B, C, H, W), from the named modules.
 
-        Stages count as tokens where modules give them as (B, H, W, C), as those of Swin do.
+        Stages count as tokens where modules give them as (B, H, W, C), as Swin's do.
 
         Raises:
             RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass.
@@ -129,112 +114,13 @@ class HookedNetwork(Network):
         return list(children.values())[: list(children).index(last) + 1]
 
 
-def stages_by_resolution(network: nn.Module) -> tuple[str, ...]:
-    """Return the paths of the modules that end a resolution: along the forward pass, the last output at each.
-
-    The network's own children count, and the members of a sequence (`nn.Sequential`) that passes more than two
-    resolutions. What lies within a block does not count, nor what does not follow the image's size, such as the output
-    of a global pooling. A resolution is a new one if its height is less than `NEW` of that before it.
-
-    Raises:
-        RequestError: the network takes images of one size only, or none of its modules gives maps.
-    """
-    outputs = _examined(network, [path for path, _ in network.named_modules() if path])
-    if outputs is None:
-        sizes = " and ".join(f"{height}x{width}" for height, width in EXAMINED)
-        raise RequestError(
-            f"stages: it does not take images of both {sizes} pixels, which show where the resolution changes: name "
-            "the modules whose outputs are the stages, stem first"
-        )
-    heights = {path: height for path, pair in outputs.items() if (height := _height(*pair)) is not None}
-    ends: list[str] = []
-    begun = math.inf  # the height at which the last stage begins
-    for path in sorted(_steps(network, heights), key=list(heights).index):
-        if heights[path] < NEW * begun:
-            ends.append(path)
-            begun = heights[path]
-        else:
-            ends[-1] = path
-    if not ends:
-        raise RequestError("stages: none of its modules gives maps (B, C, H, W) that grow with the image: name some")
-    return tuple(ends)
-
-
-def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Iterator[str]:
-    """Yield the paths of the modules in which a network goes from resolution to resolution, as they are registered."""
-    for name, child in parent.named_children():
-        whole = f"{path}{name}"
-        passed = {heights.get(f"{whole}.{member}") for member, _ in child.named_children()} - {None}
-        if isinstance(child, nn.Sequential) and len(passed) > MOST_WITHIN:
-            yield from _steps(child, heights, f"{whole}.")
-        elif whole in heights:
-            yield whole
-
-
-def _channels_last(network: nn.Module, paths: Collection[str]) -> set[str] | None:
-    """Return which modules give maps (B, H, W, C), or None if the network takes images of one size only.
-
-    Only networks with a norm over the last dimension have such maps.
-    """
-    if not any(isinstance(module, nn.LayerNorm | nn.RMSNorm) for module in network.modules()):
-        return set()
-    outputs = _examined(network, paths)
-    if outputs is None:
-        return None
-    return {path for path, (one, other) in outputs.items() if _changed(one, other) == LAST_STAYS}
-
-
-def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """Return the outputs with 4 dimensions of modules for images of two sizes, without values, in the forward order.
-
-    A module that is used several times is where it is used last. None if the network does not take both sizes.
-    """
-    channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
-    state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
-    training = [module for module in network.modules() if module.training]
-    found: list[dict[str, Tensor]] = []
-    network.eval()
-    try:
-        with ExitStack() as hooks, torch.no_grad():
-            for path in paths:
-                keep = partial(_keep_output, found, path)
-                hooks.enter_context(network.get_submodule(path).register_forward_hook(keep))
-            for height, width in EXAMINED:
-                found.append({})
-                functional_call(network, state, torch.zeros(1, channels, height, width, device="meta"))
-    except (RuntimeError, AssertionError, ValueError):
-        return None
-    finally:
-        for module in training:
-            module.training = True
-    first, second = found
-    return {path: (output, second[path]) for path, output in first.items() if path in second}
-
-
-def _keep_output(found: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
-    found[-1].pop(path, None)  # a dict keeps the place of the first use
-    if isinstance(output, Tensor) and output.ndim == 4:
-        found[-1][path] = output
-
-
-def _changed(one: Tensor, other: Tensor) -> list[bool]:
-    """Return which of the dimensions of two outputs differ."""
-    return [a != b for a, b in zip(one.shape, other.shape, strict=True)]
-
-
-def _height(one: Tensor, other: Tensor) -> int | None:
-    """Return the height of a module's first maps, in either layout; None if its outputs do not grow with the image."""
-    changed = _changed(one, other)
-    if changed == FIRST_STAYS:
-        return one.shape[2]
-    return one.shape[1] if changed == LAST_STAYS else None
-
-
 def _in_one_size(path: str, output: Tensor, x: Tensor) -> Tensor:
-    """Return the maps (B, C, H, W) of a network that takes images of one size: their sides relate as the image's do.
+    """Return the maps (B, C, H, W) of a network that takes images of one size.
+
+    The layout is the one in which the ratio of the sides is the image's.
 
     Raises:
-        RequestError: they do so in both layouts, or in neither.
+        RequestError: that is so in both layouts, or in neither.
     """
     _, height, width, _ = output.shape
     ratio = x.shape[2] / x.shape[3]
@@ -299,105 +185,12 @@ def _describe(value: object) -> str:
 
 
 def drop_prefix(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
-    """Give the parts of a wrapped network, the submodule `network`, its own names in a state dict."""
+    """Remove the prefix of the wrapped network, the submodule `network`, from the names in a state dict."""
     for name in [name for name in state if name.startswith(prefix + WRAPPED)]:
         state[prefix + name.removeprefix(prefix + WRAPPED)] = state.pop(name)
 
 
 def add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
-    """Give them the names under which the wrapper has them, in a state dict that is loaded."""
+    """Add the prefix again to the names in a state dict that is loaded."""
     for name in [name for name in state if name.startswith(prefix)]:
         state[prefix + WRAPPED + name.removeprefix(prefix)] = state.pop(name)
-
-
-def torchvision_network(name: str, num_classes: int, in_channels: int) -> nn.Module:
-    """Return one of torchvision's classifiers, untrained.
-
-    The first convolution is drawn again by PyTorch's default if the images do not have 3 channels.
-    """
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise RequestError(f"unknown network 'torchvision.{name}'. {suggest(name, known)}")
-    # with auxiliary logits, it would have three outputs in training
-    single_output = {"aux_logits": False, "init_weights": True} if "inception" in name or name == "googlenet" else {}
-    # RegNets compute their widths with tensors, which have no values on the device meta
-    values = torch.device("cpu") if name.startswith("regnet") else nullcontext()
-    device = torch.get_default_device()
-    with values:
-        network = models.get_model(name, weights=None, num_classes=num_classes, **single_output)
-    network = network.to(device)
-    if in_channels != 3:
-        convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
-        shape = (convolution.out_channels, in_channels, *convolution.kernel_size)
-        convolution.in_channels = in_channels
-        convolution.weight = nn.Parameter(convolution.weight.new_empty(shape))
-        convolution.reset_parameters()
-    return network
-
-
-def set_input(network: nn.Module, name: str, checkpoint: str) -> None:
-    """Let a network see what torchvision's published weights were trained on, if it gets those.
-
-    GoogLeNet's and Inception's expect another normalisation than that of the images, as torchvision sets by itself.
-
-    Args:
-        network: a `HookedNetwork`.
-        name: that torchvision gives the classifier.
-        checkpoint: the name of published weights, or a file's sha256.
-    """
-    from torchvision import models
-
-    if hasattr(network.network, "transform_input"):
-        published = models.get_model_weights(name).__members__
-        sums = tuple(one.url.rpartition("-")[2].partition(".")[0] for one in published.values())
-        network.network.transform_input = checkpoint in published or checkpoint.startswith(sums)
-
-
-def known_weights(name: str, weights: str, classes: int | None = None) -> "WeightsEnum":
-    """Return what torchvision says of the weights that it publishes for a classifier under a name.
-
-    Raises:
-        RequestError: it publishes none of that name, or they are for another number of classes.
-    """
-    from torchvision import models  # takes seconds, so only what needs it imports it
-
-    known = models.get_model_weights(name).__members__
-    if weights not in known:
-        raise RequestError(f"weights: torchvision publishes no {weights!r} for {name}. {suggest(weights, known)}")
-    theirs = len(known[weights].meta.get("categories", ()))
-    if classes and theirs and classes != theirs:
-        raise RequestError(
-            f"weights: {weights} has {theirs} classes, the data {classes}: give a checkpoint trained on this data, "
-            "or leave 'weights' out to train the network here"
-        )
-    return known[weights]
-
-
-def published_weights(name: str, weights: str, folder: Path) -> Path:
-    """Return the file of weights that torchvision publishes, downloaded if it is missing.
-
-    The file's name ends in the first digits of its sha256.
-
-    Raises:
-        RequestError: the name is unknown, the download fails, or the file does not match its sha256.
-    """
-    url = known_weights(name, weights).url
-    file = folder / url.rpartition("/")[2]
-    if not file.exists():
-        logger.info("downloading %s", file.name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), progress=False)
-        except Exception as error:  # a download can fail in many ways
-            raise RequestError(
-                f"weights: looked for {file} and did not find it, and {url} cannot be downloaded "
-                f"({' '.join(str(error).split())}). Put the file there, or name another folder with --data DIR"
-            ) from error
-    digits = file.stem.rpartition("-")[2]
-    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(digits):
-        raise RequestError(
-            f"weights: {file} is not what torchvision publishes: its sha256 does not begin with {digits}"
-        )
-    return file

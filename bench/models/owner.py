@@ -1,4 +1,4 @@
-"""Whose weights a checkpoint holds: the known network whose names and shapes are nearest."""
+"""Finds out to which known network the weights of a checkpoint belong, by their names and shapes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -19,10 +19,11 @@ Weights = frozenset[tuple[str, tuple[int, ...]]]  # names with shapes
 
 
 def owner_of(states: Sequence[State]) -> str | None:
-    """Return in words which known network weights belong to, or are nearest to; None if none is near.
+    """Return a sentence on the known network that weights belong to, or are nearest to; None if none is near.
 
-    Networks of this project and torchvision's classifiers are compared by names and shapes, with the checkpoint's
-    number of classes. Nearness is the share of common ones in all of both (Jaccard's index).
+    Known are the networks of this project and torchvision's classifiers, built for the checkpoint's number of classes.
+    Nearness is the number of names with shapes that both have, divided by the number that either has (Jaccard's
+    index).
 
     Args:
         states: the same weights, with and without prefixes of wrappers.

@@ -28,7 +28,7 @@ class StagedNetwork(Network):
             yield stage, before
 
     def trunk(self) -> Sequence[nn.Module]:
-        """Return the stem, `conv1` and `bn1`, and the groups, `layer...` or `block...`, as far as it has them."""
+        """Return the stem (`conv1`, `bn1`) and the groups (`layer...` or `block...`), those that the network has."""
         return [module for name, module in self.named_children() if name.startswith(("conv1", "bn1", "layer", "block"))]
 
     def final_map(self, stage: Tensor, preactivation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A student that predicts with its teacher's classifier, which stands behind a projector (SimKD).
+"""A student that predicts with its teacher's classifier, behind a projector (SimKD).
 
 Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022. The projector and the frozen
 classifier are part of the network: they are evaluated, stored and counted with it.
@@ -58,13 +58,13 @@ class Reusing(Network):
         return list(self.student.trunk())
 
     def features(self, x: Tensor, preactivations: bool = False) -> Features:
-        """Return the features of images (B, C, H, W): the student's, but those that `projected` replaces."""
+        """Return the features of images (B, C, H, W): the student's, with those that `projected` replaces."""
         return self.projected(self.student.features(x, preactivations))
 
     def projected(self, own: Features) -> Features:
-        """Return a student's features with final map, embedding, logits and classifier behind the projector.
+        """Return a student's features, with the final map, embedding, logits and classifier behind the projector.
 
-        A final map that is higher than the teacher's is average-pooled to the teacher's size first.
+        A final map larger than the teacher's is first average-pooled to the teacher's size.
         """
         assert own.final is not None  # its shapes say so
         final = own.final

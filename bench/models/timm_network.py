@@ -2,9 +2,9 @@
 
     build("timm.vit_tiny_patch16_224", num_classes=10, image_size=(32, 32))
 
-Stages are maps of timm's own `forward_intermediates`, channels first. Tokens become maps; class and other prefix tokens
-are left out of them, and class tokens are given beside them. The state dict has timm's names. The package is an extra
-of this project: `[timm]`.
+Stages are maps of timm's own `forward_intermediates`, channels first. Tokens become maps, without class and other
+prefix tokens; class tokens are given beside the maps. The state dict has timm's names. The package is an extra of this
+project: `[timm]`.
 """
 
 import copy
@@ -151,7 +151,7 @@ def stages_by_resolution(model: nn.Module) -> list[int]:
 
 
 def _reductions(model: nn.Module) -> list[int]:
-    """Return by how much each map of a network is smaller than the image, as timm states it."""
+    """Return how many times smaller than the image each map of a network is, as timm states it."""
     listed: Any = model.feature_info
     return [one["reduction"] for one in getattr(listed, "info", listed)]
 
@@ -235,7 +235,9 @@ def known_tag(name: str, weights: str | None = None) -> str:
 def published_weights(
     name: str, tag: str, num_classes: int, in_channels: int, image_size: tuple[int, int], folder: Path
 ) -> Path:
-    """Return a file of weights that timm publishes, made to fit by timm's loader, which downloads them if missing.
+    """Return a file of weights that timm publishes, adapted to classes and images by timm's loader.
+
+    The loader downloads the weights if the file is missing.
 
     Args:
         name: of the network, as timm has it.

@@ -47,7 +47,8 @@ def write() -> None:
     import torch
     from torchvision import models
 
-    from bench.models.hooked import stages_by_resolution, torchvision_network
+    from bench.models.resolution import stages_by_resolution
+    from bench.models.torchvision_network import torchvision_network
 
     lines = []
     for name in sorted(models.list_models(module=models)):

@@ -1,4 +1,4 @@
-"""Published checkpoints: their weights, read without running any code that the file may contain."""
+"""Reads the weights of checkpoints without running any code that a file may contain."""
 
 import argparse
 import codecs
@@ -70,7 +70,7 @@ AS_FOUND = Reading()
 
 
 def load_weights(network: nn.Module, path: Path | str, sha256: str | None = None, reading: Reading = AS_FOUND) -> None:
-    """Copy a checkpoint's weights into a network: either all of them, or none, with an error; see `fitting_weights`."""
+    """Copy all of a checkpoint's weights into a network, or none with an error; see `fitting_weights`."""
     copy_weights(network, fitting_weights(network, path, sha256, reading))
 
 
@@ -85,10 +85,10 @@ def copy_weights(network: nn.Module, weights: State) -> None:
 def fitting_weights(
     network: nn.Module, path: Path | str, sha256: str | None = None, reading: Reading = AS_FOUND
 ) -> State:
-    """Return a checkpoint's weights by the names in the network, of which only names and shapes are read.
+    """Return a checkpoint's weights under the network's names; of the network, only names and shapes are read.
 
-    Names are mended where torch and torchvision do so when they load: counters of batches are added, the published
-    names of DenseNet changed, classifiers that the network has left out dropped, and prefixes of wrappers removed.
+    Names are mended as torch and torchvision do when they load: counters of batches are added, the published names of
+    DenseNet are changed, and classifiers that the network has left out are dropped. Prefixes of wrappers are removed.
 
     Args:
         network: the network, on any device.
@@ -150,18 +150,17 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
     state = _state_dict(content) if key is None else _state_at(content, key)
-    if not state and key is not None:
-        has = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    if state:
+        return state
+    has = f"a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        has = f"the keys {_some(map(str, content))}" if content else "an empty dict"
+    if key is not None:
         raise RequestError(f"{path}: no weights found under key {key!r}; the file has {has}. Correct 'key'")
-    if not state:
-        kind = f"a {type(content).__name__}"
-        if isinstance(content, Mapping):
-            kind = f"the keys {_some(map(str, content))}" if content else "an empty dict"
-        raise RequestError(
-            f"{path}: no weights found, but {kind}; wanted is a state dict (names and tensors), "
-            "alone or under the key 'model' or 'state_dict'"
-        )
-    return state
+    raise RequestError(
+        f"{path}: no weights found, but {has}; wanted is a state dict (names and tensors), "
+        "alone or under the key 'model' or 'state_dict'"
+    )
 
 
 def _check_sums(file: io.BytesIO) -> None:
@@ -174,7 +173,7 @@ def _check_sums(file: io.BytesIO) -> None:
 
 
 def _unwrapped(state: State) -> Iterator[State]:
-    """Yield weights as they are, then with one prefix less at a time, as long as all names share one of a wrapper."""
+    """Yield weights as they are, then without one prefix of a wrapper after another, while all names share one."""
     yield state
     while prefix := next((known for known in PREFIXES if all(name.startswith(known) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -182,7 +181,7 @@ def _unwrapped(state: State) -> Iterator[State]:
 
 
 def _mended(network: nn.Module, wanted: State, state: State) -> State:
-    """Return weights with the names that they have since they were published; see `fitting_weights`."""
+    """Return weights with the names that the network has for them today; see `fitting_weights`."""
     inner = getattr(network, "network", network)  # torchvision's own
     mended = {}
     for name, tensor in state.items():
@@ -194,7 +193,7 @@ def _mended(network: nn.Module, wanted: State, state: State) -> State:
 
 
 def _fault(given: Tensor, wanted: Tensor) -> str | None:
-    """Return why a tensor cannot be copied to a wanted one without losing its values; None if it can."""
+    """Return why a tensor cannot be copied to a wanted one without changing its values; None if it can."""
     kinds = {
         "without values (on the device meta)": given.is_meta,
         f"sparse ({given.layout})": given.layout != torch.strided,
@@ -226,7 +225,7 @@ def _state_dict(content: object) -> State:
 
 
 def _tensors(state: object) -> State:
-    """Return a state dict itself; an empty one for anything else."""
+    """Return an object if it is a state dict; else an empty one."""
     if not isinstance(state, Mapping):
         return {}
     weights = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -262,7 +261,7 @@ def _renamed(state: State, rename: Mapping[str, str], path: Path | str) -> State
         renamed[now] = tensor
     if unused := [part for part in parts if part not in used]:
         raise RequestError(
-            f"{path}: rename: {unused[0]!r} is no part of a name in the checkpoint, which has {_some(state)}. "
+            f"{path}: rename: {unused[0]!r} is not a part of any name in the checkpoint, which has {_some(state)}. "
             "Correct it, or leave it out"
         )
     return renamed

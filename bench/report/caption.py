@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.plan import Cell, Plan
 from bench.report.frame import Frame
+from bench.report.layout import span
 from bench.report.paper import KD, row_named, settings_used
 from bench.schedule import UNUSED, Recipe, Schedule
 from bench.spec import DataSpec, RunSpec
@@ -13,15 +14,8 @@ from bench.suite.tuning import TUNED
 from bench.tasks import TASKS, Evaluation, task_of
 from bench.text import plural
 
-COMPARED_SETTINGS = (
-    "batch_size",
-    "lr",
-    "lr_decay",
-    "momentum",
-    "weight_decay",
-    "precision",
-    *UNUSED,
-)  # named if teachers differ
+# named if teachers differ in them
+COMPARED_SETTINGS = ("batch_size", "lr", "lr_decay", "momentum", "weight_decay", "precision", *UNUSED)
 
 
 def protocol(plan: Plan) -> str:
@@ -60,7 +54,7 @@ def protocol(plan: Plan) -> str:
 
 
 def _protocol(plan: Plan) -> Iterator[str]:
-    """Yield the protocol that a suite states, or how the command line has made it another; nothing without one."""
+    """Yield the protocol that a suite names, or how the suite differs from it; nothing if it names none."""
     name = plan.suite.protocol
     if name is None:
         return
@@ -76,7 +70,7 @@ def caption(frame: Frame) -> str:
 
 
 def marks(frame: Frame) -> str:
-    """Return what the marks of a table mean, and the differences that it can show; "" if no methods are compared."""
+    """Return what the marks of a table mean, and the smallest detectable differences; "" if nothing is compared."""
     methods = {one.label: one.cell.in_grid for one in frame.tabled if one.is_method}
     seeds = frame.plan.suite.runs_per_row
     sentences = []
@@ -100,8 +94,8 @@ def marks(frame: Frame) -> str:
 
 def _difference(frame: Frame, reference: str) -> str:
     """Return the smallest detectable differences from a row, over all columns; "" if there are none."""
-    own = _limits(frame.detectable.get(reference, ()))
-    tuned = _limits(frame.detectable.get(f"{reference}{TUNED}", ()))
+    own = span(frame.detectable.get(reference, ()))
+    tuned = span(frame.detectable.get(f"{reference}{TUNED}", ()))
     notes = ["by column"] if " to " in own + tuned else []
     if tuned:
         notes.append(f"tuned rows: {tuned}" if own else "tuned rows")
@@ -109,14 +103,6 @@ def _difference(frame: Frame, reference: str) -> str:
         return ""
     said = f"from {reference} of {own or tuned} points"
     return f"{said} ({'; '.join(notes)})" if notes else said
-
-
-def _limits(values: Sequence[float]) -> str:
-    """Return the lowest and the highest value as text, or the only one; "" without any."""
-    if not values:
-        return ""
-    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
 
 
 def published_source(plan: Plan) -> str:
@@ -133,9 +119,10 @@ def _student(plan: Plan) -> RunSpec | None:
 
 
 def _overrides(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield the label of each row with other settings than its method's, and the settings unless the label names them.
+    """Yield the label of each row whose settings are not its method's defaults, with these settings.
 
-    Settings that differ between pairs are followed by their pairs, except those of most pairs, which come last.
+    Settings that the label already names are left out. Where pairs have different settings, each is followed by its
+    pairs; the settings of most pairs come last.
     """
     by_label: dict[str, dict[str, dict[str, None]]] = {}  # pairs by settings by label
     for cell in cells:
@@ -152,13 +139,13 @@ def _overrides(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _arithmetic(schedule: Schedule) -> str:
-    """Return a schedule's precision and the number of its processes, if there are several."""
+    """Return a schedule's precision, and the number of its processes if there are several."""
     shared = "" if schedule.processes is None else f", each batch shared by {schedule.processes} processes"
     return f"{schedule.precision}{shared}"
 
 
 def _evaluations(plan: Plan) -> Iterator[str]:
-    """Yield a sentence on each way in which trained networks are evaluated, and on how they were trained."""
+    """Yield a sentence on each way in which trained networks are evaluated, and one on how they were trained."""
     if not plan.suite.evaluations:
         return
     metrics: dict[str, dict[str, None]] = {}  # the metrics' names, by how they are measured
@@ -217,7 +204,7 @@ def _tuning(plan: Plan) -> Iterator[str]:
 
 
 def _controls(plan: Plan) -> Iterator[str]:
-    """Yield what the undistilled student with more epochs is for; nothing without one."""
+    """Yield a sentence on each control: the undistilled student, trained for more epochs."""
     labels = list(dict.fromkeys(cell.label for cell in plan.cells if cell.is_control and cell.choice is None))
     staged = dict.fromkeys(
         cell.label
@@ -228,8 +215,8 @@ def _controls(plan: Plan) -> Iterator[str]:
     )
     for label in labels:
         yield (
-            f"{label}: the student without a teacher, with as many more epochs, at the initial learning rate, as the "
-            f"initial stage of {', '.join(staged)}; milestones come as much later."
+            f"{label}: the student without a teacher, trained for as many more epochs as the initial stage of "
+            f"{', '.join(staged)} has. They come first, at the initial learning rate; the milestones move by as many."
         )
 
 
@@ -266,7 +253,7 @@ def _differences(cell: Cell, plan: Plan, student: RunSpec | None) -> str:
 
 
 def _recipes(plan: Plan) -> Iterator[str]:
-    """Yield the keys by which students, and single networks, train otherwise than with plain SGD in steps."""
+    """Yield the settings in which students, or single networks, differ from plain SGD with a schedule of steps."""
     training = plan.suite.training
     stated: dict[str, tuple[Recipe, Iterable[str]]] = {
         "Training": (training, [key for key in UNUSED if getattr(training, key) is not None])

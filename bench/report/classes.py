@@ -6,15 +6,15 @@ from typing import Any
 
 from bench.report.folder import CLASSES
 from bench.report.frame import Frame
-from bench.store import Store, csv_text, write_whole
+from bench.store import csv_text, write_whole
 
 COLUMNS = ("pair", "label", "evaluation", "class", "n", "mean", "std")
 
 
-def write(frame: Frame, store: Store) -> None:
+def write(frame: Frame) -> None:
     """Write classes.csv, if the answers of some run have been scored."""
     if table := list(rows(frame)):
-        write_whole(store.suite_folder(frame.plan.folder) / CLASSES, csv_text(COLUMNS, table))
+        write_whole(frame.folder / CLASSES, csv_text(COLUMNS, table))
 
 
 def rows(frame: Frame) -> Iterator[dict[str, Any]]:

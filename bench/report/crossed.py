@@ -23,10 +23,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import special
 
 from bench.report.correction import holm
-from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast
+from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, student_contrast
 from bench.spec import Crossed
 
 SOURCES = Crossed._fields
@@ -44,7 +43,7 @@ class Components:
     mean: float
     seeds: Mapping[str, int]  # their number, of each source that has several
     squares: Mapping[str, float]  # the mean square of each of these sources
-    residual: float | None  # the mean square of what they leave; None if only one source has several seeds
+    residual: float | None  # the mean square of the rest; None if only one source has several seeds
 
     def variance(self, source: str) -> float | None:
         """Return the variance due to a source, estimated without bias, maybe below zero; None if it has one seed."""
@@ -54,21 +53,17 @@ class Components:
 
     @property
     def sampled(self) -> list[str]:
-        """Return the sources for whose other seeds an interval holds: those with three or more."""
+        """Return the sources with three seeds or more: an interval holds for other seeds of these."""
         return [source for source, seeds in self.seeds.items() if seeds >= MIN_SEEDS]
 
     def contrast(self) -> Contrast:
         """Return the mean as a contrast; without interval and p if no source has three seeds, or nothing varies."""
-        found = Contrast(self.n, self.mean)
         parts = [(square / self.n, df) for square, df in self._counted()]
         variance = sum(part for part, _ in parts)
         if variance < EQUAL**2:
-            return found
+            return Contrast(self.n, self.mean)
         df = variance**2 / sum(part**2 / own_df for part, own_df in parts)
-        error = math.sqrt(variance)
-        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
-        p = 2 * float(special.stdtr(df, -abs(self.mean) / error))
-        return replace(found, error=error, df=df, interval=(self.mean - reach, self.mean + reach), p=p)
+        return student_contrast(self.n, self.mean, math.sqrt(variance), df)
 
     def _counted(self) -> list[tuple[float, int]]:
         """Return the mean squares whose sum, divided by N, is the variance of the mean, with degrees of freedom."""
@@ -84,7 +79,7 @@ class Components:
 
 
 def components(values: Mapping[Crossed, float]) -> Components | None:
-    """Return the analysis of variance of the runs of a row; None unless there is one for each combination of seeds."""
+    """Return the analysis of variance of a row's runs; None unless each combination of seeds has a run."""
     levels = [sorted(set(own), key=str) for own in zip(*values, strict=True)]
     if not values or math.prod(map(len, levels)) != len(values):
         return None
@@ -105,9 +100,9 @@ def components(values: Mapping[Crossed, float]) -> Components | None:
 
 
 def paired(own: Iterable[SeedT], base: Iterable[SeedT]) -> list[tuple[SeedT, SeedT]]:
-    """Return the seeds of a row that a reference has too, each with the reference's.
+    """Return the seeds of a row that a reference has too, each with the seed of the reference.
 
-    A row without teachers, such as `none`, has one run for all teachers of another row.
+    A row without teachers, such as `none`, has one run for all the teachers of another row.
     """
     known = set(base)
     both = []
@@ -122,7 +117,7 @@ def paired(own: Iterable[SeedT], base: Iterable[SeedT]) -> list[tuple[SeedT, See
 
 @dataclass(frozen=True)
 class CrossedModel:
-    """The rows of a column; it answers as `inference.Model` does."""
+    """The rows of a column whose seeds are crossed; it has the methods of `inference.Model`."""
 
     values: Mapping[str, Mapping[Crossed, float]]  # by row and seeds
 
@@ -137,12 +132,9 @@ class CrossedModel:
         differences = {seed: own[seed] - base[other] for seed, other in paired(own, base)}
         if not differences:
             return None
-        found = components(differences)
-        return (
-            Contrast(len(differences), float(np.mean(list(differences.values()))))
-            if found is None
-            else found.contrast()
-        )
+        if (found := components(differences)) is not None:
+            return found.contrast()
+        return Contrast(len(differences), float(np.mean(list(differences.values()))))
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
@@ -154,16 +146,14 @@ class CrossedModel:
     def may_be_best(self, rows: Sequence[str]) -> set[str]:
         """Return the rows that no other of them is above at 5 %, in one direction; none without any test."""
         found = {row: self.family(rows, row) for row in rows}
-        beaten = {
-            row
-            for row, others in found.items()
-            if any(
-                one.value > 0 and one.p_adjusted is not None and one.p_adjusted / 2 < 1 - LEVEL
-                for one in others.values()
-            )
-        }
         tested = {row for row, others in found.items() if any(one.p is not None for one in others.values())}
+        beaten = {row for row, others in found.items() if any(map(_is_above, others.values()))}
         return tested - beaten
 
     def detectable(self, rows: Iterable[str], reference: str) -> None:
-        """Return None: it is stated only of seeds that are not crossed."""
+        """Return None: the smallest detectable difference is stated only for seeds that are not crossed."""
+
+
+def _is_above(one: Contrast) -> bool:
+    """Return whether a row is above its reference at 5 %, in one direction."""
+    return one.value > 0 and one.p_adjusted is not None and one.p_adjusted / 2 < 1 - LEVEL

@@ -4,37 +4,38 @@ import hashlib
 import json
 from pathlib import Path
 
+from bench.plan.duration import COST
 from bench.program import code_hash
 from bench.reading import read_bytes
-from bench.report.folder import COST, PAPER, files_of, is_of_paper, note, noted
+from bench.report.folder import PAPER, files_of, is_of_paper, note, noted
 from bench.report.frame import Frame
-from bench.store import ANSWERS, EPOCHS, OUTPUTS, Store
+from bench.store import ANSWERS, EPOCHS, OUTPUTS
 from bench.types import RequestError, StyleName
 
-CODE = ("*.py", "*.js", "*.css", "*.j2")  # of this program, from which a report is made, too
+CODE = ("*.py", "*.js", "*.css", "*.j2")  # files of this program; a report depends on them too
 
 
-def is_current(frame: Frame, store: Store, style: StyleName) -> bool:
-    """Return whether the report in its folder was made of exactly this, and nobody has changed its files since."""
-    present = noted(store.suite_folder(frame.plan.folder))
+def is_current(frame: Frame, style: StyleName) -> bool:
+    """Return whether the report in the folder was made from these results, and its files have not changed since."""
+    present = noted(frame.folder)
     if present is None or (style == PAPER and not any(map(is_of_paper, present.figures))):
         return False
-    if not present.inputs or present.inputs != inputs(frame, store):
+    if not present.inputs or present.inputs != inputs(frame):
         return False
-    return present.outputs == outputs(frame, store)
+    return present.outputs == outputs(frame)
 
 
-def mark_current(frame: Frame, store: Store, made_of: str) -> None:
-    """Note that the report is what is made of these inputs."""
-    note(frame.plan, store, inputs=made_of, outputs=outputs(frame, store))
+def mark_current(frame: Frame, made_of: str) -> None:
+    """Record that the report was made from inputs with this digest."""
+    note(frame.plan, frame.store, inputs=made_of, outputs=outputs(frame))
 
 
-def inputs(frame: Frame, store: Store) -> str:
-    """Return a digest of all that a report is made of: plan, results, epochs, outputs, costs, and this program.
+def inputs(frame: Frame) -> str:
+    """Return a digest of what a report is made from: plan, results, epochs, outputs, costs, and this program.
 
-    Large files are known by the hashes in their run's record, which are checked when they are read.
+    Of large files, only the size counts: their run's record has their hashes, which are checked when they are read.
     """
-    plan = frame.plan
+    plan, store = frame.plan, frame.store
     begun = sorted(store.begun() & plan.runs.keys())
     parts = [
         code_hash(*CODE),
@@ -47,17 +48,16 @@ def inputs(frame: Frame, store: Store) -> str:
         *(_of_file(store.folder(run_id) / EPOCHS) for run_id in begun),
         *(_size(store.folder(run_id) / name) for run_id in begun for name in (OUTPUTS, ANSWERS)),
         _of_file(plan.absolute),
-        _of_file(store.suite_folder(plan.folder) / COST),
+        _of_file(frame.folder / COST),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def outputs(frame: Frame, store: Store) -> str:
-    """Return a digest of the files of the report that is there."""
-    folder = store.suite_folder(frame.plan.folder)
-    present = noted(folder)
+def outputs(frame: Frame) -> str:
+    """Return a digest of the files of the present report."""
+    present = noted(frame.folder)
     files = files_of(present) if present else []
-    return hashlib.sha256("\0".join(f"{name} {_of_file(folder / name)}" for name in files).encode()).hexdigest()
+    return hashlib.sha256("\0".join(f"{name} {_of_file(frame.folder / name)}" for name in files).encode()).hexdigest()
 
 
 def _of_file(path: Path) -> str:

@@ -15,21 +15,21 @@ COLUMNS = ("pair", "row", "seed", "order_seed", "teacher_seed", "run", "stage", 
 EVENTS = "tensorboard/events.out.tfevents.epochs"  # TensorBoard reads what has `tfevents` in its name
 
 
-def write_csv(frame: Frame, store: Store) -> Path:
+def write_csv(frame: Frame) -> Path:
     """Write epochs.csv, one row per epoch and run of the suite that is not stale; return its path.
 
-    A run that serves several cells is listed under the first. Columns that are missing in a run's epochs are empty.
-    `order_seed` is that of batch order, augmentation and draws, and `teacher_seed` that of the run's first teacher:
-    where a suite crosses seeds, runs of one `seed` differ in them.
+    A run that serves several cells is listed under the first. A number that a run does not record is empty.
+    `order_seed` is that of batch order, augmentation and draws, `teacher_seed` that of the run's first teacher; runs
+    with equal `seed` differ in them where a suite crosses seeds.
     """
-    table = list(rows(frame, store))
+    table = list(rows(frame))
     columns = dict.fromkeys(chain(COLUMNS, *table))
-    path = store.suite_folder(frame.plan.folder) / EPOCHS_CSV
+    path = frame.folder / EPOCHS_CSV
     write_whole(path, csv_text(columns, table))
     return path
 
 
-def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
+def rows(frame: Frame) -> Iterator[dict[str, Any]]:
     """Yield the rows of epochs.csv."""
     plan = frame.plan
     for run in frame.shown_runs:
@@ -40,7 +40,7 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
             "order_seed": run.ordered_by,
             "teacher_seed": plan.runs[teachers[0]].seed if teachers else "",
         }
-        for epoch in store.epochs(run.id):
+        for epoch in frame.store.epochs(run.id):
             yield {"pair": pair, "row": row, **seeds, "run": run.id, **epoch}
 
 

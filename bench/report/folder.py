@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from bench.plan import Plan
+from bench.plan.duration import COST
 from bench.report.frame import Frame
 from bench.store import Store, write_whole
 from bench.store.files import count_in, read_as, read_csv, writing
@@ -29,7 +30,7 @@ TABLES = ("table.csv", "table.md", "table.tex")
 STATISTICS = ("statistics.csv", "statistics.md")
 VARIANCE = "variance.csv"
 TUNING = ("tuning.csv", "tuning.md")
-PAGE, EPOCHS, CLASSES, COST = "report.html", "epochs.csv", "classes.csv", "cost.csv"
+PAGE, EPOCHS, CLASSES = "report.html", "epochs.csv", "classes.csv"
 FIGURES, UNFINISHED = "figures", "unfinished"
 PAPER: StyleName = "paper"  # and the name of the folder below `FIGURES`
 FigureName = Annotated[str, Field(pattern=rf"^({PAPER}/)?[^/.][^/]*$")]  # no path out of the folder: files are moved
@@ -82,9 +83,9 @@ def note(
     inputs: str = "",
     outputs: str = "",
 ) -> None:
-    """Write down what the report of a plan shows, and of which suite file; what is None stays as it is.
+    """Write suite.json: which suite file the report of a plan is of, and what it shows.
 
-    Without the digests, the report is not known to be up to date.
+    Arguments that are None keep their earlier values. Without the digests, the report does not count as up to date.
     """
     folder = store.suite_folder(plan.folder)
     now = _of(plan, store)
@@ -100,7 +101,9 @@ def note(
 
 
 def in_own_folder(plan: Plan, store: Store) -> Plan:
-    """Return a plan with the folder of its report: that of the suite or, if another report is there, of the changes.
+    """Return a plan with the folder of its report.
+
+    That is the suite's folder or, for a plan with changes if another report is there, one below it.
 
     Raises:
         RequestError: another suite file of the same name has its report there.
@@ -118,18 +121,18 @@ def in_own_folder(plan: Plan, store: Store) -> Plan:
     return plan
 
 
-def placed(frame: Frame, store: Store) -> Frame:
-    """Return results with the folder of their report, so that no report with more finished runs is replaced.
+def placed(frame: Frame) -> Frame:
+    """Return results with the folder of their report, chosen so that no report with more finished runs is replaced.
 
-    A report of the changed suite that is in the suite's own folder moves to the folder of its changes.
+    If the suite's own folder has a report of the changed suite, that report moves to the folder of its changes.
     """
-    plan = in_own_folder(frame.plan, store)
+    plan, store = in_own_folder(frame.plan, frame.store), frame.store
     folder = store.suite_folder(plan.folder)
     present = shown(folder)
     if present and present.changes and not _of(plan, store).changes:
         _move(folder, folder / _named(present.changes), present)
         return replace(frame, plan=plan)
-    before, now = _counts(frame, store, folder, present)
+    before, now = _counts(frame, folder, present)
     if now >= before:
         return replace(frame, plan=plan)
     reason = (
@@ -150,18 +153,34 @@ def _named(changes: Sequence[str]) -> str:
     return text if re.fullmatch(r"[\w.,=-]{1,80}", text, re.ASCII) else f"{file_name(text, 71)}-{short_hash(text)}"
 
 
-def _counts(frame: Frame, store: Store, folder: Path, present: Shown | None) -> tuple[int, int]:
-    """Return how many runs the report in a folder shows as finished, and how many a new one would, or knows of."""
+def _counts(frame: Frame, folder: Path, present: Shown | None) -> tuple[int, int]:
+    """Return the number of finished runs in the present report of a folder, and in a new one.
+
+    The new report also counts finished runs that failed or are trained again, but that the store knows.
+    """
     statuses = {run_id: status for run_id, (status, _) in frame.statuses.items()}
     done = {run_id for run_id, status in statuses.items() if status in ("done", "stale")}
     if present is not None:  # it may show runs that are trained again, or have failed since
         waits = {run_id for run_id in present.finished if statuses.get(run_id, "waiting") == "waiting"}
-        known = {run_id for run_id in present.finished if run_id not in waits or store.is_put_aside(run_id)}
+        known = {run_id for run_id in present.finished if run_id not in waits or frame.store.is_put_aside(run_id)}
         return len(present.finished), len(done | known)
-    rows = read_csv(folder / TABLES[0])
-    first = next((row.get("metric") for row in rows), None)
-    before = sum(count_in(row, "n") for row in rows if row.get("metric") == first)
+    before = finished_seeds(cells_of_table(folder))
     return before, sum(run.id in done for one in frame.primary for run in one.cell.runs)
+
+
+def cells_of_table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of table.csv in a folder that have its first metric: one per cell; none without the file.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    rows = read_csv(folder / TABLES[0])
+    return [row for row in rows if row.get("metric") == rows[0].get("metric")]
+
+
+def finished_seeds(cells: Iterable[Mapping[str, str]]) -> int:
+    """Return the number of finished seeds of all cells of a table."""
+    return sum(count_in(cell, "n") for cell in cells)
 
 
 def _move(folder: Path, to: Path, present: Shown) -> None:

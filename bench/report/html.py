@@ -1,7 +1,7 @@
-"""Pages for the browser, made of a template, styles and scripts in `web/`. Imports no torch.
+"""Fills the web pages from templates, styles and scripts in `web/`. Imports no torch.
 
-A page is one file and asks for nothing else. Its policy allows only its own scripts and styles, by their hashes, and
-pictures that are in it.
+A page is one file and loads nothing else. Its content security policy allows only its own scripts and styles, by their
+hashes, and its own pictures.
 """
 
 import base64
@@ -24,9 +24,9 @@ def filled(template: str, scripts: Iterable[str], libraries: Iterable[str] = (),
 
     Args:
         template: its file's name, without the ending.
-        scripts: names of the page's own scripts, without the ending, in their order; they share their names.
-        libraries: files of scripts of others, which the template places before.
-        values: of the template.
+        scripts: names of the page's own scripts, without the ending, in order; they form one module.
+        libraries: files of third-party scripts, which run before the page's own.
+        values: what the template is filled with.
     """
     style, library = _joined(STYLES), _joined(libraries)
     script = _joined(f"{name}.js" for name in scripts)
@@ -40,7 +40,7 @@ def filled(template: str, scripts: Iterable[str], libraries: Iterable[str] = (),
 
 @cache
 def _environment() -> jinja2.Environment:
-    """Return the templates; it keeps each compiled, which takes longer than to fill it."""
+    """Return the templates' environment, which keeps compiled templates: compiling takes longer than filling."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report", "web"),
         autoescape=True,
@@ -59,6 +59,6 @@ def _hash(text: str) -> str:
 
 
 def packed(value: Any) -> str:  # noqa: ANN401
-    """Return a value as JSON, compressed, as base64; the same value gives the same text."""
+    """Return a value as JSON, compressed and in base64; equal values give equal texts."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -12,15 +12,14 @@ import numpy as np
 from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
-from bench.plan import Plan
 from bench.report.correction import holm
 from bench.report.crossed import paired
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS
 from bench.report.paper import KD, row_named
+from bench.report.summary import Summary
 from bench.spec import STUDENT, Crossed, Seed
-from bench.store import Store
-from bench.store.answers import stored_answers
+from bench.store.answers import Answers, stored_answers
 from bench.suite import NONE, TEACHER
 
 
@@ -34,6 +33,11 @@ def mcnemar(own: np.ndarray, other: np.ndarray) -> float:
     only_own, only_other = int((own & ~other).sum()), int((other & ~own).sum())
     table = [[int((own & other).sum()), only_own], [only_other, int((~own & ~other).sum())]]
     return float(exact_mcnemar(table, exact=True).pvalue)
+
+
+def hits_of(answers: Answers) -> np.ndarray:
+    """Return whether a student is right about each image: (n,) bool."""
+    return np.asarray(answers.logits[STUDENT].argmax(axis=1) == answers.labels)
 
 
 def interval(own: np.ndarray, other: np.ndarray) -> tuple[float, float] | None:
@@ -66,7 +70,7 @@ def interval(own: np.ndarray, other: np.ndarray) -> tuple[float, float] | None:
     return 100 * float(mean - reach), 100 * float(mean + reach)
 
 
-def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
+def rows(frame: Frame) -> Iterator[dict[str, Any]]:
     """Yield rows of statistics.csv: each method against KD and `none`, where their runs have left answers.
 
     `mcnemar` is of the first seed that both have. `difference_over_images` is the mean difference over seeds.
@@ -75,7 +79,7 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
     columns: dict[tuple[str, str], dict[str, Hits]] = {}  # by pair and metric, then by label
     for one in frame.primary:
         is_student = one.cell.network == STUDENT and one.cell.method != TEACHER
-        if one.recorded == "top1" and is_student and (hits := _hits(one, frame.plan, store)):
+        if one.recorded == "top1" and is_student and (hits := _hits(one, frame)):
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
     for (pair, metric), found in columns.items():
         by_label = _of_equal_length(found)
@@ -87,17 +91,19 @@ def rows(frame: Frame, store: Store) -> Iterator[dict[str, Any]]:
 Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right about each image
 
 
-def _hits(one: Summary, plan: Plan, store: Store) -> Hits:
-    """Return the answers of a row's finished runs, by seed."""
+def _hits(one: Summary, frame: Frame) -> Hits:
+    """Return the hits of a row's finished runs, by seed."""
     found: dict[Seed, np.ndarray] = {}
     for run in one.cell.runs:
-        if (seed := plan.seed_of(run)) in one.by_seed and (answers := stored_answers(store, run.id)) is not None:
-            found[seed] = answers.logits[STUDENT].argmax(axis=1) == answers.labels
+        if (seed := frame.plan.seed_of(run)) in one.by_seed and (
+            answers := stored_answers(frame.store, run.id)
+        ) is not None:
+            found[seed] = hits_of(answers)
     return found
 
 
 def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
-    """Return what has as many images as the first run: a data set that was incomplete once has fewer."""
+    """Return the hits of as many images as the first run has: a data set that was incomplete has fewer."""
     n = len(next(iter(next(iter(by_label.values())).values())))
     equal = {label: {seed: own for seed, own in of.items() if len(own) == n} for label, of in by_label.items()}
     return {label: of for label, of in equal.items() if of}
@@ -109,7 +115,7 @@ def has_interval(hits: Hits) -> bool:
 
 
 def _compared(by_label: Mapping[str, Hits], pair: str, metric: str, reference: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all rows of a pair against one of them."""
+    """Yield rows of statistics.csv that compare all rows of a pair with one of them."""
     common = {"metric": metric, "pair": pair, "reference": reference}
     base = by_label[reference]
     tests: list[dict[str, Any]] = []

@@ -10,14 +10,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.reading import open_regular
-from bench.report.folder import PAGE, TABLES
+from bench.report.folder import PAGE, cells_of_table, finished_seeds
 from bench.report.html import filled
 from bench.store import Store, write_whole
-from bench.store.files import count_in, read_csv
 from bench.types import RequestError
 
 INDEX = "index.html"
-HEAD = 16_384  # characters of a report that hold its title, and styles before it
+HEAD = 16_384  # characters at the beginning of a page that include its title
 EACH = ("*", "*/with_*", "*/unfinished")  # folders of reports; see `bench.report.folder`
 
 
@@ -31,7 +30,7 @@ class Listed:
     pairs: int
     rows: int
     statuses: dict[str, int]  # number of cells by their status
-    finished: int  # seeds of all cells
+    finished: int  # number of finished seeds of all cells
 
 
 def write(store: Store) -> Path:
@@ -43,17 +42,15 @@ def write(store: Store) -> Path:
 
 
 def listed(results: Path) -> Iterator[Listed]:
-    """Yield the reports of a folder of results, by name; those without a readable table or page are left out."""
+    """Yield the reports of a folder of results, by name, without those whose table or page cannot be read."""
     pages = {page for pattern in EACH for page in results.glob(f"{pattern}/{PAGE}")}
     for page in sorted(pages):
         try:
-            rows = read_csv(page.parent / TABLES[0])
+            cells = cells_of_table(page.parent)
             with TextIOWrapper(open_regular(page), encoding="utf-8") as file:
                 head = file.read(HEAD)
         except (RequestError, OSError, UnicodeDecodeError):
             continue
-        first = next((row.get("metric") for row in rows), None)
-        cells = [row for row in rows if row.get("metric") == first]
         title = re.search(r"<title>(.*?)</title>", head, re.DOTALL)
         name = page.parent.relative_to(results).as_posix()
         yield Listed(
@@ -63,5 +60,5 @@ def listed(results: Path) -> Iterator[Listed]:
             pairs=len({row.get("pair") for row in cells}),
             rows=len({row.get("label") for row in cells}),
             statuses=dict(Counter(row.get("status", "") for row in cells)),
-            finished=sum(count_in(row, "n") for row in cells),
+            finished=finished_seeds(cells),
         )

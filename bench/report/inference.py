@@ -4,7 +4,7 @@ Model:     value[row, seed] = mean[row] + effect[seed] + noise; each row has a n
 Variances: a row's weighted residual sum of squares divided by its degrees of freedom, which are n - 1 minus the
            leverages of the seeds' effects (Horn, Horn and Duncan, JASA 70, 1975). A few seeds estimate it poorly, so
            the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
-           A reference keeps its own variance if that is larger: it is in every comparison of a family.
+           A reference keeps its own variance if that is larger, since it is in every comparison of a family.
            A row that is far noisier than the others keeps its own (compare Phipson et al., AOAS 10, 2016).
 Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
 Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
@@ -48,6 +48,13 @@ class Contrast:
     p_adjusted: float | None = None
 
 
+def student_contrast(n: int, value: float, error: float, df: float) -> Contrast:
+    """Return a contrast with Student's t interval and p-value, from its standard error and degrees of freedom."""
+    reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
+    p = 2 * float(special.stdtr(df, -abs(value) / error))
+    return Contrast(n, value, error, df, (value - reach, value + reach), p)
+
+
 @dataclass(frozen=True)
 class Model:
     """The rows of a column with the noise variance of each; see `fit`."""
@@ -58,7 +65,7 @@ class Model:
     dfs: Mapping[str, float]  # degrees of freedom of these variances
     residual_variance: float  # of all rows together
     residual_df: float
-    prior_df: float  # how many degrees of freedom the common variance counts; infinite if the variances are alike
+    prior_df: float  # degrees of freedom by which the common variance counts; infinite if the variances are alike
 
     def contrast(self, row: str, reference: str) -> Contrast | None:
         """Return the difference of two rows; None if they have no seed in common."""
@@ -71,12 +78,8 @@ class Model:
         variance = (self.variances[row] + self.variances_as_reference[reference]) / n
         if n == 1 or variance == 0.0 or np.ptp(differences) < EQUAL:
             return found
-        error = math.sqrt(variance)
-        df = min(self.dfs[row], self.dfs[reference])
-        reach = error * float(special.stdtrit(df, (1 + LEVEL) / 2))
-        interval = (found.value - reach, found.value + reach) if n >= MIN_SEEDS else None
-        p = 2 * float(special.stdtr(df, -abs(found.value) / error))
-        return replace(found, error=error, df=df, interval=interval, p=p)
+        found = student_contrast(n, found.value, math.sqrt(variance), min(self.dfs[row], self.dfs[reference]))
+        return found if n >= MIN_SEEDS else replace(found, interval=None)
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
@@ -131,7 +134,7 @@ class Model:
         base = self.variances_as_reference[reference]
         shared = [base / (base + self.variances[row]) for row in contrasts]
         dfs = [one.df for one in contrasts.values() if one.df is not None]
-        # equal ones are those of the pooled variance, or of a reference that is far noisier than all rows
+        # degrees of freedom are equal if the variance is pooled, or the reference is far noisier than all rows
         return any_as_small(p, shared, dfs, two_sided, is_pooled=len(set(dfs)) == 1)
 
 
@@ -215,7 +218,7 @@ def fit(values: Values) -> Model:
 
 
 def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
-    """Return which variances exceed that of the other rows by more than chance: an F-test at 5 %, Bonferroni's way."""
+    """Return which variances exceed that of the other rows by more than chance: an F-test at 5 % (Bonferroni)."""
     others_df = dfs.sum() - dfs
     if len(own) < 4:
         return np.zeros(len(own), dtype=bool)
@@ -224,17 +227,17 @@ def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
 
 
 def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
-    """Return variances shrunk towards a common one, which counts `prior_df` degrees of freedom."""
+    """Return variances shrunk towards a common one, which counts with `prior_df` degrees of freedom."""
     if math.isinf(prior_df):
         return np.full_like(own, prior)
     return (prior_df * prior + dfs * own) / (prior_df + dfs)
 
 
 def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """Return how many degrees of freedom the rows' common variance counts, and that variance.
+    """Return the degrees of freedom with which the rows' common variance counts, and that variance.
 
-    Smyth's moments of the logarithms. The degrees are infinite where the variances differ by no more than chance, or
-    come from fewer than three rows; the common variance is the pooled one then.
+    Both are from Smyth's moments of the logarithms. Where the variances differ by no more than chance, or come from
+    fewer than three rows, the degrees are infinite, and the common variance is the pooled one.
     """
     pooled = float((own * dfs).sum() / dfs.sum())
     if len(own) < 3:

@@ -8,9 +8,10 @@ from typing import Any
 import jinja2
 
 from bench.report.caption import caption, published_source
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.layout import INCOMPLETE, PARTIAL, Layout, Style, layout, parts
 from bench.report.regime import regime_line
+from bench.report.summary import Summary
 from bench.suite import NONE
 
 

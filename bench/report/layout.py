@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.report.frame import Column, Frame, Summary
+    from bench.report.frame import Frame
+    from bench.report.summary import Column, Summary
 
 MAX_LINE, CELL, MAX_COLUMNS = 100, 20, 4  # characters of a page's width and of a cell, and columns on a page
 MISSING, PARTIAL = "—", "†"
 INCOMPLETE = "not all seeds are finished; see n"
+ALL_PAIRS = "all pairs"  # in place of a pair
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,21 @@ def number(one: Summary) -> str:
         return f"{one.mean:.2f} ({', '.join(f'{value:.2f}' for value in one.by_seed.values())})"
     spread = "" if one.std is None else f" ± {one.std:.2f}"
     return f"{one.mean:.2f}{spread} ({one.n})"
+
+
+def span(values: Sequence[float], form: str = "{:.2f}") -> str:
+    """Return the lowest and the highest value as text, or the only one; "" without any."""
+    if not values:
+        return ""
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value with three decimals; `MISSING` if it is not known."""
+    if p is None or not math.isfinite(p):
+        return MISSING
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 @dataclass(frozen=True)

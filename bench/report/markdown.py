@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.report.caption import caption, published_source
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.layout import MISSING, PARTIAL, Style, layout, number, parts
 from bench.report.origins import origins, training_command
 from bench.report.regime import regime_line
+from bench.report.summary import Summary
 
 BEST_IS_SHOWN = "The last epoch is the result; the best epoch, chosen on the test split, is shown only for comparison."
 

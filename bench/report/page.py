@@ -18,51 +18,49 @@ from bench.plan import Plan
 from bench.report import wide, words
 from bench.report.caption import caption, marks
 from bench.report.folder import FIGURES, PAGE, STATISTICS, TABLES, VARIANCE
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.html import filled, packed
 from bench.report.layout import MISSING, number
 from bench.report.origins import origin_of, origins, training_command
 from bench.report.regime import regime_line
+from bench.report.summary import Summary
 from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
-from bench.store import Store, write_whole
-from bench.store.files import read_csv, read_text
+from bench.store import write_whole
+from bench.store.files import csv_rows, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
 MAX_POINTS = 120  # of a curve, about one per three pixels of its chart
-CURVES = "curves_"  # how the names of figures begin that the page's own charts replace
-ABOUT_STATISTICS = ("gain", "critical_difference")  # how the names of figures begin that belong to the statistics
-FEW_PAIRS = 3  # up to which the published numbers are shown at first
+CURVES = "curves_"  # begins the names of the figures that the page's own charts replace
+ABOUT_STATISTICS = ("gain", "critical_difference")  # begin the names of the figures shown beside the statistics
+FEW_PAIRS = 3  # up to so many, the page first opens with the published numbers
 SCRIPTS = ("table", "results", "data", "charts", "curves", "window", "figures", "compare")
 
 
-def write(frame: Frame, store: Store) -> Path:
+def write(frame: Frame) -> Path:
     """Write the page of a suite, with the existing tables, figures and statistics; return its path."""
-    path = store.suite_folder(frame.plan.folder) / PAGE
-    write_whole(path, render(frame, store))
+    path = frame.folder / PAGE
+    write_whole(path, render(frame))
     return path
 
 
-def render(frame: Frame, store: Store) -> str:
+def render(frame: Frame) -> str:
     """Return the page of a suite as HTML."""
-    plan = frame.plan
-    folder = store.suite_folder(plan.folder)
+    plan, folder = frame.plan, frame.folder
     made = origins(frame.records.values())
     command = training_command(plan)
     heads, rows = wide.heads(frame), wide.rows(frame)
     opened = [entry.one for row in rows for entry in row.entries if entry.one is not None]
     runs = {run.id: run for one in frame.primary for run in one.cell.runs}
-    shown_runs = {run.id: _run(run, frame, store, list(made)) for run in runs.values()}
+    shown_runs = {run.id: _run(run, frame, list(made)) for run in runs.values()}
     has_curves = any(epochs for one in shown_runs.values() for epochs, _ in one["curves"].values())
     figures = [_figure(path) for path in sorted((folder / FIGURES).glob("*.svg")) if path.is_file()]
     if has_curves:
         figures = [one for one in figures if not one.name.startswith(CURVES)]
     current = digest(frame)
-    has_statistics = current in (_text_of(folder / STATISTICS[1]) or "")  # of these results, not of earlier ones
-    statistics = _rows_of(folder / STATISTICS[0]) if has_statistics else []
-    names = (*TABLES, STATISTICS[0]) if has_statistics else TABLES
-    files = {name: text for name in names if (text := _text_of(folder / name))}
+    files = _files(folder, current)
+    statistics = csv_rows(files.get(STATISTICS[0], ""))
     return filled(
         "page",
         SCRIPTS,
@@ -87,7 +85,7 @@ def render(frame: Frame, store: Store) -> str:
         has_curves=has_curves,
         said=words.said(statistics),
         gains=words.gains(statistics),
-        variance=_rows_of(folder / VARIANCE) if plan.suite.crossed else [],
+        variance=csv_rows(_text_of(folder / VARIANCE) or "") if plan.suite.crossed else [],
         figures=figures,
         about_statistics=[one for one in figures if one.name.startswith(ABOUT_STATISTICS)],
         files=list(files),
@@ -111,7 +109,7 @@ def render(frame: Frame, store: Store) -> str:
 
 
 def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summary | None]]]]:
-    """Return the metrics that are computed from answers, and (pair, row, results in their order) of each cell."""
+    """Return the titles of the metrics computed from answers, and (pair, row, results in that order) of each cell."""
     titles = {one.kind: f"{one.kind.title} ({one.kind.unit})" for one in frame.answered}
     cells: dict[tuple[str, str], dict[Metric, Summary]] = {}
     for one in frame.answered:
@@ -120,16 +118,15 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
     return list(titles.values()), rows
 
 
-def _rows_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; none if it cannot be read."""
-    try:
-        return read_csv(path)
-    except RequestError:
-        return []
+def _files(folder: Path, current: str) -> dict[str, str]:
+    """Return the files that the page offers to copy or download, with statistics.csv only if it is of these results."""
+    has_statistics = current in (_text_of(folder / STATISTICS[1]) or "")
+    names = (*TABLES, STATISTICS[0]) if has_statistics else TABLES
+    return {name: text for name in names if (text := _text_of(folder / name))}
 
 
 def _changed_since(plan: Plan) -> str:
-    """Return what has become of the suite file since the plan was made, if it is not the same any more."""
+    """Return a note if the suite file has changed or is gone since the plan was made; "" if it is the same."""
     text = _text_of(plan.absolute)
     if text == plan.text:
         return ""
@@ -161,11 +158,11 @@ def _opened(one: Summary, command: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _run(run: RunSpec, frame: Frame, store: Store, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    """Return what a cell's window shows of a run, which refers to its origin by the index in `made`."""
+def _run(run: RunSpec, frame: Frame, made: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """Return what a cell's window shows of a run; `made` is the index of its origin in the argument `made`."""
     record, seed = frame.records.get(run.id, {}), frame.plan.seed_of(run)
     status, reason = frame.statuses[run.id]
-    epochs = [epoch for epoch in store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
+    epochs = [epoch for epoch in frame.store.epochs(run.id) if epoch["stage"] == "main"] if status != "stale" else []
     task = task_of(run)
     names = ["loss", *(metric.name for metric in task.metrics if metric.in_tables)]
     series = [column(network, name) for name in names for network in task.networks]
@@ -194,7 +191,7 @@ def curve(epochs: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Return [epochs, values] of a column, at most `MAX_POINTS` each, evenly spread, the last one kept."""
     points = [(epoch["epoch"], epoch[name]) for epoch in epochs if math.isfinite(epoch.get(name, math.nan))]
     step = _step(len(points))
-    kept = points[::-step][::-1]  # counted from the last one
+    kept = points[(len(points) - 1) % step :: step]  # ends with the last one
     return [[epoch for epoch, _ in kept], [float(f"{value:.4g}") for _, value in kept]]
 
 
@@ -203,7 +200,7 @@ def _step(points: int) -> int:
 
 
 def _unfinished(frame: Frame) -> list[tuple[str, str, list[str]]]:
-    """Return (status, reason, cells) of the cells with a reason for missing numbers or seeds."""
+    """Return (status, reason, cells) for each reason why cells lack numbers or seeds."""
     cells: dict[tuple[str, str], list[str]] = {}
     for one in frame.primary:
         if one.reason:

@@ -40,7 +40,7 @@ def published(plan: Plan) -> dict[tuple[str, str, str], float]:
 
 
 def _row(plan: Plan, cell: Cell) -> tuple[str, str, str, str] | None:
-    """Return the papers' data, teacher, student and row of a cell; None for settings or evaluations that none has."""
+    """Return the papers' data, teacher, student and row of a cell; None if none has its settings or evaluation."""
     run = cell.runs[0]
     task = task_of(run)
     if not task.is_published(run) or cell.is_control:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean, linear_regression
 
 from bench.plan.duration import training_images
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
+from bench.report.layout import span
+from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 from bench.tasks import task_of
 
@@ -93,7 +95,7 @@ def _regime(frame: Frame, plain: Summary, teacher: Summary | None, hit: str) -> 
 
 
 def regime_line(frame: Frame) -> str:
-    """Return the line under a table: the facts of all pairs, and which of them are outside the regime; "" if none."""
+    """Return the line under a table: the facts of all pairs, and why pairs are outside the regime; "" without any."""
     found = regimes(frame)
     if not found:
         return ""
@@ -115,13 +117,13 @@ def regime_line(frame: Frame) -> str:
 def _sentences(found: Sequence[Regime]) -> Iterator[str]:
     """Yield the known facts of all pairs, each with the lowest and the highest value."""
     if gap := _signed([one.gap for one in found], "{} points above", "{} points below"):
-        spreads = _range([abs(one.spreads) for one in found if one.spreads is not None], "{:.1f}")
+        spreads = span([abs(one.spreads) for one in found if one.spreads is not None], "{:.1f}")
         yield f"The teacher is {gap} {NONE}{f', {spreads} times the noise over seeds' if spreads else ''}."
     if ahead := _signed([one.ahead for one in found], "{} points better", "{} points worse"):
         yield f"In training, {NONE} is {ahead} than on test images."
     steps = [one.steps for one in found if one.steps is not None]
     if steps:
-        yield f"Training {NONE} takes {_range(steps, '{:,}')} step{'' if max(steps) == 1 else 's'}."
+        yield f"Training {NONE} takes {span(steps, '{:,}')} step{'' if max(steps) == 1 else 's'}."
     falls = [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)]
     if last := _signed(falls, "falls by {} %", "rises by {} %"):
         yield (
@@ -137,12 +139,4 @@ def _signed(values: Sequence[float | None], up: str, down: str) -> str:
         return ""
     if known[0] < 0 < known[-1]:
         return f"{down.format(f'{-known[0]:.1f}')} to {up.format(f'{known[-1]:.1f}')}"
-    return (down if known[0] < 0 else up).format(_range([abs(value) for value in known], "{:.1f}"))
-
-
-def _range(values: Sequence[float], form: str) -> str:
-    """Return the lowest and the highest value as text, or the only one; "" without any."""
-    if not values:
-        return ""
-    low, high = form.format(min(values)), form.format(max(values))
-    return low if low == high else f"{low} to {high}"
+    return (down if known[0] < 0 else up).format(span([abs(value) for value in known], "{:.1f}"))

@@ -16,7 +16,7 @@ def replication(frame: Frame, published: Path = PUBLISHED) -> str:
     """Return a sentence that compares a suite's rows with the published ones of the same runs; "" if there are none.
 
     The margin of a difference of two means is t * sqrt(v * 2 / n), with v the variance over seeds, pooled over all rows
-    of both tables: numbers from another processor are taken for those of other seeds, which is the most they differ.
+    of both tables. Numbers from another processor are treated as those of other seeds: they differ by no more.
     """
     folder = published / frame.plan.folder
     if not (folder / TABLES[0]).is_file():

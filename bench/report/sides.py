@@ -41,8 +41,27 @@ class Measured:
     by_seed: Mapping[Seed, float] = field(default_factory=dict)  # empty where only mean and deviation are known
     runs: Mapping[Seed, str] = field(default_factory=dict)  # ids of these runs by seed, where they are known
     recorded: str = ""  # the metric's name in records
-    is_crossed: bool = False  # whether several runs of a report's row have the same seed
+    is_crossed: bool = False  # whether the seeds of a report's row are crossed; see `_last_epochs`
     in_tables: bool = True  # whether the tables that people read show it
+
+
+class Matched(NamedTuple):
+    """One metric of a cell that has a number on both sides."""
+
+    suite: str
+    place: Place
+    a: Measured
+    b: Measured
+
+    @property
+    def row(self) -> str:
+        """Return the row's name."""
+        return row_name(self.suite, self.place)
+
+
+def row_name(suite: str, place: Place) -> str:
+    """Return the name of a row: its pair and label, after the suite's name if that is not ""."""
+    return f"{suite}: {place.pair}: {place.label}" if suite else f"{place.pair}: {place.label}"
 
 
 @dataclass(frozen=True)
@@ -72,10 +91,10 @@ def of_frame(frame: Frame) -> dict[Place, Measured]:
 
 
 def of_report(folder: Path) -> dict[Place, Measured]:
-    """Return the measured cells that table.csv in a folder has, with the seeds' values from epochs.csv.
+    """Return the measured cells of table.csv in a folder, with the values of each seed from epochs.csv.
 
     Raises:
-        RequestError: one of the files cannot be read, or is no such table.
+        RequestError: one of the files cannot be read, or has other columns.
     """
     path = folder / TABLES[0]
     rows = read_csv(path)
@@ -86,12 +105,13 @@ def of_report(folder: Path) -> dict[Place, Measured]:
     return dict(_cells(path, rows, last, crossed))
 
 
-Seeds = Mapping[int, Mapping[str, str]]  # the last row of epochs.csv by seed
+Seeds = Mapping[int, Mapping[str, str]]  # the last row of epochs.csv, by seed
 
 
 def _cells(
     path: Path, rows: list[dict[str, str]], last: Mapping[tuple[str, str], Seeds], crossed: set[tuple[str, str]]
 ) -> Iterator[tuple[Place, Measured]]:
+    """Yield the measured cells of the rows of table.csv; the other arguments are those of `_last_epochs`."""
     for number, row in enumerate(rows, start=2):
         try:
             pair, label, metric, n, mean, std, status = (row[name] for name in READ)
@@ -104,33 +124,33 @@ def _cells(
                 in_tables=metric.split()[-1] not in BESIDE,
                 is_crossed=(pair, label) in crossed,
             )
-            found = last.get((pair, label), {})
+            epochs = last.get((pair, label), {})
             by_seed: dict[Seed, float] = {
-                seed: float(epoch[metric]) for seed, epoch in found.items() if epoch.get(metric)
+                seed: float(epoch[metric]) for seed, epoch in epochs.items() if epoch.get(metric)
             }
         except (KeyError, ValueError, IndexError) as error:
             raise incompatible(path, f"line {number}: {type(error).__name__}: {error}") from None
         if one.n == len(by_seed) and one.mean is not None and abs(fmean(by_seed.values()) - one.mean) < ROUNDING:
-            runs: dict[Seed, str] = {seed: epoch["run"] for seed, epoch in found.items() if seed in by_seed}
+            runs: dict[Seed, str] = {seed: epoch["run"] for seed, epoch in epochs.items() if seed in by_seed}
             one = replace(one, by_seed=by_seed, runs=runs)
         yield Place(pair, label, metric), one
 
 
 def _last_epochs(path: Path) -> tuple[dict[tuple[str, str], dict[int, dict[str, str]]], set[tuple[str, str]]]:
-    """Return the last row of epochs.csv by pair and row, then by seed, and the rows with several runs of one seed.
+    """Return the last epochs of epochs.csv, by pair and row and then by seed, and the rows whose seeds are crossed.
 
-    Both are empty if there is no such file.
+    Seeds are crossed where several runs of a row have the same seed. Both are empty without the file.
     """
     crossed = set()
     last: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
     for row in read_csv(path):
         try:
             if row["stage"] == "main":
-                place = (row["pair"], row["row"])
-                before = last.setdefault(place, {}).get(int(row["seed"]), row)
-                last[place][int(row["seed"])] = row
-                if before["run"] != row["run"]:
+                place, seed = (row["pair"], row["row"]), int(row["seed"])
+                seeds = last.setdefault(place, {})
+                if seed in seeds and seeds[seed]["run"] != row["run"]:
                     crossed.add(place)
+                seeds[seed] = row
         except (KeyError, ValueError) as error:
             raise incompatible(path, f"{type(error).__name__}: {error}") from None
     return last, crossed

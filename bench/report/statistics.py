@@ -23,20 +23,21 @@ import numpy as np
 import scipy.stats
 from scipy import special
 
+from bench.plan import Cell
 from bench.report.correction import holm
 from bench.report.crossed import CrossedModel
-from bench.report.frame import Contest, Frame, Summary
+from bench.report.frame import Frame
 from bench.report.improvement import Improvement, relative_improvement
 from bench.report.inference import EQUAL, LEVEL, MIN_SEEDS, Contrast, Model
-from bench.report.layout import INCOMPLETE
+from bench.report.layout import ALL_PAIRS, INCOMPLETE
 from bench.report.paper import CRD, KD, row_named
+from bench.report.summary import Contest, Summary
 from bench.spec import STUDENT
 from bench.suite import NONE, TEACHER
 from bench.suite.tuning import TUNED
 
-ALL = "all pairs"
 INCOMPLETE_PAIRS = "not all pairs are finished; see n"
-MIN_PAIRS = 6  # of ranks, and of what is said of pairs and seeds together
+MIN_PAIRS = 6  # of ranks, and of statistics over pairs and seeds
 
 
 def gain_over_pairs(values: Sequence[float], reference: Sequence[float]) -> Contrast:
@@ -199,9 +200,7 @@ def _gains_of_pair(
         for label in cells:
             if cells[label].is_control:
                 found |= model.family([label], reference)
-    for label, one in found.items():
-        note = "" if one.n == len(cells[label].runs) else INCOMPLETE
-        yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
+    yield from _gain_rows(found, contest, reference, cells)
 
 
 def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Contest) -> Iterator[dict[str, Any]]:
@@ -209,9 +208,15 @@ def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Con
     cells = frame.cells_of(contest)
     rows = [label for label, cell in cells.items() if cell.runs[0].trains and cell.runs[0].training.has_initial_stage]
     for control in (label for label, cell in cells.items() if cell.is_control):
-        for label, one in model.family(rows, control).items():
-            note = "" if one.n == len(cells[label].runs) else INCOMPLETE
-            yield _row("gain", contest.metric, contest.pair, label, control, one, note)
+        yield from _gain_rows(model.family(rows, control), contest, control, cells)
+
+
+def _gain_rows(
+    found: Mapping[str, Contrast], contest: Contest, reference: str, cells: Mapping[str, Cell]
+) -> Iterator[dict[str, Any]]:
+    for label, one in found.items():
+        note = "" if one.n == len(cells[label].runs) else INCOMPLETE
+        yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
 
 
 def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> Iterator[dict[str, Any]]:
@@ -225,11 +230,11 @@ def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> 
     }
     for (label, one), p in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
         note = "" if one.n == count else INCOMPLETE_PAIRS
-        yield _row("gain", metric, ALL, label, reference, replace(one, p_adjusted=p), note)
+        yield _row("gain", metric, ALL_PAIRS, label, reference, replace(one, p_adjusted=p), note)
 
 
 def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterator[dict[str, Any]]:
-    """Yield what is said of each method over pairs and seeds, from `MIN_PAIRS` finished pairs on."""
+    """Yield the statistics of each method over pairs and seeds, if it has `MIN_PAIRS` finished pairs."""
     for label in means:
         if label in (reference, NONE, f"{NONE}{TUNED}"):
             continue
@@ -244,7 +249,7 @@ def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterat
             if statistic is probability_of_improvement:
                 low, high = max(low, 0.0), min(high, 1.0)
             found = Contrast(len(rows), one.value, interval=(low, high))
-            yield _row(statistic.__name__, metric, ALL, label, reference, found, "")
+            yield _row(statistic.__name__, metric, ALL_PAIRS, label, reference, found, "")
 
 
 def _improvement(frame: Frame, means: Means, metric: str, ours: str, label: str) -> Improvement | None:
@@ -280,7 +285,7 @@ def _means(frame: Frame, metric: str) -> dict[str, dict[str, float]]:
 
 
 def rankings(frame: Frame) -> dict[str, Ranking | str]:
-    """Return, by metric, the ranking of rows over pairs or why there is none."""
+    """Return, by metric, the ranking of rows over pairs, or why there is none."""
     return {metric: _ranked(frame, metric) for metric in dict.fromkeys(metric for _, metric in frame.columns)}
 
 

@@ -1,6 +1,5 @@
 """Writes statistics.csv and statistics.md."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
@@ -13,11 +12,11 @@ from bench.report import images, variance
 from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.improvement import IMPROVEMENT, Improvement
-from bench.report.layout import MISSING, PARTIAL
+from bench.report.layout import ALL_PAIRS, MISSING, PARTIAL, p_value
 from bench.report.markdown import MARKDOWN, grid
-from bench.report.statistics import ALL, Ranking, Statistics, statistics
+from bench.report.statistics import Ranking, Statistics, statistics
 from bench.report.table_csv import digest
-from bench.store import Store, write_whole
+from bench.store import write_whole
 from bench.store.files import no_formula
 
 COLUMNS = ("statistic", "metric", "pair", "label", "reference", "n", "value", "low", "high", "p", "p_adjusted", "note")
@@ -44,18 +43,17 @@ TOGETHER = (
 )
 
 
-def write(frame: Frame, store: Store) -> None:
+def write(frame: Frame) -> None:
     """Write the statistics of a suite's results."""
-    computed, spread = statistics(frame), variance.spreads(frame, store) if frame.plan.suite.crossed else []
+    computed, spread = statistics(frame), variance.spreads(frame) if frame.plan.suite.crossed else []
     text = f"{to_markdown(frame.plan, computed, spread)}\n<!-- of table.csv {digest(frame)} -->\n"
-    folder = store.suite_folder(frame.plan.folder)
-    of_images = images.rows(frame, store)
+    of_images = images.rows(frame)
     for name, content in zip(STATISTICS, (to_csv(computed, of_images), text), strict=True):
-        write_whole(folder / name, content)
+        write_whole(frame.folder / name, content)
     if frame.plan.suite.crossed:
-        variance.write_csv(spread, frame, store)
+        variance.write_csv(spread, frame)
     else:
-        (folder / variance.VARIANCE).unlink(missing_ok=True)
+        (frame.folder / variance.VARIANCE).unlink(missing_ok=True)
 
 
 def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:
@@ -68,15 +66,12 @@ def _rows(computed: Statistics) -> Iterator[dict[str, Any]]:
     yield from computed.gains
     yield from computed.together
     for metric, ranks in computed.rankings.items():
-        yield from ({"metric": metric, "pair": ALL, **row} for row in _rank_rows(ranks))
+        yield from ({"metric": metric, "pair": ALL_PAIRS, **row} for row in _rank_rows(ranks))
     for (metric, label), share in computed.improvements.items():
-        rows = {"metric": metric, "pair": ALL, "label": computed.ours, "reference": label}
+        note = "" if share.ratio is not None else "not above the student by more than chance"
+        common: dict[str, Any] = {"metric": metric, "pair": ALL_PAIRS, "label": computed.ours, "reference": label}
+        common |= {"n": share.n, "note": note}
         low, high = share.interval or (None, None)
-        common = {
-            **rows,
-            "n": share.n,
-            "note": "" if share.ratio is not None else "not above the student by more than chance",
-        }
         yield {**common, "statistic": "relative_improvement", "value": share.ratio, "low": low, "high": high}
         yield {**common, "statistic": "relative_improvement_mean", "value": share.mean}
         yield {**common, "statistic": "relative_improvement_median", "value": share.median}
@@ -103,10 +98,10 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
     lines = [f"# {MARKDOWN.text(plan.suite.title)}: statistics", ""]
     how = CROSSED if plan.suite.crossed else HOW
     lines.append(how if computed.gains else "No gains yet: they need a method and KD or none with a seed in common.")
+    samples = "runs" if plan.suite.crossed else "seeds"
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
-        of = "pairs" if pair == ALL else "runs" if plan.suite.crossed else "seeds"
-        heads = ["method", of, "gain", "95 % interval", "p", "p (adjusted)"]
+        heads = ["method", "pairs" if pair == ALL_PAIRS else samples, "gain", "95 % interval", "p", "p (adjusted)"]
         lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
     lines += variance.lines(spread)
     if computed.together:
@@ -132,7 +127,8 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
 def _gain_texts(row: Mapping[str, Any]) -> list[str]:
     n = f"{row['n']}{MARKDOWN.mark(PARTIAL) if row['note'] else ''}"
     interval = MISSING if row["low"] is None else f"{row['low']:+z.2f} to {row['high']:+z.2f}"
-    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, _p(row["p"]), _p(row["p_adjusted"])]
+    p, p_adjusted = p_value(row["p"]), p_value(row["p_adjusted"])
+    return [MARKDOWN.text(row["label"]), n, f"{row['value']:+z.2f}", interval, p, p_adjusted]
 
 
 def _together_texts(row: Mapping[str, Any]) -> list[str]:
@@ -159,15 +155,9 @@ def _rank_lines(ranks: Ranking | str) -> Iterator[str]:
         yield MARKDOWN.text(f"Left out ({why}): {', '.join(ranks.left_out)}.")
         yield ""
     yield (
-        f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {_p(ranks.p)}. Mean ranks that are "
-        f"{ranks.critical_difference:.2f} apart differ at 5 % (Nemenyi)."
+        f"Over {ranks.blocks} pairs. Friedman: chi-squared {ranks.statistic:.2f}, p {p_value(ranks.p)}. Mean ranks "
+        f"that are {ranks.critical_difference:.2f} apart differ at 5 % (Nemenyi)."
     )
     yield ""
     best_first = sorted(zip(ranks.ranks, ranks.labels, strict=True))
     yield from grid(["row", "mean rank"], [[MARKDOWN.text(label), f"{rank:.2f}"] for rank, label in best_first])
-
-
-def _p(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

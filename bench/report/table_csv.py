@@ -13,7 +13,7 @@ OF_RESULT = ("metric", "n", "mean", "std", "best_mean", "published", "status", "
 def to_csv(frame: Frame) -> str:
     """Return table.csv: one row per cell and metric.
 
-    What is computed from answers has rows only in cells that have it, so that a table without answers stays as it is.
+    A metric that is computed from answers has a row only for cells that have a value.
     """
     of_cell, of_result = attrgetter(*OF_CELL), attrgetter(*OF_RESULT)
     rows = ((*of_cell(one.cell), *map(_rounded, of_result(one)), one.cell.variant) for one in frame.listed)
@@ -26,5 +26,5 @@ def _rounded(value: object) -> object:
 
 
 def digest(frame: Frame) -> str:
-    """Return a hash of table.csv, which shows whether files of the same results are up to date."""
+    """Return a hash of table.csv, by which other files tell whether they are of the same results."""
     return hashlib.sha256(to_csv(frame).encode()).hexdigest()[:16]

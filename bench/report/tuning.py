@@ -14,7 +14,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
 from bench.report.words import LEVEL
-from bench.store import Store, csv_text, write_whole
+from bench.store import csv_text, write_whole
 from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import task_of
 from bench.text import plural
@@ -23,11 +23,10 @@ COLUMNS = ("pair", "label", "trial", "epochs", "seed", "parameters", "dev", "sta
 MIN_TRIALS = 4  # of which a correlation is computed
 
 
-def write(frame: Frame, store: Store) -> None:
+def write(frame: Frame) -> None:
     """Write both files of a suite that searches settings."""
-    folder = store.suite_folder(frame.plan.folder)
     for name, text in zip(TUNING, (to_csv(frame), to_markdown(frame)), strict=True):
-        write_whole(folder / name, text)
+        write_whole(frame.folder / name, text)
 
 
 def searches(frame: Frame) -> dict[str, dict[str, Choice]]:
@@ -99,7 +98,7 @@ def sensitivity(choice: Choice, name: str) -> float | None:
 
 
 def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
-    """Return the expected best of k trials of the first rung by row, for each k that every row has ended."""
+    """Return the expected best of k trials of the first rung, by row, for each k that every row has reached."""
     curves = {
         label: expected_best([trial.value or 0.0 for trial in choice.first_rung if not trial.is_open])
         for label, choice in own.items()
@@ -109,9 +108,9 @@ def best_of(own: Mapping[str, Choice]) -> dict[str, list[float]]:
 
 
 def by_chance(choice: Choice) -> float:
-    """Return which correlation chance alone exceeds in one of 20 such correlations, above zero or below.
+    """Return the size of a correlation, of either sign, that one in 20 exceeds by chance.
 
-    From Student's t with n - 2 degrees of freedom, for n trials with a result; three at least.
+    From Student's t with n - 2 degrees of freedom, for n trials with a result, at least three.
     """
     from scipy.stats import t
 
@@ -147,7 +146,7 @@ def to_markdown(frame: Frame) -> str:
 
 
 def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
-    """Yield how a suite's settings are chosen, and what a choice cannot promise."""
+    """Yield how a suite's settings are chosen, and what the choice rests on."""
     yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
     if tuning.later_rungs:
         first = plural(min(tuning.rung_trials), "epoch")

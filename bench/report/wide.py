@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.report.frame import Frame, Summary
+from bench.report.frame import Frame
 from bench.report.layout import MISSING, PARTIAL
+from bench.report.summary import Summary
 from bench.suite.tuning import TUNED
 
 RESULT, TUNED_RESULT, PUBLISHED, DIFFERENCE = KINDS = ("result", "tuned", "published", "difference")
@@ -30,7 +31,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row's content of one column: a result, or a text with the number that it shows."""
+    """A row's content in one column: a result, or a text with the number that it shows."""
 
     one: Summary | None = None
     text: str = MISSING
@@ -78,7 +79,7 @@ def _merged(frame: Frame) -> Iterator[str]:
 
 
 def _kinds(frame: Frame, columns: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the kinds of columns that any of some pairs fills."""
+    """Return the kinds of columns that at least one of these pairs fills."""
     has_published = any(frame.has_published(column) for column in columns)
     is_there = {RESULT: True, TUNED_RESULT: any(_merged(frame)), PUBLISHED: has_published, DIFFERENCE: has_published}
     return [kind for kind in KINDS if is_there[kind]]

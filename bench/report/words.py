@@ -1,15 +1,15 @@
 """The statistics of a suite in words, from the rows of statistics.csv. Imports no torch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from bench.report.layout import MISSING
+from bench.report.layout import ALL_PAIRS, MISSING, p_value
 
-LEVEL = 0.05  # of p, above which a row is not told apart from its reference
-ALL = "all pairs"
+LEVEL = 0.05  # of p: from it on, a row is not told apart from its reference
+
 Row = Mapping[str, str]
 
 
@@ -37,14 +37,14 @@ class Gain(NamedTuple):
 
 
 def said(rows: Sequence[Row]) -> list[Said]:
-    """Return what the rows say: of gains in each pair and over all pairs, ranks, improvements and single images."""
+    """Return the rows in words: gains in each pair and over all pairs, ranks, improvements and single images."""
     own = [row for row in rows if row.get("statistic") == "gain"]
     several = len({row["pair"] for row in own}) > 1
     told = [
         Said(
             f"Against {reference} in {metric}, {_name(pair)}",
             list(_against(list(group), reference)),
-            several and pair != ALL,
+            several and pair != ALL_PAIRS,
         )
         for (pair, metric, reference), group in groupby(own, itemgetter("pair", "metric", "reference"))
     ]
@@ -94,13 +94,13 @@ def _against(rows: Sequence[Row], reference: str) -> Iterator[str]:
     ):
         if some:
             named = [f"{row['label']} ({_signed(row['value'])}{_within(row)})" for row in some]
-            yield f"{_count(len(some), len(rows))} {where} {reference} by more than chance: {_listed(named)}."
+            yield f"{_count(len(some), len(rows))} {where} {reference} by more than chance: {', '.join(named)}."
     if alike:
         named = [f"{row['label']} ({_signed(row['value'])})" for row in alike]
-        yield f"{_count(len(alike), len(rows))} not told apart from {reference}: {_listed(named)}."
+        yield f"{_count(len(alike), len(rows))} not told apart from {reference}: {', '.join(named)}."
     untested = [row["label"] for row in rows if not row["p_adjusted"]]
     if untested:
-        yield f"Too few samples for a test of {_listed(untested)}."
+        yield f"Too few samples for a test of {', '.join(untested)}."
 
 
 def _ranks(rows: Sequence[Row]) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _ranks(rows: Sequence[Row]) -> Iterator[str]:
     yield f"Over {friedman['n']} pairs the rows' ranks {differ} (Friedman's test, p {_p(friedman['p'])})."
     ranked = sorted((row for row in rows if row["statistic"] == "mean_rank"), key=lambda row: float(row["value"]))
     named = [f"{row['label']} {float(row['value']):.2f}" for row in ranked]
-    yield f"Mean ranks, 1 is the best: {_listed(named)}."
+    yield f"Mean ranks, 1 is the best: {', '.join(named)}."
     for row in rows:
         if row["statistic"] == "critical_difference":
             yield f"Ranks that are {float(row['value']):.2f} apart differ at 5 % (Nemenyi)."
@@ -125,7 +125,7 @@ def _probabilities(rows: Sequence[Row]) -> Iterator[str]:
     for reference, group in groupby(own, itemgetter("reference")):
         ordered = sorted(group, key=lambda row: -float(row["value"]))
         named = [f"{row['label']} {100 * float(row['value']):.0f} %" for row in ordered]
-        yield f"Share of seeds, averaged over pairs, in which a method is above {reference}: {_listed(named)}."
+        yield f"Share of seeds, averaged over pairs, in which a method is above {reference}: {', '.join(named)}."
 
 
 def _improvements(rows: Sequence[Row]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _improvements(rows: Sequence[Row]) -> Iterator[str]:
         named = [f"{row['reference']} {100 * float(row['value']):.0f} %" for row in group]
         yield (
             f"The gain of {label} over another method, as a share of that method's own gain over the student (ratio of "
-            f"sums): {_listed(named)}."
+            f"sums): {', '.join(named)}."
         )
 
 
@@ -143,7 +143,7 @@ def _images(rows: Sequence[Row]) -> Iterator[str]:
     for (pair, reference), group in groupby(own, itemgetter("pair", "reference")):
         tested = list(group)
         named = [row["label"] for row in tested if float(row["p_adjusted"]) < LEVEL]
-        which = f": {_listed(named)}" if named else ""
+        which = f": {', '.join(named)}" if named else ""
         yield (
             f"{_name(pair)}: in the answers of one seed, {_count(len(named), len(tested))} other than {reference} by "
             f"more than the sample of test images explains (McNemar's test){which}."
@@ -152,10 +152,6 @@ def _images(rows: Sequence[Row]) -> Iterator[str]:
 
 def _count(some: int, whole: int) -> str:
     return f"{some} of {whole} {'is' if some == 1 else 'are'}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def _name(pair: str) -> str:
@@ -175,4 +171,4 @@ def _within(row: Row) -> str:
 
 
 def _p(value: str) -> str:
-    return MISSING if not value else f"{float(value):.3f}" if float(value) >= 0.001 else "< 0.001"
+    return p_value(float(value) if value else None)

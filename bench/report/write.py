@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
-    """Let an output fail alone: the reason is logged, and the error added to `failed`, unless that is None."""
+    """Log an error of one output and add it to `failed`, so that the other outputs are written; raise it if None."""
     try:
         yield
     except Exception as error:  # of a library, the disk, or a file of the store; the other outputs are written
@@ -32,13 +32,13 @@ def attempt(output: object, failed: list[Exception] | None) -> Iterator[None]:
 
 
 def frame_of_report(plan: Plan, store: Store, replaces: bool = False) -> Frame:
-    """Return the results of a suite in the store; their plan has the folder of the report: see `bench.report.folder`.
+    """Return the results of a suite in the store, with the folder of their report; see `bench.report.folder`.
 
     Raises:
-        RequestError: a file of the store cannot be read, the folder has the results of another suite file or, if the
-            report `replaces` the one that is there, fewer runs are finished now.
+        RequestError: a file of the store cannot be read, or the folder has the results of another suite file. Also if
+            the report `replaces` the present one, which shows more finished runs.
     """
-    frame = placed(results_frame(plan, store), store)
+    frame = placed(results_frame(plan, store))
     if frame.aside and replaces:
         raise RequestError(frame.aside)
     return frame
@@ -47,20 +47,19 @@ def frame_of_report(plan: Plan, store: Store, replaces: bool = False) -> Frame:
 def write_tables(plan: Plan, store: Store, failed: list[Exception] | None = None) -> Frame:
     """Write the tables of a suite from the store; return the results; see `frame_of_report` and `write_tables_of`."""
     frame = frame_of_report(plan, store)
-    write_tables_of(frame, store, failed)
+    write_tables_of(frame, failed)
     return frame
 
 
-def write_tables_of(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
+def write_tables_of(frame: Frame, failed: list[Exception] | None = None) -> None:
     """Write the tables of a suite's results, and the fingerprints of its files; for `failed`, see `attempt`."""
-    plan = frame.plan
-    folder = store.suite_folder(frame.plan.folder)
+    plan, store, folder = frame.plan, frame.store, frame.folder
     for name, table in zip(TABLES, (to_csv, to_markdown, to_latex), strict=True):
         with attempt(folder / name, failed):
             write_whole(folder / name, table(frame))
     with attempt(folder / SUITE, failed):
         finished = [run_id for run_id, (status, _) in frame.statuses.items() if status == "done"]
-        note(frame.plan, store, finished=finished)
+        note(plan, store, finished=finished)
     if plan.sources:
         path = store.suite_folder(plan.name) / SOURCES
         with attempt(path, failed):
@@ -81,25 +80,25 @@ def write_while_training(plan: Plan, store: Store) -> None:
         write_events(plan, store)
 
 
-def write_report(frame: Frame, store: Store, failed: list[Exception] | None = None) -> None:
+def write_report(frame: Frame, failed: list[Exception] | None = None) -> None:
     """Write the epochs, classes, statistics and the page, which shows the existing figures; see `attempt`."""
     from bench.report import classes, epochs, index, page, statistics_files  # each takes a second to import
 
-    folder = store.suite_folder(frame.plan.folder)
+    folder = frame.folder
     with attempt(folder / EPOCHS, failed):
-        epochs.write_csv(frame, store)
+        epochs.write_csv(frame)
     with attempt(folder / CLASSES, failed):
-        classes.write(frame, store)
+        classes.write(frame)
     with attempt("an event file", failed):
-        epochs.write_events(frame.plan, store)
+        epochs.write_events(frame.plan, frame.store)
     with attempt(folder / STATISTICS[0], failed):
-        statistics_files.write(frame, store)
+        statistics_files.write(frame)
     if frame.plan.suite.tuning is not None:
         from bench.report import tuning
 
         with attempt(folder / TUNING[0], failed):
-            tuning.write(frame, store)
+            tuning.write(frame)
     with attempt(folder / PAGE, failed):
-        page.write(frame, store)
-    with attempt(store.root / index.INDEX, failed):
-        index.write(store)
+        page.write(frame)
+    with attempt(frame.store.root / index.INDEX, failed):
+        index.write(frame.store)

@@ -6,8 +6,8 @@
     NAME/sources.json              identities of the suite's image folders and checkpoints
     runs/<run id>/FILE             the files of its runs as the store has them; weights on request only
 
-A bundle comes from outside: every name, size and hash is checked before anything is read as what it says it is, and
-no code is taken from it.
+A bundle may come from anybody: every name, size and hash is checked before a member is used, and no code is run from
+it.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ from bench.types import RequestError
 MANIFEST, TABLE, SUITES, RUNS = "manifest.json", TABLES[0], "suites", "runs"
 KEPT = (SPEC, "suite.yaml", "source.yaml", EPOCHS, OUTPUTS, ANSWERS, RECORD, FAILURE)  # of each run
 WEIGHTS = (weights_file(STUDENT), weights_file(PEER))
-NAMES = re.compile(  # of members: nothing else is read, so that no path leaves the folder and no code is in it
+NAMES = re.compile(  # of members; with no others, no path leads out of the folder and no member is code
     rf"{MANIFEST}|{TABLE}|{SUITES}/{FILE_NAME}\.yaml|{FILE_NAME}/{SOURCES}"
     rf"|{RUNS}/[0-9a-f]{{{ID_LENGTH}}}/(?:{'|'.join(map(re.escape, (*KEPT, *WEIGHTS)))})"
 )
@@ -55,15 +55,15 @@ COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_MEMBERS = 200_000
 MOST_BYTES = 2**36  # of all members together, unpacked: 64 GiB
 MOST_OF_ONE = 2**32  # bytes of one member, unpacked: 4 GiB
-MOST_TIMES = 100  # so many times as large as the file may its members be; text and answers compress 2 to 10 times
-ALWAYS_ALLOWED = 2**24  # bytes that members may always have: what is small compresses better
+MOST_TIMES = 100  # members may be so many times as large as the file; text and answers compress 2 to 10 times
+ALWAYS_ALLOWED = 2**24  # bytes that members may have in any case: small bundles compress better
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member, so that the same results give the same bytes
 CHUNK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself."""
+    """The content of manifest.json."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     format: Literal[1]
@@ -85,7 +85,7 @@ class Bundle:
     root: Path  # the folder
     manifest: Manifest
     sha256: str  # of the bundle itself
-    altered: Sequence[str]  # a line for each member that is not what the manifest says
+    altered: Sequence[str]  # a line for each member whose hash differs from the manifest's
 
     @property
     def suite(self) -> Path:
@@ -145,7 +145,7 @@ def _check_request(frame: Frame, to: Path) -> None:
     plan = frame.plan
     if to.suffix != SUFFIX:
         raise RequestError(f"--to {to}: the name of a bundle ends in {SUFFIX}")
-    if os.path.lexists(to):  # False for a path that nothing can have, which cannot be written then
+    if os.path.lexists(to):  # False for an impossible path, which cannot be written either
         raise RequestError(f"--to {to}: exists. Name a new file")
     if plan.suite.plugins:
         raise RequestError(
@@ -163,7 +163,7 @@ def _check_request(frame: Frame, to: Path) -> None:
 
 
 def _texts(plan: Plan, suite: str) -> dict[str, str]:
-    """Return the texts of a plan's suite and what belongs to it, by member."""
+    """Return the texts of a plan's suite, of the suite that it evaluates, and of its sources, by member."""
     texts = {suite: plan.text}
     if (source := source_of(plan.file)) is not None:
         texts[f"{SUITES}/{source.name}"] = read_yaml(source)[2]
@@ -176,9 +176,9 @@ def _texts(plan: Plan, suite: str) -> dict[str, str]:
 
 
 def keep_report(folder: Path, to: Path) -> None:
-    """Copy the report that was made of a bundle to a new folder, whole or not at all, as a report without its runs.
+    """Copy the report made from a bundle to a new folder, whole or not at all, as a report without its runs.
 
-    The folder is one of a folder of results, whose page of all reports then lists it.
+    The page of all reports in the folder's parent then lists it.
 
     Raises:
         RequestError: it cannot be written.
@@ -193,15 +193,15 @@ def keep_report(folder: Path, to: Path) -> None:
 
 @contextmanager
 def unpacked(path: Path, allows_altered: bool = False) -> Iterator[Bundle]:
-    """Yield a bundle whose members lie in a temporary folder; in errors, that folder has the bundle's name.
+    """Yield a bundle with its members unpacked to a temporary folder; errors name the bundle instead of that folder.
 
     Args:
         path: the bundle.
-        allows_altered: whether members may be others than the manifest says; the bundle lists them.
+        allows_altered: whether the hashes of members may differ from the manifest's; the bundle lists these members.
 
     Raises:
-        RequestError: it cannot be read, is no bundle, is too large unpacked, names files elsewhere, has members that
-            are not what its manifest says, or names plug-ins.
+        RequestError: it cannot be read, is not a bundle, is too large unpacked, names files elsewhere, has altered
+            members, or names plug-ins.
     """
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         try:
@@ -224,7 +224,7 @@ def _unpack(path: Path, folder: Path) -> Bundle:
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise RequestError(f"{path}: is no bundle, or damaged: {error}. Copy it again") from error
+        raise RequestError(f"{path}: is not a bundle, or is damaged: {error}. Copy it again") from error
     del hashes[MANIFEST]
     altered = []
     for name in sorted({**hashes, **manifest.sha256}):
@@ -237,14 +237,15 @@ def _unpack(path: Path, folder: Path) -> Bundle:
 
 
 def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the members of an archive by name, none of which a bundle could not have; nothing is unpacked."""
+    """Return the members of an archive by name, after checking that a bundle may have them; nothing is unpacked."""
     members: dict[str, zipfile.ZipInfo] = {}
     size = path.stat().st_size
     for one in archive.infolist():
         if fault := _fault(one, members):
             raise RequestError(f"{path}: the member {one.filename!r}: {fault}. Nothing was unpacked")
         members[one.filename] = one
-    total, largest = (pick([one.file_size for one in members.values()] or [0]) for pick in (sum, max))
+    sizes = [one.file_size for one in members.values()]
+    total, largest = sum(sizes), max(sizes, default=0)
     allowed = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_TIMES * size))
     if len(members) > MOST_MEMBERS or largest > MOST_OF_ONE or total > allowed:
         raise RequestError(
@@ -255,26 +256,26 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
 
 
 def _fault(one: zipfile.ZipInfo, members: Mapping[str, zipfile.ZipInfo]) -> str:
-    """Return why a bundle has no such member, or ""; `members` are those before it."""
+    """Return why a bundle may not have a member, or ""; `members` are those before it."""
     if (one.external_attr >> 16) & 0o170000 == 0o120000:
         return "is a link"
     if one.filename in members:
         return "is there twice"
     if one.compress_type not in COMPRESSION:
-        return "is compressed in a way that no bundle is"
-    return "" if NAMES.fullmatch(one.filename) else "no bundle has it"
+        return "is compressed with a method that bundles do not use"
+    return "" if NAMES.fullmatch(one.filename) else "bundles have no such member"
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:
     if missing := [name for name in (MANIFEST, TABLE) if name not in members]:
-        raise RequestError(f"{path}: is no bundle: it has no {missing[0]}")
+        raise RequestError(f"{path}: is not a bundle: it has no {missing[0]}")
     try:
         document = parsed(archive.read(MANIFEST))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}/{MANIFEST}: is not valid JSON: {error}") from None
     manifest = checked(MANIFESTS, document, path / MANIFEST)
     if manifest.suite not in members or not manifest.suite.startswith(f"{SUITES}/"):
-        raise RequestError(f"{path}/{MANIFEST}: suite: {manifest.suite!r} is no member of {SUITES}/")
+        raise RequestError(f"{path}/{MANIFEST}: suite: {manifest.suite!r} is not a member of {SUITES}/")
     return manifest
 
 

@@ -67,7 +67,7 @@ NOT_MEASURED = "The student learned without labels: other runs evaluate its feat
 
 
 def card(store: Store, run: RunSpec) -> str:
-    """Return the model card of a finished run's student: pair, method, data, metrics, how to load it, licence."""
+    """Return the model card of a finished run's student, in Markdown."""
     teachers = [store.spec(name) for name in run.teachers]
     names = " + ".join(one.student.network for one in teachers if one)
     method, reuses = _method(run), run.student.reuses

@@ -1,4 +1,4 @@
-"""Export of a finished run's student: weights, an ONNX graph that computes what the student does, and a model card."""
+"""Exports a finished run's student: weights, an ONNX graph that computes the same logits, and a model card."""
 
 import contextlib
 import io
@@ -47,7 +47,10 @@ def export(store: Store, run_id: str, folder: Path) -> list[Path]:
 def onnx_graph(network: Network, run: RunSpec) -> bytes:
     """Return the network as an ONNX file: `images` (batch, C, H, W) float32, normalised, to `logits` (batch, K).
 
-    onnxruntime has computed the logits of random images with it, and they are the network's within `CLOSE`.
+    It is checked: for random images, onnxruntime's logits differ from the network's by at most `CLOSE`.
+
+    Raises:
+        RequestError: ONNX is not installed, torch cannot write the network, or the logits differ by more.
     """
     try:
         import onnxruntime
@@ -72,7 +75,7 @@ def onnx_graph(network: Network, run: RunSpec) -> bytes:
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
-        except Exception as error:  # a network may do what ONNX has no words for
+        except Exception as error:  # a network may do what ONNX cannot express
             reason = " ".join(str(error).split())[:300]
             raise RequestError(f"run {run.id}: torch cannot write {run.student.network} as ONNX: {reason}") from error
     assert program is not None  # as always with dynamo=True
@@ -91,7 +94,7 @@ def onnx_graph(network: Network, run: RunSpec) -> bytes:
 
 
 def _finished(store: Store, run_id: str) -> RunSpec:
-    """Return the specification of a run that has left a network of its own."""
+    """Return the specification of a finished run that has trained a network of its own."""
     run, record = store.spec(run_id), store.record(run_id)
     if run is None or record is None:
         raise RequestError(f"run {run_id} is {store.state(run_id)}: only a finished run has a student to export")

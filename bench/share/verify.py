@@ -3,14 +3,14 @@
 | number | recomputed from | margin |
 |---|---|---|
 | top-1 and top-5 accuracy | answers | none, but for images with equal logits |
-| likelihood, calibration, accuracy by class, agreement | answers | `SAME`: they were computed from the stored answers |
-| metrics of the last and the best epoch | epochs | `SAME` |
+| likelihood, calibration, accuracy by class, agreement | answers | `check.SAME`: computed from the same answers |
+| metrics of the last and the best epoch | epochs | `check.SAME` |
 | table.csv | records | its last digit |
 | accuracies, again | weights and data | `EVALUATED` percentage points, or one image |
 | accuracies, again | training and data | what the caller allows |
 
-Answers are stored in half precision. Rounding never swaps two logits, but it can make them equal: an accuracy therefore
-lies between that in which all equal logits count against the label, and that in which all count for it.
+Answers are stored in half precision. Rounding never swaps two logits, but it can make them equal. An accuracy therefore
+lies in a range: at its lower end, all logits equal to the label's count against it, at its upper end all for it.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from bench.plan.status import Statuses
 from bench.report.frame import results_frame
 from bench.report.table_csv import to_csv
 from bench.share.bundle import KEPT, RUNS, TABLE, WEIGHTS, Bundle
+from bench.share.check import Check, as_float, near
 from bench.spec import RunSpec, column
 from bench.store import Store
 from bench.store.answers import stored_answers
@@ -41,7 +42,6 @@ from bench.train.answers import scored
 from bench.train.loop import summary
 from bench.types import RequestError
 
-SAME = 1e-6  # relative, and absolute: the same numbers, added up on another processor
 SUMMED = 1e-3  # percentage points; accuracies are means of float32 numbers
 LAST_DIGIT = 1.001e-4  # of table.csv
 EVALUATED = 0.1  # percentage points; another device rounds differently, which moves a few images
@@ -50,39 +50,8 @@ ANSWERED, RECORDED, TRAINED = "by its answers", "by its record", "by its epochs"
 EXPECTED = "by the suite"
 
 
-@dataclass(frozen=True)
-class Check:
-    """What a bundle states, and the range in which it must be; a text must be `low`."""
-
-    place: str  # the run, or the row of the table
-    metric: str
-    found: object
-    low: object
-    high: object  # of a number
-    by: str  # what the range was computed from
-
-    @property
-    def holds(self) -> bool:
-        """Return whether the statement is in the range."""
-        if isinstance(self.found, float) and isinstance(self.low, float) and isinstance(self.high, float):
-            return self.low <= self.found <= self.high or (math.isnan(self.found) and math.isnan(self.low))
-        return self.found == self.low
-
-    def __str__(self) -> str:
-        """Return the place, the metric, what was found and what was expected, in one line."""
-        range_ = f"{_shown(self.low)} to {_shown(self.high)}" if isinstance(self.low, float) else self.low
-        return f"{self.place}: {self.metric}: found {_shown(self.found)}, expected {range_} ({self.by})"
-
-    @property
-    def difference(self) -> str:
-        """Return how far a number is from the middle of its range."""
-        if isinstance(self.found, float) and isinstance(self.low, float) and isinstance(self.high, float):
-            return f"{round(self.found - (self.low + self.high) / 2, 4) + 0.0:+.4f}"  # no -0.0000
-        return "unknown"
-
-
 def checks(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
-    """Yield the checks of everything that a bundle alone can tell; the first ones that fail can be the last ones.
+    """Yield the checks that need nothing but the bundle; if its files fail theirs, no others follow.
 
     Args:
         bundle: unpacked.
@@ -102,7 +71,7 @@ def checks(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
 
 
 def not_from_answers(plan: Plan, found: Iterable[Check], store: Store) -> list[str]:
-    """Return the recorded metrics that no check has recomputed from answers, and the number of their runs."""
+    """Return the recorded metrics that no check has recomputed from answers, each with the number of its runs."""
     covered = {(check.place, check.metric) for check in found if check.by == ANSWERED}
     left: dict[str, int] = {}
     for run in _done(plan, store):
@@ -114,7 +83,7 @@ def not_from_answers(plan: Plan, found: Iterable[Check], store: Store) -> list[s
 
 
 def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
-    """Yield checks of each run's files, of its place in the suite, and that it has ended."""
+    """Yield checks that each run is one of the suite, that its files are what they were, and that it has ended."""
     for run_id in set(store.run_ids()) - plan.runs.keys():
         yield Check(f"run {run_id}", "place", "in the bundle", "in the suite", "", EXPECTED)
     found: Statuses = {}
@@ -136,7 +105,7 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
 
 
 def _in_bundle(error: RequestError, bundle: Bundle) -> str:
-    """Return an error's text with the bundle's name in place of the folder that its members lie in."""
+    """Return an error's text with the bundle's name in place of the folder with its members."""
     return str(error).replace(str(bundle.root), str(bundle.file))
 
 
@@ -160,10 +129,10 @@ def _of_epochs(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
         yield Check(_named(run, plan), str(error.args[0]), "missing", "in the last epoch", "", TRAINED)
         return
     for name, value in expected["metrics"].items():
-        yield _near(_named(run, plan), name, record["metrics"].get(name), value, TRAINED)
+        yield near(_named(run, plan), name, record["metrics"].get(name), value, TRAINED)
     for name, value in (expected["best"] or {}).items():
-        yield _near(_named(run, plan), f"best {name}", (record.get("best") or {}).get(name), value, TRAINED)
-    yield _near(_named(run, plan), "epochs", record.get("epochs"), expected["epochs"], TRAINED)
+        yield near(_named(run, plan), f"best {name}", (record.get("best") or {}).get(name), value, TRAINED)
+    yield near(_named(run, plan), "epochs", record.get("epochs"), expected["epochs"], TRAINED)
 
 
 def _of_answers(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
@@ -185,22 +154,22 @@ def _of_answers(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
         return
     for name, (low, high) in bounds.items():
         if name in record["metrics"]:
-            yield Check(place, name, _number(record["metrics"][name]), low - SUMMED, high + SUMMED, ANSWERED)
+            yield Check(place, name, as_float(record["metrics"][name]), low - SUMMED, high + SUMMED, ANSWERED)
     for name, value in expected["scores"].items():
-        yield _near(place, name, record["scores"].get(name), value, ANSWERED)
+        yield near(place, name, record["scores"].get(name), value, ANSWERED)
     for network, classes in expected["class_accuracy"].items():
         found = record.get("class_accuracy", {}).get(network, [])
-        for number, value in enumerate(classes):
-            stated = found[number] if number < len(found) else "missing"
-            yield _near(place, f"accuracy of class {number} ({network})", stated, value, ANSWERED)
+        for label, value in enumerate(classes):
+            stated = found[label] if label < len(found) else "missing"
+            yield near(place, f"accuracy of class {label} ({network})", stated, value, ANSWERED)
     for teacher, numbers in record.get("to_teacher", {}).items():
         for name in numbers:
             value = expected["to_teacher"].get(teacher, {}).get(name, "no answers of the teacher")
-            yield _near(place, f"{name} with run {teacher}", numbers[name], value, ANSWERED)
+            yield near(place, f"{name} with run {teacher}", numbers[name], value, ANSWERED)
 
 
 def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Return the least and the greatest top-1 and top-5 accuracy in percent that logits in half precision allow.
+    """Return the range of top-1 and of top-5 accuracy, in percent, that logits in half precision allow.
 
     Args:
         logits: (n, K), rounded from the ones that were evaluated.
@@ -212,7 +181,7 @@ def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, tuple[float,
 
 
 def _same_labels(plan: Plan, store: Store) -> Iterator[Check]:
-    """Yield checks that runs on the same data have answered to images with the same labels."""
+    """Yield checks that runs on the same data have the same labels of the test images."""
     first: dict[str, tuple[RunSpec, Any]] = {}
     for run in _done(plan, store):
         answers = stored_answers(store, run.id)
@@ -224,7 +193,7 @@ def _same_labels(plan: Plan, store: Store) -> Iterator[Check]:
 
 
 def _of_table(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
-    """Yield checks of each cell of table.csv against one that is made anew."""
+    """Yield checks of each value in table.csv against a table made from the records."""
     try:
         computed = to_csv(results_frame(plan, store))
     except RequestError as error:  # a record has no number where the table needs one
@@ -257,27 +226,11 @@ def _cell(text: str) -> float | str:
         return text
 
 
-def _near(place: str, metric: str, found: object, expected: object, by: str) -> Check:
-    one, other = _number(found), _number(expected)
-    if isinstance(other, float):
-        margin = SAME * max(1.0, abs(other))
-        return Check(place, metric, one, other - margin, other + margin, by)
-    return Check(place, metric, one, other, other, by)
-
-
-def _number(value: object) -> object:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 # with data
 
 
 def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
-    """Yield checks of the accuracies of classifiers against those of their stored weights.
+    """Yield checks of the recorded accuracies of classifiers against those of their stored weights.
 
     Args:
         work: has the plan, the store, and where data is.
@@ -297,7 +250,7 @@ def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
             continue
         margin = max(EVALUATED, 100 / images + SUMMED)
         for name, value in metrics.items():
-            found = _number(record["metrics"].get(name, "missing"))
+            found = as_float(record["metrics"].get(name, "missing"))
             yield Check(place, name, found, value - margin, value + margin, "by its weights")
 
 
@@ -312,7 +265,7 @@ def with_weights(plan: Plan, store: Store) -> list[RunSpec]:
 
 
 def chosen(bundle: Bundle, plan: Plan, store: Store, one_in: int) -> list[RunSpec]:
-    """Return one in so many of a bundle's trained runs, at least one: those that the bundle's own hash chooses."""
+    """Return one in `one_in` of a bundle's trained runs, at least one, chosen by the bundle's own hash."""
     trained = [run for run in _done(plan, store) if run.trains]
     drawn = sorted(trained, key=lambda run: hashlib.sha256(f"{bundle.sha256} {run.id}".encode()).digest())
     return drawn[: math.ceil(len(drawn) / one_in)]
@@ -321,7 +274,7 @@ def chosen(bundle: Bundle, plan: Plan, store: Store, one_in: int) -> list[RunSpe
 def retrained(work: Work, runs: Sequence[RunSpec], margin: float) -> Iterator[Check]:
     """Train runs again in a store of their own, and yield checks of their metrics.
 
-    Teachers whose weights are in the store are used, others are trained too.
+    Teachers without weights in the store are trained too.
 
     Args:
         work: has the plan, the store of the bundle, and where data is.
@@ -347,9 +300,5 @@ def retrained(work: Work, runs: Sequence[RunSpec], margin: float) -> Iterator[Ch
                 yield Check(_named(run, plan), "training", "done", f"{status}: {reason}", "", "by training it again")
                 continue
             for name, value in new["metrics"].items():
-                found = _number(record["metrics"].get(name, "missing"))
+                found = as_float(record["metrics"].get(name, "missing"))
                 yield Check(_named(run, plan), name, found, value - margin, value + margin, "by training it again")
-
-
-def no_tables(plan: Plan, store: Store) -> None:
-    """Write no tables."""

@@ -33,7 +33,7 @@ class Slurm(BaseModel):
     timeout_min: Count = 60
     """Time limit of a job in minutes; a job that reaches it is queued again and resumes from its last checkpoint."""
     checkpoint_minutes: PositiveFloat = 10.0
-    """Minutes between two checkpoints within a long epoch: the most work that an interruption can lose."""
+    """Minutes of work that an interruption can lose in a long epoch; after an epoch, half a minute if that is less."""
     max_parallel: Count | None = None
     """Largest number of tasks of one array that run at the same time."""
     setup: tuple[str, ...] = ()

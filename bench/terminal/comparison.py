@@ -12,7 +12,8 @@ from bench.terminal.markup import escape
 from bench.terminal.tables import in_parts
 
 if TYPE_CHECKING:
-    from bench.report.compare import Comparison, Difference
+    from bench.report.compare import Comparison
+    from bench.report.differences import Difference
 
 HOW = (
     "Difference: B - A, in the metric's unit (percentage points for accuracies). Interval: 95 %, by Student's t over "

@@ -29,7 +29,7 @@ from bench.train.resume import resume
 from bench.types import Batch
 from methods._settings import kept_settings
 
-CHECKPOINT_S = 30.0  # seconds of work at risk, unless one epoch takes longer
+CHECKPOINT_S = 30.0  # seconds of work at risk at most, unless one epoch takes longer
 LOGIT_BYTES = 4  # of a float32
 MOST_KEPT = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
 
@@ -61,7 +61,7 @@ class Cohort:
         record: returns the content of a lane's record, without its metrics.
         keep_checkpoints: whether the checkpoints of finished runs are kept.
         accept_changed: whether lanes continue from checkpoints that other code of their methods has left.
-        within_epoch_s: maximum seconds of an epoch that are at risk.
+        at_risk_s: maximum seconds of work at risk, also within an epoch.
         group: the processes that train the lanes together.
         dev: the dev images that are evaluated beside the test images, if there are any.
         saved: when the last checkpoint was written.
@@ -75,7 +75,7 @@ class Cohort:
     seed: int
     record: Callable[[Lane], dict[str, Any]]
     keep_checkpoints: bool
-    within_epoch_s: float
+    at_risk_s: float
     group: Group
     dev: Split | None = None
     accept_changed: bool = False
@@ -114,18 +114,19 @@ def fit(cohort: Cohort, store: Store, observer: Observer) -> None:
         if stop == steps:
             seconds = _end_epoch(cohort, lanes, clock, store)
             observer.epoch(lanes, clock, seconds, steps)
-            if checkpoint_due(time.monotonic() - cohort.saved, seconds):
+            if checkpoint_due(time.monotonic() - cohort.saved, seconds, cohort.at_risk_s):
                 _save(cohort, running, store)
         for lane in running:
             _leave(cohort, lane, store)
 
 
-def checkpoint_due(unsaved_s: float, epoch_s: float) -> bool:
-    """Return whether to save now, so that no more than `CHECKPOINT_S` or one epoch is ever at risk.
+def checkpoint_due(unsaved_s: float, epoch_s: float, at_risk_s: float) -> bool:
+    """Return whether to save at the end of an epoch, so that no more than the maximum or one epoch is ever at risk.
 
     There are `unsaved_s` seconds of work since the last checkpoint; the next epoch may take as long as the last one.
+    The maximum is `at_risk_s`, that of the suite, and `CHECKPOINT_S` where that is less.
     """
-    return unsaved_s + epoch_s > CHECKPOINT_S
+    return unsaved_s + epoch_s > min(CHECKPOINT_S, at_risk_s)
 
 
 def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: Store, observer: Observer) -> None:
@@ -138,7 +139,7 @@ def _train(cohort: Cohort, lanes: Sequence[Lane], stop: int, steps: int, store: 
     for step in cohort.train_epoch(lanes, batches):
         observer.step(lanes, step + 1, steps)
         now = time.monotonic()
-        if step + 1 < stop and now - cohort.saved > cohort.within_epoch_s:
+        if step + 1 < stop and now - cohort.saved > cohort.at_risk_s:
             _add_seconds(lanes, now - began)
             began = now
             _save(cohort, lanes, store)

@@ -29,7 +29,7 @@ def given_network(run: RunSpec) -> Network:
     """Return the network of a run, to which its finished or given weights are copied."""
     network = build_network(run.student, run.data)
     if run.checkpoint is not None and library(run.student.network) == TORCHVISION:
-        from bench.models.hooked import set_input
+        from bench.models.torchvision_network import set_input
 
         set_input(network, run.student.network.removeprefix(TORCHVISION), run.checkpoint)
     return network

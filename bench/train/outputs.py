@@ -141,15 +141,16 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, T
     return moments, torch.cat(embeddings)[:max_embedded]
 
 
-def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD) -> list[Tensor]:
+def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part: int = PART) -> list[Tensor]:
     """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
 
     The maps of all images may not fit into memory: no more than `held` values of each are kept at a time, and `maps`
-    is called once for each such part. It yields the stages (B, ...) of one batch after another, n images in all.
+    is called once for so many. It yields the stages (B, ...) of one batch after another, n images in all. `part` values
+    of each are multiplied at a time.
     """
     widths = [stage[0].numel() for stage in next(maps())]
-    parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, PART)]
-    at_once = max(1, held // PART)
+    parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, part)]
+    at_once = max(1, held // part)
     found: list[Tensor | float] = [0.0] * len(widths)
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
@@ -157,7 +158,7 @@ def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD) -> l
         for stages in maps():
             flat = {stage: stages[stage].flatten(1) for stage, _ in some}
             for column, (stage, start) in zip(columns, some, strict=True):
-                column.append(flat[stage][:, start : start + PART].clone())
+                column.append(flat[stage][:, start : start + part].clone())
         for column, (stage, _) in zip(columns, some, strict=True):
             found[stage] += gram(torch.cat(column))
             column.clear()

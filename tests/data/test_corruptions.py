@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.data.corruptions import NOISE, can_corrupt, corrupted, corrupted_split
+from bench.data.corruptions import NOISE, CorruptedImages, can_corrupt, corrupted, corrupted_split
 from bench.data.images import ResidentImages, Split
 from bench.tasks.objectives import CORRUPTIONS
 
@@ -33,10 +33,11 @@ def test_an_image_is_corrupted_alike_whatever_its_batch(images, kind):
     assert torch.equal(together, alone)
 
 
-def test_images_that_take_much_memory_are_corrupted_batch_by_batch(images, monkeypatch):
+def test_images_that_take_much_memory_are_corrupted_batch_by_batch(images):
     kept = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU)
-    monkeypatch.setattr("bench.data.corruptions.MAX_KEPT_BYTES", 0)
-    made = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU)
+    made = corrupted_split(Split(ResidentImages(images, CPU), None), "noise", CPU, max_bytes=0)
+    assert isinstance(kept.images, ResidentImages)
+    assert isinstance(made.images, CorruptedImages)
     places = [torch.tensor([3, 0]), torch.tensor([4])]
     for one, other in zip(kept.images.batches(places), made.images.batches(places), strict=True):
         assert torch.equal(one, other)

@@ -1,6 +1,5 @@
 import torch
 
-from bench.data import distortions
 from bench.data.distortions import CUT, GREY, distorted
 
 IMAGES = torch.randint(0, GREY, (40, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -25,9 +24,8 @@ def test_distortions_leave_images_and_the_default_generator_as_they_are():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_grey_square_of_at_most_half_the_width_is_cut_out(monkeypatch):
-    monkeypatch.setattr(distortions, "OPERATIONS", 0)
-    found = distorted(IMAGES, SEEDS)
+def test_a_grey_square_of_at_most_half_the_width_is_cut_out():
+    found = distorted(IMAGES, SEEDS, operations=0)
     sides = []
     for before, after in zip(IMAGES, found, strict=True):
         cut = (after != before).any(dim=0)

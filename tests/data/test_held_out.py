@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from bench.data import DataChoice, packaged, resolve
-from bench.data.images import divided, kept, load_all
+from bench.data.images import load_all
+from bench.data.subset import divided
 from bench.spec import HeldOut
 from bench.suite import DataEntry
 
@@ -47,12 +48,13 @@ def test_dev_images_are_the_right_number_of_each_class_and_none_is_trained_on(ch
 
 def test_dev_images_and_the_others_are_the_whole_subset(targets):
     for_training, held_out = divided(targets, digits(train_per_class=20, dev_per_class=5))
-    assert sorted([*for_training.tolist(), *held_out.tolist()]) == kept(targets, digits(train_per_class=20)).tolist()
+    whole, _ = divided(targets, digits(train_per_class=20))
+    assert sorted([*for_training.tolist(), *held_out.tolist()]) == whole.tolist()
 
 
 def test_images_trained_on_beside_dev_images_are_a_smaller_subset(targets):
     for_training, _ = divided(targets, digits(train_per_class=20, dev_per_class=5))
-    assert for_training.tolist() == kept(targets, digits(train_per_class=15)).tolist()
+    assert for_training.tolist() == divided(targets, digits(train_per_class=15))[0].tolist()
 
 
 @pytest.mark.parametrize(("own", "trained"), [({}, 87), ({"train_per_class": 18}, 17), ({"train_per_class": 3}, 3)])

@@ -23,8 +23,9 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, fetched, packaged, resolve
-from bench.data.images import ResidentImages, fetch, kept, load
+from bench.data.images import ResidentImages, fetch, load
 from bench.data.named import DATASETS
+from bench.data.subset import divided
 from bench.types import RequestError
 
 CPU = torch.device("cpu")
@@ -353,7 +354,7 @@ def test_the_named_mean_and_deviation_of_digits_are_those_of_the_training_images
 def digits_kept(**choice):
     """Return the positions of digits that a subset keeps."""
     (_, targets), _ = packaged.digits(chosen("digits"), None)
-    return targets, kept(targets, resolve(DataChoice(name="digits", resize=32, **choice)))
+    return targets, divided(targets, resolve(DataChoice(name="digits", resize=32, **choice)))[0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     "distill-bench cost recipe.yaml --steps 1": f"--only kd {ONE_THREAD}",
     "distill-bench shared.yaml": ONE_JOB,
     "distill-bench scaled.yaml --plugin scaled_mse.py": ONE_JOB,
-    "distill-bench photos.yaml": f"{ONE_JOB} --set workers=0" + short_or_whole(" --set data.train_per_class=4", ""),
+    "distill-bench photos.yaml": f"{ONE_JOB} --set workers=0",  # whole: the next one reads its networks
     "distill-bench photos_transfer.yaml": f"{ONE_JOB} --set workers=0"
     + short_or_whole(f" --set 'evaluations=[{FEW_TO_PROBE}]'", ""),
     "distill-bench quickstart": f"{FEW} {FEW_DIGITS} --jobs 1 --set 'methods=[kd]'",

@@ -10,13 +10,14 @@ import pytest
 from bench.cli import main
 from bench.data import packaged
 from tests.few import use_few
+from tests.forks import take_terminal
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 FAULTS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "quota": errno.EDQUOT, "broken": errno.EIO}
 
 
 def prepare(words: list[str]) -> None:
-    """Let this process save a checkpoint after every epoch, and take little time for all but training and writing."""
+    """Let this process take little time for all but training and writing."""
     patch = pytest.MonkeyPatch()
     use_few(patch)
     few_digits = packaged.digits
@@ -26,7 +27,6 @@ def prepare(words: list[str]) -> None:
         return train, test and (test[0][:20], test[1][:20])
 
     patch.setattr(packaged, "digits", fewer_digits)
-    patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
     sys.argv = ["run_suite.py", *words]
 
 
@@ -70,9 +70,6 @@ def inject(results: Path, fault: str, at: int) -> None:
 
 def on_terminal(words: list[str], log: Path, results: Path, terminal: str) -> None:
     """Run the command line with that terminal as the controlling one; its end is the end of the session."""
-    os.setsid()
-    descriptor = os.open(terminal, os.O_RDWR)  # the first terminal that a session opens is its own
-    for stream in (0, 1, 2):
-        os.dup2(descriptor, stream)
+    take_terminal(terminal)
     prepare(words)
     main()

@@ -15,14 +15,14 @@ from bench.suite import load
 from methods import catalog
 from tests.faults import child
 from tests.forks import server
-from tests.train.conftest import document, rows, weights
+from tests.train.conftest import OFTEN, document, rows, weights
 
 METHODS = catalog()
 TINY = {
     "data": {"name": "digits", "resize": 32, "train_per_class": 3},
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "methods": ["kd"],
-    "training": {"epochs": 2, "batch_size": 16, "milestones": [1], "initial_epochs": 0},
+    "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 0},  # one step an epoch
 }
 
 
@@ -32,7 +32,7 @@ class Disturbed:
     def __init__(self, folder: Path, results: Path | None = None, **changes: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path, self.results = folder, folder / "tiny.yaml", results or folder / "results"
-        self.path.write_text(yaml.safe_dump(document(**TINY | changes)))
+        self.path.write_text(yaml.safe_dump(document(**TINY | OFTEN | changes)))
         self.log = folder / "log"
         self.store = Store(self.results)
 

@@ -12,7 +12,7 @@ from bench.report.write import write_tables
 from bench.store import CHECKPOINT, Store
 from bench.types import RequestError
 from tests.faults.conftest import TINY
-from tests.train.conftest import Bench, document, rows, weights
+from tests.train.conftest import OFTEN, Bench, document, rows, weights
 
 JSON = ("spec.json", "record.json", "epochs.jsonl")
 SMALL, LARGE = 6, 3  # damaged copies of each small file, and of each large one
@@ -22,7 +22,7 @@ IN_THE_LONG_FORM = 400
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Return a suite that has ended, its plan and its store."""
-    suite = Bench(tmp_path_factory.mktemp("whole"), document(**TINY))
+    suite = Bench(tmp_path_factory.mktemp("whole"), document(**TINY, **OFTEN))
     plan, store, _ = suite.run(keep_checkpoints=True)
     return suite, plan, store
 
@@ -112,7 +112,7 @@ def test_a_run_with_a_damaged_checkpoint_ends_the_same(whole, number, chance):
 
 
 def interrupted(suite: Bench, store: Store, student: str) -> Path:
-    """Return a store in which the student has a checkpoint of its first epoch, and the others have ended."""
+    """Return a store in which the student has one checkpoint, and the others have ended."""
     half, write = suite.folder / "half", Store.write
     shutil.copytree(store.root, half)
     shutil.rmtree(half / "runs" / student)
@@ -123,7 +123,6 @@ def interrupted(suite: Bench, store: Store, student: str) -> Path:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
         patch.setattr(Store, "write", dies_after_the_checkpoint)
         with pytest.raises(KeyboardInterrupt):
             suite.run("half")

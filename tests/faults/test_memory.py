@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import TINY
-from tests.train.conftest import Bench, Silent, cell, document, rows, weights
+from tests.train.conftest import OFTEN, Bench, Silent, cell, document, rows, weights
 
 MAX_GROWTH_MB = 30
 GREEDY = """
@@ -40,10 +40,9 @@ class Watching(Silent):
 
 
 @pytest.mark.parametrize("epochs", [40, pytest.param(500, marks=pytest.mark.slow)])
-def test_memory_and_open_files_stay_flat(epochs, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
+def test_memory_and_open_files_stay_flat(epochs, tmp_path):
     training = {"epochs": epochs, "batch_size": 16, "milestones": [2], "evaluate_every": 10, "initial_epochs": 0}
-    suite = Bench(tmp_path, document(**TINY | {"training": training}))
+    suite = Bench(tmp_path, document(**TINY | OFTEN | {"training": training}))
     observer = Watching()
     suite.run(only=["none"], observer=observer)
     settled = epochs // 4

@@ -26,7 +26,7 @@ from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import curves, figures, tsne, write
+from bench.figures import curves, figures, ranks, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
@@ -527,9 +527,9 @@ def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_
     figure = drawn(plan, store)["critical_difference_top1"]
     (axis,) = figure.axes
     table = np.array([*RANKED.values(), (70,) * 6]).T
-    ranks = stats.rankdata(-table, axis=1).mean(axis=0)
+    means = stats.rankdata(-table, axis=1).mean(axis=0)
     texts = {text.get_text().strip() for text in axis.texts}
-    left = {f"{label}  {rank:.2f}" for label, rank in zip(RANKED, ranks, strict=False) if rank < 2}
+    left = {f"{label}  {rank:.2f}" for label, rank in zip(RANKED, means, strict=False) if rank < 2}
     assert left == {"KD  1.33", "AT  1.67"} < texts
     assert {"3.00  SP", "4.00  none"} < texts
     difference = 2.569 * (4 * 5 / (6 * 6)) ** 0.5  # Demsar 2006, table 5: q of 4 classifiers at 5 %
@@ -544,9 +544,9 @@ def test_rows_are_ranked_over_pairs_and_those_that_do_not_differ_are_joined(tmp_
 def svg_of_ranks(folder: Path) -> bytes:
     store = Store(folder)
     with mpl.rc_context(STYLES["page"].rc):
-        drawn(ranked(folder, store), store)["critical_difference_top1"].savefig(
-            folder / "figure.svg", metadata={"Date": None}
-        )
+        findings = Findings(results_frame(ranked(folder, store), store), store, METHODS)
+        found = dict(figures(findings, [ranks.draw]))
+        found["critical_difference_top1"].savefig(folder / "figure.svg", metadata={"Date": None})
     return (folder / "figure.svg").read_bytes()
 
 

@@ -18,24 +18,23 @@ import yaml
 from bench.cli import main
 from bench.store import CHECKPOINT, Store
 from bench.store.store import CLAIM
-from bench.train import loop as train
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
 from tests.few import short_or_whole
 from tests.forks import Command, server
-from tests.train.conftest import FIFTY, Bench, Silent, document, rows, weights
+from tests.train.conftest import FIFTY, OFTEN, Bench, Silent, document, rows, weights
 
 METHODS = ["ab", {"method": "crd", "n_negatives": 32, "kd": 1.0}, "ft", "vid"]
 
 
 def suite(folder: Path, **changes: object) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(document(**{"methods": METHODS, **changes})))
+    path.write_text(yaml.safe_dump(document(**{"methods": METHODS, **OFTEN, **changes})))
     return path
 
 
 def start(path: Path, results: Path, name: str = "command") -> Command:
-    return Command(path, "--results", results, streams=path.parent / name, eager=True)
+    return Command(path, "--results", results, streams=path.parent / name)
 
 
 def epochs_written(results: Path) -> int:
@@ -45,7 +44,7 @@ def epochs_written(results: Path) -> int:
 @pytest.mark.parametrize(("kills", "methods"), [(1, METHODS[:2]), pytest.param(8, METHODS, marks=pytest.mark.slow)])
 def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, methods, tmp_path):
     training = {"epochs": 3 + kills, "batch_size": 16, "milestones": [3], "initial_epochs": 2}
-    undisturbed, killed = Bench(tmp_path, document(methods=methods, training=training)), tmp_path / "killed"
+    undisturbed, killed = Bench(tmp_path, document(methods=methods, training=training, **OFTEN)), tmp_path / "killed"
     plan, whole, _ = undisturbed.run("undisturbed")
     path = undisturbed.path
 
@@ -69,7 +68,7 @@ def test_a_suite_killed_at_random_moments_equals_an_undisturbed_one(kills, metho
 
 
 def train_until_the_fifth_checkpoint(suite: Bench, whole: Store, end: Callable[[], None]) -> None:
-    """Train a suite whose teachers are done, with a checkpoint after every epoch; the fifth of them is the last."""
+    """Train a suite whose teachers are done until it has written its fifth checkpoint."""
     saved, write = [], Store.write
 
     def write_and_end(store: Store, run_id: str, name: str, content: bytes) -> None:
@@ -79,7 +78,6 @@ def train_until_the_fifth_checkpoint(suite: Bench, whole: Store, end: Callable[[
             end()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "CHECKPOINT_S", 0.0)
         patch.setattr(Store, "write", write_and_end)
         suite.run("torn", teachers=whole)
 
@@ -100,7 +98,8 @@ def train_and_die(suite: Path, whole: Path) -> None:
 @pytest.mark.parametrize("end", [interrupt, pytest.param(die, marks=pytest.mark.slow)])
 def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
     """As when a process ends between two lanes' checkpoints."""
-    suite = bench(methods=["kd", "pkt"], training={"epochs": 3, "batch_size": 16, "milestones": [2]})
+    one_step = {"epochs": 3, "batch_size": 50, "milestones": [2]}  # an epoch, and so one checkpoint
+    suite = bench(methods=["kd", "pkt"], training=one_step, **OFTEN)
     plan, whole, _ = suite.run("whole")
     if end is interrupt:
         with pytest.raises(KeyboardInterrupt):
@@ -119,10 +118,9 @@ def test_a_lane_that_is_ahead_waits_for_the_others(bench, end):
         assert rows(store, run_id) == rows(whole, run_id)
 
 
-def test_a_checkpoint_of_other_code_is_set_aside_and_the_run_starts_anew_on_demand(bench):
-    suite = bench(methods=["kd"])
-    plan, whole, _ = suite.run("whole")
-    _, store, _ = suite.run("broken", only=["teacher"], teachers=whole)
+def test_a_checkpoint_of_other_code_is_set_aside_and_the_run_starts_anew_on_demand(bench, tiny):
+    suite, whole = bench(methods=["kd"]), tiny.store()
+    plan, store, _ = suite.run("broken", only=["teacher"], teachers=whole)
     run = next(run for run in plan.runs.values() if run.terms)
     store.begin(run)
     buffer = io.BytesIO()
@@ -208,9 +206,8 @@ def test_a_run_that_another_process_took_over_is_left_to_it_and_the_others_go_on
 @pytest.fixture(scope="module")
 def stepwise(tmp_path_factory):
     """Return a suite that saves a checkpoint after each step, and what comes of it when nobody interrupts it."""
-    often = {"slurm": {"checkpoint_minutes": 1e-9}}
     methods = ["ab", "ft", {"method": "crd", "n_negatives": 32}]
-    suite = Bench(tmp_path_factory.mktemp("stepwise"), document(methods=methods, data=FIFTY, **often))
+    suite = Bench(tmp_path_factory.mktemp("stepwise"), document(methods=methods, data=FIFTY, **OFTEN))
     plan, whole, _ = suite.run("whole")
     return suite, plan, whole
 

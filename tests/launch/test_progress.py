@@ -4,9 +4,7 @@ import io
 import logging
 import re
 import sys
-from pathlib import Path
 
-import pexpect
 import pytest
 import yaml
 from rich.console import Console
@@ -14,10 +12,10 @@ from rich.console import Console
 from bench.cli import main
 from bench.launch.progress import Display, View
 from bench.plan.duration import Paces
+from tests.forks import on_terminal
 from tests.stores import plan_of
 from tests.train.conftest import FIFTY, document
 
-ROOT = Path(__file__).parents[2]
 EPOCH_LINE = r"resnet14->resnet8 seed 1 \| epoch {} \| [\d.]+ steps/s \| [\d.]+ s \| left \d+ (s|min) \| {}"
 
 
@@ -61,16 +59,9 @@ def seen(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("seen")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(document(methods=["kd", "failing"], data=FIFTY)))
     (folder / "failing.py").write_text(FAILING)
-    words = ["tiny.yaml", "--plugin", "failing.py"]
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forks import command_line; "
-    code += "command_line(False, True, *sys.argv[1:])"
-    child = pexpect.spawn(
-        sys.executable, ["-c", code, *words], cwd=str(folder), dimensions=(40, 80), encoding="utf-8", timeout=90
-    )
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 1
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", child.before)
+    status, said = on_terminal(folder, "tiny.yaml", "--plugin", "failing.py")
+    assert status == 1
+    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", said)
 
 
 def test_on_a_terminal_a_live_table_shows_every_lane(seen):

@@ -25,18 +25,10 @@ def few_digits(monkeypatch):
     use_few_digits(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return a tiny suite that was trained; tests copy its store."""
-    suite = Bench(tmp_path_factory.mktemp("trained"), document())
-    suite.run()
-    return suite
-
-
 @pytest.fixture
-def suite(trained, tmp_path):
-    """Return that suite in a folder of its own."""
-    shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
+def suite(tiny, tmp_path):
+    """Return a tiny suite that was trained, in a folder of its own."""
+    shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
     return Bench(tmp_path, document())
 
 
@@ -144,24 +136,23 @@ def test_several_teachers_answer_together(tmp_path):
     assert list(store.record(student)["to_teacher"]) == [together]
 
 
-def test_probes_are_rebuilt_from_their_network_and_their_weights(tmp_path):
-    Bench(tmp_path, document()).run()
+def test_probes_are_rebuilt_from_their_network_and_their_weights(suite, tmp_path):
     data = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
     training = {"epochs": 1, "batch_size": 16, "milestones": [1]}
     evaluations = [{"data": data, "training": training}, {"data": data, "training": training, "kind": "finetune"}]
-    suite = Bench(
+    judged = Bench(
         tmp_path,
         {"title": "judged", "task": "transfer", "from": {"suite": "tiny"}, "evaluations": evaluations, "workers": 0},
         name="judged",
     )
-    Launcher(suite.work()).run(Silent())
-    plan, store = suite.plan(), Store(suite.folder / "results")
+    Launcher(judged.work()).run(Silent())
+    plan, store = judged.plan(), judged.store()
     probes = [run for one in plan.cells if one.label == "KD" for run in one.runs]
     before = {run.id: store.content(run.id, ANSWERS) for run in probes}
     assert len(before) == 2
     for run in before:
         as_before_answers(store, run)
-    store, left = score(suite)
+    store, left = score(judged)
     assert left == {}
     assert before == {run: store.content(run, ANSWERS) for run in before}
 

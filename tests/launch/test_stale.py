@@ -11,14 +11,13 @@ from bench.launch.slurm import PLUGINS, _copy_code
 from bench.plan import Plan
 from bench.plan.status import to_train_again
 from bench.store import CHECKPOINT, WEIGHTS, Store
-from bench.train import loop as train
 from bench.train.lane import Lane
 from bench.types import RequestError
 from methods._code import code_of
 from methods._reader import IMPORTED
 from methods.base import REGISTERED
 from tests.few import use_few_digits
-from tests.train.conftest import Bench, Silent, document, rows, weights
+from tests.train.conftest import OFTEN, Bench, Silent, document, rows, weights
 
 AWAY = '''"""Pull: matches logits."""
 from methods.base import Distiller, register
@@ -39,7 +38,7 @@ class Own:
         self.folder, self.plugin, self.store = folder, folder / "pull.py", Store(folder / "results")
         data = {"name": "digits", "resize": 32, "train_per_class": 2}
         training = {"epochs": 2, "batch_size": 20, "milestones": [1], "evaluate_every": 2}
-        self.document = document(methods=["pull"], data=data, training=training)
+        self.document = document(methods=["pull"], data=data, training=training, **OFTEN)
 
     def plan(self) -> Plan:
         return Bench(self.folder, self.document, [self.plugin]).plan()
@@ -62,7 +61,6 @@ class Own:
 
         write = Store.write_checkpoint
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "CHECKPOINT_S", 0.0)
             patch.setattr(Store, "write_checkpoint", write_and_end)
             with pytest.raises(KeyboardInterrupt):
                 self.run(AWAY)

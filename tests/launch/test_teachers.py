@@ -21,7 +21,7 @@ from bench.terminal.show import describe
 from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.few import short_or_whole
-from tests.train.conftest import Bench, Silent, cell, document, rows, weights
+from tests.train.conftest import Silent, cell, rows, weights
 
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
 
@@ -30,18 +30,10 @@ FEW_EPOCHS = short_or_whole({"epochs": 1, "milestones": [1]}, {"epochs": 2, "mil
 FEW_EPOCHS |= {"batch_size": 16, "initial_epochs": 1}
 
 
-@pytest.fixture(scope="module")
-def kd(tmp_path_factory):
-    """Return the store in which a tiny suite was trained, and its plan; nothing writes into it."""
-    plan, store, _ = Bench(tmp_path_factory.mktemp("trained"), document(methods=["kd"])).run()
-    return store, plan
-
-
 @pytest.fixture
-def trained(bench, kd):
+def trained(bench, tiny):
     """Return (suite factory, store, id of a teacher that was trained here)."""
-    store, plan = kd
-    return bench, store, cell(plan, "teacher").runs[0].id
+    return bench, tiny.store(), cell(tiny.plan(), "teacher").runs[0].id
 
 
 def published(store, run_id: str, path) -> None:
@@ -253,10 +245,10 @@ def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
     assert {one.status for one in results_frame(plan, store).primary} == {"done"}
 
 
-def test_teacher_data_trains_the_teacher_alone(bench, kd):
+def test_teacher_data_trains_the_teacher_alone(bench, tiny):
     more = {"name": "digits", "resize": 32, "train_per_class": 20}
     plan, store, _ = bench(methods=["kd"], teacher_data=more).run()
-    plain, other = kd
+    plain, other = tiny.store(), tiny.plan()
     assert cell(plan, "teacher").runs[0].id != cell(other, "teacher").runs[0].id
     assert rows(store, cell(plan, "none").runs[0].id) == rows(plain, cell(other, "none").runs[0].id)
 

@@ -11,11 +11,12 @@ from bench.plan.tuning import SEED
 from bench.store import Store
 from bench.suite import load
 from bench.train.loop import Observer
-from tests.few import use_few_digits
-from tests.train.conftest import Bench, document
+from tests.few import short_or_whole, use_few_digits
+from tests.train.conftest import OFTEN, Bench, document
 
-TUNING = {"trials": 3, "dev_per_class": 2}
+TUNING = {"trials": short_or_whole(2, 3), "dev_per_class": 2}
 SMALL = {
+    "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(3, 5)},
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 1},
 }
@@ -69,11 +70,10 @@ def test_a_search_that_was_killed_ends_the_same(tmp_path):
             train(bench, store, plan, [run for cell in plan.cells for run in cell.wanted])
         return plan_of(bench, store)
 
-    bench = searched(tmp_path / "suite")
+    bench = searched(tmp_path / "suite", **OFTEN)
     whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
-        patch.setattr("bench.train.loop.CHECKPOINT_S", 0.0)
         plan = plan_of(bench, parts)
         with pytest.raises(KeyboardInterrupt):
             train(bench, parts, plan, [run for cell in plan.cells for run in cell.wanted], KillsTrials())

@@ -395,34 +395,41 @@ def test_a_plugin_that_is_no_module_is_refused_when_it_is_imported(tmp_path):
 
 # installed packages
 
-FIND = "from methods import catalog; method = catalog()['mine']; print(method.path, method.load().__module__)"
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a way to leave a package with a method where Python looks for packages, as pip does."""
+
+    def leave(entry_point: str, text: str = PLUGIN) -> None:
+        (tmp_path / "distillers").mkdir()
+        (tmp_path / "distillers/__init__.py").touch()
+        (tmp_path / "distillers/parts.py").write_text("POWER = 2\n")
+        plugin(tmp_path / "distillers", "mine", text)
+        info = tmp_path / "distillers-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: distillers\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[distillation_bench.methods]\nmine = {entry_point}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield leave
+    for name in [name for name in sys.modules if name.partition(".")[0] == "distillers"]:
+        del sys.modules[name]
 
 
-def installed(folder: Path, entry_point: str, text: str = PLUGIN) -> str:
-    """Return a fresh interpreter's program that finds a package in a folder, as pip would have left it there."""
-    (folder / "distillers").mkdir()
-    (folder / "distillers/__init__.py").touch()
-    (folder / "distillers/parts.py").write_text("POWER = 2\n")
-    plugin(folder / "distillers", "mine", text)
-    info = folder / "distillers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: distillers\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[distillation_bench.methods]\nmine = {entry_point}\n")
-    return f"import sys; sys.path.append({str(folder)!r}); {FIND}"
+def test_an_installed_packages_method_is_found_by_its_entry_point(install, tmp_path):
+    install("distillers.mine:Mine")
+    method = catalog()["mine"]
+    assert (method.path, method.load().__module__) == (tmp_path / "distillers/mine.py", "distillers.mine")
 
 
-def test_an_installed_packages_method_is_found_by_its_entry_point(tmp_path):
-    code = installed(tmp_path, "distillers.mine:Mine")
-    assert python(code) == f"{tmp_path / 'distillers/mine.py'} distillers.mine"
-
-
-def test_an_installed_method_may_import_from_its_own_package(tmp_path):
+def test_an_installed_method_may_import_from_its_own_package(install):
     text = PLUGIN.replace("from typing", "from .parts import POWER\nfrom typing").replace("= 2,", "= POWER,")
-    assert python(installed(tmp_path, "distillers.mine:Mine", text)).endswith("distillers.mine")
+    install("distillers.mine:Mine", text)
+    assert catalog()["mine"].load().__module__ == "distillers.mine"
 
 
 @pytest.mark.parametrize("module", ["nowhere", "nowhere.mine", "distillers.nowhere"])
-def test_an_entry_point_without_a_module_is_refused(module, tmp_path):
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        python(installed(tmp_path, f"{module}:Mine"))
-    assert f"RequestError: entry point '{module}' of group 'distillation_bench.methods'" in caught.value.stderr
+def test_an_entry_point_without_a_module_is_refused(module, install):
+    install(f"{module}:Mine")
+    with pytest.raises(RequestError, match=f"^entry point '{module}' of group 'distillation_bench.methods'"):
+        catalog()

@@ -9,7 +9,9 @@ import torchvision
 from torch import nn
 
 from bench.models import build, shapes, torchvision_stages
-from bench.models.hooked import HookedNetwork, stages_by_resolution, torchvision_network
+from bench.models.hooked import HookedNetwork
+from bench.models.resolution import stages_by_resolution
+from bench.models.torchvision_network import torchvision_network
 from bench.models.weights import load_weights
 from bench.spec import DataSpec, NetworkSpec
 from bench.train.networks import network_shapes

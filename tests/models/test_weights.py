@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from bench.models import build
-from bench.models.hooked import set_input
+from bench.models.torchvision_network import set_input
 from bench.models.weights import COUNTER, KEYS, PREFIXES, Reading, fitting_weights, load_weights
 from bench.types import RequestError
 
@@ -271,7 +271,7 @@ def test_parts_of_names_are_renamed_all_at_once(source, target, tmp_path):
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        ({"f": "fc"}, r"rename: 'f' is no part of a name in the checkpoint, which has conv1\.weight, "),
+        ({"f": "fc"}, r"rename: 'f' is not a part of any name in the checkpoint, which has conv1\.weight, "),
         ({"conv1": "conv2"}, r"rename: two weights become 'layer1\.0\.conv2\.weight'"),
     ],
 )

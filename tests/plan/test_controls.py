@@ -80,8 +80,8 @@ def test_the_suite_that_repeats_a_controls_run_asks_for_that_run(tmp_path):
 
 def test_the_caption_says_what_the_control_is(tmp_path):
     said = protocol(plan_of(tmp_path, methods=["ab", "kd", "ft"], training=TRAINING))
-    assert f"{CONTROL}: the student without a teacher, with as many more epochs, at the initial learning rate" in said
-    assert "as the initial stage of AB, FT;" in said
+    assert f"{CONTROL}: the student without a teacher, trained for as many more epochs as the" in said
+    assert "the initial stage of AB, FT has." in said
 
 
 def test_a_control_is_compared_with_none_and_is_not_bold(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.data import DataChoice, packaged, resolve
-from bench.data.images import divided
+from bench.data.subset import divided
 from bench.plan import build, cohorts
 from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED

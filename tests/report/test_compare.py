@@ -10,7 +10,8 @@ import scipy.stats
 from safetensors.numpy import save
 
 from bench import api
-from bench.report.compare import Comparison, Difference
+from bench.report.compare import Comparison
+from bench.report.differences import Difference
 from bench.report.sides import Place, of_report
 from bench.report.write import write_tables
 from bench.store import ANSWERS, Store

@@ -31,11 +31,11 @@ def plan(tmp_path, store):
 def tables(plan: Plan, store: Store) -> None:
     """Write what a report consists of here, the tables, and that it is up to date."""
     frame = write_tables(plan, store)
-    mark_current(frame, store, inputs(frame, store))
+    mark_current(frame, inputs(frame))
 
 
 def current(plan: Plan, store: Store) -> bool:
-    return is_current(results_frame(plan, store), store, "page")
+    return is_current(results_frame(plan, store), "page")
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -57,13 +57,13 @@ def test_a_second_report_writes_nothing_and_one_of_a_changed_record_writes_every
 
 @pytest.mark.parametrize("style", ["page", "paper"])
 def test_what_was_never_reported_is_not_up_to_date(plan, store, style):
-    assert not is_current(results_frame(plan, store), store, style)
+    assert not is_current(results_frame(plan, store), style)
 
 
 def test_figures_for_a_paper_are_written_where_there_are_none_yet(plan, store):
     tables(plan, store)
     assert current(plan, store)
-    assert not is_current(results_frame(plan, store), store, "paper")
+    assert not is_current(results_frame(plan, store), "paper")
 
 
 def test_epochs_of_a_run_that_is_not_finished_make_another_report(plan, store):

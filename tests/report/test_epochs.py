@@ -43,7 +43,7 @@ def test_every_epoch_of_every_run_is_a_row(tmp_path, store):
     plan = plan_of(tmp_path, seeds=2)
     for run in cell_of(plan, "KD").runs:
         store.write_epochs(run.id, ROWS)
-    with epochs.write_csv(results_frame(plan, store), store).open(encoding="utf-8") as file:
+    with epochs.write_csv(results_frame(plan, store)).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*epochs.COLUMNS, "loss", "wall_s", "top1"]
     assert [(row["seed"], row["stage"], row["epoch"], row["top1"]) for row in rows] == [
@@ -56,7 +56,7 @@ def test_runs_of_one_seed_are_told_apart_where_seeds_are_crossed(tmp_path, store
     plan = plan_of(tmp_path, seeds={"init": 2, "order": 2, "teacher": 2})
     for run in (*cell_of(plan, "KD").runs, *cell_of(plan, "teacher").runs):
         store.write_epochs(run.id, ROWS[-1:])
-    with epochs.write_csv(results_frame(plan, store), store).open(encoding="utf-8") as file:
+    with epochs.write_csv(results_frame(plan, store)).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     seeds = [(row["seed"], row["order_seed"], row["teacher_seed"]) for row in rows if row["row"] == "KD"]
     assert sorted(seeds) == list(itertools.product("12", "12", "01"))
@@ -66,12 +66,12 @@ def test_runs_of_one_seed_are_told_apart_where_seeds_are_crossed(tmp_path, store
 def test_a_run_that_serves_two_pairs_is_told_once(tmp_path, store):
     plan = plan_of(tmp_path, pairs=[{"teacher": name, "student": "resnet8"} for name in ("resnet14", "resnet20")])
     store.write_epochs(cell_of(plan, "none").runs[0].id, ROWS)
-    with epochs.write_csv(results_frame(plan, store), store).open(encoding="utf-8") as file:
+    with epochs.write_csv(results_frame(plan, store)).open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(ROWS)
 
 
 def test_a_suite_that_was_never_run_has_only_a_heading(tmp_path, store):
-    path = epochs.write_csv(results_frame(plan_of(tmp_path), store), store)
+    path = epochs.write_csv(results_frame(plan_of(tmp_path), store))
     assert path.read_text() == "pair,row,seed,order_seed,teacher_seed,run,stage,epoch\n"
 
 

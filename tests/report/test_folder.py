@@ -222,11 +222,11 @@ def test_the_page_quotes_the_suite_file_as_it_was_read_and_tells_that_it_has_cha
 
     plan = complete(tmp_path, store)
     frame = write_tables(plan, store)
-    assert "The file" not in render(frame, store)
+    assert "The file" not in render(frame)
     plan_of(tmp_path, title="Another title")
     if gone:
         plan.file.unlink()
-    page = render(frame, store)
+    page = render(frame)
     assert "title: A table" in page
     assert "Another title" not in page
     assert ("The file is not there any more" if gone else "The file has changed since") in page

@@ -14,7 +14,7 @@ def test_all_reports_of_a_folder_are_listed_with_their_titles_and_numbers_of_run
     for name, title, changes in (("one", "One & only", ()), ("two", "Two", ()), ("two", "Two", ("seeds=2",))):
         plan = replace(plan_of(tmp_path, *changes, name=name, title=title), changes=changes)
         finish_all(store, plan, {"teacher": [90.0], "none": [80.0, 81.0], "KD": [85.0]})
-        page.write(write_tables(plan, store), store)
+        page.write(write_tables(plan, store))
     found = list(index.listed(store.root))
     assert [(one.name, one.title) for one in found] == [
         ("one", "One & only"),
@@ -34,7 +34,7 @@ def test_all_reports_of_a_folder_are_listed_with_their_titles_and_numbers_of_run
 def test_a_report_that_cannot_be_read_is_left_out(tmp_path):
     store = Store(tmp_path / "results")
     plan = plan_of(tmp_path)
-    path = page.write(write_tables(plan, store), store)
+    path = page.write(write_tables(plan, store))
     path.write_bytes(b"\xff\xfe\xff")
     assert list(index.listed(store.root)) == []
     assert "There is no report yet" in index.write(store).read_text()

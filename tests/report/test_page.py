@@ -129,8 +129,8 @@ def written(tmp_path_factory) -> Path:
     (results / "figures" / "gain.svg").write_text(RED)
     (results / "figures" / "gain.pdf").write_bytes(b"%PDF")
     frame = write_tables(plan, store)
-    statistics_files.write(frame, store)
-    return page.write(frame, store)
+    statistics_files.write(frame)
+    return page.write(frame)
 
 
 @pytest.fixture(scope="module")
@@ -439,7 +439,7 @@ def test_thirteen_pairs_fit_across_a_sheet(browser, tmp_path):
     plan, store = plan_of(tmp_path, pairs=pairs, seeds=2), Store(tmp_path / "results")
     finish_all(store, plan, {"teacher": [90.25], "none": [80.25, 81.5], "KD": [85.25, 86.0]})
     context = browser.new_context(viewport=PAPER)
-    found = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
+    found = Opened(context.new_page()).open(page.write(write_tables(plan, store)))
     assert found.page.locator("#results").bounding_box()["width"] > PAPER["width"]
     found.page.emulate_media(media="print")
     assert found.page.locator("#results").bounding_box()["width"] <= PAPER["width"]
@@ -457,7 +457,7 @@ def test_long_labels_stay_readable(browser, tmp_path, store):
     for number, cell in enumerate(plan.cells):
         finish(store, cell, [70.123 - number / 7, 71.234 + number / 3, 71.987 + number / 9])
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
+    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store)))
     lines = "e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; }"
     labels = opened.page.locator("#results tbody th").all()
     assert max(label.evaluate(lines) for label in labels) <= 2
@@ -473,7 +473,7 @@ def data_of(html: str) -> dict:
 
 
 def rendered(plan: Plan, store: Store) -> str:
-    return page.render(results_frame(plan, store), store)
+    return page.render(results_frame(plan, store))
 
 
 def test_a_suite_that_was_never_run_has_a_page(tmp_path, store):
@@ -491,7 +491,7 @@ def test_there_is_no_section_for_what_nobody_has_written(tmp_path, store):
 def test_statistics_of_earlier_results_are_not_shown(tmp_path, store):
     plan = plan_of(tmp_path, seeds=2)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
-    statistics_files.write(write_tables(plan, store), store)
+    statistics_files.write(write_tables(plan, store))
     assert 'id="statistics"' in rendered(plan, store)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0, 81.0], "KD": [85.0, 86.0]})
     html = rendered(plan, store)
@@ -534,7 +534,7 @@ def test_of_two_networks_that_train_together_each_has_its_own_curves_and_best_ep
     best = {"epoch": 1, "peer_epoch": 2, **both}
     store.finish(run.id, MADE | {"metrics": both, "best": best, "epochs": 2, "wall_s": 2.0})
     context = browser.new_context()
-    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store), store))
+    opened = Opened(context.new_page()).open(page.write(write_tables(plan, store)))
     opened.page.locator("#results tbody tr", has_text="KD (teacher)").locator(".cell").click()
     assert "60.00 (epoch 2)" in opened.window
     told = [one.get_attribute("aria-label") for one in opened.page.locator("#window .chart").all()]
@@ -595,9 +595,9 @@ def test_a_run_that_left_no_reason_or_record_is_told_by_its_state(tmp_path, stor
 def test_what_answers_tell_is_a_table_of_its_own_if_some_run_was_scored(tmp_path):
     plan, store = plan_of(tmp_path), Store(tmp_path / "results")
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
-    assert 'id="answered"' not in page.render(results_frame(plan, store), store)
+    assert 'id="answered"' not in page.render(results_frame(plan, store))
     store.amend(cell_of(plan, "KD").runs[0].id, {"scores": {"nll": 0.123}})
-    html = page.render(results_frame(plan, store), store)
+    html = page.render(results_frame(plan, store))
     assert "negative log-likelihood (nats)" in html
     assert '<td data-value="0.123">0.12 (1)</td>' in html
     assert "calibration error" not in html

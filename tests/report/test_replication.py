@@ -26,7 +26,7 @@ def compared(tmp_path):
                 record = store.record(run.id)
                 store.write_epochs(run.id, [{"stage": "main", "epoch": 1, "loss": 1.0, **record["metrics"]}])
             write_tables(plan, store)
-            write_csv(results_frame(plan, store), store)
+            write_csv(results_frame(plan, store))
         published = tmp_path / "project" / "results" / "published"
         shutil.copytree(tmp_path / "theirs" / "results" / "table", published / "table")
         return replication(results_frame(plan, store), published)

@@ -30,14 +30,14 @@ def store(tmp_path):
 
 def rows(plan: Plan, store: Store, statistic: str) -> list[dict[str, str]]:
     """Write the statistics and return statistics.csv's rows of one kind."""
-    write(results_frame(plan, store), store)
+    write(results_frame(plan, store))
     with (store.suite_folder(plan.name) / "statistics.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["statistic"] == statistic]
 
 
 def text(plan: Plan, store: Store) -> str:
     """Write the statistics and return statistics.md."""
-    write(results_frame(plan, store), store)
+    write(results_frame(plan, store))
     return (store.suite_folder(plan.name) / "statistics.md").read_text(encoding="utf-8")
 
 
@@ -319,6 +319,6 @@ def test_a_run_with_nothing_to_do_makes_statistics_anew_where_they_are_of_anothe
     assert page.read_text(encoding="utf-8") == whole
     (tmp_path / "other").mkdir()
     other = plan_of(tmp_path / "other", methods=["kd", "at"])  # the same suite before a row was taken out
-    write(results_frame(other, store), store)
+    write(results_frame(other, store))
     run()
     assert [path.read_text(encoding="utf-8") for path in files] == made

@@ -31,24 +31,24 @@ def crossed(tmp_path, store):
     return results_frame(plan, store)
 
 
-def test_a_row_has_a_component_for_each_source_and_the_rest(crossed, store):
-    kd = next(one for one in spreads(crossed, store) if one.label == "KD")
+def test_a_row_has_a_component_for_each_source_and_the_rest(crossed):
+    kd = next(one for one in spreads(crossed) if one.label == "KD")
     assert (kd.metric, kd.n, kd.seeds) == ("top1", 18, SEEDS)
     assert kd.variances == pytest.approx({"init": 0, "order": 4, "teacher": 0, "residual": 0}, abs=1e-9)
     assert kd.deviation("order") == pytest.approx(2)
     assert kd.mean.value == pytest.approx(74)
 
 
-def test_a_student_without_teacher_has_no_component_of_teachers_and_methods_have_one_row_together(crossed, store):
-    found = {one.label: one for one in spreads(crossed, store) if one.metric == "top1"}
+def test_a_student_without_teacher_has_no_component_of_teachers_and_methods_have_one_row_together(crossed):
+    found = {one.label: one for one in spreads(crossed) if one.metric == "top1"}
     assert list(found) == ["none", "KD", "PKT", "all methods"]
     assert "teacher" not in found["none"].variances
     assert found["all methods"].variances["order"] == pytest.approx(4)
 
 
-def test_the_files_show_every_component_and_the_means_interval(crossed, store):
-    write(crossed, store)
-    folder = store.suite_folder("table")
+def test_the_files_show_every_component_and_the_means_interval(crossed):
+    write(crossed)
+    folder = crossed.folder
     with (folder / VARIANCE).open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["metric"], row["label"]) == ("top1", "KD")]
     assert {row["source"]: row["seeds"] for row in rows} == {
@@ -64,4 +64,4 @@ def test_the_files_show_every_component_and_the_means_interval(crossed, store):
 def test_a_row_that_is_not_finished_has_no_components(tmp_path, store):
     plan = plan_of(tmp_path, seeds={"init": 3, "order": 3})
     finish(store, cell_of(plan, "KD"), [70.0] * 8)
-    assert spreads(results_frame(plan, store), store) == []
+    assert spreads(results_frame(plan, store)) == []

@@ -310,12 +310,12 @@ def member(
 
 RECORD = "runs/0123456789abcdef/record.json"
 HOSTILE = {
-    "a name outside": ([member("../escaped.yaml")], "no bundle has it"),
-    "an absolute name": ([member("/tmp/escaped.yaml")], "no bundle has it"),
-    "code": ([member("suites/plugin.py")], "no bundle has it"),
+    "a name outside": ([member("../escaped.yaml")], "bundles have no such member"),
+    "an absolute name": ([member("/tmp/escaped.yaml")], "bundles have no such member"),
+    "code": ([member("suites/plugin.py")], "bundles have no such member"),
     "a link": ([member(RECORD, b"/etc/passwd", 0o120777)], "is a link"),
     "the same name twice": ([member(RECORD), member(RECORD)], "is there twice"),
-    "another compression": ([member(RECORD, compression=zipfile.ZIP_LZMA)], "is compressed in a way"),
+    "another compression": ([member(RECORD, compression=zipfile.ZIP_LZMA)], "is compressed with a method"),
     "a bomb": ([member(RECORD, bytes(2**25))], "Nothing was unpacked"),
     "no manifest": ([member(TABLE)], f"it has no {MANIFEST}"),
     "no table": ([member(MANIFEST, b"{}")], f"it has no {TABLE}"),
@@ -351,7 +351,7 @@ def test_what_is_no_archive_is_refused(content, tmp_path, cli):
 def test_a_truncated_bundle_is_refused(bundle, cli):
     bundle.write_bytes(bundle.read_bytes()[:-100])
     status, _, err = cli("verify", bundle)
-    assert (status, err.startswith(f"{bundle}: is no bundle, or damaged")) == (2, True)
+    assert (status, err.startswith(f"{bundle}: is not a bundle, or is damaged")) == (2, True)
 
 
 def test_a_bundle_whose_suite_names_plugins_is_refused(bundle, tmp_path):

@@ -17,7 +17,7 @@ from bench.store.claims import process_start
 from bench.suite import load
 from methods import catalog
 from tests.forks import ROOT, Command
-from tests.train.conftest import document, rows, weights
+from tests.train.conftest import OFTEN, document, rows, weights
 
 HERE = Path(__file__).parent
 FOLDER = Path("/tmp/bench-slurm")  # short, for sockets
@@ -56,14 +56,15 @@ class Cluster:
 class Submitted:
     """A suite in a folder of its own, and the commands one gives for it.
 
-    Its steps with the method `slow` take `step_s` seconds.
+    It saves often, and its steps with the method `slow` take `step_s` seconds.
     """
 
     def __init__(self, cluster: Cluster, folder: Path, name: str, step_s: float = 0.0, **changes: object) -> None:
         self.cluster, self.folder, self.name = cluster, folder, name
         self.path, self.results = folder / f"{name}.yaml", folder / "results"
         self.store = Store(self.results)
-        self.path.write_text(yaml.safe_dump(document(**changes)))
+        slurm = OFTEN["slurm"] | changes.pop("slurm", {})
+        self.path.write_text(yaml.safe_dump(document(**changes, slurm=slurm)))
         self._commands = 0
         self.code, self.env = ROOT, cluster.env | {"SLOW_STEP_S": str(step_s)}
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from bench.store import Failure, Store
+from tests.data.test_imagefolder import write_folder
 from tests.slurm.conftest import ROOT, Submitted
 from tests.stores import cell_of
 from tests.train.conftest import document
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.slurm  # a minute, those that are slow another twelve
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 16, "initial_epochs": 1}
 HELD = {"slurm_additional_parameters": {"hold": True}}  # jobs that wait until they are released
-
-
+# digits have 897 images to test on, and these tests evaluate on all
+BIRDS = {"data": {"name": "imagefolder", "path": "birds", "resize": 32, "mean": [0.5] * 3, "std": [0.2] * 3}}
 LONG = {  # cohorts that train for long enough to be disturbed
     "methods": ["slow"],
     "training": {"epochs": 12, "batch_size": 16, "evaluate_every": 12},
@@ -49,9 +50,12 @@ def undisturbed(_started, tmp_path_factory):
     return suite.store
 
 
-@pytest.mark.parametrize("seeds", [2, pytest.param(12, marks=pytest.mark.slow)])
-def test_a_suite_of_many_cohorts_fills_the_same_table_as_here_with_the_same_bits(seeds, submitted, tmp_path):
-    suite = submitted(methods=["kd"], seeds=seeds, training=ONE_EPOCH)
+@pytest.mark.parametrize(
+    ("seeds", "data"), [(2, BIRDS), pytest.param(12, {}, marks=pytest.mark.slow)], ids=["2 seeds", "12 seeds"]
+)
+def test_a_suite_of_many_cohorts_fills_the_same_table_as_here_with_the_same_bits(seeds, data, submitted, tmp_path):
+    write_folder(tmp_path / "birds")
+    suite = submitted(methods=["kd"], seeds=seeds, training=ONE_EPOCH, **data)
     (tmp_path / "here").mkdir()
     said = suite.command("run", "--slurm")
     assert len(suite.tasks) == 1 + seeds
@@ -288,7 +292,7 @@ def test_a_node_that_stops_and_starts_again_loses_nothing(submitted, cluster, un
 
 @pytest.mark.slow
 def test_a_search_submits_its_final_runs_when_its_trials_have_ended(submitted):
-    suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 2})
+    suite = submitted(methods=["kd"], training=ONE_EPOCH, tuning={"trials": 2, "dev_per_class": 1})
     said = suite.command("run", "--slurm")
     assert "chooses settings, and submits the next runs, after the jobs they depend on" in said
     suite.wait_for_the_end()  # the last job of the first submission submits others before it ends

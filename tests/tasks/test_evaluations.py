@@ -14,11 +14,11 @@ from bench.models.base import Network
 from bench.plan.status import run_status
 from bench.report.caption import protocol
 from bench.store import Failure, Store
-from bench.train import loop as train
 from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
 from bench.types import RequestError
-from tests.train.conftest import CPU, Bench, Silent, document, rows, weights
+from tests.few import short_or_whole
+from tests.train.conftest import CPU, OFTEN, Bench, Silent, document, rows, weights
 
 DATA = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
 TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1], "evaluate_every": 2}
@@ -66,9 +66,11 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.usefixtures("few")
 def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
-    n, weight_decay = 50, 0.05
+    per_class, weight_decay = short_or_whole(2, 5), 0.05
+    n = 10 * per_class
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
-    probe = {"data": DATA, "training": training | {"weight_decay": weight_decay}}
+    data = DATA | {"train_per_class": per_class}
+    probe = {"data": data, "training": training | {"weight_decay": weight_decay}}
     suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
     plan, store, _ = suite.run(only=["none"])
 
@@ -198,8 +200,8 @@ def test_fine_tuning_begins_with_the_weights_that_were_trained(judge):
     assert all(torch.equal(tuned[f"backbone.{name}"], value) for name, value in source.items() if "weight" in name)
 
 
-def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch):
-    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}])
+def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge):
+    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}], **OFTEN)
     plan, store, _ = suite.run(only=["none"])
     run = cells(plan, "none")["top1"][0]
 
@@ -208,7 +210,6 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge, monkeypatch)
             if lanes[0].spec.id == run.id and lanes[0].clock.epoch == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "CHECKPOINT_S", 0.0)  # one an epoch: within seconds there is none otherwise
     with pytest.raises(KeyboardInterrupt):
         suite.run("again", only=["none"], observer=Interrupting())
     _, again, observer = suite.run("again", only=["none"])

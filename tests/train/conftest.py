@@ -25,6 +25,7 @@ ALL.append({"method": "crd", "n_negatives": 64})
 
 
 CPU = torch.device("cpu")
+OFTEN = {"slurm": {"checkpoint_minutes": 1e-9}}  # a checkpoint after every step and every epoch
 FIFTY = {"name": "digits", "resize": 32, "train_per_class": 5}  # images
 
 
@@ -54,6 +55,9 @@ class Bench:
     def plan(self) -> Plan:
         return build(load(self.path, self.methods), self.path, self.methods)
 
+    def store(self) -> Store:
+        return Store(self.folder / "results")
+
     def work(self, results: str = "results", only: Sequence[str] | None = None, **settings: object) -> Work:
         """Return all runs of the plan, or those with the given labels and what they need, as work for the CPU."""
         plan = self.plan()
@@ -64,7 +68,6 @@ class Bench:
             runs=tuple(run.id for run in wanted),
             results=self.folder / results,
             data=self.folder / "data",
-            write_tables=no_tables,
             plugins=tuple(self.plugins),
             **{"device": "cpu", **settings},
         )
@@ -99,15 +102,11 @@ class Bench:
         return work.plan, Store(work.results), observer
 
 
-def no_tables(plan: Plan, store: Store) -> None:
-    """Write no tables."""
-
-
 def document(**changes: object) -> dict:
     """Return a suite that trains within seconds: a few images a class, 2 epochs."""
     return {
         "title": "tiny",
-        "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(3, 5)},
+        "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(2, 5)},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
         "controls": False,

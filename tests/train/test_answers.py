@@ -123,15 +123,8 @@ def test_the_answers_do_not_depend_on_the_batches():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return the store in which a tiny suite was trained, and its plan."""
-    plan, store, _ = Bench(tmp_path_factory.mktemp("trained"), document()).run()
-    return store, plan
-
-
-def test_every_classifier_leaves_answers_that_its_record_covers_and_that_give_its_accuracy(trained):
-    store, plan = trained
+def test_every_classifier_leaves_answers_that_its_record_covers_and_that_give_its_accuracy(tiny):
+    store, plan = tiny.store(), tiny.plan()
     for run in plan.runs:
         record, kept = store.record(run), stored_answers(store, run)
         hits = kept.logits["student"].argmax(axis=1) == kept.labels
@@ -147,15 +140,15 @@ def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_p
     assert "nll" in store.record(plan.cells[1].runs[0].id)["scores"]
 
 
-def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, trained):
+def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
     plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
     run = plan.cells[1].runs[0].id
-    assert store.content(run, ANSWERS) == trained[0].content(run, ANSWERS)
+    assert store.content(run, ANSWERS) == tiny.store().content(run, ANSWERS)
 
 
-def test_a_distilled_run_is_compared_with_the_run_that_taught_it(trained):
-    store, plan = trained
+def test_a_distilled_run_is_compared_with_the_run_that_taught_it(tiny):
+    store, plan = tiny.store(), tiny.plan()
     for run in plan.runs.values():
         assert list(store.record(run.id)["to_teacher"]) == list(run.teachers)
 

@@ -1,9 +1,10 @@
 """Runs that leave dev images out of training: what they record, and what they read."""
 
 from bench.spec import DEV
+from tests.few import short_or_whole
 from tests.train.conftest import document
 
-DATA = document()["data"] | {"dev_per_class": 2}
+DATA = document()["data"] | {"train_per_class": short_or_whole(3, 5), "dev_per_class": 2}
 
 
 def test_a_run_with_dev_images_records_metrics_of_both_kinds_of_images(bench):

@@ -10,7 +10,7 @@ from bench.data.views import ViewTransform
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import outputs as module
 from bench.train.networks import build_network
-from bench.train.outputs import MAX_COMPARED, Moments, gram, outputs
+from bench.train.outputs import MAX_COMPARED, Moments, gram, grams, outputs
 from tests.train.conftest import cell
 
 CPU = torch.device("cpu")
@@ -121,8 +121,8 @@ def test_with_the_logits_of_the_last_evaluation_only_the_first_images_are_run_ag
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_every_run_that_trains_leaves_its_outputs(bench):
-    plan, store, _ = bench(methods=["kd"]).run()
+def test_every_run_that_trains_leaves_its_outputs(tiny):
+    plan, store = tiny.plan(), tiny.store()
     for run in plan.runs.values():
         found = load_file(store.folder(run.id) / "outputs.safetensors")
         assert found["correlation"].shape == (10, 10)
@@ -162,12 +162,22 @@ def test_a_run_whose_outputs_cannot_be_made_has_its_record_which_says_why_they_a
     assert files == {one: one != label for one in runs}
 
 
-def test_maps_that_are_multiplied_part_by_part_give_the_gram_matrix_of_the_whole(monkeypatch, network, split):
-    whole = outputs(network, split, DATA, CPU)
-    monkeypatch.setattr(module, "PART", 10_000)
-    monkeypatch.setattr(module, "HELD", 20_000)
+def test_maps_that_are_multiplied_part_by_part_give_the_gram_matrix_of_the_whole(features):
+    stages, asked = [stage[:20] for stage in features.stages], []
+
+    def maps():
+        asked.append(len(asked))
+        yield from zip(*(stage.split(7) for stage in stages), strict=True)
+
+    found = grams(maps, held=20_000, part=10_000)
+    assert len(asked) > 2  # the widths of the maps, and several times two parts
+    for one, whole in zip(found, map(gram, stages), strict=True):
+        np.testing.assert_allclose(one, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_outputs_do_not_depend_on_the_size_of_the_batches(network, split, answered):
     found = outputs(network, split, DATA, CPU, batch_size=7)
-    assert found.keys() == whole.keys()
-    for name, value in whole.items():
+    assert found.keys() == answered.keys()
+    for name, value in answered.items():
         scale = float(value.abs().max())
         np.testing.assert_allclose(found[name], value, rtol=2e-3 if name == "embedding" else 1e-4, atol=1e-5 * scale)

@@ -31,13 +31,12 @@ from bench.train.process_group import process_group
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, RequestError
 from tests.forks import Command, forked_children
-from tests.train.conftest import CPU, FIFTY, Bench, Silent, cell, document, rows, weights
+from tests.train.conftest import CPU, FIFTY, OFTEN, Bench, Silent, cell, document, rows, weights
 
 # a gentle training: a rough one makes much of rounding, which a sum of shares does in another order
 TOGETHER = {"epochs": 2, "batch_size": 17, "lr": 0.001, "milestones": [1], "initial_epochs": 1, "processes": 2}
 SHARES = {17: (8, 9), 16: (8, 8)}  # of the batches of 50 images
 ALONE = {"data": FIFTY, "teacher_training": {"processes": 1}}  # spares the tests a start
-OFTEN = {"slurm": {"checkpoint_minutes": 1e-9}}  # a checkpoint after every step
 WATCHED = """
 import os
 import torch
@@ -255,8 +254,8 @@ def lives(process: int) -> bool:
 def test_no_process_is_left_when_the_first_one_ends(tmp_path, how):
     path, results = tmp_path / "long.yaml", tmp_path / "results"
     long = {"training": {**TOGETHER, "epochs": 1000}, "teacher_training": {"processes": 1, "epochs": 1}}
-    path.write_text(yaml.safe_dump(document(**long)))
-    first = Command(path, "--results", results, streams=tmp_path, eager=True)
+    path.write_text(yaml.safe_dump(document(**long, **OFTEN)))
+    first = Command(path, "--results", results, streams=tmp_path)
     teacher_and_student = 2
     while len(list(results.glob("runs/*/epochs.jsonl"))) < teacher_and_student:
         assert first.poll() is None

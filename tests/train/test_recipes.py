@@ -19,7 +19,7 @@ from bench.train.build import inapplicable
 from bench.train.learner import MAIN, smoothed_loss
 from bench.train.optimizers import groups_of, learning_rate, optimizer_of
 from bench.types import Batch
-from tests.train.conftest import Silent, cell, rows, weights
+from tests.train.conftest import OFTEN, Silent, cell, rows, weights
 
 TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1]}
 
@@ -144,14 +144,12 @@ class Interrupted(Silent):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_continues_bit_for_bit(bench, monkeypatch):
+def test_an_interrupted_run_continues_bit_for_bit(bench):
     keys = {"optimizer": "adamw", "lr": 0.001, "schedule": "cosine", "warmup_epochs": 1, "warmup_lr": 0.0001}
     training = TRAINING | keys | {"ema": 0.9, "mixup": 0.8, "cutmix": 1.0}
     teacher = {"epochs": 1, "mixup": 0.0, "cutmix": 0.0}
-    often = {"checkpoint_minutes": 1e-9}  # a checkpoint after every step
-    suite = bench(methods=["kd"], training=training, teacher_training=teacher, slurm=often)
+    suite = bench(methods=["kd"], training=training, teacher_training=teacher, **OFTEN)
     plan, whole, _ = suite.run("whole", only=["KD"])
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         suite.run("torn", only=["KD"], observer=Interrupted(), teachers=whole)
     run = cell(plan, "KD").runs[0]

@@ -4,8 +4,8 @@ const curves = document.getElementById("curves");
 const drawnPairs = [];
 const hiddenLines = new Set(); // labels
 
-// returns the name of a number of the cell's network, where a run trains two networks
-function own(cell, name) {
+// returns the name under which runs record a number of the cell's network: a run may train two networks
+function recordedName(cell, name) {
   return cell.series.startsWith("peer_") ? `peer_${name}` : name;
 }
 
@@ -47,7 +47,7 @@ if (curves) {
     for (const pair of new Set(cells.map((cell) => cell.pair))) {
       const lines = cells
         .filter((cell) => cell.pair === pair && cell.metric === metric)
-        .map((cell) => ({ name: cell.label, look: labels.indexOf(cell.label), curve: curveOf(cell, quantity.value ? cell.series : own(cell, "loss")) }))
+        .map((cell) => ({ name: cell.label, look: labels.indexOf(cell.label), curve: curveOf(cell, quantity.value ? cell.series : recordedName(cell, "loss")) }))
         .filter((line) => line.curve[0].length);
       if (!lines.length) continue;
       const shared = { items: lines.map((line) => legend.items[line.look]) };

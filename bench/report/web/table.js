@@ -1,7 +1,7 @@
 // Sorting of tables. A click on a head sorts numbers downwards and text upwards, the second click reverses the order, and
 // the third restores the page's. Text from the store is always set as text, never as markup.
 
-const DRAWN = ["svg", "path", "line"];
+const DRAWN = ["svg", "path"];
 
 function make(name, attributes, ...children) {
   const element = DRAWN.includes(name) ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);

@@ -32,7 +32,7 @@ function runTable(cell) {
   const heads = ["run", "status", "last epoch", "best epoch", "epochs", "time", "id", "host", "device", "threads", "commit", "reason"];
   const rows = cell.runs.map((id) => {
     const run = runs[id];
-    const epoch = run.best[own(cell, "epoch")];
+    const epoch = run.best[recordedName(cell, "epoch")];
     const best = epoch === undefined ? "—" : `${percent(run.best[cell.series])} (epoch ${epoch})`;
     const epochs = run.of ? `${run.epochs} of ${run.of}` : "—";
     const origin = made[run.made] ?? {};
@@ -46,7 +46,7 @@ function runTable(cell) {
 
 // draws loss and metric of each seed into a box of the open window
 function drawRuns(cell, box) {
-  const names = { [own(cell, "loss")]: "training loss", [cell.series]: `${cell.metric} on the test split, percent` };
+  const names = { [recordedName(cell, "loss")]: "training loss", [cell.series]: `${cell.metric} on the test split, percent` };
   for (const [key, name] of Object.entries(names)) {
     const lines = cell.runs
       .map((id, look) => ({ name: `seed ${runs[id].seed}`, look, curve: runs[id].curves[key] }))
