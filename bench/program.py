@@ -1,4 +1,4 @@
-"""How this program was started, for its help and for commands that users copy, and what it consists of.
+"""Facts about this program: the command by which it was started, and the hash of its code. Imports no torch.
 
 Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""Reads files that come from outside: only regular ones, with errors that name the file. Imports no torch."""
+"""Opens files that come from outside: only regular ones, with errors that name the file. Imports no torch."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""What the program remembers in the user's cache folder, only to save time. Imports no torch."""
+"""A cache in the user's cache folder, for hashes of image folders and answers of dry runs. Imports no torch."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Times a suite of small networks with one and two jobs; a module of its own, since the jobs' processes import it."""
+"""Times a suite with one job and with two. The jobs' processes import this module."""
 
 import logging
 import shutil

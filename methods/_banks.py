@@ -1,4 +1,4 @@
-"""Sums over the scores of anchors with the rows of banks, computed one piece of the scores at a time.
+"""The sums over memory banks of CRD's losses, computed in pieces, so that memory stays bounded.
 
 S sides are scored at once, each against its own bank: anchors (S, B, D), S banks (M, D), score = <anchor, row>.
 The gradient of a sum with respect to the anchors is computed in the forward pass and kept for the backward pass. Scores

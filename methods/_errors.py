@@ -1,4 +1,4 @@
-"""Exceptions of plug-ins: their texts, and which of them end the process. Imports no torch."""
+"""Describes exceptions of plug-ins, and says which of them end the process. Imports no torch."""
 
 import re
 import signal

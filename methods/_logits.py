@@ -1,4 +1,4 @@
-"""What methods that read logits share."""
+"""Functions of logits that several methods share, such as the divergence of softened probabilities."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""What a suite file can say of its data, and the `DataSpec` that follows from it. Imports no torch."""
+"""The `data` key of a suite file, and the `DataSpec` that it resolves to. Imports no torch."""
 
 import os
 from pathlib import Path

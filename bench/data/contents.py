@@ -1,4 +1,4 @@
-"""Reads what the files of image folders hold: hashes, sizes and kinds of images. Opens images. Imports no torch.
+"""Reads image files: the one function that decodes an image, and the kinds, sizes and hashes of a folder's files.
 
 What was read of many files is remembered in the user's cache folder, by path, size, time of change and inode.
 """

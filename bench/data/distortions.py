@@ -1,4 +1,4 @@
-"""Strong distortions of images: for methods that read a second view of each image, and those of a recipe."""
+"""Strong augmentations: a recipe's RandAugment and random erasing, and the second view that some methods read."""
 
 import math
 import random

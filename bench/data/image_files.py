@@ -1,4 +1,4 @@
-"""Images that worker processes decode from files, batch by batch."""
+"""Batches of images that worker processes decode from files, for folders that do not fit into memory."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Loads data sets: images in the device's memory if they fit, scaled or decoded batch by batch if not.
+"""Loads data sets as splits of images: in the device's memory if they fit, otherwise decoded batch by batch.
 
 Stored images are (n, 3, H, W) uint8. With depth they are (n, 4, H, W) int16: red, green and blue from 0 to 255, then
 depth in millimetres (stereo_motorcycle: disparity in hundredths of a pixel).

@@ -1,4 +1,4 @@
-"""Views: what a network sees of stored images, such as the colours, the luminance or the depth."""
+"""What a network sees of an image: all of it, or a part such as its luminance, chrominance or depth."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What a suite's figures are drawn from: its plan, its results frame, and the epochs and outputs in the store."""
+"""What all figures of a suite are drawn from: its plan, results frame, epochs and stored outputs."""
 
 import math
 import re

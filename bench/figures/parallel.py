@@ -1,4 +1,4 @@
-"""Computes what takes long in several processes."""
+"""Calls a function with many arguments in several processes, for figures that take long."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""What terms record of themselves by epoch, such as DKD's two parts: a figure per pair and method, a panel per name.
+"""What methods record of themselves by epoch, such as DKD's two parts: a figure per pair and method.
 
 The values of CRD's critic have a figure of their own.
 """

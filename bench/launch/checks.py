@@ -1,4 +1,4 @@
-"""Finds what would fail before anything trains: each kind of run is tried once, and answers are remembered."""
+"""The check of `--dry-run`: each kind of run is tried for one step, and the answers are remembered."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Trains with all of this machine: several processes, its jobs, take cohorts; claims in the store tell them apart."""
+"""Trains on all cores or GPUs of this machine: starts one process per job, and shows their progress together."""
 
 import logging
 import multiprocessing

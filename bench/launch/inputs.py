@@ -1,4 +1,4 @@
-"""Loads what cohorts are assembled from: data, and the networks of finished runs."""
+"""Loads the data, teachers and finished networks that a process needs for its cohorts, each of them once."""
 
 import torch
 from safetensors import SafetensorError

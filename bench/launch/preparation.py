@@ -1,4 +1,4 @@
-"""Prepares training, once per command: the device, downloads of data and weights, and runs that cannot be trained."""
+"""Prepares training, once per command: chooses the device, downloads data and weights, checks what is given."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence

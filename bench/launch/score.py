@@ -1,4 +1,4 @@
-"""Computes the metrics of finished runs from their stored answers, or from their stored weights, without training."""
+"""The command `score`: computes metrics of finished runs from stored answers or weights, without training."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from bench.models.ensemble import Ensemble
 from bench.models.heads import Frozen
 from bench.models.weights import copy_weights
 from bench.plan import statuses
-from bench.plan.compared import compared_with
+from bench.plan.agreement import compared_with
 from bench.spec import DataSpec, RunSpec, column
 from bench.store import ANSWERS, Store
 from bench.tasks import Evaluation, task_of

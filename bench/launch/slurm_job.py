@@ -1,4 +1,4 @@
-"""The function that a SLURM job runs: it trains one cohort, with the code of its submission."""
+"""The function that each SLURM job calls: it trains one cohort, with the code as it was at submission."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Trackers: programs that show the epochs of runs. Each keeps its files in the results; nothing leaves the machine.
+"""Passes epochs on to experiment trackers: Weights & Biases, MLflow or trackio, which write local files.
 
 A tracker is a function that starts a run and returns it as a `Tracked`. One that fails gets no more epochs, and its
 open runs are ended as failed. The runs themselves train on, and the store has everything.

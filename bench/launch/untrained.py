@@ -1,4 +1,4 @@
-"""Records runs that train no epochs: evaluates given weights, ensembles and heads that a solver fits."""
+"""Records runs that have no epochs: given weights and ensembles are evaluated, logistic regressions solved."""
 
 from collections.abc import Iterable
 

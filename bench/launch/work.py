@@ -1,4 +1,4 @@
-"""The work of one process, in a form that can be passed to another process. Imports no torch."""
+"""What one process is asked to train, in a form that can be sent to another process. Imports no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

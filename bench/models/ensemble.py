@@ -1,4 +1,4 @@
-"""An ensemble of networks."""
+"""Several networks as one, which predicts with the mean of their probabilities."""
 
 from collections.abc import Sequence
 

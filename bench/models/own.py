@@ -1,4 +1,4 @@
-"""Networks from users' files: found by reading the files, imported when one is built. Imports no torch.
+"""Networks of users: found in files with `@register_network`, or named as `MODULE:FACTORY`. Imports no torch.
 
 A file registers a network with `@register_network("name")` above a class or function that takes `num_classes` and
 `in_channels`; it is given like a method's, with `--plugin` or under `plugins:`. A suite can also name `MODULE:FACTORY`,

@@ -1,4 +1,4 @@
-"""Finds out to which known network the weights of a checkpoint belong, by their names and shapes."""
+"""Guesses which known network a checkpoint was saved from, for the message when its weights do not fit."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set

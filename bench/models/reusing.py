@@ -1,4 +1,4 @@
-"""A student that predicts with its teacher's classifier, behind a projector (SimKD).
+"""SimKD's student: a network that ends in a projector and its teacher's classifier.
 
 Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022. The projector and the frozen
 classifier are part of the network: they are evaluated, stored and counted with it.

@@ -1,4 +1,4 @@
-"""The names of timm's networks, and what a plan needs to know of one. Importing it imports no torch; asking does."""
+"""The names of timm's networks, and what a plan needs to know of one. Imports torch only when asked."""
 
 from functools import cache
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The code of a run that can change on its own: its methods' and that of users' networks. Imports no torch."""
+"""Hashes of the code that can change under a finished run: its methods, and users' networks. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 

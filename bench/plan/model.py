@@ -1,4 +1,4 @@
-"""The plan of a suite: cells, their runs, and the files that these depend on. Imports no torch."""
+"""The data classes of a plan: its cells, their trials and choices, and the files it depends on. Imports no torch."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping

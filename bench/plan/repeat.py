@@ -1,4 +1,4 @@
-"""Makes the suite files that repeat one run: the suite reduced to the run's pair, row and seed. Imports no torch."""
+"""Writes the suite file with which one run can be repeated, for `show` and bundles. Imports no torch."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Plans students that predict with their teacher's classifier. Imports no torch."""
+"""Plans SimKD's students, whose networks end in their teacher's classifier. Imports no torch."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The status of a plan's runs: done, stale, open, or why they cannot be trained. Imports no torch.
+"""The status of runs: done, open, stale because code or a teacher has changed, or refused. Imports no torch.
 
 A finished run is stale if the code of its methods has changed since, or the weights of the runs that it needed, or if a
 run that it needs is stale itself. Its numbers are shown nowhere.

@@ -1,4 +1,4 @@
-"""Plans the students of a pair: an undistilled run with the terms of a row, and the cell of the row. No torch."""
+"""Plans the students of a pair: a run for each row and seed, and the row's cell. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 

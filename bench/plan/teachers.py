@@ -1,4 +1,4 @@
-"""Plans the teachers of a pair: runs that train them, or that evaluate given weights. Imports no torch."""
+"""Plans the teachers of a pair: each is trained by a run, or its given weights are evaluated. Imports no torch."""
 
 import hashlib
 import os

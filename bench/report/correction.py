@@ -1,4 +1,4 @@
-"""Corrects p-values for their number. The library that tests compare with collects garbage at every call."""
+"""Holm's correction of p-values; statsmodels has it too, but its function is slow, since it collects garbage."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The model of a column's rows whose seeds are crossed: what separates them, and where their spread comes from.
+"""The model for crossed seeds: intervals of means and differences, and variance components.
 
 Model:      value[i, o, t] = mean + init[i] + order[o] + teacher[t] + residual[i, o, t], all effects random, of one row
             or of the difference of two. Runs that share a seed are not independent of each other.

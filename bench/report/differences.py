@@ -3,7 +3,7 @@
 Difference: the second side minus the first, over seeds.
 Interval:   Student's t at 95 %: paired where both sides have the same seeds and each seed's value is known, since equal
             seeds start from equal weights and see equal batches; else Welch's (Biometrika 34, 1947).
-Images:     McNemar's test and the interval over seeds and images of `bench.report.images`, where the runs of both sides
+Images:     McNemar's test and the interval over seeds and images of `per_image`, where the runs of both sides
             have left answers to the same images.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from bench.report.correction import holm
 from bench.report.crossed import components
-from bench.report.images import hits_of, interval, mcnemar
 from bench.report.inference import EQUAL, MIN_SEEDS, Contrast, student_contrast
+from bench.report.per_image import hits_of, interval, mcnemar
 from bench.report.sides import Matched, Measured
 from bench.spec import Crossed
 from bench.store import Store

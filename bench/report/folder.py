@@ -1,4 +1,4 @@
-"""A suite's folder in the results: what its report shows, and which reports may not replace it. Imports no torch.
+"""A suite's folder in the results, and when a report goes elsewhere instead of replacing it. Imports no torch.
 
 The report is in `<results>/<suite name>/`, with `suite.json`, which says what it shows. Below it are
 `with_<changes>/`, the report of the suite as `--seeds` or `--set` changed it, and `unfinished/`, a report with fewer

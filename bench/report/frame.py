@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from bench.plan import OPEN, Cell, Plan, statuses
-from bench.plan.compared import teachers_of
+from bench.plan.agreement import teachers_of
 from bench.plan.status import Statuses
 from bench.report.nearness import Nearness
 from bench.report.paper import KD, row_named

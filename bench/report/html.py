@@ -1,4 +1,4 @@
-"""Fills the web pages from templates, styles and scripts in `web/`. Imports no torch.
+"""Fills templates of web pages: one file with its own scripts and styles, and a strict policy. Imports no torch.
 
 A page is one file and loads nothing else. Its content security policy allows only its own scripts and styles, by their
 hashes, and its own pictures.

@@ -1,4 +1,4 @@
-"""The relative improvement of one method over another, as a ratio of sums and as the CRD paper computes it.
+"""The relative improvement of one method over another: ratio of sums, and the CRD paper's mean of ratios.
 
 Formula: sum(ours - other) / sum(other - student), over pairs or, for one pair, over its seeds; Fieller's interval
          (J. R. Stat. Soc. B 16, 1954). Paper: mean over pairs of (ours - other) / (other - student), 56.8 % over KD.

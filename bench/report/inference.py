@@ -1,4 +1,4 @@
-"""The row-by-seed model of one column, with Dunnett's tests against a row. Imports neither torch nor scipy.stats.
+"""The row-by-seed model of one column: intervals, and Dunnett's tests against a row.
 
 Model:     value[row, seed] = mean[row] + effect[seed] + noise; each row has a noise variance of its own.
 Variances: a row's weighted residual sum of squares divided by its degrees of freedom, which are n - 1 minus the

@@ -1,4 +1,4 @@
-"""The layout of the tables that people read, for any format: the results of rows and columns, and their marks."""
+"""The rows, columns and marks of a result table, before it is written as Markdown, LaTeX or text."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.plan import Cell
-from bench.plan.compared import teacher_of
+from bench.plan.agreement import teacher_of
 from bench.spec import STUDENT, RunSpec
 from bench.store import ANSWERS, Store
 from bench.store.answers import alike, compared, stored_answers
@@ -19,7 +19,7 @@ class Nearness:
     """The metrics that compare the answers of runs with those of their teachers, such as their agreement."""
 
     records: Mapping[str, Mapping[str, Any]]  # of the finished runs, by id
-    teachers: Mapping[str, Sequence[RunSpec]]  # see `bench.plan.compared.teachers_of`
+    teachers: Mapping[str, Sequence[RunSpec]]  # see `bench.plan.agreement.teachers_of`
     store: Store | None  # its answers are compared where a record has no metrics; None to compare none
 
     def of(self, run: RunSpec, cell: Cell) -> Mapping[str, float]:

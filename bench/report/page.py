@@ -1,4 +1,4 @@
-"""The web page, report.html, and the data that `web/*.js` draw its curves from. Imports no torch.
+"""Writes the web page, report.html: tables, curves, figures, and files to download. Imports no torch.
 
 All text from the store is escaped: by the template in markup, as JSON in the data that the page's script inserts as
 text. What only scripts read is compressed: curves, settings, drawings, and the files to download.

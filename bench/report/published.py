@@ -1,4 +1,4 @@
-"""Maps the cells of a plan to the numbers of published tables. Imports no torch."""
+"""Finds the number that a paper has published for each cell of a plan. Imports no torch."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The regime of a table: whether the teacher is better than `none`, and whether `none` was trained to its end.
+"""The regime line below a table: how far the teacher is above `none`, and whether `none` has converged.
 
 Distillation was made for a teacher that is clearly better than a student that has learned what it can from labels. A
 difference between methods that is found elsewhere need not hold there. Imports no torch.

@@ -1,4 +1,4 @@
-"""Whether a suite's numbers are those that this project has published for the same runs. Imports no torch."""
+"""Compares a suite's numbers with those that this project has published for the same runs. Imports no torch."""
 
 import math
 from collections.abc import Mapping

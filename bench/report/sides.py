@@ -1,4 +1,4 @@
-"""What a comparison has on each side: measured cells, from a suite's runs or from the files of its report.
+"""Reads one side of `compare`: cells that a suite's runs have measured, or those of a report's files.
 
 Imports no torch.
 """

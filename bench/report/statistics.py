@@ -1,4 +1,4 @@
-"""A suite's statistics: which rows are compared with which (KD, `none`), ranks, relative improvement.
+"""A suite's statistics: gains over KD and `none`, mean ranks, relative improvement.
 
 Imports no torch. Seeds are paired: all rows of a seed start from the same weights and see the same batches.
 `statistics_files` writes the results; only reports and figures import this module, since it imports scipy.stats.

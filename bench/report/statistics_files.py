@@ -1,4 +1,4 @@
-"""Writes statistics.csv and statistics.md."""
+"""Writes statistics.csv for programs and statistics.md for readers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.plan import Plan
-from bench.report import images, variance
+from bench.report import per_image, variance
 from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.improvement import IMPROVEMENT, Improvement
@@ -47,7 +47,7 @@ def write(frame: Frame) -> None:
     """Write the statistics of a suite's results."""
     computed, spread = statistics(frame), variance.spreads(frame) if frame.plan.suite.crossed else []
     text = f"{to_markdown(frame.plan, computed, spread)}\n<!-- of table.csv {digest(frame)} -->\n"
-    of_images = images.rows(frame)
+    of_images = per_image.rows(frame)
     for name, content in zip(STATISTICS, (to_csv(computed, of_images), text), strict=True):
         write_whole(frame.folder / name, content)
     if frame.plan.suite.crossed:
@@ -57,7 +57,7 @@ def write(frame: Frame) -> None:
 
 
 def to_csv(computed: Statistics, of_images: Iterable[dict[str, Any]] = ()) -> str:
-    """Return statistics.csv: gains in percentage points, improvements as shares; for `of_images`, see `images.rows`."""
+    """Return statistics.csv: gains in percentage points, improvements as shares. `of_images`: see `per_image.rows`."""
     table = pd.DataFrame(chain(_rows(computed), of_images), columns=COLUMNS).map(no_formula)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 

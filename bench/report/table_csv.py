@@ -1,4 +1,4 @@
-"""table.csv, and the digest that tells whether other files are of the same results. Imports no torch."""
+"""Writes table.csv, and the digest that shows whether files are of the same results. Imports no torch."""
 
 import hashlib
 from operator import attrgetter

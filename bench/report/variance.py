@@ -1,4 +1,4 @@
-"""Where the spread of a row's runs comes from, in suites that cross seeds: variance.csv, and lines of statistics.md.
+"""Variance components of suites with crossed seeds: variance.csv, and lines of statistics.md.
 
 `crossed` says how the components are estimated. The test split adds an error of its own: the accuracy p of a run on
 other splits of as many images has the variance p (1 - p) / images, that of a binomial distribution (Bouthillier et al.,

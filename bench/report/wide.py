@@ -1,4 +1,4 @@
-"""The page's table: of each pair the default and the tuned result, the published number and the difference from it.
+"""The main table of the web page: default and tuned results, published numbers and differences from them.
 
 Where a metric has several pairs, a last group of columns averages over them. Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""The statistics of a suite in words, from the rows of statistics.csv. Imports no torch."""
+"""A suite's statistics in sentences, for the web page, from the rows of statistics.csv. Imports no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What leaves the store for people without this project: trained students."""
+"""What leaves the store: exported students, and bundles of results that others can verify."""

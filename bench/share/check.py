@@ -1,4 +1,4 @@
-"""A statement of a bundle, and the range in which it must be. Imports no torch."""
+"""A number that a bundle states, and the range that it must lie in. Imports no torch."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The answers of a run's classifiers to the test images, as its folder has them. Imports no torch."""
+"""Reads the answers that a run has kept: its classifiers' logits on the test images. Imports no torch."""
 
 from __future__ import annotations
 

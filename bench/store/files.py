@@ -1,4 +1,4 @@
-"""Reads and writes files: atomic writes, JSON, CSV, and errors that name the file. Imports no torch."""
+"""Writes files whole or not at all; reads JSON and CSV with errors that name the file. Imports no torch."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Logistic regression: a linear classifier of standardised features, with the penalty that dev images prefer."""
+"""Logistic probe: a linear probe that a solver fits instead of epochs, on standardised features."""
 
 from bench.spec import RunSpec
 from bench.tasks.probe import LinearProbe

@@ -1,4 +1,4 @@
-"""Plain text in the markup that the terminal's tables and lines are written in."""
+"""Escapes text for the markup of the terminal's tables and lines."""
 
 from rich.markup import escape as escape_markup
 from rich.text import Text

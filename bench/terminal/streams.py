@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed, full, or of another encoding; and what a terminal shows meanwhile.
+"""Standard output and error that may be closed or full, and what a terminal shows while a command works.
 
 What cannot be written is lost, and a command continues, since its files matter more. Its exit status shows the loss.
 """

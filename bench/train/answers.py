@@ -1,4 +1,4 @@
-"""What classifiers answer to the test images: their logits in half precision, kept with each run, and their scores."""
+"""Computes a classifier's logits on the test images, and keeps them with its run in half precision."""
 
 import logging
 import math

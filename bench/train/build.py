@@ -1,4 +1,4 @@
-"""Builds the lane of a run and checks whether the run's methods can serve its pair."""
+"""Builds the lane of a run: student, methods, optimizer. Says why a method cannot serve a pair."""
 
 import inspect
 import logging
@@ -20,7 +20,7 @@ from bench.text import printable
 from bench.train.lane import Lane
 from bench.train.learner import Learner, MethodError, Teacher, Term
 from bench.train.networks import backbone_data, build_network, network_shapes, placed, teacher_shapes, with_head
-from bench.train.trial import try_out
+from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
 from methods._errors import described, ends_process

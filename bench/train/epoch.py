@@ -1,4 +1,4 @@
-"""One epoch of a cohort: one teacher forward pass per batch serves all lanes."""
+"""One epoch of a cohort: for each batch one forward pass of the teacher, and one step of every lane."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Keeps the lanes of a cohort apart: what a plug-in may have written into is set back before another lane reads it."""
+"""Protects lanes from plug-ins: what a plug-in has written into is restored before another lane reads it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

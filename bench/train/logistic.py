@@ -1,4 +1,4 @@
-"""Logistic regression on the features of a frozen network: standardised, fitted by L-BFGS, its penalty chosen on dev.
+"""Fits a logistic regression to the features of a frozen network by L-BFGS; dev images choose its penalty.
 
 The loss is the mean cross-entropy of n images plus l2 / 2 times the sum of the squared weights; biases are free.
 """

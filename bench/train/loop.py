@@ -1,4 +1,4 @@
-"""The training loop: one teacher forward pass per batch serves all lanes of a cohort; checkpoints and records."""
+"""Trains a cohort from start to end: its epochs, evaluations, checkpoints and records."""
 
 import itertools
 import time

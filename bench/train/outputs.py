@@ -1,4 +1,4 @@
-"""A finished classifier's outputs on the test images, reduced to the numbers that figures are drawn from."""
+"""Reduces a finished network's outputs on the test images to what t-SNE, CKA and correlation figures draw."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

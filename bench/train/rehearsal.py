@@ -1,4 +1,4 @@
-"""Trains one step of a run on a few random images: what would fail after hours of waiting is found at once."""
+"""Rehearses runs for `--dry-run`: one step of each, of any method, on a few random images."""
 
 from collections.abc import Mapping
 from dataclasses import replace

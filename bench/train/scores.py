@@ -1,4 +1,4 @@
-"""Metrics of a classifier's answers beyond its accuracy: NLL, ECE, and by class. See docs/metrics.md."""
+"""Computes metrics from a classifier's logits: NLL, ECE, accuracy by class. See docs/metrics.md."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.plan.compared import compared_with
+from bench.plan.agreement import compared_with
 from bench.report.frame import results_frame
 from bench.store import Store
 from bench.tasks.objectives import ANSWERED

@@ -14,7 +14,7 @@ from bench.train.isolation import lent
 from bench.train.lane import SharedDataError, failure_of
 from bench.train.learner import MAIN, Teacher
 from bench.train.networks import network_shapes
-from bench.train.trial import try_out
+from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError
 from methods import catalog, own_files
 from methods._errors import described, ends_process, interrupt

@@ -1,4 +1,4 @@
-"""Comparisons of two rows image by image, from the stored answers of their runs. Imports no torch.
+"""Compares two rows image by image: McNemar's test, and an interval over seeds and images. Imports no torch.
 
 A test split is a sample too. McNemar's test asks whether two networks differ by more than its images explain; the
 interval over seeds and images holds for other seeds and other images. Only reports import this module, since it imports

@@ -5,9 +5,8 @@ import pytest
 from safetensors.numpy import save
 from scipy.stats import binomtest
 
-from bench.report import images
 from bench.report.frame import results_frame
-from bench.report.images import interval, mcnemar
+from bench.report.per_image import interval, mcnemar
 from bench.store import ANSWERS, Store
 from tests.stores import cell_of, finish_all, plan_of
 
@@ -72,14 +71,14 @@ def test_methods_are_compared_with_kd_and_none_where_their_runs_have_left_answer
     plan, store = plan_of(tmp_path, seeds=3, methods=["kd", "at", "sp"]), Store(tmp_path / "results")
     top1 = {"none": 50.0, "KD": 60.0, "AT": 75.0}
     finish_all(store, plan, {label: [top1.get(label, 90.0)] * 3 for label in ("teacher", "none", "KD", "AT", "SP")})
-    assert list(images.rows(results_frame(plan, store))) == []
+    assert list(per_image.rows(results_frame(plan, store))) == []
     for label, accuracy in top1.items():
         logits = np.zeros((100, 2), dtype=np.float16)
         logits[: int(accuracy), 0] = logits[int(accuracy) :, 1] = 1  # all labels are 0
         tensors = {"logits": logits, "scale": np.ones(1, np.float32), "labels": np.zeros(100, np.int32)}
         for run in cell_of(plan, label).runs:
             store.write(run.id, ANSWERS, save(tensors | {"indices": np.arange(100, dtype=np.int32)}))
-    rows = list(images.rows(results_frame(plan, store)))
+    rows = list(per_image.rows(results_frame(plan, store)))
     found = {(row["statistic"], row["label"], row["reference"]): row for row in rows}
     assert {key[1:] for key in found} == {("AT", "KD"), ("KD", "none"), ("AT", "none")}
     test = found["mcnemar", "AT", "none"]

@@ -1,4 +1,4 @@
-"""Tries a plug-in's method on a few random images, so that what it can never do is said before anything trains."""
+"""Tries a plug-in's loss once before its run starts: whether it is a scalar and reaches the student."""
 
 import io
 import logging

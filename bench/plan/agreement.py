@@ -1,4 +1,4 @@
-"""With which teacher's answers those of a run are compared. Imports no torch."""
+"""Chooses the teacher that a student's agreement and KL divergence are measured against. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 
