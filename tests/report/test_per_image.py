@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import save
 from scipy.stats import binomtest
 
-from bench.report.frame import results_frame
 from bench.report import per_image
+from bench.report.frame import results_frame
 from bench.report.per_image import interval, mcnemar
 from bench.store import ANSWERS, Store
 from tests.stores import cell_of, finish_all, plan_of
