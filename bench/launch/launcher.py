@@ -172,9 +172,9 @@ class Launcher:
         try:
             with process_group(most_processes(runs), member, device) as group:
                 _fit(runs, self.inputs, group, observer)
-        except (RequestError, ClaimLostError):
-            raise  # the store or the data is at fault, not a run
-        except BaseException as error:  # a failure of what all lanes share: a teacher, the device, a process
+        except (RequestError, ClaimLostError, KeyboardInterrupt):
+            raise  # no run is at fault, but the store, the data or an interruption
+        except BaseException as error:  # what all lanes share has failed: a teacher, which may exit, a device, a process
             failure = failure_of(error, "in what its cohort shares")
             if isinstance(error, ProcessLostError):
                 failure = Failure("failed", str(error), error.details)
