@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test faults test-slow lint benchmark schema reference docs
+.PHONY: quickstart published test short faults test-slow lint benchmark schema reference docs
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -13,9 +13,12 @@ published: .venv/installed  # what results/published/ shows, again: about two ho
 		rm -rf results/published/$$suite && cp -R results/$$suite results/published/ || exit; \
 	done
 
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
+test: .venv/developer
+	$(MAKE) --jobs 2 lint short  # short tests leave time for it
 	$(BIN)/python -m pytest tests/slurm -m "not slow"  # alone: a cluster's jobs take the whole machine
+
+short: .venv/developer
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
 
 faults: .venv/developer  # the fault-injection suite, in full: hours
 	$(BIN)/python -m pytest -s tests/faults

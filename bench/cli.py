@@ -59,7 +59,8 @@ class Commands(TyperGroup):
             error.message = printable(error.message)  # it quotes the command line
             raise
         except SystemExit as error:  # no command exits so: it is a plug-in that does, perhaps with status 0
-            at = traceback.extract_tb(error.__traceback__)[-1]
+            places = traceback.extract_tb(error.__traceback__)
+            at = [one for one in places if os.path.isfile(one.filename)][-1]  # `exit()` itself is in no file
             warn(f"{at.filename}:{at.lineno}: has ended the command: SystemExit: {error.code}")
             status = RUN_FAILED
         except KeyboardInterrupt:

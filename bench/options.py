@@ -1,4 +1,4 @@
-"""The arguments and options that commands have in common, as typer takes them. Imports no torch."""
+"""The arguments and options of the commands, as typer takes them. Imports no torch."""
 
 import os
 from glob import escape as escape_glob

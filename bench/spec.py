@@ -194,6 +194,13 @@ class RunSpec(Strict):
         return self.source or self.id
 
     @property
+    def network_names(self) -> list[str]:
+        """Return the names of the networks of which the run has weights; those of an ensemble are its teachers'."""
+        if self.is_ensemble:
+            return []
+        return [self.student.network] if self.peer is None else [self.student.network, self.peer.network]
+
+    @property
     def is_ensemble(self) -> bool:
         """Return whether the run evaluates several teachers together; its student names them all."""
         return self.schedule is None and self.checkpoint is None and self.head is None

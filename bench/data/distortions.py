@@ -47,9 +47,9 @@ def _distorted(image: Tensor, seed: int, operations: int) -> Tensor:
 def randaugmented(images: Tensor, seeds: Tensor, strength: float, deviation: float) -> Tensor:
     """Return each image after two random operations, each of a strength drawn anew.
 
-    Strengths are drawn from a normal and limited to 0 to 10, as in timm's `rand-m9-mstd0.5`. They are rounded to the 31
-    strengths that torchvision has, of which 10 is the greatest. The 14 operations and their greatest strengths are
-    torchvision's, not timm's.
+    Strengths are drawn from a normal distribution and limited to 0 to 10, as in timm's `rand-m9-mstd0.5`. 10 stands for
+    torchvision's greatest strength, and they are rounded to its 31 strengths. The 14 operations and their greatest
+    strengths are torchvision's, not timm's.
 
     Args:
         images: (B, 3, H, W) uint8.

@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
 
-MAX_EMBEDDED = 200  # classes
-
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, the smallest difference first."""
@@ -26,10 +24,8 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         for axis, matrix in zip(axes, panels.values(), strict=True):
-            # a pixel for each pair of classes takes less room than those of the panel, if there are fewer of them
-            pixels = "none" if len(matrix) <= MAX_EMBEDDED else "nearest"
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
-            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation=pixels)
+            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
             unscaled(axis)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label="difference of correlations")
         yield f"correlation_{group}", figure

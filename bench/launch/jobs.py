@@ -18,7 +18,7 @@ from bench.launch.preparation import most_processes
 from bench.plan import cohorts, widest
 from bench.plan.duration import training_images
 from bench.spec import DataSpec, NetworkSpec, RunSpec
-from bench.train.networks import build_network, network_shapes
+from bench.train.networks import build_network, network_shapes, refused
 from bench.types import RequestError
 
 PROCESS_BYTES = 800e6  # of its own, of a process that trains small networks: 0.7 GB with torch 2.14, rounded up
@@ -102,12 +102,13 @@ def _network_bytes(spec: NetworkSpec, data: DataSpec, batch_size: int) -> tuple[
         kept[tensor.untyped_storage()._cdata] = tensor  # several may share their memory
         return tensor
 
-    with suppress(RequestError):
+    weights = 0
+    with suppress(RequestError), refused(spec.network, "cannot be measured"):
         network_shapes(spec, data)
         with torch.device("meta"):
             network = build_network(spec, data)
             images = torch.empty(batch_size, data.channels, *data.size)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             network.features(images)
-    weights = sum(parameter.nbytes for parameter in network.parameters()) if kept else 0
+        weights = sum(parameter.nbytes for parameter in network.parameters())
     return TRAINED * weights, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

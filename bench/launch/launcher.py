@@ -174,7 +174,7 @@ class Launcher:
                 _fit(runs, self.inputs, group, observer)
         except (RequestError, ClaimLostError, KeyboardInterrupt):
             raise  # no run is at fault, but the store, the data or an interruption
-        except BaseException as error:  # what all lanes share has failed: a teacher, which may exit, a device, a process
+        except BaseException as error:  # of what all lanes share: a teacher, which may exit, the device, a process
             failure = failure_of(error, "in what its cohort shares")
             if isinstance(error, ProcessLostError):
                 failure = Failure("failed", str(error), error.details)

@@ -1,6 +1,8 @@
 """Records runs that have no epochs: given weights and ensembles are evaluated, logistic regressions solved."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
 
 from safetensors.torch import save
 
@@ -11,6 +13,7 @@ from bench.launch.provenance import provenance, weights_hash
 from bench.models.base import Network
 from bench.models.ensemble import Ensemble
 from bench.models.heads import Frozen, Probe
+from bench.models.own import users_network
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
 from bench.spec import DEV, STUDENT, RunSpec
@@ -23,6 +26,7 @@ from bench.train.logistic import fit_on_dev
 from bench.train.networks import given_network, placed, refused, with_head
 from bench.train.outputs import keep_outputs
 from bench.types import RequestError
+from methods._settings import kept_settings
 
 Checkpoints = dict[str, tuple[Network, dict[str, float]]]  # networks with given weights and their metrics, by run id
 
@@ -47,7 +51,9 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
         placed(network, inputs.device)
         metrics: dict[str, float] = {}
         if primary := task_of(run).columns():
-            metrics = _metrics(inputs, network, run)
+            user = _of_user(inputs, run)
+            with refused(user, "cannot be evaluated") if user else nullcontext():
+                metrics = _metrics(inputs, network, run)
             checkpoint.check(metrics[primary[0]])
         checkpoints[run.id] = (network, metrics)
     return checkpoints
@@ -61,22 +67,18 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
     try:
         store.begin(run, suite_files(inputs.plan, run))
         record = provenance(inputs.device, inputs.plan.suite.threads) | {"best": None, "epochs": 0, "wall_s": 0.0}
+        try:
+            with kept_settings(_of_user(inputs, run) is not None):
+                network, known = _evaluated(inputs, run, checkpoints)
+        except RequestError:
+            raise  # the store or the data is at fault, not the run
+        except BaseException as error:  # too little memory, for example, or a user's network: the other runs continue
+            store.fail(run.id, failure_of(error, "while it was evaluated"))
+            return True
+        record |= known
         if run.is_ensemble:
-            network: Network = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
-            record["metrics"] = _metrics(inputs, network, run)
             record["teachers_sha256"] = {name: weights_hash(store, name) for name in run.teachers}
         else:
-            if run.head is None:
-                network, record["metrics"] = checkpoints[run.id]
-            else:
-                try:
-                    network, record["l2"] = _solved(inputs, run)
-                except RequestError:
-                    raise
-                except Exception as error:  # too little memory, for example: the other runs continue
-                    store.fail(run.id, failure_of(error, "while it was fitted"))
-                    return True
-                record["metrics"] = _metrics(inputs, network, run)
             record |= made_from(run, inputs, {name: weights_hash(store, name) for name in run.needs})
             weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
             store.write(run.id, WEIGHTS, save(weights))
@@ -88,6 +90,24 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
     finally:
         store.release(run.id)
     return True
+
+
+def _evaluated(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> tuple[Network, dict[str, Any]]:
+    """Return the network of a run without epochs, and what is found about it."""
+    if run.is_ensemble:
+        network: Network = Ensemble([inputs.network(inputs.plan.runs[name]) for name in run.teachers])
+        return network, {"metrics": _metrics(inputs, network, run)}
+    if run.head is None:
+        network, metrics = checkpoints[run.id]
+        return network, {"metrics": metrics}
+    network, l2 = _solved(inputs, run)
+    return network, {"l2": l2, "metrics": _metrics(inputs, network, run)}
+
+
+def _of_user(inputs: Inputs, run: RunSpec) -> str | None:
+    """Return the first network of a run, or of the members of an ensemble, that comes from a user's file."""
+    runs = [inputs.plan.runs[name] for name in run.teachers] if run.is_ensemble else [run]
+    return users_network(name for one in runs for name in one.network_names)
 
 
 def _solved(inputs: Inputs, run: RunSpec) -> tuple[Network, float]:
@@ -106,7 +126,6 @@ def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]
     metrics: dict[str, float] = {}
     for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
         if split is not None:
-            with refused(run.student.network, "cannot be evaluated"):
-                (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
+            (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
             metrics |= {f"{prefix}{name}": value for name, value in values.items()}
     return metrics

@@ -84,6 +84,11 @@ def file_of(name: str) -> tuple[Path, str | None] | None:
     return Path(spec.origin), module
 
 
+def users_network(names: Iterable[str]) -> str | None:
+    """Return the first of some networks that comes from a user's file; None if none does."""
+    return next((name for name in names if file_of(name) is not None), None)
+
+
 def factory_of(name: str) -> Callable[..., Any]:
     """Return what builds a user's network, after importing its file.
 

@@ -11,7 +11,7 @@ def used_code(runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[st
     """Return the code of the methods and users' networks of runs, by the names that `code_of_run` looks up."""
     runs = list(runs)
     found = {name: methods[name].code for name in sorted({term.method for run in runs for term in run.terms})}
-    for name in sorted({name for run in runs for name in _networks(run)}):
+    for name in sorted({name for run in runs for name in run.network_names}):
         if file := file_of(name):
             found[_key(name)] = code_of(*file)
     return found
@@ -19,12 +19,8 @@ def used_code(runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[st
 
 def code_of_run(run: RunSpec, code: Mapping[str, Code]) -> dict[str, Code]:
     """Return the code of a run's methods and networks, of that which `used_code` has found, as records name it."""
-    names = [*(term.method for term in run.terms), *map(_key, _networks(run))]
+    names = [*(term.method for term in run.terms), *map(_key, run.network_names)]
     return {name: code[name] for name in names if name in code}
-
-
-def _networks(run: RunSpec) -> list[str]:
-    return [run.student.network] if run.peer is None else [run.student.network, run.peer.network]
 
 
 def _key(network: str) -> str:

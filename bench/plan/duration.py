@@ -122,11 +122,11 @@ def _costs(plan: Plan, store: Store) -> tuple[dict[str, float], str]:
 
     def number(row: Mapping[str, str], column: str) -> float:
         try:
-            value = float(row[column] or 0)
+            value = 0.0 if column == "teacher_ms" and not row[column] else float(row[column])
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise incompatible(path, f"{column}: {row[column]!r} is no finite number")
+        if not 0 <= value < math.inf:
+            raise incompatible(path, f"{column}: {row[column]!r} is not a finite number from 0")
         return value
 
     seconds: dict[str, float] = {}

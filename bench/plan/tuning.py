@@ -109,14 +109,14 @@ def _choice(
     settings |= {number: settings_at(space, point) for number, point in enumerate(points(tuning.trials - 1), start=1)}
     left, trials = list(settings), []
     rungs = tuning.rung_trials or {own[0].training.epochs: tuning.trials}
-    for later, (epochs, count) in enumerate(rungs.items(), start=1):
+    for begun, (epochs, count) in enumerate(rungs.items(), start=1):
         # the row's own settings continue with the best, so that the choice never has a lower dev metric than they
         numbers = dict.fromkeys([*left[:count], 0])
         rung = list(_trials(plan, own, {number: settings[number] for number in numbers}, epochs, methods, store))
         trials += rung
         if any(trial.is_open for trial in rung):
             ended = sum(not trial.is_open for trial in trials)
-            known = len(trials) + sum(list(rungs.values())[later:])
+            known = len(trials) + sum(list(rungs.values())[begun:])
             return Choice(space, tuple(trials), f"tuning {ended}/{known}", None)
         # trials without a result are last; among equal ones, the first comes first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))

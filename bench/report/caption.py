@@ -195,7 +195,7 @@ def _tuning(plan: Plan) -> Iterator[str]:
         yield f"Teachers of trials train on {_described(trained[0].data)} without the dev images."
     if given:
         yield f"The given weights of {', '.join(given)} may have been trained on the dev images."
-    if tuning.later_rungs:
+    if tuning.rung_trials:
         yield f"All are tried for {plural(min(tuning.rung_trials), 'epoch')}{tuning.later_rungs}."
     yield (
         f"A trial has {plural(tuning.seeds, 'seed')}, which no final run has. Final runs train on the dev images, too. "

@@ -6,12 +6,12 @@ Components: of a source with L seeds among N runs, (MS_source - MS_residual) L /
             analysis of variance (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). An estimate
             below zero says that the source is too small to be seen.
 Intervals:  Student's t with the variance sum_source MS_source / N of the mean and Satterthwaite's degrees of freedom
-            (Biometrics Bulletin 2, 1946). A source counts if MS_source exceeds `STANDS_OUT` x MS_residual. The others
-            are pooled with the residual, which takes the sum's place if no source counts: a preliminary test, as in
-            Paull (Annals of Mathematical Statistics 21, 1950). The sum counts the residual once for each of its
-            sources, so it is rather too large than too small. A source with two seeds has one degree of freedom: its
-            seeds are taken as given, so that the interval holds for them alone. If a single source is left, its seeds'
-            means are a plain sample, with Student's t.
+            (Biometrics Bulletin 2, 1946). A source counts if MS_source exceeds `STANDS_OUT` x MS_residual; the others
+            are left out. If none counts, one mean square takes the sum's place, pooled from the residual and these
+            sources: a preliminary test, as in Paull (Annals of Mathematical Statistics 21, 1950). The sum counts the
+            residual once for each of its sources, which makes it too large; to leave out a source that hardly stands
+            out makes it too small. A source with two seeds has one degree of freedom: its seeds are taken as given, so
+            that the interval holds for them alone. If a single source is left, its seeds' means are a plain sample.
 Families:   Holm's correction.
 
 Only reports import this module, since it imports scipy.

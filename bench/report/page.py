@@ -27,7 +27,7 @@ from bench.report.summary import Summary
 from bench.report.table_csv import digest
 from bench.spec import RunSpec, column
 from bench.store import write_whole
-from bench.store.files import csv_rows, read_text
+from bench.store.files import read_csv, read_text
 from bench.tasks import Metric, task_of
 from bench.types import RequestError
 
@@ -60,7 +60,7 @@ def render(frame: Frame) -> str:
         figures = [one for one in figures if not one.name.startswith(CURVES)]
     current = digest(frame)
     files = _files(folder, current)
-    statistics = csv_rows(files.get(STATISTICS[0], ""))
+    statistics = _rows_of(folder / STATISTICS[0]) if STATISTICS[0] in files else []
     return filled(
         "page",
         SCRIPTS,
@@ -85,7 +85,7 @@ def render(frame: Frame) -> str:
         has_curves=has_curves,
         said=words.said(statistics),
         gains=words.gains(statistics),
-        variance=csv_rows(_text_of(folder / VARIANCE) or "") if plan.suite.crossed else [],
+        variance=_rows_of(folder / VARIANCE) if plan.suite.crossed else [],
         figures=figures,
         about_statistics=[one for one in figures if one.name.startswith(ABOUT_STATISTICS)],
         files=list(files),
@@ -225,6 +225,14 @@ class Figure:
 def _figure(path: Path) -> Figure:
     pdf = path.with_suffix(".pdf")
     return Figure(path.stem, path.read_text("utf-8"), f"{FIGURES}/{quote(pdf.name)}" if pdf.is_file() else "")
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; none if it cannot be read."""
+    try:
+        return read_csv(path)
+    except RequestError:
+        return []
 
 
 def _text_of(path: Path) -> str | None:

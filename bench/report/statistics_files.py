@@ -31,10 +31,11 @@ HOW = (
 CROSSED = (
     "A gain is the mean difference in the last epoch's metric over all combinations of seeds, in percentage points. "
     "Runs that share a seed are not independent. In one pair, the 95 % interval is therefore Student's t with the "
-    "variances between the seeds of the sources of chance that stand out from the rest, and p (adjusted) is corrected "
-    "for all rows (Holm). It holds for other seeds of the sources that have three or more, and for these seeds of the "
-    "others. Over all pairs, the samples are the pairs' means; p is from Wilcoxon's signed-rank test, and p (adjusted) "
-    "is Holm's correction. † marks rows in which not all runs, or not all pairs, are finished."
+    "variances between the seeds of the sources of chance that stand out from the rest; if none does, all runs count "
+    "as one sample. p (adjusted) is corrected for all rows (Holm). The interval holds for other seeds of the sources "
+    "that have three or more, and for these seeds of the others. Over all pairs, the samples are the pairs' means; p "
+    "is from Wilcoxon's signed-rank test, and p (adjusted) is Holm's correction. † marks rows in which not all runs, "
+    "or not all pairs, are finished."
 )
 TOGETHER = (
     "Probability of improvement: the share of seeds in which the method is above the reference, averaged over pairs. "

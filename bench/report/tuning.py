@@ -148,7 +148,7 @@ def to_markdown(frame: Frame) -> str:
 def _explained(tuning: Tuning, metric: str) -> Iterator[str]:
     """Yield how a suite's settings are chosen, and what the choice rests on."""
     yield f"Each row is trained with {tuning.trials} settings, without the dev images. Trial 0 has the row's own."
-    if tuning.later_rungs:
+    if tuning.rung_trials:
         first = plural(min(tuning.rung_trials), "epoch")
         yield f"All of them train for {first}{tuning.later_rungs}. The best of the last ones is chosen."
     yield (

@@ -39,7 +39,7 @@ HOW = (
     "order or of its teacher changes; `the rest` is what these do not explain. 0.00: too small to be seen with these "
     "seeds. Test split: how far another test split of the same size would move a run; it moves all rows together. The "
     "interval of the mean holds for other seeds of the sources that have three or more, and for these seeds of the "
-    "others; runs that share a seed do not count as independent."
+    "others; runs that share a seed count as independent only if no source stands out from the rest."
 )
 
 

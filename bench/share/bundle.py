@@ -28,7 +28,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from bench import __version__
 from bench.plan import OPEN, Plan
-from bench.reading import open_regular, read_bytes
+from bench.reading import open_regular
 from bench.report import index
 from bench.report.folder import SUITE, TABLES
 from bench.report.frame import Frame
@@ -91,11 +91,6 @@ class Bundle:
     def suite(self) -> Path:
         """Return the suite file."""
         return self.root / self.manifest.suite
-
-    @property
-    def table(self) -> str:
-        """Return the text of its table."""
-        return read_bytes(self.root / TABLE).decode(errors="replace")
 
 
 def is_bundle(path: Path) -> bool:

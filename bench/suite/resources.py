@@ -33,7 +33,9 @@ class Slurm(BaseModel):
     timeout_min: Count = 60
     """Time limit of a job in minutes; a job that reaches it is queued again and resumes from its last checkpoint."""
     checkpoint_minutes: PositiveFloat = 10.0
-    """Minutes of work that an interruption can lose in a long epoch; after an epoch, half a minute if that is less."""
+    """Most minutes of work that an interruption can lose within a long epoch. Between epochs, it is half a minute, or
+    this value if it is smaller.
+    """
     max_parallel: Count | None = None
     """Largest number of tasks of one array that run at the same time."""
     setup: tuple[str, ...] = ()

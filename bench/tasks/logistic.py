@@ -1,4 +1,4 @@
-"""Logistic probe: a linear probe that a solver fits instead of epochs, on standardised features."""
+"""Logistic probe: a linear probe of standardised features, fitted by a solver and not trained in epochs."""
 
 from bench.spec import RunSpec
 from bench.tasks.probe import LinearProbe

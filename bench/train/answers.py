@@ -11,12 +11,15 @@ from torch import Tensor
 
 from bench.data.images import Split
 from bench.models.base import Network
+from bench.models.own import users_network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
 from bench.train.evaluation import evaluated
 from bench.train.precision import Precision
 from bench.train.scores import class_accuracies, scores
+from methods._errors import ends_process
+from methods._settings import kept_settings
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
 NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
@@ -32,13 +35,17 @@ def answers(
     precision: Precision,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """Return the answers of a run's classifiers, by their name in the run, to n test images, as `packed` does.
+    """Return what `packed` does of the logits of a run's classifiers, by their name in the run, on n test images.
 
     The other arguments are those of `evaluated`.
     """
     found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True)
     named = zip(networks, found, strict=True)
-    return packed({name: one.logits for name, one in named if one.logits is not None}, split)
+    logits = {}
+    for name, one in named:
+        assert one.logits is not None  # they were asked for
+        logits[name] = one.logits
+    return packed(logits, split)
 
 
 def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
@@ -94,13 +101,16 @@ def keep_answers(
     If this fails, the run still has its result, and the record has the reason under `answers`.
     """
     try:
-        own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)
+        with kept_settings(users_network(run.network_names) is not None):
+            own = packed(logits, split) if logits else answers(networks, split, run.data, device, precision, batch_size)
         store.write(run.id, ANSWERS, save(own))
         # several teachers answer together, in a run of their own that may not be done yet: reports compare with it
         return scored(store, run.id, run.teachers if len(run.teachers) == 1 else ())
     except ClaimLostError:
         raise  # the run is another process's
-    except Exception as error:
+    except BaseException as error:  # a user's network may exit
+        if ends_process(error):
+            raise
         reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
     logger.warning("run %s: its answers to the test images are %s", run.id, reason)
     return {"answers": reason}

@@ -12,7 +12,7 @@ import torch
 from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
-from bench.models.own import file_of
+from bench.models.own import users_network
 from bench.models.reusing import Reusing
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
@@ -180,8 +180,7 @@ def build_lane(
     """
     schedule = spec.training
     epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
-    networks = [spec.student, *filter(None, [spec.peer])]
-    has_users_network = any(file_of(one.network) is not None for one in networks)
+    has_users_network = users_network(spec.network_names) is not None
     has_plugin = has_users_network or any(not methods[term.method].is_own for term in spec.terms)
     lane_of = partial(Lane, spec, has_plugin=has_plugin, has_users_network=has_users_network, epoch_steps=epoch_steps)
     with kept_settings(has_plugin):

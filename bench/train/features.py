@@ -1,4 +1,4 @@
-"""Features as a whole: several teachers as one and features whose tensors are all changed alike."""
+"""Changes features as a whole: joins those of several teachers, or maps every tensor."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -240,6 +240,8 @@ class Lane:
     @property
     def place(self) -> str:
         """Return the current epoch in words."""
+        if self.done:
+            return "after the last epoch"
         return f"in {'initial ' if self.clock.stage == INITIAL else ''}epoch {self.clock.epoch}"
 
     # checkpoints: the student's state is at the top level, a peer's is under its name

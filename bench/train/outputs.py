@@ -11,11 +11,14 @@ from bench.data.batches import batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
+from bench.models.own import users_network
 from bench.spec import DataSpec, RunSpec
 from bench.store import OUTPUTS, Store
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
 from bench.types import Features
+from methods._errors import ends_process
+from methods._settings import kept_settings
 
 MAX_COMPARED = 256  # images of a Gram matrix, the first ones
 PART = 2**15  # values of a map that are multiplied at a time: 64 MB in float64 for that many images
@@ -64,8 +67,11 @@ def keep_outputs(
     `outputs`.
     """
     try:
-        content = save(outputs(network, split, run.data, device, precision, batch_size, logits=logits))
-    except Exception as error:
+        with kept_settings(users_network(run.network_names) is not None):
+            content = save(outputs(network, split, run.data, device, precision, batch_size, logits=logits))
+    except BaseException as error:  # a user's network may exit
+        if ends_process(error):
+            raise
         reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
         logger.warning("outputs that figures are drawn from are %s", reason)
         return {"outputs": reason}
@@ -144,9 +150,8 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, T
 def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part: int = PART) -> list[Tensor]:
     """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
 
-    The maps of all images may not fit into memory: no more than `held` values of each are kept at a time, and `maps`
-    is called once for so many. It yields the stages (B, ...) of one batch after another, n images in all. `part` values
-    of each are multiplied at a time.
+    `maps` yields the stages (B, ...) of one batch after another, n images in all. The maps of all images may not fit
+    into memory, so `maps` is called once for every `held` values of an image, which are multiplied in parts of `part`.
     """
     widths = [stage[0].numel() for stage in next(maps())]
     parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, part)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
+from bench.models.own import users_network
 from bench.schedule import MIN_SAMPLES
 from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
@@ -119,10 +120,12 @@ class Rehearsal:
     def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":
         """Return what stands in for the student, whose own passes take most of the time; None if it must train itself.
 
-        A plug-in's student trains itself, since the plug-in may write into its features.
+        A plug-in's student and a user's network train themselves: what they write into or change is noticed in steps.
         """
         used = [methods[term.method] for term in run.terms]
         if not used or run.student.reuses or task_of(run).trains_teachers or not all(one.is_own for one in used):
+            return None
+        if users_network(run.network_names) is not None:
             return None
         preactivations = any(one.load().needs_preactivations for one in used)
         key = (run.student, run.training.precision, preactivations, n)

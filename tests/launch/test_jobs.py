@@ -1,12 +1,31 @@
 """How many processes train at a time: by cores, threads, memory, and what there is to do."""
 
 import pytest
+import torch
 
 from bench.launch.jobs import chosen_jobs, cores, free_bytes, job_bytes, jobs_for
+from bench.models import own
 from bench.plan import widest
 from tests.stores import plan_of
 
 PLENTY = {"cores": 64, "threads": 2, "free_bytes": 1e12, "job_bytes": 1e9, "lanes": 100}
+NETWORK = """
+import sys
+import torch
+from bench.models import register_network
+
+
+class Fails(torch.nn.Linear):
+    def forward(self, x):
+        if len(x) > 1:  # one image gives the shapes
+            {deed}
+        return super().forward(x.flatten(1))
+
+
+@register_network("{name}")
+def {name}(num_classes, in_channels):
+    return Fails(32 * 32 * in_channels, num_classes)
+"""
 
 
 @pytest.mark.parametrize(
@@ -64,6 +83,17 @@ def test_every_lane_of_a_cohort_takes_the_memory_of_its_weights(tmp_path):
     pairs = [{"teacher": "resnet14", "student": "vgg8"}]
     one, two = (bytes_of(tmp_path, pairs=pairs, methods=methods) for methods in (["kd"], ["kd", "at"]))
     assert two - one == 4 * 4 * 3_918_858  # weights, gradients, momenta and copies, in float32
+
+
+def test_a_users_network_that_fails_is_left_to_its_run_and_changes_no_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "FILES", {})
+    monkeypatch.setattr(own, "FACTORIES", {})
+    deeds = {"exits": "sys.exit(0)", "raises": "1 / 0", "changes": "torch.set_default_dtype(torch.float64)"}
+    for name, deed in deeds.items():
+        (tmp_path / f"{name}.py").write_text(NETWORK.format(name=name, deed=deed))
+        own.add_networks([tmp_path / f"{name}.py"], [])
+        assert bytes_of(tmp_path, pairs=[{"teacher": "resnet14", "student": name}]) > 0  # of the teacher
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_what_a_forward_pass_keeps_is_part_of_a_jobs_memory(tmp_path):

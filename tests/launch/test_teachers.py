@@ -15,6 +15,7 @@ from bench.data.images import load
 from bench.data.views import ViewTransform
 from bench.launch.launcher import Launcher
 from bench.launch.preparation import fetch_data
+from bench.models import own
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
 from bench.terminal.show import describe
@@ -34,6 +35,27 @@ FEW_EPOCHS |= {"batch_size": 16, "initial_epochs": 1}
 def trained(bench, tiny):
     """Return (suite factory, store, id of a teacher that was trained here)."""
     return bench, tiny.store(), cell(tiny.plan(), "teacher").runs[0].id
+
+
+LEAVER = """
+import sys, traceback
+import torch
+from torch import nn
+from bench.models import register_network
+
+
+class Leaves(nn.Module):
+    def forward(self, x):
+        if any(one.name == "record_untrained" for one in traceback.extract_stack()):
+            sys.exit(0)
+        return x
+
+
+@register_network("leaver")
+def leaver(num_classes, in_channels):
+    convolution, pool = nn.Conv2d(in_channels, 4, 3, padding=1), nn.MaxPool2d(2)
+    return nn.Sequential(Leaves(), convolution, pool, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
 
 
 def published(store, run_id: str, path) -> None:
@@ -208,6 +230,20 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
     for label in ("KD", "PKT"):
         assert found[label].status == "diverged"
         assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
+
+
+@pytest.mark.usefixtures("few")
+def test_an_ensemble_whose_users_network_exits_fails_alone(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "FILES", {})
+    monkeypatch.setattr(own, "FACTORIES", {})
+    path = tmp_path / "leaver.py"
+    path.write_text(LEAVER)
+    own.add_networks([path], [])
+    suite = bench([path], methods=["kd"], pairs=[{"teachers": ["resnet14", "leaver"], "student": "resnet8"}])
+    plan, store, _ = suite.run(only=["teacher"])
+    (together,) = cell(plan, "teacher").runs
+    assert all(store.record(name) is not None for name in together.teachers)
+    assert "SystemExit: 0 (" in store.failure(together.id).reason
 
 
 @pytest.mark.usefixtures("few")

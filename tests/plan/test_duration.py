@@ -73,13 +73,13 @@ def test_a_file_of_costs_in_another_form_tells_nothing(text, tmp_path, store):
     assert paces(plan, store, "A GPU").source == ""
 
 
-@pytest.mark.parametrize("value", ["x", "inf", "nan"])
-def test_a_cost_that_is_no_finite_number_is_refused_by_name(value, tmp_path, store):
+@pytest.mark.parametrize("value", ["x", "inf", "nan", "", "-1.0"])
+def test_a_cost_that_is_not_a_finite_number_from_0_is_refused_by_name(value, tmp_path, store):
     plan = plan_of(tmp_path)
     write_cost(store, [("none", 20.0)])
     path = store.suite_folder("table") / "cost.csv"
     path.write_text(path.read_text().replace("20.0", value))
-    with pytest.raises(RequestError, match=rf"cost\.csv: .*step_ms: '{value}' is no finite number"):
+    with pytest.raises(RequestError, match=rf"cost\.csv: .*step_ms: '{value}' is not a finite number from 0"):
         paces(plan, store, "A GPU")
 
 

@@ -151,6 +151,11 @@ def test_own_settings_go_on_to_the_last_rung_even_if_they_learn_slowly(store, tm
     assert "| 90.00 | 90.00 |" in text
 
 
+def test_a_single_rung_is_said_to_be_shorter_than_the_final_runs(tmp_path):
+    plan = plan_of(tmp_path, {**TUNING, "rungs": {1: 4}}, training={"epochs": 2})
+    assert "All are tried for 1 epoch. A trial has 1 seed" in protocol(plan)
+
+
 def test_the_caption_says_how_settings_are_chosen_and_what_the_teachers_of_trials_train_on(tmp_path):
     data = {"name": "digits", "resize": 32}
     tuning = {**TUNING, "seeds": 2, "rungs": {1: 4, 2: 1}}

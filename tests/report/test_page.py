@@ -499,6 +499,15 @@ def test_statistics_of_earlier_results_are_not_shown(tmp_path, store):
     assert "statistics.csv" not in data_of(html)["files"]
 
 
+def test_a_page_is_written_although_a_file_of_statistics_cannot_be_read(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=2)
+    finish_all(store, plan, {"teacher": [90.0], "none": [80.0, 81.0], "KD": [85.0, 86.0]})
+    frame = write_tables(plan, store)
+    statistics_files.write(frame)
+    (frame.folder / "statistics.csv").write_text(f"metric\n{'x' * 200_000}\n")  # longer than a field may be
+    assert 'id="statistics"' not in rendered(plan, store)
+
+
 def test_the_command_says_what_the_command_line_changed(tmp_path, store, monkeypatch, capsys):
     plan_of(tmp_path)
     results = ["--results", str(tmp_path / "results")]

@@ -174,10 +174,14 @@ def test_a_failure_names_file_and_line_of_the_methods_innermost_frame(trained):
 
 
 NETWORKS = """
-import os, sys
+import os, sys, traceback
 import torch
 from torch import nn
 from bench.models import register_network
+
+
+def within(function):
+    return any(one.name == function for one in traceback.extract_stack())
 
 
 class Does(nn.Module):
@@ -205,6 +209,8 @@ OF_NETWORKS = {  # what a user's network does, and what the failure of its runs 
     "x if self.training else x.data.add_(1)": None,
     "x if self.training or len(x) == 1 else sys.exit(0)": "SystemExit: 0 (",
     "len(x) == 1 or torch.set_default_dtype(torch.float64)": "changes the default dtype",
+    "within('keep_outputs') and sys.exit(0)": None,
+    "within('keep_answers') and torch.set_default_dtype(torch.float64)": None,
 }
 
 

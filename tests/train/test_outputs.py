@@ -175,8 +175,14 @@ def test_maps_that_are_multiplied_part_by_part_give_the_gram_matrix_of_the_whole
         np.testing.assert_allclose(one, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 
 
-def test_outputs_do_not_depend_on_the_size_of_the_batches(network, split, answered):
+def test_outputs_do_not_depend_on_the_size_of_the_batches_or_the_number_of_passes(
+    network, split, answered, monkeypatch
+):
+    passes = []
+    monkeypatch.setattr(module, "HELD", 20_000)
+    monkeypatch.setattr(module, "grams", lambda maps, held: grams(lambda: passes.append(held) or maps(), held))
     found = outputs(network, split, DATA, CPU, batch_size=7)
+    assert len(passes) > 2
     assert found.keys() == answered.keys()
     for name, value in answered.items():
         scale = float(value.abs().max())
