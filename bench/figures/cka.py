@@ -24,8 +24,9 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))
-        titles = [f"{label}\nmean of diagonal {np.diagonal(one).mean():.3f}" for label, one in panels.items()]
-        figure, axes = grid(findings.style, titles, 4, 1.75, [findings.title, f"{group}: linear CKA of stages"])
+        titles = [f"{label}\ndiagonal {np.diagonal(one).mean():.3f}" for label, one in panels.items()]
+        heading = [findings.title, f"{group}: linear CKA of stages, and the mean of the diagonal"]
+        figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         lowest = min(float(matrix.min()) for matrix in panels.values())
         for axis, matrix in zip(axes, panels.values(), strict=True):
             text = {

@@ -183,12 +183,14 @@ def legend(figure: Figure) -> None:
     if not entries and not partial:
         return
     labels = [marked(name, name not in partial) for name in entries]
-    width = 0.6 + 0.075 * max(map(len, labels), default=0)  # inches: the line, and letters of 8 points
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
-    rows = math.ceil(len(entries) / columns) + bool(partial)
-    figure.set_figheight(figure.get_figheight() + 0.18 * rows)
+    width = 0.7 + 0.075 * max(map(len, labels), default=0)  # inches: the line, gaps, and letters of 8 points
+    rows = math.ceil(len(entries) / max(1, int(figure.get_figwidth() / width)))
+    columns = math.ceil(len(entries) / max(1, rows))  # about as many in each row
+    figure.set_figheight(figure.get_figheight() + 0.18 * (rows + bool(partial)))
     title = PARTIAL_NOTE if partial else None
-    figure.legend(entries.values(), labels, title=title, loc="outside lower center", ncols=columns, handlelength=3.2)
+    figure.legend(
+        entries.values(), labels, title=title, loc="outside lower center", ncols=max(1, columns), handlelength=3.2
+    )
 
 
 def name_lines(axes: Iterable[Axes]) -> None:

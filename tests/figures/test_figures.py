@@ -813,7 +813,7 @@ def test_the_teachers_stages_are_beside_each_rows(tmp_path, store):
     shown = axis.collections[0].get_array()
     expected = [[by_features(a, b) for b in stages["KD"]] for a in stages["teacher"]]
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
-    assert axis.get_title() == f"KD\nmean of diagonal {np.trace(np.array(expected)) / 2:.3f}"
+    assert axis.get_title() == f"KD\ndiagonal {np.trace(np.array(expected)) / 2:.3f}"
     assert [text.get_text() for text in axis.texts] == [f"{value:.2f}" for value in np.ravel(expected)]
 
 
@@ -861,6 +861,22 @@ def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, sto
     panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
     assert panels == [["KD 1", "KD 2"], ["KD 3"]]
     assert "t-SNE of embeddings, 2 of 2" in found[f"tsne_{PAIR}_2"].get_label()
+
+
+@pytest.mark.parametrize("style", ["page", "paper"])
+def test_a_legend_of_ten_classes_lies_inside_its_figure(style, tmp_path, store):
+    labels = [f"KD {number}" for number in range(4)]
+    plan = plan_of(tmp_path, methods=[{"method": "kd", "label": label} for label in labels])
+    for label in labels:
+        finish(store, cell_of(plan, label), [72.0])
+        answer(store, cell_of(plan, label), np.eye(2), **embedded(10, 4))
+    findings = Findings(results_frame(plan, store), store, METHODS, STYLES[style])
+    with mpl.rc_context(findings.style.rc):
+        figure = dict(figures(findings, [tsne.draw]))[f"tsne_{PAIR}"]
+        figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_of_many_classes_the_first_ten_are_drawn(tmp_path, store):
