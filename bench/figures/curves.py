@@ -46,8 +46,6 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         has_labels = totals.keys() == labelled.keys()
         losses = labelled if has_labels else totals
         tested = findings.curves(runs, rows[0].recorded)
-        if sum(len(curve) > 1 for curve in tested.values()) < len(tested) / 2:
-            tested = {}  # most rows were evaluated once: a point each is no curve
         failed = {label for label in losses if any(findings.store.failure(run.id) for run in runs[label])}
         title = f"{rows[0].title} on the test split (%)"
         loss_title = "cross-entropy in training" if has_labels else "loss in training"
@@ -109,7 +107,10 @@ def _apart(
         axis.fill_between(sound.index, lowest, highest, color="0.87", lw=0)
         if NONE in means and label != NONE:
             axis.plot(means[NONE], color=PLAIN["color"], linestyle=PLAIN["linestyle"], linewidth=0.8)
-        band(axis, curves[label], f"_{label}", {"color": findings.looks[label]["color"], "linewidth": 1.0})
+        style = {"color": findings.looks[label]["color"], "linewidth": 1.0}
+        if len(curves[label]) == 1:  # a point is no line that could be seen
+            style |= {"marker": "o", "markersize": 4.0}
+        band(axis, curves[label], f"_{label}", style)
         if teacher is not None:
             level(axis, teacher, f"_{TEACHER}", TAUGHT)
         axis.set_ylim(low - room, high + room)

@@ -368,7 +368,7 @@ def test_one_evaluation_alone_is_marked_at_its_epoch(tmp_path, store):
 def test_the_teachers_accuracy_is_a_line_through_the_curves(tmp_path, store):
     plan = plan_of(tmp_path)
     finish(store, cell_of(plan, "teacher"), [90.0])
-    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 20.0]], "ce": [[2.0, 1.0]]})
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0]], "ce": [[2.0]]})
     figure = drawn(plan, store)[f"curves_{PAIR}"]
     assert set(lines(figure.axes[0])["teacher"].get_ydata()) == {90}
     assert names(figure.axes[0]) == ["KD", "teacher"]
@@ -389,12 +389,14 @@ def test_many_rows_have_a_panel_each_the_best_first_and_all_others_are_a_grey_ar
     assert {tuple(one) for one in heights.tolist()} >= {(1, 10), (2, 20), (2, 27)}
 
 
-def test_there_is_no_curve_of_accuracies_where_most_rows_were_evaluated_once(tmp_path, store):
+def test_of_many_rows_one_evaluation_alone_is_marked(tmp_path, store):
     labels = ["KD", "AT", "SP", "CC", "VID", "RKD", "PKT", "AB"]
     plan = plan_of(tmp_path, methods=[label.lower() for label in labels])
     for label in labels:
         train(store, cell_of(plan, label), {"top1": [[np.nan, 20.0]], "ce": [[2.0, 1.0]]})
-    assert [name for name in drawn(plan, store) if "curves" in name] == [f"curves_loss_{PAIR}"]
+    found = drawn(plan, store)
+    assert {axis.get_lines()[-1].get_marker() for axis in found[f"curves_{PAIR}"].axes} == {"o"}
+    assert {axis.get_lines()[-1].get_marker() for axis in found[f"curves_loss_{PAIR}"].axes} == {"None"}
 
 
 def test_the_teachers_band_is_as_wide_as_the_epochs(tmp_path, store):
