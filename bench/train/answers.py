@@ -15,10 +15,9 @@ from bench.models.own import users_network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
-from bench.train.evaluation import evaluated
+from bench.train.evaluation import evaluated, left_out
 from bench.train.precision import Precision
 from bench.train.scores import class_accuracies, scores
-from methods._errors import ends_process
 from methods._settings import kept_settings
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
@@ -109,9 +108,7 @@ def keep_answers(
     except ClaimLostError:
         raise  # the run is another process's
     except BaseException as error:  # a user's network may exit
-        if ends_process(error):
-            raise
-        reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
+        reason = left_out(error)
     logger.warning("run %s: its answers to the test images are %s", run.id, reason)
     return {"answers": reason}
 

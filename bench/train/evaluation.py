@@ -14,6 +14,7 @@ from bench.spec import DataSpec
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
+from methods._errors import described, ends_process
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
 
@@ -94,3 +95,10 @@ def evaluation_batch(device: torch.device, batch_size: int) -> int:
     """Return how many images are evaluated at a time on a device, for that batch size of training."""
     most = EVALUATION_BATCH[device.type]
     return min(most, batch_size) if device.type == "cpu" else most
+
+
+def left_out(error: BaseException) -> str:
+    """Return in one line why a finished run lacks something that it could keep; raise again what ends the process."""
+    if ends_process(error):
+        raise error
+    return f"left out: {described(error)}"

@@ -14,10 +14,10 @@ from bench.models.base import Network
 from bench.models.own import users_network
 from bench.spec import DataSpec, RunSpec
 from bench.store import OUTPUTS, Store
+from bench.train.evaluation import left_out
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
 from bench.types import Features
-from methods._errors import ends_process
 from methods._settings import kept_settings
 
 MAX_COMPARED = 256  # images of a Gram matrix, the first ones
@@ -70,9 +70,7 @@ def keep_outputs(
         with kept_settings(users_network(run.network_names) is not None):
             content = save(outputs(network, split, run.data, device, precision, batch_size, logits=logits))
     except BaseException as error:  # a user's network may exit
-        if ends_process(error):
-            raise
-        reason = f"left out: {type(error).__name__}: {error}".splitlines()[0][:300]
+        reason = left_out(error)
         logger.warning("outputs that figures are drawn from are %s", reason)
         return {"outputs": reason}
     store.write(run.id, OUTPUTS, content)
