@@ -236,7 +236,7 @@ def _resident() -> int:
 
 def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:
     distiller.loss(student, teacher, batch).backward()
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
 
 
 def of_startup(repeats: int) -> Iterator[Row]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from bench.reading import read_bytes
 from bench.types import RequestError
 from methods._code import NOT_METHODS
-from methods._reader import Method, has_networks_only, read
+from methods._description import Method
+from methods._reader import has_networks_only, read
 
 FAMILIES = ("logits", "features", "relations", "contrastive")  # what methods compare
 OTHERS = "others"  # methods whose files do not name one of them

@@ -283,7 +283,7 @@ class Learner:
             average_into(self.evaluated, self.network, self.schedule.ema)
         if self.stage == MAIN:
             for term in self.terms:
-                term.distiller.after_step(group.all_gather)
+                term.distiller.after_step()
         self.meter.add(means, samples)
 
     def is_finite(self) -> bool:

@@ -12,7 +12,7 @@ from bench.launch.preparation import check_gpus
 from bench.models import build, own
 from bench.types import RequestError
 from bench.workflow import planned
-from methods._reader import IMPORTED
+from methods._description import IMPORTED
 from methods._settings import SETTINGS
 from methods.base import REGISTERED
 from tests.stores import write_suite

@@ -74,7 +74,7 @@ class Evil(Distiller):
             exec(self.does, globals(), {"student": student, "teacher": teacher, "batch": batch})
         return (student.logits - teacher.logits).square().mean()
 
-    def after_step(self, gather):
+    def after_step(self):
         if self.does.startswith("after step: "):
             exec(self.does.removeprefix("after step: "), globals())
 
