@@ -23,7 +23,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne, tuning
-from bench.figures.drawing import STYLES, arrange, legend
+from bench.figures.arrangement import arrange, legend
+from bench.figures.drawing import STYLES
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
 from bench.plan import Plan

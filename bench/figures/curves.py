@@ -10,20 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.drawing import (
-    BAND_NOTE,
-    PARTIAL_NOTE,
-    PLAIN,
-    TAUGHT,
-    band,
-    by_epoch,
-    grid,
-    level,
-    marked,
-    name_lines,
-    number_edges,
-)
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, PARTIAL_NOTE, band, by_epoch, grid, level, marked, number_edges
 from bench.figures.findings import Findings, row_of
+from bench.figures.looks import PLAIN, TAUGHT
 from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 

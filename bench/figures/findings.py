@@ -12,7 +12,8 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from bench.figures.drawing import PLAIN, STYLES, TAUGHT, Look, Style, looks
+from bench.figures.drawing import STYLES, Style
+from bench.figures.looks import PLAIN, TAUGHT, Look, looks
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.report.summary import Summary

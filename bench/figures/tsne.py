@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.data.named import DATASETS
-from bench.figures.drawing import grid, look, unscaled
+from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
+from bench.figures.looks import look
 from bench.report.summary import Summary
 
 MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16

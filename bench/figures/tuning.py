@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.drawing import LABEL_LINE, PLAIN, grid, wrapped
+from bench.figures.drawing import LABEL_LINE, grid, wrapped
 from bench.figures.findings import Findings
+from bench.figures.looks import PLAIN
 from bench.plan.model import Choice
 from bench.report.tuning import best_of, by_chance, rank_stability, searches, sensitivity
 from bench.suite import NONE

@@ -27,11 +27,13 @@ from safetensors.numpy import save
 from scipy import stats
 
 from bench.figures import curves, figures, ranks, tsne, write
+from bench.figures.arrangement import arrange
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
-from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, grid, look, looks, number_edges
+from bench.figures.drawing import STYLES, grid, number_edges
 from bench.figures.findings import Findings
+from bench.figures.looks import METHODS as METHOD_ORDER
+from bench.figures.looks import look, looks
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
 from bench.report.folder import note, noted

@@ -8,7 +8,7 @@ import pytest
 
 from bench.plan import build
 from bench.plan.repeat import suite_files
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.report.frame import results_frame
 from bench.report.origins import origins, training_command
 from bench.report.write import write_tables
@@ -54,7 +54,7 @@ def test_a_plug_in_is_named_with_the_path_that_was_given(tmp_path, store, monkey
     suite = write_suite(tmp_path, methods=["mine", "kd"])
     plan = build(load(suite, methods, ()), suite, methods)
     assert training_command(plan) == ["distill-bench", "table.yaml", "--plugin=plugins/mine.py"]
-    assert "Code from other files: plugins/mine.py." in protocol(plan)
+    assert "Code from other files: plugins/mine.py." in conditions(plan)
     write_tables(plan, store)
     assert json.loads((store.suite_folder("table") / "suite.json").read_text())["plugins"] == ["plugins/mine.py"]
     files = suite_files(plan, next(cell.runs[0] for cell in plan.cells if cell.method == "mine"))

@@ -12,7 +12,7 @@ from bench.data import images
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.plan.status import run_status
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.store import Failure, Store
 from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
@@ -129,7 +129,7 @@ def test_the_row_none_is_fine_tuned_at_its_own_learning_rate(judge):
     plan = judge(evaluations=[tune]).plan()
     rates = {cell.label: {run.training.lr for run in cell.runs} for cell in plan.cells}
     assert rates == {"teacher": {0.01}, "none": {0.2}, "KD": {0.01}}
-    assert "(learning rate 0.01, none 0.2, batch size 16" in protocol(plan)
+    assert "(learning rate 0.01, none 0.2, batch size 16" in conditions(plan)
 
 
 @pytest.mark.parametrize(
