@@ -164,12 +164,12 @@ def of_terms(repeats: int) -> Iterator[Row]:
     """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
     train = split(TRAIN)
     cohort = Cohort(train, "fp32")
-    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
-    for cost in found:
+    costs = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
+    for cost in costs:
         if cost.name in WANTED and cost.own_percent is not None:
             yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
-    main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
-    data, teacher = found[0].data_ms, found[0].teacher_ms or 0.0
+    main = sum(cost.step_ms for cost in costs if cost.stage == "main" and cost.label != "CRD all")
+    data, teacher = costs[0].data_ms, costs[0].teacher_ms or 0.0
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 

@@ -137,8 +137,8 @@ class Method(Registration):
 
     def section(self, title: str) -> str:
         """Return a section of the file's docstring, such as Paper or Reads, in one line; "" if it has none."""
-        found = re.search(rf"^{title}:\s+(.*?)(?=^\w+:|^$|\Z)", self.summary, re.DOTALL | re.MULTILINE)
-        return " ".join(found[1].split()) if found else ""
+        match = re.search(rf"^{title}:\s+(.*?)(?=^\w+:|^$|\Z)", self.summary, re.DOTALL | re.MULTILINE)
+        return " ".join(match[1].split()) if match else ""
 
     @property
     def family(self) -> str:

@@ -206,23 +206,23 @@ def _of_folder(choice: DataChoice) -> _Facts:
         raise RequestError(f"train_per_class is {choice.train_per_class}, but {folder} has {least} in some class")
     if problems := choice.problems_of_dev(least):
         raise RequestError(f"{problems[0]} ({folder})")
-    found = look_at(listing, folder)
-    if choice.resize is None and len(found.sizes) > 1:
-        (first, one), (other, two), *_ = found.sizes.items()
+    contents = look_at(listing, folder)
+    if choice.resize is None and len(contents.sizes) > 1:
+        (first, one), (other, two), *_ = contents.sizes.items()
         raise RequestError(
-            f"images of {len(found.sizes)} sizes (height x width), such as {first[0]}x{first[1]} of {one} and "
+            f"images of {len(contents.sizes)} sizes (height x width), such as {first[0]}x{first[1]} of {one} and "
             f"{other[0]}x{other[1]} of {two}: add resize: N, to which height and width of all are scaled"
         )
-    size = (choice.resize, choice.resize) if choice.resize else next(iter(found.sizes))
+    size = (choice.resize, choice.resize) if choice.resize else next(iter(contents.sizes))
     if min(size) < MIN_SIZE:
         raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
     mean: tuple[float, ...] = choice.mean or ()
     std: tuple[float, ...] = choice.std or ()
     if not mean and not choice.view:
-        mean, std = measure(listing, found, folder)
+        mean, std = measure(listing, contents, folder)
     own = {
         "augment": choice.augment or "crop",
-        "fingerprint": found.fingerprint,
+        "fingerprint": contents.fingerprint,
         "test_fraction": choice.test_fraction,
         "path": folder,
     }

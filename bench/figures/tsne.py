@@ -54,13 +54,13 @@ def _answers(findings: Findings, rows: Sequence[Summary]) -> dict[str, Places]:
     first = {row.label: next(filter(None, map(findings.outputs, row.cell.runs)), {}) for row in rows}
     answered = {label: own for label, own in first.items() if "labels" in own}
     classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
-    found = {}
+    places = {}
     for label, own in answered.items():
         chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
         points = own["embedding"][chosen].astype(np.float32)
         if _differ(points):
-            found[label] = points, own["labels"][chosen]
-    return found
+            places[label] = points, own["labels"][chosen]
+    return places
 
 
 def _class_names(data: str) -> dict[int, str]:

@@ -106,13 +106,13 @@ class Checks:
     @property
     def reasons(self) -> dict[str, str]:
         """Return why methods cannot be applied to their pairs, by the ids of the runs concerned."""
-        found = {}
+        by_run = {}
         for run in reversed(self.runs):
             for one in (run, self.plan.trained(run)):
                 answer = self._answers[self._kind_of[one.id]]
                 if answer.status == "inapplicable":
-                    found[run.id] = answer.reason
-        return dict(reversed(found.items()))
+                    by_run[run.id] = answer.reason
+        return dict(reversed(by_run.items()))
 
     @property
     def problems(self) -> list[str]:

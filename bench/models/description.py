@@ -26,8 +26,8 @@ def described(name: str, classes: int, pixels: int, is_checked: bool) -> dict[st
     size = (pixels, pixels)
     if is_checked:
         torch.manual_seed(0)
-        found = problems(lambda: build(name, num_classes=classes), classes, 3, *size)
-        if wrong := [f"{name}: {problem}" for problem in found]:
+        faults = problems(lambda: build(name, num_classes=classes), classes, 3, *size)
+        if wrong := [f"{name}: {problem}" for problem in faults]:
             raise RequestError("\n".join(wrong))
     try:
         with torch.device("cpu" if is_checked else "meta"):

@@ -82,25 +82,25 @@ def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Ten
     """
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
-    found: list[dict[str, Tensor]] = []
+    outputs: list[dict[str, Tensor]] = []
     try:
         with evaluating(network), ExitStack() as hooks, torch.no_grad():
             for path in paths:
-                keep = partial(_keep_output, found, path)
+                keep = partial(_keep_output, outputs, path)
                 hooks.enter_context(network.get_submodule(path).register_forward_hook(keep))
             for height, width in EXAMINED:
-                found.append({})
+                outputs.append({})
                 functional_call(network, state, torch.zeros(1, channels, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError):
         return None
-    first, second = found
+    first, second = outputs
     return {path: (output, second[path]) for path, output in first.items() if path in second}
 
 
-def _keep_output(found: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
-    found[-1].pop(path, None)  # a dict keeps the place of the first use
+def _keep_output(outputs: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
+    outputs[-1].pop(path, None)  # a dict keeps the place of the first use
     if isinstance(output, Tensor) and output.ndim == 4:
-        found[-1][path] = output
+        outputs[-1][path] = output
 
 
 def _changed(one: Tensor, other: Tensor) -> list[bool]:

@@ -81,7 +81,7 @@ def widest(runs: Sequence[RunSpec]) -> int:
     return max(map(len, _turns(cohorts(runs, max_lanes=1), runs)))
 
 
-def _turns(found: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[CohortPlan]]:
+def _turns(planned: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[CohortPlan]]:
     """Return cohorts in turns: first those that need none of the runs, then those that need the first, and so on."""
     depths: dict[str, int] = {}
     by_id = {run.id: run for run in runs}
@@ -92,7 +92,7 @@ def _turns(found: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[Co
         return depths[run.id]
 
     turns: dict[int, list[CohortPlan]] = {}
-    for one in found:
+    for one in planned:
         turns.setdefault(max(map(depth, one.runs)), []).append(one)
     return [turns[turn] for turn in sorted(turns)] or [[]]
 

@@ -83,21 +83,21 @@ def paces(plan: Plan, store: Store, device: str) -> Paces:
         store: its finished runs count, no matter which suite they belong to.
         device: where the plan's runs will train; if no run has finished there, the device of most finished runs counts.
     """
-    found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    measured: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
     numbers: dict[str, int] = defaultdict(int)
     wanted = {kind_of(run) for run in plan.runs.values() if run.trains}
     for spec, record in _finished(plan, store):
         if not (spec.trains and record.get("lanes") and record.get("wall_s")) or (kind := kind_of(spec)) not in wanted:
             continue
         where = record.get("device", "device")
-        seconds, epochs = found[where].get(kind, (0.0, 0.0))
-        found[where][kind] = (seconds + record["wall_s"] / record["lanes"], epochs + epochs_of(spec))
+        seconds, epochs = measured[where].get(kind, (0.0, 0.0))
+        measured[where][kind] = (seconds + record["wall_s"] / record["lanes"], epochs + epochs_of(spec))
         numbers[where] += 1
     costs, setting = _costs(plan, store)
-    if not found:
+    if not measured:
         return Paces({}, costs, f"on {setting}, from {COST}" if costs else "")
-    place = device if device in found else max(numbers, key=lambda name: numbers[name])
-    return Paces(found[place], costs, f"on one {place}, from {numbers[place]} finished run(s)")
+    place = device if device in measured else max(numbers, key=lambda name: numbers[name])
+    return Paces(measured[place], costs, f"on one {place}, from {numbers[place]} finished run(s)")
 
 
 def _finished(plan: Plan, store: Store) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:

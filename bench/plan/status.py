@@ -37,8 +37,8 @@ def statuses(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collect
 def open_runs(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> list[RunSpec]:
     """Return the runs that are neither done nor failed, and nothing that they need has failed."""
     runs = list(runs)
-    found = statuses(runs, plan, store, retried)
-    return [run for run in runs if found[run.id][0] in OPEN]
+    status_of = statuses(runs, plan, store, retried)
+    return [run for run in runs if status_of[run.id][0] in OPEN]
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:

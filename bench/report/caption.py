@@ -30,10 +30,11 @@ def marks(frame: Frame) -> str:
     if any(one.arrow for one in frame.tabled):
         sentences.append("(↑) and (↓): above and below KD.")
     references = [NONE, row_named(frame.plan.cells, KD)] if any(one.n > 1 for one in frame.tabled) else []
-    found = list(filter(None, (_difference(frame, one) for one in references if one)))
-    if found:
+    differences = list(filter(None, (_difference(frame, one) for one in references if one)))
+    if differences:
         sentences.append(
-            f"With these seeds, a true difference {' and one '.join(found)} is found with 80 % probability (5 % level)."
+            f"With these seeds, a true difference {' and one '.join(differences)} is found with 80 % probability "
+            "(5 % level)."
         )
     return " ".join(sentences)
 

@@ -55,8 +55,8 @@ def _protocol(plan: Plan) -> Iterator[str]:
     name = plan.suite.protocol
     if name is None:
         return
-    if found := differences(plan.suite):
-        yield f"Not protocol {name}: {'; '.join(found)}."
+    if differing := differences(plan.suite):
+        yield f"Not protocol {name}: {'; '.join(differing)}."
     else:
         yield f"Protocol {name} ({protocols()[name].source}); {protocols()[name].tests}."
 

@@ -129,8 +129,8 @@ def write_bundle(frame: Frame, store: Store, to: Path, weights: bool = False) ->
         add(TABLE, to_csv(frame).encode())
         for run_id in sorted(plan.runs):
             for name in (*KEPT, *(WEIGHTS if weights else ())):
-                if (found := store.content(run_id, name)) is not None:
-                    add(f"{RUNS}/{run_id}/{name}", found)
+                if (kept := store.content(run_id, name)) is not None:
+                    add(f"{RUNS}/{run_id}/{name}", kept)
         plugins = tuple(Path(path).name for path in plan.plugins)
         manifest = Manifest(1, suite, tuple(plan.changes), plugins, __version__, hashes)
         add(MANIFEST, json.dumps(asdict(manifest), indent=1).encode())

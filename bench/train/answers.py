@@ -38,8 +38,10 @@ def answers(
 
     The other arguments are those of `evaluated`.
     """
-    found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True)
-    named = zip(networks, found, strict=True)
+    results = evaluated(
+        list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True
+    )
+    named = zip(networks, results, strict=True)
     logits = {}
     for name, one in named:
         assert one.logits is not None  # they were asked for
@@ -132,11 +134,11 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
     logits = {name: torch.from_numpy(values) for name, values in own.logits.items()}
     numbers: dict[str, float] = {}
     for name, of_network in logits.items():
-        found = scores(of_network, labels)
+        metrics = scores(of_network, labels)
         for peer, of_peer in own.logits.items():
             if peer != name:  # they teach each other
-                found |= compared(own.logits[name], of_peer)
-        numbers |= {column(name, metric): value for metric, value in found.items()}
+                metrics |= compared(own.logits[name], of_peer)
+        numbers |= {column(name, metric): value for metric, value in metrics.items()}
     to_teacher = {}
     for teacher in teachers:
         taught = stored_answers(store, teacher)

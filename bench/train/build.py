@@ -133,8 +133,8 @@ def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teac
             raise
         raise RequestError(f"{method.path}: inapplicable() of {method.name}: {described(error)}") from error
     if reason is not None and not isinstance(reason, str):
-        found = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
-        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {found}")
+        fault = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
+        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {fault}")
     return printable(" ".join(reason.split()), one_line=True) if reason else None
 
 

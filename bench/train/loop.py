@@ -199,7 +199,7 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
     def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]] | Failure:
         try:
             with kept_settings(is_users):
-                found = evaluated(
+                evaluations = evaluated(
                     networks,
                     split,
                     data.spec,
@@ -213,10 +213,10 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
             if not is_users:
                 raise
             return failure_of(error, lanes[0].place)
-        for (lane, name), one in zip(places, found, strict=True):
+        for (lane, name), one in zip(places, evaluations, strict=True):
             if one.logits is not None:
                 lane.logits[name] = one.logits
-        return [one.metrics for one in found]
+        return [one.metrics for one in evaluations]
 
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
         if split is None:

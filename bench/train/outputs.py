@@ -154,7 +154,7 @@ def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part
     widths = [stage[0].numel() for stage in next(maps())]
     parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, part)]
     at_once = max(1, held // part)
-    found: list[Tensor | float] = [0.0] * len(widths)
+    sums: list[Tensor | float] = [0.0] * len(widths)
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
         columns: list[list[Tensor]] = [[] for _ in some]  # of each part, batch by batch
@@ -163,9 +163,9 @@ def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part
             for column, (stage, start) in zip(columns, some, strict=True):
                 column.append(flat[stage][:, start : start + part].clone())
         for column, (stage, _) in zip(columns, some, strict=True):
-            found[stage] += gram(torch.cat(column))
+            sums[stage] += gram(torch.cat(column))
             column.clear()
-    return [total.float() for total in found if isinstance(total, Tensor)]
+    return [total.float() for total in sums if isinstance(total, Tensor)]
 
 
 def gram(maps: Tensor) -> Tensor:

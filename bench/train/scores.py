@@ -56,4 +56,4 @@ def class_accuracies(logits: Tensor, labels: Tensor) -> list[float | None]:
     images = torch.bincount(labels, minlength=classes)
     right = torch.bincount(labels, weights=hits, minlength=classes)
     pairs = zip(right.tolist(), images.tolist(), strict=True)
-    return [round(100 * found / count, 4) if count else None for found, count in pairs]
+    return [round(100 * of_class / count, 4) if count else None for of_class, count in pairs]
