@@ -86,6 +86,7 @@ def outputs(
     batch_size: int = MAX_COMPARED,
     max_embedded: int = 1000,
     logits: Tensor | None = None,
+    held: int = HELD,
 ) -> dict[str, Tensor]:
     """Return statistics of a network's outputs on a split of n images, on the CPU.
 
@@ -98,6 +99,7 @@ def outputs(
         batch_size: images at a time, at most `MAX_COMPARED`, and fewer where memory does not suffice.
         max_embedded: number of images whose embeddings are kept.
         logits: (n, K) on the CPU, those of the last evaluation; without them, the network is run on all images.
+        held: values of an image's maps that are held at a time, see `grams`; fewer in smaller batches.
 
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
@@ -121,7 +123,7 @@ def outputs(
         if logits is not None:
             moments = Moments(logits[0])
             moments.add(logits)
-        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
+        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), held * size // most)
         tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
         tensors |= {"correlation": moments.correlation().float(), "embedding": embedding}
         if split.targets is not None:
@@ -145,7 +147,7 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, T
     return moments, torch.cat(embeddings)[:max_embedded]
 
 
-def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part: int = PART) -> list[Tensor]:
+def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int, part: int = PART) -> list[Tensor]:
     """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
 
     `maps` yields the stages (B, ...) of one batch after another, n images in all. The maps of all images may not fit

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -861,14 +862,14 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
             assert (np.argmin(distances, axis=0) == own).all()
 
 
-def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store, monkeypatch):
-    monkeypatch.setattr(tsne, "MAX_PANELS", 2)
+def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store):
     rows = [{"method": "kd", "weight": number, "label": f"KD {number}"} for number in (1, 2, 3)]
     plan = plan_of(tmp_path, methods=rows)
     for row in rows:
         finish(store, cell_of(plan, row["label"]), [72.0])
         answer(store, cell_of(plan, row["label"]), np.eye(2), **embedded(3, 10))
-    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [tsne.draw]))
+    draw = partial(tsne.draw, max_panels=2)
+    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [draw]))
     assert list(found) == [f"tsne_{PAIR}", f"tsne_{PAIR}_2"]
     panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
     assert panels == [["KD 1", "KD 2"], ["KD 3"]]

@@ -9,7 +9,7 @@ import torch
 
 from bench.launch.checks import LARGEST, Checks
 from bench.launch.preparation import check_gpus
-from bench.models import build, own
+from bench.models import build
 from bench.types import RequestError
 from bench.workflow import planned
 from methods._description import IMPORTED
@@ -72,11 +72,9 @@ def tiny(num_classes, in_channels):
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(monkeypatch, tmp_path_factory):
-    """Remember no earlier test, and forget at the end which methods and networks a test has registered."""
+def _forgotten(monkeypatch, tmp_path_factory, forgets_networks):
+    """Remember no earlier test, and forget at the end which methods a test has registered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
     yield
     for name in DEEDS:
         REGISTERED.pop(name, None)

@@ -54,13 +54,6 @@ def plain(num_classes, in_channels):
 """
 
 
-@pytest.fixture(autouse=True)
-def _forgotten(monkeypatch):
-    """Forget at the end which networks a test has registered."""
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
-
-
 @pytest.fixture
 def written(tmp_path):
     """Return a way to write a file of networks that are known then."""
