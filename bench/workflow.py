@@ -206,7 +206,7 @@ def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
         change = record and changed(run, record, plan.code, store)
         if change and change.of_method:
             store.accept(run.id, {name: code.sha256 for name, code in code_of_run(run, plan.code).items()})
-            yield f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}"
+            yield f"run {run.id}: accepted as unchanged, though {change.what}"
 
 
 def runs_to_retry(

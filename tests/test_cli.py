@@ -148,7 +148,7 @@ WRONG = {
     ),
     "a plugin that is not there": (["--plugin", "nowhere.py"], "nowhere.py: cannot be read as a method file"),
     "a plugin that is a folder": (["--plugin", "."], ".: is a folder, where a regular file is expected"),
-    "a plugin that is no method": (["--plugin", "setup.py"], "setup.py: cannot be read as a method file"),
+    "a plugin that is not a method": (["--plugin", "setup.py"], "setup.py: cannot be read as a method file"),
     "a checkpoint that is not there": (
         ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
         "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",

@@ -98,7 +98,7 @@ def _apart(
         if NONE in means and label != NONE:
             axis.plot(means[NONE], color=PLAIN["color"], linestyle=PLAIN["linestyle"], linewidth=0.8)
         style = {"color": findings.looks[label]["color"], "linewidth": 1.0}
-        if len(curves[label]) == 1:  # a point is no line that could be seen
+        if len(curves[label]) == 1:  # a line of one point would not be visible
             style |= {"marker": "o", "markersize": 4.0}
         band(axis, curves[label], f"_{label}", style)
         if teacher is not None:

@@ -51,7 +51,7 @@ class Findings:
     def groups(self) -> dict[str, list[Summary]]:
         """Return the rows that a figure shows side by side, by pair and evaluation: each with its primary metric.
 
-        Where teachers train too, figures show the students: the undistilled student is no baseline for a teacher.
+        Where teachers train too, figures show the students: the undistilled student is not a baseline for teachers.
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:

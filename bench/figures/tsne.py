@@ -23,7 +23,7 @@ Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), an
 
 
 def draw(findings: Findings, max_panels: int = 16) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group, or several if it has more rows than `max_panels`: the second one's name ends in `_2`."""
+    """Yield a figure per group, or several of `max_panels` rows at most: the second one's name ends in `_2`."""
     for group, rows in findings.groups.items():
         if not (answers := _answers(findings, rows)):
             continue

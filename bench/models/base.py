@@ -29,7 +29,7 @@ class Network(nn.Module):
         return self.features(x).logits
 
     def linear_classifier(self) -> Affine | None:
-        """Return the linear layer from embedding to logits; None if the classifier is no such layer."""
+        """Return the linear layer from embedding to logits; None if the classifier is something else."""
         return None
 
     def trunk(self) -> Sequence[nn.Module]:

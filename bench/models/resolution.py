@@ -14,7 +14,7 @@ from bench.types import RequestError
 
 EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the two images that show which dimensions change
 NEW = 0.75  # a map at most so many times as high begins a stage; convolutions without padding shorten maps by less
-MOST_WITHIN = 2  # resolutions within a sequence that counts as one step
+MAX_WITHIN = 2  # resolutions within a sequence that counts as one step
 CHANNELS_FIRST = [False, False, True, True]  # which dimensions of maps (B, C, H, W) change with the image
 CHANNELS_LAST = [False, True, True, False]  # which of maps (B, H, W, C)
 
@@ -55,7 +55,7 @@ def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Ite
     for name, child in parent.named_children():
         whole = f"{path}{name}"
         passed = {heights.get(f"{whole}.{member}") for member, _ in child.named_children()} - {None}
-        if isinstance(child, nn.Sequential) and len(passed) > MOST_WITHIN:
+        if isinstance(child, nn.Sequential) and len(passed) > MAX_WITHIN:
             yield from _steps(child, heights, f"{whole}.")
         elif whole in heights:
             yield whole

@@ -17,7 +17,7 @@ from bench.types import RequestError
 
 COST = "cost.csv"  # in a suite's folder
 COLUMNS = ("pair", "label", "stage", "data_ms", "teacher_ms", "step_ms", "setting")
-MOST_READ = 2000  # finished runs of a store
+MAX_READ = 2000  # finished runs of a store
 TRAINING_STEP = 3  # forward passes that a training step takes: the backward pass costs about two
 
 
@@ -103,7 +103,7 @@ def paces(plan: Plan, store: Store, device: str) -> Paces:
 def _finished(plan: Plan, store: Store) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:
     """Yield finished runs and their records, the plan's own first."""
     own_first = sorted(store.run_ids(), key=lambda run_id: run_id not in plan.runs)
-    for run_id in own_first[:MOST_READ]:
+    for run_id in own_first[:MAX_READ]:
         with suppress(RequestError):  # what is damaged is named where it is used
             record = store.record(run_id)
             spec = store.spec(run_id) if record is not None else None

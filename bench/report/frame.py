@@ -250,7 +250,7 @@ def _summaries(
         (metric, recorded, kind, _numbers(finished, recorded), _numbers(finished, recorded, best=True))
         for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True)
     ]
-    prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
+    prefix = f"{cell.evaluation}_" if cell.evaluation else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
         by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, nearness)

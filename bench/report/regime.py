@@ -18,7 +18,7 @@ from bench.tasks import task_of
 
 MIN_GAP = 2.0  # spreads of the seeds between teacher and `none`
 CONVERGED = 0.01  # share of the training loss's whole fall that the last tenth of the epochs may add
-MIN_EPOCHS = 6  # of which the convergence is judged
+MIN_EPOCHS = 6  # from which convergence is assessed
 MIN_TAIL = 3  # epochs that a line is fitted to
 
 

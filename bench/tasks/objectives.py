@@ -112,7 +112,7 @@ class TopK:
 
 
 class PixelClassification(Objective):
-    """One label per pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` is no label."""
+    """One label per pixel: logits (B, K, H, W), targets (B, H, W), where `IGNORED` marks a pixel without a label."""
 
     labels = "pixel"
     metrics = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))

@@ -124,7 +124,7 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
         teachers: ids of the runs with whose answers those of the student are compared, where they have some.
 
     Returns:
-        `scores`: metrics by column; `class_accuracy`: in percent, by network, one number a class;
+        `scores`: metrics by column; `class_accuracy`: in percent, by network, one number per class;
         `to_teacher`: by the id of the teacher's run, the metrics of the comparison with it.
     """
     own = stored_answers(store, run_id)

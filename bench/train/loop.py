@@ -31,7 +31,7 @@ from methods._settings import kept_settings
 
 CHECKPOINT_S = 30.0  # seconds of work at risk at most, unless one epoch takes longer
 LOGIT_BYTES = 4  # of a float32
-MOST_KEPT = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
+MAX_LOGIT_BYTES = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
 
 
 class Observer:
@@ -178,7 +178,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
         return
     is_last = clock.epoch == schedule.epochs and bool(task_of(lanes[0].spec).answered)
     size = LOGIT_BYTES * len(cohort.test) * cohort.train.spec.classes * sum(len(lane.networks) for lane in sound)
-    keeps_logits = is_last and size <= MOST_KEPT
+    keeps_logits = is_last and size <= MAX_LOGIT_BYTES
     if known := [lane for lane in sound if not lane.has_users_network]:
         _evaluate(cohort, known, objective, keeps_logits)
     for lane in sound:

@@ -16,6 +16,7 @@ from bench.types import RequestError
 from bench.workflow import planned
 from tests.train.conftest import Bench, cell, document
 
+pytestmark = pytest.mark.usefixtures("forgets_networks")
 NETWORK = """
 from torch import nn
 

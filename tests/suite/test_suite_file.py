@@ -22,7 +22,7 @@ from tests.stores import METHODS, SUITE, write_suite
 SUITES = Path(__file__).parents[2] / "suites"
 PAIR = {"teacher": "resnet14", "student": "resnet8"}
 DATA = {"name": "digits", "resize": 32}
-LINES = {"title": 1, "data": 2, "pairs": 3, "methods": 4, "training": 5}  # of SUITE, written a line a key
+LINES = {"title": 1, "data": 2, "pairs": 3, "methods": 4, "training": 5}  # of SUITE, written with one line per key
 
 
 def messages(folder: Path, text: str | None = None, *overrides: str, name: str = "table", **changes: object) -> str:

@@ -144,7 +144,7 @@ def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_p
 
 def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, tiny):
     asked = []
-    monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
+    monkeypatch.setattr("bench.train.loop.MAX_LOGIT_BYTES", 0)
     monkeypatch.setattr("bench.train.answers.answers", lambda *all_: asked.append(all_) or answers(*all_))
     plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
     run = plan.cells[1].runs[0].id
