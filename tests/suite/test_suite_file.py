@@ -971,7 +971,7 @@ def test_the_schema_refuses_what_the_reader_refuses(changes):
     ids=json.dumps,
 )
 def test_the_schema_says_where_a_transfer_suite_is_wrong(changes, place):
-    document = {"title": "judged", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
+    document = {"title": "evaluated", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
     assert validator().is_valid(document)
     assert [error.json_path for error in validator().iter_errors(document | changes)] == [place]
 
