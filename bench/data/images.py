@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
+from bench.data.choice import IMAGEFOLDER
 from bench.data.contents import MARKS, Contents, look_at
 from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
