@@ -1,4 +1,4 @@
-"""Hashes of the code that can change under a finished run: its methods, and users' networks. Imports no torch."""
+"""Which code a run depends on: that of its methods and of users' networks, by name. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 

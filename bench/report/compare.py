@@ -1,4 +1,4 @@
-"""Two results compared cell by cell: see `differences` and `settings`.
+"""Compares two results: matches their cells, and collects differences and differing settings.
 
 Imports no torch. Only the command `compare` and the Python API import this module, since it imports scipy.
 """

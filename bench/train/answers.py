@@ -15,9 +15,9 @@ from bench.models.own import users_network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
+from bench.tasks.objectives import class_accuracies, scores
 from bench.train.evaluation import evaluated, left_out
 from bench.train.precision import Precision
-from bench.train.scores import class_accuracies, scores
 from methods._settings import kept_settings
 
 LARGEST = torch.finfo(torch.float16).max  # 65504

@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from bench.data.images import ResidentImages, Split
 from bench.store import ANSWERS
 from bench.store.answers import compared, stored_answers
+from bench.tasks.objectives import BINS, class_accuracies, scores
 from bench.train.answers import answers, halved
-from bench.train.scores import BINS, class_accuracies, scores
 from tests.train.conftest import CPU, Bench, document
 from tests.train.test_outputs import DATA
 
