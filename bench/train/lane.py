@@ -17,8 +17,9 @@ from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
 from bench.train.features import detached
-from bench.train.learner import INITIAL, MAIN, Learner, Meter
+from bench.train.learner import INITIAL, MAIN, Learner
 from bench.train.memory import is_out_of_memory
+from bench.train.meter import Meter
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
