@@ -62,10 +62,9 @@ N_NEGATIVES = 16_384  # CRD's
 LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
 GPU_WORKERS = 8  # loader processes of the naive loop on a GPU
 READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches per worker ready
-WANTED = {  # the target for a term's own share of a plain student's step
-    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
-    **{"AB (initial)": 0.1, "AT": 0.03, **dict.fromkeys(("KD", "SP", "CC", "RKD", "PKT"), 0.04)},
-}
+# the target for a term's own share of a plain student's step
+WANTED = {"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12}
+WANTED |= {"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04}
 
 
 class Row(NamedTuple):
@@ -308,8 +307,13 @@ def _steady(clock: Iterator[float]) -> float:
 
 
 PARTS = {
-    **{"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation},
-    **{"memory": of_memory, "startup": of_startup, "jobs": of_jobs, "gpu": of_gpu},
+    "naive": against_naive,
+    "terms": of_terms,
+    "evaluation": of_evaluation,
+    "memory": of_memory,
+    "startup": of_startup,
+    "jobs": of_jobs,
+    "gpu": of_gpu,
 }
 
 

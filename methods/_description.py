@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
 PLAIN = (bool, int, float, str, type(None))  # types of parameters
 ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"
-ANNOTATIONS: dict[str, Any] = {  # the names that annotations may use without importing the file
-    **{n: getattr(pydantic, n) for n in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")},
-    **{n: getattr(annotated_types, n) for n in ("Gt", "Ge", "Lt", "Le")},
-    **{"int": int, "float": float, "bool": bool, "str": str, "Literal": Literal, "Annotated": Annotated},
+# the names that annotations may use without importing the file
+ANNOTATIONS: dict[str, Any] = {
+    name: getattr(pydantic, name) for name in ("PositiveInt", "PositiveFloat", "NonNegativeInt", "NonNegativeFloat")
 }
+ANNOTATIONS |= {name: getattr(annotated_types, name) for name in ("Gt", "Ge", "Lt", "Le")}
+ANNOTATIONS |= {"int": int, "float": float, "bool": bool, "str": str, "Literal": Literal, "Annotated": Annotated}
 
 
 @dataclass(frozen=True)

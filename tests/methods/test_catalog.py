@@ -119,11 +119,16 @@ def test_a_plugin_is_read_like_a_method_of_this_folder(tmp_path):
     method = catalog([plugin(tmp_path, "mine", PLUGIN)])["mine"]
     assert (method.title, method.weight, method.task_weight, method.version) == ("Mine", 3.0, 0.5, 7)
     assert {name: parameter.default for name, parameter in method.parameters.items()} == {
-        **{"sharpness": 2.0, "power": 2, "side": "left", "on": False}
+        "sharpness": 2.0,
+        "power": 2,
+        "side": "left",
+        "on": False,
     }
     assert {name: parameter.annotation for name, parameter in method.parameters.items()} == {
-        **{"sharpness": "PositiveFloat", "power": "Annotated[int, Ge(ge=1)]"},
-        **{"side": "Literal['left', 'right']", "on": "bool"},
+        "sharpness": "PositiveFloat",
+        "power": "Annotated[int, Ge(ge=1)]",
+        "side": "Literal['left', 'right']",
+        "on": "bool",
     }
     assert method.summary == "Mine: says nothing."
 

@@ -18,9 +18,15 @@ from methods import catalog, own_files
 from tests.stores import cell_of, plan_of, write_suite
 
 MADE = {
-    **{"device": "A processor", "threads": 2, "host": "machine7", "commit": "0123456789abcdef", "dirty": False},
-    **{"versions": {"python": "3.12.1", "torch": "2.9.0"}, "date": "2026-01-02"},
-    **{"metrics": {"top1": 80.0, "top5": 99.0}, "best": None},
+    "device": "A processor",
+    "threads": 2,
+    "host": "machine7",
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "versions": {"python": "3.12.1", "torch": "2.9.0"},
+    "date": "2026-01-02",
+    "metrics": {"top1": 80.0, "top5": 99.0},
+    "best": None,
 }
 
 
