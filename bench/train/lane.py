@@ -3,7 +3,7 @@
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from bench.models.base import Network
 from bench.models.own import FILES
+from bench.schedule import Schedule
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
 from bench.train.features import detached
-from bench.train.learner import INITIAL, MAIN, Learner
+from bench.train.learner import INITIAL, MAIN, Learner, Term
 from bench.train.memory import is_out_of_memory
 from bench.train.meter import Meter
 from bench.train.process_group import ALONE, Group, LaneLostError
@@ -49,7 +50,11 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
-        learner: the student's; its network, terms, schedule and device are also attributes of the lane.
+        learner: the student's.
+        student: its network.
+        terms: its terms.
+        schedule: its schedule.
+        device: where it trains.
         networks: those that are evaluated and stored, by name: see `Learner.evaluated`.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
@@ -67,6 +72,12 @@ class Lane:
 
     spec: RunSpec
     learners: Mapping[str, Learner]
+    learner: Learner = field(init=False)
+    student: Network = field(init=False)
+    terms: Sequence[Term] = field(init=False)
+    schedule: Schedule = field(init=False)
+    device: torch.device = field(init=False)
+    networks: dict[str, Network] = field(init=False)
     clock: Clock = field(init=False)
     trained: int = 0
     seconds: float = 0.0
@@ -82,7 +93,7 @@ class Lane:
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
         self.student, self.terms, self.schedule = self.learner.network, self.learner.terms, self.learner.schedule
-        self.networks: dict[str, Network] = {name: learner.evaluated for name, learner in self.learners.items()}
+        self.networks = {name: learner.evaluated for name, learner in self.learners.items()}
         self.device = self.learner.device
         self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 
