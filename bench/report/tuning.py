@@ -13,7 +13,7 @@ from bench.report.folder import TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
-from bench.report.words import LEVEL
+from bench.report.words import SIGNIFICANT
 from bench.store import csv_text, write_whole
 from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import task_of
@@ -115,7 +115,7 @@ def by_chance(choice: Choice) -> float:
     from scipy.stats import t
 
     n = sum(trial.value is not None for trial in choice.first_rung)
-    limit = float(t.ppf(1 - LEVEL / 2, n - 2))
+    limit = float(t.ppf(1 - SIGNIFICANT / 2, n - 2))
     return limit / math.sqrt(n - 2 + limit**2)
 
 
