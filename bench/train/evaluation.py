@@ -67,7 +67,7 @@ def evaluated(
         network.eval()
     assert split.targets is not None  # what is evaluated has labels
     all_targets = split.targets.to(device)
-    seen = ViewTransform(data, device)
+    to_view = ViewTransform(data, device)
 
     def attempt(batch_size: int) -> list[Evaluated]:
         scores = [objective.score(data.classes, device) for _ in networks]
@@ -75,7 +75,7 @@ def evaluated(
         sizes = batch_sizes(len(split), batch_size)
         batches = split.images.batches(torch.arange(len(split)).split(sizes))
         for images, labels in zip(batches, all_targets.split(sizes), strict=True):
-            view = seen(images)
+            view = to_view(images)
             with arithmetic(precision, device):
                 logits = [network(view) for network in networks]
             for score, own, parts in zip(scores, logits, kept, strict=True):

@@ -68,7 +68,7 @@ def _features(
 ) -> tuple[Tensor, Tensor]:
     """Return what a probe reads of all images of a split, (n, D) in float64, and their labels (n,)."""
     assert split.targets is not None  # what is evaluated has labels
-    seen = ViewTransform(data, device)
+    to_view = ViewTransform(data, device)
     places = torch.arange(len(split)).split(batch_sizes(len(split), batch_size))
-    read = [probe.features(seen(images)).embedding.double() for images in split.images.batches(places)]
+    read = [probe.features(to_view(images)).embedding.double() for images in split.images.batches(places)]
     return torch.cat(read), split.targets.to(device)
