@@ -306,15 +306,8 @@ def _steady(clock: Iterator[float]) -> float:
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
-PARTS = {
-    "naive": against_naive,
-    "terms": of_terms,
-    "evaluation": of_evaluation,
-    "memory": of_memory,
-    "startup": of_startup,
-    "jobs": of_jobs,
-    "gpu": of_gpu,
-}
+PARTS = {"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation, "memory": of_memory}
+PARTS |= {"startup": of_startup, "jobs": of_jobs, "gpu": of_gpu}
 
 
 def main(
