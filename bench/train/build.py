@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.own import users_network
+from bench.models.quick import QuickDraws
 from bench.models.reusing import Reusing
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
@@ -20,6 +22,7 @@ from bench.text import printable
 from bench.train.lane import Lane
 from bench.train.learner import Learner, MethodError, Teacher, Term
 from bench.train.networks import backbone_data, build_network, network_shapes, placed, teacher_shapes, with_head
+from bench.train.optimizers import Optimizers, optimizer_of
 from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
@@ -85,7 +88,7 @@ def _unbuildable(
         return f"{name} needs images with one label each; mixup and cutmix mix them"
     data = DataInfo(n, run.data.classes, labels)
     try:
-        with kept_settings(not method.is_own):
+        with kept_settings(not method.is_own), QuickDraws() if method.is_own else nullcontext():
             distiller = cls(student, teacher, data, **parameters)
             if distiller.needs_second_view and run.training.mixes:
                 return f"{name} needs a second view of each image; mixup and cutmix mix the first alone"
@@ -167,6 +170,7 @@ def build_lane(
     methods: Mapping[str, Method],
     device: torch.device,
     evaluated: Network | Frozen | None = None,
+    optimizers: Optimizers = optimizer_of,
 ) -> Lane:
     """Return a run's lane at its start: the student from (seed, network), each adapter from (seed, method).
 
@@ -177,12 +181,14 @@ def build_lane(
         methods: by name.
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
+        optimizers: makes the optimizers of all networks.
     """
     schedule = spec.training
     epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
     has_users_network = users_network(spec.network_names) is not None
     has_plugin = has_users_network or any(not methods[term.method].is_own for term in spec.terms)
     lane_of = partial(Lane, spec, has_plugin=has_plugin, has_users_network=has_users_network, epoch_steps=epoch_steps)
+    learner = partial(learner_of, spec, data=data, methods=methods, device=device, optimizers=optimizers)
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
@@ -191,7 +197,7 @@ def build_lane(
                 classifier = teachers[spec.teachers[0]].network.linear_classifier()
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
-            learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
+            learners = {STUDENT: learner(spec.student, student, shapes)}
             return lane_of(learners)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
@@ -200,8 +206,8 @@ def build_lane(
         peer_network = build_network(peer, spec.data, peer_seed)
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
-            STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
-            PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
+            STUDENT: learner(spec.student, student, peers),
+            PEER: learner(peer, peer_network, students, first=1, lr=spec.peer_lr),
         }
         return lane_of(learners)
 
@@ -214,6 +220,7 @@ def learner_of(
     data: DataInfo,
     methods: Mapping[str, Method],
     device: torch.device,
+    optimizers: Optimizers = optimizer_of,
     first: int = 0,
     lr: float | None = None,
 ) -> Learner:
@@ -236,4 +243,4 @@ def learner_of(
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
-    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)
+    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight, optimizers)

@@ -78,7 +78,7 @@ def _forgotten(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(own, "FILES", {})
     monkeypatch.setattr(own, "FACTORIES", {})
     yield
-    for name in DEEDS:
+    for name in (*DEEDS, "killing"):
         REGISTERED.pop(name, None)
 
 
@@ -89,8 +89,8 @@ def checks_of(folder: Path, *plugins: Path, **changes: object) -> Checks:
     return Checks(plan, list(plan.runs.values()), methods, CPU)
 
 
-def ran(checks: Checks) -> Checks:
-    for _ in checks.run():
+def ran(checks: Checks, processes: int | None = None) -> Checks:
+    for _ in checks.run(processes):
         pass
     return checks
 
@@ -196,6 +196,26 @@ def test_a_dry_run_leaves_the_settings_and_the_generator_of_torch_as_they_were(t
     ran(checks)
     assert {name: getter() for name, (getter, _) in SETTINGS.items()} == settings
     assert torch.equal(torch.get_rng_state(), generator)
+
+
+# several processes
+
+
+def test_processes_side_by_side_find_what_one_finds(tmp_path):
+    plugins = [write_method(tmp_path, name, DEEDS[name][0]) for name in ("fair", "nan")]
+    pairs = [{"teacher": "resnet8x4", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet8"}]
+    rows = ["kd", "fsp", "fair", {"method": "nan", "label": "nan"}]
+    one, two = (checks_of(tmp_path, *plugins, methods=rows, pairs=pairs) for _ in range(2))
+    assert ran(one, processes=1).problems
+    ran(two, processes=2)
+    assert (two.problems, two.reasons, len(two)) == (one.problems, one.reasons, 0)
+    assert len(checks_of(tmp_path, *plugins, methods=rows, pairs=pairs)) == 2  # those that would fail
+
+
+def test_a_process_that_is_killed_is_told(tmp_path):
+    plugin = write_method(tmp_path, "killing", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(RequestError, match=r"a process that tries runs has died \(signal 9\). Maybe memory ran out"):
+        ran(checks_of(tmp_path, plugin, methods=["killing"]), processes=2)
 
 
 # what is remembered
