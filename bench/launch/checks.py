@@ -90,9 +90,11 @@ class Checks:
             if kind not in self._answers:
                 groups[run.teachers, run.data.key].append(kind)
         in_order = sorted(groups.values(), key=len, reverse=True)  # so that all processes end at about the same time
-        processes = processes or self._processes(len(groups))
+        idle = max(1, round(cores() - os.getloadavg()[0]))
+        processes = processes or self._processes(idle, len(groups))
         with _settings_set_back(self.device):
-            torch.set_num_threads(1)  # a step of few images has nothing to divide
+            # a step of few images waits for a busy core, and a forked process cannot use its parent's threads
+            torch.set_num_threads(1 if processes > 1 else min(self.plan.suite.threads, idle))
             tried = self._side_by_side(in_order, processes) if processes > 1 else map(self._tried, chain(*in_order))
             try:
                 for kind, answer in tried:
@@ -102,10 +104,10 @@ class Checks:
                 lasting = {k: one for k, one in self._answers.items() if one.status in ("trains", "inapplicable")}
                 keep(self._file, {"program": self._program, "answers": self._remembered | lasting})
 
-    def _processes(self, groups: int) -> int:
+    def _processes(self, idle: int, groups: int) -> int:
         if self.device.type != "cpu" or sys.platform != "linux":  # elsewhere, a process cannot be forked
             return 1
-        return jobs_for(round(cores() - os.getloadavg()[0]), 1, free_bytes(), TRIAL_BYTES, groups)
+        return jobs_for(idle, 1, free_bytes(), TRIAL_BYTES, groups)
 
     def _side_by_side(self, groups: Sequence[Sequence[str]], processes: int) -> Iterator[tuple[str, Answer]]:
         """Yield kinds and their answers, which do not depend on the number of processes."""
