@@ -15,6 +15,7 @@ from bench.workflow import planned
 from methods._reader import IMPORTED
 from methods._settings import SETTINGS
 from methods.base import REGISTERED
+from methods.kd import KD
 from tests.stores import write_suite
 
 CPU = torch.device("cpu")
@@ -134,6 +135,27 @@ def test_what_is_told_of_a_plugin_names_its_file_and_a_line(said):
 
 def test_rows_beside_those_that_would_fail_are_not_told(said):
     assert not {"teacher", "none", "KD", "AB"} & set(said[1])
+
+
+OWN = {  # what a change to a method of the project could do, and what is said of it
+    "nan in the gradient": (
+        lambda self, student, teacher, batch: (student.logits - student.logits.detach()).square().sum().sqrt(),
+        "row KD: the loss is not finite in epoch 1",
+    ),
+    "vector": (lambda self, student, teacher, batch: student.logits.mean(dim=1), "row KD: MethodError: term kd: its loss"),
+    "writing": (
+        lambda self, student, teacher, batch: student.logits.mean() + batch.images.zero_().sum(),
+        "writes into its batch or teacher",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_method_of_the_project_does_wrong_is_told_too(name, tmp_path, monkeypatch):
+    loss, said = OWN[name]
+    monkeypatch.setattr(KD, "loss", loss)
+    (line,) = ran(checks_of(tmp_path, methods=["kd"], training={"epochs": 1, "batch_size": 6})).problems
+    assert said in line
 
 
 def test_a_users_network_that_cannot_train_is_told_with_its_rows(tmp_path):
