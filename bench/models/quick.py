@@ -44,10 +44,6 @@ class QuickDraws(TorchDispatchMode):
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else, torch imports its compiler, which takes seconds, to leave this class alone
-
 
 def _draw(function: Callable[..., Any], tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
     if tensor.is_meta:

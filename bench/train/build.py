@@ -22,7 +22,6 @@ from bench.text import printable
 from bench.train.lane import Lane
 from bench.train.learner import Learner, MethodError, Teacher, Term
 from bench.train.networks import backbone_data, build_network, network_shapes, placed, teacher_shapes, with_head
-from bench.train.optimizers import Optimizers, optimizer_of
 from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
@@ -170,7 +169,6 @@ def build_lane(
     methods: Mapping[str, Method],
     device: torch.device,
     evaluated: Network | Frozen | None = None,
-    optimizers: Optimizers = optimizer_of,
 ) -> Lane:
     """Return a run's lane at its start: the student from (seed, network), each adapter from (seed, method).
 
@@ -181,14 +179,12 @@ def build_lane(
         methods: by name.
         device: of networks and methods.
         evaluated: for an evaluation, the network whose features it reads; frozen if the task freezes it.
-        optimizers: makes the optimizers of all networks.
     """
     schedule = spec.training
     epoch_steps = len(batch_sizes(data.n, schedule.batch_size, schedule.processes or 1))
     has_users_network = users_network(spec.network_names) is not None
     has_plugin = has_users_network or any(not methods[term.method].is_own for term in spec.terms)
     lane_of = partial(Lane, spec, has_plugin=has_plugin, has_users_network=has_users_network, epoch_steps=epoch_steps)
-    learner = partial(learner_of, spec, data=data, methods=methods, device=device, optimizers=optimizers)
     with kept_settings(has_plugin):
         if not task_of(spec).trains_teachers:
             student = with_head(spec, evaluated) if evaluated else build_network(spec.student, spec.data, spec.seed)
@@ -197,7 +193,7 @@ def build_lane(
                 classifier = teachers[spec.teachers[0]].network.linear_classifier()
                 assert classifier is not None  # `inapplicable` has asked
                 student.take(classifier)
-            learners = {STUDENT: learner(spec.student, student, shapes)}
+            learners = {STUDENT: learner_of(spec, spec.student, student, shapes, data, methods, device)}
             return lane_of(learners)
         # each network has the initial weights that it has alone, unless both would be equal
         peer = spec.peer_network
@@ -206,8 +202,8 @@ def build_lane(
         peer_network = build_network(peer, spec.data, peer_seed)
         peers, students = {PEER: network_shapes(peer, spec.data)}, {STUDENT: network_shapes(spec.student, spec.data)}
         learners = {
-            STUDENT: learner(spec.student, student, peers),
-            PEER: learner(peer, peer_network, students, first=1, lr=spec.peer_lr),
+            STUDENT: learner_of(spec, spec.student, student, peers, data, methods, device),
+            PEER: learner_of(spec, peer, peer_network, students, data, methods, device, first=1, lr=spec.peer_lr),
         }
         return lane_of(learners)
 
@@ -220,7 +216,6 @@ def learner_of(
     data: DataInfo,
     methods: Mapping[str, Method],
     device: torch.device,
-    optimizers: Optimizers = optimizer_of,
     first: int = 0,
     lr: float | None = None,
 ) -> Learner:
@@ -243,4 +238,4 @@ def learner_of(
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
-    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight, optimizers)
+    return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

@@ -16,7 +16,7 @@ from bench.models.own import file_of
 from bench.schedule import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.features import together
-from bench.train.optimizers import Optimizers, average_into, groups_of, learning_rate, optimizer_of
+from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
 from bench.types import Batch, Features, InitialStage, Shapes
@@ -112,7 +112,6 @@ class Learner:
         schedule: of the training; the two learners of a lane differ only in the learning rate.
         objective: the loss with labels, or None without labels.
         task_weight: weight of that loss.
-        optimizers: makes the optimizer of each stage.
         initial: the terms with an initial stage, and that stage.
         initial_modules: the distillers' modules that train in the initial stage.
         evaluated: the network that is evaluated and stored: the one that trains, or the moving average of its weights.
@@ -128,9 +127,7 @@ class Learner:
         schedule: Schedule,
         objective: Objective | None,
         task_weight: float,
-        optimizers: Optimizers = optimizer_of,
     ) -> None:
-        self.optimizers = optimizers
         self.network, self.terms, self.schedule = network, tuple(terms), schedule
         self.objective, self.task_weight = objective, task_weight
         self.device = next(network.parameters()).device
@@ -174,7 +171,7 @@ class Learner:
                 module.requires_grad_(False)
             trained.append(([self.network, *(term.distiller for term in self.terms)], lr))
         groups = [group for modules, rate in trained for group in groups_of(modules, rate, self.schedule)]
-        self.optimizer = self.optimizers(groups, self.schedule)
+        self.optimizer = optimizer_of(groups, self.schedule)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set every module's mode, the learning rate and the terms' weights for an epoch, counted from 1."""

@@ -1,7 +1,7 @@
 """Optimizers, learning rates and moving averages of weights, as a recipe states them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bench.schedule import Recipe, Schedule
-
-Optimizers = Callable[[Sequence[Mapping[str, Any]], Recipe], Optimizer]  # parameter groups and recipe to optimizer
 
 
 def groups_of(modules: Sequence[nn.Module], lr: float, recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,21 +1,19 @@
 """Rehearses runs for `--dry-run`: one step of each, of any method, on a few random images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.own import users_network
 from bench.models.quick import QuickDraws
-from bench.schedule import MIN_SAMPLES, Recipe
+from bench.schedule import MIN_SAMPLES
 from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
 from bench.train.build import build_lane, learner_of, place_of
@@ -25,7 +23,6 @@ from bench.train.isolation import lent
 from bench.train.lane import Lane, SharedDataError, failure_of
 from bench.train.learner import INITIAL, Teacher
 from bench.train.networks import backbone_data, build_network, network_shapes, placed
-from bench.train.optimizers import optimizer_of
 from bench.train.precision import arithmetic, set_products
 from bench.types import Batch, DataInfo, Features, RequestError
 from methods import Method
@@ -116,9 +113,11 @@ class Rehearsal:
         return None
 
     def _lane(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> Lane:
+        # momentum and decay would take time and memory, most of all for large adapters, and cannot fail in one step
+        changes: dict[str, object] = {"momentum": 0.0, "nesterov": None, "weight_decay": 0.0}
         if run.training.has_initial_stage:
-            one = {"initial_epochs": 1, "initial_steps": None}
-            run = run.but(schedule=run.training.model_copy(update=one))
+            changes |= {"initial_epochs": 1, "initial_steps": None}
+        run = run.but(schedule=run.training.model_copy(update=changes))
         task = task_of(run)
         evaluated: Network | Frozen | None = None
         if isinstance(task, Evaluation):
@@ -130,10 +129,9 @@ class Rehearsal:
         data = DataInfo(samples, run.data.classes, targets)
         recorded = self._recorded(run, methods, n)
         if recorded is None:
-            return build_lane(run, self.teachers, data, methods, self.device, evaluated, _optimizer_of)
+            return build_lane(run, self.teachers, data, methods, self.device, evaluated)
         shapes = {name: teacher.shapes for name, teacher in self.teachers.items()}
-        learner = learner_of(run, run.student, recorded, shapes, data, methods, self.device, _optimizer_of)
-        return Lane(run, {STUDENT: learner})
+        return Lane(run, {STUDENT: learner_of(run, run.student, recorded, shapes, data, methods, self.device)})
 
     def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":
         """Return what stands in for the student, whose own passes take most of the time; None if it must train itself.
@@ -225,34 +223,6 @@ class Recorded(Network):
     def trunk(self) -> list[nn.Module]:
         """Return the network itself."""
         return [self]
-
-
-class Descent(Optimizer):
-    """Gradient descent without momentum and weight decay, which would take time and memory.
-
-    It is not initialised as an optimizer of torch: that would import torch's compiler, which takes seconds.
-    """
-
-    def __init__(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        self.param_groups = [dict(group) for group in groups]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # no closure
-        """Move each parameter against its gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.add_(parameter.grad, alpha=-group["lr"])
-
-
-def _optimizer_of(groups: Sequence[Mapping[str, Any]], recipe: Recipe) -> Optimizer:
-    return Descent(groups) if recipe.optimizer is None else optimizer_of(groups, recipe)
 
 
 @contextmanager
