@@ -16,6 +16,7 @@ from bench.models.own import FILES
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
+from bench.train.evaluation import Evaluated
 from bench.train.features import detached
 from bench.train.learner import INITIAL, MAIN, Learner, Meter
 from bench.train.memory import is_out_of_memory
@@ -59,8 +60,8 @@ class Lane:
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
         has_plugin: whether a method or a network of it is not the project's own.
         has_users_network: whether a network of it is from a user's file.
-        logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
-            until then, and where they were not kept.
+        answers: what was kept of the networks' evaluation on the test images after the last epoch, by name; empty
+            until then, and where nothing was kept.
         epoch_steps: the number of steps of a whole epoch.
     """
 
@@ -75,7 +76,7 @@ class Lane:
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
     has_users_network: bool = False
-    logits: dict[str, Tensor] = field(default_factory=dict)
+    answers: dict[str, Evaluated] = field(default_factory=dict)
     epoch_steps: int = 1
 
     def __post_init__(self) -> None:
