@@ -55,16 +55,22 @@ def shares(runs: Sequence[RunSpec], jobs: int, max_lanes: int | None = None) -> 
     """Return the cohorts of runs that train, some of them split, so that each of `jobs` processes has work.
 
     Processes take whole cohorts while there is one for each; the last ones, which are fewer than the processes, are
-    split. This is done for the cohorts that can start at once, for those that wait for these, and so on.
+    split. This is done for the cohorts that can start at once, for those that wait for these, and so on. What is split
+    of cohorts that wait are their runs with a teacher: the others can start before.
     """
-    divided = []
-    for ready in _turns(cohorts(runs, max_lanes), runs):
+    divided: list[CohortPlan] = []
+    for turn, ready in enumerate(_turns(cohorts(runs, max_lanes), runs)):
         end = len(ready) - len(ready) % jobs
-        last, parts = ready[end:], [1] * (len(ready) - end)
+        divided += ready[:end]
+        last = ready[end:]
+        if turn > 0:
+            guests = [tuple(run for run in one.runs if not run.needs) for one in last]
+            divided += [CohortPlan(without) for without in guests if without]
+            last = [CohortPlan(tuple(run for run in one.runs if run.needs)) for one in last]
+        parts = [1] * len(last)
         for _ in range(jobs - len(last) if last else 0):
             largest = max(range(len(last)), key=lambda one: len(last[one].runs) / parts[one])
             parts[largest] += len(last[largest].runs) > parts[largest]
-        divided += ready[:end]
         divided += [share for one, number in zip(last, parts, strict=True) for share in _split(one.runs, number)]
     return divided
 
