@@ -14,7 +14,9 @@ from bench.schedule import Strict
 from bench.spec import Augment, DataSpec, HeldOut, View
 from bench.types import RequestError, suggest
 
-MIN_SIZE = 32  # pixels: height and width that every network takes
+USUAL_SIZE = 32  # pixels: height and width that the networks were made for
+MIN_SIZE = 16  # that every network takes
+SMALLER = f"smaller than the networks were made for: add resize: {USUAL_SIZE}"
 IMAGEFOLDER = "imagefolder"
 IMAGEFOLDER_SUMMARY = (
     "a folder DIR/train/CLASS/*.png (or jpg, ...), and DIR/test/, DIR/val/ or test_fraction; any image size"
@@ -128,8 +130,8 @@ class DataChoice(Strict):
                 problems.append(f"dev_per_class is {self.dev_per_class}, but {self.name}'s images have no classes")
             elif not problems:
                 problems += self.problems_of_dev(named.min_per_class)
-        if self.resize is None and min(named.size) < MIN_SIZE:
-            problems.append(f"{self.name}'s images are smaller than the networks take: add resize: {MIN_SIZE}")
+        if self.resize is None and min(named.size) < USUAL_SIZE:
+            problems.append(f"{self.name}'s images are {SMALLER}")
         if self.augment == "resized_crop_flip" and self.name not in CUT_WHEN_READ:
             problems.append(
                 f"augment is 'resized_crop_flip', which is for {' and '.join(CUT_WHEN_READ)}; "
@@ -214,8 +216,8 @@ def _of_folder(choice: DataChoice) -> _Facts:
             f"{other[0]}x{other[1]} of {two}: add resize: N, to which height and width of all are scaled"
         )
     size = (choice.resize, choice.resize) if choice.resize else next(iter(contents.sizes))
-    if min(size) < MIN_SIZE:
-        raise RequestError(f"{folder}: images are smaller than the networks take: add resize: {MIN_SIZE}")
+    if choice.resize is None and min(size) < USUAL_SIZE:
+        raise RequestError(f"{folder}: images are {SMALLER}")
     mean: tuple[float, ...] = choice.mean or ()
     std: tuple[float, ...] = choice.std or ()
     if not mean and not choice.view:

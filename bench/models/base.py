@@ -18,7 +18,7 @@ class Network(nn.Module):
         """Return the features of a batch.
 
         Args:
-            x: (B, C, H, W), normalised images, H and W at least 32.
+            x: (B, C, H, W), normalised images, H and W at least 16.
             preactivations: whether to fill `Features.preactivations` and `Features.norms`; the other fields do not
                 depend on it.
         """

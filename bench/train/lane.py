@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.models.base import Network
 from bench.models.own import FILES
@@ -17,6 +17,7 @@ from bench.schedule import Schedule
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
+from bench.train.evaluation import Evaluated
 from bench.train.features import detached
 from bench.train.learner import INITIAL, MAIN, Learner, Term
 from bench.train.memory import is_out_of_memory
@@ -65,8 +66,8 @@ class Lane:
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
         has_plugin: whether a method or a network of it is not the project's own.
         has_users_network: whether a network of it is from a user's file.
-        logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
-            until then, and where they were not kept.
+        answers: what was kept of the networks' evaluation on the test images after the last epoch, by name; empty
+            until then, and where nothing was kept.
         epoch_steps: the number of steps of a whole epoch.
     """
 
@@ -87,7 +88,7 @@ class Lane:
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
     has_users_network: bool = False
-    logits: dict[str, Tensor] = field(default_factory=dict)
+    answers: dict[str, Evaluated] = field(default_factory=dict)
     epoch_steps: int = 1
 
     def __post_init__(self) -> None:

@@ -344,7 +344,7 @@ WRONG = {
     ),
     "images too small": (
         {"data": "digits"},
-        "data: digits's images are smaller than the networks take: add resize: 32",
+        "data: digits's images are smaller than the networks were made for: add resize: 32",
     ),
     "two kinds of subset": (
         {"data": DATA | {"train_per_class": 3, "train_fraction": 0.5}},
@@ -694,7 +694,7 @@ SETS = {
     f"a{'.b' * 599}=1": f"--set a{'.b' * 42}",
     f"title={'[' * 900}": "--set title=",
     f"title={'x' * 50_000}: y": "--set title=xxx",
-    "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",
+    "data={name: digits, resize: 15}": "--set data={name: digits, resize: 15}: data.resize: found 15: must be greater",
 }
 
 
