@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test short faults test-slow lint benchmark schema reference docs
+.PHONY: quickstart published test short faults test-slow lint benchmark schema costs reference docs
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -29,6 +29,9 @@ test-slow: .venv/developer  # all tests but those of `make faults`, without the 
 
 schema: .venv/developer  # for editors, which complete and check suite files
 	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json
+
+costs: .venv/developer  # what each method adds to the arithmetic of a training step
+	$(BIN)/python -m benchmarks.counts > methods/costs.new && mv methods/costs.new methods/costs.csv
 
 reference: .venv/developer  # the marked places of the pages in docs/reference, from the code
 	PYTHONPATH=docs $(BIN)/python -m generated

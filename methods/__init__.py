@@ -4,6 +4,6 @@ Files that start with an underscore contain code that several methods share. Imp
 """
 
 from methods._code import Code, code_of
-from methods.catalog import Method, by_family, catalog, own_files
+from methods.catalog import Method, by_family, catalog, costs, own_files
 
-__all__ = ["Code", "Method", "by_family", "catalog", "code_of", "own_files"]
+__all__ = ["Code", "Method", "by_family", "catalog", "code_of", "costs", "own_files"]

@@ -731,12 +731,12 @@ def test_list_names_all_of_a_kind(cli):
         assert all(re.search(rf"│ {name} ", out) for name in names)
 
 
-def test_list_methods_has_a_table_per_family_with_year_what_is_read_and_initial_stage(cli):
+def test_list_methods_has_a_table_per_family_with_year_what_is_read_initial_stage_and_cost(cli):
     _, out, _ = cli("list", "methods")
     titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
     assert titles == ["logits", "features", "relations", "contrastive"]
-    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│", out)
-    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│", out)
+    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│ 0 % +│", out)
+    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│ [\d.]+ % +│", out)
 
 
 def test_a_plugin_that_exits_where_nothing_expects_it_ends_the_command_with_its_place_and_status_1(cli, tmp_path):
