@@ -30,7 +30,8 @@ test-slow: .venv/developer  # all tests but those of `make faults`, without the 
 schema: .venv/developer  # for editors, which complete and check suite files
 	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json
 
-reference: .venv/developer  # the marked places of the pages in docs/reference, from the code
+reference: .venv/developer  # what each method adds to a training step, and the marked places of the pages in docs/reference
+	$(BIN)/python -m benchmarks.counts > methods/costs.new && mv methods/costs.new methods/costs.csv
 	PYTHONPATH=docs $(BIN)/python -m generated
 
 docs: .venv/developer  # the documentation, into site/

@@ -26,6 +26,7 @@ from bench.text import log_to_stderr, printable
 from bench.types import RequestError, StyleName, suggest
 
 if TYPE_CHECKING:
+    from bench.launch.slurm_queue import Job
     from bench.launch.work import Work
     from bench.plan import Plan
     from bench.spec import RunSpec
@@ -181,16 +182,11 @@ def status(
     as_json: options.AsJson = False,
 ) -> int:
     """Show what is done, stale, running, failed (with reasons) and waiting."""
-    from bench.launch.slurm_queue import submitted
     from bench.report.frame import results_frame
     from bench.terminal.status import cells_tables, job_lines, stale_lines, status_document
 
     plan, store, _ = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
-    try:
-        jobs = submitted(store)
-    except RequestError as error:
-        warn(f"warning: {error}. The status below is from the store alone")
-        jobs = []
+    jobs = _jobs(store)
     frame = results_frame(plan, store, reads_answers=False)
     if as_json:
         say_json(status_document(frame, store, jobs))
@@ -532,6 +528,17 @@ def _planned(
         return planned(suite, changes, results, plugins or (), trains)
 
 
+def _jobs(store: "Store") -> "list[Job]":
+    """Return the jobs of all submissions of a store; none, with a warning, where no scheduler can be asked."""
+    from bench.launch.slurm_queue import submitted
+
+    try:
+        return submitted(store)
+    except RequestError as error:
+        warn(f"warning: {error}. What follows is from the store alone")
+        return []
+
+
 def _dry_run(
     plan: "Plan",
     store: "Store",
@@ -570,7 +577,8 @@ def _dry_run(
     if problems := [*problems, *checks.problems]:
         raise RequestError("\n".join(problems))
     on = "" if slurm else device_name(here)
-    say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on))
+    in_jobs = {run_id for job in _jobs(store) if job.state for run_id in job.runs} if slurm else None
+    say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on, in_jobs))
     say(map(escape, [*checks.untried, *notes]))
     return OK
 

@@ -91,7 +91,11 @@ Seeds = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite, for example training.epochs=2."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the suite, for example training.epochs=2; may be repeated.",
+    ),
 ]
 Teachers = Annotated[
     Path | None,
@@ -105,7 +109,9 @@ Teachers = Annotated[
 ]
 Plugin = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="A file of a method or networks.", parser=path_of),
+    typer.Option(
+        "--plugin", metavar="FILE.py", help="A file of a method or networks; may be repeated.", parser=path_of
+    ),
 ]
 FigureStyle = Annotated[
     StyleName,

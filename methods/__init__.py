@@ -5,6 +5,6 @@ method files and keeps plug-ins from changing what others rely on. Importing thi
 """
 
 from methods._code import Code, code_of
-from methods.catalog import Method, by_family, catalog, own_files
+from methods.catalog import Method, by_family, catalog, costs, own_files
 
-__all__ = ["Code", "Method", "by_family", "catalog", "code_of", "own_files"]
+__all__ = ["Code", "Method", "by_family", "catalog", "code_of", "costs", "own_files"]

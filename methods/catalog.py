@@ -1,10 +1,12 @@
 """Finds all methods: in this folder, in installed packages, and in files given by path. Imports no torch."""
 
+import csv
 import importlib.util
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.reading import read_bytes
 from bench.types import RequestError
@@ -14,7 +16,29 @@ from methods._reader import has_networks_only, read
 
 FAMILIES = ("logits", "features", "relations", "contrastive")  # what methods compare
 OTHERS = "others"  # methods whose files do not name one of them
+COSTS = Path(__file__).with_name("costs.csv")  # as `python -m benchmarks.counts` writes it
 ENTRY_POINTS = "distillation_bench.methods"  # the group under which installed packages offer methods
+
+
+class Cost(NamedTuple):
+    """What a method adds to a training step of resnet8x4, which resnet32x4 teaches with 64 images of CIFAR-100.
+
+    Attributes:
+        arithmetic_percent: multiplications of products and convolutions in its main stage, in percent of those of the
+            undistilled student's step.
+        parameters: those that it trains beside the student, or adds to its network.
+    """
+
+    arithmetic_percent: float
+    parameters: int
+
+
+@lru_cache(maxsize=1)
+def costs() -> dict[str, Cost]:
+    """Return the costs of the methods of this folder, by name."""
+    with COSTS.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        return {row["method"]: Cost(float(row["arithmetic_percent"]), int(row["parameters"])) for row in rows}
 
 
 def own_files() -> list[Path]:

@@ -305,6 +305,37 @@ def test_a_dry_run_tells_the_time_that_finished_runs_suggest(cli, tmp_path, resu
     assert out.splitlines()[-1] == "time: about 7.5 h on one A GPU, from 2 finished run(s)"  # of none once, of KD twice
 
 
+def test_a_dry_run_of_a_search_tells_the_time_of_trials_and_final_runs(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, seeds=2, tuning={"trials": 3, "dev_per_class": 2})
+    for label in ("teacher", "none"):
+        run = cell_of(plan, label).runs[0]
+        store.begin(run)
+        made = {"lanes": 1, "wall_s": 3600.0, "device": "A GPU", "threads": 2, "best": None}
+        store.finish(run.id, {"metrics": {"top1": 80.0, "top5": 99.0}, **made})
+    _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run", "--only", "KD (tuned)")
+    counts, final, time = out.splitlines()[-3:]
+    assert counts.startswith("4 run(s) to train")  # with the teacher that does not see the dev images
+    assert final == (
+        "3 of them are trials; when these have ended, 2 run(s) train with the chosen settings, which the time includes"
+    )
+    assert time == "time: about 6.0 h on one A GPU, from 2 finished run(s)"
+
+
+def test_a_dry_run_for_a_cluster_tells_the_number_of_jobs_without_what_is_in_jobs(cli, tmp_path, monkeypatch):
+    path = write_suite(tmp_path, seeds=2, max_lanes=1)
+    words = [path, "--results", tmp_path, "--only", "none", "--dry-run"]
+    assert "job(s) to submit" not in cli(*words)[1]
+    assert "2 job(s) to submit, one per cohort" in cli(*words, "--slurm")[1].splitlines()
+    run = cell_of(plan_of(tmp_path, seeds=2, max_lanes=1), "none").runs[0]
+    submission = tmp_path / "table" / "jobs" / "20260101-000000-aaaaaa" / "submission.json"
+    write_whole(submission, json.dumps({"suite": "table.yaml", "tasks": {"7": [run.id]}}))
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho '7|PENDING|Priority'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert "1 job(s) to submit, one per cohort" in cli(*words, "--slurm")[1].splitlines()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -700,12 +731,12 @@ def test_list_names_all_of_a_kind(cli):
         assert all(re.search(rf"│ {name} ", out) for name in names)
 
 
-def test_list_methods_has_a_table_per_family_with_year_what_is_read_and_initial_stage(cli):
+def test_list_methods_has_a_table_per_family_with_year_what_is_read_initial_stage_and_cost(cli):
     _, out, _ = cli("list", "methods")
     titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
     assert titles == ["logits", "features", "relations", "contrastive"]
-    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│", out)
-    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│", out)
+    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│ 0 % +│", out)
+    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│ [\d.]+ % +│", out)
 
 
 def test_a_plugin_that_exits_where_nothing_expects_it_ends_the_command_with_its_place_and_status_1(cli, tmp_path):

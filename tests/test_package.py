@@ -12,8 +12,8 @@ import pytest
 
 import bench
 from bench.cli import main
-from bench.suite import find_suite, packaged_suites
-from tests.stores import cell_of, fail, finish, plan_of
+from bench.suite import find_suite, named, packaged_suites
+from tests.stores import cell_of, fail, finish, plan_of, write_suite
 from tests.train.conftest import Bench, cell, document
 
 ROOT = Path(__file__).parent.parent
@@ -193,6 +193,13 @@ def test_a_suite_that_was_named_is_named_in_the_command_that_made_its_results(an
     assert made.split("```")[1].strip() == f"{COMMAND} digits_with_kd"
 
 
+def test_a_command_names_a_suite_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named(find_suite(Path("digits_with_kd"))) == "digits_with_kd"
+    own = write_suite(tmp_path, "digits_with_kd")
+    assert named(find_suite(own)) == str(own)
+
+
 # JSON
 
 
@@ -243,7 +250,7 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
             "crd",
             [
                 *("documentation", "family", "year", "reads", "title", "weight", "task_weight", "warmup"),
-                *("version", "initial_stage", "variant", "parameters"),
+                *("version", "initial_stage", "variant", "cost", "parameters"),
             ],
         ),
         (

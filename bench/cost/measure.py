@@ -100,15 +100,22 @@ def measure(
 def _lane_costs(lane: Lane, watch: Stopwatch, step: Callable[[], object]) -> dict[str, Any]:
     """Return the fields of `Cost` that differ between lanes."""
     phases = watch.read()
+    return {
+        **phases,
+        **counted(lane, step),
+        "step_ms": sum(phases.values()),
+        "peak_mb": peak_bytes(step, lane.device) / 1e6,
+    }
+
+
+def counted(lane: Lane, step: Callable[[], object]) -> dict[str, Any]:
+    """Return the fields of `Cost` that are the same on every machine: `extra_parameters` and `step_gflop`."""
     with FlopCounterMode(display=False) as counter:
         step()
     trained = [one for term in lane.terms for one in term.distiller.parameters() if one.requires_grad]
     added = [lane.student.projector, lane.student.classifier] if isinstance(lane.student, Reusing) else []
     extra = [*trained, *(parameter for module in added for parameter in module.parameters())]
     return {
-        **phases,
-        "step_ms": sum(phases.values()),
-        "peak_mb": peak_bytes(step, lane.device) / 1e6,
         "extra_parameters": sum(parameter.numel() for parameter in extra),
         "step_gflop": counter.get_total_flops() / 1e9,
     }

@@ -33,3 +33,8 @@ def find_suite(path: Path) -> Path:
     if not os.path.lexists(path) and path.name == str(path) and not path.suffix:
         raise RequestError(f"{path}: there is no such file, and no suite of that name. {suggest(str(path), suites)}")
     return path
+
+
+def named(file: Path) -> str:
+    """Return the word that names a suite's file in a command: the name of one that was found by it, else the path."""
+    return file.stem if file == packaged_suites().get(file.stem) else str(file)

@@ -17,7 +17,7 @@ from bench.suite import packaged_suites
 from bench.suite.yaml_positions import read_yaml
 from bench.terminal.markup import escape
 from bench.types import RequestError, suggest
-from methods import Method, by_family, catalog
+from methods import Method, by_family, catalog, costs
 
 IMAGEFOLDER_EXAMPLE = "data: {name: imagefolder, path: DIR}"
 
@@ -26,6 +26,7 @@ FROM_ELSEWHERE = {  # networks that are known by the form of their names
     "timm.NAME": "one of timm's classifiers; needs the extra `timm`",
     "MODULE:FACTORY": "a function of a Python module that takes num_classes and in_channels",
 }
+COMPARED = "compared with a training step without a teacher (resnet32x4 to resnet8x4, 64 images of CIFAR-100)"
 CLASSES = 100  # for which a network is described
 PIXELS, PIXELS_OF_LIBRARIES = 32, 224  # height and width of the images for which it is described
 OF_MODULE = "MODULE:FACTORY"
@@ -37,8 +38,9 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
     Each has `name` and `description`, and further keys by kind:
 
     - methods: `documentation`, `family`, `year`, `reads`, `title` (in tables), `weight`, `task_weight`, `warmup`,
-      `version`, `initial_stage`, `variant` (how the formula differs from the paper's), and `parameters`, a list of
-      {name, type, default}; the methods are sorted by family
+      `version`, `initial_stage`, `variant` (how the formula differs from the paper's), `cost` (see
+      `methods.catalog.Cost`; null for a plug-in), and `parameters`, a list of {name, type, default}; the methods are
+      sorted by family
     - datasets: `where`, `train` and `test` (numbers of images), `classes`, `height`, `width`, `mean`, `std`, `augment`
       and `views`; image folders have none of them
     - suites: `file`, its path
@@ -113,15 +115,18 @@ def _title(path: Path) -> str:
         return str(error)  # it names the file
 
 
-def _methods(listed: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
-    """Yield a table of the methods of each family."""
+def _methods(listed: Mapping[str, dict[str, Any]]) -> Iterator[Any]:
+    """Yield a table of the methods of each family, and what their costs are relative to."""
     for family, members in groupby(listed.items(), key=lambda one: one[1]["family"]):
-        table = Table("name", "year", "description", "reads", "initial stage", "variant", title=f"methods: {family}")
+        heads = ("name", "year", "description", "reads", "initial stage", "more arithmetic", "variant")
+        table = Table(*heads, title=f"methods: {family}")
         for name, entry in members:
             initial, variant = "yes" if entry["initial_stage"] else "", "reference" if entry["variant"] else ""
-            facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, variant)
+            cost = f"{entry['cost']['arithmetic_percent']:.3g} %" if entry["cost"] else ""
+            facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, cost, variant)
             table.add_row(*map(escape, facts))
         yield table
+    yield escape(f"more arithmetic: of a step in the main stage, {COMPARED}. `cost` measures times")
 
 
 def _method_entry(method: Method, family: str) -> dict[str, Any]:
@@ -133,6 +138,7 @@ def _method_entry(method: Method, family: str) -> dict[str, Any]:
         **{key: getattr(method, key) for key in same},
         "initial_stage": method.has_initial_stage,
         "variant": method.variant,
+        "cost": cost._asdict() if (cost := costs().get(method.name)) else None,
         "parameters": [
             {"name": name, "type": one.annotation, "default": one.default} for name, one in method.parameters.items()
         ],
@@ -146,6 +152,9 @@ def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     yield f"\n{weights}, version {entry['version']}"
     if entry["variant"]:
         yield f"variant: reference: {escape(entry['variant'])}"
+    if cost := entry["cost"]:
+        counted = f"{cost['arithmetic_percent']:.3g} % more arithmetic, {cost['parameters']:,} more parameters"
+        yield escape(f"cost: {counted}, {COMPARED}")
     table = Table("parameter", "type", "default")
     for one in entry["parameters"]:
         table.add_row(one["name"], escape(one["type"]), escape(repr(one["default"])))

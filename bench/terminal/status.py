@@ -19,6 +19,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec, common_seed
 from bench.store import Store
+from bench.suite import named
 from bench.terminal.markup import copyable, escape
 from bench.text import duration
 
@@ -148,7 +149,7 @@ def submission_lines(work: Work, jobs: Sequence[Job]) -> Iterator[RenderableType
         what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
         yield f"job {array}: {what}{waits}"
     yield f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"
-    plan, where = work.plan, [str(work.plan.file), "--results", str(work.results)]
+    plan, where = work.plan, [named(work.plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
     yield copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")
     yield copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")
@@ -170,8 +171,12 @@ def plan_tables(
     reasons: Mapping[str, str],
     retried: Collection[str],
     device: str,
+    in_jobs: Collection[str] | None = None,
 ) -> Iterator[Any]:
-    """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, counts, and the time."""
+    """Yield the output of `--dry-run`: cohorts in the order of training, inapplicable rows, counts, and the time.
+
+    With `in_jobs`, the ids of the runs that jobs on a cluster train already, it also has the number of jobs to submit.
+    """
     titles = plan.titles
     states = {run_id: status for run_id, (status, _) in statuses(wanted, plan, store, retried).items()}
     to_train = [run for run in wanted if run.id not in reasons and states[run.id] in OPEN]
@@ -195,31 +200,45 @@ def plan_tables(
     counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
-    trials = plan.trial_ids
-    if wait := [cell for cell in plan.cells if cell.awaits and trials & states.keys()]:
-        tried, later = sum(run.id in trials for run in to_train), sum(len(cell.runs) for cell in wait)
+    final = [run for cell in plan.cells if cell.awaits and states.keys() & _ids(cell.wanted) for run in cell.runs]
+    if final:
+        tried = len(plan.trial_ids & _ids(to_train))
+        rungs = ", but not the further rungs" if plan.suite.tuning and plan.suite.tuning.rungs else ""
         yield (
-            f"{tried} of them are trials; when they have ended, {later} run(s) train "
-            "with the chosen settings, which are not counted here, nor are further rungs"
+            f"{tried} of them are trials; when these have ended, {len(final)} run(s) train with the chosen settings, "
+            f"which the time includes{rungs}"
         )
-    yield from _time(plan, store, [run for run in to_train if run.trains], retried, device)
+    if in_jobs is not None:
+        submitted = [run for run in to_train if run.id in retried or run.id not in in_jobs]
+        jobs = len(work_units(submitted, plan.suite.max_lanes))
+        choice = " and one that chooses settings" if jobs and plan.awaited else ""
+        yield f"{jobs} job(s) to submit, one per cohort{choice}"
+    yield from _time(plan, store, [run for run in to_train if run.trains], final, retried, device)
+
+
+def _ids(runs: Sequence[RunSpec]) -> set[str]:
+    return {run.id for run in runs}
 
 
 def _time(
-    plan: Plan, store: Store, runs: Sequence[RunSpec], retried: Collection[str], device: str
+    plan: Plan, store: Store, runs: Sequence[RunSpec], final: Sequence[RunSpec], retried: Collection[str], device: str
 ) -> Iterator[RenderableType]:
-    """Yield how long runs will train and, unless that is known of all of them, how to measure it."""
+    """Yield how long runs will train and, unless that is known of all of them, how to measure it.
+
+    `final` are runs whose settings are not chosen yet: they take as long as with the row's own settings.
+    """
     if not runs:
         return
     known, begun = paces(plan, store, device), store.begun() - set(retried)
     left = [(run, epochs_of(run) - (len(store.epochs(run.id)) if run.id in begun else 0)) for run in runs]
+    left += [(run, epochs_of(run)) for run in final]
     seconds, unknown = known.left(left)
     if seconds:
-        part = f", for {len(runs) - unknown} of {len(runs)} runs" if unknown else ""
+        part = f", for {len(left) - unknown} of {len(left)} runs" if unknown else ""
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
         yield "To measure the others:" if seconds else "time: unknown. To measure it:"
-        words = [str(plan.file), "--results", str(store.root), *plan.options]
+        words = [named(plan.file), "--results", str(store.root), *plan.options]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
         yield copyable(f"  {started_as()} {shlex.join(words)}")

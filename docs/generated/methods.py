@@ -9,7 +9,7 @@ import griffe
 
 from generated.markdown import code, one_line, sentence, table
 from generated.suite_file import type_of
-from methods import Method, by_family, catalog
+from methods import Method, by_family, catalog, costs
 
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"^(\w+):\s+(.*?)(?=^\w+:|\Z)", re.DOTALL | re.MULTILINE)  # of a method file's docstring
@@ -33,7 +33,7 @@ def overview() -> str:
         "reads",
         "initial stage",
         "variant",
-        "more than none (%)",
+        "more arithmetic (%)",
         "weight",
         "weight of cross-entropy",
     ]
@@ -42,13 +42,14 @@ def overview() -> str:
 
 
 def overview_row(method: Method) -> list[str]:
-    """Return a method's row in the table of its family; its cost is that of the main stage, where measured."""
-    measured = [shortened(row["own_percent"]) for row in costs(method) if row["stage"] == "main"]
+    """Return a method's row in the table of its family."""
     initial = "yes" if method.has_initial_stage else ""
     variant = "reference" if method.variant else ""
     link = f"[{code(method.name)}](#{method.name})"
     weights = [f"{method.weight:g}", f"{method.task_weight:g}"]
-    return [link, str(method.year), one_line(method.reads), initial, variant, *(measured or [""]), *weights]
+    counted = costs().get(method.name)
+    arithmetic = f"{counted.arithmetic_percent:.3g}" if counted else ""
+    return [link, str(method.year), one_line(method.reads), initial, variant, arithmetic, *weights]
 
 
 def each() -> str:
@@ -106,17 +107,19 @@ def described(method: Method) -> dict[str, str]:
     return sections
 
 
-def costs(method: Method) -> list[dict[str, str]]:
+def measured(method: Method) -> list[dict[str, str]]:
     """Return the published measurements of a method at its defaults, one row per stage."""
     with COSTS.open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if row["label"] == method.title]
 
 
 def cost(method: Method) -> str:
-    """Return a table of the measured costs of a method's step, per stage."""
-    if not (rows := costs(method)):
-        return "Its cost is not part of the published measurements: `cost` measures it.\n"
-    return table(list(COST_COLUMNS), [[shortened(row[column]) for column in COST_COLUMNS.values()] for row in rows])
+    """Return what a method's step costs: what was counted and, where it was measured, a table per stage."""
+    if (counted := costs().get(method.name)) is None:
+        return "Its cost has not been counted.\n"
+    text = f"**Cost:** {counted.arithmetic_percent:.3g} % more arithmetic, {counted.parameters:,} more parameters.\n"
+    rows = [[shortened(row[column]) for column in COST_COLUMNS.values()] for row in measured(method)]
+    return f"{text}\n{table(list(COST_COLUMNS), rows)}" if rows else text
 
 
 def shortened(cell: str) -> str:

@@ -13,6 +13,8 @@ from bench.models.base import Network
 from bench.share.export import export, onnx_graph
 from bench.store import Store
 from bench.types import Features, RequestError
+from tests.few import use_few_digits
+from tests.train.conftest import Bench, cell, document
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,19 @@ def test_a_run_that_is_not_done_and_a_folder_with_files_are_refused(trained, exp
     with pytest.raises(RequestError, match="only a finished run has a student"):
         export(store, run.but(seed=7).id, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_student_that_reuses_its_teachers_classifier_is_exported_with_it(tmp_path):
+    suite = Bench(tmp_path, document(methods=["simkd"], training={"epochs": 1, "batch_size": 16, "milestones": [1]}))
+    with pytest.MonkeyPatch.context() as patch:
+        use_few_digits(patch)
+        plan, store, _ = suite.run(only=["SimKD"])
+    run, images = cell(plan, "SimKD").runs[0], torch.rand(5, 3, 32, 32)
+    export(store, run.id, tmp_path / "student")
+    session = onnxruntime.InferenceSession(tmp_path / "student" / "student.onnx")
+    (logits,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        assert_close(torch.from_numpy(logits), stored_network(run, store).eval()(images), atol=1e-4, rtol=1e-4)
 
 
 class Noisy(Network):

@@ -1,0 +1,47 @@
+"""Counts what each method adds to a student's training step: `python -m benchmarks.counts > methods/costs.csv`.
+
+Numbers of multiplications and of parameters are the same on every machine, unlike times, which `terms` measures.
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from bench.cost.measure import counted
+from bench.cost.rows import stages, stand_ins, training_data
+from bench.plan import build
+from bench.suite import NONE, TEACHER, load
+from bench.train.build import build_lane
+from bench.train.epoch import teacher_features
+from bench.train.learner import MAIN
+from benchmarks.__main__ import DEVICE, METHODS, SUITE, TRAIN, split
+from methods.catalog import Cost, own_files
+
+
+def costs(names: Iterable[str]) -> Iterator[tuple[str, Cost]]:
+    """Yield the cost of each method at its defaults, in its main stage, on the pair of `speed.yaml`."""
+    plan = build(load(SUITE, METHODS, [f"methods=[{', '.join(names)}]"]), SUITE, METHODS)
+    cells = [cell for cell in plan.cells if cell.method != TEACHER and not cell.is_control]
+    training = training_data(cells, plan, split(TRAIN), DEVICE)
+    teachers = stand_ins(cells, plan, training)
+    lanes = [build_lane(next(stages(cell)), teachers, training.info, METHODS, DEVICE) for cell in cells]
+    size = lanes[0].schedule.batch_size
+    batch = next(iter(training.epoch(1, MAIN, 1, size, second_view=True)))
+    features = teacher_features(teachers, lanes, batch)
+    plain = 0.0
+    for cell, lane in zip(cells, lanes, strict=True):
+        lane.begin_epoch()
+        numbers = counted(lane, partial(lane.step, batch, features, 0))
+        assert lane.failure is None, lane.failure
+        if cell.method == NONE:  # the first cell
+            plain = numbers["step_gflop"]
+        else:
+            more = 100 * (numbers["step_gflop"] / plain - 1)
+            yield cell.method, Cost(round(more, 3), numbers["extra_parameters"])
+
+
+if __name__ == "__main__":
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["method", *Cost._fields])
+    writer.writerows([name, *cost] for name, cost in costs(path.stem for path in own_files()))
