@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
 
+MAX_WHOLE = 250  # classes whose panel is drawn with a pixel each: it has about so many of its own
+
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, the smallest difference first."""
@@ -25,7 +27,8 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
         for axis, matrix in zip(axes, panels.values(), strict=True):
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
-            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+            pixels = "none" if len(matrix) <= MAX_WHOLE else "nearest"
+            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation=pixels)
             unscaled(axis)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label="difference of correlations")
         yield f"correlation_{group}", figure
