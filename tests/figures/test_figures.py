@@ -827,7 +827,7 @@ def test_the_teachers_stages_are_beside_each_rows(tmp_path, store):
     shown = axis.collections[0].get_array()
     expected = [[by_features(a, b) for b in stages["KD"]] for a in stages["teacher"]]
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
-    assert axis.get_title() == f"KD\ndiagonal {np.trace(np.array(expected)) / 2:.3f}"
+    assert axis.get_title() == f"KD\nmean {np.trace(np.array(expected)) / 2:.3f}"
     assert [text.get_text() for text in axis.texts] == [f"{value:.2f}" for value in np.ravel(expected)]
 
 
