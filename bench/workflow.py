@@ -20,7 +20,7 @@ from bench.report.current import inputs, is_current, mark_current
 from bench.report.folder import TABLES, Shown, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
 from bench.report.sides import Measured, Place, Side, of_frame, of_report
-from bench.report.write import frame_of_report, write_report, write_tables_of
+from bench.report.write import frame_of_report, write_numbers, write_page, write_tables_of
 from bench.share.bundle import RUNS, is_bundle, unpacked
 from bench.spec import RunSpec
 from bench.store import Store, number_in
@@ -238,8 +238,8 @@ def reported(
 
         made_of = inputs(frame)
         write_tables_of(frame, failed)
-        figures.write(frame, store, methods, failed, style)
-        write_report(frame, failed)
+        figures.write(frame, store, methods, failed, style, meanwhile=lambda: write_numbers(frame, failed))
+        write_page(frame, failed)
         if not failed:
             mark_current(frame, made_of)
     return frame, failed

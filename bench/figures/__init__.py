@@ -27,6 +27,7 @@ from bench.figures.arrangement import arrange, legend
 from bench.figures.drawing import STYLES
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
+from bench.figures.svg import compact
 from bench.plan import Plan
 from bench.report.folder import FIGURES as FOLDER
 from bench.report.folder import PAPER, is_of_paper, note, noted
@@ -56,13 +57,15 @@ def write(
     methods: Mapping[str, Method],
     failed: list[Exception] | None = None,
     style: StyleName = "page",
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write all figures, and remove those of an earlier report that no longer apply; return the files.
 
     Figures of the style `page` are always written; those of the style `paper` also if an earlier report has them. If a
     figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
+
+    `meanwhile` is called before any figure is written; if there are many cells, while other processes draw.
     """
-    before = len(failed or ())
     folder = store.suite_folder(frame.plan.folder)
     written: list[Path] = []
     with attempt(folder / FOLDER, failed):
@@ -70,9 +73,13 @@ def write(
         known = set(earlier.figures if earlier else ())
         has_paper = style == PAPER or any(map(is_of_paper, known))
         findings = Findings(frame, store, methods)
-        written += _save(findings, FIGURES, failed)
+        drawn = _draw(findings, FIGURES)
+        meanwhile()
+        before = len(failed or ())
+        written += _save(findings, drawn, failed)
         if has_paper:
-            written += _save(replace(findings, style=STYLES[PAPER]), FIGURES, failed, PAPER)
+            of_paper = replace(findings, style=STYLES[PAPER])
+            written += _save(of_paper, _draw(of_paper, FIGURES), failed, PAPER)
         names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
         if len(failed or ()) > before:
             names |= known
@@ -87,7 +94,8 @@ def write(
 
 def write_cost(plan: Plan, store: Store, failed: list[Exception] | None = None) -> list[Path]:
     """Write the figures of cost.csv alone; return the files; for `failed`, see `bench.report.write.attempt`."""
-    return list(_save(Findings(results_frame(plan, store), store, {}), [cost], failed))
+    findings = Findings(results_frame(plan, store), store, {})
+    return list(_save(findings, _draw(findings, [cost]), failed))
 
 
 def figures(findings: Findings, draws: Iterable[Draw] | None = None) -> Iterator[tuple[str, Figure]]:
@@ -106,13 +114,22 @@ class Drawn(NamedTuple):
     files: dict[str, bytes] | Exception
 
 
+def _draw(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[Drawn]:
+    """Return the figures of modules; for many cells, other processes begin to draw them at once."""
+    is_large = len(findings.plan.cells) >= MIN_IN_PARALLEL
+    try:
+        return chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large))
+    except Exception as error:  # processes cannot be started
+        return iter([Drawn("all", "", error)])
+
+
 def _save(
-    findings: Findings, modules: Iterable[ModuleType], failed: list[Exception] | None, subfolder: str = ""
+    findings: Findings, drawn: Iterable[Drawn], failed: list[Exception] | None, subfolder: str = ""
 ) -> Iterator[Path]:
+    """Write the files of figures, and the captions of those that have no heading; yield them."""
     folder = findings.store.suite_folder(findings.plan.folder) / FOLDER / subfolder
     captions: dict[str, str] = {}  # by name
-    is_large = len(findings.plan.cells) >= MIN_IN_PARALLEL
-    for name, label, files in chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large)):
+    for name, label, files in drawn:
         while name in captions:  # two names that differ in other characters
             name += "_"
         with attempt(folder / name, failed):
@@ -162,7 +179,7 @@ def _rendered(figure: Figure) -> dict[str, bytes] | Exception:
         for kind, metadata in METADATA.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata)
-            files[kind] = buffer.getvalue()
+            files[kind] = compact(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
     except Exception as error:  # of matplotlib; the other figures are written
         return error
     return files

@@ -24,7 +24,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))
-        titles = [f"{label}\ndiagonal {np.diagonal(one).mean():.3f}" for label, one in panels.items()]
+        titles = [f"{label}\nmean {np.diagonal(one).mean():.3f}" for label, one in panels.items()]
         heading = [findings.title, f"{group}: linear CKA of stages, and the mean of the diagonal"]
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         lowest = min(float(matrix.min()) for matrix in panels.values())

@@ -5,11 +5,15 @@ Of the first seed that is done, a panel per row.
 
 from collections.abc import Iterator
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
+
+COLOURS = 64  # neighbouring ones cannot be told apart, and more of them would make the page larger
+MAX_WHOLE = 250  # classes whose panel is drawn with a pixel each: it has about so many of its own
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
@@ -23,9 +27,11 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
+        colours = mpl.colormaps["RdBu"].resampled(COLOURS)
         for axis, matrix in zip(axes, panels.values(), strict=True):
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
-            image = axis.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+            pixels = "none" if len(matrix) <= MAX_WHOLE else "nearest"
+            image = axis.imshow(matrix, cmap=colours, vmin=-most, vmax=most, interpolation=pixels)
             unscaled(axis)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, label="difference of correlations")
         yield f"correlation_{group}", figure

@@ -1,14 +1,16 @@
 """Calls a function with many arguments in several processes, for figures that take long."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long: bool) -> list[Result]:
-    """Return the result of a module's function for each item, in their order.
+def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long: bool) -> Iterator[Result]:
+    """Return the results of a module's function for each item, in their order.
+
+    Other processes begin at once, so that the caller can do something else before it asks for results.
 
     Args:
         work: takes and returns what can be pickled.
@@ -17,7 +19,9 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long:
     """
     given = list(items)
     if not is_long or len(given) < 2:
-        return [work(item) for item in given]
+        return map(work, given)
     from joblib import Parallel, cpu_count, delayed
 
-    return list(Parallel(n_jobs=min(cpu_count(), len(given)), batch_size=1)(delayed(work)(item) for item in given))
+    processes = Parallel(n_jobs=min(cpu_count(), len(given)), batch_size=1, return_as="generator")
+    results: Iterator[Result] = processes(delayed(work)(item) for item in given)
+    return results

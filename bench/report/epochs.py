@@ -31,9 +31,9 @@ def write_csv(frame: Frame) -> Path:
 
 def rows(frame: Frame) -> Iterator[dict[str, Any]]:
     """Yield the rows of epochs.csv."""
-    plan = frame.plan
+    plan, titles = frame.plan, frame.plan.titles
     for run in frame.shown_runs:
-        pair, row = plan.titles[run.id]
+        pair, row = titles[run.id]
         teachers = plan.trained(run).teachers
         seeds = {
             "seed": run.seed,

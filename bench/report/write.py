@@ -80,9 +80,9 @@ def write_while_training(plan: Plan, store: Store) -> None:
         write_events(plan, store)
 
 
-def write_report(frame: Frame, failed: list[Exception] | None = None) -> None:
-    """Write the epochs, classes, statistics and the page, which shows the existing figures; see `attempt`."""
-    from bench.report import classes, epochs, index, page, statistics_files  # each takes a second to import
+def write_numbers(frame: Frame, failed: list[Exception] | None = None) -> None:
+    """Write the epochs, classes and statistics; see `attempt`."""
+    from bench.report import classes, epochs, statistics_files  # each takes a second to import
 
     folder = frame.folder
     with attempt(folder / EPOCHS, failed):
@@ -98,7 +98,13 @@ def write_report(frame: Frame, failed: list[Exception] | None = None) -> None:
 
         with attempt(folder / TUNING[0], failed):
             tuning.write(frame)
-    with attempt(folder / PAGE, failed):
+
+
+def write_page(frame: Frame, failed: list[Exception] | None = None) -> None:
+    """Write the page, which shows the existing tables, figures and statistics, and the index; see `attempt`."""
+    from bench.report import index, page  # take a second to import
+
+    with attempt(frame.folder / PAGE, failed):
         page.write(frame)
     with attempt(frame.store.root / index.INDEX, failed):
         index.write(frame.store)

@@ -26,6 +26,10 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.spatial.distance import cdist
+from scipy.special import softmax
+from sklearn.manifold import TSNE
 
 from bench.figures import curves, figures, ranks, tsne, write
 from bench.figures.arrangement import arrange
@@ -826,7 +830,7 @@ def test_the_teachers_stages_are_beside_each_rows(tmp_path, store):
     shown = axis.collections[0].get_array()
     expected = [[by_features(a, b) for b in stages["KD"]] for a in stages["teacher"]]
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
-    assert axis.get_title() == f"KD\ndiagonal {np.trace(np.array(expected)) / 2:.3f}"
+    assert axis.get_title() == f"KD\nmean {np.trace(np.array(expected)) / 2:.3f}"
     assert [text.get_text() for text in axis.texts] == [f"{value:.2f}" for value in np.ravel(expected)]
 
 
@@ -860,6 +864,31 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         for own, points in enumerate(shown):
             distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
             assert (np.argmin(distances, axis=0) == own).all()
+
+
+def test_points_diverge_from_their_neighbours_no_more_than_scikit_learns_do():
+    points = embedded(3, 20, apart=3.0)["embedding"].astype(np.float32)
+    places = tsne.in_two_dimensions(points).astype(np.float64)
+    near = 1 / (1 + cdist(places, places, "sqeuclidean"))
+    np.fill_diagonal(near, 0)
+    wanted, found = (one[~np.eye(len(points), dtype=bool)] for one in (neighbours(points), near / near.sum()))
+    perplexity = (len(points) - 1) / 3
+    other = TSNE(random_state=0, perplexity=perplexity, max_iter=tsne.STEPS, method="exact").fit(points)
+    assert (wanted * np.log(wanted / found)).sum() < 1.2 * other.kl_divergence_
+
+
+def neighbours(points: np.ndarray) -> np.ndarray:
+    """Return t-SNE's probabilities of points, at the greatest perplexity that their number allows, row by row."""
+
+    def excess(width: float, others: np.ndarray) -> float:
+        return float(np.exp(stats.entropy(softmax(-others / (2 * width**2)))) - (len(points) - 1) / 3)
+
+    rows = []
+    for number, distances in enumerate(cdist(points, points, "sqeuclidean")):
+        others = np.delete(distances, number)
+        width = brentq(excess, 0.5, 100, args=(others,))
+        rows.append(np.insert(softmax(-others / (2 * width**2)), number, 0))
+    return (np.array(rows) + np.transpose(rows)) / (2 * len(points))
 
 
 def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store):

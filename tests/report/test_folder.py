@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, 
 
     seen = []
 
-    def note_lock(*_: object) -> list[Path]:
+    def note_lock(*_: object, meanwhile: Callable[[], None]) -> list[Path]:
         script = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
         lock = tmp_path / "results/runs/.lock-tables"
         seen.append(subprocess.run([sys.executable, "-c", script, str(lock)], capture_output=True, check=False))
