@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageFile
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -125,6 +126,10 @@ def _set_silenced(before: tuple[int, list[logging.Logger]]) -> None:
         one.disabled = one in before[1]
 
 
+def _set_pillow(before: tuple[bool, int | None]) -> None:
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
 def _set_filters(before: Any) -> None:  # noqa: ANN401
     warnings.resetwarnings()  # it also tells Python that the filters have changed
     warnings.filters[:] = before
@@ -173,6 +178,10 @@ SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {  # ge
         torch.cuda.set_device,
     ),
     "numpy's handling of floating-point errors": (np.geterr, lambda before: np.seterr(**before)),
+    "which images Pillow reads": (
+        lambda: (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS),
+        _set_pillow,
+    ),
     "the working folder": (os.getcwd, os.chdir),
     "environment variables of CUDA": (_variables, _set_variables),
     "the handlers of signals": (lambda: [signal.getsignal(number) for number in SIGNALS], _set_handlers),

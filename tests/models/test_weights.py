@@ -70,6 +70,12 @@ WRAPPINGS |= {
     "averaged alone": lambda state: {"state_dict_ema": state, "epoch": 3},
     "in half precision": lambda state: {key: value.half() if value.ndim else value for key, value in state.items()},
     "in double precision": lambda state: {key: value.double() if value.ndim else value for key, value in state.items()},
+    "in half precision, counters too": lambda state: {
+        key: torch.tensor(450_000).half() if key.endswith(COUNTER) else value for key, value in state.items()
+    },
+    "of torch's averaged network": lambda state: {
+        "n_averaged": torch.tensor(5), **{f"module.{key}": value for key, value in state.items()}
+    },
     "without counters": lambda state: {key: value for key, value in state.items() if not key.endswith(COUNTER)},
 }
 

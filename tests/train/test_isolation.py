@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.models import build, own
@@ -321,6 +322,7 @@ def entered(mode):
         lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
         lambda: setattr(torch.backends.opt_einsum, "strategy", "greedy"),
         lambda: np.seterr(all="raise"),
+        lambda: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
         lambda: os.environ.update(CUDA_VISIBLE_DEVICES="7"),
         lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
         lambda: logging.disable(logging.CRITICAL),
