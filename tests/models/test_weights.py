@@ -70,7 +70,7 @@ WRAPPINGS |= {
     "averaged alone": lambda state: {"state_dict_ema": state, "epoch": 3},
     "in half precision": lambda state: {key: value.half() if value.ndim else value for key, value in state.items()},
     "in double precision": lambda state: {key: value.double() if value.ndim else value for key, value in state.items()},
-    "in half precision, counters too": lambda state: {
+    "with counters that are too large for float16": lambda state: {
         key: torch.tensor(450_000).half() if key.endswith(COUNTER) else value for key, value in state.items()
     },
     "of torch's averaged network": lambda state: {

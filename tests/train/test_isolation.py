@@ -372,14 +372,14 @@ def test_runs_that_draw_random_numbers_of_any_kind_end_with_the_same_bits_beside
     (tmp_path / "draws.py").write_text(DRAWS)
     (tmp_path / "nets.py").write_text(NETWORKS + REGISTERED_AS.format(name="drops", deed=drops))
     own.add_networks([tmp_path / "nets.py"], [])
-    rows = ["kd", "draws", {"method": "draws", "times": 3, "label": "more"}]
+    rows = ["kd", *({"method": "draws", "times": n, "label": f"draws {n}"} for n in (1, 3))]
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
     data = {"name": "digits", "resize": 32, "train_per_class": 2}
     pairs = [{"teacher": "drops", "student": "resnet8"}]
     suite = document(methods=rows, training=short, data=data, pairs=pairs)
     bench = Bench(tmp_path, suite, [tmp_path / "draws.py", tmp_path / "nets.py"])
     plan, together, _ = bench.run("together")
-    for label in ("draws", "KD"):
+    for label in ("draws 1", "KD"):
         run_id = cell(plan, label).runs[0].id
         _, alone, _ = bench.run(f"only {label}", only=[label], teachers=together)
         assert weights(together, run_id) == weights(alone, run_id)
