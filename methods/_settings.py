@@ -101,7 +101,8 @@ def _set_attention(before: list[bool]) -> None:
 
 def _set_handlers(before: list[Any]) -> None:
     for number, handler in zip(SIGNALS, before, strict=True):
-        signal.signal(number, handler)
+        if handler is not None and signal.getsignal(number) != handler:  # None: not one of Python's
+            signal.signal(number, handler)
 
 
 def _variables() -> dict[str, str]:

@@ -1,12 +1,11 @@
 """Finds all methods: in this folder, in installed packages, and in files given by path. Imports no torch."""
 
-import importlib.util
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from bench.reading import read_bytes
+from bench.reading import file_of_module, read_bytes
 from bench.types import RequestError
 from methods._code import NOT_METHODS
 from methods._reader import Method, has_networks_only, read
@@ -55,10 +54,7 @@ def by_family(methods: Iterable[Method]) -> dict[str, list[Method]]:
 
 
 def _entry_point_file(module: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError:  # a package that should contain the module cannot be imported
-        spec = None
-    if spec is None or spec.origin is None:
+    path = file_of_module(module)
+    if path is None:
         raise RequestError(f"entry point {module!r} of group {ENTRY_POINTS!r}: there is no such module")
-    return Path(spec.origin)
+    return path

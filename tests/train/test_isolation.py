@@ -273,6 +273,16 @@ def test_a_users_teacher_cannot_write_into_the_images_of_its_students(monkeypatc
     assert not images.any()
 
 
+def test_a_package_of_networks_that_changes_a_setting_is_refused_by_name(bench, monkeypatch, tmp_path):
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange/__init__.py").write_text("import torch\n\ntorch.set_default_dtype(torch.float64)\n")
+    (tmp_path / "strange/nets.py").write_text("from torchvision.models import resnet18 as make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match=r"strange\.nets:make .*changes the default dtype"):
+        network_shapes(NetworkSpec(network="strange.nets:make"), cell(bench().plan(), "none").runs[0].data)
+    assert torch.get_default_dtype() == torch.float32
+
+
 @pytest.mark.usefixtures("_ctrl_c_is_told")
 def test_an_own_method_that_writes_into_any_of_a_teachers_features_is_noticed(cohort):
     lanes, data, _, _ = cohort(methods=["kd"])
