@@ -26,7 +26,7 @@ from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import curves, figures, ranks, tsne, write
+from bench.figures import FIGURES, _tasks, curves, figures, ranks, tsne, write
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
 from bench.figures.drawing import METHODS as METHOD_ORDER
@@ -215,6 +215,13 @@ def test_the_lowest_panel_of_each_column_has_numbers_even_above_an_empty_place()
     number_edges(axes)
     assert [axis.get_title() for axis in axes if axis.xaxis.get_tick_params()["labelbottom"]] == ["c", "d", "e"]
     assert [axis.get_title() for axis in axes if axis.yaxis.get_tick_params()["labelleft"]] == ["a", "d"]
+
+
+def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+    findings = Findings(results_frame(plan, store), store, METHODS)
+    assert {of_task.pair for of_task, _ in _tasks(findings, FIGURES)} == {"", "resnet14->resnet8"}
 
 
 @pytest.mark.slow
