@@ -16,11 +16,12 @@ TrackerName = Literal["mlflow", "trackio", "wandb"]
 ListedKind = Literal["methods", "models", "datasets", "suites"]
 
 
-def path_of(text: str) -> Path:
+def path_of(given: str | Path) -> Path:
     """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`.
 
     Control characters are refused: in messages, a name with a line break would look like two messages.
     """
+    text = str(given)  # typer gives defaults as they are
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise typer.BadParameter(f"{text!r}: a path has no control characters, such as line breaks. Rename it")
     path = os.path.expanduser(text)
