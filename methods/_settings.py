@@ -132,8 +132,9 @@ def _set_pillow(before: tuple[bool, int | None]) -> None:
 
 
 def _set_filters(before: Any) -> None:  # noqa: ANN401
+    filters: Any = warnings.filters
     warnings.resetwarnings()  # it also tells Python that the filters have changed
-    warnings.filters[:] = before
+    filters[:] = before
 
 
 def _set_hooks(before: list[dict[int, object]]) -> None:

@@ -152,6 +152,8 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
     state = _state_dict(content) if key is None else _state_at(content, key)
+    if nested := [name for name, tensor in state.items() if tensor.is_nested]:  # torch gives them no shape
+        raise RequestError(f"{path}: weights that are nested tensors: {_some(nested)}. {OTHER_REMEDY}")
     if state:
         return state
     has = f"a {type(content).__name__}"

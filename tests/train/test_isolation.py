@@ -108,7 +108,7 @@ DEEDS = {  # what the plug-in does, and what its failure says
     "torch.set_num_threads(3)": "changes the number of threads",
     "keep(torch.no_grad())": "changes the grad mode",
     "torch.autocast('cpu', torch.bfloat16).__enter__()": "changes autocast",
-    "keep(torch.autograd.graph.saved_tensors_hooks(lambda one: one * 2, lambda one: one))": "the hooks of saved tensors",
+    "keep(torch.autograd.graph.saved_tensors_hooks(lambda one: one * 2, abs))": "the hooks of saved tensors",
     "keep(Mode())": "changes the default device or another mode of torch functions",
     "after step: torch.set_default_device('meta')": "changes the default device or another mode of torch functions",
     "after step: os.chdir('/')": "changes the working folder",
