@@ -147,11 +147,9 @@ class Launcher:
 
     def _train_claimed(self, runs: Sequence[RunSpec], observer: Observer) -> bool:
         """Train the runs that no other process has claimed; return False if there are none."""
-        claimed: list[RunSpec] = []
         try:
             with self.store.locked(CLAIMING):  # two processes that come at the same time must not share a cohort
-                # one by one: if a claim raises, those before it are released
-                claimed.extend(run for run in runs if self.store.claim(run.id))
+                claimed = [run for run in runs if self.store.claim(run.id)]
             # another process may have finished a run just before the claim
             left = still_open(claimed, self.plan, self.store)
             if left:
@@ -161,7 +159,7 @@ class Launcher:
             logger.warning("%s", error)
             return True
         finally:
-            for run in claimed:
+            for run in runs:
                 self.store.release(run.id)
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:

@@ -75,9 +75,9 @@ class Scorer:
     def _score(self, run: RunSpec) -> str:
         """Score a finished run; return why it cannot be, or ""."""
         split = self.inputs.data(run.data).evaluated  # missing data is not the run's fault
-        if not self.store.claim(run.id):
-            return "another process holds it"
         try:
+            if not self.store.claim(run.id):
+                return "another process holds it"
             self._amend(run, split)
         except (RequestError, ValueError) as error:  # of its files, or of what its network answers
             return str(error)

@@ -62,9 +62,9 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
 def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> bool:
     """Evaluate and record a run whose needs are done; return False if another process has claimed it."""
     store, size = inputs.store, inputs.plan.suite.training.batch_size
-    if not store.claim(run.id):
-        return False
     try:
+        if not store.claim(run.id):
+            return False
         store.begin(run, suite_files(inputs.plan, run))
         record = provenance(inputs.device, inputs.plan.suite.threads) | {"best": None, "epochs": 0, "wall_s": 0.0}
         try:

@@ -345,17 +345,21 @@ class Store:
     # one writer
 
     def claim(self, run_id: str) -> bool:
-        """Claim a run and return True, or return False if a live process holds its claim."""
+        """Claim a run and return True, or return False if a live process holds its claim.
+
+        Call it within a `try` whose `finally` calls `release`, which does nothing for a run that is not held: a signal
+        may arrive at any moment.
+        """
         folder = self.folder(run_id)
         with self.locked() as now:
             held = self.holder(run_id)
             if held is not None and is_alive(held, folder / CLAIM, now):
                 return False
             mine = new_claim()
+            self._held[run_id] = mine  # before it is written: `release` also removes it if a signal arrives now
             write_whole(folder / CLAIM, json.dumps(asdict(mine)) + "\n")
             for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
                 self._remove(leftover)
-        self._held[run_id] = mine
         if len(self._held) == 1:
             self._stop = threading.Event()
             threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()

@@ -288,6 +288,19 @@ def test_a_zombie_loses_its_claim_at_once(start, store):
     assert store.claim(RUN)
 
 
+def test_a_claim_is_given_back_even_if_a_signal_arrives_as_it_is_written(store, monkeypatch):
+    def interrupted(path, content):
+        write_whole(path, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.store.store.write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.claim(RUN)
+    assert store.holder(RUN) is not None
+    store.release(RUN)
+    assert store.holder(RUN) is None
+
+
 def test_a_process_that_was_given_a_dead_ones_id_does_not_keep_its_claim(own_claim, store):
     write_claim(store, replace(own_claim, started=own_claim.started - 1, token="older"))
     assert store.claim(RUN)
