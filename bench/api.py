@@ -472,8 +472,8 @@ def _paths(files: Iterable[File]) -> tuple[Path, ...]:
 def _reports(store: Store) -> dict[str, folder.Shown]:
     """Return what `suite.json` says in the folder of each suite that has results, by the folder's name."""
     notes = [*store.root.glob(f"*/{folder.SUITE}"), *store.root.glob(f"*/with_*/{folder.SUITE}")]
-    found = {path.parent.relative_to(store.root).as_posix(): folder.noted(path.parent) for path in sorted(notes)}
-    return {name: shown for name, shown in found.items() if shown is not None}
+    noted = {path.parent.relative_to(store.root).as_posix(): folder.noted(path.parent) for path in sorted(notes)}
+    return {name: shown for name, shown in noted.items() if shown is not None}
 
 
 def _patterns(given: str | Sequence[str]) -> Sequence[str]:
@@ -524,15 +524,15 @@ def _cells(opened: Results, pair: str, method: str) -> list[tuple[Plan, Cell]]:
     exact = [(plan, cell) for plan, cell in in_pair if cell.label == method]
     label = [(plan, cell) for plan, cell in in_pair if cell.label.lower() == method.lower()]
     named = [(plan, cell) for plan, cell in in_pair if cell.method == method.lower()]
-    found = exact or label or named
-    labels = list(dict.fromkeys(cell.label for _, cell in found))
+    matching = exact or label or named
+    labels = list(dict.fromkeys(cell.label for _, cell in matching))
     if not labels:
         raise RequestError(
             f"{suites}: {pair}: no row {method!r}. {suggest(method, {cell.label for _, cell in in_pair})}"
         )
     if len(labels) > 1:
         raise RequestError(f"{suites}: {pair}: several rows of {method!r}. Name one by its label: {', '.join(labels)}")
-    return found
+    return matching
 
 
 def _trained(
@@ -546,9 +546,7 @@ def _trained(
         )
     row = f"{pair}, row {cells[0][1].label}"
     runs = {plan.trained(run).id: (plan, cell, run) for plan, cell in cells for run in cell.runs}
-    chosen = {
-        run_id: found for run_id, found in runs.items() if seed in (None, found[2].seed, found[0].seed_of(found[2]))
-    }
+    chosen = {run_id: one for run_id, one in runs.items() if seed in (None, one[2].seed, one[0].seed_of(one[2]))}
     if len(chosen) != 1:
         known = "; ".join(f"seed {plan.seed_of(run)} in {plan.folder}" for plan, _, run in runs.values())
         what = "several runs" if chosen else "no run"

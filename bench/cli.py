@@ -290,13 +290,13 @@ def compare_command(
         from bench.workflow import sides
 
         with sides(a, b, results, plugin or ()) as both:
-            found = compare(*both)
+            comparison = compare(*both)
     if as_json:
-        say_json(found.document())
+        say_json(comparison.document())
         return OK
     from bench.terminal.comparison import comparison_tables
 
-    say(comparison_tables(found, width()))
+    say(comparison_tables(comparison, width()))
     return OK
 
 
@@ -349,8 +349,8 @@ def list_command(
     from bench.terminal.listing import entries, entry_of, listing
 
     if as_json:
-        found = entries(kind, plugin or ())
-        say_json(list(found.values()) if name is None else entry_of(found, kind, name))
+        listed = entries(kind, plugin or ())
+        say_json(list(listed.values()) if name is None else entry_of(listed, kind, name))
         return OK
     say(listing(kind, name, plugin or ()))
     return OK
@@ -474,22 +474,22 @@ def verify_command(
             device=device,
             plugins=all_plugins(plan.file, plugin or ()),
         )
-        found = list(each("Computing again", verify.checks(opened, plan, store)))
-        if all(check.holds for check in found):
-            if left := verify.not_from_answers(plan, found, store):
+        checks = list(each("Computing again", verify.checks(opened, plan, store)))
+        if all(check.holds for check in checks):
+            if left := verify.not_from_answers(plan, checks, store):
                 say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
                 try:
-                    found += each("Evaluating weights", verify.evaluated(work, runs))
+                    checks += each("Evaluating weights", verify.evaluated(work, runs))
                 except RequestError as error:
                     say([f"weights not evaluated: {escape(str(error))}"])
             if retrain is not None:
                 again = list(verify.retrained(work, verify.chosen(opened, plan, store, retrain), margin))
                 say([escape(f"trained again: {one}: difference {one.difference}") for one in again])
-                found += again
-    wrong = [check for check in found if not check.holds]
+                checks += again
+    wrong = [check for check in checks if not check.holds]
     say([escape(str(check)) for check in wrong])
-    said = f"{len(wrong)} of {len(found)} checks fail" if wrong else f"all {len(found)} checks hold"
+    said = f"{len(wrong)} of {len(checks)} checks fail" if wrong else f"all {len(checks)} checks hold"
     say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
     return RUN_FAILED if wrong else OK
 

@@ -24,5 +24,5 @@ def started_as() -> str:
 def code_hash(*patterns: str) -> str:
     """Return a hash of this program's files whose names fit one of some patterns, such as `*.py`."""
     root = Path(__file__).parents[1]
-    found = [path for folder in ("bench", "methods") for one in patterns for path in (root / folder).rglob(one)]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(found))).hexdigest()
+    files = [path for folder in ("bench", "methods") for one in patterns for path in (root / folder).rglob(one)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(files))).hexdigest()

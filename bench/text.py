@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-MOST = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
+MAX_NAME = 120  # characters of a file's name: a temporary name is longer, and most file systems allow 255 bytes
 
 
 def printable(text: str, one_line: bool = False) -> str:
@@ -43,7 +43,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def file_name(text: str, most: int = MOST) -> str:
+def file_name(text: str, most: int = MAX_NAME) -> str:
     """Return a text as a part of a file's name: of few kinds of characters; if it is long, its end is its hash."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)
     if len(name) <= most:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -92,6 +92,11 @@ class RequestError(Exception):
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a text that suggests the closest known name, if one is close, and lists all of them."""
     known = sorted(known)
+    return f"{did_you_mean(name, known)}Known: {', '.join(known)}"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a question that suggests the closest of sorted names, followed by a space; "" if none is close."""
     by_lower = {one.lower(): one for one in reversed(known)}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return (f"Did you mean {by_lower[near[0]]!r}? " if near else "") + f"Known: {', '.join(known)}"
+    return f"Did you mean {by_lower[near[0]]!r}? " if near else ""

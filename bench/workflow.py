@@ -169,7 +169,7 @@ def matching(plan: Plan, only: Sequence[str], pairs: Sequence[str]) -> list[Cell
     def matches(text: str, pattern: str) -> bool:
         return fnmatchcase(text.lower(), pattern.lower())
 
-    found: set[int] = set()  # places of cells in the plan
+    chosen: set[int] = set()  # places of cells in the plan
     for pair, row in product(pairs or ["*"], only or ["*"]):
         in_pair = [place for place, cell in enumerate(plan.cells) if matches(cell.pair, pair)]
         by_label = [place for place in in_pair if matches(plan.cells[place].label, row)]  # `crd` is not CRD+KD
@@ -178,8 +178,8 @@ def matching(plan: Plan, only: Sequence[str], pairs: Sequence[str]) -> list[Cell
             labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
             names = ", ".join(dict.fromkeys(cell.pair for cell in plan.cells))
             raise RequestError(f"--only {row!r} --pairs {pair!r}: no cell matches. Rows: {labels}. Pairs: {names}")
-        found |= set(places)
-    return [plan.cells[place] for place in sorted(found)]
+        chosen |= set(places)
+    return [plan.cells[place] for place in sorted(chosen)]
 
 
 def wanted_runs(plan: Plan, store: Store, only: Sequence[str], pairs: Sequence[str]) -> list[RunSpec]:
@@ -206,7 +206,7 @@ def accept(plan: Plan, store: Store, runs: Sequence[RunSpec]) -> Iterator[str]:
         change = record and changed(run, record, plan.code, store)
         if change and change.of_method:
             store.accept(run.id, {name: code.sha256 for name, code in code_of_run(run, plan.code).items()})
-            yield f"run {run.id}: accepted as unchanged, though {change.reason.partition(':')[0]}"
+            yield f"run {run.id}: accepted as unchanged, though {change.what}"
 
 
 def runs_to_retry(

@@ -62,10 +62,9 @@ N_NEGATIVES = 16_384  # CRD's
 LARGE_BANK = 1_300_000  # ImageNet's training images, rounded up
 GPU_WORKERS = 8  # loader processes of the naive loop on a GPU
 READ_AHEAD = 3 * GPU_WORKERS  # steps: a DataLoader keeps two batches per worker ready
-WANTED = {  # the target for a term's own share of a plain student's step
-    **{"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12},
-    **{"AB (initial)": 0.1, "AT": 0.03, **dict.fromkeys(("KD", "SP", "CC", "RKD", "PKT"), 0.04)},
-}
+# the target for a term's own share of a plain student's step
+WANTED = {"NST": 0.25, "FSP (initial)": 0.2, "FT": 0.4, "VID": 0.3, "CRD": 0.27, "CRD all": 0.35, "FitNet": 0.12}
+WANTED |= {"AB (initial)": 0.1, "AT": 0.03, "KD": 0.04, "SP": 0.04, "CC": 0.04, "RKD": 0.04, "PKT": 0.04}
 
 
 class Row(NamedTuple):
@@ -164,12 +163,12 @@ def of_terms(repeats: int) -> Iterator[Row]:
     """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
     train = split(TRAIN)
     cohort = Cohort(train, "fp32")
-    found = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
-    for cost in found:
+    costs = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
+    for cost in costs:
         if cost.name in WANTED and cost.own_percent is not None:
             yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
-    main = sum(cost.step_ms for cost in found if cost.stage == "main" and cost.label != "CRD all")
-    data, teacher = found[0].data_ms, found[0].teacher_ms or 0.0
+    main = sum(cost.step_ms for cost in costs if cost.stage == "main" and cost.label != "CRD all")
+    data, teacher = costs[0].data_ms, costs[0].teacher_ms or 0.0
     yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 
@@ -236,7 +235,7 @@ def _resident() -> int:
 
 def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:
     distiller.loss(student, teacher, batch).backward()
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
 
 
 def of_startup(repeats: int) -> Iterator[Row]:
@@ -307,10 +306,8 @@ def _steady(clock: Iterator[float]) -> float:
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
-PARTS = {
-    **{"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation},
-    **{"memory": of_memory, "startup": of_startup, "jobs": of_jobs, "gpu": of_gpu},
-}
+PARTS = {"naive": against_naive, "terms": of_terms, "evaluation": of_evaluation, "memory": of_memory}
+PARTS |= {"startup": of_startup, "jobs": of_jobs, "gpu": of_gpu}
 
 
 def main(

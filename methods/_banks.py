@@ -66,12 +66,12 @@ class Gathered(Piece):
     rows: Tensor
 
     def scores(self, anchors: Tensor, bank: Tensor) -> Tensor:
-        found = anchors.new_empty(self.rows.shape)
+        scores = anchors.new_empty(self.rows.shape)
         gathered = bank.new_empty(self.rows.shape[1], bank.shape[1])  # reused: one per anchor would fragment memory
-        for anchor, own, out in zip(anchors, self.rows, found, strict=True):
+        for anchor, own, out in zip(anchors, self.rows, scores, strict=True):
             torch.index_select(bank, 0, own, out=gathered)
             torch.mv(gathered, anchor, out=out)
-        return found
+        return scores
 
     def weighted_rows(self, weights: Tensor, bank: Tensor) -> Tensor:
         return F.embedding_bag(self.rows, bank, per_sample_weights=weights, mode="sum")

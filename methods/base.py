@@ -4,6 +4,7 @@ A method file defines one class, decorated with `@register(name, weight=...)`, w
 The constructor's keyword parameters, with their annotations and defaults, are what a suite file may set.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class Distiller(nn.Module):
     needs_second_view: bool = False  # whether `Features.second` must be filled; its labels count in cross-entropy, too
     needs_epoch: ClassVar[bool] = False  # whether the loss depends on `epoch`
     autocast: ClassVar[bool] = False  # whether the term takes bfloat16 maps from a bf16 network, not float32
-    observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars of `observed`, columns of a run's epochs
+    observes: ClassVar[tuple[str, ...]] = ()  # names of the scalars that `loss` records, columns of a run's epochs
     weight: ClassVar[float]  # the term's default weight; set by `register`
     task_weight: ClassVar[float]  # cross-entropy's default weight; set by `register`
     warmup: ClassVar[int]  # the default number of epochs over which the weight rises; set by `register`
@@ -41,10 +42,10 @@ class Distiller(nn.Module):
 
     def __init__(self, student: Shapes, teacher: Shapes, data: DataInfo) -> None:
         super().__init__()
-        # the same function that `after_step` receives, for a loss that depends on the whole batch, as CRD's Z does: it
-        # joins the rows of a (B, ...) tensor over all processes of the run, without a gradient. All processes must call
-        # it equally often.
+        # Joins the rows of a (B, ...) tensor over all processes of the run, without a gradient; set by the trainer. All
+        # processes must call it equally often.
         self.gather: Callable[[Tensor], Tensor] = lambda rows: rows
+        self._recorded: tuple[Tensor, ...] = ()
 
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor | None:
         """Return the unweighted term of the main stage, a scalar, or None if the method adds nothing there.
@@ -55,16 +56,16 @@ class Distiller(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} has no method loss")
         return None
 
-    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Update state that is not learned, after the optimizer's step.
+    def after_step(self) -> None:
+        """Update state that is not learned, after the optimizer's step; `gather` joins that of all processes."""
 
-        Args:
-            gather: joins the rows of a (B, ...) tensor over all processes of the run; the identity for one process.
-        """
+    def record(self, *scalars: Tensor) -> None:
+        """Keep other scalars of this `loss`, in the order of `observes`; a run's epochs have their means."""
+        self._recorded = tuple(scalar.detach() for scalar in scalars)
 
     def observed(self) -> Sequence[Tensor]:
-        """Return other scalars of the last `loss`, in the order of `observes`; a run's epochs record their means."""
-        return ()
+        """Return the other scalars of the last `loss`, in the order of `observes`."""
+        return self._recorded
 
     def initial_stage(self) -> InitialStage | None:
         """Return what trains before the main stage, or None."""
@@ -72,7 +73,10 @@ class Distiller(nn.Module):
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:
-        """Return why the method cannot be used on this pair, shown in the table's cell, or None if it can."""
+        """Return why the method cannot be used on this pair, shown in the table's cell, or None if it can.
+
+        A method whose answer depends on its parameters takes them by name as well: see FitNet's `layer`.
+        """
         return None
 
 
@@ -123,6 +127,9 @@ def register(
             raise TypeError(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
+        if len(inspect.signature(cls.after_step).parameters) > 1:  # as plug-ins had it until `gather` was an attribute
+            given_gather = cls.after_step
+            cls.after_step = lambda self, *_: given_gather(self, self.gather)  # type: ignore[method-assign,call-arg]
         cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
         cls.reuses_classifier, cls.added, cls.variant = reuses_classifier, added, variant
         cls.search_space = space or {}

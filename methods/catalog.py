@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.reading import file_of_module, read_bytes
 from bench.types import RequestError
 from methods._code import NOT_METHODS
-from methods._reader import Method, has_networks_only, read
+from methods._description import Method
+from methods._reader import has_networks_only, read
 
 FAMILIES = ("logits", "features", "relations", "contrastive")  # what methods compare
 OTHERS = "others"  # methods whose files do not name one of them
@@ -36,13 +37,13 @@ def catalog(plugins: Iterable[Path] = ()) -> dict[str, Method]:
     modules = [point.module for point in entry_points(group=ENTRY_POINTS)]
     installed = [(_entry_point_file(module), module) for module in modules]
     own = [_own_method(path, read_bytes(path)) for path in own_files()]
-    found = {method.name: method for method in own}
+    methods = {method.name: method for method in own}
     for path, module in [*installed, *((path, None) for path in plugins if not has_networks_only(path))]:
         method = read(path, module)
-        if method.name in found and found[method.name].path.resolve() != path.resolve():
-            raise RequestError(f"{path}: the method name {method.name!r} is taken by {found[method.name].path}")
-        found.setdefault(method.name, method)
-    return dict(sorted(found.items()))
+        if method.name in methods and methods[method.name].path.resolve() != path.resolve():
+            raise RequestError(f"{path}: the method name {method.name!r} is taken by {methods[method.name].path}")
+        methods.setdefault(method.name, method)
+    return dict(sorted(methods.items()))
 
 
 def by_family(methods: Iterable[Method]) -> dict[str, list[Method]]:

@@ -14,7 +14,7 @@ Code:    has temperature 0.07 throughout, and the constant Z, which the paper do
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -131,16 +131,11 @@ class CRD(Distiller):
         """Return the unweighted term of embeddings (B, D_s), (B, D_t): mean over the batch, both directions summed."""
         partners = self.partners(batch.indices)
         sides = self.sides(student, teacher, partners)
-        self.critics = partners.counts.to(sides).log().mean() - sides.detach()
+        # log N minus the loss: the critic's value, in nats. It is a lower bound on the mutual information of the two
+        # embeddings only if negatives are any other sample (`other_sample`), because they then come from the product of
+        # the marginals.
+        self.record(*(partners.counts.to(sides).log().mean() - sides))
         return sides.sum()
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return log N minus the loss, for each name in `observes`: the critic's value, in nats.
-
-        It is a lower bound on the mutual information of the two embeddings only if negatives are any other sample
-        (`other_sample`), because they then come from the product of the marginals.
-        """
-        return self.critics.unbind()
 
     def partners(self, indices: Tensor) -> Partners:
         """Return newly drawn positives and negatives of the samples at indices (B,)."""
@@ -200,11 +195,11 @@ class CRD(Distiller):
         return (attract + repel).mean(dim=1)
 
     @torch.no_grad()
-    def after_step(self, gather: Callable[[Tensor], Tensor]) -> None:
+    def after_step(self) -> None:
         """Move the visited rows of both banks towards the step's embeddings, those of all processes."""
         if self.visited is None:
             return
-        indices, z_s, z_t = (gather(rows) for rows in self.visited)
+        indices, z_s, z_t = (self.gather(rows) for rows in self.visited)
         for bank, embedding in ((self.student_bank, z_s), (self.teacher_bank, z_t)):
             moved = self.bank_momentum * bank[indices] + (1 - self.bank_momentum) * embedding
             bank[indices] = F.normalize(moved)

@@ -11,7 +11,6 @@ Weight:  0.9, with 0.1 for cross-entropy and E = 10 on CIFAR-100; on ImageNet 1 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -71,15 +70,11 @@ class CTKD(Distiller):
         """Return the unweighted term of logits (B, K): scalar, mean over the batch."""
         factor = self.reversal()
         temperature = LOWEST + RANGE * ScaledGradient.apply(self.theta, factor).sigmoid()
-        self.seen = temperature.detach(), torch.full_like(temperature, factor, requires_grad=False)
+        self.record(temperature, torch.full_like(temperature, factor, requires_grad=False))
         return softened_kl(*logits_of(student, teacher, self.standardise), temperature)
 
     def reversal(self) -> float:
         """Return the factor of theta's gradient in the current epoch, -1 to 0."""
         return -(1 - math.cos(math.pi * min(self.epoch, self.full_reversal) / self.full_reversal)) / 2
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return the temperature T and the factor of theta's gradient."""
-        return self.seen
 
     inapplicable = staticmethod(same_classes)

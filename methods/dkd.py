@@ -10,7 +10,6 @@ Weight:  1, with a = 1, b = 8 and T = 4, rising linearly over 20 epochs, as its 
          set b per pair (1 to 8). On ImageNet: b = 0.5 (ResNet-50 to MobileNet: 2), T = 1, warmup 1; all mdistiller.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -39,7 +38,7 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
 class DKD(Distiller):
     needs_targets = True
     takes_mixed_images = False  # the formula has one target class
-    observes: ClassVar[tuple[str, ...]] = ("target", "non_target")
+    observes: ClassVar[tuple[str, ...]] = ("target", "non_target")  # TC and NC, without their factors
 
     def __init__(
         self,
@@ -65,11 +64,7 @@ class DKD(Distiller):
         target = self.temperature**2 * softened_kl(binary_s, binary_t, 1.0)
         others_s, others_t = (without_target(z, batch.targets) for z in logits)
         non_target = softened_kl(others_s, others_t, self.temperature)
-        self.parts = target.detach(), non_target.detach()
+        self.record(target, non_target)
         return self.alpha * target + self.beta * non_target
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return TC and NC, without their factors a and b."""
-        return self.parts
 
     inapplicable = staticmethod(same_classes)

@@ -15,7 +15,6 @@ Weight:  1, with l_c = 2, l_m = 1 and a = 1.01, the authors' example for wrn_40_
 Columns whose spread over the batch is only rounding, such as dead units, have no correlation and are left out.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -53,7 +52,7 @@ def of_trace_one(gram: Tensor) -> Tensor:
 
 @register("itrd", weight=1.0, space={"lambda_corr": {"log": [0.5, 8]}, "lambda_mutual": {"log": [0.25, 4]}})
 class ITRD(Distiller):
-    observes: ClassVar[tuple[str, ...]] = ("correlation", "mutual")
+    observes: ClassVar[tuple[str, ...]] = ("correlation", "mutual")  # without their factors
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class ITRD(Distiller):
         mapped = self.head(student.embedding)
         correlation = self.correlation_loss(mapped, teacher.embedding)
         mutual = self.mutual_loss(student.embedding if self.same_dimension else mapped, teacher.embedding)
-        self.parts = correlation.detach(), mutual.detach()
+        self.record(correlation, mutual)
         return self.lambda_corr * correlation + self.lambda_mutual * mutual
 
     def correlation_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -91,7 +90,3 @@ class ITRD(Distiller):
         g_s, g_t = similarities(student), similarities(teacher)
         own, shared = of_trace_one(g_s), of_trace_one(g_s * g_t)
         return own.square().sum() - shared.square().sum()
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return both parts, without their factors."""
-        return self.parts

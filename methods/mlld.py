@@ -14,7 +14,6 @@ Weight:  0.9, with 0.1 for cross-entropy on CIFAR-100; on ImageNet 0.5 and 0.5, 
          authors' code, which trains 240 epochs at rate 0.025). With `standardise`, 9 and `temperature` 2 (LSKD).
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -36,7 +35,7 @@ def share_up_to_the_median(values: Tensor) -> Tensor:
 
 @register("mlld", weight=0.9, task_weight=0.1, version=2, space={"temperature": {"log": [1, 16]}})
 class MLLD(Distiller):
-    observes: ClassVar[tuple[str, ...]] = ("instance", "class", "batch")
+    observes: ClassVar[tuple[str, ...]] = ("instance", "class", "batch")  # their sum is the term
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class MLLD(Distiller):
             instance = instance + sum(softened_kl(*distorted, temperature=t) for t in (*OF_DISTORTED, self.temperature))
         between_classes, between_samples = self.relations(student.logits, teacher.logits)
         parts = torch.stack([instance, of_classes * between_classes, of_samples * between_samples])
-        self.parts = parts.detach()
+        self.record(*parts)
         return parts.sum()
 
     def relations(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,9 +77,5 @@ class MLLD(Distiller):
             between_classes = between_classes + (p_t.T @ p_t - p_s.T @ p_s).square().sum() / k
             between_samples = between_samples + (p_t @ p_t.T - p_s @ p_s.T).square().sum() / b
         return between_classes, between_samples
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return the three parts, whose sum is the term."""
-        return self.parts.unbind()
 
     inapplicable = staticmethod(same_classes)

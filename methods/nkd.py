@@ -10,7 +10,6 @@ Weight:  1, with g = 1.5 and T = 1, the authors' setting for ImageNet (cls_KD). 
          ResNet-18, has g = 3.5 and T = 3; they give no setting for the CRD tables' pairs, so ours is unverified there.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from methods.base import Distiller, register, same_classes
 class NKD(Distiller):
     needs_targets = True
     takes_mixed_images = False  # the formula has one target class
-    observes: ClassVar[tuple[str, ...]] = ("target", "non_target")
+    observes: ClassVar[tuple[str, ...]] = ("target", "non_target")  # the latter without its factor g
 
     def __init__(
         self,
@@ -48,11 +47,7 @@ class NKD(Distiller):
         others_s, others_t = (without_target(side.logits, batch.targets) for side in (student, teacher))
         q_t = F.softmax(others_t / self.temperature, dim=1)
         non_target = self.temperature**2 * F.cross_entropy(others_s / self.temperature, q_t)
-        self.parts = target.detach(), non_target.detach()
+        self.record(target, non_target)
         return target + self.gamma * non_target
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return the parts of the target and of the other classes, the latter without its factor g."""
-        return self.parts
 
     inapplicable = staticmethod(same_classes)

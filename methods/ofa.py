@@ -18,7 +18,7 @@ Weight:  1, with h = e = T = 1, as in the authors' code; their example, DeiT-T t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 
@@ -93,7 +93,7 @@ def initialise(module: nn.Module) -> None:
 @register("ofa", weight=1.0, space={"epsilon": {"linear": [1.0, 1.5]}, "temperature": {"log": [0.5, 4]}})
 class OFA(Distiller):
     needs_targets = True
-    observes: ClassVar[tuple[str, ...]] = ("output", "heads")
+    observes: ClassVar[tuple[str, ...]] = ("output", "heads")  # the latter summed, without their factor h
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class OFA(Distiller):
         given = teacher.logits, batch.targets, *self.settings
         output = term(student.logits, *given)
         heads = torch.stack([term(logits, *given) for logits in self.logits(student)]).sum()
-        self.parts = output.detach(), heads.detach()
+        self.record(output, heads)
         return output + self.head_weight * heads
 
     def logits(self, student: Features) -> Iterator[Tensor]:
@@ -142,10 +142,6 @@ class OFA(Distiller):
         read = [student.stages, student.class_tokens] if student.class_tokens else [student.stages]
         for head, *given in zip(self.heads, *(one[-STAGES:] for one in read), strict=True):
             yield head(*given)
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return the term of the student's own logits, and the sum of the heads', without its factor h."""
-        return self.parts
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:

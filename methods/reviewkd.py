@@ -16,7 +16,7 @@ Weight:  5, rising linearly over 20 epochs; the authors set 0.6 to 8 per CIFAR-1
          there. Here it always is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class ReviewKD(Distiller):
     def loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         """Return the unweighted term: per level a mean over all entries, summed over levels."""
         deepest_first = torch.stack([*self.level_losses(student, teacher)])
-        self.parts = deepest_first.detach().flip(0)
+        self.record(*deepest_first.flip(0))
         return deepest_first.sum()
 
     def level_losses(self, student: Features, teacher: Features) -> Iterator[Tensor]:
@@ -98,10 +98,6 @@ class ReviewKD(Distiller):
         for level, s, t in reversed([*zip(self.levels, own, others, strict=True)]):
             compared, fused = level(s, fused, (t.shape[2], t.shape[3]))
             yield pyramid_loss(compared, t)
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return each level's loss, the shallowest first."""
-        return self.parts.unbind()
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes) -> str | None:

@@ -13,7 +13,6 @@ Weight:  1, with b = 1, for CIFAR-100 and ImageNet. The authors search a grid pe
 """
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from methods.base import Distiller, no_classifier, no_final_map, register, same_
 
 @register("srrl", weight=1.0, space={"beta": {"log": [0.25, 4]}})
 class SRRL(Distiller):
-    observes: ClassVar[tuple[str, ...]] = ("feature", "regression")
+    observes: ClassVar[tuple[str, ...]] = ("feature", "regression")  # of embeddings; of logits, without its factor b
 
     def __init__(
         self,
@@ -64,12 +63,8 @@ class SRRL(Distiller):
         feature = F.mse_loss(embedding, teacher.embedding)
         logits = F.linear(embedding, teacher.classifier.weight, teacher.classifier.bias)
         regression = F.mse_loss(logits, teacher.logits)
-        self.parts = feature.detach(), regression.detach()
+        self.record(feature, regression)
         return feature + self.beta * regression
-
-    def observed(self) -> Sequence[Tensor]:
-        """Return the part of the embeddings and that of the logits, the latter without its factor b."""
-        return self.parts
 
     @classmethod
     def inapplicable(cls, student: Shapes, teacher: Shapes, form: str = "embedding") -> str | None:

@@ -49,6 +49,15 @@ def tiny(tmp_path_factory) -> "Bench":
 
 
 @pytest.fixture
+def forgets_networks(monkeypatch):
+    """Forget at the end which networks of users' files a test has registered."""
+    from bench.models import own
+
+    monkeypatch.setattr(own, "FILES", {})
+    monkeypatch.setattr(own, "FACTORIES", {})
+
+
+@pytest.fixture
 def few(monkeypatch):
     """Evaluate on few digits and draw few points and files: all three take longer than a tiny suite's training."""
     use_few(monkeypatch)

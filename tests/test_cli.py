@@ -148,7 +148,7 @@ WRONG = {
     ),
     "a plugin that is not there": (["--plugin", "nowhere.py"], "nowhere.py: cannot be read as a method file"),
     "a plugin that is a folder": (["--plugin", "."], ".: is a folder, where a regular file is expected"),
-    "a plugin that is no method": (["--plugin", "setup.py"], "setup.py: cannot be read as a method file"),
+    "a plugin that is not a method": (["--plugin", "setup.py"], "setup.py: cannot be read as a method file"),
     "a checkpoint that is not there": (
         ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
         "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",
@@ -940,8 +940,12 @@ def first(arguments, folder):
 def test_a_suite_is_trained_and_tabulated_and_ends_with_1_if_a_run_diverged(first, folder):
     assert first.returncode == 1, first.stderr  # a run diverged
     assert statuses(folder / "results") == {
-        **{"teacher": "done", "none": "done", "KD": "done", "copies": "done"},
-        **{"Picky": "inapplicable", "diverges": "diverged"},
+        "teacher": "done",
+        "none": "done",
+        "KD": "done",
+        "copies": "done",
+        "Picky": "inapplicable",
+        "diverges": "diverged",
     }
     written = {path.name for path in (folder / "results/table").iterdir()}
     assert written == {

@@ -210,13 +210,27 @@ def test_status_as_json_has_every_cell_and_run(answer, tmp_path):
     _, none, kd = told["cells"]
     runs = kd.pop("runs")
     assert kd == {
-        **{"pair": "resnet14->resnet8", "teacher": "resnet14", "student": "resnet8", "method": "kd", "label": "KD"},
-        **{"evaluation": "", "metric": "top1", "n": 1, "mean": 70.0, "std": None, "status": "partial"},
+        "pair": "resnet14->resnet8",
+        "teacher": "resnet14",
+        "student": "resnet8",
+        "method": "kd",
+        "label": "KD",
+        "evaluation": "",
+        "metric": "top1",
+        "n": 1,
+        "mean": 70.0,
+        "std": None,
+        "status": "partial",
         "reason": "seed 2 waiting",
     }
     assert runs[0] == {
-        **{"id": cell_of(plan, "KD").runs[0].id, "seed": 1, "order_seed": 1, "status": "done"},
-        **{"reason": "", "stage": None, "epoch": None},
+        "id": cell_of(plan, "KD").runs[0].id,
+        "seed": 1,
+        "order_seed": 1,
+        "status": "done",
+        "reason": "",
+        "stage": None,
+        "epoch": None,
     }
     assert [(one["status"], one["reason"][:11]) for one in none["runs"]] == [("failed", "out of luck")] * 2
 

@@ -81,7 +81,7 @@ def few_patches(monkeypatch):
     ],
 )
 def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch):
-    for path in SMALL.glob("*.yaml"):  # all, since one may judge the networks of another
+    for path in SMALL.glob("*.yaml"):  # all, since one may evaluate the networks of another
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         (tmp_path / path.name).write_text(yaml.safe_dump(shrunk(document)), encoding="utf-8")
     write_fashion_mnist(tmp_path / "data")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.store import csv_text
 from bench.store.files import csv_rows
 from bench.terminal.markup import escape
-from bench.text import MOST, file_name, printable
+from bench.text import MAX_NAME, file_name, printable
 from tests.forks import Command
 from tests.stores import cell_of, fail, plan_of
 from tests.test_imports import ROOT
@@ -41,7 +41,7 @@ def test_ordinary_text_is_printed_as_it_is():
 
 @given(TEXTS)
 def test_a_text_gives_a_short_name_of_a_file(text):
-    assert 0 <= len(file_name(text * 20).encode()) <= MOST
+    assert 0 <= len(file_name(text * 20).encode()) <= MAX_NAME
 
 
 def test_long_names_that_differ_at_their_ends_stay_apart():

@@ -54,16 +54,16 @@ def look_at(listing: Listing, folder: Path) -> Contents:
     """
     files = [file for classes in listing.values() for members in classes.values() for file in members]
     known: dict[str, list[Any]] = dict(recall(_cache(folder)) or {})  # none if the cache file is damaged
-    found = {file: _stat(file) for file in files}
-    new = [file for file in files if (known.get(file) or [None])[:3] != list(found[file])]
-    n_bytes = sum(found[file][0] for file in new)
+    stats = {file: _stat(file) for file in files}
+    new = [file for file in files if (known.get(file) or [None])[:3] != list(stats[file])]
+    n_bytes = sum(stats[file][0] for file in new)
     with ThreadPoolExecutor(READERS) as readers:
         try:
             looks_at_new = _shown(
                 readers.map(_look, new), len(new), n_bytes, folder, "to know whether they have changed"
             )
             for file, look in zip(new, looks_at_new, strict=True):
-                known[file] = [*found[file], *look]
+                known[file] = [*stats[file], *look]
         finally:
             readers.shutdown(cancel_futures=True)  # where one is not an image, or the user interrupts
     looks = {file: known[file] for file in files}
@@ -82,7 +82,7 @@ def look_at(listing: Listing, folder: Path) -> Contents:
     return Contents(digest.hexdigest()[:16], sizes, modes)
 
 
-def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure(listing: Listing, contents: Contents, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of the training images, by channel, of values from 0 to 1, rounded to 4 digits.
 
     Every image has the same weight, whatever its size. The result is remembered by the images' contents.
@@ -90,7 +90,7 @@ def measure(listing: Listing, found: Contents, folder: Path) -> tuple[tuple[floa
     Raises:
         RequestError: a file is not an image, or a channel has one value in all images.
     """
-    kept = _cache(folder).with_name(f"mean-{found.fingerprint}.json")
+    kept = _cache(folder).with_name(f"mean-{contents.fingerprint}.json")
     with suppress(TypeError, ValueError):
         mean, std = recall(kept)
         return tuple(mean), tuple(std)
@@ -123,12 +123,12 @@ def _moments(file: str) -> list[float]:
 
 def _stat(file: str) -> tuple[int, int, int]:
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError as error:
         raise RequestError(f"{file}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         check_regular(Path(file))
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _look(file: str) -> tuple[str, int, int, str]:

@@ -116,7 +116,7 @@ def _images_in(folder: str, notes: list[str], inner: bool = True) -> list[str]:
     names = sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_ENDINGS))
     if inner:
         inside = [entry for entry in entries if entry.name not in names and entry.is_dir()]
-        for place, _, files in (found for entry in inside for found in os.walk(entry.path)):
+        for place, _, files in (walked for entry in inside for walked in os.walk(entry.path)):
             if images := [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]:
                 raise RequestError(
                     f"{place}/{images[0]}: images in folders within a class are not read: move them up to {folder}"

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.data import IMAGEFOLDER
 from bench.data.arrays import Arrays, nearest, scaled
+from bench.data.choice import IMAGEFOLDER
 from bench.data.contents import MARKS, Contents, look_at
 from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
@@ -226,17 +226,17 @@ def _everything(read: Images, shape: tuple[int, ...], dtype: torch.dtype) -> Ten
     return images
 
 
-def _told(spec: DataSpec, listing: Listing, found: Contents) -> Iterator[str]:
+def _told(spec: DataSpec, listing: Listing, contents: Contents) -> Iterator[str]:
     """Yield lines on what an image folder holds, and on how images of other sizes and kinds are converted."""
     classes, train, test = _counts(listing)
-    (height, width), several = spec.size, len(found.sizes) > 1
-    sizes = f"{len(found.sizes)} sizes" if several else "{}x{} pixels".format(*next(iter(found.sizes)))
-    scaled_to = f", scaled to {height}x{width}" if several or spec.size not in found.sizes else ""
+    (height, width), several = spec.size, len(contents.sizes) > 1
+    sizes = f"{len(contents.sizes)} sizes" if several else "{}x{} pixels".format(*next(iter(contents.sizes)))
+    scaled_to = f", scaled to {height}x{width}" if several or spec.size not in contents.sizes else ""
     counts = f"{classes} classes, {train} training and {test} test images"
     yield f"{spec.path}: {counts} of {sizes}{scaled_to} (height x width)"
     if spec.view is None:
         yield f"mean {list(spec.mean)}, deviation {list(spec.std)} (red, green, blue)"
-    for stored, count in found.modes.items():
+    for stored, count in contents.modes.items():
         mode, *marks = stored.split(",")
         yield from (f"{count} image(s) {MARKS[mark]}" for mark in marks)
         if mode[0] == "I":
@@ -261,11 +261,11 @@ def _listing(spec: DataSpec, root: Path, is_told: bool = False) -> Listing:
         assert spec.path is not None  # only a specification made from a suite file is loaded
         notes: list[str] = []
         listing = list_divided(spec.path, spec.test_fraction, notes)
-        found = look_at(listing, spec.path)
-        if found.fingerprint != spec.fingerprint:
+        contents = look_at(listing, spec.path)
+        if contents.fingerprint != spec.fingerprint:
             raise RequestError(f"{spec.path}: the folder's images have changed since they were listed; start again")
         if is_told:
-            for line in (*_told(spec, listing, found), *notes):
+            for line in (*_told(spec, listing, contents), *notes):
                 logger.info("%s", line)
         return listing
     try:

@@ -62,7 +62,7 @@ def _reading(path: Path) -> Iterator[Path]:
 
 
 def _class_of_each(file: h5py.File) -> np.ndarray:
-    """Return the class (uint8) of each label in the file: 0 is no label, 1 the first of the names."""
+    """Return the class (uint8) of each label in the file: 0 means no label, 1 the first of the names."""
     # a cell array is an array of references to texts in UTF-16
     names = ["".join(map(chr, file[reference][()].ravel())) for reference in file["names"][()].ravel()]
     classes = {name: place for place, name in enumerate(CLASSES)}

@@ -23,7 +23,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.figures import cka, correlation, cost, critic, curves, ensemble, gain, parameter, parts, ranks, tsne, tuning
-from bench.figures.drawing import STYLES, arrange, legend
+from bench.figures.arrangement import arrange, legend
+from bench.figures.drawing import STYLES
 from bench.figures.findings import Findings
 from bench.figures.parallel import in_processes
 from bench.plan import Plan
@@ -142,16 +143,16 @@ def _drawn(task: tuple[Findings, list[Draw]]) -> list[Drawn]:
     """Return the figures of a task."""
     findings, draws = task
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a pdf
-    found = []
+    drawn = []
     with mpl.rc_context(findings.style.rc):
         for draw in draws:
             try:
                 for name, figure in figures(findings, [draw]):
-                    found.append(Drawn(name, str(figure.get_label()), _rendered(figure)))
+                    drawn.append(Drawn(name, str(figure.get_label()), _rendered(figure)))
             except Exception as error:  # a file that cannot be read, or one of matplotlib; other figures are written
                 name = f"{draw.__module__.rpartition('.')[2]}{f' of {findings.pair}' if findings.pair else ''}"
-                found.append(Drawn(name, "", error))
-    return found
+                drawn.append(Drawn(name, "", error))
+    return drawn
 
 
 def _rendered(figure: Figure) -> dict[str, bytes] | Exception:

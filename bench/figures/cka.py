@@ -19,8 +19,8 @@ MAX_WRITTEN = 8  # panels in whose cells the numbers are written
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Yield a figure per group, a panel per row, the nearest to the teacher first."""
     for group, rows in findings.beside_teachers():
-        found = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
-        panels = {label: cka(taught, own) for label, taught, own in found if taught and own}
+        grams = ((label, _grams(taught), _grams(own)) for label, taught, own in rows)
+        panels = {label: cka(taught, own) for label, taught, own in grams if taught and own}
         if not panels:
             continue
         panels = dict(sorted(panels.items(), key=lambda one: -np.diagonal(one[1]).mean()))

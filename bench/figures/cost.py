@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAR_NOTE, COLOURS, LABEL_LINE, grid, marked, marks, name_points, wrapped
+from bench.figures.arrangement import name_points
+from bench.figures.drawing import BAR_NOTE, LABEL_LINE, grid, marked, marks, wrapped
 from bench.figures.findings import Findings
+from bench.figures.looks import COLOURS
 from bench.plan.duration import COST
 from bench.store.files import as_written
 from bench.suite import TEACHER

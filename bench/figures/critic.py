@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid, name_lines
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid
 from bench.figures.findings import Findings
 
 COLUMN = r"term\d+_\w+_critic_{}"  # of a run's epochs; of several teachers, the mean is drawn

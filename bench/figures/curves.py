@@ -10,20 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.drawing import (
-    BAND_NOTE,
-    PARTIAL_NOTE,
-    PLAIN,
-    TAUGHT,
-    band,
-    by_epoch,
-    grid,
-    level,
-    marked,
-    name_lines,
-    number_edges,
-)
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, PARTIAL_NOTE, band, by_epoch, grid, level, marked, number_edges
 from bench.figures.findings import Findings, row_of
+from bench.figures.looks import PLAIN, TAUGHT
 from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 
@@ -108,7 +98,7 @@ def _apart(
         if NONE in means and label != NONE:
             axis.plot(means[NONE], color=PLAIN["color"], linestyle=PLAIN["linestyle"], linewidth=0.8)
         style = {"color": findings.looks[label]["color"], "linewidth": 1.0}
-        if len(curves[label]) == 1:  # a point is no line that could be seen
+        if len(curves[label]) == 1:  # a line of one point would not be visible
             style |= {"marker": "o", "markersize": 4.0}
         band(axis, curves[label], f"_{label}", style)
         if teacher is not None:

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, name_lines
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, band, grid, level
 from bench.figures.findings import Findings, by_number, row_of
+from bench.figures.looks import PLAIN
 from bench.report.summary import Summary
 from bench.suite import NONE, TEACHER
 

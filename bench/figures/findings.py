@@ -12,7 +12,8 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from bench.figures.drawing import PLAIN, STYLES, TAUGHT, Look, Style, looks
+from bench.figures.drawing import STYLES, Style
+from bench.figures.looks import PLAIN, TAUGHT, Look, looks
 from bench.plan import Plan
 from bench.report.frame import Frame
 from bench.report.summary import Summary
@@ -50,7 +51,7 @@ class Findings:
     def groups(self) -> dict[str, list[Summary]]:
         """Return the rows that a figure shows side by side, by pair and evaluation: each with its primary metric.
 
-        Where teachers train too, figures show the students: the undistilled student is no baseline for a teacher.
+        Where teachers train too, figures show the students: the undistilled student is not a baseline for teachers.
         """
         groups: dict[str, list[Summary]] = {}
         for row in self.frame.primary:

@@ -59,9 +59,9 @@ def _figure(
         place = panel["label"].map(labels.index)
         marks(axis, panel, findings.looks, x="gain", y=place - 0.15, s=14, alpha=0.6, legend=False)
         for label, values in panel.groupby("label")["gain"]:
-            found = of_pairs.get((name, str(label))) or gain_over_pairs(list(values), [0.0] * len(values))
-            low, high = found.interval or (found.value, found.value)
-            reach = None if found.interval is None else [[found.value - low], [high - found.value]]
+            contrast = of_pairs.get((name, str(label))) or gain_over_pairs(list(values), [0.0] * len(values))
+            low, high = contrast.interval or (contrast.value, contrast.value)
+            reach = None if contrast.interval is None else [[contrast.value - low], [high - contrast.value]]
             style = {**findings.looks[str(label)], "linestyle": "none"}
             axis.errorbar(
                 values.mean(), labels.index(str(label)) + 0.18, xerr=reach, capsize=2.5, markersize=4.5, **style
@@ -77,13 +77,13 @@ def _figure(
 
 def _contrasts(findings: Findings) -> dict[tuple[str, str], Contrast]:
     """Return the gains of rows, by panel and label, with the intervals that the statistics have too."""
-    found = {}
+    contrasts = {}
     for group, rows in findings.groups.items():
         for row in rows:
             model, plain = findings.frame.models.get(row.contest), row.contest.named(NONE)
             if model is not None and {row.label, plain} <= model.values.keys():
-                found[group, row.label] = model.contrast(row.label, plain)
-    return {place: one for place, one in found.items() if one is not None}
+                contrasts[group, row.label] = model.contrast(row.label, plain)
+    return {place: one for place, one in contrasts.items() if one is not None}
 
 
 def _gains(findings: Findings) -> pd.DataFrame:

@@ -15,9 +15,9 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long:
         items: what it is called with.
         is_long: whether that is worth as many processes as there are cores, each of which takes two seconds to start.
     """
-    found = list(items)
-    if not is_long or len(found) < 2:
-        return [work(item) for item in found]
+    given = list(items)
+    if not is_long or len(given) < 2:
+        return [work(item) for item in given]
     from joblib import Parallel, cpu_count, delayed
 
-    return list(Parallel(n_jobs=min(cpu_count(), len(found)), batch_size=1)(delayed(work)(item) for item in found))
+    return list(Parallel(n_jobs=min(cpu_count(), len(given)), batch_size=1)(delayed(work)(item) for item in given))

@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, PLAIN, band, grid, level, look, name_lines
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, band, grid, level
 from bench.figures.findings import Findings, by_number, row_of
+from bench.figures.looks import PLAIN, look
 from bench.report.summary import Summary
 from bench.schedule import Scalar
 from bench.spec import RunSpec

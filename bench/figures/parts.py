@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid, name_lines
+from bench.figures.arrangement import name_lines
+from bench.figures.drawing import BAND_NOTE, band, by_epoch, grid
 from bench.figures.findings import Findings
 from bench.spec import RunSpec
 
@@ -37,9 +38,9 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
 def _names(run: RunSpec, findings: Findings) -> Iterator[tuple[str, str]]:
     """Yield method and name of each number that the terms of a run record, except a critic's values."""
     for column in findings.epochs[run.id].columns if run.id in findings.epochs else ():
-        if (found := re.fullmatch(r"term(\d+)_(\w+)", column)) is None:
+        if (match := re.fullmatch(r"term(\d+)_(\w+)", column)) is None:
             continue
-        method = run.terms[int(found[1]) % len(run.terms)].method  # each teacher's terms follow those of the one before
-        name = found[2].removeprefix(f"{method}_")
-        if name != found[2] and not name.startswith("critic_"):
+        method = run.terms[int(match[1]) % len(run.terms)].method  # each teacher's terms follow those of the one before
+        name = match[2].removeprefix(f"{method}_")
+        if name != match[2] and not name.startswith("critic_"):
             yield method, name

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.drawing import COLOURS, grid
+from bench.figures.drawing import grid
 from bench.figures.findings import Findings
+from bench.figures.looks import COLOURS
 from bench.report.inference import LEVEL
 from bench.report.statistics import rankings
 

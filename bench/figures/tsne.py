@@ -1,6 +1,5 @@
 """t-SNE: the embeddings of test images in two dimensions, of the first seed that is done, a panel per row.
 
-More than 16 rows are spread over several figures.
 t-SNE with scikit-learn's defaults, but for the number of steps. Van der Maaten and Hinton, JMLR 9, 2008.
 """
 
@@ -11,19 +10,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.data.named import DATASETS
-from bench.figures.drawing import grid, look, unscaled
+from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
+from bench.figures.looks import look
 from bench.report.summary import Summary
 
-MAX_POINTS, MAX_CLASSES, MAX_PANELS = 200, 10, 16
+MAX_POINTS, MAX_CLASSES = 200, 10
 PERPLEXITY = 30.0  # scikit-learn's default, where there are enough points
 STEPS = 300  # of scikit-learn's default, 1000, which takes three times as long and lowers the divergence by 3 %
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"
 Places = tuple[np.ndarray, np.ndarray]  # of images: points (n, D) or (n, 2), and their classes (n,)
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
-    """Yield a figure per group, or several: the second one's name ends in `_2`."""
+def draw(findings: Findings, max_panels: int = 16) -> Iterator[tuple[str, Figure]]:
+    """Yield a figure per group, or several of `max_panels` rows at most: the second one's name ends in `_2`."""
     for group, rows in findings.groups.items():
         if not (answers := _answers(findings, rows)):
             continue
@@ -31,7 +31,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         classes = sorted({int(one) for _, own in answers.values() for one in own})
         looks = {names.get(one, f"class {one}"): look(number) for number, one in enumerate(classes)}
         every = list(answers)
-        each = math.ceil(len(every) / math.ceil(len(every) / MAX_PANELS))  # panels, as equally many as possible
+        each = math.ceil(len(every) / math.ceil(len(every) / max_panels))  # panels, as equally many as possible
         parts = [every[start : start + each] for start in range(0, len(every), each)]
         for number, labels in enumerate(parts, start=1):
             part = f", {number} of {len(parts)}" if len(parts) > 1 else ""
@@ -53,13 +53,13 @@ def _answers(findings: Findings, rows: Sequence[Summary]) -> dict[str, Places]:
     first = {row.label: next(filter(None, map(findings.outputs, row.cell.runs)), {}) for row in rows}
     answered = {label: own for label, own in first.items() if "labels" in own}
     classes = sorted({int(one) for own in answered.values() for one in own["labels"]})[:MAX_CLASSES]
-    found = {}
+    places = {}
     for label, own in answered.items():
         chosen = np.flatnonzero(np.isin(own["labels"], classes))[:MAX_POINTS]
         points = own["embedding"][chosen].astype(np.float32)
         if _differ(points):
-            found[label] = points, own["labels"][chosen]
-    return found
+            places[label] = points, own["labels"][chosen]
+    return places
 
 
 def _class_names(data: str) -> dict[int, str]:

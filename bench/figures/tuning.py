@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.drawing import LABEL_LINE, PLAIN, grid, wrapped
+from bench.figures.drawing import LABEL_LINE, grid, wrapped
 from bench.figures.findings import Findings
+from bench.figures.looks import PLAIN
 from bench.plan.model import Choice
 from bench.report.tuning import best_of, by_chance, rank_stability, searches, sensitivity
 from bench.suite import NONE
@@ -129,14 +130,14 @@ def _sensitivity(findings: Findings, pair: str, table: pd.DataFrame) -> Figure:
 
 def _correlations(own: Searches) -> pd.DataFrame:
     """Return the correlations of settings with the metric, ascending: by row, with panel and line in the figure."""
-    found = [
+    correlations = [
         (label, name if name in SHARED else OTHERS, label if name in SHARED else f"{label} {name}", value)
         for label, choice in own.items()
         for name in choice.space
         if (value := sensitivity(choice, name)) is not None
     ]
-    table = pd.DataFrame(found, columns=["label", "panel", "line", "value"])
-    table["is_sure"] = [abs(value) > by_chance(own[label]) for label, _, _, value in found]
+    table = pd.DataFrame(correlations, columns=["label", "panel", "line", "value"])
+    table["is_sure"] = [abs(value) > by_chance(own[label]) for label, _, _, value in correlations]
     return table.sort_values("value", kind="stable")
 
 

@@ -2,16 +2,22 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
+import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NamedTuple
+from itertools import chain
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from bench.launch.jobs import cores
+from bench.launch.jobs import cores, free_bytes, jobs_for
 from bench.launch.provenance import device_name
 from bench.plan import Plan
 from bench.plan.code import code_of_run
@@ -20,15 +26,21 @@ from bench.remembered import cache_file, keep, recall
 from bench.spec import RunSpec, canonical_document
 from bench.train.build import inapplicable
 from bench.train.lane import MORE_MEMORY, failure_of
+from bench.train.processes import Child, children
 from bench.train.rehearsal import Rehearsal
-from bench.types import RequestError
+from bench.types import Features, RequestError
 from methods import Method
 from methods._settings import set_back, settings
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 LARGEST = 512 * 512  # pixels of the images of runs that are tried: larger ones take too long, and too much memory
 UNUSED = ("seed", "order_seed", "source", "checkpoint", "checkpoint_key", "checkpoint_rename")  # in a step
 LENGTHS = ("epochs", "milestones", "initial_epochs", "initial_steps")  # of a schedule: not used either
 OF_IMAGES = {"classes", "channels", "size", "view", "mean", "std"}  # what a step uses of a data set
+TRIAL_BYTES = 2.1e9  # that a process takes at most: 2.0 GB with FT's adapter for ResNet50
+FEWER = "Maybe memory ran out: name fewer pairs with --pairs, or fewer rows with --only"
 PACKAGES = ("torch", "torchvision", "timm")  # whose code is part of a step
 
 
@@ -55,35 +67,87 @@ class Checks:
         is_current = isinstance(known, dict) and known.get("program") == self._program
         self._remembered: dict[str, Answer] = {k: Answer(*v) for k, v in known["answers"].items()} if is_current else {}
         self._answers = {kind: self._remembered[kind] for kind in self._kinds if kind in self._remembered}
+        self._rehearsal: Rehearsal | None = None  # the last one; its networks take memory
+        self._students: dict[tuple[object, ...], Features] = {}
 
     def __len__(self) -> int:
         """Return the number of kinds that are still to be tried."""
         return len(self._kinds) - len(self._answers)
 
-    def run(self) -> Iterator[None]:
-        """Try one kind after another; what does not fail is remembered in the user's cache folder.
+    def run(self, processes: int | None = None) -> Iterator[None]:
+        """Try all kinds; yield after each one. What does not fail is remembered in the user's cache folder.
 
         At the end, torch's settings and generators are as they were before.
-        """
-        with _settings_set_back(self.device):
-            yield from self._run()
 
-    def _run(self) -> Iterator[None]:
-        idle = round(cores() - os.getloadavg()[0])
-        torch.set_num_threads(max(1, min(self.plan.suite.threads, idle)))  # a step of few images waits for a busy core
-        together = defaultdict(list)  # kinds of the same teachers and data
+        Args:
+            processes: that try kinds side by side; by default, on a CPU, one for each idle core with enough memory.
+
+        Raises:
+            RequestError: one of these processes has died.
+        """
+        groups = defaultdict(list)  # kinds of the same teachers and data
         for kind, run in reversed(self._kinds.items()):
             if kind not in self._answers:
-                together[run.teachers, run.data.key].append(kind)
-        for kinds in together.values():
-            first = self._kinds[kinds[0]]
-            teachers = {name: self.plan.runs[name] for name in first.teachers}
-            rehearsal = Rehearsal(first.data, teachers, self.device)  # for these alone: networks take memory
-            for kind in kinds:
-                self._answers[kind] = self._answer(self._kinds[kind], rehearsal)
-                yield
-            self._remembered |= {k: one for k, one in self._answers.items() if one.status in ("trains", "inapplicable")}
-            keep(self._file, {"program": self._program, "answers": self._remembered})
+                groups[run.teachers, run.data.key].append(kind)
+        in_order = sorted(groups.values(), key=len, reverse=True)  # so that all processes end at about the same time
+        idle = max(1, round(cores() - os.getloadavg()[0]))
+        processes = processes or self._processes(idle, len(groups))
+        with _settings_set_back(self.device):
+            # a step of few images waits for a busy core, and a forked process cannot use its parent's threads
+            torch.set_num_threads(1 if processes > 1 else min(self.plan.suite.threads, idle))
+            tried = self._side_by_side(in_order, processes) if processes > 1 else map(self._tried, chain(*in_order))
+            try:
+                for kind, answer in tried:
+                    self._answers[kind] = answer
+                    yield
+            finally:
+                lasting = {k: one for k, one in self._answers.items() if one.status in ("trains", "inapplicable")}
+                keep(self._file, {"program": self._program, "answers": self._remembered | lasting})
+
+    def _processes(self, idle: int, groups: int) -> int:
+        if self.device.type != "cpu" or sys.platform != "linux":  # elsewhere, a process cannot be forked
+            return 1
+        return jobs_for(idle, 1, free_bytes(), TRIAL_BYTES, groups)
+
+    def _side_by_side(self, groups: Sequence[Sequence[str]], processes: int) -> Iterator[tuple[str, Answer]]:
+        """Yield kinds and their answers, which do not depend on the number of processes."""
+        begun = multiprocessing.get_context("fork").Value("i", 0)  # the number of groups
+        pipes = [multiprocessing.Pipe(duplex=False) for _ in range(processes)]
+        targets = [partial(self._try_groups, groups, begun, ours) for _, ours in pipes]
+        # forked, since a new process would import for about as long as it tries
+        with children(targets, ignored=[signal.SIGINT], start="fork") as started:
+            running: dict[object, Child] = {child.process.sentinel: child for child in started}
+            while running:
+                sentinels = [child.process.sentinel for child in running.values()]
+                for ready in wait([*sentinels, *(theirs for theirs, _ in pipes)]):
+                    if isinstance(ready, Connection):
+                        yield ready.recv()
+                        continue
+                    child = running.pop(ready)
+                    child.process.join()
+                    if (failure := child.failure()) is not None:
+                        raise RequestError(f"a process that tries runs {failure}. {FEWER}")
+            for theirs, _ in pipes:
+                while theirs.poll():
+                    yield theirs.recv()
+
+    def _try_groups(self, groups: Sequence[Sequence[str]], begun: "Synchronized[int]", parent: Connection) -> None:
+        """Try groups that no other process has begun, and send each kind with its answer."""
+        while True:
+            with begun.get_lock():
+                number = begun.value
+                begun.value += 1
+            if number >= len(groups):
+                return
+            for kind in groups[number]:
+                parent.send(self._tried(kind))
+
+    def _tried(self, kind: str) -> tuple[str, Answer]:
+        run = self._kinds[kind]
+        if self._rehearsal is None or not self._rehearsal.serves(run):
+            teachers = {name: self.plan.runs[name] for name in run.teachers}
+            self._rehearsal = Rehearsal(run.data, teachers, self.device, self._students)
+        return kind, self._answer(run, self._rehearsal)
 
     def _answer(self, run: RunSpec, rehearsal: Rehearsal) -> Answer:
         try:
@@ -106,13 +170,13 @@ class Checks:
     @property
     def reasons(self) -> dict[str, str]:
         """Return why methods cannot be applied to their pairs, by the ids of the runs concerned."""
-        found = {}
+        by_run = {}
         for run in reversed(self.runs):
             for one in (run, self.plan.trained(run)):
                 answer = self._answers[self._kind_of[one.id]]
                 if answer.status == "inapplicable":
-                    found[run.id] = answer.reason
-        return dict(reversed(found.items()))
+                    by_run[run.id] = answer.reason
+        return dict(reversed(by_run.items()))
 
     @property
     def problems(self) -> list[str]:

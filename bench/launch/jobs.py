@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from bench.data import DATASETS
 from bench.data.images import MAX_RESIDENT_BYTES
 from bench.launch.preparation import most_processes
+from bench.models.quick import without_content
 from bench.plan import cohorts, widest
 from bench.plan.duration import training_images
 from bench.spec import DataSpec, NetworkSpec, RunSpec
@@ -105,10 +106,8 @@ def _network_bytes(spec: NetworkSpec, data: DataSpec, batch_size: int) -> tuple[
     weights = 0
     with suppress(RequestError), refused(spec.network, "cannot be measured"):
         network_shapes(spec, data)
-        with torch.device("meta"):
+        with without_content(), saved_tensors_hooks(keep, lambda tensor: tensor):
             network = build_network(spec, data)
-            images = torch.empty(batch_size, data.channels, *data.size)
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            network.features(images)
+            network.features(torch.empty(batch_size, data.channels, *data.size))
         weights = sum(parameter.nbytes for parameter in network.parameters())
     return TRAINED * weights, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

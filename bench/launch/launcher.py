@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -128,8 +128,8 @@ class Launcher:
             ready = not run.trains and self._is_ready(run.needs)
             if ready and record_untrained(self.inputs, run, self.checkpoints):
                 return True
-        for cohort in in_cohorts:
-            if self._is_ready(cohort.needs) and self._train_claimed(cohort.runs, observer):
+        for runs in self._ready(in_cohorts):
+            if self._train_claimed(runs, observer):
                 return True
         if pending:
             time.sleep(self.work.poll_s)  # other processes train the open runs
@@ -141,6 +141,18 @@ class Launcher:
         by_id = {run.id: run for run in runs}
         shares = [tuple(by_id[run_id] for run_id in share if run_id in by_id) for share in self.work.shares]
         return [CohortPlan(share) for share in shares if share]
+
+    def _ready(self, in_cohorts: Sequence[CohortPlan]) -> Iterator[Sequence[RunSpec]]:
+        """Yield the cohorts that can start, and then, of those that wait for a teacher, the runs without one."""
+        waiting = []
+        for cohort in in_cohorts:
+            if self._is_ready(cohort.needs):
+                yield cohort.runs
+            else:
+                waiting.append(cohort)
+        for cohort in waiting:
+            if without := [run for run in cohort.runs if not run.needs]:
+                yield without
 
     def _is_ready(self, needs: Collection[str]) -> bool:
         return all(self.store.state(need) == "done" for need in needs)

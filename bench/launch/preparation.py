@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from bench.data.images import check_present, fetch
+from bench.models.quick import without_content
 from bench.models.timm_names import TIMM, check_classes
 from bench.models.torchvision_network import known_weights, published_weights
 from bench.models.weights import Reading, fitting_weights
@@ -95,7 +96,7 @@ def check_inputs(plan: Plan, runs: Iterable[RunSpec], folder: Path) -> list[str]
             elif given.path is None:
                 known_weights(run.student.network.removeprefix("torchvision."), run.checkpoint, run.data.classes)
             else:
-                with torch.device("meta"):
+                with without_content():
                     network = build_network(run.student, run.data)
                 fitting_weights(network, given.path, reading=reading_of(run))
         except RequestError as error:

@@ -53,9 +53,9 @@ class Scorer:
         """
         torch.set_num_threads(self.plan.suite.threads)
         runs = list(self.plan.runs.values())
-        found = statuses(runs, self.plan, self.store)
+        status_of = statuses(runs, self.plan, self.store)
         for run in runs:
-            status, why = found[run.id]
+            status, why = status_of[run.id]
             if status != "done":
                 yield run.id, Outcome(f"it is {status}: {why}" if why else f"it is {status}")
             elif not task_of(run).answered:
@@ -106,11 +106,11 @@ class Scorer:
 
     def _on_corrupted(self, run: RunSpec, networks: Mapping[str, Network]) -> dict[str, float]:
         """Return the top-1 accuracy of each of a run's networks on each kind of corrupted test images, in percent."""
-        found: dict[str, float] = {}
+        accuracies: dict[str, float] = {}
         for kind in CORRUPTIONS:
             metrics = self._evaluated(run, networks, self._corrupted(run.data, kind))
-            found |= {column(name, f"top1_{kind}"): metrics[column(name, "top1")] for name in networks}
-        return found
+            accuracies |= {column(name, f"top1_{kind}"): metrics[column(name, "top1")] for name in networks}
+        return accuracies
 
     def _evaluated(self, run: RunSpec, networks: Mapping[str, Network], split: Split) -> dict[str, float]:
         size, of_run = self._batch_size(run), list(networks.values())

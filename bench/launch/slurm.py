@@ -194,9 +194,9 @@ def array_size() -> int:
         said = command("scontrol", "show", "config")
     except RequestError:
         said = ""
-    found = [int(number) for number in re.findall(r"(?:MaxArraySize *= *|max_array_tasks=)(\d+)", said)]
+    sizes = [int(number) for number in re.findall(r"(?:MaxArraySize *= *|max_array_tasks=)(\d+)", said)]
     # indices are below MaxArraySize
-    return max(1, min(found, default=DEFAULT_ARRAY_SIZE) - 1)
+    return max(1, min(sizes, default=DEFAULT_ARRAY_SIZE) - 1)
 
 
 def _relocated(work: Work, folder: Path) -> Work:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "tracked"  # of the trackers, in the results
 NOT_NUMBERS = ("stage", "epoch")  # of a row of epochs
-LONGEST = 6000  # characters of a value that MLflow takes
+MAX_VALUE = 6000  # characters of a value that MLflow takes
 
 
 class Tracked(Protocol):
@@ -75,7 +75,7 @@ class MlflowRun:
         experiment = known.experiment_id if known else self.client.create_experiment(suite)
         self.id = self.client.create_run(experiment, run_name=name).info.run_id
         for key, value in settings.items():
-            self.client.log_param(self.id, key, value[:LONGEST])
+            self.client.log_param(self.id, key, value[:MAX_VALUE])
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         """See `Tracked`."""

@@ -18,7 +18,7 @@ class Network(nn.Module):
         """Return the features of a batch.
 
         Args:
-            x: (B, C, H, W), normalised images, H and W at least 32.
+            x: (B, C, H, W), normalised images, H and W at least 16.
             preactivations: whether to fill `Features.preactivations` and `Features.norms`; the other fields do not
                 depend on it.
         """
@@ -29,7 +29,7 @@ class Network(nn.Module):
         return self.features(x).logits
 
     def linear_classifier(self) -> Affine | None:
-        """Return the linear layer from embedding to logits; None if the classifier is no such layer."""
+        """Return the linear layer from embedding to logits; None if the classifier is something else."""
         return None
 
     def trunk(self) -> Sequence[nn.Module]:

@@ -80,8 +80,8 @@ def _misshaped(features: Features, classes: int) -> Iterator[str]:
             "for, return one for each stage: the maps before its last ReLU, or the stage itself"
         )
     expected = [maps.shape[:2] for maps in features.stages]
-    found = [token.shape for token in features.class_tokens]
-    if found and not (features.of_tokens and found == expected):
+    shapes = [token.shape for token in features.class_tokens]
+    if shapes and not (features.of_tokens and shapes == expected):
         yield "class_tokens: return one (B, C) for each stage, with the stage's channels, and of_tokens=True, or none"
     if features.embedding.ndim != 2 or len(features.embedding) != BATCH:
         yield f"embedding: of shape {tuple(features.embedding.shape)}; it is (B, D), here B = {BATCH}"

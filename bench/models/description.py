@@ -1,5 +1,6 @@
 """Describes a network by the shapes of its features; checks a user's own."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from bench.models import build, shapes
 from bench.models.contract import problems
 from bench.models.hooked import HookedNetwork
+from bench.models.quick import without_content
 from bench.models.timm_network import TimmNetwork  # imports no timm
 from bench.types import RequestError
 
@@ -26,11 +28,11 @@ def described(name: str, classes: int, pixels: int, is_checked: bool) -> dict[st
     size = (pixels, pixels)
     if is_checked:
         torch.manual_seed(0)
-        found = problems(lambda: build(name, num_classes=classes), classes, 3, *size)
-        if wrong := [f"{name}: {problem}" for problem in found]:
+        faults = problems(lambda: build(name, num_classes=classes), classes, 3, *size)
+        if wrong := [f"{name}: {problem}" for problem in faults]:
             raise RequestError("\n".join(wrong))
     try:
-        with torch.device("cpu" if is_checked else "meta"):
+        with nullcontext() if is_checked else without_content():
             network = build(name, num_classes=classes, image_size=size)
             shape = shapes(network, name, 3, *size)
     except (RuntimeError, AssertionError, ValueError) as error:

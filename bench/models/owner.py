@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from itertools import groupby
 
-import torch
 from torch import Tensor
 
 from bench.models import NETWORKS, build
+from bench.models.quick import without_content
 from bench.models.torchvision_stages import TORCHVISION
 
 NEAR = 0.5  # share of names with shapes above which two networks are called near
@@ -63,7 +63,7 @@ def _weights_of(name: str, classes: int) -> Weights:
     """Return the names and shapes of a known network, which is built without values."""
     import torchvision
 
-    with torch.device("meta"):
+    with without_content():
         if not name.startswith(TORCHVISION):
             return _weights(build(name, num_classes=classes).state_dict())
         theirs = name.removeprefix(TORCHVISION)

@@ -14,7 +14,7 @@ from bench.types import RequestError
 
 EXAMINED = [(192, 256), (256, 352)]  # (H, W) of the two images that show which dimensions change
 NEW = 0.75  # a map at most so many times as high begins a stage; convolutions without padding shorten maps by less
-MOST_WITHIN = 2  # resolutions within a sequence that counts as one step
+MAX_WITHIN = 2  # resolutions within a sequence that counts as one step
 CHANNELS_FIRST = [False, False, True, True]  # which dimensions of maps (B, C, H, W) change with the image
 CHANNELS_LAST = [False, True, True, False]  # which of maps (B, H, W, C)
 
@@ -55,7 +55,7 @@ def _steps(parent: nn.Module, heights: Mapping[str, int], path: str = "") -> Ite
     for name, child in parent.named_children():
         whole = f"{path}{name}"
         passed = {heights.get(f"{whole}.{member}") for member, _ in child.named_children()} - {None}
-        if isinstance(child, nn.Sequential) and len(passed) > MOST_WITHIN:
+        if isinstance(child, nn.Sequential) and len(passed) > MAX_WITHIN:
             yield from _steps(child, heights, f"{whole}.")
         elif whole in heights:
             yield whole
@@ -82,25 +82,25 @@ def _examined(network: nn.Module, paths: Collection[str]) -> dict[str, tuple[Ten
     """
     channels = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     state = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
-    found: list[dict[str, Tensor]] = []
+    outputs: list[dict[str, Tensor]] = []
     try:
         with evaluating(network), ExitStack() as hooks, torch.no_grad():
             for path in paths:
-                keep = partial(_keep_output, found, path)
+                keep = partial(_keep_output, outputs, path)
                 hooks.enter_context(network.get_submodule(path).register_forward_hook(keep))
             for height, width in EXAMINED:
-                found.append({})
+                outputs.append({})
                 functional_call(network, state, torch.zeros(1, channels, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError):
         return None
-    first, second = found
+    first, second = outputs
     return {path: (output, second[path]) for path, output in first.items() if path in second}
 
 
-def _keep_output(found: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
-    found[-1].pop(path, None)  # a dict keeps the place of the first use
+def _keep_output(outputs: list[dict[str, Tensor]], path: str, _: nn.Module, __: object, output: object) -> None:
+    outputs[-1].pop(path, None)  # a dict keeps the place of the first use
     if isinstance(output, Tensor) and output.ndim == 4:
-        found[-1][path] = output
+        outputs[-1][path] = output
 
 
 def _changed(one: Tensor, other: Tensor) -> list[bool]:

@@ -26,11 +26,10 @@ def stages_of(name: str) -> tuple[int, ...]:
         RequestError: timm is missing, or has no such network.
     """
     check_installed(name)
-    import torch
-
+    from bench.models.quick import without_content
     from bench.models.timm_network import timm_network
 
-    with torch.device("meta"):
+    with without_content():
         return tuple(timm_network(name.removeprefix(TIMM), num_classes=2).indices)
 
 

@@ -22,7 +22,7 @@ from bench.models.base import Network
 from bench.models.hooked import add_prefix, drop_prefix
 from bench.models.parts import linear_of
 from bench.models.timm_names import TIMM, check_installed
-from bench.types import Affine, Features, RequestError, suggest
+from bench.types import Affine, Features, RequestError, did_you_mean, suggest
 
 QUARTERS = 4  # stages of a network whose maps all have one resolution, such as ViT
 
@@ -198,9 +198,8 @@ def timm_network(
     import timm
 
     if not timm.is_model(name):
-        known = timm.list_models()
-        near = suggest(name, known).partition("Known")[0].strip()
-        raise RequestError(f"unknown network 'timm.{name}'. {near + ' ' if near else ''}timm has {len(known)}")
+        known = sorted(timm.list_models())
+        raise RequestError(f"unknown network 'timm.{name}'. {did_you_mean(name, known)}timm has {len(known)}")
     settings: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "pretrained": pretrained}
     try:
         model = timm.create_model(name, img_size=image_size, **settings)

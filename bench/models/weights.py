@@ -145,8 +145,8 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
                 content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
         reason = " ".join(str(error).split())
-        if found := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
-            reason = f"it holds {found[1]}, and making that could run code"
+        if match := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
+            reason = f"it holds {match[1]}, and making that could run code"
         raise RequestError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason[:200]}); "
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
@@ -261,7 +261,7 @@ def _renamed(state: State, rename: Mapping[str, str], path: Path | str) -> State
     used = set()
     for name, tensor in state.items():
         used.update(pattern.findall(name))
-        now = pattern.sub(lambda found: rename[found[0]], name)
+        now = pattern.sub(lambda match: rename[match[0]], name)
         if now in renamed:
             raise RequestError(f"{path}: rename: two weights become {now!r}. Give them different names")
         renamed[now] = tensor

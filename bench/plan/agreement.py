@@ -33,9 +33,9 @@ def teacher_of(run: RunSpec, cell: Cell, teachers: Mapping[str, Sequence[RunSpec
 def compared_with(plan: Plan) -> dict[str, list[str]]:
     """Return the ids of the runs with whose answers those of each run are compared: its pairs' teachers."""
     teachers = teachers_of(plan)
-    found: dict[str, dict[str, None]] = {}
+    ids_of: dict[str, dict[str, None]] = {}
     for cell in plan.cells:
         for run in cell.runs:
             if (teacher := teacher_of(run, cell, teachers)) is not None:
-                found.setdefault(run.id, {})[teacher.id] = None
-    return {run_id: list(ids) for run_id, ids in found.items()}
+                ids_of.setdefault(run.id, {})[teacher.id] = None
+    return {run_id: list(ids) for run_id, ids in ids_of.items()}

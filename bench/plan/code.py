@@ -1,4 +1,4 @@
-"""Hashes of the code that can change under a finished run: its methods, and users' networks. Imports no torch."""
+"""Which code a run depends on: that of its methods and of users' networks, by name. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,11 +10,11 @@ from methods import Code, Method, code_of
 def used_code(runs: Iterable[RunSpec], methods: Mapping[str, Method]) -> dict[str, Code]:
     """Return the code of the methods and users' networks of runs, by the names that `code_of_run` looks up."""
     runs = list(runs)
-    found = {name: methods[name].code for name in sorted({term.method for run in runs for term in run.terms})}
+    codes = {name: methods[name].code for name in sorted({term.method for run in runs for term in run.terms})}
     for name in sorted({name for run in runs for name in run.network_names}):
         if file := file_of(name):
-            found[_key(name)] = code_of(*file)
-    return found
+            codes[_key(name)] = code_of(*file)
+    return codes
 
 
 def code_of_run(run: RunSpec, code: Mapping[str, Code]) -> dict[str, Code]:

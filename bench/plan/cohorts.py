@@ -27,13 +27,12 @@ def work_units(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[Co
     return [CohortPlan((run,)) for run in runs if not run.trains] + cohorts(runs, max_lanes)
 
 
-def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None, guests_apart: bool = False) -> list[CohortPlan]:
+def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None) -> list[CohortPlan]:
     """Return the runs that train, grouped into cohorts, in the order of their first runs.
 
     A run that has no teacher and is not a teacher joins the first cohort that sees the same batches, so that
-    undistilled students need no separate pass over the data; with `guests_apart`, these form cohorts of their own. A
-    teacher never joins a cohort that waits for it. More than `max_lanes` runs are split into as few cohorts as
-    possible, of about the same size.
+    undistilled students need no separate pass over the data. A teacher never joins a cohort that waits for it. More
+    than `max_lanes` runs are split into as few cohorts as possible, of about the same size.
     """
     trained = [run for run in runs if run.trains]
     awaited = {needed for run in trained for needed in run.needs}
@@ -42,8 +41,7 @@ def cohorts(runs: Sequence[RunSpec], max_lanes: int | None = None, guests_apart:
     for run in sorted(trained, key=lambda run: is_guest[run.id]):  # stable: guests last, each kind in its order
         batches = _batches(run)
         own = (batches, run.needs)
-        joins = is_guest[run.id] and not guests_apart
-        group = next((group for group in groups if group[0] == batches), own) if joins else own
+        group = next((group for group in groups if group[0] == batches), own) if is_guest[run.id] else own
         groups.setdefault(group, []).append(run)
     order = {run.id: position for position, run in enumerate(trained)}
     grouped = []
@@ -57,21 +55,22 @@ def shares(runs: Sequence[RunSpec], jobs: int, max_lanes: int | None = None) -> 
     """Return the cohorts of runs that train, some of them split, so that each of `jobs` processes has work.
 
     Processes take whole cohorts while there is one for each; the last ones, which are fewer than the processes, are
-    split. This is done for the cohorts that can start at once, for those that wait for these, and so on. A process that
-    would have to wait at first trains runs without a teacher apart from the cohorts that they would join.
+    split. This is done for the cohorts that can start at once, for those that wait for these, and so on. What is split
+    of cohorts that wait are their runs with a teacher: the others can start before.
     """
-    whole = cohorts(runs, max_lanes)
-    first, *later = _turns(whole, runs)
-    if later and sum(len(one.runs) for one in first) < jobs:
-        whole = cohorts(runs, max_lanes, guests_apart=True)
-    divided = []
-    for ready in _turns(whole, runs):
+    divided: list[CohortPlan] = []
+    for turn, ready in enumerate(_turns(cohorts(runs, max_lanes), runs)):
         end = len(ready) - len(ready) % jobs
-        last, parts = ready[end:], [1] * (len(ready) - end)
+        divided += ready[:end]
+        last = ready[end:]
+        if turn > 0:
+            guests = [tuple(run for run in one.runs if not run.needs) for one in last]
+            divided += [CohortPlan(without) for without in guests if without]
+            last = [CohortPlan(tuple(run for run in one.runs if run.needs)) for one in last]
+        parts = [1] * len(last)
         for _ in range(jobs - len(last) if last else 0):
             largest = max(range(len(last)), key=lambda one: len(last[one].runs) / parts[one])
             parts[largest] += len(last[largest].runs) > parts[largest]
-        divided += ready[:end]
         divided += [share for one, number in zip(last, parts, strict=True) for share in _split(one.runs, number)]
     return divided
 
@@ -81,7 +80,7 @@ def widest(runs: Sequence[RunSpec]) -> int:
     return max(map(len, _turns(cohorts(runs, max_lanes=1), runs)))
 
 
-def _turns(found: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[CohortPlan]]:
+def _turns(planned: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[CohortPlan]]:
     """Return cohorts in turns: first those that need none of the runs, then those that need the first, and so on."""
     depths: dict[str, int] = {}
     by_id = {run.id: run for run in runs}
@@ -92,7 +91,7 @@ def _turns(found: Sequence[CohortPlan], runs: Sequence[RunSpec]) -> list[list[Co
         return depths[run.id]
 
     turns: dict[int, list[CohortPlan]] = {}
-    for one in found:
+    for one in planned:
         turns.setdefault(max(map(depth, one.runs)), []).append(one)
     return [turns[turn] for turn in sorted(turns)] or [[]]
 

@@ -17,7 +17,7 @@ from bench.types import RequestError
 
 COST = "cost.csv"  # in a suite's folder
 COLUMNS = ("pair", "label", "stage", "data_ms", "teacher_ms", "step_ms", "setting")
-MOST_READ = 2000  # finished runs of a store
+MAX_READ = 2000  # finished runs of a store
 TRAINING_STEP = 3  # forward passes that a training step takes: the backward pass costs about two
 
 
@@ -83,27 +83,27 @@ def paces(plan: Plan, store: Store, device: str) -> Paces:
         store: its finished runs count, no matter which suite they belong to.
         device: where the plan's runs will train; if no run has finished there, the device of most finished runs counts.
     """
-    found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    measured: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
     numbers: dict[str, int] = defaultdict(int)
     wanted = {kind_of(run) for run in plan.runs.values() if run.trains}
     for spec, record in _finished(plan, store):
         if not (spec.trains and record.get("lanes") and record.get("wall_s")) or (kind := kind_of(spec)) not in wanted:
             continue
         where = record.get("device", "device")
-        seconds, epochs = found[where].get(kind, (0.0, 0.0))
-        found[where][kind] = (seconds + record["wall_s"] / record["lanes"], epochs + epochs_of(spec))
+        seconds, epochs = measured[where].get(kind, (0.0, 0.0))
+        measured[where][kind] = (seconds + record["wall_s"] / record["lanes"], epochs + epochs_of(spec))
         numbers[where] += 1
     costs, setting = _costs(plan, store)
-    if not found:
+    if not measured:
         return Paces({}, costs, f"on {setting}, from {COST}" if costs else "")
-    place = device if device in found else max(numbers, key=lambda name: numbers[name])
-    return Paces(found[place], costs, f"on one {place}, from {numbers[place]} finished run(s)")
+    place = device if device in measured else max(numbers, key=lambda name: numbers[name])
+    return Paces(measured[place], costs, f"on one {place}, from {numbers[place]} finished run(s)")
 
 
 def _finished(plan: Plan, store: Store) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:
     """Yield finished runs and their records, the plan's own first."""
     own_first = sorted(store.run_ids(), key=lambda run_id: run_id not in plan.runs)
-    for run_id in own_first[:MOST_READ]:
+    for run_id in own_first[:MAX_READ]:
         with suppress(RequestError):  # what is damaged is named where it is used
             record = store.record(run_id)
             spec = store.spec(run_id) if record is not None else None

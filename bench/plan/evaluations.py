@@ -56,7 +56,7 @@ def evaluated(suite: Suite, cell: Cell, path: Path, sources: Sources) -> Iterato
                 )
                 for run in cell.runs
             ]
-            yield replace(cell, runs=tuple(runs), metrics=metrics, evaluation=name.rstrip("_"))
+            yield replace(cell, runs=tuple(runs), metrics=metrics, evaluation=name)
 
 
 def _name(suite: Suite, evaluation: EvaluationEntry, stage: int | None) -> str:

@@ -32,10 +32,10 @@ def with_published_teachers(suite: Suite, path: Path, sources: Sources) -> Suite
         return suite
     folder = path.parent.resolve() / os.path.expanduser(suite.teachers)
     where = f"{path}: teachers: {folder}"
-    found = sources.take(f"teachers {suite.teachers}", lambda: _found(folder, where))
+    checkpoints = sources.take(f"teachers {suite.teachers}", lambda: _found(folder, where))
     wanted = [teacher.network for pair in suite.pairs for teacher in pair.members if _is_open(teacher)]
-    if missing := sorted({*wanted} - found.keys()):
-        has = ", ".join(sorted(found)) or "none"
+    if missing := sorted({*wanted} - checkpoints.keys()):
+        has = ", ".join(sorted(checkpoints)) or "none"
         raise RequestError(
             f"{where}: no weights of {', '.join(missing)}; found are: {has}. Looked for NAME{SUFFIX}/{FILE} there and "
             f"in {', '.join(PLACES[1:])}. Put the files there, name a 'checkpoint' in the pair, or leave 'teachers' "
@@ -46,7 +46,7 @@ def with_published_teachers(suite: Suite, path: Path, sources: Sources) -> Suite
             f"{where}: has one teacher of each network, but {copies[0]} needs several. Leave out the pair or 'teachers'"
         )
     accuracies = _accuracies(suite)
-    pairs = tuple(_given(pair, found, accuracies) for pair in suite.pairs)
+    pairs = tuple(_given(pair, checkpoints, accuracies) for pair in suite.pairs)
     return suite.model_copy(update={"pairs": pairs})
 
 
@@ -54,24 +54,24 @@ def _found(folder: Path, where: str) -> dict[str, str]:
     """Return the files of the teachers in a folder, by network."""
     if not folder.is_dir():
         raise RequestError(f"{where}: there is no such folder. Name the folder of the published teachers")
-    found: dict[str, str] = {}
+    checkpoints: dict[str, str] = {}
     for place in PLACES:
         for file in sorted((folder / place).glob(f"*{SUFFIX}/{FILE}")):
-            found.setdefault(file.parent.name.removesuffix(SUFFIX), str(file))
-    return found
+            checkpoints.setdefault(file.parent.name.removesuffix(SUFFIX), str(file))
+    return checkpoints
 
 
 def _is_open(teacher: TeacherChoice) -> bool:
     return teacher.checkpoint is None and teacher.weights is None
 
 
-def _given(pair: PairEntry, found: dict[str, str], accuracies: dict[str, float]) -> PairEntry:
+def _given(pair: PairEntry, checkpoints: dict[str, str], accuracies: dict[str, float]) -> PairEntry:
     """Return a pair whose teachers without weights get files, and accuracies where these are published."""
 
     def given(teacher: TeacherChoice) -> TeacherChoice:
         if not _is_open(teacher):
             return teacher
-        own: dict[str, object] = {"checkpoint": found[teacher.network]}
+        own: dict[str, object] = {"checkpoint": checkpoints[teacher.network]}
         if teacher.network in accuracies:
             own["accuracy"] = accuracies[teacher.network]
         return teacher.model_copy(update=own)

@@ -49,8 +49,8 @@ def points(count: int) -> list[list[float]]:
     from scipy.stats import qmc  # takes a second to import
 
     sequence = qmc.Sobol(DIMENSIONS, scramble=True, seed=POINTS_SEED)
-    found: list[list[float]] = sequence.random_base2(max(1, math.ceil(math.log2(max(count, 2)))))[:count].tolist()
-    return found
+    drawn: list[list[float]] = sequence.random_base2(max(1, math.ceil(math.log2(max(count, 2)))))[:count].tolist()
+    return drawn
 
 
 def prefixes(run: RunSpec) -> list[str]:
@@ -62,11 +62,11 @@ def prefixes(run: RunSpec) -> list[str]:
     used = [term.method for term in run.terms]
     if len(used) == 1:
         return [""]
-    found = []
+    beginnings = []
     for place, method in enumerate(used):
         number = used[: place + 1].count(method) if used.count(method) > 1 else ""
-        found.append(f"{method}{number}.")
-    return found
+        beginnings.append(f"{method}{number}.")
+    return beginnings
 
 
 def space_of(

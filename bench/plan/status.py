@@ -19,9 +19,15 @@ Statuses = dict[str, tuple[str, str]]  # status and reason by run id
 class Change(NamedTuple):
     """What has changed since a run was trained."""
 
-    reason: str
+    what: str
+    remedy: str
     of_method: bool  # else, of weights
     of_own: bool  # whether the method is the project's own
+
+    @property
+    def reason(self) -> str:
+        """Return why the run is stale, and what to do."""
+        return f"{self.what}: {self.remedy}"
 
 
 def statuses(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> Statuses:
@@ -37,8 +43,8 @@ def statuses(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collect
 def open_runs(runs: Iterable[RunSpec], plan: Plan, store: Store, retried: Collection[str] = ()) -> list[RunSpec]:
     """Return the runs that are neither done nor failed, and nothing that they need has failed."""
     runs = list(runs)
-    found = statuses(runs, plan, store, retried)
-    return [run for run in runs if found[run.id][0] in OPEN]
+    status_of = statuses(runs, plan, store, retried)
+    return [run for run in runs if status_of[run.id][0] in OPEN]
 
 
 def run_status(run: RunSpec, plan: Plan, store: Store, retried: Collection[str] = ()) -> tuple[str, str]:
@@ -66,14 +72,14 @@ def changed(run: RunSpec, record: Mapping[str, Any], methods: Mapping[str, Code]
         code = methods.get(name)
         if code is not None and not code.made(digest):
             remedy = "raise version= in its @register" if code.is_own else "the next run trains it again"
-            reason = f"{code.path.name} has changed since: {remedy}; or --accept-changed, if no number moved"
-            return Change(reason, of_method=True, of_own=code.is_own)
+            remedy = f"{remedy}; or --accept-changed, if no number moved"
+            return Change(f"{code.path.name} has changed since", remedy, of_method=True, of_own=code.is_own)
     weights = {**record.get("teachers_sha256", {}), run.trained_by: record.get("source_sha256")}
     for needed in run.needs:
         current = store.weights_sha256(needed)
         if current is not None and weights.get(needed, current) != current:
-            reason = f"the weights of run {needed}, which it needs, have changed since: --retry-failed trains it again"
-            return Change(reason, of_method=False, of_own=False)
+            what = f"the weights of run {needed}, which it needs, have changed since"
+            return Change(what, "--retry-failed trains it again", of_method=False, of_own=False)
     return None
 
 

@@ -139,9 +139,9 @@ def _trials(
     everything = [run for of_trial in runs.values() for run in of_trial]
     for run in everything:
         plan.runs.setdefault(run.id, run)
-    found: Statuses = {} if store is None else statuses(everything, plan, store)
+    status_of: Statuses = {} if store is None else statuses(everything, plan, store)
     for number, of_trial in runs.items():
-        states = [found.get(run.id, ("waiting", ""))[0] for run in of_trial]
+        states = [status_of.get(run.id, ("waiting", ""))[0] for run in of_trial]
         if any(state in (*OPEN, "stale") for state in states):
             yield Trial(number, settings[number], of_trial, "waiting")
         elif any(state != "done" for state in states):

@@ -22,7 +22,7 @@ def rows(frame: Frame) -> Iterator[dict[str, Any]]:
     for one in frame.primary:
         cell = one.cell
         records = (frame.records.get(run.id, {}) for run in cell.runs)
-        by_seed = [found for record in records if (found := record.get("class_accuracy", {}).get(cell.network))]
+        by_seed = [by_class for record in records if (by_class := record.get("class_accuracy", {}).get(cell.network))]
         for number, of_class in enumerate(zip(*by_seed, strict=True)):
             values = [value for value in of_class if value is not None]  # the test split may lack a class
             if values:

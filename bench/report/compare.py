@@ -1,4 +1,4 @@
-"""Two results compared cell by cell: see `differences` and `settings`.
+"""Compares two results: matches their cells, and collects differences and differing settings.
 
 Imports no torch. Only the command `compare` and the Python API import this module, since it imports scipy.
 """
@@ -55,24 +55,24 @@ def compare(a: Side, b: Side) -> Comparison:
     Raises:
         RequestError: they have no suite, or no cell, in common.
     """
-    found: list[Matched] = []
+    matched: list[Matched] = []
     only_a, only_b = Only(), Only()
     for suite, of_a, of_b in _suites(a, b):
         for place in {**of_a, **of_b}:
             one, other = of_a.get(place), of_b.get(place)
             if one is not None and other is not None and one.n and other.n:
-                found.append(Matched(suite, place, one, other))
+                matched.append(Matched(suite, place, one, other))
             elif one is not None and one.n:
                 only_a.add(suite, place, other)
             elif other is not None and other.n:
                 only_b.add(suite, place, one)
-    if not found:
+    if not matched:
         raise RequestError(
             f"{a.name}, {b.name}: no cell has a number on both sides. A cell is a pair, a row's label and a metric: "
             "name results with the same ones, or finish the suites first"
         )
-    settings, without = differing_settings(found, a.store, b.store)
-    cells = differences(found, a.store, b.store)
+    settings, without = differing_settings(matched, a.store, b.store)
+    cells = differences(matched, a.store, b.store)
     return Comparison(a.name, b.name, cells, only_a.lines(), only_b.lines(), settings, without)
 
 

@@ -132,22 +132,22 @@ class CrossedModel:
         differences = {seed: own[seed] - base[other] for seed, other in paired(own, base)}
         if not differences:
             return None
-        if (found := components(differences)) is not None:
-            return found.contrast()
+        if (analysed := components(differences)) is not None:
+            return analysed.contrast()
         return Contrast(len(differences), float(np.mean(list(differences.values()))))
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
-        found = {row: self.contrast(row, reference) for row in rows if row != reference}
-        contrasts = {row: one for row, one in found.items() if one is not None}
+        compared = {row: self.contrast(row, reference) for row in rows if row != reference}
+        contrasts = {row: one for row, one in compared.items() if one is not None}
         adjusted = holm([one.p for one in contrasts.values()])
         return {row: replace(one, p_adjusted=p) for (row, one), p in zip(contrasts.items(), adjusted, strict=True)}
 
     def may_be_best(self, rows: Sequence[str]) -> set[str]:
         """Return the rows that no other of them is above at 5 %, in one direction; none without any test."""
-        found = {row: self.family(rows, row) for row in rows}
-        tested = {row for row, others in found.items() if any(one.p is not None for one in others.values())}
-        beaten = {row for row, others in found.items() if any(map(_is_above, others.values()))}
+        families = {row: self.family(rows, row) for row in rows}
+        tested = {row for row, others in families.items() if any(one.p is not None for one in others.values())}
+        beaten = {row for row, others in families.items() if any(map(_is_above, others.values()))}
         return tested - beaten
 
     def detectable(self, rows: Iterable[str], reference: str) -> None:

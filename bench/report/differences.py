@@ -51,9 +51,9 @@ class Difference:
     in_tables: bool = True  # whether the tables that people read show the metric
 
 
-def differences(found: Sequence[Matched], of_a: Store | None, of_b: Store | None) -> list[Difference]:
+def differences(matched: Sequence[Matched], of_a: Store | None, of_b: Store | None) -> list[Difference]:
     """Return the difference in each cell; a side's store is None if there are only files of its report."""
-    return _adjusted([_against_images(one, _difference(one), of_a, of_b) for one in found])
+    return _adjusted([_against_images(one, _difference(one), of_a, of_b) for one in matched])
 
 
 def _difference(one: Matched) -> Difference:
@@ -62,47 +62,47 @@ def _difference(one: Matched) -> Difference:
     assert a.mean is not None  # both have finished seeds
     assert b.mean is not None
     is_paired = bool(a.by_seed) and a.by_seed.keys() == b.by_seed.keys()
-    found = Difference(one.suite, *one.place, a.n, b.n, a.mean, b.mean, b.mean - a.mean, in_tables=a.in_tables)
+    difference = Difference(one.suite, *one.place, a.n, b.n, a.mean, b.mean, b.mean - a.mean, in_tables=a.in_tables)
     if a.is_crossed or b.is_crossed:
-        return replace(found, note="crossed seeds")
+        return replace(difference, note="crossed seeds")
     if any(isinstance(seed, Crossed) for seed in (*a.by_seed, *b.by_seed)):
-        return _of_crossed(found, a, b)
+        return _of_crossed(difference, a, b)
     if is_paired:
         gaps = [b.by_seed[seed] - a.by_seed[seed] for seed in a.by_seed]
-        found = replace(found, difference=fmean(gaps))
+        difference = replace(difference, difference=fmean(gaps))
         if np.ptp(gaps) < EQUAL:
             note = "equal on every seed" if abs(gaps[0]) < EQUAL else "the same difference on every seed"
-            return replace(found, note=note if a.n > 1 else "one seed")
+            return replace(difference, note=note if a.n > 1 else "one seed")
         variance, df = float(np.var(gaps, ddof=1)) / a.n, a.n - 1.0
     elif a.std is None or b.std is None:
-        return replace(found, note="one seed")
+        return replace(difference, note="one seed")
     else:
         of_a, of_b = a.std**2 / a.n, b.std**2 / b.n
         variance = of_a + of_b
         if variance == 0.0:
-            return replace(found, note="no spread over seeds")
+            return replace(difference, note="no spread over seeds")
         df = variance**2 / (of_a**2 / (a.n - 1) + of_b**2 / (b.n - 1))
     if min(a.n, b.n) < MIN_SEEDS:
-        return replace(found, note="two seeds")
-    contrast = student_contrast(min(a.n, b.n), found.difference, math.sqrt(variance), df)
-    return _tested(found, contrast, PAIRED if is_paired else WELCH)
+        return replace(difference, note="two seeds")
+    contrast = student_contrast(min(a.n, b.n), difference.difference, math.sqrt(variance), df)
+    return _tested(difference, contrast, PAIRED if is_paired else WELCH)
 
 
-def _of_crossed(found: Difference, a: Measured, b: Measured) -> Difference:
+def _of_crossed(difference: Difference, a: Measured, b: Measured) -> Difference:
     """Return a difference of runs with crossed seeds, which are not independent: the interval needs equal seeds."""
     gaps = {seed: b.by_seed[seed] - a.by_seed[seed] for seed in a.by_seed if seed in b.by_seed}
     model = components({seed: gap for seed, gap in gaps.items() if isinstance(seed, Crossed)})
     if model is None or not len(gaps) == a.n == b.n:
-        return replace(found, note="crossed seeds that differ")
+        return replace(difference, note="crossed seeds that differ")
     contrast = model.contrast()
     if contrast.interval is None:
-        return replace(found, note="too few crossed seeds")
-    return _tested(found, contrast, PAIRED)
+        return replace(difference, note="too few crossed seeds")
+    return _tested(difference, contrast, PAIRED)
 
 
-def _tested(found: Difference, contrast: Contrast, test: str) -> Difference:
+def _tested(difference: Difference, contrast: Contrast, test: str) -> Difference:
     low, high = contrast.interval or (None, None)
-    return replace(found, low=low, high=high, p=contrast.p, test=test)
+    return replace(difference, low=low, high=high, p=contrast.p, test=test)
 
 
 def _adjusted(cells: Sequence[Difference]) -> list[Difference]:
@@ -114,20 +114,20 @@ def _adjusted(cells: Sequence[Difference]) -> list[Difference]:
     return [replace(one, p_adjusted=corrected[place]) for place, one in enumerate(cells)]
 
 
-def _against_images(one: Matched, found: Difference, of_a: Store | None, of_b: Store | None) -> Difference:
+def _against_images(one: Matched, difference: Difference, of_a: Store | None, of_b: Store | None) -> Difference:
     """Return a difference in top-1 accuracy with its tests over images, if both sides have answers."""
     if one.a.recorded != "top1" or one.b.recorded != "top1" or of_a is None or of_b is None:
-        return found
+        return difference
     hits = []
     for seed in (seed for seed in one.a.runs if seed in one.b.runs):
         own, other = stored_answers(of_a, one.a.runs[seed]), stored_answers(of_b, one.b.runs[seed])
         if own is not None and other is not None and alike(own, other):
             hits.append([hits_of(own), hits_of(other)])
     if not hits:
-        return found
-    found = replace(found, mcnemar_p=mcnemar(hits[0][1], hits[0][0]))
+        return difference
+    difference = replace(difference, mcnemar_p=mcnemar(hits[0][1], hits[0][0]))
     if len(hits) < MIN_SEEDS or any(isinstance(seed, Crossed) for seed in one.a.runs):
-        return found
+        return difference
     before, after = (np.stack(rows) for rows in zip(*hits, strict=True))
     low, high = interval(after, before) or (None, None)
-    return replace(found, images_low=low, images_high=high)
+    return replace(difference, images_low=low, images_high=high)

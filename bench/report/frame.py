@@ -116,9 +116,9 @@ class Frame:
     @cached_property
     def answered(self) -> list[Summary]:
         """Return the summaries of the metrics that are computed from answers and known for some run."""
-        found = [one for one in self.summaries if one.kind in ANSWERED]
-        known = {one.metric for one in found if one.by_seed}
-        return [one for one in found if one.metric in known]
+        answers = [one for one in self.summaries if one.kind in ANSWERED]
+        known = {one.metric for one in answers if one.by_seed}
+        return [one for one in answers if one.metric in known]
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -165,7 +165,7 @@ class Frame:
 
         There is one difference per column that has one. Tuned rows are compared with the tuned row.
         """
-        found: dict[str, list[float]] = {}
+        by_reference: dict[str, list[float]] = {}
         for reference in filter(None, (NONE, row_named(self.plan.cells, KD))):
             for contest, model in self.models.items():
                 base = contest.named(reference)
@@ -174,8 +174,8 @@ class Frame:
                     cells = self.cells_of(contest)
                     compared = [one for one in cells if one != contest.named(NONE) and not cells[one].is_control]
                     if (value := model.detectable(compared, base)) is not None:
-                        found.setdefault(base, []).append(value)
-        return found
+                        by_reference.setdefault(base, []).append(value)
+        return by_reference
 
     @cached_property
     def best(self) -> set[tuple[str, str, str]]:
@@ -217,22 +217,24 @@ def results_frame(plan: Plan, store: Store, reads_answers: bool = True) -> Frame
     A run does not know in which pairs it is shown, so its record may lack the comparison with a pair's teacher. With
     `reads_answers`, the stored answers of both are then compared now.
     """
-    found = {
+    status_of = {
         run_id: (status, printable(reason))
         for run_id, (status, reason) in statuses(plan.runs.values(), plan, store).items()
     }
-    records = {run_id: store.record(run_id) or {} for run_id, (status, _) in found.items() if status == "done"}
+    records = {run_id: store.record(run_id) or {} for run_id, (status, _) in status_of.items() if status == "done"}
     printed = published(plan)
     teachers = teachers_of(plan)
     nearness = Nearness(records, teachers, store if reads_answers else None)
-    summaries = [one for cell in plan.cells for one in _summaries(cell, plan, found, records, printed, store, nearness)]
-    return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, found, store)
+    summaries = [
+        one for cell in plan.cells for one in _summaries(cell, plan, status_of, records, printed, store, nearness)
+    ]
+    return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, status_of, store)
 
 
 def _summaries(
     cell: Cell,
     plan: Plan,
-    found: Statuses,
+    status_of: Statuses,
     records: Mapping[str, Mapping[str, Any]],
     printed: Mapping[tuple[str, str, str], float],
     store: Store,
@@ -241,14 +243,14 @@ def _summaries(
     """Yield one summary per metric of a cell."""
     shown = () if cell.awaits else cell.runs
     finished = {plan.seed_of(run): (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
-    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, plan, found)
-    is_open = bool(cell.awaits) or any(found[run.id][0] in OPEN for run in cell.runs)
+    status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, plan, status_of)
+    is_open = bool(cell.awaits) or any(status_of[run.id][0] in OPEN for run in cell.runs)
     task = task_of(cell.runs[0])
     measured = [
         (metric, recorded, kind, _numbers(finished, recorded), _numbers(finished, recorded, best=True))
         for (metric, recorded), kind in zip(cell.metrics.items(), cell.measured, strict=True)
     ]
-    prefix = next(iter(cell.metrics), "").removesuffix(task.metrics[0].name) if task.metrics else ""
+    prefix = f"{cell.evaluation}_" if cell.evaluation else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
         by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, nearness)
@@ -293,13 +295,13 @@ def _answered(
     return numbers
 
 
-def _status(cell: Cell, plan: Plan, found: Statuses) -> tuple[str, str]:
+def _status(cell: Cell, plan: Plan, status_of: Statuses) -> tuple[str, str]:
     """Return a cell's status, and the reason why its worst run is not done."""
-    unfinished = [run for run in cell.runs if found[run.id][0] != "done"]
+    unfinished = [run for run in cell.runs if status_of[run.id][0] != "done"]
     if not unfinished:
         return "done", ""
-    worst = min(unfinished, key=lambda run: SEVERITY.index(found[run.id][0]))
-    status, reason = found[worst.id]
+    worst = min(unfinished, key=lambda run: SEVERITY.index(status_of[run.id][0]))
+    status, reason = status_of[worst.id]
     if len(unfinished) == len(cell.runs):
         return status, reason
     return "partial", f"seed {plan.seed_of(worst)} {status}{f': {reason}' if reason else ''}"

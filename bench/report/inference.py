@@ -74,12 +74,12 @@ class Model:
         n = len(differences)
         if n == 0:
             return None
-        found = Contrast(n, float(np.mean(differences)))
+        contrast = Contrast(n, float(np.mean(differences)))
         variance = (self.variances[row] + self.variances_as_reference[reference]) / n
         if n == 1 or variance == 0.0 or np.ptp(differences) < EQUAL:
-            return found
-        found = student_contrast(n, found.value, math.sqrt(variance), min(self.dfs[row], self.dfs[reference]))
-        return found if n >= MIN_SEEDS else replace(found, interval=None)
+            return contrast
+        contrast = student_contrast(n, contrast.value, math.sqrt(variance), min(self.dfs[row], self.dfs[reference]))
+        return contrast if n >= MIN_SEEDS else replace(contrast, interval=None)
 
     def family(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
         """Return the contrasts of rows with one reference, with p-values adjusted for their number."""
@@ -125,8 +125,8 @@ class Model:
         return float(shift * error)
 
     def _contrasts(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
-        found = {row: self.contrast(row, reference) for row in rows if row != reference}
-        return {row: one for row, one in found.items() if one is not None}
+        contrasts = {row: self.contrast(row, reference) for row in rows if row != reference}
+        return {row: one for row, one in contrasts.items() if one is not None}
 
     def _any_as_small(
         self, p: Sequence[float], contrasts: Mapping[str, Contrast], reference: str, two_sided: bool = True
@@ -171,8 +171,8 @@ def any_as_small(
         none_as_small = np.einsum("psec,s->pe", inside.prod(axis=-1, keepdims=True), masses_of_scale)
     else:
         none_as_small = np.einsum("psec,s->pec", inside, masses_of_scale).prod(axis=-1)
-    found = 1 - none_as_small @ (masses / masses.sum())
-    return np.asarray(np.clip(found, p, 1.0))
+    probability = 1 - none_as_small @ (masses / masses.sum())
+    return np.asarray(np.clip(probability, p, 1.0))
 
 
 def fit(values: Values) -> Model:

@@ -114,7 +114,7 @@ def _answered(frame: Frame) -> tuple[list[str], list[tuple[str, str, list[Summar
     cells: dict[tuple[str, str], dict[Metric, Summary]] = {}
     for one in frame.answered:
         cells.setdefault((one.pair, f"{one.label} {one.cell.evaluation}".strip()), {})[one.kind] = one
-    rows = [(pair, row, [found.get(kind) for kind in titles]) for (pair, row), found in cells.items()]
+    rows = [(pair, row, [by_kind.get(kind) for kind in titles]) for (pair, row), by_kind in cells.items()]
     return list(titles.values()), rows
 
 

@@ -81,8 +81,8 @@ def rows(frame: Frame) -> Iterator[dict[str, Any]]:
         is_student = one.cell.network == STUDENT and one.cell.method != TEACHER
         if one.recorded == "top1" and is_student and (hits := _hits(one, frame)):
             columns.setdefault((one.pair, one.metric), {})[one.label] = hits
-    for (pair, metric), found in columns.items():
-        by_label = _of_equal_length(found)
+    for (pair, metric), answered in columns.items():
+        by_label = _of_equal_length(answered)
         for reference in (kd, NONE):
             if reference in by_label:
                 yield from _compared(by_label, pair, metric, reference)
@@ -93,13 +93,13 @@ Hits = Mapping[Seed, np.ndarray]  # by seed: (n,) bool, whether a run is right a
 
 def _hits(one: Summary, frame: Frame) -> Hits:
     """Return the hits of a row's finished runs, by seed."""
-    found: dict[Seed, np.ndarray] = {}
+    by_seed: dict[Seed, np.ndarray] = {}
     for run in one.cell.runs:
         if (seed := frame.plan.seed_of(run)) in one.by_seed and (
             answers := stored_answers(frame.store, run.id)
         ) is not None:
-            found[seed] = hits_of(answers)
-    return found
+            by_seed[seed] = hits_of(answers)
+    return by_seed
 
 
 def _of_equal_length(by_label: Mapping[str, Hits]) -> dict[str, Hits]:
@@ -133,8 +133,8 @@ def _compared(by_label: Mapping[str, Hits], pair: str, metric: str, reference: s
             ours = np.stack([own[seed] for seed, _ in seeds])
             theirs = np.stack([base[other] for _, other in seeds])
             low, high = interval(ours, theirs) or (None, None)
-            found = {"statistic": "difference_over_images", "n": len(seeds), "value": sum(gaps) / len(gaps)}
-            differences.append({**row, **found, "low": low, "high": high})
+            over_images = {"statistic": "difference_over_images", "n": len(seeds), "value": sum(gaps) / len(gaps)}
+            differences.append({**row, **over_images, "low": low, "high": high})
     corrected = holm([test["p"] for test in tests])
     yield from ({**test, "p_adjusted": p} for test, p in zip(tests, corrected, strict=True))
     yield from differences

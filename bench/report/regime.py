@@ -18,7 +18,7 @@ from bench.tasks import task_of
 
 MIN_GAP = 2.0  # spreads of the seeds between teacher and `none`
 CONVERGED = 0.01  # share of the training loss's whole fall that the last tenth of the epochs may add
-MIN_EPOCHS = 6  # of which the convergence is judged
+MIN_EPOCHS = 6  # from which convergence is assessed
 MIN_TAIL = 3  # epochs that a line is fitted to
 
 
@@ -68,12 +68,12 @@ def last_fall(losses: Sequence[float]) -> float | None:
 def regimes(frame: Frame) -> list[Regime]:
     """Return the regime of each pair whose undistilled student trains on labels and has a result."""
     by_place = {(one.pair, one.label): one for one in frame.primary}
-    found = []
+    of_pairs = []
     for (pair, label), plain in by_place.items():
         task = task_of(plain.cell.runs[0])
         if label == NONE and plain.mean is not None and task.objective is not None and not task.is_evaluation:
-            found.append(_regime(frame, plain, by_place.get((pair, TEACHER)), f"train_{task.objective.hit}"))
-    return found
+            of_pairs.append(_regime(frame, plain, by_place.get((pair, TEACHER)), f"train_{task.objective.hit}"))
+    return of_pairs
 
 
 def _regime(frame: Frame, plain: Summary, teacher: Summary | None, hit: str) -> Regime:
@@ -96,35 +96,35 @@ def _regime(frame: Frame, plain: Summary, teacher: Summary | None, hit: str) -> 
 
 def regime_line(frame: Frame) -> str:
     """Return the line under a table: the facts of all pairs, and why pairs are outside the regime; "" without any."""
-    found = regimes(frame)
-    if not found:
+    of_pairs = regimes(frame)
+    if not of_pairs:
         return ""
-    sentences = list(_sentences(found))
+    sentences = list(_sentences(of_pairs))
     if not sentences:
         return ""
     facts = " ".join(sentences)
     text = f"Regime: {facts[0].lower()}{facts[1:]}"
     outside: dict[str, list[str]] = {}
-    for one in found:
+    for one in of_pairs:
         for fault in one.faults:
             outside.setdefault(fault, []).append(one.pair)
-    faults = [f"{why} ({', '.join(pairs)})" if len(found) > 1 else why for why, pairs in outside.items()]
+    faults = [f"{why} ({', '.join(pairs)})" if len(of_pairs) > 1 else why for why, pairs in outside.items()]
     if faults:
         text += f" Outside the regime that distillation was made for: {'; '.join(faults)}."
     return text
 
 
-def _sentences(found: Sequence[Regime]) -> Iterator[str]:
+def _sentences(of_pairs: Sequence[Regime]) -> Iterator[str]:
     """Yield the known facts of all pairs, each with the lowest and the highest value."""
-    if gap := _signed([one.gap for one in found], "{} points above", "{} points below"):
-        spreads = span([abs(one.spreads) for one in found if one.spreads is not None], "{:.1f}")
+    if gap := _signed([one.gap for one in of_pairs], "{} points above", "{} points below"):
+        spreads = span([abs(one.spreads) for one in of_pairs if one.spreads is not None], "{:.1f}")
         yield f"The teacher is {gap} {NONE}{f', {spreads} times the noise over seeds' if spreads else ''}."
-    if ahead := _signed([one.ahead for one in found], "{} points better", "{} points worse"):
+    if ahead := _signed([one.ahead for one in of_pairs], "{} points better", "{} points worse"):
         yield f"In training, {NONE} is {ahead} than on test images."
-    steps = [one.steps for one in found if one.steps is not None]
+    steps = [one.steps for one in of_pairs if one.steps is not None]
     if steps:
         yield f"Training {NONE} takes {span(steps, '{:,}')} step{'' if max(steps) == 1 else 's'}."
-    falls = [100 * fall for one in found if (fall := one.last_fall) is not None and math.isfinite(fall)]
+    falls = [100 * fall for one in of_pairs if (fall := one.last_fall) is not None and math.isfinite(fall)]
     if last := _signed(falls, "falls by {} %", "rises by {} %"):
         yield (
             f"In the last tenth of the epochs, the training loss {last} of its whole fall; up to {100 * CONVERGED:g} % "

@@ -23,19 +23,19 @@ class Setting:
 
 
 def differing_settings(
-    found: Sequence[Matched], store_a: Store | None, store_b: Store | None
+    matched: Sequence[Matched], store_a: Store | None, store_b: Store | None
 ) -> tuple[list[Setting], list[str]]:
     """Return the settings that differ, and the rows whose settings are not known on both sides.
 
     Args:
-        found: the cells with a number on both sides.
+        matched: the cells with a number on both sides.
         store_a: has the runs of one side; None if there are only files of a report.
         store_b: has the runs of the other side.
     """
-    with_runs = {one.row: one for one in reversed(found) if one.a.runs and one.b.runs}
+    with_runs = {one.row: one for one in reversed(matched) if one.a.runs and one.b.runs}
     differing: dict[tuple[str, str, str], list[str]] = {}
     unknown: list[str] = []
-    for row in dict.fromkeys(one.row for one in found):
+    for row in dict.fromkeys(one.row for one in matched):
         one = with_runs.get(row)
         facts_a, facts_b = (_facts(one.a, store_a), _facts(one.b, store_b)) if one else ({}, {})
         if facts_a and facts_b:
@@ -56,11 +56,11 @@ def _facts(one: Measured, store: Store | None) -> dict[str, str]:
     """
     if store is None:
         return {}
-    found: dict[str, set[str]] = {}
+    facts: dict[str, set[str]] = {}
     for run_id in one.runs.values():
         for key, value in _of_run(store, run_id):
-            found.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(values)) for key, values in found.items()}
+            facts.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in facts.items()}
 
 
 def _of_run(store: Store, run_id: str, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -46,8 +46,8 @@ def gain_over_pairs(values: Sequence[float], reference: Sequence[float]) -> Cont
     n, mean = len(differences), float(differences.mean())
     if n == 1 or np.ptp(differences) < EQUAL:
         return Contrast(n, mean)
-    found = scipy.stats.ttest_1samp(differences, 0.0)
-    low, high = map(float, found.confidence_interval(LEVEL))
+    test = scipy.stats.ttest_1samp(differences, 0.0)
+    low, high = map(float, test.confidence_interval(LEVEL))
     return Contrast(
         n=n,
         value=mean,
@@ -161,9 +161,9 @@ def statistics(frame: Frame) -> Statistics:
             together += _together(frame, rows, metric, reference)
         for label in means:
             if ours in means and label not in (ours, NONE) and not label.endswith(TUNED):
-                found = _improvement(frame, means, metric, ours, label)
-                if found is not None:
-                    improvements[metric, label] = found
+                improvement = _improvement(frame, means, metric, ours, label)
+                if improvement is not None:
+                    improvements[metric, label] = improvement
     return Statistics(gains, together, rankings(frame), ours, improvements)
 
 
@@ -175,12 +175,12 @@ def _compared(means: Means, references: Sequence[str]) -> Iterator[tuple[str, Me
 
 
 def _row(
-    statistic: str, metric: str, pair: str, label: str, reference: str, found: Contrast, note: str
+    statistic: str, metric: str, pair: str, label: str, reference: str, contrast: Contrast, note: str
 ) -> dict[str, Any]:
-    low, high = found.interval or (None, None)
+    low, high = contrast.interval or (None, None)
     names = {"statistic": statistic, "metric": metric, "pair": pair, "label": label, "reference": reference}
-    numbers = {"n": found.n, "value": found.value, "low": low, "high": high, "p": found.p}
-    return {**names, **numbers, "p_adjusted": found.p_adjusted, "note": note}
+    numbers = {"n": contrast.n, "value": contrast.value, "low": low, "high": high, "p": contrast.p}
+    return {**names, **numbers, "p_adjusted": contrast.p_adjusted, "note": note}
 
 
 def _gains_of_pair(
@@ -195,12 +195,12 @@ def _gains_of_pair(
         return
     cells = frame.cells_of(contest)
     rows = [label for label in model.values if label != contest.named(NONE) and not cells[label].is_control]
-    found = model.family(rows, reference)
+    contrasts = model.family(rows, reference)
     if reference == contest.named(NONE):
         for label in cells:
             if cells[label].is_control:
-                found |= model.family([label], reference)
-    yield from _gain_rows(found, contest, reference, cells)
+                contrasts |= model.family([label], reference)
+    yield from _gain_rows(contrasts, contest, reference, cells)
 
 
 def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Contest) -> Iterator[dict[str, Any]]:
@@ -212,9 +212,9 @@ def _gains_over_controls(frame: Frame, model: Model | CrossedModel, contest: Con
 
 
 def _gain_rows(
-    found: Mapping[str, Contrast], contest: Contest, reference: str, cells: Mapping[str, Cell]
+    contrasts: Mapping[str, Contrast], contest: Contest, reference: str, cells: Mapping[str, Cell]
 ) -> Iterator[dict[str, Any]]:
-    for label, one in found.items():
+    for label, one in contrasts.items():
         note = "" if one.n == len(cells[label].runs) else INCOMPLETE
         yield _row("gain", contest.metric, contest.pair, label, reference, one, note)
 
@@ -223,12 +223,12 @@ def _gains_over_pairs(means: Means, metric: str, reference: str, count: int) -> 
     """Yield the methods compared with a reference on the pairs that both have, at least two of `count`."""
     base = means.get(reference, {})
     common = {label: [pair for pair in own if pair in base] for label, own in means.items()}
-    found = {
+    contrasts = {
         label: gain_over_pairs([means[label][pair] for pair in pairs], [base[pair] for pair in pairs])
         for label, pairs in common.items()
         if label not in (reference, NONE, f"{NONE}{TUNED}") and len(pairs) > 1
     }
-    for (label, one), p in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
+    for (label, one), p in zip(contrasts.items(), holm([one.p for one in contrasts.values()]), strict=True):
         note = "" if one.n == count else INCOMPLETE_PAIRS
         yield _row("gain", metric, ALL_PAIRS, label, reference, replace(one, p_adjusted=p), note)
 
@@ -248,8 +248,8 @@ def _together(frame: Frame, means: Means, metric: str, reference: str) -> Iterat
             low, high = one.interval
             if statistic is probability_of_improvement:
                 low, high = max(low, 0.0), min(high, 1.0)
-            found = Contrast(len(rows), one.value, interval=(low, high))
-            yield _row(statistic.__name__, metric, ALL_PAIRS, label, reference, found, "")
+            contrast = Contrast(len(rows), one.value, interval=(low, high))
+            yield _row(statistic.__name__, metric, ALL_PAIRS, label, reference, contrast, "")
 
 
 def _improvement(frame: Frame, means: Means, metric: str, ours: str, label: str) -> Improvement | None:

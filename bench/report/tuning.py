@@ -13,7 +13,7 @@ from bench.report.folder import TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.report.markdown import MARKDOWN, grid
-from bench.report.words import LEVEL
+from bench.report.words import SIGNIFICANT
 from bench.store import csv_text, write_whole
 from bench.suite.tuning import TUNED, Tuning
 from bench.tasks import task_of
@@ -31,11 +31,11 @@ def write(frame: Frame) -> None:
 
 def searches(frame: Frame) -> dict[str, dict[str, Choice]]:
     """Return the searches by pair and by the label of the row whose settings are searched, in the table's order."""
-    found: dict[str, dict[str, Choice]] = {}
+    choices: dict[str, dict[str, Choice]] = {}
     for cell in frame.plan.cells:
         if cell.choice is not None:
-            found.setdefault(cell.pair, {})[cell.label.removesuffix(TUNED)] = cell.choice
-    return found
+            choices.setdefault(cell.pair, {})[cell.label.removesuffix(TUNED)] = cell.choice
+    return choices
 
 
 def to_csv(frame: Frame) -> str:
@@ -115,7 +115,7 @@ def by_chance(choice: Choice) -> float:
     from scipy.stats import t
 
     n = sum(trial.value is not None for trial in choice.first_rung)
-    limit = float(t.ppf(1 - LEVEL / 2, n - 2))
+    limit = float(t.ppf(1 - SIGNIFICANT / 2, n - 2))
     return limit / math.sqrt(n - 2 + limit**2)
 
 
@@ -203,8 +203,8 @@ def _best_of(own: Mapping[str, Choice]) -> Iterator[str]:
 
 def _sensitivities(own: Mapping[str, Choice]) -> Iterator[str]:
     names = list(dict.fromkeys(name for choice in own.values() for name in choice.space))
-    found = {label: {name: sensitivity(choice, name) for name in choice.space} for label, choice in own.items()}
-    limits = [by_chance(choice) for label, choice in own.items() if set(found[label].values()) - {None}]
+    sensitivities = {label: {name: sensitivity(choice, name) for name in choice.space} for label, choice in own.items()}
+    limits = [by_chance(choice) for label, choice in own.items() if set(sensitivities[label].values()) - {None}]
     yield (
         "Sensitivity: Spearman's rank correlation of each searched number with the accuracy, over the same trials. At "
         "1, larger values are better throughout; at -1, smaller ones. Trials without a result are left out."
@@ -212,7 +212,8 @@ def _sensitivities(own: Mapping[str, Choice]) -> Iterator[str]:
     )
     yield ""
     rows = [
-        [label, *(_number(values[name]) if name in values else "" for name in names)] for label, values in found.items()
+        [label, *(_number(values[name]) if name in values else "" for name in names)]
+        for label, values in sensitivities.items()
     ]
     yield from _table(["row", *names], rows)
 

@@ -66,15 +66,15 @@ def _root(variance: float) -> float:
 
 def spreads(frame: Frame) -> list[Spread]:
     """Return the components of each finished row but the teacher's, and their means over all methods of a column."""
-    found = []
+    of_columns = []
     for column in frame.columns:
         rows = [one for one in frame.tabled if (one.pair, one.metric) == column and one.cell.method != TEACHER]
         own = [(one, spread) for one in rows if (spread := _spread(one, frame)) is not None]
-        found += [spread for _, spread in own]
+        of_columns += [spread for _, spread in own]
         methods = [spread for one, spread in own if one.is_method]
         if len(methods) > 1:
-            found.append(_together(methods))
-    return found
+            of_columns.append(_together(methods))
+    return of_columns
 
 
 def _spread(one: Summary, frame: Frame) -> Spread | None:
@@ -98,7 +98,7 @@ def _variances(analysed: Components) -> dict[str, float]:
 def _images(one: Summary, frame: Frame) -> int:
     """Return the number of test images, from the answers of the first run that has left some; 0 if none has."""
     answers = (stored_answers(frame.store, run.id) for run in one.cell.runs if run.id in frame.records)
-    return next((len(found.labels) for found in answers if found is not None), 0)
+    return next((len(kept.labels) for kept in answers if kept is not None), 0)
 
 
 def _together(methods: list[Spread]) -> Spread:
@@ -109,11 +109,11 @@ def _together(methods: list[Spread]) -> Spread:
     return Spread(first.metric, first.pair, ALL_METHODS, sum(one.n for one in methods), first.seeds, means, None)
 
 
-def write_csv(found: Sequence[Spread], frame: Frame) -> None:
+def write_csv(of_columns: Sequence[Spread], frame: Frame) -> None:
     """Write variance.csv: one row per component, and one for the mean, whose `deviation` is its standard error."""
 
     def rows() -> Iterator[dict[str, object]]:
-        for one in found:
+        for one in of_columns:
             row = {"metric": one.metric, "pair": one.pair, "label": one.label, "n": one.n}
             for source, variance in one.variances.items():
                 numbers = {"variance": round(variance, 6), "deviation": round(_root(variance), 6)}
@@ -126,11 +126,11 @@ def write_csv(found: Sequence[Spread], frame: Frame) -> None:
     write_whole(frame.folder / VARIANCE, csv_text(COLUMNS, rows()))
 
 
-def lines(found: Sequence[Spread]) -> Iterator[str]:
+def lines(of_columns: Sequence[Spread]) -> Iterator[str]:
     """Yield the lines of statistics.md; none if nothing is found."""
-    if found:
+    if of_columns:
         yield from ("", "## Where the spread comes from", "", HOW)
-    for (metric, pair), of_column in groupby(found, lambda one: (one.metric, one.pair)):
+    for (metric, pair), of_column in groupby(of_columns, lambda one: (one.metric, one.pair)):
         own = list(of_column)
         sources = [source for source in HEADS if any(source in one.variances for one in own)]
         heads = ["row", "runs", *(HEADS[source] for source in sources), "mean", "95 % interval"]

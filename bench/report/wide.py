@@ -50,24 +50,24 @@ class Row:
 
 def heads(frame: Frame) -> list[Head]:
     """Return the columns, those of a pair together, the averages last."""
-    found = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column])]
+    heads = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column])]
     for metric in dict.fromkeys(metric for _, metric in frame.columns):
         columns = [column for column in frame.columns if column[1] == metric]
         if len(columns) > 1:
-            found += [Head(kind, "", metric) for kind in _kinds(frame, columns)]
-    return found
+            heads += [Head(kind, "", metric) for kind in _kinds(frame, columns)]
+    return heads
 
 
 def rows(frame: Frame) -> list[Row]:
     """Return the rows, in the order of the frame's labels."""
     columns, merged = heads(frame), set(_merged(frame))
-    found = []
+    rows = []
     for label in frame.labels:
         if label not in merged:
             first = frame.at(*frame.columns[0], label)
             entries = [_entry(frame, head, label) for head in columns]
-            found.append(Row(label, first.cell.method, first.is_method, entries))
-    return found
+            rows.append(Row(label, first.cell.method, first.is_method, entries))
+    return rows
 
 
 def _merged(frame: Frame) -> Iterator[str]:

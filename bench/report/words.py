@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bench.report.layout import ALL_PAIRS, MISSING, p_value
 
-LEVEL = 0.05  # of p: from it on, a row is not told apart from its reference
+SIGNIFICANT = 0.05  # of p: from it on, a row is not told apart from its reference
 
 Row = Mapping[str, str]
 
@@ -86,8 +86,8 @@ def _against(rows: Sequence[Row], reference: str) -> Iterator[str]:
     """Yield which rows are above and below a reference, and which are not told apart from it."""
     tested = [row for row in rows if row["p_adjusted"]]
     ordered = sorted(tested, key=lambda row: -float(row["value"]))
-    differs = [row for row in ordered if float(row["p_adjusted"]) < LEVEL]
-    alike = [row for row in ordered if float(row["p_adjusted"]) >= LEVEL]
+    differs = [row for row in ordered if float(row["p_adjusted"]) < SIGNIFICANT]
+    alike = [row for row in ordered if float(row["p_adjusted"]) >= SIGNIFICANT]
     for where, some in (
         ("above", [row for row in differs if float(row["value"]) > 0]),
         ("below", [row for row in differs if float(row["value"]) <= 0]),
@@ -110,7 +110,7 @@ def _ranks(rows: Sequence[Row]) -> Iterator[str]:
     if not friedman["p"]:
         yield friedman["note"]
         return
-    differ = "differ" if float(friedman["p"]) < LEVEL else "cannot be told apart"
+    differ = "differ" if float(friedman["p"]) < SIGNIFICANT else "cannot be told apart"
     yield f"Over {friedman['n']} pairs the rows' ranks {differ} (Friedman's test, p {_p(friedman['p'])})."
     ranked = sorted((row for row in rows if row["statistic"] == "mean_rank"), key=lambda row: float(row["value"]))
     named = [f"{row['label']} {float(row['value']):.2f}" for row in ranked]
@@ -142,7 +142,7 @@ def _images(rows: Sequence[Row]) -> Iterator[str]:
     own = [row for row in rows if row.get("statistic") == "mcnemar" and row["p_adjusted"]]
     for (pair, reference), group in groupby(own, itemgetter("pair", "reference")):
         tested = list(group)
-        named = [row["label"] for row in tested if float(row["p_adjusted"]) < LEVEL]
+        named = [row["label"] for row in tested if float(row["p_adjusted"]) < SIGNIFICANT]
         which = f": {', '.join(named)}" if named else ""
         yield (
             f"{_name(pair)}: in the answers of one seed, {_count(len(named), len(tested))} other than {reference} by "

@@ -52,10 +52,10 @@ NAMES = re.compile(  # of members; with no others, no path leads out of the fold
 )
 SUFFIX = ".zip"
 COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-MOST_MEMBERS = 200_000
-MOST_BYTES = 2**36  # of all members together, unpacked: 64 GiB
-MOST_OF_ONE = 2**32  # bytes of one member, unpacked: 4 GiB
-MOST_TIMES = 100  # members may be so many times as large as the file; text and answers compress 2 to 10 times
+MAX_MEMBERS = 200_000
+MAX_BYTES = 2**36  # of all members together, unpacked: 64 GiB
+MAX_MEMBER_BYTES = 2**32  # bytes of one member, unpacked: 4 GiB
+MAX_RATIO = 100  # members may be so many times as large as the file; text and answers compress 2 to 10 times
 ALWAYS_ALLOWED = 2**24  # bytes that members may have in any case: small bundles compress better
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member, so that the same results give the same bytes
 CHUNK = 2**20  # bytes
@@ -129,8 +129,8 @@ def write_bundle(frame: Frame, store: Store, to: Path, weights: bool = False) ->
         add(TABLE, to_csv(frame).encode())
         for run_id in sorted(plan.runs):
             for name in (*KEPT, *(WEIGHTS if weights else ())):
-                if (found := store.content(run_id, name)) is not None:
-                    add(f"{RUNS}/{run_id}/{name}", found)
+                if (kept := store.content(run_id, name)) is not None:
+                    add(f"{RUNS}/{run_id}/{name}", kept)
         plugins = tuple(Path(path).name for path in plan.plugins)
         manifest = Manifest(1, suite, tuple(plan.changes), plugins, __version__, hashes)
         add(MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
@@ -241,11 +241,11 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
         members[one.filename] = one
     sizes = [one.file_size for one in members.values()]
     total, largest = sum(sizes), max(sizes, default=0)
-    allowed = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_TIMES * size))
-    if len(members) > MOST_MEMBERS or largest > MOST_OF_ONE or total > allowed:
+    allowed = min(MAX_BYTES, max(ALWAYS_ALLOWED, MAX_RATIO * size))
+    if len(members) > MAX_MEMBERS or largest > MAX_MEMBER_BYTES or total > allowed:
         raise RequestError(
             f"{path}: would unpack to {len(members)} files of {total} bytes, the largest of {largest}. Allowed are "
-            f"{MOST_MEMBERS} files, {MOST_OF_ONE} bytes each, and {allowed} in all. Nothing was unpacked"
+            f"{MAX_MEMBERS} files, {MAX_MEMBER_BYTES} bytes each, and {allowed} in all. Nothing was unpacked"
         )
     return members
 

@@ -107,10 +107,10 @@ def _results(store: Store, run: RunSpec) -> str:
     records = {run_id: store.record(run_id) for run_id in _seeds_of(store, run)}
     rows = []
     for metric in task_of(run).metrics:
-        found = {name: number_in(one, metric.name, store.folder(name)) for name, one in records.items() if one}
-        values = [value for value in found.values() if value is not None]
+        by_run = {name: number_in(one, metric.name, store.folder(name)) for name, one in records.items() if one}
+        values = [value for value in by_run.values() if value is not None]
         spread = f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else ""
-        rows.append(f"| {metric.title}, {metric.unit} | {found[run.id]:.2f} | {spread} | {len(values)} |")
+        rows.append(f"| {metric.title}, {metric.unit} | {by_run[run.id]:.2f} | {spread} | {len(values)} |")
     return MEASURED.format(rows="\n".join(rows)) if rows else NOT_MEASURED
 
 

@@ -70,9 +70,9 @@ def checks(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
         yield from _of_table(bundle, plan, store)
 
 
-def not_from_answers(plan: Plan, found: Iterable[Check], store: Store) -> list[str]:
+def not_from_answers(plan: Plan, checked: Iterable[Check], store: Store) -> list[str]:
     """Return the recorded metrics that no check has recomputed from answers, each with the number of its runs."""
-    covered = {(check.place, check.metric) for check in found if check.by == ANSWERED}
+    covered = {(check.place, check.metric) for check in checked if check.by == ANSWERED}
     left: dict[str, int] = {}
     for run in _done(plan, store):
         record = store.record(run.id) or {}
@@ -86,7 +86,7 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
     """Yield checks that each run is one of the suite, that its files are what they were, and that it has ended."""
     for run_id in set(store.run_ids()) - plan.runs.keys():
         yield Check(f"run {run_id}", "place", "in the bundle", "in the suite", "", EXPECTED)
-    found: Statuses = {}
+    status_of: Statuses = {}
     for run in plan.runs.values():
         fault = ""
         try:
@@ -94,11 +94,11 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
                 store.content(run.id, name)
             store.epochs(run.id)
             stored_answers(store, run.id)
-            found |= statuses([run], plan, store)
+            status_of |= statuses([run], plan, store)
         except RequestError as error:
             fault = _in_bundle(error, bundle)
         yield Check(_named(run, plan), "files", fault or "as its record says", "as its record says", "", RECORDED)
-    for run_id, (status, reason) in found.items():
+    for run_id, (status, reason) in status_of.items():
         ended = status not in (*OPEN, "stale")
         says = "has ended" if ended else f"{status}: {reason or 'the bundle does not have the run'}"
         yield Check(_named(plan.runs[run_id], plan), "status", says, "has ended", "", EXPECTED)
@@ -158,9 +158,9 @@ def _of_answers(run: RunSpec, plan: Plan, store: Store) -> Iterator[Check]:
     for name, value in expected["scores"].items():
         yield near(place, name, record["scores"].get(name), value, ANSWERED)
     for network, classes in expected["class_accuracy"].items():
-        found = record.get("class_accuracy", {}).get(network, [])
+        recorded = record.get("class_accuracy", {}).get(network, [])
         for label, value in enumerate(classes):
-            stated = found[label] if label < len(found) else "missing"
+            stated = recorded[label] if label < len(recorded) else "missing"
             yield near(place, f"accuracy of class {label} ({network})", stated, value, ANSWERED)
     for teacher, numbers in record.get("to_teacher", {}).items():
         for name in numbers:
@@ -250,8 +250,8 @@ def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
             continue
         margin = max(EVALUATED, 100 / images + SUMMED)
         for name, value in metrics.items():
-            found = as_float(record["metrics"].get(name, "missing"))
-            yield Check(place, name, found, value - margin, value + margin, "by its weights")
+            measured = as_float(record["metrics"].get(name, "missing"))
+            yield Check(place, name, measured, value - margin, value + margin, "by its weights")
 
 
 def with_weights(plan: Plan, store: Store) -> list[RunSpec]:
@@ -300,5 +300,5 @@ def retrained(work: Work, runs: Sequence[RunSpec], margin: float) -> Iterator[Ch
                 yield Check(_named(run, plan), "training", "done", f"{status}: {reason}", "", "by training it again")
                 continue
             for name, value in new["metrics"].items():
-                found = as_float(record["metrics"].get(name, "missing"))
-                yield Check(_named(run, plan), name, found, value - margin, value + margin, "by training it again")
+                measured = as_float(record["metrics"].get(name, "missing"))
+                yield Check(_named(run, plan), name, measured, value - margin, value + margin, "by training it again")

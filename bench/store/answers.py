@@ -45,9 +45,9 @@ def stored_answers(store: Store, run_id: str) -> Answers | None:
         logits = {name: tensors[column(name, LOGITS)].astype("float32") for name in networks}
         for name, values in logits.items():
             values *= tensors[column(name, SCALE)]
-        found = Answers(logits, tensors[LABELS], tensors[INDICES])
-        _check_shapes(found)
-        return found
+        answers = Answers(logits, tensors[LABELS], tensors[INDICES])
+        _check_shapes(answers)
+        return answers
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         path = store.folder(run_id) / ANSWERS
         raise RequestError(f"{path}: cannot be read ({error}). {AGAIN}") from error

@@ -90,12 +90,12 @@ class Store:
     def sources(self, suite: str) -> dict[str, Any]:
         """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.Sources`."""
         path = self.suite_folder(suite) / SOURCES
-        found = read_json(path) or {}
-        for key, value in found.items():
+        known = read_json(path) or {}
+        for key, value in known.items():
             kind = str if key.startswith("checkpoint ") else dict
             if not isinstance(value, kind):
                 raise incompatible(path, f"{key}: {value!r} is not a {kind.__name__}")
-        return found
+        return known
 
     # reading
 
@@ -130,13 +130,13 @@ class Store:
         """
         if not re.fullmatch(rf"[0-9a-f]{{1,{ID_LENGTH}}}", beginning):
             self.folder(beginning)  # raises an error that explains ids
-        found = [run_id for run_id in self.run_ids() if run_id.startswith(beginning)]
-        if len(found) != 1:
-            what = f"{len(found)} runs begin with it: {', '.join(found[:5])}" if found else "no such run"
+        matching = [run_id for run_id in self.run_ids() if run_id.startswith(beginning)]
+        if len(matching) != 1:
+            what = f"{len(matching)} runs begin with it: {', '.join(matching[:5])}" if matching else "no such run"
             raise RequestError(
                 f"run {beginning!r} in {self.root / 'runs'}: {what}. `status` and `--dry-run` print the ids"
             )
-        return found[0]
+        return matching[0]
 
     def record(self, run_id: str) -> dict[str, Any] | None:
         """Return the record of a finished run, without its checksum, or None.
@@ -144,12 +144,12 @@ class Store:
         Raises:
             RequestError: here and in the other readers, a file cannot be read, is damaged or another run's.
         """
-        found = self._check_place(run_id)
+        specification = self._check_place(run_id)
         record = self._once(run_id, RECORD, record_in)
         recorded = ((record or {}).get(FILES) or {}).get(SPEC)
-        if recorded not in (None, found):
+        if recorded not in (None, specification):
             fault = f"is not the file that {RECORD} names, or that is another run's"
-            if found is None:
+            if specification is None:
                 fault = f"no such file, but {RECORD} names it"
             raise RequestError(f"{self.folder(run_id) / SPEC}: {fault}. {AGAIN}")
         return record
@@ -183,9 +183,9 @@ class Store:
         path = self.folder(run_id) / EPOCHS
         rows = rows_of(self.content(run_id, EPOCHS) or b"", path, is_finished=record is not None)
         if record is not None and FILES not in record:  # of an earlier version
-            found, epochs = sum(row["stage"] == "main" for row in rows), record.get("epochs")
-            if epochs is not None and found != epochs:
-                raise RequestError(f"{path}: has {found} of the {epochs} epochs that {RECORD} counts. {AGAIN}")
+            trained, epochs = sum(row["stage"] == "main" for row in rows), record.get("epochs")
+            if epochs is not None and trained != epochs:
+                raise RequestError(f"{path}: has {trained} of the {epochs} epochs that {RECORD} counts. {AGAIN}")
         return rows
 
     def content(self, run_id: str, name: str) -> bytes | None:
@@ -224,10 +224,10 @@ class Store:
 
     def _check_place(self, run_id: str) -> str | None:
         """Return the hash of `spec.json`, if there is one; raise a `RequestError` if it is another run's."""
-        found, digest = self._once(run_id, SPEC, _identity)
-        if found not in (None, run_id):
+        stated, digest = self._once(run_id, SPEC, _identity)
+        if stated not in (None, run_id):
             raise RequestError(
-                f"{self.folder(run_id) / SPEC}: is the specification of run {found}, not of {run_id}, or damaged. If "
+                f"{self.folder(run_id) / SPEC}: is the specification of run {stated}, not of {run_id}, or damaged. If "
                 f"the folder was copied under a wrong name, rename it; else remove it: run {run_id} is then trained "
                 "again"
             )
@@ -237,14 +237,14 @@ class Store:
         """Return what `read` returns for one of a run's files, which is read again only after it has changed."""
         path = f"{self.root}/runs/{run_id}/{name}"  # making a `Path` takes longer than looking at the file
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except (OSError, ValueError):
             return read(self.folder(run_id) / name)  # raises the error, if it is one
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         known, value = self._read.get(path, (None, None))
         if known != stamp:
             value = read(self.folder(run_id) / name)
-            if time.time_ns() - found.st_mtime_ns > SETTLED_NS:
+            if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
                 self._read[path] = (stamp, value)
         return value  # type: ignore[return-value]  # read before by the same function
 

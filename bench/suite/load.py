@@ -85,10 +85,10 @@ def _read(
         raise RequestError("\n".join(messages(error, positions, model))) from None
     except ValueError as error:
         raise RequestError(f"{positions.get(('methods',), path)}: methods: {error}") from None
-    if isinstance(suite, Suite) and not overrides and (found := differences(suite)):
+    if isinstance(suite, Suite) and not overrides and (differing := differences(suite)):
         raise RequestError(
             f"{positions.get(('protocol',), path)}: protocol: the suite differs from {suite.protocol}: "
-            f"{'; '.join(found)}. Change these keys, or leave 'protocol' out"
+            f"{'; '.join(differing)}. Change these keys, or leave 'protocol' out"
         )
     return suite, text
 

@@ -43,14 +43,14 @@ def differences(suite: Suite) -> list[str]:
     if suite.protocol is None:
         return []
     protocol = protocols()[suite.protocol]
-    found = [
+    differing = [
         f"{key} {_shown(value)}, not {_shown(fixed)}"
         for key, value, fixed in _compared(suite, protocol.fixes)
         if value != fixed
     ]
     if suite.runs_per_row < protocol.seeds:
-        found.append(f"seeds {suite.runs_per_row}, not {protocol.seeds} or more")
-    return found
+        differing.append(f"seeds {suite.runs_per_row}, not {protocol.seeds} or more")
+    return differing
 
 
 def _compared(suite: Suite, fixes: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:

@@ -84,7 +84,7 @@ def _refused(name: str, given: Range, adapter: TypeAdapter[Any]) -> Iterator[str
 
 
 class Tuning(Strict):
-    """A search for each row's settings, judged by training images that are left out of training."""
+    """A search for each row's settings, evaluated on training images that are left out of training."""
 
     trials: Annotated[int, Ge(2), Le(MAX_TRIALS)]
     """Number of settings that are tried for each row, `none` included; the first is the row's own."""

@@ -26,11 +26,11 @@ HOW_IMAGES = (
 )
 
 
-def comparison_tables(found: Comparison, width: int) -> Iterator[RenderableType]:
+def comparison_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """Yield the differences in the metrics that tables show, what only one side has, and the settings that differ."""
-    yield f"[bold]A[/bold] {escape(found.a)}"
-    yield f"[bold]B[/bold] {escape(found.b)}"
-    shown = [one for one in found.cells if one.in_tables] or found.cells
+    yield f"[bold]A[/bold] {escape(comparison.a)}"
+    yield f"[bold]B[/bold] {escape(comparison.b)}"
+    shown = [one for one in comparison.cells if one.in_tables] or comparison.cells
     yield from in_parts(
         ["row", "metric", "A (seeds)", "B (seeds)", "B - A", "95 % interval", "p (adjusted)", "by"],
         [_texts(one) for one in shown],
@@ -41,22 +41,23 @@ def comparison_tables(found: Comparison, width: int) -> Iterator[RenderableType]
         rows = [_image_texts(one) for one in shown if one.mcnemar_p is not None]
         yield from in_parts(["row", "metric", "McNemar's p", "interval over seeds and images"], rows, width)
         yield HOW_IMAGES
-    if len(shown) < len(found.cells):
-        others = dict.fromkeys(one.metric for one in found.cells if not one.in_tables)
+    if len(shown) < len(comparison.cells):
+        others = dict.fromkeys(one.metric for one in comparison.cells if not one.in_tables)
         yield escape(f"--json also has {', '.join(others)}.")
-    for name, lines in (("A", found.only_a), ("B", found.only_b)):
+    for name, lines in (("A", comparison.only_a), ("B", comparison.only_b)):
         yield from (f"Only in {name}: {escape(line)}" for line in lines)
-    every = list(dict.fromkeys(_row(one) for one in found.cells))
-    if found.settings:
+    every = list(dict.fromkeys(_row(one) for one in comparison.cells))
+    if comparison.settings:
         rows = [
             [*(escape(text or MISSING) for text in (one.key, one.a, one.b)), _rows(one.rows, every)]
-            for one in found.settings
+            for one in comparison.settings
         ]
         yield from in_parts(["setting", "A", "B", "rows"], rows, width)
-    elif not found.without_settings:
+    elif not comparison.without_settings:
         yield "All settings are the same."
-    if found.without_settings:
-        yield f"Settings not compared, since the runs are not in both stores: {_rows(found.without_settings, every)}."
+    if comparison.without_settings:
+        rows_without = _rows(comparison.without_settings, every)
+        yield f"Settings not compared, since the runs are not in both stores: {rows_without}."
 
 
 def _row(one: Difference) -> str:

@@ -45,20 +45,20 @@ def entries(kind: str, plugins: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """
     if kind == "methods":
         families = by_family(catalog(plugins).values())
-        found = {one.name: _method_entry(one, family) for family, members in families.items() for one in members}
+        listed = {one.name: _method_entry(one, family) for family, members in families.items() for one in members}
     elif kind == "models":
         add_networks(plugins, NETWORKS)
-        found = {name: {"description": summary} for name, summary in known().items()}
-        found |= {name: {"description": summary} for name, summary in FROM_ELSEWHERE.items()}
+        listed = {name: {"description": summary} for name, summary in known().items()}
+        listed |= {name: {"description": summary} for name, summary in FROM_ELSEWHERE.items()}
     elif kind == "datasets":
-        found = {name: _dataset_entry(data) for name, data in DATASETS.items()}
-        found[IMAGEFOLDER] = {"description": IMAGEFOLDER_SUMMARY}
+        listed = {name: _dataset_entry(data) for name, data in DATASETS.items()}
+        listed[IMAGEFOLDER] = {"description": IMAGEFOLDER_SUMMARY}
     else:
-        found = {name: {"description": _title(path), "file": str(path)} for name, path in packaged_suites().items()}
-    return {name: {"name": name, **entry} for name, entry in found.items()}
+        listed = {name: {"description": _title(path), "file": str(path)} for name, path in packaged_suites().items()}
+    return {name: {"name": name, **entry} for name, entry in listed.items()}
 
 
-def entry_of(found: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+def entry_of(listed: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     """Return the entry of a name; raise a `RequestError` if there is none.
 
     That of a network also has `pixels`, the height and width of the images for which it is described, `stages`, each as
@@ -66,10 +66,10 @@ def entry_of(found: Mapping[str, dict[str, Any]], kind: str, name: str) -> dict[
     `parameters`, and whether it gives a `final` map and a `linear` classifier.
     """
     if kind == "models" and name not in FROM_ELSEWHERE:
-        return _network_entry(found, name)
-    if name not in found:
-        raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, found)}")
-    return found[name]
+        return _network_entry(listed, name)
+    if name not in listed:
+        raise RequestError(f"list {kind} {name}: there is no such name. {suggest(name, listed)}")
+    return listed[name]
 
 
 def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[Any]:
@@ -80,18 +80,18 @@ def listing(kind: str, name: str | None, plugins: Iterable[Path]) -> Iterator[An
     Raises:
         RequestError: no entry has that name.
     """
-    found = entries(kind, plugins)
+    listed = entries(kind, plugins)
     if name is None and kind == "methods":
-        yield from _methods(found)
+        yield from _methods(listed)
         return
     if name is None:
         table = Table("name", "description", title=kind)
-        for known, entry in found.items():
+        for known, entry in listed.items():
             place = f"; {entry['where']}" if "where" in entry else ""
             table.add_row(escape(known), escape(entry["description"] + place))
         yield table
         return
-    entry = entry_of(found, kind, name)
+    entry = entry_of(listed, kind, name)
     if kind == "methods":
         yield from _method(entry)
     elif "where" in entry:
@@ -113,9 +113,9 @@ def _title(path: Path) -> str:
         return str(error)  # it names the file
 
 
-def _methods(found: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
+def _methods(listed: Mapping[str, dict[str, Any]]) -> Iterator[Table]:
     """Yield a table of the methods of each family."""
-    for family, members in groupby(found.items(), key=lambda one: one[1]["family"]):
+    for family, members in groupby(listed.items(), key=lambda one: one[1]["family"]):
         table = Table("name", "year", "description", "reads", "initial stage", "variant", title=f"methods: {family}")
         for name, entry in members:
             initial, variant = "yes" if entry["initial_stage"] else "", "reference" if entry["variant"] else ""
@@ -152,19 +152,19 @@ def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     yield table if entry["parameters"] else "no parameters"
 
 
-def _network_entry(found: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def _network_entry(listed: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     """Return the entry of a network with its shapes.
 
     Raises:
         RequestError: there is no such network, or it is a user's and breaks the contract of networks.
     """
     source, is_own = library(name), file_of(name) is not None
-    if name not in found and not is_own and source is None:
-        raise RequestError(f"list models {name}: there is no such name. {suggest(name, found)}")
+    if name not in listed and not is_own and source is None:
+        raise RequestError(f"list models {name}: there is no such name. {suggest(name, listed)}")
     from bench.models.description import described  # torch takes seconds
 
     pixels = PIXELS if source is None else PIXELS_OF_LIBRARIES
-    description = found.get(name, {}).get("description") or FROM_ELSEWHERE[f"{source}NAME" if source else OF_MODULE]
+    description = listed.get(name, {}).get("description") or FROM_ELSEWHERE[f"{source}NAME" if source else OF_MODULE]
     return {"name": name, "description": description, **described(name, CLASSES, pixels, is_own)}
 
 

@@ -106,14 +106,11 @@ def status_document(frame: Frame, store: Store, jobs: Sequence[Job]) -> dict[str
         state = {"status": status, "reason": reason, "stage": stage, "epoch": epoch}
         return {"id": run.id, "seed": run.seed, "order_seed": run.ordered_by, **state}
 
-    cells = [
-        {
-            **{key: getattr(one.cell, key) for key in ("pair", "teacher", "student", "method", "label", "evaluation")},
-            **{key: getattr(one, key) for key in ("metric", "n", "mean", "std", "status", "reason")},
-            "runs": [run_document(run) for run in one.cell.runs],
-        }
-        for one in frame.primary
-    ]
+    cells = []
+    for one in frame.primary:
+        place = {key: getattr(one.cell, key) for key in ("pair", "teacher", "student", "method", "label", "evaluation")}
+        result = {key: getattr(one, key) for key in ("metric", "n", "mean", "std", "status", "reason")}
+        cells.append({**place, **result, "runs": [run_document(run) for run in one.cell.runs]})
     shown_jobs = [
         {"id": job.id, "state": job.state, "reason": job.reason, "log": str(job.log), "runs": job.runs} for job in jobs
     ]

@@ -15,9 +15,9 @@ from bench.models.own import users_network
 from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
+from bench.tasks.objectives import class_accuracies, scores
 from bench.train.evaluation import evaluated, left_out
 from bench.train.precision import Precision
-from bench.train.scores import class_accuracies, scores
 from methods._settings import kept_settings
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
@@ -38,8 +38,10 @@ def answers(
 
     The other arguments are those of `evaluated`.
     """
-    found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True)
-    named = zip(networks, found, strict=True)
+    results = evaluated(
+        list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True
+    )
+    named = zip(networks, results, strict=True)
     logits = {}
     for name, one in named:
         assert one.logits is not None  # they were asked for
@@ -122,7 +124,7 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
         teachers: ids of the runs with whose answers those of the student are compared, where they have some.
 
     Returns:
-        `scores`: metrics by column; `class_accuracy`: in percent, by network, one number a class;
+        `scores`: metrics by column; `class_accuracy`: in percent, by network, one number per class;
         `to_teacher`: by the id of the teacher's run, the metrics of the comparison with it.
     """
     own = stored_answers(store, run_id)
@@ -132,11 +134,11 @@ def scored(store: Store, run_id: str, teachers: Iterable[str]) -> dict[str, Any]
     logits = {name: torch.from_numpy(values) for name, values in own.logits.items()}
     numbers: dict[str, float] = {}
     for name, of_network in logits.items():
-        found = scores(of_network, labels)
+        metrics = scores(of_network, labels)
         for peer, of_peer in own.logits.items():
             if peer != name:  # they teach each other
-                found |= compared(own.logits[name], of_peer)
-        numbers |= {column(name, metric): value for metric, value in found.items()}
+                metrics |= compared(own.logits[name], of_peer)
+        numbers |= {column(name, metric): value for metric, value in metrics.items()}
     to_teacher = {}
     for teacher in teachers:
         taught = stored_answers(store, teacher)

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bench.data.batches import batch_sizes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.own import users_network
+from bench.models.quick import QuickDraws
 from bench.models.reusing import Reusing
 from bench.spec import PEER, STUDENT, NetworkSpec, RunSpec, seed_from
 from bench.tasks import task_of
@@ -85,7 +87,7 @@ def _unbuildable(
         return f"{name} needs images with one label each; mixup and cutmix mix them"
     data = DataInfo(n, run.data.classes, labels)
     try:
-        with kept_settings(not method.is_own):
+        with kept_settings(not method.is_own), QuickDraws() if method.is_own else nullcontext():
             distiller = cls(student, teacher, data, **parameters)
             if distiller.needs_second_view and run.training.mixes:
                 return f"{name} needs a second view of each image; mixup and cutmix mix the first alone"
@@ -133,8 +135,8 @@ def _reason(method: Method, parameters: Mapping[str, Any], student: Shapes, teac
             raise
         raise RequestError(f"{method.path}: inapplicable() of {method.name}: {described(error)}") from error
     if reason is not None and not isinstance(reason, str):
-        found = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
-        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {found}")
+        fault = f"it returns a {type(reason).__name__}; it returns the reason as text, or None"
+        raise RequestError(f"{method.path}: inapplicable() of {method.name}: {fault}")
     return printable(" ".join(reason.split()), one_line=True) if reason else None
 
 

@@ -203,8 +203,8 @@ class CapturedSteps:
             with torch.cuda.stream(torch.cuda.Stream(self.device)), _captured_by(graph):
                 features = teacher_features(self.teachers, lanes, batch)
         except Exception as error:  # if a normal pass raises it too, that one does so now
-            found = teacher_features(self.teachers, lanes, batch)
-            self.taught = Taught(reads, {name: mapped(one, Tensor.clone) for name, one in found.items()}, None)
+            features = teacher_features(self.teachers, lanes, batch)
+            self.taught = Taught(reads, {name: mapped(one, Tensor.clone) for name, one in features.items()}, None)
             reason = printable(str(error).partition("\n")[0], one_line=True)
             logger.info("teachers are run launch by launch, not as a CUDA graph: %s", reason)
         else:
@@ -291,12 +291,12 @@ def _reads(lanes: Sequence[Lane]) -> tuple[object, ...]:
 
 def _constants(lane: Lane) -> tuple[object, ...]:
     """Return what a capture of a lane's step makes constant; objects whose memory it uses count by identity."""
-    found: list[object] = [lane.clock.stage]
+    constants: list[object] = [lane.clock.stage]
     for learner in lane.learners.values():
-        found += [learner.optimizer, learner.meter, *learner.weights]
-        found += [group["lr"] for group in learner.optimizer.param_groups]
-        found += [term.distiller.epoch for term in learner.terms if term.distiller.needs_epoch]
-    return tuple(found)
+        constants += [learner.optimizer, learner.meter, *learner.weights]
+        constants += [group["lr"] for group in learner.optimizer.param_groups]
+        constants += [term.distiller.epoch for term in learner.terms if term.distiller.needs_epoch]
+    return tuple(constants)
 
 
 def _layout(batch: Batch) -> list[tuple[Any, ...]]:

@@ -54,9 +54,9 @@ def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], bat
     # no_grad, not inference_mode: a distiller may save these tensors for its backward
     twice = {name for lane in lanes if lane.reads_second_view for name in lane.teachers}
     with torch.no_grad(), arithmetic(lanes[0].schedule.precision, batch.images.device):
-        found = {name: teachers[name].features(batch.teacher_images, preactivations) for name in needed}
+        by_name = {name: teachers[name].features(batch.teacher_images, preactivations) for name in needed}
         for name in sorted(twice):
             assert batch.teacher_second is not None  # the caller has asked for it
             second = teachers[name].features(batch.teacher_second, preactivations)
-            found[name] = replace(found[name], second=second)
-    return found
+            by_name[name] = replace(by_name[name], second=second)
+    return by_name

@@ -33,10 +33,14 @@ def evaluate(
 
 
 class Evaluated(NamedTuple):
-    """A network's metrics in percent, and its logits (n, K) float32 on the CPU, if they are kept."""
+    """A network's metrics in percent, and what is kept of its answers, on the CPU.
+
+    `logits` (n, K) float32 of all images; `embedding` (min(n, embedded), D) float16 of the first ones.
+    """
 
     metrics: dict[str, float]
     logits: Tensor | None
+    embedding: Tensor | None
 
 
 @torch.no_grad()
@@ -49,6 +53,7 @@ def evaluated(
     objective: Objective = CLASSIFICATION,
     batch_size: int = EVALUATION_BATCH["cpu"],
     keeps_logits: bool = False,
+    embedded: int = 0,
 ) -> list[Evaluated]:
     """Evaluate networks, which are put into eval mode; each batch is loaded once for all.
 
@@ -62,33 +67,47 @@ def evaluated(
         batch_size: that of training; without gradients, as many images take less memory. A GPU, which says when its
             memory is full, begins with more. Where memory does not suffice, the batches get smaller.
         keeps_logits: whether the logits are also returned.
+        embedded: of how many images, the first ones, the embeddings are also returned.
     """
     for network in networks:
         network.eval()
     assert split.targets is not None  # what is evaluated has labels
     all_targets = split.targets.to(device)
-    viewer = ViewTransform(data, device)
+    to_view = ViewTransform(data, device)
 
     def attempt(batch_size: int) -> list[Evaluated]:
         scores = [objective.score(data.classes, device) for _ in networks]
         kept: list[list[Tensor]] = [[] for _ in networks]
+        embeddings: list[list[Tensor]] = [[] for _ in networks]
         sizes = batch_sizes(len(split), batch_size)
         batches = split.images.batches(torch.arange(len(split)).split(sizes))
+        seen = 0
         for images, labels in zip(batches, all_targets.split(sizes), strict=True):
-            view = viewer(images)
-            with arithmetic(precision, device):
-                logits = [network(view) for network in networks]
-            for score, own, parts in zip(scores, logits, kept, strict=True):
+            view = to_view(images)
+            for network, score, logits, embedding in zip(networks, scores, kept, embeddings, strict=True):
+                with arithmetic(precision, device):
+                    own, pooled = _answer(network, view, seen < embedded)
                 score.update(own, labels)
                 if keeps_logits:
-                    parts.append(own.float().cpu())
+                    logits.append(own.float().cpu())
+                if pooled is not None:
+                    embedding.append(pooled[: embedded - seen].half().cpu())
+            seen += len(images)
         metrics = [{name: value.item() for name, value in score.compute().items()} for score in scores]
         return [
-            Evaluated(numbers, torch.cat(parts) if parts else None)
-            for numbers, parts in zip(metrics, kept, strict=True)
+            Evaluated(numbers, torch.cat(logits) if logits else None, torch.cat(embedding) if embedding else None)
+            for numbers, logits, embedding in zip(metrics, kept, embeddings, strict=True)
         ]
 
     return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))
+
+
+def _answer(network: Network, view: Tensor, embeds: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the logits of images, and their embedding if it is wanted; the maps are given up at once."""
+    if not embeds:
+        return network(view), None
+    features = network.features(view)
+    return features.logits, features.embedding
 
 
 def evaluation_batch(device: torch.device, batch_size: int) -> int:

@@ -105,13 +105,13 @@ def _of_batch(batch: Batch) -> list[Tensor]:
 
 def tensors_of(features: Mapping[str, Features]) -> list[Tensor]:
     """Return the tensors of teachers' features, in the same order for features of the same shapes."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for one in [view for first in features.values() for view in (first, first.second) if view is not None]:
-        found += [*one.stages, *one.preactivations, *one.class_tokens, one.embedding, one.logits]
+        tensors += [*one.stages, *one.preactivations, *one.class_tokens, one.embedding, one.logits]
         layers = [layer for layer in (one.classifier, *one.norms) if layer is not None]
         others = [one.final, *(part for layer in layers for part in (layer.weight, layer.bias))]
-        found += [tensor for tensor in others if tensor is not None]
-    return found
+        tensors += [tensor for tensor in others if tensor is not None]
+    return tensors
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:

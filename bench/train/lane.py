@@ -3,22 +3,25 @@
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.models.base import Network
 from bench.models.own import FILES
+from bench.schedule import Schedule
 from bench.spec import STUDENT, RunSpec, column, seed_from
 from bench.store import Failure
 from bench.text import printable
+from bench.train.evaluation import Evaluated
 from bench.train.features import detached
-from bench.train.learner import INITIAL, MAIN, Learner, Meter
+from bench.train.learner import INITIAL, MAIN, Learner, Term
 from bench.train.memory import is_out_of_memory
+from bench.train.meter import Meter
 from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
@@ -48,7 +51,11 @@ class Lane:
     Attributes:
         spec: the run's specification.
         learners: by the name of the network: the student and, in mutual learning, its peer.
-        learner: the student's; its network, terms, schedule and device are also attributes of the lane.
+        learner: the student's.
+        student: its network.
+        terms: its terms.
+        schedule: its schedule.
+        device: where it trains.
         networks: those that are evaluated and stored, by name: see `Learner.evaluated`.
         clock: the epoch that comes next, or that has begun.
         trained: number of steps trained in that epoch; lanes at equal clock and steps see the same batch next.
@@ -59,13 +66,19 @@ class Lane:
         made_from: the hashes of the weights and the methods' code that it is trained with, as its record names them.
         has_plugin: whether a method or a network of it is not the project's own.
         has_users_network: whether a network of it is from a user's file.
-        logits: of the networks on the test images after the last epoch, (n, K) float32 on the CPU, by name; empty
-            until then, and where they were not kept.
+        answers: what was kept of the networks' evaluation on the test images after the last epoch, by name; empty
+            until then, and where nothing was kept.
         epoch_steps: the number of steps of a whole epoch.
     """
 
     spec: RunSpec
     learners: Mapping[str, Learner]
+    learner: Learner = field(init=False)
+    student: Network = field(init=False)
+    terms: Sequence[Term] = field(init=False)
+    schedule: Schedule = field(init=False)
+    device: torch.device = field(init=False)
+    networks: dict[str, Network] = field(init=False)
     clock: Clock = field(init=False)
     trained: int = 0
     seconds: float = 0.0
@@ -75,13 +88,13 @@ class Lane:
     made_from: dict[str, Any] = field(default_factory=dict)
     has_plugin: bool = False
     has_users_network: bool = False
-    logits: dict[str, Tensor] = field(default_factory=dict)
+    answers: dict[str, Evaluated] = field(default_factory=dict)
     epoch_steps: int = 1
 
     def __post_init__(self) -> None:
         self.learner = self.learners[STUDENT]
         self.student, self.terms, self.schedule = self.learner.network, self.learner.terms, self.learner.schedule
-        self.networks: dict[str, Network] = {name: learner.evaluated for name, learner in self.learners.items()}
+        self.networks = {name: learner.evaluated for name, learner in self.learners.items()}
         self.device = self.learner.device
         self.clock = Clock(INITIAL if self.learner.has_initial_stage else MAIN, 1)
 

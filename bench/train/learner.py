@@ -16,6 +16,7 @@ from bench.models.own import file_of
 from bench.schedule import Schedule
 from bench.tasks.objectives import Objective
 from bench.train.features import together
+from bench.train.meter import Meter
 from bench.train.optimizers import average_into, groups_of, learning_rate, optimizer_of
 from bench.train.precision import arithmetic, as_float32
 from bench.train.process_group import Group
@@ -68,41 +69,6 @@ class Term:
     def weight_in(self, epoch: int) -> float:
         """Return the weight in an epoch of the main stage, counted from 1."""
         return self.weight if self.warmup is None else self.weight * min(epoch / self.warmup, 1)
-
-
-class Meter:
-    """Sums over an epoch's samples, kept on the device: reading them is the only synchronisation of an epoch."""
-
-    def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        self.names = names
-        self.samples = 0
-        self.sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-
-    def reset(self) -> None:
-        """Set all sums to zero."""
-        self.sums.zero_()
-        self.samples = 0
-
-    def add(self, means: Tensor, samples: int) -> None:
-        """Add a batch's means, float64 in the order of the names."""
-        self.sums += means * samples
-        self.samples += samples
-
-    def read(self) -> dict[str, float]:
-        """Return the means over all samples."""
-        means = self.sums / max(self.samples, 1)
-        return dict(zip(self.names, means.tolist(), strict=True))
-
-    def state(self) -> dict[str, Any]:
-        """Return the state that `restored` takes."""
-        return {"names": list(self.names), "samples": self.samples, "sums": self.sums}
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any], device: torch.device) -> "Meter":
-        """Return a meter with a saved state."""
-        meter = cls(state["names"], device)
-        meter.sums, meter.samples = state["sums"].to(device), state["samples"]
-        return meter
 
 
 class Learner:
@@ -283,7 +249,7 @@ class Learner:
             average_into(self.evaluated, self.network, self.schedule.ema)
         if self.stage == MAIN:
             for term in self.terms:
-                term.distiller.after_step(group.all_gather)
+                term.distiller.after_step()
         self.meter.add(means, samples)
 
     def is_finite(self) -> bool:

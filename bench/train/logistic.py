@@ -29,9 +29,9 @@ def fit_on_dev(probe: Probe, train: Split, dev: Split, data: DataSpec, device: t
     x_dev, y_dev = _features(probe, dev, data, device, batch_size)
     mean, scale = x.mean(dim=0), x.std(dim=0).clamp_min(SMALLEST)
     x, x_dev = (x - mean) / scale, (x_dev - mean) / scale
-    found = [(l2, regression(x, y, data.classes, l2)) for l2 in PENALTIES]
-    hits = [int((layer(x_dev).argmax(dim=1) == y_dev).sum()) for _, layer in found]
-    l2, best = found[hits.index(max(hits))]
+    fits = [(l2, regression(x, y, data.classes, l2)) for l2 in PENALTIES]
+    hits = [int((layer(x_dev).argmax(dim=1) == y_dev).sum()) for _, layer in fits]
+    l2, best = fits[hits.index(max(hits))]
     with torch.no_grad():
         weight = best.weight / scale
         probe.classifier.weight.copy_(weight)
@@ -68,7 +68,7 @@ def _features(
 ) -> tuple[Tensor, Tensor]:
     """Return what a probe reads of all images of a split, (n, D) in float64, and their labels (n,)."""
     assert split.targets is not None  # what is evaluated has labels
-    viewer = ViewTransform(data, device)
+    to_view = ViewTransform(data, device)
     places = torch.arange(len(split)).split(batch_sizes(len(split), batch_size))
-    read = [probe.features(viewer(images)).embedding.double() for images in split.images.batches(places)]
+    read = [probe.features(to_view(images)).embedding.double() for images in split.images.batches(places)]
     return torch.cat(read), split.targets.to(device)

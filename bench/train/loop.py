@@ -22,7 +22,7 @@ from bench.train.epoch import train_epoch
 from bench.train.evaluation import evaluated
 from bench.train.lane import Clock, Lane, failure_of
 from bench.train.learner import MAIN, Teacher
-from bench.train.outputs import keep_outputs
+from bench.train.outputs import MAX_EMBEDDED, keep_outputs
 from bench.train.precision import set_products
 from bench.train.process_group import Group
 from bench.train.resume import resume
@@ -31,7 +31,7 @@ from methods._settings import kept_settings
 
 CHECKPOINT_S = 30.0  # seconds of work at risk at most, unless one epoch takes longer
 LOGIT_BYTES = 4  # of a float32
-MOST_KEPT = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
+MAX_LOGIT_BYTES = 2**30  # bytes of logits that are kept from the last evaluation; where there are more, it is repeated
 
 
 class Observer:
@@ -178,7 +178,7 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
         return
     is_last = clock.epoch == schedule.epochs and bool(task_of(lanes[0].spec).answered)
     size = LOGIT_BYTES * len(cohort.test) * cohort.train.spec.classes * sum(len(lane.networks) for lane in sound)
-    keeps_logits = is_last and size <= MOST_KEPT
+    keeps_logits = is_last and size <= MAX_LOGIT_BYTES
     if known := [lane for lane in sound if not lane.has_users_network]:
         _evaluate(cohort, known, objective, keeps_logits)
     for lane in sound:
@@ -201,7 +201,7 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
             with kept_settings(is_users):
                 if is_users:
                     lanes[0].seed_draws(0)  # its network may draw in eval mode too
-                found = evaluated(
+                evaluations = evaluated(
                     networks,
                     split,
                     data.spec,
@@ -210,15 +210,16 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
                     objective,
                     schedule.batch_size,
                     keeps_logits,
+                    MAX_EMBEDDED if keeps_logits and task_of(lanes[0].spec).keeps_outputs else 0,
                 )
         except BaseException as error:
             if not is_users:
                 raise
             return failure_of(error, lanes[0].place)
-        for (lane, name), one in zip(places, found, strict=True):
-            if one.logits is not None:
-                lane.logits[name] = one.logits
-        return [one.metrics for one in found]
+        for (lane, name), one in zip(places, evaluations, strict=True):
+            if keeps_logits:
+                lane.answers[name] = one
+        return [one.metrics for one in evaluations]
 
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
         if split is None:
@@ -271,10 +272,11 @@ def _leave(cohort: Cohort, lane: Lane, store: Store) -> None:
     numbers = summary(lane.rows, task, lane.spec.data.has_dev) | {"lanes": len(cohort.lanes)}
     how = (cohort.test, cohort.train.device, lane.schedule.batch_size, lane.schedule.precision)
     if task.keeps_outputs and cohort.group.rank == 0:
-        numbers |= keep_outputs(store, lane.spec, lane.networks[STUDENT], *how, lane.logits.get(STUDENT))
+        numbers |= keep_outputs(store, lane.spec, lane.networks[STUDENT], *how, lane.answers.get(STUDENT))
     if task.answered and cohort.group.rank == 0:
-        numbers |= keep_answers(store, lane.spec, lane.networks, *how, lane.logits)
-        lane.logits = {}
+        logits = {name: one.logits for name, one in lane.answers.items() if one.logits is not None}
+        numbers |= keep_answers(store, lane.spec, lane.networks, *how, logits)
+        lane.answers = {}
     store.finish(run_id, cohort.record(lane) | numbers, cohort.keep_checkpoints)
 
 

@@ -10,6 +10,7 @@ from bench.models import build, library, shapes
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.own import file_of
+from bench.models.quick import without_content
 from bench.models.reusing import Reusing
 from bench.models.torchvision_stages import TORCHVISION
 from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
@@ -74,7 +75,7 @@ def _shapes(spec: NetworkSpec, classes: int, channels: int, size: tuple[int, int
     with (
         refused(spec.network, f"cannot take images of {size[0]}x{size[1]} pixels"),
         torch.random.fork_rng(devices=[]),
-        torch.device("meta"),
+        without_content(),
     ):
         return shapes(_build(spec, classes, channels, size), spec.network, channels, *size)
 

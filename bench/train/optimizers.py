@@ -27,13 +27,13 @@ def groups_of(modules: Sequence[nn.Module], lr: float, recipe: Recipe) -> list[d
 
 def _named_by_timm(module: nn.Module) -> list[Tensor]:
     """Return the parameters that timm networks within a module exclude from weight decay, such as positions."""
-    found: list[Tensor] = []
+    excluded: list[Tensor] = []
     for inner in module.modules():
         named: Any = getattr(inner, "no_weight_decay", None)
         names = named() if callable(named) else ()
         parameters = dict(inner.named_parameters())
-        found += [parameters[name] for name in names if name in parameters]
-    return found
+        excluded += [parameters[name] for name in names if name in parameters]
+    return excluded
 
 
 def optimizer_of(groups: Sequence[Mapping[str, Any]], recipe: Recipe) -> Optimizer:

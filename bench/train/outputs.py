@@ -14,12 +14,13 @@ from bench.models.base import Network
 from bench.models.own import users_network
 from bench.spec import DataSpec, RunSpec
 from bench.store import OUTPUTS, Store
-from bench.train.evaluation import left_out
+from bench.train.evaluation import Evaluated, left_out
 from bench.train.memory import in_batches_that_fit
 from bench.train.precision import Precision, arithmetic
 from bench.types import Features
 from methods._settings import kept_settings
 
+MAX_EMBEDDED = 1000  # images whose embeddings are kept, the first ones
 MAX_COMPARED = 256  # images of a Gram matrix, the first ones
 PART = 2**15  # values of a map that are multiplied at a time: 64 MB in float64 for that many images
 HELD = 2**19  # values of an image's maps that are held at a time: 512 MB for that many images
@@ -59,7 +60,7 @@ def keep_outputs(
     device: torch.device,
     batch_size: int,
     precision: Precision = "fp32",
-    logits: Tensor | None = None,
+    known: Evaluated | None = None,
 ) -> dict[str, str]:
     """Write the `outputs` of a run's network; return what its record says about them.
 
@@ -68,7 +69,7 @@ def keep_outputs(
     """
     try:
         with kept_settings(users_network(run.network_names) is not None):
-            content = save(outputs(network, split, run.data, device, precision, batch_size, logits=logits))
+            content = save(outputs(network, split, run.data, device, precision, batch_size, known=known))
     except BaseException as error:  # a user's network may exit
         reason = left_out(error)
         logger.warning("outputs that figures are drawn from are %s", reason)
@@ -84,8 +85,9 @@ def outputs(
     device: torch.device,
     precision: Precision = "fp32",
     batch_size: int = MAX_COMPARED,
-    max_embedded: int = 1000,
-    logits: Tensor | None = None,
+    max_embedded: int = MAX_EMBEDDED,
+    known: Evaluated | None = None,
+    held: int = HELD,
 ) -> dict[str, Tensor]:
     """Return statistics of a network's outputs on a split of n images, on the CPU.
 
@@ -97,7 +99,8 @@ def outputs(
         precision: of the forward passes, as in training.
         batch_size: images at a time, at most `MAX_COMPARED`, and fewer where memory does not suffice.
         max_embedded: number of images whose embeddings are kept.
-        logits: (n, K) on the CPU, those of the last evaluation; without them, the network is run on all images.
+        known: what was kept of the last evaluation; without logits and embeddings, the network is run on all images.
+        held: values of an image's maps that are held at a time, see `grams`; fewer in smaller batches.
 
     Returns:
         `correlation`: (K, K) float32, of the logits over all images.
@@ -117,11 +120,12 @@ def outputs(
                 yield network.features(view(images))
 
     def attempt(size: int) -> dict[str, Tensor]:
-        moments, embedding = _pooled(features(size, None if logits is None else max_embedded), max_embedded)
-        if logits is not None:
-            moments = Moments(logits[0])
-            moments.add(logits)
-        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), HELD * size // most)
+        if known is None or known.logits is None or known.embedding is None:
+            moments, embedding = _pooled(features(size), max_embedded)
+        else:
+            moments, embedding = Moments(known.logits[0]), known.embedding[:max_embedded]
+            moments.add(known.logits)
+        maps = grams(lambda: (one.stages for one in features(size, MAX_COMPARED)), held * size // most)
         tensors = {f"gram{i}": gram for i, gram in enumerate(maps)}
         tensors |= {"correlation": moments.correlation().float(), "embedding": embedding}
         if split.targets is not None:
@@ -145,7 +149,7 @@ def _pooled(features: Iterator[Features], max_embedded: int) -> tuple[Moments, T
     return moments, torch.cat(embeddings)[:max_embedded]
 
 
-def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part: int = PART) -> list[Tensor]:
+def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int, part: int = PART) -> list[Tensor]:
     """Return the Gram matrix (n, n) of each stage's maps in float32; see `gram`.
 
     `maps` yields the stages (B, ...) of one batch after another, n images in all. The maps of all images may not fit
@@ -154,7 +158,7 @@ def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part
     widths = [stage[0].numel() for stage in next(maps())]
     parts = [(stage, start) for stage, width in enumerate(widths) for start in range(0, width, part)]
     at_once = max(1, held // part)
-    found: list[Tensor | float] = [0.0] * len(widths)
+    sums: list[Tensor | float] = [0.0] * len(widths)
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
         columns: list[list[Tensor]] = [[] for _ in some]  # of each part, batch by batch
@@ -163,9 +167,9 @@ def grams(maps: Callable[[], Iterator[Sequence[Tensor]]], held: int = HELD, part
             for column, (stage, start) in zip(columns, some, strict=True):
                 column.append(flat[stage][:, start : start + part].clone())
         for column, (stage, _) in zip(columns, some, strict=True):
-            found[stage] += gram(torch.cat(column))
+            sums[stage] += gram(torch.cat(column))
             column.clear()
-    return [total.float() for total in found if isinstance(total, Tensor)]
+    return [total.float() for total in sums if isinstance(total, Tensor)]
 
 
 def gram(maps: Tensor) -> Tensor:

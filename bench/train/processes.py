@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Literal
 
 from bench.types import RequestError
 from methods._errors import tell_interruptions
@@ -36,7 +37,7 @@ class ProcessLostError(Exception):
 class Child:
     """A child process and the pipe to which it writes None when it starts and the exception if it fails."""
 
-    process: SpawnProcess
+    process: BaseProcess
     messages: Connection
 
     def wait_until_started(self) -> bool:
@@ -62,19 +63,24 @@ class Child:
 
 @contextmanager
 def children(
-    targets: Sequence[Callable[[], object]], leftover: Path | None = None, ignored: Sequence[int] = ()
+    targets: Sequence[Callable[[], object]],
+    leftover: Path | None = None,
+    ignored: Sequence[int] = (),
+    start: Literal["spawn", "fork"] = "spawn",
 ) -> Iterator[list[Child]]:
-    """Start one process per target, which is pickled; yield the processes and end them with the block.
+    """Start one process per target; yield the processes and end them with the block.
+
+    A target is pickled, unless processes are forked. A forked process cannot use a GPU, and has one thread.
 
     If this process is killed, its children end too, and remove the folder `leftover`. They ignore the signals
     `ignored`, which this process handles.
     """
-    spawn = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
+    context: Any = multiprocessing.get_context(start)
     started: list[Child] = []
     try:
         for target in targets:
-            ours, theirs = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_run, args=(target, theirs, leftover, ignored))
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_run, args=(target, theirs, leftover, ignored))
             process.start()
             theirs.close()  # only the child's end remains, so its death closes the pipe
             started.append(Child(process, ours))

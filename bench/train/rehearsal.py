@@ -1,6 +1,7 @@
 """Rehearses runs for `--dry-run`: one step of each, of any method, on a few random images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from bench.data.mixing import draw_mix, mixed
 from bench.models.base import Network
 from bench.models.heads import Frozen
 from bench.models.own import users_network
+from bench.models.quick import QuickDraws
 from bench.schedule import MIN_SAMPLES
 from bench.spec import STUDENT, DataSpec, NetworkSpec, RunSpec
 from bench.tasks import Evaluation, task_of
@@ -37,18 +39,29 @@ class Rehearsal:
     The teachers have random weights: what a step needs of them is only that their features are finite.
     """
 
-    def __init__(self, data: DataSpec, teachers: Mapping[str, RunSpec], device: torch.device) -> None:
+    def __init__(
+        self,
+        data: DataSpec,
+        teachers: Mapping[str, RunSpec],
+        device: torch.device,
+        students: dict[tuple[object, ...], Features],
+    ) -> None:
         """Prepare to try runs.
 
         Args:
             data: that they train on.
             teachers: the runs of their teachers, by id.
             device: where to try them.
+            students: the features of students that other rehearsals have computed; this one adds its own.
         """
         self.data, self.device, self._teachers = data, device, teachers
         self.seen = next((teacher.data for teacher in teachers.values()), data)
         self._features: dict[tuple[object, ...], Mapping[str, Features]] = {}  # of the teachers, by kind of batch
-        self._students: dict[tuple[object, ...], Features] = {}  # by network and kind of batch
+        self._students = students  # by network, data and kind of batch
+
+    def serves(self, run: RunSpec) -> bool:
+        """Return whether a run has these teachers and this data."""
+        return run.data.key == self.data.key and set(run.teachers) == self._teachers.keys()
 
     def fault(self, run: RunSpec, methods: Mapping[str, Method]) -> str | None:
         """Return why a run that trains would fail, in one line; None if its steps work.
@@ -75,7 +88,8 @@ class Rehearsal:
     def _fault(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> str | None:
         set_products(run.training.precision)
         try:
-            lane = self._lane(run, methods, n)
+            with QuickDraws() if _is_own(run, methods) else nullcontext():
+                lane = self._lane(run, methods, n)
             trained = {  # by name; the main stage freezes some
                 f"{term.name}: {name}": parameter
                 for learner in lane.learners.values()
@@ -99,9 +113,11 @@ class Rehearsal:
         return None
 
     def _lane(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> Lane:
+        # momentum and decay would take time and memory, most of all for large adapters, and cannot fail in one step
+        changes: dict[str, object] = {"momentum": 0.0, "nesterov": None, "weight_decay": 0.0}
         if run.training.has_initial_stage:
-            one = {"initial_epochs": 1, "initial_steps": None}
-            run = run.but(schedule=run.training.model_copy(update=one))
+            changes |= {"initial_epochs": 1, "initial_steps": None}
+        run = run.but(schedule=run.training.model_copy(update=changes))
         task = task_of(run)
         evaluated: Network | Frozen | None = None
         if isinstance(task, Evaluation):
@@ -122,20 +138,19 @@ class Rehearsal:
 
         A plug-in's student and a user's network train themselves: what they write into or change is noticed in steps.
         """
-        used = [methods[term.method] for term in run.terms]
-        if not used or run.student.reuses or task_of(run).trains_teachers or not all(one.is_own for one in used):
+        if not run.terms or run.student.reuses or task_of(run).trains_teachers or not _is_own(run, methods):
             return None
-        if users_network(run.network_names) is not None:
-            return None
-        preactivations = any(one.load().needs_preactivations for one in used)
-        key = (run.student, run.training.precision, preactivations, n)
-        if key not in self._students:
+        key = (run.student, run.data, run.training.precision, n)
+        found = self._students.get(key)
+        if found is None:
             network = placed(build_network(run.student, run.data, run.seed), self.device)
             with arithmetic(run.training.precision, self.device):
-                features = network.features(self._images(n).images, preactivations)
+                features = network.features(self._images(n).images, preactivations=True)
             features.logits.float().sum().backward()  # raises if the network cannot train
-            self._students[key] = detached(features)
-        return Recorded(self._students[key])
+            found = detached(features)
+            if n == FEW:  # many take memory
+                self._students[key] = found
+        return Recorded(found)
 
     def _step(self, lane: Lane, n: int) -> None:
         """Train a lane for one step of its stage; raise a `_FailedError` if it fails."""
@@ -148,8 +163,9 @@ class Rehearsal:
             self._features[key] = teacher_features(self.teachers, [lane], batch)
         features = self._features.get(key, {})
         if lane.failure is None:
-            with lane.isolated(), lent(lane, [lane], self.teachers, batch, features) as (own_batch, own_features):
-                lane.step(own_batch, own_features, 0)
+            plain = _without_onednn() if isinstance(lane.student, Recorded) else nullcontext()
+            with lane.isolated(), lent(lane, [lane], self.teachers, batch, features) as (own_batch, taught), plain:
+                lane.step(own_batch, taught, 0)
         if lane.failure is None:
             with lane.isolated():
                 lane.check_finite()
@@ -182,6 +198,11 @@ class Rehearsal:
         return Batch(images, seen, None, torch.arange(n, device=self.device))
 
 
+def _is_own(run: RunSpec, methods: Mapping[str, Method]) -> bool:
+    """Return whether all code of a run is the project's own."""
+    return users_network(run.network_names) is None and all(methods[term.method].is_own for term in run.terms)
+
+
 class Recorded(Network):
     """A network that gives the same features for every batch; they are its parameters, so that losses reach them."""
 
@@ -204,6 +225,17 @@ class Recorded(Network):
         return [self]
 
 
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Convolve in the block without oneDNN, which copies weights: with few images, that takes most of the time."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
 class _FailedError(Exception):
     """A step has failed; the text says why."""
 
@@ -217,7 +249,8 @@ def stand_in(network: NetworkSpec, data: DataSpec, images: Tensor, seed: int) ->
         images: (B, C, H, W), its view of its students' images.
         seed: of its weights.
     """
-    teacher = placed(build_network(network, data, seed), images.device).train()
+    with QuickDraws():
+        teacher = placed(build_network(network, data, seed), images.device).train()
     for module in teacher.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # one pass sets the statistics

@@ -95,15 +95,15 @@ def parameters(method: Method) -> str:
 
 def described(method: Method) -> dict[str, str]:
     """Return the constructor's descriptions of its parameters, its own and inherited ones."""
-    found: dict[str, str] = {}
+    sections: dict[str, str] = {}
     own = griffe.load(f"methods.{method.name}")[method.title]
     for owner in (own, *own.mro()):
         constructor = owner.members.get("__init__")
         for section in constructor.docstring.parse("google") if constructor and constructor.docstring else ():
             if section.kind is griffe.DocstringSectionKind.parameters:
                 for one in section.value:
-                    found.setdefault(one.name, sentence(one.description))
-    return found
+                    sections.setdefault(one.name, sentence(one.description))
+    return sections
 
 
 def costs(method: Method) -> list[dict[str, str]]:

@@ -14,9 +14,9 @@ def networks() -> str:
 
 def rows() -> list[list[str]]:
     """Return the cells of the table."""
-    found = []
+    rows = []
     for name, entry in NETWORKS.items():
         shape = shapes(build(name, num_classes=CLASSES), name, 3, SIZE, SIZE)
         stages = ", ".join(f"{channels}x{height}x{width}" for channels, height, width in shape.stages)
-        found.append([code(name), entry.summary, stages, str(shape.embedding)])
-    return found
+        rows.append([code(name), entry.summary, stages, str(shape.embedding)])
+    return rows

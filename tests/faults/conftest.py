@@ -22,7 +22,7 @@ TINY = {
     "data": {"name": "digits", "resize": 32, "train_per_class": 3},
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "methods": ["kd"],
-    "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 0},  # one step an epoch
+    "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 0},  # one step per epoch
 }
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,11 +28,13 @@ from safetensors.numpy import save
 from scipy import stats
 
 from bench.figures import FIGURES, _tasks, curves, figures, ranks, tsne, write
+from bench.figures.arrangement import arrange
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
-from bench.figures.drawing import METHODS as METHOD_ORDER
-from bench.figures.drawing import STYLES, arrange, grid, look, looks, number_edges
+from bench.figures.drawing import STYLES, grid, number_edges
 from bench.figures.findings import Findings
+from bench.figures.looks import METHODS as METHOD_ORDER
+from bench.figures.looks import look, looks
 from bench.figures.parameter import sweeps
 from bench.plan import Cell, Plan
 from bench.report.folder import note, noted
@@ -102,8 +105,8 @@ def answer(store: Store, cell: Cell, correlation: np.ndarray, seed: int = 0, **o
     store.write(cell.runs[seed].id, "outputs.safetensors", save(whole))
 
 
-def judged(folder: Path, methods: Sequence[object], **others: object) -> Plan:
-    """Return the plan of a suite whose students are judged by linear probes of two stages."""
+def evaluated(folder: Path, methods: Sequence[object], **others: object) -> Plan:
+    """Return the plan of a suite whose students are evaluated by linear probes of two stages."""
     evaluation = {"data": {"name": "photo_patches"}, "stages": [1, 3], "training": {"epochs": 1}}
     task = {"task": "cross_modal", "data": {"name": "photo_patches", "view": "chrominance"}}
     views = {"teacher_data": {"name": "photo_patches", "view": "luminance"}}
@@ -480,8 +483,8 @@ def test_over_several_pairs_each_pair_is_a_dot(tmp_path, store):
     assert [[x for x, _ in strip] for strip in dots(axes[2]).values()] == [[2, 5]]
 
 
-def test_each_way_in_which_pairs_are_judged_has_its_own_mean_over_them(tmp_path, store):
-    plan = judged(tmp_path, ["kd"], pairs=PAIRS)
+def test_each_way_in_which_pairs_are_evaluated_has_its_own_mean_over_them(tmp_path, store):
+    plan = evaluated(tmp_path, ["kd"], pairs=PAIRS)
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
     titles = [axis.get_title() for axis in drawn(plan, store)["gain"].axes]
     groups = [
@@ -492,7 +495,7 @@ def test_each_way_in_which_pairs_are_judged_has_its_own_mean_over_them(tmp_path,
 
 def test_gains_of_several_metrics_are_each_told_by_its_own(tmp_path, store):
     evaluations = [{"kind": "segmentation", "data": "stereo_motorcycle"}, {"data": "photo_patches", "stages": [1]}]
-    plan = judged(tmp_path, ["kd"], evaluations=[{**one, "training": {"epochs": 1}} for one in evaluations])
+    plan = evaluated(tmp_path, ["kd"], evaluations=[{**one, "training": {"epochs": 1}} for one in evaluations])
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
     axes = drawn(plan, store)["gain"].axes
     assert [axis.get_xlabel() for axis in axes] == ["points of mIoU", "points of top-1 accuracy"]
@@ -513,8 +516,8 @@ def test_long_names_neither_overlap_nor_leave_the_figure(tmp_path, store):
         assert max(box.x1 for box in boxes) <= figure.bbox.width
 
 
-def test_one_pair_has_no_mean_over_pairs_however_it_is_judged(tmp_path, store):
-    plan = judged(tmp_path, ["kd"])
+def test_one_pair_has_no_mean_over_pairs_however_it_is_evaluated(tmp_path, store):
+    plan = evaluated(tmp_path, ["kd"])
     finish_all(store, plan, {"teacher": [90.0], "none": [80.0], "KD": [85.0]})
     titles = [axis.get_title() for axis in drawn(plan, store)["gain"].axes]
     assert titles == ["resnet14->resnet8 stage1", "resnet14->resnet8 stage3"]
@@ -657,8 +660,8 @@ def test_rows_that_differ_in_words_or_in_two_numbers_are_no_curve(tmp_path, stor
     assert sweeps(Findings(results_frame(plan, store), store, METHODS)) == {}
 
 
-def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_judged(tmp_path, store):
-    plan = judged(tmp_path, [{"method": "crd", "n_negatives": [4, 8], "negatives": "other_sample"}])
+def test_a_parameter_of_what_was_trained_has_a_curve_for_each_way_in_which_it_is_evaluated(tmp_path, store):
+    plan = evaluated(tmp_path, [{"method": "crd", "n_negatives": [4, 8], "negatives": "other_sample"}])
     finish_all(store, plan, {cell.label: [70.0] for cell in plan.cells})
     (axis,) = drawn(plan, store)["parameter_crd_n_negatives"].axes
     names = [f"resnet14->resnet8 stage{stage}" for stage in (1, 3)]
@@ -702,8 +705,8 @@ def test_unlike_teachers_and_one_number_alone_are_no_curve(tmp_path, store):
 # CRD's critic
 
 
-def test_of_a_student_that_is_judged_in_several_ways_the_critic_is_drawn_once(tmp_path, store):
-    plan = judged(tmp_path, [{"method": "crd", "n_negatives": 4, "negatives": "other_sample", "label": "CRD"}])
+def test_of_a_student_that_is_evaluated_in_several_ways_the_critic_is_drawn_once(tmp_path, store):
+    plan = evaluated(tmp_path, [{"method": "crd", "n_negatives": 4, "negatives": "other_sample", "label": "CRD"}])
     source = plan.trained(cell_of(plan, "CRD").runs[0])
     store.write_epochs(source.id, [{"stage": "main", "epoch": 1, "loss": 1.0, "term0_crd_critic_student": 2.0}])
     assert list(drawn(plan, store)) == [f"critic_{PAIR}"]
@@ -866,14 +869,14 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
             assert (np.argmin(distances, axis=0) == own).all()
 
 
-def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store, monkeypatch):
-    monkeypatch.setattr(tsne, "MAX_PANELS", 2)
+def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store):
     rows = [{"method": "kd", "weight": number, "label": f"KD {number}"} for number in (1, 2, 3)]
     plan = plan_of(tmp_path, methods=rows)
     for row in rows:
         finish(store, cell_of(plan, row["label"]), [72.0])
         answer(store, cell_of(plan, row["label"]), np.eye(2), **embedded(3, 10))
-    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [tsne.draw]))
+    draw = partial(tsne.draw, max_panels=2)
+    found = dict(figures(Findings(results_frame(plan, store), store, METHODS), [draw]))
     assert list(found) == [f"tsne_{PAIR}", f"tsne_{PAIR}_2"]
     panels = [[axis.get_title() for axis in figure.axes] for figure in found.values()]
     assert panels == [["KD 1", "KD 2"], ["KD 3"]]

@@ -9,12 +9,13 @@ import torch
 
 from bench.launch.checks import LARGEST, Checks
 from bench.launch.preparation import check_gpus
-from bench.models import build, own
+from bench.models import build
 from bench.types import RequestError
 from bench.workflow import planned
-from methods._reader import IMPORTED
+from methods._description import IMPORTED
 from methods._settings import SETTINGS
 from methods.base import REGISTERED
+from methods.kd import KD
 from tests.stores import write_suite
 
 CPU = torch.device("cpu")
@@ -72,13 +73,11 @@ def tiny(num_classes, in_channels):
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(monkeypatch, tmp_path_factory):
-    """Remember no earlier test, and forget at the end which methods and networks a test has registered."""
+def _forgotten(monkeypatch, tmp_path_factory, forgets_networks):
+    """Remember no earlier test, and forget at the end which methods a test has registered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
     yield
-    for name in DEEDS:
+    for name in (*DEEDS, "killing"):
         REGISTERED.pop(name, None)
 
 
@@ -89,8 +88,8 @@ def checks_of(folder: Path, *plugins: Path, **changes: object) -> Checks:
     return Checks(plan, list(plan.runs.values()), methods, CPU)
 
 
-def ran(checks: Checks) -> Checks:
-    for _ in checks.run():
+def ran(checks: Checks, processes: int | None = None) -> Checks:
+    for _ in checks.run(processes):
         pass
     return checks
 
@@ -134,6 +133,30 @@ def test_what_is_told_of_a_plugin_names_its_file_and_a_line(said):
 
 def test_rows_beside_those_that_would_fail_are_not_told(said):
     assert not {"teacher", "none", "KD", "AB"} & set(said[1])
+
+
+OWN = {  # what a change to a method of the project could do, and what is said of it
+    "nan in the gradient": (
+        lambda self, student, teacher, batch: (student.logits - student.logits.detach()).square().sum().sqrt(),
+        "row KD: the loss is not finite in epoch 1",
+    ),
+    "vector": (
+        lambda self, student, teacher, batch: student.logits.mean(dim=1),
+        "row KD: MethodError: term kd: its loss has the shape",
+    ),
+    "writing": (
+        lambda self, student, teacher, batch: student.logits.mean() + batch.images.zero_().sum(),
+        "writes into its batch or teacher",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_method_of_the_project_does_wrong_is_told_too(name, tmp_path, monkeypatch):
+    loss, said = OWN[name]
+    monkeypatch.setattr(KD, "loss", loss)
+    (line,) = ran(checks_of(tmp_path, methods=["kd"], training={"epochs": 1, "batch_size": 6})).problems
+    assert said in line
 
 
 def test_a_users_network_that_cannot_train_is_told_with_its_rows(tmp_path):
@@ -196,6 +219,26 @@ def test_a_dry_run_leaves_the_settings_and_the_generator_of_torch_as_they_were(t
     ran(checks)
     assert {name: getter() for name, (getter, _) in SETTINGS.items()} == settings
     assert torch.equal(torch.get_rng_state(), generator)
+
+
+# several processes
+
+
+def test_processes_side_by_side_find_what_one_finds(tmp_path):
+    plugins = [write_method(tmp_path, name, DEEDS[name][0]) for name in ("fair", "nan")]
+    pairs = [{"teacher": "resnet8x4", "student": "resnet8"}, {"teacher": "resnet14", "student": "resnet8"}]
+    rows = ["kd", "fsp", "fair", {"method": "nan", "label": "nan"}]
+    one, two = (checks_of(tmp_path, *plugins, methods=rows, pairs=pairs) for _ in range(2))
+    assert ran(one, processes=1).problems
+    ran(two, processes=2)
+    assert (two.problems, two.reasons, len(two)) == (one.problems, one.reasons, 0)
+    assert len(checks_of(tmp_path, *plugins, methods=rows, pairs=pairs)) == 2  # those that would fail
+
+
+def test_a_process_that_is_killed_is_told(tmp_path):
+    plugin = write_method(tmp_path, "killing", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(RequestError, match=r"a process that tries runs has died \(signal 9\). Maybe memory ran out"):
+        ran(checks_of(tmp_path, plugin, methods=["killing"]), processes=2)
 
 
 # what is remembered

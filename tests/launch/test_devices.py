@@ -17,7 +17,7 @@ from bench.types import RequestError
 from methods._errors import interrupt
 from tests.few import short_or_whole
 from tests.forks import forked_children
-from tests.train.conftest import Bench, cell, document, weights
+from tests.train.conftest import Bench, Silent, cell, document, weights
 
 
 def when(condition: Callable[[], object], act: Callable[[], object]) -> threading.Thread:
@@ -98,6 +98,21 @@ def test_a_job_that_dies_leaves_its_runs_to_the_others_and_the_bits_are_the_same
     assert killed
     for run_id in students:
         assert weights(store, run_id) == weights(whole, run_id)
+
+
+def test_while_another_process_trains_the_teacher_this_one_trains_students_without_a_teacher(bench):
+    suite = bench(methods=["kd", "at"])
+    plan, other = suite.plan(), suite.store()
+    teacher, none, *distilled = plan.runs
+
+    class Releases(Silent):
+        def cohort(self, lanes) -> None:
+            super().cohort(lanes)
+            other.release(teacher)
+
+    assert other.claim(teacher)
+    *_, observer = suite.run(observer=Releases(), poll_s=0.1)
+    assert observer.cohorts == [[none], [teacher], distilled]
 
 
 def test_an_interruption_ends_every_job_and_leaves_no_run_claimed(bench):

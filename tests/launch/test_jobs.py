@@ -85,9 +85,8 @@ def test_every_lane_of_a_cohort_takes_the_memory_of_its_weights(tmp_path):
     assert two - one == 4 * 4 * 3_918_858  # weights, gradients, momenta and copies, in float32
 
 
-def test_a_users_network_that_fails_is_left_to_its_run_and_changes_no_setting(tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
+@pytest.mark.usefixtures("forgets_networks")
+def test_a_users_network_that_fails_is_left_to_its_run_and_changes_no_setting(tmp_path):
     deeds = {"exits": "sys.exit(0)", "raises": "1 / 0", "changes": "torch.set_default_dtype(torch.float64)"}
     for name, deed in deeds.items():
         (tmp_path / f"{name}.py").write_text(NETWORK.format(name=name, deed=deed))

@@ -1,4 +1,4 @@
-"""What a person sees while a suite trains: a bar and a live table on a terminal, a line an epoch elsewhere."""
+"""What a person sees while a suite trains: a bar and a live table on a terminal, elsewhere one line per epoch."""
 
 import io
 import logging

@@ -140,19 +140,19 @@ def test_probes_are_rebuilt_from_their_network_and_their_weights(suite, tmp_path
     data = {"name": "digits", "resize": 32, "train_per_class": 5, "augment": "none"}
     training = {"epochs": 1, "batch_size": 16, "milestones": [1]}
     evaluations = [{"data": data, "training": training}, {"data": data, "training": training, "kind": "finetune"}]
-    judged = Bench(
+    transfer = Bench(
         tmp_path,
-        {"title": "judged", "task": "transfer", "from": {"suite": "tiny"}, "evaluations": evaluations, "workers": 0},
-        name="judged",
+        {"title": "transfer", "task": "transfer", "from": {"suite": "tiny"}, "evaluations": evaluations, "workers": 0},
+        name="transfer",
     )
-    Launcher(judged.work()).run(Silent())
-    plan, store = judged.plan(), judged.store()
+    Launcher(transfer.work()).run(Silent())
+    plan, store = transfer.plan(), transfer.store()
     probes = [run for one in plan.cells if one.label == "KD" for run in one.runs]
     before = {run.id: store.content(run.id, ANSWERS) for run in probes}
     assert len(before) == 2
     for run in before:
         as_before_answers(store, run)
-    store, left = score(judged)
+    store, left = score(transfer)
     assert left == {}
     assert before == {run: store.content(run, ANSWERS) for run in before}
 

@@ -14,7 +14,7 @@ from bench.store import CHECKPOINT, WEIGHTS, Store
 from bench.train.lane import Lane
 from bench.types import RequestError
 from methods._code import code_of
-from methods._reader import IMPORTED
+from methods._description import IMPORTED
 from methods.base import REGISTERED
 from tests.few import use_few_digits
 from tests.train.conftest import OFTEN, Bench, Silent, document, rows, weights

@@ -232,10 +232,8 @@ def test_a_teacher_that_diverges_is_the_reason_in_its_students_cells(bench):
         assert "its teacher resnet14 diverged: the loss is not finite in epoch 1" in found[label].reason
 
 
-@pytest.mark.usefixtures("few")
-def test_an_ensemble_whose_users_network_exits_fails_alone(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
+@pytest.mark.usefixtures("few", "forgets_networks")
+def test_an_ensemble_whose_users_network_exits_fails_alone(bench, tmp_path):
     path = tmp_path / "leaver.py"
     path.write_text(LEAVER)
     own.add_networks([path], [])

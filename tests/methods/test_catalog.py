@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from bench.suite import load
 from bench.suite.entries import MethodEntry, TermsEntry
-from bench.types import RequestError
+from bench.types import DataInfo, RequestError, Shapes
 from methods import catalog, own_files
-from methods._reader import KEYS_OF_ROWS, import_file, read
+from methods._description import import_file
+from methods._reader import KEYS_OF_ROWS, read
 from methods.base import REGISTERED, Distiller
 from tests.stores import write_suite
 
@@ -118,11 +119,16 @@ def test_a_plugin_is_read_like_a_method_of_this_folder(tmp_path):
     method = catalog([plugin(tmp_path, "mine", PLUGIN)])["mine"]
     assert (method.title, method.weight, method.task_weight, method.version) == ("Mine", 3.0, 0.5, 7)
     assert {name: parameter.default for name, parameter in method.parameters.items()} == {
-        **{"sharpness": 2.0, "power": 2, "side": "left", "on": False}
+        "sharpness": 2.0,
+        "power": 2,
+        "side": "left",
+        "on": False,
     }
     assert {name: parameter.annotation for name, parameter in method.parameters.items()} == {
-        **{"sharpness": "PositiveFloat", "power": "Annotated[int, Ge(ge=1)]"},
-        **{"side": "Literal['left', 'right']", "on": "bool"},
+        "sharpness": "PositiveFloat",
+        "power": "Annotated[int, Ge(ge=1)]",
+        "side": "Literal['left', 'right']",
+        "on": "bool",
     }
     assert method.summary == "Mine: says nothing."
 
@@ -150,6 +156,16 @@ def test_a_plugin_is_imported_when_it_is_needed(tmp_path):
 def test_the_same_plugin_twice_is_one(tmp_path):
     path = plugin(tmp_path, "mine", PLUGIN)
     assert catalog([path, tmp_path / "." / "mine.py"])["mine"].path.resolve() == path.resolve()
+
+
+def test_an_after_step_that_takes_gather_is_given_it(tmp_path):
+    """Methods were written so until `gather` became an attribute."""
+    text = PLUGIN + "\n    def after_step(self, gather):\n        self.joined = gather([1])\n"
+    shapes = Shapes("resnet8", ((3, 8, 8),), (), 4, 5)
+    mine = catalog([plugin(tmp_path, "mine", text)])["mine"].load()(shapes, shapes, DataInfo(10, 5, None))
+    mine.gather = lambda rows: rows * 2
+    mine.after_step()
+    assert mine.joined == [1, 1]
 
 
 def test_a_method_of_this_folder_given_as_a_plugin_stays_what_it_is():

@@ -252,7 +252,7 @@ def test_visited_rows_move_towards_the_embeddings_and_others_stay(student, teach
     before = distiller.student_bank.clone(), distiller.teacher_bank.clone()
     distiller.loss(student, teacher, batch).backward()
     assert distiller.student_bank.equal(before[0])  # the backward pass needs it as it was
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
     others = torch.ones(40, dtype=torch.bool).scatter(0, batch.indices, False)
     banks = distiller.student_bank, distiller.teacher_bank
     for bank, old, z in zip(banks, before, heads(distiller, student, teacher), strict=True):
@@ -264,9 +264,9 @@ def test_visited_rows_move_towards_the_embeddings_and_others_stay(student, teach
 def test_a_step_without_a_loss_leaves_the_banks(student, teacher, batch):
     distiller = build("crd")
     distiller.loss(student, teacher, batch)
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
     bank = distiller.student_bank.clone()
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
     assert distiller.student_bank.equal(bank)
 
 
@@ -297,7 +297,7 @@ def test_two_processes_end_a_step_with_the_banks_and_z_of_one_that_sees_the_whol
             for of in (student, teacher)
         )
         distiller.loss(own, other, Batch(own.logits, own.logits, None, indices[part]))
-        distiller.after_step(distiller.gather)
+        distiller.after_step()
 
     step(whole, slice(None))
     for rank, process in enumerate(processes):
@@ -355,7 +355,7 @@ def test_crd_works_without_labels_on_other_samples(student, teacher, batch):
             torch.manual_seed(1)
             loss = distiller.loss(student, teacher, one)
             found.append((loss, *torch.autograd.grad(loss, [student.embedding, *distiller.parameters()])))
-            distiller.after_step(lambda rows: rows)
+            distiller.after_step()
         assert_close(found[0], found[1], rtol=0, atol=0)
     assert all(map(torch.equal, given.buffers(), without.buffers()))
 

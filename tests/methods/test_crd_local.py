@@ -92,7 +92,7 @@ def test_a_map_of_one_position_gives_the_direction_of_student_anchors(n_negative
     for _ in range(2):
         of_student, _, of_positions = local.sides(student, teacher, local.partners(one.indices))
         assert_close(of_student, of_positions)
-        local.after_step(lambda rows: rows)
+        local.after_step()
 
 
 @pytest.mark.parametrize("n_negatives", [7, 50])
@@ -130,7 +130,7 @@ def test_training_brings_every_loss_down(student, teacher, batch):
         optimizer.zero_grad()
         sides.sum().backward()
         optimizer.step()
-        distiller.after_step(lambda rows: rows)
+        distiller.after_step()
         found.append(sides.detach())
     assert (found[-1] < 0.8 * found[0]).all()
 
@@ -144,7 +144,7 @@ def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, m, nega
     distiller.entries_at_once = bound
     with Largest() as largest:
         distiller.loss(student, teacher, batch).backward()
-        distiller.after_step(lambda rows: rows)
+        distiller.after_step()
     assert bound / 2 <= largest.entries <= bound
 
 
@@ -154,7 +154,7 @@ def test_a_step_makes_no_tensor_above_the_bound(student, teacher, batch, m, nega
 def test_local_crd_needs_no_labels(student, teacher, batch):
     distiller = build("crd_local", data=replace(DATA, targets=None))
     distiller.loss(student, teacher, replace(batch, targets=None)).backward()
-    distiller.after_step(lambda rows: rows)
+    distiller.after_step()
     assert student.stages[-1].grad.isfinite().all()
 
 
@@ -172,7 +172,7 @@ def test_banks_move_as_crds_do(student, teacher, batch):
     crd, local = pair(n_negatives=7)
     for distiller in (crd, local):
         distiller.loss(student, teacher, batch).backward()
-        distiller.after_step(lambda rows: rows)
+        distiller.after_step()
     assert local.student_bank.equal(crd.student_bank)
     assert local.teacher_bank.equal(crd.teacher_bank)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from bench.data import MIN_SIZE
 from bench.models import NETWORKS, build, shapes
 from bench.types import RequestError
 
@@ -35,6 +36,13 @@ def all_tensors(features):
 def test_importing_the_registry_imports_no_torch():
     code = "import sys, bench.models; assert 'resnet20' in bench.models.NETWORKS; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_network_takes_images_of_the_smallest_size(name):
+    with torch.device("meta"):
+        network = built(name)
+    assert min(min(height, width) for _, height, width in shapes(network, name, 3, MIN_SIZE, MIN_SIZE).stages) >= 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -16,6 +16,7 @@ from bench.types import RequestError
 from bench.workflow import planned
 from tests.train.conftest import Bench, cell, document
 
+pytestmark = pytest.mark.usefixtures("forgets_networks")
 NETWORK = """
 from torch import nn
 
@@ -52,13 +53,6 @@ def plain(num_classes, in_channels):
     convolution, pool = nn.Conv2d(in_channels, 4, 3, padding=1), nn.MaxPool2d(2)
     return nn.Sequential(convolution, pool, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 """
-
-
-@pytest.fixture(autouse=True)
-def _forgotten(monkeypatch):
-    """Forget at the end which networks a test has registered."""
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
 
 
 @pytest.fixture

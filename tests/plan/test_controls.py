@@ -4,7 +4,7 @@ import pytest
 
 from bench.plan import build
 from bench.plan.repeat import suite_files
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.report.frame import results_frame
 from bench.spec import RunSpec
 from bench.store import Store
@@ -79,7 +79,7 @@ def test_the_suite_that_repeats_a_controls_run_asks_for_that_run(tmp_path):
 
 
 def test_the_caption_says_what_the_control_is(tmp_path):
-    said = protocol(plan_of(tmp_path, methods=["ab", "kd", "ft"], training=TRAINING))
+    said = conditions(plan_of(tmp_path, methods=["ab", "kd", "ft"], training=TRAINING))
     assert f"{CONTROL}: the student without a teacher, trained for as many more epochs as the" in said
     assert "the initial stage of AB, FT has." in said
 

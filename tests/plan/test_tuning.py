@@ -14,7 +14,8 @@ from bench.data.subset import divided
 from bench.plan import build, cohorts
 from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED
-from bench.report.caption import marks, protocol
+from bench.report.caption import marks
+from bench.report.conditions import conditions
 from bench.report.frame import results_frame
 from bench.report.statistics import statistics
 from bench.report.tuning import by_chance, expected_best, rank_stability, to_csv, to_markdown
@@ -132,7 +133,7 @@ def test_a_waiting_row_is_shown_as_waiting_and_a_chosen_one_with_its_settings(st
     own = [row for row in rows if row["label"] == "KD"]
     assert [row["dev"] for row in own] == ["50.0", "60.0", "70.0", ""]
     assert [row["chosen"] for row in own] == ["0", "0", "1", "0"]
-    assert "Rows (tuned): the best of 4 settings, the row's own among them" in protocol(plan)
+    assert "Rows (tuned): the best of 4 settings, the row's own among them" in conditions(plan)
 
 
 def test_own_settings_go_on_to_the_last_rung_even_if_they_learn_slowly(store, tmp_path):
@@ -153,20 +154,20 @@ def test_own_settings_go_on_to_the_last_rung_even_if_they_learn_slowly(store, tm
 
 def test_a_single_rung_is_said_to_be_shorter_than_the_final_runs(tmp_path):
     plan = plan_of(tmp_path, {**TUNING, "rungs": {1: 4}}, training={"epochs": 2})
-    assert "All are tried for 1 epoch. A trial has 1 seed" in protocol(plan)
+    assert "All are tried for 1 epoch. A trial has 1 seed" in conditions(plan)
 
 
 def test_the_caption_says_how_settings_are_chosen_and_what_the_teachers_of_trials_train_on(tmp_path):
     data = {"name": "digits", "resize": 32}
     tuning = {**TUNING, "seeds": 2, "rungs": {1: 4, 2: 1}}
-    said = protocol(plan_of(tmp_path, tuning, training={"epochs": 2}, teacher_data=data))
+    said = conditions(plan_of(tmp_path, tuning, training={"epochs": 2}, teacher_data=data))
     assert (
         "Rows (tuned): the best of 4 settings, the row's own among them, by top-1 accuracy on dev images. These are 3 "
         "training images of each class, on which neither trials nor their teachers train. Teachers of trials train on "
         "digits (all training images) without the dev images. All are tried for 1 epoch, the best one and the row's "
         "own for 2. A trial has 2 seeds, which no final run has."
     ) in said
-    assert "10 % of the training images of each class" in protocol(
+    assert "10 % of the training images of each class" in conditions(
         plan_of(tmp_path, {"trials": 2, "dev_fraction": 0.1})
     )
 
@@ -174,7 +175,7 @@ def test_the_caption_says_how_settings_are_chosen_and_what_the_teachers_of_trial
 def test_the_caption_says_that_given_weights_may_know_the_dev_images(tmp_path):
     (tmp_path / "teacher.pth").write_bytes(b"weights")
     pairs = [{"teacher": {"network": "resnet14", "checkpoint": "teacher.pth"}, "student": "resnet8"}]
-    said = protocol(plan_of(tmp_path, pairs=pairs))
+    said = conditions(plan_of(tmp_path, pairs=pairs))
     assert (
         "on which trials do not train. The given weights of resnet14 may have been trained on the dev images." in said
     )

@@ -8,7 +8,7 @@ import pytest
 
 from bench.plan import build
 from bench.plan.repeat import suite_files
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.report.frame import results_frame
 from bench.report.origins import origins, training_command
 from bench.report.write import write_tables
@@ -18,9 +18,15 @@ from methods import catalog, own_files
 from tests.stores import cell_of, plan_of, write_suite
 
 MADE = {
-    **{"device": "A processor", "threads": 2, "host": "machine7", "commit": "0123456789abcdef", "dirty": False},
-    **{"versions": {"python": "3.12.1", "torch": "2.9.0"}, "date": "2026-01-02"},
-    **{"metrics": {"top1": 80.0, "top5": 99.0}, "best": None},
+    "device": "A processor",
+    "threads": 2,
+    "host": "machine7",
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "versions": {"python": "3.12.1", "torch": "2.9.0"},
+    "date": "2026-01-02",
+    "metrics": {"top1": 80.0, "top5": 99.0},
+    "best": None,
 }
 
 
@@ -54,7 +60,7 @@ def test_a_plug_in_is_named_with_the_path_that_was_given(tmp_path, store, monkey
     suite = write_suite(tmp_path, methods=["mine", "kd"])
     plan = build(load(suite, methods, ()), suite, methods)
     assert training_command(plan) == ["distill-bench", "table.yaml", "--plugin=plugins/mine.py"]
-    assert "Code from other files: plugins/mine.py." in protocol(plan)
+    assert "Code from other files: plugins/mine.py." in conditions(plan)
     write_tables(plan, store)
     assert json.loads((store.suite_folder("table") / "suite.json").read_text())["plugins"] == ["plugins/mine.py"]
     files = suite_files(plan, next(cell.runs[0] for cell in plan.cells if cell.method == "mine"))

@@ -71,7 +71,11 @@ def test_methods_stand_by_their_registered_names(tmp_path, store):
     ]
     rows = table(plan_of(tmp_path, methods=methods), store)
     assert {label: row["method"] for label, row in rows.items()} == {
-        **{"teacher": "teacher", "none": "none", "CRD+KD": "crd", "both": "at+sp", "Hinton": "kd"}
+        "teacher": "teacher",
+        "none": "none",
+        "CRD+KD": "crd",
+        "both": "at+sp",
+        "Hinton": "kd",
     }
 
 

@@ -53,7 +53,8 @@ def test_the_files_show_every_component_and_the_means_interval(crossed):
         rows = [row for row in csv.DictReader(file) if (row["metric"], row["label"]) == ("top1", "KD")]
     assert {row["source"]: row["seeds"] for row in rows} == {
         **{key: str(count) for key, count in SEEDS.items()},
-        **{"residual": "", "mean": ""},
+        "residual": "",
+        "mean": "",
     }
     assert float(rows[-1]["low"]) < 74 < float(rows[-1]["high"])
     text = (folder / STATISTICS[1]).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The Store: files that are whole or not there, and one writer a run. Other writers are real processes."""
+"""The Store: files are whole or not there, and a run has one writer. Other writers are real processes."""
 
 import json
 import os

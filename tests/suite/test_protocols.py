@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bench.plan import build
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.suite import load
 from bench.suite.protocols import protocols
 from bench.types import RequestError
@@ -80,7 +80,7 @@ def test_an_unknown_protocol_is_refused_with_the_nearest_one(tmp_path):
 )
 def test_the_caption_names_the_protocol_or_how_the_command_line_left_it(overrides, beginning):
     plan = build(load(SIMILAR, METHODS, overrides), SIMILAR, METHODS)
-    assert protocol(plan).startswith(beginning)
+    assert conditions(plan).startswith(beginning)
 
 
 def test_a_protocol_is_no_part_of_a_runs_identity(tmp_path):

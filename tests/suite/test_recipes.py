@@ -5,7 +5,7 @@ import yaml
 
 from bench.plan import build, work_units
 from bench.plan.repeat import suite_files
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.schedule import Schedule
 from bench.suite import load
 from bench.suite.evaluations import problems_of_schedule
@@ -60,7 +60,7 @@ def test_the_suite_that_repeats_a_run_gives_the_teacher_none_of_the_students_rec
 
 def test_the_caption_states_the_recipe(tmp_path):
     plan = plan_of(tmp_path, training={"epochs": 1, "ema": 0.9}, recipe_by_network={"resnet8": {"optimizer": "adamw"}})
-    assert "Training with ema=0.9. resnet8 with optimizer=adamw." in protocol(plan)
+    assert "Training with ema=0.9. resnet8 with optimizer=adamw." in conditions(plan)
 
 
 REFUSED = {

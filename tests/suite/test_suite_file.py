@@ -22,7 +22,7 @@ from tests.stores import METHODS, SUITE, write_suite
 SUITES = Path(__file__).parents[2] / "suites"
 PAIR = {"teacher": "resnet14", "student": "resnet8"}
 DATA = {"name": "digits", "resize": 32}
-LINES = {"title": 1, "data": 2, "pairs": 3, "methods": 4, "training": 5}  # of SUITE, written a line a key
+LINES = {"title": 1, "data": 2, "pairs": 3, "methods": 4, "training": 5}  # of SUITE, written with one line per key
 
 
 def messages(folder: Path, text: str | None = None, *overrides: str, name: str = "table", **changes: object) -> str:
@@ -344,7 +344,7 @@ WRONG = {
     ),
     "images too small": (
         {"data": "digits"},
-        "data: digits's images are smaller than the networks take: add resize: 32",
+        "data: digits's images are smaller than the networks were made for: add resize: 32",
     ),
     "two kinds of subset": (
         {"data": DATA | {"train_per_class": 3, "train_fraction": 0.5}},
@@ -694,7 +694,7 @@ SETS = {
     f"a{'.b' * 599}=1": f"--set a{'.b' * 42}",
     f"title={'[' * 900}": "--set title=",
     f"title={'x' * 50_000}: y": "--set title=xxx",
-    "data={name: digits, resize: 31}": "--set data={name: digits, resize: 31}: data.resize: found 31: must be greater",
+    "data={name: digits, resize: 15}": "--set data={name: digits, resize: 15}: data.resize: found 15: must be greater",
 }
 
 
@@ -977,7 +977,7 @@ def test_the_schema_refuses_what_the_reader_refuses(changes):
     ids=json.dumps,
 )
 def test_the_schema_says_where_a_transfer_suite_is_wrong(changes, place):
-    document = {"title": "judged", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
+    document = {"title": "evaluated", "task": "transfer", "from": {"suite": "table"}, "evaluations": [{"data": DATA}]}
     assert validator().is_valid(document)
     assert [error.json_path for error in validator().iter_errors(document | changes)] == [place]
 

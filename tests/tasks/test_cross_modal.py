@@ -56,13 +56,13 @@ def cross_modal(tmp_path, pictures):
     return make
 
 
-def judged(plan: Plan, label: str) -> RunSpec:
+def evaluated(plan: Plan, label: str) -> RunSpec:
     return next(cell for cell in plan.cells if cell.label == label).runs[0]
 
 
 def test_a_student_learns_in_its_view_from_its_teacher_alone(cross_modal):
     plan, store, observer = cross_modal().run()
-    student = plan.trained(judged(plan, "CRD"))
+    student = plan.trained(evaluated(plan, "CRD"))
     assert student.data.view == "chrominance"
     assert student.data.channels == 2
     assert plan.runs[student.teachers[0]].data.view == "luminance"
@@ -71,22 +71,22 @@ def test_a_student_learns_in_its_view_from_its_teacher_alone(cross_modal):
     assert row["loss"] == pytest.approx(0.8 * row["term0_crd"])
     assert not row.keys() & {"ce", "train_top1", "top1"}
     assert store.record(student.id)["metrics"] == {}
-    assert store.record(judged(plan, "CRD").id)["metrics"].keys() == {"top1", "top5"}
+    assert store.record(evaluated(plan, "CRD").id)["metrics"].keys() == {"top1", "top5"}
 
 
-def test_a_student_without_a_teacher_is_judged_with_its_initial_weights(cross_modal):
+def test_a_student_without_a_teacher_is_evaluated_with_its_initial_weights(cross_modal):
     plan, store, observer = cross_modal().run(only=["none"])
-    run = judged(plan, "none")
+    run = evaluated(plan, "none")
     assert list(observer.epochs) == [run.id]
     assert run.source is None
     probe = load_file(store.folder(run.id) / "student.safetensors")
     assert probe.keys() == {"classifier.weight", "classifier.bias"}
     started = build_network(run.student, backbone_data(run), run.seed)
-    distilled = build_network(run.student, plan.trained(judged(plan, "AT")).data, run.seed)
+    distilled = build_network(run.student, plan.trained(evaluated(plan, "AT")).data, run.seed)
     assert all(torch.equal(one, other) for one, other in zip(started.parameters(), distilled.parameters(), strict=True))
 
 
-def test_untrained_students_that_are_judged_together_each_read_their_own_network(cross_modal):
+def test_untrained_students_that_are_evaluated_together_each_read_their_own_network(cross_modal):
     pairs = [{"teacher": "resnet14", "student": name} for name in ("resnet8", "resnet14")]
     plan, store, observer = cross_modal(pairs=pairs).run(only=["none"])
     ids = [cell.runs[0].id for cell in plan.cells if cell.label == "none"]
@@ -95,22 +95,22 @@ def test_untrained_students_that_are_judged_together_each_read_their_own_network
     assert weights(alone, ids[1]) == weights(store, ids[1])
 
 
-def test_the_teacher_is_judged_in_its_own_view(cross_modal):
+def test_the_teacher_is_evaluated_in_its_own_view(cross_modal):
     plan = cross_modal().plan()
-    assert judged(plan, "teacher").data.view == "luminance"
-    assert judged(plan, "AT").data.view == "chrominance"
-    assert judged(plan, "teacher").source == plan.trained(judged(plan, "AT")).teachers[0]
+    assert evaluated(plan, "teacher").data.view == "luminance"
+    assert evaluated(plan, "AT").data.view == "chrominance"
+    assert evaluated(plan, "teacher").source == plan.trained(evaluated(plan, "AT")).teachers[0]
 
 
 def test_weights_that_are_given_are_not_evaluated_unless_an_accuracy_is_stated(cross_modal, tmp_path, pictures):
     plan, store, _ = cross_modal().run(only=["teacher"])
-    source = judged(plan, "teacher").source
+    source = evaluated(plan, "teacher").source
     (tmp_path / "teacher.safetensors").write_bytes(weights(store, source))
     elsewhere = pictures | {"view": "luminance"}
     given = {"network": "resnet14", "checkpoint": "teacher.safetensors"}
     suite = cross_modal(pairs=[{"teacher": given, "student": "resnet8"}], teacher_data=elsewhere)
     plan, store, observer = suite.run("given", only=["AT"])
-    teacher = plan.trained(judged(plan, "AT")).teachers[0]
+    teacher = plan.trained(evaluated(plan, "AT")).teachers[0]
     assert store.record(teacher)["metrics"] == {}
     assert teacher not in observer.epochs
     stated = given | {"accuracy": 1.0}

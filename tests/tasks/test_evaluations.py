@@ -1,4 +1,4 @@
-"""Networks that were trained are judged: linear probes, fine-tuning, and suites that ask for them."""
+"""Trained networks are evaluated: linear probes, fine-tuning, and suites that ask for them."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from bench.data import images
 from bench.data.views import ViewTransform
 from bench.models.base import Network
 from bench.plan.status import run_status
-from bench.report.caption import protocol
+from bench.report.conditions import conditions
 from bench.store import Failure, Store
 from bench.train.logistic import PENALTIES
 from bench.train.networks import backbone_data, build_network
@@ -25,9 +25,9 @@ TRAINING = {"epochs": 2, "batch_size": 16, "milestones": [1], "evaluate_every": 
 
 
 def transfer(**changes: object) -> dict:
-    """Return a suite that judges the networks of `tiny.yaml`."""
+    """Return a suite that evaluates the networks of `tiny.yaml`."""
     return {
-        "title": "judged",
+        "title": "evaluated",
         "task": "transfer",
         "from": {"suite": "tiny"},
         "evaluations": [{"data": DATA, "training": TRAINING}],
@@ -35,12 +35,12 @@ def transfer(**changes: object) -> dict:
 
 
 @pytest.fixture
-def judge(tmp_path):
-    """Return a way to make a transfer suite beside a tiny one: `judge(evaluations=[...])`."""
+def evaluating(tmp_path):
+    """Return a way to make a transfer suite beside a tiny one: `evaluating(evaluations=[...])`."""
 
     def make(source: dict | None = None, **changes: object) -> Bench:
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(document(**(source or {}))))
-        return Bench(tmp_path, transfer(**changes), name="judged")
+        return Bench(tmp_path, transfer(**changes), name="evaluated")
 
     return make
 
@@ -51,7 +51,7 @@ def cells(plan, label: str) -> dict:
 
 
 def source_of(run, store) -> Network:
-    """Return the network that a run judges."""
+    """Return the network that a run evaluates."""
     network = build_network(run.student, backbone_data(run))
     network.load_state_dict(load_file(store.folder(run.source) / "student.safetensors"))
     return network
@@ -65,13 +65,13 @@ def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("few")
-def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
+def test_probes_find_the_weights_of_scikit_learns_logistic_regression(evaluating):
     per_class, weight_decay = short_or_whole(2, 5), 0.05
     n = 10 * per_class
     training = {"epochs": 120, "batch_size": n, "lr": 0.5, "milestones": [100], "evaluate_every": 120}
     data = DATA | {"train_per_class": per_class}
     probe = {"data": data, "training": training | {"weight_decay": weight_decay}}
-    suite = judge(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
+    suite = evaluating(evaluations=[probe, probe | {"stages": [3], "most_values": 300}])
     plan, store, _ = suite.run(only=["none"])
 
     def read(run, split: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -96,8 +96,8 @@ def test_probes_find_the_weights_of_scikit_learns_logistic_regression(judge):
 
 
 @pytest.mark.usefixtures("few")
-def test_a_logistic_regression_is_scikit_learns_with_the_penalty_that_dev_images_prefer(judge):
-    suite = judge(evaluations=[{"kind": "logistic", "data": DATA | {"dev_per_class": 2}}])
+def test_a_logistic_regression_is_scikit_learns_with_the_penalty_that_dev_images_prefer(evaluating):
+    suite = evaluating(evaluations=[{"kind": "logistic", "data": DATA | {"dev_per_class": 2}}])
     plan, store, _ = suite.run(only=["none"])
     (run,) = cells(plan, "none")["top1"]
     splits = images.load_all(run.data, store.root, CPU, workers=0)
@@ -124,12 +124,12 @@ def test_a_logistic_regression_is_scikit_learns_with_the_penalty_that_dev_images
     assert accuracy[record["l2"]] >= max(accuracy.values()) - one_image - 0.01
 
 
-def test_the_row_none_is_fine_tuned_at_its_own_learning_rate(judge):
+def test_the_row_none_is_fine_tuned_at_its_own_learning_rate(evaluating):
     tune = {"kind": "finetune", "data": DATA, "training": TRAINING | {"lr": 0.01}, "none_lr": 0.2}
-    plan = judge(evaluations=[tune]).plan()
+    plan = evaluating(evaluations=[tune]).plan()
     rates = {cell.label: {run.training.lr for run in cell.runs} for cell in plan.cells}
     assert rates == {"teacher": {0.01}, "none": {0.2}, "KD": {0.01}}
-    assert "(learning rate 0.01, none 0.2, batch size 16" in protocol(plan)
+    assert "(learning rate 0.01, none 0.2, batch size 16" in conditions(plan)
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,18 @@ def test_the_row_none_is_fine_tuned_at_its_own_learning_rate(judge):
     ],
     ids=str,
 )
-def test_an_evaluation_takes_only_the_keys_of_its_kind(changes, said, judge):
+def test_an_evaluation_takes_only_the_keys_of_its_kind(changes, said, evaluating):
     with pytest.raises(RequestError, match=said):
-        judge(evaluations=[{"data": DATA} | changes]).plan()
+        evaluating(evaluations=[{"data": DATA} | changes]).plan()
 
 
-def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):
+def test_a_step_of_fine_tuning_is_one_written_by_hand(evaluating):
     still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1, "batch_size": 50}
     stepping = still | {"lr": 0.1, "weight_decay": 0.01}
     tune = {"kind": "finetune", "data": DATA}
-    suite = judge(evaluations=[tune | {"name": "a", "training": still}, tune | {"name": "b", "training": stepping}])
+    suite = evaluating(
+        evaluations=[tune | {"name": "a", "training": still}, tune | {"name": "b", "training": stepping}]
+    )
     plan, store, _ = suite.run(only=["none"])
     start, run = (cells(plan, "none")[f"{name}_top1"][0] for name in "ab")
     head = load_file(store.folder(start.id) / "student.safetensors")
@@ -167,8 +169,8 @@ def test_a_step_of_fine_tuning_is_one_written_by_hand(judge):
     assert torch.equal(tuned["backbone.fc.weight"], network.fc.weight)  # its own classifier has no part in it
 
 
-def test_what_is_judged_is_trained_first_and_not_again(judge):
-    suite = judge()
+def test_what_is_evaluated_is_trained_first_and_not_again(evaluating):
+    suite = evaluating()
     plan, store, observer = suite.run(only=["KD"])
     run = cells(plan, "KD")["top1"][0]
     order = [members[0] for members in observer.cohorts]
@@ -178,30 +180,30 @@ def test_what_is_judged_is_trained_first_and_not_again(judge):
     assert again.epochs == {}
 
 
-def test_probes_of_one_network_train_together_as_each_alone(judge):
+def test_probes_of_one_network_train_together_as_each_alone(evaluating):
     stages = {"data": DATA, "stages": [0, 3], "training": TRAINING}
-    suite = judge(evaluations=[stages, {"data": DATA, "training": TRAINING}])
+    suite = evaluating(evaluations=[stages, {"data": DATA, "training": TRAINING}])
     plan, store, observer = suite.run(only=["none"])
     runs = [runs[0].id for runs in cells(plan, "none").values()]
     assert sorted(cells(plan, "none")) == ["embedding_top1", "stage0_top1", "stage3_top1"]
     assert sorted(runs) == sorted(observer.cohorts[-1])
-    alone = judge(evaluations=[stages | {"stages": [3]}])
+    alone = evaluating(evaluations=[stages | {"stages": [3]}])
     plan, elsewhere, _ = alone.run("elsewhere", only=["none"])
     run = cells(plan, "none")["stage3_top1"][0].id
     assert weights(elsewhere, run) == weights(store, run)
 
 
-def test_fine_tuning_begins_with_the_weights_that_were_trained(judge):
+def test_fine_tuning_begins_with_the_weights_that_were_trained(evaluating):
     still = TRAINING | {"lr": 1e-30, "weight_decay": 0.0, "epochs": 1}
-    plan, store, _ = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": still}]).run(only=["none"])
+    plan, store, _ = evaluating(evaluations=[{"kind": "finetune", "data": DATA, "training": still}]).run(only=["none"])
     run = cells(plan, "none")["top1"][0]
     source = load_file(store.folder(run.source) / "student.safetensors")
     tuned = load_file(store.folder(run.id) / "student.safetensors")
     assert all(torch.equal(tuned[f"backbone.{name}"], value) for name, value in source.items() if "weight" in name)
 
 
-def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge):
-    suite = judge(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}], **OFTEN)
+def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(evaluating):
+    suite = evaluating(evaluations=[{"kind": "finetune", "data": DATA, "training": TRAINING}], **OFTEN)
     plan, store, _ = suite.run(only=["none"])
     run = cells(plan, "none")["top1"][0]
 
@@ -218,8 +220,8 @@ def test_an_interrupted_fine_tuning_goes_on_to_the_same_bits(judge):
     assert rows(again, run.id) == rows(store, run.id)
 
 
-def test_a_networks_probe_fails_with_it_and_says_so(judge, tmp_path):
-    plan = judge().plan()
+def test_a_networks_probe_fails_with_it_and_says_so(evaluating, tmp_path):
+    plan = evaluating().plan()
     run = cells(plan, "KD")["top1"][0]
     store = Store(tmp_path / "results")
     store.begin(plan.runs[run.source])
@@ -230,18 +232,18 @@ def test_a_networks_probe_fails_with_it_and_says_so(judge, tmp_path):
     )
 
 
-def test_pairs_methods_and_seeds_are_chosen_by_name(judge):
+def test_pairs_methods_and_seeds_are_chosen_by_name(evaluating):
     source = {"methods": ["kd", "at", "sp"], "seeds": 3, "pairs": [{"teacher": "resnet14", "student": "resnet8"}]}
     source["pairs"].append({"teacher": "resnet20", "student": "resnet8"})
     chosen = {"suite": "tiny", "pairs": ["resnet20->*"], "methods": ["kd", "S*"], "seeds": [2, 3]}
-    plan = judge(source, **{"from": chosen}).plan()
+    plan = evaluating(source, **{"from": chosen}).plan()
     assert [cell.label for cell in plan.cells] == ["teacher", "none", "KD", "SP"]
     assert {cell.pair for cell in plan.cells} == {"resnet20->resnet8"}
     assert [run.seed for run in cells(plan, "KD")["top1"]] == [2, 3]
 
 
-def test_what_judges_a_network_is_told_from_what_trains_it(judge):
-    plan = judge().plan()
+def test_what_evaluates_a_network_is_told_from_what_trains_it(evaluating):
+    plan = evaluating().plan()
     probe = next(run for cell in plan.cells if cell.label == "KD" for run in cell.runs)
     assert [plan.titles[run][1] for run in (probe.source, probe.id)] == ["KD", "KD probe"]
 
@@ -249,13 +251,13 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"from": {"suite": "tin"}}, r"judged\.yaml: from\.suite: .*tin\.yaml: there is no such file\. Did you"),
+        ({"from": {"suite": "tin"}}, r"evaluated\.yaml: from\.suite: .*tin\.yaml: there is no such file\. Did you"),
         ({"from": {"suite": "../tiny"}}, r"from\.suite: found \"../tiny\""),
         (
             {"from": {"suite": "tiny", "methods": ["kdd"]}},
             r"from\.methods: .*tiny\.yaml has no 'kdd'\. Did you mean 'KD'",
         ),
-        ({"from": {"suite": "judged"}}, r"judged\.yaml is a suite of task transfer"),
+        ({"from": {"suite": "evaluated"}}, r"evaluated\.yaml is a suite of task transfer"),
         ({"evaluations": [{"data": DATA, "stages": [4]}]}, r"resnet8 has no stage 4: it has 4, counted from 0"),
         ({"evaluations": [{"data": DATA}, {"data": DATA}]}, r"evaluations\[1\]: embedding_top1 twice"),
         (
@@ -266,6 +268,6 @@ def test_what_judges_a_network_is_told_from_what_trains_it(judge):
         ({"evaluation": []}, r"unknown key 'evaluation'\. Did you mean 'evaluations'"),
     ],
 )
-def test_a_wrong_transfer_suite_is_refused_with_the_reason(judge, changes, message):
+def test_a_wrong_transfer_suite_is_refused_with_the_reason(evaluating, changes, message):
     with pytest.raises(RequestError, match=message):
-        judge(**changes).run(only=["none"])
+        evaluating(**changes).run(only=["none"])

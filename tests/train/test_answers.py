@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from bench.data.images import ResidentImages, Split
 from bench.store import ANSWERS
 from bench.store.answers import compared, stored_answers
+from bench.tasks.objectives import BINS, class_accuracies, scores
 from bench.train.answers import answers, halved
-from bench.train.scores import BINS, class_accuracies, scores
 from tests.train.conftest import CPU, Bench, document
 from tests.train.test_outputs import DATA
 
@@ -144,7 +144,7 @@ def test_the_answers_are_those_of_the_last_evaluation_without_another_pass(tmp_p
 
 def test_where_logits_would_take_too_much_memory_the_networks_answer_again_and_alike(tmp_path, monkeypatch, tiny):
     asked = []
-    monkeypatch.setattr("bench.train.loop.MOST_KEPT", 0)
+    monkeypatch.setattr("bench.train.loop.MAX_LOGIT_BYTES", 0)
     monkeypatch.setattr("bench.train.answers.answers", lambda *all_: asked.append(all_) or answers(*all_))
     plan, store, _ = Bench(tmp_path, document()).run(only=["none"])
     run = plan.cells[1].runs[0].id

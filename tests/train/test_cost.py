@@ -258,7 +258,7 @@ def test_two_networks_that_train_together_are_one_row_with_the_arithmetic_of_bot
     assert together == mirrored == pytest.approx(shallow + deep, abs=2e-3)
 
 
-def test_of_a_suite_that_judges_networks_their_training_is_measured(ask):
+def test_of_a_suite_that_evaluates_networks_their_training_is_measured(ask):
     patches = {"name": "photo_patches", "train_per_class": 4}
     code, rows, printed = ask(
         task="cross_modal",

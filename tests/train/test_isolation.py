@@ -82,7 +82,7 @@ class Evil(Distiller):
             exec(self.does, globals(), {"student": student, "teacher": teacher, "batch": batch})
         return (student.logits - teacher.logits).square().mean()
 
-    def after_step(self, gather):
+    def after_step(self):
         if self.does.startswith("after step: "):
             exec(self.does.removeprefix("after step: "), globals())
 
@@ -261,9 +261,8 @@ def test_a_users_network_that_misbehaves_fails_by_name(deed, of_networks):
         assert OF_NETWORKS[deed] in together.failure(run_id).reason
 
 
-def test_a_users_teacher_cannot_write_into_the_images_of_its_students(monkeypatch, tmp_path):
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
+@pytest.mark.usefixtures("forgets_networks")
+def test_a_users_teacher_cannot_write_into_the_images_of_its_students(tmp_path):
     path = tmp_path / "nets.py"
     path.write_text(NETWORKS + REGISTERED_AS.format(name="writer", deed="x.data.add_(1)"))
     own.add_networks([path], [])

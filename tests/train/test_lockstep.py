@@ -96,7 +96,7 @@ def test_every_method_starts_from_the_same_student_and_sees_the_same_batches(ben
     plan, store, _ = suite.run(teachers=undisturbed)
     ids = [one.runs[0].id for one in plan.cells if one.label != "teacher"]
     assert len(set(ids)) == 3
-    assert len({weights(store, run_id) for run_id in ids}) == 1  # with weight 0, a method is no method
+    assert len({weights(store, run_id) for run_id in ids}) == 1  # with weight 0, a method has no effect
 
 
 def test_seeds_differ_in_initialisation_and_batches(bench):

@@ -9,6 +9,7 @@ from bench.data.images import ResidentImages, Split
 from bench.data.views import ViewTransform
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import outputs as module
+from bench.train.evaluation import evaluated
 from bench.train.networks import build_network
 from bench.train.outputs import MAX_COMPARED, Moments, gram, grams, outputs
 from tests.train.conftest import cell
@@ -106,16 +107,15 @@ def test_equal_networks_give_equal_bits(network, answered, split):
     assert all(torch.equal(value, again[name]) for name, value in answered.items())
 
 
-def test_with_the_logits_of_the_last_evaluation_only_the_first_images_are_run_again(
-    monkeypatch, network, split, features
-):
+def test_after_an_evaluation_only_the_images_of_gram_matrices_are_run_again(monkeypatch, network, split):
+    (known,) = evaluated([network], split, DATA, CPU, keeps_logits=True, embedded=20)
     seen, run = [], network.features
     monkeypatch.setattr(network, "features", lambda images: seen.append(len(images)) or run(images))
     expected = outputs(network, split, DATA, CPU, max_embedded=20)
     assert sum(seen) == 300 + 2 * MAX_COMPARED  # once more for the number of values in each map
     seen.clear()
-    found = outputs(network, split, DATA, CPU, max_embedded=20, logits=features.logits)
-    assert sum(seen) == 20 + 2 * MAX_COMPARED
+    found = outputs(network, split, DATA, CPU, max_embedded=20, known=known)
+    assert sum(seen) == 2 * MAX_COMPARED
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
@@ -178,11 +178,10 @@ def test_maps_that_are_multiplied_part_by_part_give_the_gram_matrix_of_the_whole
 def test_outputs_do_not_depend_on_the_size_of_the_batches_or_the_number_of_passes(
     network, split, answered, monkeypatch
 ):
-    passes = []
-    monkeypatch.setattr(module, "HELD", 20_000)
-    monkeypatch.setattr(module, "grams", lambda maps, held: grams(lambda: passes.append(held) or maps(), held))
-    found = outputs(network, split, DATA, CPU, batch_size=7)
-    assert len(passes) > 2
+    seen, run = [], network.features
+    monkeypatch.setattr(network, "features", lambda images: seen.append(len(images)) or run(images))
+    found = outputs(network, split, DATA, CPU, batch_size=7, held=20_000)
+    assert sum(seen) > 300 + 2 * MAX_COMPARED  # several passes for the maps
     assert found.keys() == answered.keys()
     for name, value in answered.items():
         scale = float(value.abs().max())

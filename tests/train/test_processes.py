@@ -46,8 +46,8 @@ from methods.crd import CRD
 
 @register("watched", weight=0.8)
 class Watched(CRD):
-    def after_step(self, gather):
-        super().after_step(gather)
+    def after_step(self):
+        super().after_step()
         torch.save([self.student_bank, self.teacher_bank, self.log_z], f"FOLDER/{os.getpid()}.pt")
 """
 FREEZES = """
@@ -87,10 +87,10 @@ class OneSided(Distiller):
         self.indices = batch.indices
         return student.logits.sum()
 
-    def after_step(self, gather):
-        gather(self.indices)
+    def after_step(self):
+        self.gather(self.indices)
         self.breaks("state")
-        gather(self.indices)
+        self.gather(self.indices)
 
     def breaks(self, where):
         if self.steps == 3 and where == self.where and self.process == (parent_process() is not None):
@@ -168,7 +168,8 @@ def by_hand(suite: Bench, store: Store, run):
                 joined = [torch.cat(rows) for rows in zip(*(one.visited for one in distillers), strict=True)]
                 for one in distillers:
                     given = iter(joined)
-                    one.after_step(lambda _, given=given: next(given))
+                    one.gather = lambda _, given=given: next(given)
+                    one.after_step()
         means.append(total / 50)
     return lanes, means
 

@@ -153,8 +153,12 @@ def test_each_of_two_networks_has_a_best_epoch_of_its_own():
     history = [row | {"epoch": 1, "top1": 70.0, "peer_top1": 60.0}, row | {"epoch": 2, "top1": 65.0, "peer_top1": 80.0}]
     best = summary(history, TASKS["mutual"])["best"]
     assert best == {
-        **{"epoch": 1, "top1": 70.0, "top5": 99.0},
-        **{"peer_epoch": 2, "peer_top1": 80.0, "peer_top5": 98.0},
+        "epoch": 1,
+        "top1": 70.0,
+        "top5": 99.0,
+        "peer_epoch": 2,
+        "peer_top1": 80.0,
+        "peer_top5": 98.0,
     }
 
 
