@@ -1,6 +1,7 @@
 """The arguments and options of the commands, as typer takes them. Imports no torch."""
 
 import os
+import re
 from glob import escape as escape_glob
 from glob import glob
 from pathlib import Path
@@ -15,8 +16,14 @@ TrackerName = Literal["mlflow", "trackio", "wandb"]
 ListedKind = Literal["methods", "models", "datasets", "suites"]
 
 
-def path_of(text: str) -> Path:
-    """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`."""
+def path_of(given: str | Path) -> Path:
+    """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`.
+
+    Control characters are refused: in messages, a name with a line break would look like two messages.
+    """
+    text = str(given)  # typer gives defaults as they are
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise typer.BadParameter(f"{text!r}: a path has no control characters, such as line breaks. Rename it")
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise typer.BadParameter(f"{text!r}: there is no such user; for a folder of that name, write ./{text}")

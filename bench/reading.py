@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import stat
 import sys
+from importlib.machinery import PathFinder
 from io import BufferedReader
 from pathlib import Path
 
@@ -69,6 +70,23 @@ def decorator_calls(path: Path) -> list[ast.Call]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     return [call for node in defined for call in node.decorator_list if isinstance(call, ast.Call)]
+
+
+def file_of_module(name: str) -> Path | None:
+    """Return the file of a module by its dotted name, or None if Python finds none.
+
+    The packages that contain it are not imported, as `importlib.util.find_spec` does: they may run any code.
+    """
+    first, *others = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):  # ValueError: of a module without a specification, such as `__main__`
+        return None
+    for part in others:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
 
 
 def import_path(path: Path, name: str) -> None:

@@ -1,14 +1,13 @@
 """Finds all methods: in this folder, in installed packages, and in files given by path. Imports no torch."""
 
 import csv
-import importlib.util
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.reading import read_bytes
+from bench.reading import file_of_module, read_bytes
 from bench.types import RequestError
 from methods._code import NOT_METHODS
 from methods._description import Method
@@ -80,10 +79,7 @@ def by_family(methods: Iterable[Method]) -> dict[str, list[Method]]:
 
 
 def _entry_point_file(module: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError:  # a package that should contain the module cannot be imported
-        spec = None
-    if spec is None or spec.origin is None:
+    path = file_of_module(module)
+    if path is None:
         raise RequestError(f"entry point {module!r} of group {ENTRY_POINTS!r}: there is no such module")
-    return Path(spec.origin)
+    return path

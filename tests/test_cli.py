@@ -398,6 +398,13 @@ def test_status_with_the_folder_of_the_teachers_shows_the_runs_that_were_trained
     assert re.search(r"KD +. done", out)
 
 
+@pytest.mark.parametrize("words", [["a\nb.yaml"], ["table.yaml", "--results", "a\rb"]])
+def test_a_path_with_a_line_break_is_refused_in_one_piece(words, cli):
+    status, _, err = cli("status", *words)
+    assert status == 2
+    assert "a path has no control characters" in " ".join(err.replace("│", " ").split())
+
+
 def test_a_tilde_after_an_equals_sign_is_the_users_folder(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_suite(tmp_path)

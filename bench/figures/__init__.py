@@ -146,9 +146,10 @@ def _save(
 
 
 def _tasks(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[tuple[Findings, list[Draw]]]:
-    """Yield the parts of the work that several processes can share."""
-    wanted = list(modules)
-    pairs = dict.fromkeys(cell.pair for cell in findings.plan.cells)
+    """Yield the parts of the work that several processes can share; pairs of which no run has begun have no figure."""
+    wanted, begun = list(modules), findings.store.begun()
+    runs = ((cell.pair, name) for cell in findings.plan.cells for run in cell.runs for name in (run.id, run.trained_by))
+    pairs = dict.fromkeys(pair for pair, name in runs if name in begun)
     for together in APART:
         if draws := [module.draw for module in together if module in wanted]:
             yield from ((replace(findings, pair=pair), draws) for pair in pairs)

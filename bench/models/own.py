@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.reading import decorator_calls, import_path
+from bench.reading import decorator_calls, file_of_module, import_path
 from bench.types import RequestError
 
 REGISTER = "register_network"
@@ -71,17 +70,10 @@ def file_of(name: str) -> tuple[Path, str | None] | None:
     if ":" not in name:
         return None
     module = name.partition(":")[0]
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # of a package that should contain it
-        spec = None
-    except (Exception, SystemExit) as error:  # that package is imported, and may raise anything, or exit
-        raise RequestError(
-            f"network {name!r}: {module!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if spec is None or spec.origin is None or not spec.has_location:  # a module of Python itself has no file
+    path = file_of_module(module)  # a module of Python itself has no file
+    if path is None:
         raise RequestError(f"network {name!r}: Python finds no module {module!r}. Install it, or use --plugin FILE.py")
-    return Path(spec.origin), module
+    return path, module
 
 
 def users_network(names: Iterable[str]) -> str | None:

@@ -29,7 +29,8 @@ PREFIXES = (  # of wrappers, Lightning's modules among them
     *("student.", "teacher."),
 )
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of a part of a checkpoint, or of their list
-COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it; nothing here reads it
+COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it, half precision cannot hold it; not read here
+AVERAGED = "n_averaged"  # the number of networks that torch's AveragedModel has averaged, beside their weights
 # names in torchvision's published DenseNets, which torchvision's own loader mends
 DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 NOT_FINITE, NEGATIVE = "not finite", "negative variances"
@@ -87,8 +88,9 @@ def fitting_weights(
 ) -> State:
     """Return a checkpoint's weights under the network's names; of the network, only names and shapes are read.
 
-    Names are mended as torch and torchvision do when they load: counters of batches are added, the published names of
-    DenseNet are changed, and classifiers that the network has left out are dropped. Prefixes of wrappers are removed.
+    Names are mended as torch and torchvision do when they load: counters of batches that are missing begin at 0, the
+    published names of DenseNet are changed, and classifiers that the network has left out are dropped. Prefixes of
+    wrappers are removed. Counters that are not finite, as half precision makes them, begin at 0 too.
 
     Args:
         network: the network, on any device.
@@ -150,6 +152,8 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
             "give a .safetensors file, or torch.save({'model': network.state_dict()}, FILE)"
         ) from error
     state = _state_dict(content) if key is None else _state_at(content, key)
+    if nested := [name for name, tensor in state.items() if tensor.is_nested]:  # torch gives them no shape
+        raise RequestError(f"{path}: weights that are nested tensors: {_some(nested)}. {OTHER_REMEDY}")
     if state:
         return state
     has = f"a {type(content).__name__}"
@@ -175,6 +179,7 @@ def _check_sums(file: io.BytesIO) -> None:
 def _unwrapped(state: State) -> Iterator[State]:
     """Yield weights as they are, then without one prefix of a wrapper after another, while all names share one."""
     yield state
+    state = {name: tensor for name, tensor in state.items() if name != AVERAGED}
     while prefix := next((known for known in PREFIXES if all(name.startswith(known) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         yield state
@@ -188,7 +193,8 @@ def _mended(network: nn.Module, wanted: State, state: State) -> State:
         now = name if name in wanted else DENSENET.sub(r"\1\2", name)
         if now in wanted or getattr(inner, name.split(".")[0], inner) is not None:
             mended[now] = tensor
-    counters = {name for name in wanted if name.endswith(COUNTER)} - mended.keys()
+    counted = (name for name in wanted if name.endswith(COUNTER))
+    counters = [name for name in counted if name not in mended or _fault(mended[name], wanted[name]) == NOT_FINITE]
     return mended | {name: torch.tensor(0) for name in counters}
 
 

@@ -44,7 +44,16 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
         while inner and inner not in positions:
             inner = inner[:-1]
         key = f"{shown}: " if (shown := dotted(key_path)) else ""  # a key may be empty
-        yield f"{positions[inner]}: {key}{reason_of(items, model)}"
+        place = positions[inner] if inner != key_path else _place(key_path, positions)
+        yield f"{place}: {key}{reason_of(items, model)}"
+
+
+def _place(key_path: KeyPath, positions: Positions) -> str:
+    """Return where a value is, and which parts of it the command line has set."""
+    parts = {place for path, place in positions.items() if path[: len(key_path)] == key_path}
+    place = positions[key_path]
+    overrides = sorted(part for part in parts - {place} if part.startswith("--set ") and key_path)
+    return f"{place} with {', '.join(overrides)}" if overrides else place
 
 
 def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:

@@ -26,7 +26,7 @@ from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError, Shapes
 from methods import Method
 from methods._errors import described, ends_process
-from methods._settings import kept_settings
+from methods._settings import kept_settings, seed_generators
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def learner_of(
             cls = methods[term.method].load()
             if cls.needs_targets and data.targets is None:
                 raise ValueError(f"{term.method} needs labels, and the data has none")
-            torch.manual_seed(seed_from("adapters", spec.seed, term.method, place))
+            seed_generators(seed_from("adapters", spec.seed, term.method, place))
             distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})

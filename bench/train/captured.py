@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.models.heads import Probe
 from bench.text import printable
-from bench.train.epoch import teacher_features, train_epoch
+from bench.train.epoch import seed_teachers, teacher_features, train_epoch
 from bench.train.features import mapped
 from bench.train.isolation import lent, tensors_of
 from bench.train.lane import Lane
@@ -213,6 +213,7 @@ class CapturedSteps:
     def _replay(self, lanes: Sequence[Lane], number: int) -> None:
         """Train every lane on the batch that was taken."""
         assert self.batch is not None  # the caller has set it
+        seed_teachers(self.teachers, lanes, number)
         if self.taught.graph is not None:
             self.taught.graph.replay()
         else:

@@ -28,11 +28,18 @@ def train_epoch(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batches:
             lane.begin_epoch()
     for step, batch in enumerate(batches, start=lanes[0].trained):
         lanes = [lane for lane in lanes if lane.failure is None]
+        seed_teachers(teachers, lanes, step)
         features = teacher_features(teachers, lanes, batch)
         for lane in lanes:
             with lane.isolated(), lent(lane, lanes, teachers, batch, features) as (own_batch, own_features):
                 lane.step(own_batch, own_features, step)
         yield step
+
+
+def seed_teachers(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], step: int) -> None:
+    """Seed the generators for the teachers' pass of a step: a user's network may draw in eval mode too."""
+    if lanes and any(teacher.is_users for teacher in teachers.values()):
+        lanes[0].seed_draws(step)
 
 
 def teacher_features(teachers: Mapping[str, Teacher], lanes: Sequence[Lane], batch: Batch) -> dict[str, Features]:

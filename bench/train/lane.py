@@ -26,7 +26,7 @@ from bench.train.process_group import ALONE, Group, LaneLostError
 from bench.train.processes import ProcessLostError
 from bench.types import Batch, Features
 from methods._errors import described, ends_process, place
-from methods._settings import kept_settings
+from methods._settings import kept_settings, seed_generators
 from methods.base import REGISTERED
 
 MAX_DETAILS = 20_000  # characters
@@ -194,9 +194,9 @@ class Lane:
         mark("optimizer")
 
     def seed_draws(self, number: int) -> None:
-        """Seed torch's generators for a step of the epoch, counted from 0."""
+        """Seed the generators for a step of the epoch, counted from 0; see `seed_generators`."""
         rank = [self.group.rank] if self.group.rank else []  # each process draws for its own samples
-        torch.manual_seed(seed_from("step", self.spec.ordered_by, *self.clock, number, *rank))
+        seed_generators(seed_from("step", self.spec.ordered_by, *self.clock, number, *rank))
 
     def train_on(
         self, batch: Batch, teachers: Mapping[str, Features], mark: Callable[[str], object] = lambda phase: None

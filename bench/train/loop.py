@@ -199,6 +199,8 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
     def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]] | Failure:
         try:
             with kept_settings(is_users):
+                if is_users:
+                    lanes[0].seed_draws(0)  # its network may draw in eval mode too
                 evaluations = evaluated(
                     networks,
                     split,

@@ -17,12 +17,12 @@ from bench.spec import DataSpec, NetworkSpec, RunSpec, canonical, seed_from
 from bench.tasks import EVALUATIONS
 from bench.types import RequestError, Shapes
 from methods._errors import described, ends_process, place
-from methods._settings import kept_settings
+from methods._settings import kept_settings, seed_generators
 
 
 def build_network(spec: NetworkSpec, data: DataSpec, seed: int = 0) -> Network:
     """Return a network for a data set, with initial weights that depend only on (seed, network)."""
-    torch.manual_seed(seed_from("init", seed, canonical(spec.alone)))
+    seed_generators(seed_from("init", seed, canonical(spec.alone)))
     return _build(spec, data.classes, data.channels, data.size)
 
 

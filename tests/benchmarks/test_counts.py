@@ -6,7 +6,9 @@ from methods.catalog import own_files
 
 
 def test_every_method_has_a_cost():
-    assert list(stated()) == [path.stem for path in own_files()], "methods/costs.csv is out of date: run `make reference`"
+    assert list(stated()) == [path.stem for path in own_files()], (
+        "methods/costs.csv is out of date: run `make reference`"
+    )
 
 
 def test_the_stated_costs_are_those_of_the_code():

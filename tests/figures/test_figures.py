@@ -26,12 +26,8 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
-from scipy.optimize import brentq
-from scipy.spatial.distance import cdist
-from scipy.special import softmax
-from sklearn.manifold import TSNE
 
-from bench.figures import curves, figures, ranks, tsne, write
+from bench.figures import FIGURES, _tasks, curves, figures, ranks, tsne, write
 from bench.figures.arrangement import arrange
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
@@ -222,6 +218,13 @@ def test_the_lowest_panel_of_each_column_has_numbers_even_above_an_empty_place()
     number_edges(axes)
     assert [axis.get_title() for axis in axes if axis.xaxis.get_tick_params()["labelbottom"]] == ["c", "d", "e"]
     assert [axis.get_title() for axis in axes if axis.yaxis.get_tick_params()["labelleft"]] == ["a", "d"]
+
+
+def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, store):
+    plan = plan_of(tmp_path, pairs=PAIRS)
+    train(store, cell_of(plan, "KD"), {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
+    findings = Findings(results_frame(plan, store), store, METHODS)
+    assert {of_task.pair for of_task, _ in _tasks(findings, FIGURES)} == {"", "resnet14->resnet8"}
 
 
 @pytest.mark.slow
@@ -864,31 +867,6 @@ def test_embeddings_that_lie_close_together_are_drawn_so_in_their_classes_looks(
         for own, points in enumerate(shown):
             distances = [np.linalg.norm(points - centre, axis=1) for centre in centres]
             assert (np.argmin(distances, axis=0) == own).all()
-
-
-def test_points_diverge_from_their_neighbours_no_more_than_scikit_learns_do():
-    points = embedded(3, 20, apart=3.0)["embedding"].astype(np.float32)
-    places = tsne.in_two_dimensions(points).astype(np.float64)
-    near = 1 / (1 + cdist(places, places, "sqeuclidean"))
-    np.fill_diagonal(near, 0)
-    wanted, found = (one[~np.eye(len(points), dtype=bool)] for one in (neighbours(points), near / near.sum()))
-    perplexity = (len(points) - 1) / 3
-    other = TSNE(random_state=0, perplexity=perplexity, max_iter=tsne.STEPS, method="exact").fit(points)
-    assert (wanted * np.log(wanted / found)).sum() < 1.2 * other.kl_divergence_
-
-
-def neighbours(points: np.ndarray) -> np.ndarray:
-    """Return t-SNE's probabilities of points, at the greatest perplexity that their number allows, row by row."""
-
-    def excess(width: float, others: np.ndarray) -> float:
-        return float(np.exp(stats.entropy(softmax(-others / (2 * width**2)))) - (len(points) - 1) / 3)
-
-    rows = []
-    for number, distances in enumerate(cdist(points, points, "sqeuclidean")):
-        others = np.delete(distances, number)
-        width = brentq(excess, 0.5, 100, args=(others,))
-        rows.append(np.insert(softmax(-others / (2 * width**2)), number, 0))
-    return (np.array(rows) + np.transpose(rows)) / (2 * len(points))
 
 
 def test_more_rows_than_fit_a_page_are_spread_over_several_figures(tmp_path, store):

@@ -432,6 +432,14 @@ def install(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def test_an_installed_package_is_not_imported_to_find_its_method(install, tmp_path):
+    install("distillers.mine:Mine")
+    (tmp_path / "distillers/__init__.py").write_text("raise SystemExit(3)\n")
+    method = catalog()["mine"]
+    with pytest.raises(RequestError, match="cannot be imported: SystemExit: 3"):
+        method.load()
+
+
 def test_an_installed_packages_method_is_found_by_its_entry_point(install, tmp_path):
     install("distillers.mine:Mine")
     method = catalog()["mine"]

@@ -70,6 +70,13 @@ WRAPPINGS |= {
     "averaged alone": lambda state: {"state_dict_ema": state, "epoch": 3},
     "in half precision": lambda state: {key: value.half() if value.ndim else value for key, value in state.items()},
     "in double precision": lambda state: {key: value.double() if value.ndim else value for key, value in state.items()},
+    "with counters that are too large for float16": lambda state: {
+        key: torch.tensor(450_000).half() if key.endswith(COUNTER) else value for key, value in state.items()
+    },
+    "of torch's averaged network": lambda state: {
+        "n_averaged": torch.tensor(5),
+        **{f"module.{key}": value for key, value in state.items()},
+    },
     "without counters": lambda state: {key: value for key, value in state.items() if not key.endswith(COUNTER)},
 }
 
@@ -323,6 +330,7 @@ WORTHLESS = {
     "numbers of 8 bits (torch.float8_e4m3fn)": lambda value: value.to(torch.float8_e4m3fn),
     "numbers of 8 bits (torch.float8_e5m2)": lambda value: value.to(torch.float8_e5m2),
     "quantised (torch.qint8)": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+    "nested tensors": lambda value: torch.nested.nested_tensor(list(value)),
     "not finite": lambda value: value / 0,
 }
 

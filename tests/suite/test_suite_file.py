@@ -705,6 +705,12 @@ def test_a_wrong_set_is_refused_by_its_own_name(override, tmp_path):
     assert "\n" not in found
 
 
+def test_a_set_below_the_key_that_is_refused_is_named_after_the_files_line(tmp_path):
+    found = messages(tmp_path, None, "data.name=nope")
+    assert found.startswith("table.yaml:")
+    assert " with --set data.name=nope: data: unknown data set 'nope'" in found
+
+
 def test_set_changes_one_key_and_leaves_the_rest(tmp_path):
     suite = load(write_suite(tmp_path), METHODS, ["training.lr=0.1", "data.train_per_class=7", "slurm.partition=gpu"])
     assert (suite.training.lr, suite.training.epochs) == (0.1, 1)

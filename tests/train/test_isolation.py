@@ -1,10 +1,18 @@
 """A plug-in that misbehaves fails alone and by name: the lanes beside it end as if it were not there."""
 
+import gc
 import logging
+import logging.config
+import os
 import signal
+import sys
+import warnings
 
+import numpy as np
 import pytest
 import torch
+from PIL import ImageFile
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.models import build, own
 from bench.models import shapes as shapes_of
@@ -18,7 +26,7 @@ from bench.train.plugin_trial import try_out
 from bench.types import DataInfo, RequestError
 from methods import catalog, own_files
 from methods._errors import described, ends_process, interrupt
-from methods._settings import SETTINGS, kept_settings
+from methods._settings import kept_settings, settings
 from methods.base import REGISTERED
 from tests.methods.samples import TOKENS, features, tensors
 from tests.stores import cell_of
@@ -100,6 +108,7 @@ DEEDS = {  # what the plug-in does, and what its failure says
     "torch.set_num_threads(3)": "changes the number of threads",
     "keep(torch.no_grad())": "changes the grad mode",
     "torch.autocast('cpu', torch.bfloat16).__enter__()": "changes autocast",
+    "keep(torch.autograd.graph.saved_tensors_hooks(lambda one: one * 2, abs))": "the hooks of saved tensors",
     "keep(Mode())": "changes the default device or another mode of torch functions",
     "after step: torch.set_default_device('meta')": "changes the default device or another mode of torch functions",
     "after step: os.chdir('/')": "changes the working folder",
@@ -135,14 +144,14 @@ def trained(tmp_path_factory, _ctrl_c_is_told):
     """Train KD and the undistilled student alone, then beside a run for each deed; return the plan and both stores."""
     folder = tmp_path_factory.mktemp("isolation")
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
-    settings = {"training": short, "data": {"name": "digits", "resize": 32, "train_per_class": 2}}
-    _, alone, _ = Bench(folder, document(**settings), name="alone").run("alone")
+    common = {"training": short, "data": {"name": "digits", "resize": 32, "train_per_class": 2}}
+    _, alone, _ = Bench(folder, document(**common), name="alone").run("alone")
     (folder / "evil.py").write_text(HEAD + EVIL)
     rows = [{"method": "evil", "does": deed, "label": f"deed {i}"} for i, deed in enumerate(DEEDS)]
-    suite = Bench(folder, document(methods=[*rows, "kd"], **settings), [folder / "evil.py"])
-    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    suite = Bench(folder, document(methods=[*rows, "kd"], **common), [folder / "evil.py"])
+    before = settings()
     plan, together, observer = suite.run("together", teachers=alone)
-    assert {name: getter() for name, (getter, _) in SETTINGS.items()} == before
+    assert settings() == before
     assert len(observer.cohorts) == 1
     return plan, alone, together
 
@@ -263,6 +272,16 @@ def test_a_users_teacher_cannot_write_into_the_images_of_its_students(tmp_path):
     assert not images.any()
 
 
+def test_a_package_of_networks_that_changes_a_setting_is_refused_by_name(bench, monkeypatch, tmp_path):
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange/__init__.py").write_text("import torch\n\ntorch.set_default_dtype(torch.float64)\n")
+    (tmp_path / "strange/nets.py").write_text("from torchvision.models import resnet18 as make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RequestError, match=r"strange\.nets:make .*changes the default dtype"):
+        network_shapes(NetworkSpec(network="strange.nets:make"), cell(bench().plan(), "none").runs[0].data)
+    assert torch.get_default_dtype() == torch.float32
+
+
 @pytest.mark.usefixtures("_ctrl_c_is_told")
 def test_an_own_method_that_writes_into_any_of_a_teachers_features_is_noticed(cohort):
     lanes, data, _, _ = cohort(methods=["kd"])
@@ -305,14 +324,74 @@ def entered(mode):
         lambda: torch.set_flush_denormal(True),
         lambda: torch.nn.modules.module.register_module_forward_hook(print),
         lambda: entered(torch.device("meta")),
+        lambda: entered(FlopCounterMode(display=False)),
+        lambda: torch.autograd.set_detect_anomaly(True),
+        lambda: torch.backends.cuda.enable_flash_sdp(False),
+        lambda: torch.backends.mha.set_fastpath_enabled(False),
+        lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        lambda: setattr(torch.backends.opt_einsum, "strategy", "greedy"),
+        lambda: np.seterr(all="raise"),
+        lambda: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
+        lambda: os.environ.update(CUDA_VISIBLE_DEVICES="7"),
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        lambda: logging.disable(logging.CRITICAL),
+        lambda: logging.config.dictConfig({"version": 1}),
+        gc.disable,
+        lambda: sys.setrecursionlimit(200_000),
     ],
 )
 def test_a_setting_that_is_changed_is_set_back_and_named(change):
-    before = {name: getter() for name, (getter, _) in SETTINGS.items()}
+    before = settings()
     kept = []
     with pytest.raises(RuntimeError, match=r"changes .*, which all runs share"), kept_settings():
         kept.append(change())
-    assert {name: getter() for name, (getter, _) in SETTINGS.items()} == before
+    assert settings() == before
+
+
+def test_filters_of_warnings_which_packages_change_are_set_back_without_a_word():
+    before = list(warnings.filters)
+    with kept_settings():
+        warnings.simplefilter("error")
+    assert list(warnings.filters) == before
+
+
+DRAWS = """
+import random
+import numpy as np
+import torch
+from methods.base import Distiller, register
+
+
+@register("draws", weight=1.0)
+class Draws(Distiller):
+    def __init__(self, student, teacher, data, *, times: int = 1):
+        super().__init__(student, teacher, data)
+        self.times, self.scale = times, random.random() + np.random.rand()
+
+    def loss(self, student, teacher, batch):
+        drawn = sum(random.random() + np.random.rand() + torch.rand(()) for _ in range(self.times))
+        return self.scale * drawn * (student.logits - teacher.logits).square().mean()
+"""
+
+
+def test_runs_that_draw_random_numbers_of_any_kind_end_with_the_same_bits_beside_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(own, "FILES", {})
+    monkeypatch.setattr(own, "FACTORIES", {})
+    drops = "within('measured') or within('teacher_features') and x.copy_(torch.dropout(x, 0.5, True))"
+    (tmp_path / "draws.py").write_text(DRAWS)
+    (tmp_path / "nets.py").write_text(NETWORKS + REGISTERED_AS.format(name="drops", deed=drops))
+    own.add_networks([tmp_path / "nets.py"], [])
+    rows = ["kd", *({"method": "draws", "times": n, "label": f"draws {n}"} for n in (1, 3))]
+    short = {"epochs": 1, "batch_size": 10, "milestones": []}
+    data = {"name": "digits", "resize": 32, "train_per_class": 2}
+    pairs = [{"teacher": "drops", "student": "resnet8"}]
+    suite = document(methods=rows, training=short, data=data, pairs=pairs)
+    bench = Bench(tmp_path, suite, [tmp_path / "draws.py", tmp_path / "nets.py"])
+    plan, together, _ = bench.run("together")
+    for label in ("draws 1", "KD"):
+        run_id = cell(plan, label).runs[0].id
+        _, alone, _ = bench.run(f"only {label}", only=[label], teachers=together)
+        assert weights(together, run_id) == weights(alone, run_id)
 
 
 def test_an_error_of_a_data_loading_process_is_told_by_its_own_text():
