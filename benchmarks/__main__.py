@@ -322,8 +322,16 @@ def _steady(clock: Iterator[float]) -> float:
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
-PARTS = {"naive": against_naive, "terms": of_terms, "later": of_later, "evaluation": of_evaluation}
-PARTS |= {"memory": of_memory, "startup": of_startup, "jobs": of_jobs, "gpu": of_gpu}
+PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "naive": against_naive,
+    "terms": of_terms,
+    "later": of_later,
+    "evaluation": of_evaluation,
+    "memory": of_memory,
+    "startup": of_startup,
+    "jobs": of_jobs,
+    "gpu": of_gpu,
+}
 
 
 def main(
