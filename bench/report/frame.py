@@ -5,12 +5,12 @@ Tables, statistics, figures and the page read the frame; only the frame reads th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.plan import OPEN, Cell, Plan, statuses
 from bench.plan.agreement import teachers_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bench.report.crossed import CrossedModel
     from bench.report.inference import Model
 
+K = TypeVar("K")
 SEVERITY = ("failed", "diverged", "stale", "inapplicable", "running", "waiting")  # a cell has its runs' first
 
 
@@ -225,8 +226,12 @@ def results_frame(plan: Plan, store: Store, reads_answers: bool = True) -> Frame
     printed = published(plan)
     teachers = teachers_of(plan)
     nearness = Nearness(records, teachers, store if reads_answers else None)
+    answers = [_answers(cell, plan, records, nearness) for cell in plan.cells]
+    known = {name for by_seed in answers for numbers in by_seed.values() for name in numbers}
     summaries = [
-        one for cell in plan.cells for one in _summaries(cell, plan, status_of, records, printed, store, nearness)
+        one
+        for cell, own in zip(plan.cells, answers, strict=True)
+        for one in _summaries(cell, plan, status_of, records, printed, store, own, known)
     ]
     return Frame(plan, _against_kd(summaries, row_named(plan.cells, KD)), records, status_of, store)
 
@@ -238,9 +243,10 @@ def _summaries(
     records: Mapping[str, Mapping[str, Any]],
     printed: Mapping[tuple[str, str, str], float],
     store: Store,
-    nearness: Nearness,
+    answers: Mapping[Seed, Mapping[str, float]],
+    known: Set[str],
 ) -> Iterator[Summary]:
-    """Yield one summary per metric of a cell."""
+    """Yield one summary per metric of a cell; of those computed from answers, per metric that some run has."""
     shown = () if cell.awaits else cell.runs
     finished = {plan.seed_of(run): (records[run.id], store.folder(run.id)) for run in shown if run.id in records}
     status, reason = ("waiting", cell.awaits) if cell.awaits else _status(cell, plan, status_of)
@@ -253,7 +259,9 @@ def _summaries(
     prefix = f"{cell.evaluation}_" if cell.evaluation else ""
     for kind in task.answered:
         recorded = column(cell.network, kind.name)
-        by_seed = {} if cell.awaits else _answered(cell, plan, recorded, records, nearness)
+        if recorded not in known:
+            continue
+        by_seed = {seed: numbers[recorded] for seed, numbers in answers.items() if recorded in numbers}
         measured.append((f"{prefix}{kind.name}", recorded, kind, by_seed, {}))
     for metric, recorded, kind, by_seed, best_by_seed in measured:
         yield Summary(
@@ -277,22 +285,22 @@ def _numbers(
     finished: Mapping[Seed, tuple[Mapping[str, Any], Path]], name: str, best: bool = False
 ) -> dict[Seed, float]:
     """Return a number of each record that has it, by seed; `finished` has the records and their runs' folders."""
-    numbers = {seed: number_in(record, name, folder, best) for seed, (record, folder) in finished.items()}
-    return {seed: number for seed, number in numbers.items() if number is not None}
+    return _known({seed: number_in(record, name, folder, best) for seed, (record, folder) in finished.items()})
 
 
-def _answered(
-    cell: Cell, plan: Plan, name: str, records: Mapping[str, Mapping[str, Any]], nearness: Nearness
-) -> dict[Seed, float]:
-    """Return a number computed from the answers of a cell's runs, by seed; runs that were not scored are left out."""
-    numbers: dict[Seed, float] = {}
-    for run in cell.runs:
-        number = records.get(run.id, {}).get("scores", {}).get(name)
-        if number is None:
-            number = nearness.of(run, cell).get(name)
-        if number is not None:
-            numbers[plan.seed_of(run)] = number
-    return numbers
+def _answers(
+    cell: Cell, plan: Plan, records: Mapping[str, Mapping[str, Any]], nearness: Nearness
+) -> dict[Seed, dict[str, float]]:
+    """Return the numbers computed from the answers of a cell's finished runs, by seed and name."""
+    if cell.awaits:
+        return {}
+    finished = [run for run in cell.runs if run.id in records]
+    scores = {run.id: records[run.id].get("scores", {}) for run in finished}
+    return {plan.seed_of(run): {**nearness.of(run, cell), **_known(scores[run.id])} for run in finished}
+
+
+def _known(numbers: Mapping[K, float | None]) -> dict[K, float]:
+    return {key: number for key, number in numbers.items() if number is not None}
 
 
 def _status(cell: Cell, plan: Plan, status_of: Statuses) -> tuple[str, str]:
