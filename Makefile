@@ -31,7 +31,7 @@ schema: .venv/developer  # for editors, which complete and check suite files
 	$(BIN)/python -m bench.suite.json_schema > suites/suite.schema.json
 
 reference: .venv/developer  # what each method adds to a training step, and the marked places of the pages in docs/reference
-	$(BIN)/python -m benchmarks.counts > methods/costs.new && mv methods/costs.new methods/costs.csv
+	$(BIN)/python -m benchmarks.counts > .costs && mv .costs methods/costs.csv || { rm -f .costs; exit 1; }
 	PYTHONPATH=docs $(BIN)/python -m generated
 
 docs: .venv/developer  # the documentation, into site/

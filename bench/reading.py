@@ -75,7 +75,7 @@ def decorator_calls(path: Path) -> list[ast.Call]:
 def file_of_module(name: str) -> Path | None:
     """Return the file of a module by its dotted name, or None if Python finds none.
 
-    The packages that contain it are not imported, as `importlib.util.find_spec` does: they may run any code.
+    Unlike `importlib.util.find_spec`, this does not import the packages that contain it: they may run any code.
     """
     first, *others = name.split(".")
     try:
@@ -85,7 +85,8 @@ def file_of_module(name: str) -> Path | None:
     for part in others:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+        # by its last name: the whole name of a folder without __init__.py would need its parents in sys.modules
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
 
 

@@ -69,7 +69,7 @@ WANTED |= dict.fromkeys(("KD", "SP", "CC", "RKD", "PKT"), 0.04)
 WANTED |= dict.fromkeys(("DKD", "DIST", "NKD", "TTM", "WTTM", "CTKD", "MLLD one view", "ITRD"), 0.04)
 LATER = (  # methods published after CRD
     "[dkd, dist, nkd, ttm, wttm, ctkd, {method: mlld, one_view: true, label: MLLD one view}, mlld, itrd, srrl, catkd, "
-    "ofd, simkd, reviewkd]"
+    "ofd, ofa, simkd, reviewkd]"
 )
 
 
@@ -339,7 +339,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 2,
     only: Annotated[
         str,
-        typer.Option(help="Parts, separated by commas: naive, terms, later, evaluation, memory, startup, jobs, gpu."),
+        typer.Option(help=f"Parts, separated by commas: {', '.join(PARTS)}."),
     ] = "",
 ) -> None:
     """Measure every speed target of the project, and print measured values and targets side by side."""

@@ -1,6 +1,7 @@
 """Counts what each method adds to a student's training step: `python -m benchmarks.counts > methods/costs.csv`.
 
-Numbers of multiplications and of parameters are the same on every machine, unlike times, which `terms` measures.
+Numbers of multiplications and of parameters are the same on every machine, unlike times, which the parts `terms` and
+`later` of `python -m benchmarks` measure.
 """
 
 import csv

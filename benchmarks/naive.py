@@ -154,8 +154,8 @@ def distances(embedding: Tensor) -> Tensor:
     squares = embedding.pow(2).sum(dim=1)
     squared = squares[:, None] + squares[None, :] - 2 * (embedding @ embedding.t())
     off_diagonal = 1 - torch.eye(len(embedding), dtype=embedding.dtype, device=embedding.device)
-    distances = squared.clamp(min=1e-12).sqrt() * off_diagonal
-    return distances / distances[distances > 0].mean()
+    lengths = squared.clamp(min=1e-12).sqrt() * off_diagonal
+    return lengths / lengths[lengths > 0].mean()
 
 
 def angles(embedding: Tensor) -> Tensor:

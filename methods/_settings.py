@@ -117,7 +117,7 @@ def _set_variables(before: Mapping[str, str]) -> None:
 
 def _silenced() -> tuple[int, list[logging.Logger]]:
     """Return the level up to which no message is logged, and the loggers that log none."""
-    loggers = [one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    loggers = [one for one in list(logging.root.manager.loggerDict.values()) if isinstance(one, logging.Logger)]
     return logging.root.manager.disable, [one for one in loggers if one.disabled]
 
 

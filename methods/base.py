@@ -56,11 +56,16 @@ class Distiller(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} has no method loss")
         return None
 
-    def after_step(self) -> None:
-        """Update state that is not learned, after the optimizer's step; `gather` joins that of all processes."""
+    def after_step(self, *_: object) -> None:
+        """Update state that is not learned, after the optimizer's step; `gather` joins that of all processes.
+
+        An override takes `self` alone. One that takes a second argument, as plug-ins did before, is given `gather`.
+        """
 
     def record(self, *scalars: Tensor) -> None:
         """Keep other scalars of this `loss`, in the order of `observes`; a run's epochs have their means."""
+        if len(scalars) != len(self.observes):
+            raise ValueError(f"record is given {len(scalars)} scalar(s), but observes names {len(self.observes)}")
         self._recorded = tuple(scalar.detach() for scalar in scalars)
 
     def observed(self) -> Sequence[Tensor]:
@@ -127,9 +132,8 @@ def register(
             raise TypeError(
                 f"{cls.__name__} {fact}: @register({name!r}, ...) must state initial_stage={not initial_stage}"
             )
-        if len(inspect.signature(cls.after_step).parameters) > 1:  # as plug-ins had it until `gather` was an attribute
-            given_gather = cls.after_step
-            cls.after_step = lambda self, *_: given_gather(self, self.gather)  # type: ignore[method-assign,call-arg]
+        if "after_step" in vars(cls):
+            cls.after_step = _with_or_without_gather(cls.after_step)  # type: ignore[method-assign]
         cls.weight, cls.task_weight, cls.warmup, cls.version = weight, task_weight, warmup, version
         cls.reuses_classifier, cls.added, cls.variant = reuses_classifier, added, variant
         cls.search_space = space or {}
@@ -137,6 +141,19 @@ def register(
         return cls
 
     return add
+
+
+def _with_or_without_gather(given: Callable[..., None]) -> Callable[..., None]:
+    """Return an `after_step` that may be called with `gather`, as `super().after_step(gather)` of older plug-ins does.
+
+    `given` gets it if it takes it.
+    """
+    takes_gather = len(inspect.signature(given).parameters) > 1
+
+    def after_step(self: Distiller, *_: object) -> None:
+        given(self, *([self.gather] if takes_gather else []))
+
+    return after_step
 
 
 def same_stages(student: Shapes, teacher: Shapes) -> str | None:

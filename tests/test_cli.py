@@ -316,7 +316,8 @@ def test_a_dry_run_of_a_search_tells_the_time_of_trials_and_final_runs(cli, tmp_
     counts, final, time = out.splitlines()[-3:]
     assert counts.startswith("4 run(s) to train")  # with the teacher that does not see the dev images
     assert final == (
-        "3 of them are trials; when these have ended, 2 run(s) train with the chosen settings, which the time includes"
+        "3 of them are trials; when these have ended, 2 run(s) train with the chosen settings. "
+        "An estimated time includes these"
     )
     assert time == "time: about 6.0 h on one A GPU, from 2 finished run(s)"
 
@@ -743,6 +744,7 @@ def test_list_methods_has_a_table_per_family_with_year_what_is_read_initial_stag
     titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
     assert titles == ["logits", "features", "relations", "contrastive"]
     assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│ 0 % +│", out)
+    assert re.search(r"^variant: by default, .*\bcc, .* have the formula of the published tables", out, re.MULTILINE)
     assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│ [\d.]+ % +│", out)
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.reading import open_regular, read_bytes
+from bench.reading import file_of_module, open_regular, read_bytes
 from bench.types import RequestError
 
 
@@ -50,3 +50,15 @@ def test_what_is_no_regular_file_is_refused_by_name_at_once(kind, tmp_path):
     with pytest.raises(RequestError, match=kind) as refusal:
         read_bytes(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("file", ["whole/part/leaf.py", "whole/folder/leaf.py", "folder/other/leaf.py"])
+def test_a_module_is_found_without_an_import_whether_or_not_its_folders_are_packages(file, tmp_path, monkeypatch):
+    for package in ("whole", "whole/part"):
+        (tmp_path / package).mkdir(exist_ok=True)
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit")
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert file_of_module(file.removesuffix(".py").replace("/", ".")) == path

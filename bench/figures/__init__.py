@@ -68,13 +68,13 @@ def write(
     """
     folder = store.suite_folder(frame.plan.folder)
     written: list[Path] = []
+    findings = Findings(frame, store, methods)
+    drawn = _draw(findings, FIGURES)
+    meanwhile()  # on its own, so that a failure of either leaves the other
     with attempt(folder / FOLDER, failed):
         earlier = noted(folder)
         known = set(earlier.figures if earlier else ())
         has_paper = style == PAPER or any(map(is_of_paper, known))
-        findings = Findings(frame, store, methods)
-        drawn = _draw(findings, FIGURES)
-        meanwhile()
         before = len(failed or ())
         written += _save(findings, drawn, failed)
         if has_paper:
@@ -109,7 +109,7 @@ def figures(findings: Findings, draws: Iterable[Draw] | None = None) -> Iterator
 class Drawn(NamedTuple):
     """A figure's files by their kind, or why there are none."""
 
-    name: str  # of the files, without their ending; of the module, if it has failed
+    name: str  # of the files, without their ending; of the module, or "all", if it has failed
     label: str
     files: dict[str, bytes] | Exception
 
@@ -119,7 +119,7 @@ def _draw(findings: Findings, modules: Iterable[ModuleType]) -> Iterator[Drawn]:
     is_large = len(findings.plan.cells) >= MIN_IN_PARALLEL
     try:
         return chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large))
-    except Exception as error:  # processes cannot be started
+    except Exception as error:  # processes cannot be started, or the store cannot be read
         return iter([Drawn("all", "", error)])
 
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from bench.figures.drawing import grid, unscaled
 from bench.figures.findings import Findings
 
-COLOURS = 64  # neighbouring ones cannot be told apart, and more of them would make the page larger
-MAX_WHOLE = 250  # classes whose panel is drawn with a pixel each: it has about so many of its own
+SHADES = 64  # neighbouring ones cannot be told apart, and more of them would make the page larger
+MAX_WHOLE = 250  # classes that are drawn with a pixel each; panels have about as many pixels
 
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
@@ -27,7 +27,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
-        colours = mpl.colormaps["RdBu"].resampled(COLOURS)
+        colours = mpl.colormaps["RdBu"].resampled(SHADES)
         for axis, matrix in zip(axes, panels.values(), strict=True):
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
             pixels = "none" if len(matrix) <= MAX_WHOLE else "nearest"

@@ -6,10 +6,11 @@ import re
 
 from PIL import Image
 
-COLOURS = 256  # that a picture with a palette can have
+MAX_COLOURS = 256  # of a picture with a palette
 PICTURE = re.compile(rb"(?<=data:image/png;base64,)[^\"]+")
-# What follows the second decimal, a hundredth of a point; a letter is scaled by less. Names in comments stay.
-DIGITS = re.compile(rb"(<!--.*?-->|scale\(.*?\)|\.\d\d)\d*", re.DOTALL)
+# Digits after the second decimal, a hundredth of a point. Factors stay whole, since they multiply many points, and so
+# do names in comments.
+DIGITS = re.compile(rb"(<!--.*?-->|(?:scale|matrix)\(.*?\)|\.\d\d)\d*", re.DOTALL)
 
 
 def compact(svg: bytes) -> bytes:
@@ -17,14 +18,14 @@ def compact(svg: bytes) -> bytes:
     return PICTURE.sub(_with_palette, DIGITS.sub(rb"\1", svg))
 
 
-def _with_palette(found: re.Match[bytes]) -> bytes:
-    """Return a PNG file in base64, with a palette if the picture is opaque and has at most `COLOURS` colours."""
-    picture = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGBA")
+def _with_palette(match: re.Match[bytes]) -> bytes:
+    """Return a PNG file in base64, with a palette if the picture is opaque and has at most `MAX_COLOURS` colours."""
+    picture = Image.open(io.BytesIO(base64.b64decode(match[0]))).convert("RGBA")
     least_opaque, _ = picture.getchannel("A").getextrema()
     opaque = picture.convert("RGB")
-    if least_opaque != 255 or opaque.getcolors(COLOURS) is None:
-        return found[0]
+    if least_opaque != 255 or opaque.getcolors(MAX_COLOURS) is None:
+        return match[0]
     buffer = io.BytesIO()
-    with_palette = opaque.convert("P", dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE, colors=COLOURS)
+    with_palette = opaque.convert("P", dither=Image.Dither.NONE, palette=Image.Palette.ADAPTIVE, colors=MAX_COLOURS)
     with_palette.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue())

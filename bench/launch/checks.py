@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 from collections import defaultdict
@@ -15,6 +16,7 @@ from itertools import chain
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from bench.launch.jobs import cores, free_bytes, jobs_for
@@ -77,7 +79,7 @@ class Checks:
     def run(self, processes: int | None = None) -> Iterator[None]:
         """Try all kinds; yield after each one. What does not fail is remembered in the user's cache folder.
 
-        At the end, torch's settings and generators are as they were before.
+        At the end, the process's settings and generators are as they were before.
 
         Args:
             processes: that try kinds side by side; by default, on a CPU, one for each idle core with enough memory.
@@ -105,7 +107,8 @@ class Checks:
                 keep(self._file, {"program": self._program, "answers": self._remembered | lasting})
 
     def _processes(self, idle: int, groups: int) -> int:
-        if self.device.type != "cpu" or sys.platform != "linux":  # elsewhere, a process cannot be forked
+        # a GPU cannot be used after a fork, which is unsafe on macOS, and Windows has none
+        if self.device.type != "cpu" or sys.platform != "linux":
             return 1
         return jobs_for(idle, 1, free_bytes(), TRIAL_BYTES, groups)
 
@@ -113,25 +116,28 @@ class Checks:
         """Yield kinds and their answers, which do not depend on the number of processes."""
         begun = multiprocessing.get_context("fork").Value("i", 0)  # the number of groups
         pipes = [multiprocessing.Pipe(duplex=False) for _ in range(processes)]
-        targets = [partial(self._try_groups, groups, begun, ours) for _, ours in pipes]
+        targets = [partial(self._try_groups, groups, begun, sender) for _, sender in pipes]
         # forked, since a new process would import for about as long as it tries
         with children(targets, ignored=[signal.SIGINT], start="fork") as started:
             running: dict[object, Child] = {child.process.sentinel: child for child in started}
             while running:
                 sentinels = [child.process.sentinel for child in running.values()]
-                for ready in wait([*sentinels, *(theirs for theirs, _ in pipes)]):
+                for ready in wait([*sentinels, *(answers for answers, _ in pipes)]):
                     if isinstance(ready, Connection):
                         yield ready.recv()
                         continue
                     child = running.pop(ready)
                     child.process.join()
                     if (failure := child.failure()) is not None:
-                        raise RequestError(f"a process that tries runs {failure}. {FEWER}")
-            for theirs, _ in pipes:
-                while theirs.poll():
-                    yield theirs.recv()
+                        advice = f". {FEWER}" if child.process.exitcode == -signal.SIGKILL else ""
+                        raise RequestError(f"a process of the dry run {failure}{advice}")
+            for answers, _ in pipes:
+                while answers.poll():
+                    yield answers.recv()
+        if len(self):  # a plug-in may end its process with status 0
+            raise RequestError("a process of the dry run has ended before it had tried all its rows")
 
-    def _try_groups(self, groups: Sequence[Sequence[str]], begun: "Synchronized[int]", parent: Connection) -> None:
+    def _try_groups(self, groups: Sequence[Sequence[str]], begun: "Synchronized[int]", sender: Connection) -> None:
         """Try groups that no other process has begun, and send each kind with its answer."""
         while True:
             with begun.get_lock():
@@ -140,7 +146,7 @@ class Checks:
             if number >= len(groups):
                 return
             for kind in groups[number]:
-                parent.send(self._tried(kind))
+                sender.send(self._tried(kind))
 
     def _tried(self, kind: str) -> tuple[str, Answer]:
         run = self._kinds[kind]
@@ -213,13 +219,15 @@ class Checks:
 
 @contextmanager
 def _settings_set_back(device: torch.device) -> Iterator[None]:
-    """Set back at the end of the block what steps change: torch's settings, and the generators of CPU and device."""
-    before = settings()
+    """Set back at the end of the block what steps change: settings, and the generators of torch, Python and numpy."""
+    before, python, numpy = settings(), random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             set_back(before)
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def _seen(run: RunSpec) -> dict[str, Any]:

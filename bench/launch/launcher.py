@@ -171,7 +171,7 @@ class Launcher:
             logger.warning("%s", error)
             return True
         finally:
-            for run in runs:
+            for run in runs:  # all of them: a signal may have arrived while one was claimed
                 self.store.release(run.id)
 
     def _train(self, runs: Sequence[RunSpec], observer: Observer) -> None:

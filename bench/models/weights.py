@@ -29,7 +29,7 @@ PREFIXES = (  # of wrappers, Lightning's modules among them
     *("student.", "teacher."),
 )
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of a part of a checkpoint, or of their list
-COUNTER = ".num_batches_tracked"  # files from before torch 0.4.1 lack it, half precision cannot hold it; not read here
+COUNTER = ".num_batches_tracked"  # missing in files from before torch 0.4.1, infinite in half precision; not used
 AVERAGED = "n_averaged"  # the number of networks that torch's AveragedModel has averaged, beside their weights
 # names in torchvision's published DenseNets, which torchvision's own loader mends
 DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")

@@ -55,8 +55,9 @@ def shares(runs: Sequence[RunSpec], jobs: int, max_lanes: int | None = None) -> 
     """Return the cohorts of runs that train, some of them split, so that each of `jobs` processes has work.
 
     Processes take whole cohorts while there is one for each; the last ones, which are fewer than the processes, are
-    split. This is done for the cohorts that can start at once, for those that wait for these, and so on. What is split
-    of cohorts that wait are their runs with a teacher: the others can start before.
+    split. This is done for the cohorts that can start at once, for those that wait for these, and so on. Of a cohort
+    that waits, only the runs with a teacher are split: those without one are a cohort of their own, which can start at
+    once.
     """
     divided: list[CohortPlan] = []
     for turn, ready in enumerate(_turns(cohorts(runs, max_lanes), runs)):

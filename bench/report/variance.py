@@ -66,15 +66,15 @@ def _root(variance: float) -> float:
 
 def spreads(frame: Frame) -> list[Spread]:
     """Return the components of each finished row but the teacher's, and their means over all methods of a column."""
-    of_columns = []
+    of_rows = []
     for column in frame.columns:
         rows = [one for one in frame.tabled if (one.pair, one.metric) == column and one.cell.method != TEACHER]
         own = [(one, spread) for one in rows if (spread := _spread(one, frame)) is not None]
-        of_columns += [spread for _, spread in own]
+        of_rows += [spread for _, spread in own]
         methods = [spread for one, spread in own if one.is_method]
         if len(methods) > 1:
-            of_columns.append(_together(methods))
-    return of_columns
+            of_rows.append(_together(methods))
+    return of_rows
 
 
 def _spread(one: Summary, frame: Frame) -> Spread | None:
@@ -109,11 +109,11 @@ def _together(methods: list[Spread]) -> Spread:
     return Spread(first.metric, first.pair, ALL_METHODS, sum(one.n for one in methods), first.seeds, means, None)
 
 
-def write_csv(of_columns: Sequence[Spread], frame: Frame) -> None:
+def write_csv(of_rows: Sequence[Spread], frame: Frame) -> None:
     """Write variance.csv: one row per component, and one for the mean, whose `deviation` is its standard error."""
 
     def rows() -> Iterator[dict[str, object]]:
-        for one in of_columns:
+        for one in of_rows:
             row = {"metric": one.metric, "pair": one.pair, "label": one.label, "n": one.n}
             for source, variance in one.variances.items():
                 numbers = {"variance": round(variance, 6), "deviation": round(_root(variance), 6)}
@@ -126,11 +126,11 @@ def write_csv(of_columns: Sequence[Spread], frame: Frame) -> None:
     write_whole(frame.folder / VARIANCE, csv_text(COLUMNS, rows()))
 
 
-def lines(of_columns: Sequence[Spread]) -> Iterator[str]:
+def lines(of_rows: Sequence[Spread]) -> Iterator[str]:
     """Yield the lines of statistics.md; none if nothing is found."""
-    if of_columns:
+    if of_rows:
         yield from ("", "## Where the spread comes from", "", HOW)
-    for (metric, pair), of_column in groupby(of_columns, lambda one: (one.metric, one.pair)):
+    for (metric, pair), of_column in groupby(of_rows, lambda one: (one.metric, one.pair)):
         own = list(of_column)
         sources = [source for source in HEADS if any(source in one.variances for one in own)]
         heads = ["row", "runs", *(HEADS[source] for source in sources), "mean", "95 % interval"]

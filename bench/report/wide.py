@@ -50,24 +50,24 @@ class Row:
 
 def heads(frame: Frame) -> list[Head]:
     """Return the columns, those of a pair together, the averages last."""
-    heads = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column])]
+    columns_shown = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column])]
     for metric in dict.fromkeys(metric for _, metric in frame.columns):
         columns = [column for column in frame.columns if column[1] == metric]
         if len(columns) > 1:
-            heads += [Head(kind, "", metric) for kind in _kinds(frame, columns)]
-    return heads
+            columns_shown += [Head(kind, "", metric) for kind in _kinds(frame, columns)]
+    return columns_shown
 
 
 def rows(frame: Frame) -> list[Row]:
     """Return the rows, in the order of the frame's labels."""
     columns, merged = heads(frame), set(_merged(frame))
-    rows = []
+    lines = []
     for label in frame.labels:
         if label not in merged:
             first = frame.at(*frame.columns[0], label)
             entries = [_entry(frame, head, label) for head in columns]
-            rows.append(Row(label, first.cell.method, first.is_method, entries))
-    return rows
+            lines.append(Row(label, first.cell.method, first.is_method, entries))
+    return lines
 
 
 def _merged(frame: Frame) -> Iterator[str]:

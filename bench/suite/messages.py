@@ -50,9 +50,11 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
 
 def _place(key_path: KeyPath, positions: Positions) -> str:
     """Return where a value is, and which parts of it the command line has set."""
+    if not key_path:  # of the whole file, all that the command line sets is a part
+        return positions[key_path]
     parts = {place for path, place in positions.items() if path[: len(key_path)] == key_path}
     place = positions[key_path]
-    overrides = sorted(part for part in parts - {place} if part.startswith("--set ") and key_path)
+    overrides = sorted(part for part in parts - {place} if part.startswith("--set "))
     return f"{place} with {', '.join(overrides)}" if overrides else place
 
 

@@ -16,6 +16,7 @@ from bench.reading import read_bytes
 from bench.suite import packaged_suites
 from bench.suite.yaml_positions import read_yaml
 from bench.terminal.markup import escape
+from bench.text import plural
 from bench.types import RequestError, suggest
 from methods import Method, by_family, catalog, costs
 
@@ -116,17 +117,19 @@ def _title(path: Path) -> str:
 
 
 def _methods(listed: Mapping[str, dict[str, Any]]) -> Iterator[Any]:
-    """Yield a table of the methods of each family, and what their costs are relative to."""
+    """Yield a table of the methods of each family, what their costs are, and whose formula is not the paper's."""
     for family, members in groupby(listed.items(), key=lambda one: one[1]["family"]):
-        heads = ("name", "year", "description", "reads", "initial stage", "more arithmetic", "variant")
-        table = Table(*heads, title=f"methods: {family}")
+        table = Table("name", "year", "description", "reads", "initial stage", "cost", title=f"methods: {family}")
         for name, entry in members:
-            initial, variant = "yes" if entry["initial_stage"] else "", "reference" if entry["variant"] else ""
-            cost = f"{entry['cost']['arithmetic_percent']:.3g} %" if entry["cost"] else ""
-            facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, cost, variant)
+            initial = "yes" if entry["initial_stage"] else ""
+            cost = f"{entry['cost']['arithmetic_percent']:.2g} %" if entry["cost"] else ""
+            facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, cost)
             table.add_row(*map(escape, facts))
         yield table
-    yield escape(f"more arithmetic: of a step in the main stage, {COMPARED}. `cost` measures times")
+    yield escape(f"cost: the arithmetic of the main stage that a method adds, {COMPARED}. `cost` measures times.")
+    others = ", ".join(name for name, entry in listed.items() if entry["variant"])
+    if others:
+        yield escape(f"variant: by default, {others} have the formula of the published tables' code, not the paper's.")
 
 
 def _method_entry(method: Method, family: str) -> dict[str, Any]:
@@ -153,7 +156,8 @@ def _method(entry: Mapping[str, Any]) -> Iterator[Any]:
     if entry["variant"]:
         yield f"variant: reference: {escape(entry['variant'])}"
     if cost := entry["cost"]:
-        counted = f"{cost['arithmetic_percent']:.3g} % more arithmetic, {cost['parameters']:,} more parameters"
+        more = plural(cost["parameters"], "more parameter")
+        counted = f"{cost['arithmetic_percent']:.3g} % more arithmetic, {more}"
         yield escape(f"cost: {counted}, {COMPARED}")
     table = Table("parameter", "type", "default")
     for one in entry["parameters"]:

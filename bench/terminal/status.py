@@ -203,16 +203,17 @@ def plan_tables(
     final = [run for cell in plan.cells if cell.awaits and states.keys() & _ids(cell.wanted) for run in cell.runs]
     if final:
         tried = len(plan.trial_ids & _ids(to_train))
-        rungs = ", but not the further rungs" if plan.suite.tuning and plan.suite.tuning.rungs else ""
+        rungs = ", without further rungs" if plan.suite.tuning and plan.suite.tuning.rungs else ""
         yield (
-            f"{tried} of them are trials; when these have ended, {len(final)} run(s) train with the chosen settings, "
-            f"which the time includes{rungs}"
+            f"{tried} of them are trials; when these have ended, {len(final)} run(s) train with the chosen settings. "
+            f"An estimated time includes these{rungs}"
         )
     if in_jobs is not None:
         submitted = [run for run in to_train if run.id in retried or run.id not in in_jobs]
         jobs = len(work_units(submitted, plan.suite.max_lanes))
-        choice = " and one that chooses settings" if jobs and plan.awaited else ""
-        yield f"{jobs} job(s) to submit, one per cohort{choice}"
+        chooses = bool(jobs and plan.awaited)
+        choice = ", and one that chooses settings" if chooses else ""
+        yield f"{jobs + chooses} job(s) to submit, one per cohort{choice}"
     yield from _time(plan, store, [run for run in to_train if run.trains], final, retried, device)
 
 

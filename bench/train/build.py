@@ -234,8 +234,9 @@ def learner_of(
             cls = methods[term.method].load()
             if cls.needs_targets and data.targets is None:
                 raise ValueError(f"{term.method} needs labels, and the data has none")
+            shapes = network_shapes(own, spec.data)  # before the generators are seeded: a user's network may draw
             seed_generators(seed_from("adapters", spec.seed, term.method, place))
-            distiller = cls(network_shapes(own, spec.data), teacher, data, **term.parameters)
+            distiller = cls(shapes, teacher, data, **term.parameters)
             terms.append(Term(term.method, term.weight * share, distiller.to(device), name, term.warmup, others))
     schedule = spec.training.model_copy(update={"lr": lr or spec.training.lr})
     return Learner(placed(network, device), terms, schedule, task_of(spec).objective, spec.task_weight)

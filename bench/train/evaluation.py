@@ -1,4 +1,4 @@
-"""Evaluates networks: their metrics on the images of a split and their logits where these are kept."""
+"""Evaluates networks: their metrics on the images of a split, and their logits and embeddings where these are kept."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def evaluated(
         batch_size: that of training; without gradients, as many images take less memory. A GPU, which says when its
             memory is full, begins with more. Where memory does not suffice, the batches get smaller.
         keeps_logits: whether the logits are also returned.
-        embedded: of how many images, the first ones, the embeddings are also returned.
+        embedded: number of first images whose embeddings are also returned.
     """
     for network in networks:
         network.eval()

@@ -64,8 +64,8 @@ def backbone_data(run: RunSpec) -> DataSpec:
 def with_head(run: RunSpec, network: Network | Frozen) -> Network:
     """Return a network with the new head of an evaluation, whose initial weights depend only on (seed, head)."""
     assert run.head is not None  # an evaluation has one
-    torch.manual_seed(seed_from("head", run.seed, run.task, canonical(run.head)))
     backbone = network_shapes(run.student, backbone_data(run))
+    seed_generators(seed_from("head", run.seed, run.task, canonical(run.head)))
     return EVALUATIONS[run.task].headed(network, backbone, run.data.classes, run.head)
 
 

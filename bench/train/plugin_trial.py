@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.spec import DataSpec
 from bench.train.learner import UNREACHED, MethodError, check_loss
 from bench.types import Affine, Batch, DataInfo, Features, Shapes
+from methods._settings import seed_generators
 from methods.base import Distiller
 
 SAMPLES = 4
@@ -58,7 +59,7 @@ def _losses(
     distiller: Distiller, student: Shapes, teacher: Shapes, data: DataInfo, spec: DataSpec
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield the loss of each stage that has one, with the student's features that it may depend on."""
-    torch.manual_seed(0)
+    seed_generators(0)
     indices = torch.arange(min(SAMPLES, data.n))
     images = torch.randn(len(indices), spec.channels, *spec.size)
     batch = Batch(images, images, None if data.targets is None else data.targets[indices], indices)

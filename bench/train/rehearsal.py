@@ -141,16 +141,18 @@ class Rehearsal:
         if not run.terms or run.student.reuses or task_of(run).trains_teachers or not _is_own(run, methods):
             return None
         key = (run.student, run.data, run.training.precision, n)
-        found = self._students.get(key)
-        if found is None:
+        known = self._students.get(key)
+        if known is None:
             network = placed(build_network(run.student, run.data, run.seed), self.device)
             with arithmetic(run.training.precision, self.device):
                 features = network.features(self._images(n).images, preactivations=True)
             features.logits.float().sum().backward()  # raises if the network cannot train
-            found = detached(features)
+            known = detached(features)
             if n == FEW:  # many take memory
-                self._students[key] = found
-        return Recorded(found)
+                self._students[key] = known
+        if not any(methods[term.method].load().needs_preactivations for term in run.terms):
+            known = replace(known, preactivations=(), norms=())  # as in training
+        return Recorded(known)
 
     def _step(self, lane: Lane, n: int) -> None:
         """Train a lane for one step of its stage; raise a `_FailedError` if it fails."""
@@ -228,12 +230,12 @@ class Recorded(Network):
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     """Convolve in the block without oneDNN, which copies weights: with few images, that takes most of the time."""
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        torch.backends.mkldnn.enabled = before
 
 
 class _FailedError(Exception):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import griffe
 
+from bench.text import plural
 from generated.markdown import code, one_line, sentence, table
 from generated.suite_file import type_of
 from methods import Method, by_family, catalog, costs
@@ -117,7 +118,8 @@ def cost(method: Method) -> str:
     """Return what a method's step costs: what was counted and, where it was measured, a table per stage."""
     if (counted := costs().get(method.name)) is None:
         return "Its cost has not been counted.\n"
-    text = f"**Cost:** {counted.arithmetic_percent:.3g} % more arithmetic, {counted.parameters:,} more parameters.\n"
+    more = plural(counted.parameters, "more parameter")
+    text = f"**Cost** (resnet32x4 to resnet8x4): {counted.arithmetic_percent:.3g} % more arithmetic, {more}.\n"
     rows = [[shortened(row[column]) for column in COST_COLUMNS.values()] for row in measured(method)]
     return f"{text}\n{table(list(COST_COLUMNS), rows)}" if rows else text
 

@@ -14,9 +14,9 @@ def networks() -> str:
 
 def rows() -> list[list[str]]:
     """Return the cells of the table."""
-    rows = []
+    lines = []
     for name, entry in NETWORKS.items():
         shape = shapes(build(name, num_classes=CLASSES), name, 3, SIZE, SIZE)
         stages = ", ".join(f"{channels}x{height}x{width}" for channels, height, width in shape.stages)
-        rows.append([code(name), entry.summary, stages, str(shape.embedding)])
-    return rows
+        lines.append([code(name), entry.summary, stages, str(shape.embedding)])
+    return lines

@@ -1,4 +1,4 @@
-"""Drawings made smaller, which nobody sees."""
+"""Smaller drawings look the same."""
 
 import base64
 import io
@@ -11,6 +11,7 @@ from PIL import Image
 
 from bench.figures.svg import DIGITS, PICTURE, compact
 
+MATRIX = re.compile(rb"matrix\([^)]*\)")
 NUMBER = re.compile(rb"-?\d+\.\d+")
 
 
@@ -52,6 +53,12 @@ def test_a_picture_keeps_each_pixel_in_half_of_the_bytes():
     small = compact(whole)
     assert (pixels(small) == pixels(whole)).all()
     assert len(PICTURE.findall(small)[0]) < len(PICTURE.findall(whole)[0]) / 2
+
+
+def test_a_picture_keeps_its_place_and_size():
+    whole = drawn(picture(np.random.default_rng(0).normal(size=(100, 100))))
+    assert MATRIX.findall(whole)
+    assert MATRIX.findall(compact(whole)) == MATRIX.findall(whole)
 
 
 @pytest.mark.parametrize("matrix", [np.full((4, 4), np.nan), np.random.default_rng(0).random((30, 30, 3))])

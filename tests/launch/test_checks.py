@@ -1,9 +1,11 @@
 """A dry run finds what would fail, by one step of each kind of run on random images, and remembers what does not."""
 
+import random
 import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -209,16 +211,18 @@ def test_more_processes_than_gpus_are_refused(device, processes, gpus):
     check_gpus(CPU, processes, gpus)
 
 
-def test_a_dry_run_leaves_the_settings_and_the_generator_of_torch_as_they_were(tmp_path, monkeypatch, request):
+def test_a_dry_run_leaves_the_settings_and_all_generators_as_they_were(tmp_path, monkeypatch, request):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(3)
     checks = checks_of(tmp_path, methods=["kd"])
     settings = {name: getter() for name, (getter, _) in SETTINGS.items()}
-    generator = torch.get_rng_state()
+    generator, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
     ran(checks)
     assert {name: getter() for name, (getter, _) in SETTINGS.items()} == settings
     assert torch.equal(torch.get_rng_state(), generator)
+    assert random.getstate() == python
+    assert (np.random.get_state()[1] == numpy).all()
 
 
 # several processes
@@ -237,8 +241,14 @@ def test_processes_side_by_side_find_what_one_finds(tmp_path):
 
 def test_a_process_that_is_killed_is_told(tmp_path):
     plugin = write_method(tmp_path, "killing", "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(RequestError, match=r"a process that tries runs has died \(signal 9\). Maybe memory ran out"):
+    with pytest.raises(RequestError, match=r"a process of the dry run has died \(signal 9\). Maybe memory ran out"):
         ran(checks_of(tmp_path, plugin, methods=["killing"]), processes=2)
+
+
+def test_a_process_that_a_plugin_ends_with_status_0_is_told(tmp_path):
+    plugin = write_method(tmp_path, "ending", "import os; os._exit(0)")
+    with pytest.raises(RequestError, match="a process of the dry run has ended before it had tried all its rows"):
+        ran(checks_of(tmp_path, plugin, methods=["ending"]), processes=2)
 
 
 # what is remembered

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from bench.suite import load
@@ -166,6 +167,19 @@ def test_an_after_step_that_takes_gather_is_given_it(tmp_path):
     mine.gather = lambda rows: rows * 2
     mine.after_step()
     assert mine.joined == [1, 1]
+
+
+def test_an_after_step_that_passes_gather_on_to_a_method_of_this_folder_works(tmp_path):
+    text = (
+        "from methods.base import register\nfrom methods.crd import CRD\n\n\n@register('mine', weight=1.0)\n"
+        "class Mine(CRD):\n    def after_step(self, gather):\n        super().after_step(gather)\n"
+        "        self.joined = gather([1])\n"
+    )
+    shapes = Shapes("resnet8", ((3, 8, 8),), (), 4, 5)
+    data = DataInfo(10, 5, torch.arange(10) % 5)
+    mine = catalog([plugin(tmp_path, "mine", text)])["mine"].load()(shapes, shapes, data, n_negatives=2)
+    mine.after_step()
+    assert mine.joined == [1]
 
 
 def test_a_method_of_this_folder_given_as_a_plugin_stays_what_it_is():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from bench.data import MIN_SIZE
+from bench.data.choice import MIN_SIZE
 from bench.models import NETWORKS, build, shapes
 from bench.types import RequestError
 

@@ -35,6 +35,10 @@ def test_the_last_cohorts_are_split_where_they_are_fewer_than_the_jobs(tmp_path)
     assert sizes(grouped(plan, 2, without="teacher")) == [5, 5, 2, 3]
 
 
+def test_of_the_last_cohort_that_waits_only_runs_with_a_teacher_are_split(tmp_path):
+    assert sizes(grouped(plan_of(tmp_path, methods=FOUR, seeds=3), 2)) == [1, 5, 5, 1, 2, 2]
+
+
 @pytest.mark.parametrize(("jobs", "found"), [(2, [2, 3]), (4, [1, 1, 1, 2]), (5, [1] * 5), (9, [1] * 5)])
 def test_a_cohort_is_split_into_as_many_parts_as_jobs_and_lanes_allow(jobs, found, tmp_path):
     assert sizes(grouped(plan_of(tmp_path, methods=FOUR), jobs, without="teacher")) == found

@@ -374,9 +374,8 @@ class Draws(Distiller):
 """
 
 
-def test_runs_that_draw_random_numbers_of_any_kind_end_with_the_same_bits_beside_others(monkeypatch, tmp_path):
-    monkeypatch.setattr(own, "FILES", {})
-    monkeypatch.setattr(own, "FACTORIES", {})
+@pytest.mark.usefixtures("forgets_networks")
+def test_runs_that_draw_random_numbers_of_any_kind_end_with_the_same_bits_beside_others(tmp_path):
     drops = "within('measured') or within('teacher_features') and x.copy_(torch.dropout(x, 0.5, True))"
     (tmp_path / "draws.py").write_text(DRAWS)
     (tmp_path / "nets.py").write_text(NETWORKS + REGISTERED_AS.format(name="drops", deed=drops))
