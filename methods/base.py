@@ -56,7 +56,7 @@ class Distiller(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} has no method loss")
         return None
 
-    def after_step(self, *_: object) -> None:
+    def after_step(self) -> None:
         """Update state that is not learned, after the optimizer's step; `gather` joins that of all processes.
 
         An override takes `self` alone. One that takes a second argument, as plug-ins did before, is given `gather`.
@@ -154,6 +154,9 @@ def _with_or_without_gather(given: Callable[..., None]) -> Callable[..., None]:
         given(self, *([self.gather] if takes_gather else []))
 
     return after_step
+
+
+Distiller.after_step = _with_or_without_gather(Distiller.after_step)  # type: ignore[method-assign]
 
 
 def same_stages(student: Shapes, teacher: Shapes) -> str | None:

@@ -51,6 +51,13 @@ def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     ]
 
 
+def test_the_published_quickstart_is_of_the_suites_runs():
+    path = ROOT / "suites" / "quickstart.yaml"
+    plan = build(load(path, catalog()), path, catalog())
+    with (RESULTS / "quickstart" / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["run"] for row in csv.DictReader(file)} == plan.runs.keys()
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_a_page_states_how_many_methods_there_are(page):
     assert re.search(rf"\b{len(catalog())} methods\b", (ROOT / page).read_text(encoding="utf-8"))

@@ -231,7 +231,7 @@ class Recorded(Network):
 def _without_onednn() -> Iterator[None]:
     """Convolve in the block without oneDNN, which copies weights: with few images, that takes most of the time."""
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:
