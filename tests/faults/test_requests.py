@@ -32,7 +32,7 @@ data.name data.resize data.train_per_class slurm.timeout_min pairs.0.teacher met
 KEYS = [*NAMES.split(), "", "a" * 500]
 
 
-KEYED = re.compile(r"(?:odd\.yaml(?::\d+)?|--set .+?): (.+?): ")  # a place and a key
+KEYED = re.compile(r"(?:odd\.yaml(?::\d+)?(?: with --set .+?)?|--set .+?): (.+?): ")  # a place and a key
 OF_NO_KEY = re.compile(
     r"odd\.yaml:\d+: (is not valid YAML|is nested too deeply|unknown key ''|.* as a key is not text)"
     r"|odd\.yaml:\d+: found \".*\": control characters"  # in a key

@@ -173,7 +173,9 @@ def test_two_processes_on_one_suite_train_each_run_once(tmp_path):
     assert [process.wait() for process in pair] == [0, 0]
     logs = [process.said()[1] for process in pair]
     trained = [line for log in logs for line in log.splitlines() if ": training " in line]
-    assert len(trained) == len(set(trained)) == 3  # the teacher, and a cohort for each seed
+    cohorts = [line.split(": training ") for line in trained]
+    rows = [(seed, row) for seed, members in cohorts for row in members.partition(": ")[2].split(", ")]
+    assert len(rows) == len(set(rows)) == len(list((tmp_path / "results" / "runs").glob("*/record.json")))
     for record in (tmp_path / "results" / "runs").glob("*/epochs.jsonl"):
         epochs = [(row["stage"], row["epoch"]) for row in map(json.loads, record.read_text().splitlines())]
         assert len(epochs) == len(set(epochs))
