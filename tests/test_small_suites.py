@@ -23,8 +23,8 @@ FEW = {
     **{name: {"train_per_class": 4} for name in ("digits", "fashion_mnist", "photo_patches")},
     "stereo_motorcycle": {"train_fraction": 0.2},
 }
-# in the short form: a suite of each task, and of several teachers
-SHORT = ("digits_with_kd", "digits_mutual_learning", "digits_ensemble", "fashion_mnist_transfer")
+# in the short form: a suite of several teachers, and of each task but compression, which other tests train
+SHORT = ("digits_mutual_learning", "digits_ensemble", "fashion_mnist_transfer")
 SHORT += ("photos_luminance_chrominance",)
 TESTED = short_or_whole(40, 100)  # images; networks answer several times, of corrupted images, too
 SCHEDULES = ("training", "teacher_training")
