@@ -3,7 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import random
 import signal
 import sys
@@ -82,7 +81,7 @@ class Checks:
         At the end, the process's settings and generators are as they were before.
 
         Args:
-            processes: that try kinds side by side; by default, on a CPU, one for each idle core with enough memory.
+            processes: that try kinds side by side; by default, on a CPU, one for each core with enough memory.
 
         Raises:
             RequestError: one of these processes has died.
@@ -92,11 +91,10 @@ class Checks:
             if kind not in self._answers:
                 groups[run.teachers, run.data.key].append(kind)
         in_order = sorted(groups.values(), key=len, reverse=True)  # so that all processes end at about the same time
-        idle = max(1, round(cores() - os.getloadavg()[0]))
-        processes = processes or self._processes(idle, len(groups))
+        processes = processes or self._processes(len(groups))
         with _settings_set_back(self.device):
-            # a step of few images waits for a busy core, and a forked process cannot use its parent's threads
-            torch.set_num_threads(1 if processes > 1 else min(self.plan.suite.threads, idle))
+            # a forked process cannot use its parent's threads, and a step of few images waits for a busy core
+            torch.set_num_threads(1 if processes > 1 else min(self.plan.suite.threads, cores()))
             tried = self._side_by_side(in_order, processes) if processes > 1 else map(self._tried, chain(*in_order))
             try:
                 for kind, answer in tried:
@@ -106,11 +104,11 @@ class Checks:
                 lasting = {k: one for k, one in self._answers.items() if one.status in ("trains", "inapplicable")}
                 keep(self._file, {"program": self._program, "answers": self._remembered | lasting})
 
-    def _processes(self, idle: int, groups: int) -> int:
+    def _processes(self, groups: int) -> int:
         # a GPU cannot be used after a fork, which is unsafe on macOS, and Windows has none
         if self.device.type != "cpu" or sys.platform != "linux":
             return 1
-        return jobs_for(idle, 1, free_bytes(), TRIAL_BYTES, groups)
+        return jobs_for(cores(), 1, free_bytes(), TRIAL_BYTES, groups)
 
     def _side_by_side(self, groups: Sequence[Sequence[str]], processes: int) -> Iterator[tuple[str, Answer]]:
         """Yield kinds and their answers, which do not depend on the number of processes."""
