@@ -214,7 +214,9 @@ def stepwise(tmp_path_factory):
     return suite, plan, whole
 
 
-@pytest.mark.parametrize("clock", [Clock(INITIAL, 1), Clock(MAIN, 2)], ids=["initial", "main"])
+@pytest.mark.parametrize(
+    "clock", [Clock(INITIAL, 1), pytest.param(Clock(MAIN, 2), marks=pytest.mark.slow)], ids=["initial", "main"]
+)
 def test_a_run_that_is_interrupted_within_an_epoch_goes_on_within_it(stepwise, clock):
     """Two lanes even from different steps, as when the process dies between their checkpoints."""
     suite, plan, whole = stepwise
