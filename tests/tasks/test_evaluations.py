@@ -271,3 +271,13 @@ def test_what_evaluates_a_network_is_told_from_what_trains_it(evaluating):
 def test_a_wrong_transfer_suite_is_refused_with_the_reason(evaluating, changes, message):
     with pytest.raises(RequestError, match=message):
         evaluating(**changes).run(only=["none"])
+
+
+@pytest.mark.usefixtures("few")
+def test_a_probe_of_a_student_with_its_teachers_classifier_reads_what_that_classifier_reads(evaluating):
+    suite = evaluating(source={"methods": ["simkd"], "pairs": [{"teacher": "resnet8x4", "student": "resnet8"}]})
+    plan, store, _ = suite.run(only=["SimKD"])
+    (run, *_) = next(cell.runs for cell in plan.cells if cell.label == "SimKD")
+    assert run_status(run, plan, store)[0] == "done"
+    probe = load_file(store.folder(run.id) / "student.safetensors")
+    assert probe["classifier.weight"].shape == (10, 256)  # the teacher's embedding; the student's own has 64
