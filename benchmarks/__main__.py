@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -85,9 +85,12 @@ class Row(NamedTuple):
 class Cohort:
     """The suite's lanes in their main stage, with a teacher of random weights, and a clock for their steps."""
 
-    def __init__(self, train: Split, precision: str, device: torch.device = DEVICE) -> None:
+    def __init__(
+        self, train: Split, precision: str, device: torch.device = DEVICE, changes: Sequence[str] = ()
+    ) -> None:
         self.device = device
-        self.plan = build(load(SUITE, METHODS, [f"training.precision={precision}"]), SUITE, METHODS)
+        changes = [f"training.precision={precision}", *changes]
+        self.plan = build(load(SUITE, METHODS, changes), SUITE, METHODS)
         self.cells = [cell for cell in self.plan.cells if cell.method != TEACHER]
         self.data = training_data(self.cells, self.plan, train, device)
         self.teachers = stand_ins(self.cells, self.plan, self.data)

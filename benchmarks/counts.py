@@ -10,28 +10,22 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from bench.cost.measure import counted
-from bench.cost.rows import stages, stand_ins, training_data
-from bench.plan import build
-from bench.suite import NONE, TEACHER, load
-from bench.train.build import build_lane
+from bench.suite import NONE
 from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
-from benchmarks.__main__ import DEVICE, METHODS, SUITE, TRAIN, split
+from benchmarks.__main__ import TRAIN, Cohort, split
 from methods.catalog import Cost, own_files
 
 
 def costs(names: Iterable[str]) -> Iterator[tuple[str, Cost]]:
     """Yield the cost of each method at its defaults, in its main stage, on the pair of `speed.yaml`."""
-    plan = build(load(SUITE, METHODS, [f"methods=[{', '.join(names)}]"]), SUITE, METHODS)
-    cells = [cell for cell in plan.cells if cell.method != TEACHER and not cell.is_control]
-    training = training_data(cells, plan, split(TRAIN), DEVICE)
-    teachers = stand_ins(cells, plan, training)
-    lanes = [build_lane(next(stages(cell)), teachers, training.info, METHODS, DEVICE) for cell in cells]
+    cohort = Cohort(split(TRAIN), "fp32", changes=["controls=false", f"methods=[{', '.join(names)}]"])
+    lanes = [cohort.lanes[cell.label] for cell in cohort.cells]
     size = lanes[0].schedule.batch_size
-    batch = next(iter(training.epoch(1, MAIN, 1, size, second_view=True)))
-    features = teacher_features(teachers, lanes, batch)
+    batch = next(iter(cohort.data.epoch(1, MAIN, 1, size, second_view=True)))
+    features = teacher_features(cohort.teachers, lanes, batch)
     plain = 0.0
-    for cell, lane in zip(cells, lanes, strict=True):
+    for cell, lane in zip(cohort.cells, lanes, strict=True):
         lane.begin_epoch()
         numbers = counted(lane, partial(lane.step, batch, features, 0))
         assert lane.failure is None, lane.failure

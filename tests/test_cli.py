@@ -294,24 +294,25 @@ def test_a_dry_run_lists_every_run_by_cohort_and_writes_nothing(cli, tmp_path, r
     assert not results.exists()
 
 
-def test_a_dry_run_tells_the_time_that_finished_runs_suggest(cli, tmp_path, results, store):
-    plan = plan_of(tmp_path, training={"epochs": 100})
+def finish_first(store, plan, wall_s):
+    """Finish the first run of the teacher and of the undistilled student, each alone on a GPU for as long."""
     for label in ("teacher", "none"):
         run = cell_of(plan, label).runs[0]
         store.begin(run)
-        made = {"lanes": 1, "wall_s": 9000.0, "device": "A GPU", "threads": 2, "best": None}
+        made = {"lanes": 1, "wall_s": wall_s, "device": "A GPU", "threads": 2, "best": None}
         store.finish(run.id, {"metrics": {"top1": 80.0, "top5": 99.0}, **made})
+
+
+def test_a_dry_run_tells_the_time_that_finished_runs_suggest(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, training={"epochs": 100})
+    finish_first(store, plan, wall_s=9000.0)
     _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run", "--seeds", "2")
     assert out.splitlines()[-1] == "time: about 7.5 h on one A GPU, from 2 finished run(s)"  # of none once, of KD twice
 
 
 def test_a_dry_run_of_a_search_tells_the_time_of_trials_and_final_runs(cli, tmp_path, results, store):
     plan = plan_of(tmp_path, seeds=2, tuning={"trials": 3, "dev_per_class": 2})
-    for label in ("teacher", "none"):
-        run = cell_of(plan, label).runs[0]
-        store.begin(run)
-        made = {"lanes": 1, "wall_s": 3600.0, "device": "A GPU", "threads": 2, "best": None}
-        store.finish(run.id, {"metrics": {"top1": 80.0, "top5": 99.0}, **made})
+    finish_first(store, plan, wall_s=3600.0)
     _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run", "--only", "KD (tuned)")
     counts, final, time = out.splitlines()[-3:]
     assert counts.startswith("4 run(s) to train")  # with the teacher that does not see the dev images
