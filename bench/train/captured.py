@@ -7,10 +7,11 @@ launch it. A graph launches all of them at once, on a stream of the lane's own.
 import gc
 import logging
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,8 @@ class CapturedSteps:
         self.taught = Taught((), {}, None)
         self.steps: dict[str, Captured] = {}  # by run id
         self.refused: dict[str, str] = {}  # why lanes train launch by launch, by run id
+        # By run id, and one for the teachers: cuBLAS keeps memory for each stream that it has been called on.
+        self.streams: defaultdict[str, torch.cuda.Stream] = defaultdict(partial(torch.cuda.Stream, self.device))
         self.warm: Counter[tuple[str, int]] = Counter()  # whole batches launch by launch, by run id and stage
 
     def train_epoch(self, lanes: Sequence[Lane], batches: Iterable[Batch]) -> Iterator[int]:
@@ -177,7 +180,7 @@ class CapturedSteps:
         for lane in missing:
             self.steps.pop(lane.spec.id, None)  # frees its memory first
             counted = [learner.meter.samples for learner in lane.learners.values()]
-            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.device)
+            graph, stream = torch.cuda.CUDAGraph(), self.streams[lane.spec.id]
             lane.seed_draws(number)  # not possible within a capture
             before = host_generators()
             try:
@@ -200,7 +203,7 @@ class CapturedSteps:
             return
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.stream(torch.cuda.Stream(self.device)), _captured_by(graph):
+            with torch.cuda.stream(self.streams["teachers"]), _captured_by(graph):
                 features = teacher_features(self.teachers, lanes, batch)
         except Exception as error:  # if a normal pass raises it too, that one does so now
             features = teacher_features(self.teachers, lanes, batch)
