@@ -166,7 +166,7 @@ def _shown(looks: Iterable[Any], count: int, n_bytes: int, folder: Path, why: st
 
     console = Console(stderr=True)
     console.print(f"reading {count} images of {folder} ({n_bytes >> 20} MB) {why}", markup=False)
-    return track(looks, "reading", count, console=console, transient=True, disable=not console.is_terminal)
+    return track(looks, "reading", count, console=console, transient=True) if console.is_terminal else looks
 
 
 def _cache(folder: Path) -> Path:

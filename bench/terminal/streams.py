@@ -47,9 +47,10 @@ def counted(what: str, items: Iterable[T], count: int) -> Iterator[T]:
     from rich.progress import Progress  # takes a while to import
 
     console = Console(stderr=True)
-    with Progress(
-        console=console, auto_refresh=False, transient=True, disable=not (count and console.is_terminal)
-    ) as bar:
+    if not (count and console.is_terminal):
+        yield from items
+        return
+    with Progress(console=console, auto_refresh=False, transient=True) as bar:
         task = bar.add_task(what, total=count)
         bar.refresh()
         for item in items:
