@@ -19,6 +19,7 @@ from bench.types import StyleName
 RC: dict[Any, Any] = sns.plotting_context("paper", font_scale=0.94) | {
     "font.family": "DejaVu Sans",  # that of `sans-serif`; without other choices, which are looked up for each text
     "text.parse_math": False,  # a label's dollars are dollars
+    "text.hinting": "none",  # with it, a text is measured narrower than pdf and svg draw it, and is cut at an edge
     "axes.unicode_minus": False,
     "axes.titlesize": 8,
     "legend.fontsize": 8,

@@ -23,6 +23,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
@@ -514,6 +515,17 @@ def test_long_names_neither_overlap_nor_leave_the_figure(tmp_path, store):
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
         assert min(box.x0 for box in boxes) >= 0
         assert max(box.x1 for box in boxes) <= figure.bbox.width
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("label", ["CRD+KD (tuned)", "none, +5 epochs", "WWWWWWWWWW", "ffffffffff", "1111111111"])
+def test_texts_are_measured_at_least_as_wide_as_pdf_and_svg_draw_them(label, style):
+    with mpl.rc_context(STYLES[style].rc):
+        figure = Figure()
+        text = figure.text(0, 0, label)
+        arrange(figure)
+        drawn_width = TextPath((0, 0), label, prop=text.get_fontproperties()).get_extents().width  # points
+        assert text.get_window_extent().width / figure.dpi * 72 >= drawn_width
 
 
 def test_one_pair_has_no_mean_over_pairs_however_it_is_evaluated(tmp_path, store):
