@@ -319,7 +319,7 @@ def cost(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):
         from bench.cost.rows import costs, write
-        from bench.figures import write_cost
+        from bench.figures.write import write_cost
         from bench.launch.preparation import choose_device
     from bench.terminal.tables import cost_table
 

@@ -234,11 +234,11 @@ def reported(
             return frame, failed
         for run_id in store.begun() & plan.runs.keys() if replaces else ():
             store.epochs(run_id)  # a damaged file is named before anything is written
-        from bench import figures  # takes a second to import
+        from bench.figures.write import write_figures  # takes a second to import
 
         made_of = inputs(frame)
         write_tables_of(frame, failed)
-        figures.write(frame, store, methods, failed, style, meanwhile=lambda: write_numbers(frame, failed))
+        write_figures(frame, store, methods, failed, style, meanwhile=lambda: write_numbers(frame, failed))
         write_page(frame, failed)
         if not failed:
             mark_current(frame, made_of)

@@ -90,7 +90,7 @@ def test_what_stands_in_the_way_of_a_report_that_moves_is_named(blocked, tmp_pat
 
 
 def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, store, command, monkeypatch):
-    from bench import figures
+    from bench.figures import write
 
     seen = []
 
@@ -101,7 +101,7 @@ def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, 
         return []
 
     complete(tmp_path, store)
-    monkeypatch.setattr(figures, "write", note_lock)
+    monkeypatch.setattr(write, "write_figures", note_lock)
     assert command("report")[0] == 0
     assert [b"BlockingIOError" in one.stderr for one in seen] == [True]
 

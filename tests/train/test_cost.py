@@ -17,7 +17,7 @@ from torch import nn
 from bench.cli import main
 from bench.cost.measure import Stopwatch, measure, peak_bytes
 from bench.cost.rows import Cost, write
-from bench.figures import write_cost
+from bench.figures.write import write_cost
 from bench.store import Store
 from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
