@@ -22,6 +22,7 @@ from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, contents, resolve
 from bench.data.batches import TrainingData
+from bench.data.contents import look_at, measure
 from bench.data.folders import list_divided
 from bench.data.image_files import FileImages, read_image
 from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
@@ -474,34 +475,50 @@ def test_a_test_split_without_classes_gives_way_to_val(folder):
 
 
 @pytest.fixture
-def remembered(monkeypatch, tmp_path):
-    """Let every look at a folder be remembered, and return where."""
+def unchanged(folder, tmp_path, monkeypatch):
+    """Return a folder whose files changed long enough ago for a look at them to be remembered in `tmp_path`/cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(contents, "REMEMBERED_BYTES", 0)
-    monkeypatch.setattr(contents, "FRESH_NS", 0)
-    return tmp_path / "cache" / "distillation-bench"
-
-
-def test_files_that_have_not_changed_are_not_read_again(remembered, folder):
-    before = resolve(choose(folder))
     for path in folder.rglob("*.*"):
+        os.utime(path, (1e9, 1e9))
+    return folder
+
+
+def look(folder):
+    """Return what the files of a folder hold, which is remembered however few they are."""
+    return look_at(list_divided(folder, None), folder, remembered_bytes=0)
+
+
+def test_files_that_have_not_changed_are_not_read_again(unchanged):
+    before = look(unchanged)
+    for path in unchanged.rglob("*.*"):
         status = path.stat()
         path.write_bytes(b"?" * status.st_size)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert resolve(choose(folder)) == before
-    os.utime(folder / "train" / "auk" / "1.png")
+    assert look(unchanged) == before
+    os.utime(unchanged / "train" / "auk" / "1.png")
     with pytest.raises(RequestError, match=r"1\.png: cannot be read as an image"):
-        resolve(choose(folder))
+        look(unchanged)
+
+
+def test_files_that_have_just_changed_are_read_again(unchanged):
+    changed = unchanged / "train" / "auk" / "1.png"
+    os.utime(changed)
+    look(unchanged)
+    status = changed.stat()
+    changed.write_bytes(b"?" * status.st_size)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RequestError, match=r"1\.png: cannot be read as an image"):
+        look(unchanged)
 
 
 @pytest.mark.parametrize(
     "damage", [lambda b: b"", lambda b: b[:-9], lambda b: b.replace(b"RGB", b"RGX", 1), lambda b: b"["]
 )
-def test_a_damaged_memory_of_a_folder_is_not_used(damage, remembered, folder):
-    before = resolve(choose(folder))
-    (file,) = remembered.iterdir()
+def test_a_damaged_memory_of_a_folder_is_not_used(damage, unchanged, tmp_path):
+    before = look(unchanged)
+    (file,) = (tmp_path / "cache" / "distillation-bench").iterdir()
     file.write_bytes(damage(file.read_bytes()))
-    assert resolve(choose(folder)) == before
+    assert look(unchanged) == before
 
 
 def test_a_small_folder_leaves_nothing_in_the_users_cache(folder, tmp_path, monkeypatch):
@@ -595,13 +612,16 @@ def test_measured_values_give_the_run_that_stated_ones_give(folder):
     assert resolve(in_one_line(folder, resize=32, mean=measured.mean, std=measured.std, augment="crop")) == measured
 
 
-def test_measured_values_are_remembered_until_an_image_changes(remembered, folder, monkeypatch):
-    before = resolve(in_one_line(folder, resize=32))
+def test_measured_values_are_remembered_until_an_image_changes(unchanged, monkeypatch):
+    def measured():
+        return measure(list_divided(unchanged, None), look(unchanged), unchanged, remembered_bytes=0)
+
+    before = measured()
     monkeypatch.setattr(contents, "_moments", None)  # would fail if called
-    assert resolve(in_one_line(folder, resize=32)) == before
-    write_image(folder / "train" / "auk" / "new.png", seed=99)
+    assert measured() == before
+    write_image(unchanged / "train" / "auk" / "new.png", seed=99)
     with pytest.raises(TypeError):
-        resolve(in_one_line(folder, resize=32))
+        measured()
 
 
 def test_images_of_one_colour_have_no_deviation_to_measure(tmp_path):
