@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.models import NETWORKS
 from bench.models.own import add_networks
-from bench.plan import Cell, Plan, build
+from bench.plan import Cell, Plan, build_plan
 from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
@@ -48,7 +48,7 @@ def planned(
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, changes, store), store, methods
+    return build_plan(read, suite, methods, remembered, changes, store), store, methods
 
 
 def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:

@@ -25,7 +25,7 @@ from bench.data.batches import TrainingData
 from bench.data.contents import look_at, measure
 from bench.data.folders import list_divided
 from bench.data.image_files import FileImages, read_image
-from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load_data
 from bench.types import RequestError
 from tests.few import short_or_whole
 
@@ -67,7 +67,7 @@ def choose(folder, **changes):
 
 
 def read(folder, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **changes):
-    return load(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
+    return load_data(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
 
 
 def all_images(split):
@@ -77,7 +77,7 @@ def all_images(split):
 def epoch_of(folder, workers, resident_bytes=MAX_RESIDENT_BYTES):
     """Return all that an epoch's batches hold."""
     spec = resolve(choose(folder))
-    train, _ = load(spec, Path("unused"), CPU, workers, resident_bytes)
+    train, _ = load_data(spec, Path("unused"), CPU, workers, resident_bytes)
     batches = list(TrainingData(spec, train, CPU, spec).epoch(3, 1, 2, batch_size=5))
     return [torch.cat([getattr(b, field) for b in batches]) for field in ("images", "targets", "indices")]
 
@@ -110,7 +110,7 @@ def test_the_size_of_all_images_is_taken_where_none_is_asked_for(folder):
     for path in folder.rglob("*.*"):
         Image.open(path).resize((36, 40)).save(path)
     spec = resolve(choose(folder, resize=None))
-    train, test = load(spec, Path("unused"), CPU, workers=0)
+    train, test = load_data(spec, Path("unused"), CPU, workers=0)
     assert spec.size == (40, 36)
     assert all_images(train).shape == (36, 3, *spec.size)
     assert all_images(test).shape == (12, 3, *spec.size)
@@ -183,7 +183,7 @@ from bench.data import DataChoice, images, resolve
 def main():
     half = (0.5,) * 3
     choice = DataChoice(name="imagefolder", path=sys.argv[1], mean=half, std=half, augment="none", resize=32)
-    train, _ = images.load(resolve(choice), Path("unused"), torch.device("cpu"), workers=2, resident_bytes=0)
+    train, _ = images.load_data(resolve(choice), Path("unused"), torch.device("cpu"), workers=2, resident_bytes=0)
     digest = hashlib.sha256()
     for batch in train.images.batches(torch.arange(len(train)).split(2)):
         digest.update(batch.numpy().tobytes())
@@ -649,7 +649,7 @@ def test_a_share_of_each_class_is_for_testing(below_train, flat):
         (flat / "train").mkdir()
         for name in ("cat", "dog"):
             (flat / name).rename(flat / "train" / name)
-    train, test = load(resolve(in_one_line(flat, test_fraction=0.3)), Path("unused"), CPU, workers=0)
+    train, test = load_data(resolve(in_one_line(flat, test_fraction=0.3)), Path("unused"), CPU, workers=0)
     assert torch.bincount(train.targets).tolist() == [7, 7]
     assert torch.bincount(test.targets).tolist() == [3, 3]
     seen = {image.numpy().tobytes() for split in (train, test) for image in all_images(split)}
