@@ -17,8 +17,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bench import __version__, options
+from bench import __version__
 from bench.program import INSTALLED, started_as
+from bench.terminal import options
 from bench.terminal.markup import escape
 from bench.terminal.output import say, say_json, warn, width
 from bench.terminal.streams import counted, doing, each, tolerate

@@ -1,1 +1,1 @@
-"""Formats what the command line prints."""
+"""What the command line takes and prints."""
