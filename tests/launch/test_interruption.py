@@ -17,7 +17,7 @@ import yaml
 
 from bench.cli import main
 from bench.store import CHECKPOINT, Store
-from bench.store.store import CLAIM
+from bench.store.claims import CLAIM
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
 from tests.few import short_or_whole
