@@ -1,1 +1,1 @@
-"""What the command line takes and prints."""
+"""Formats what the command line prints."""
