@@ -5,11 +5,9 @@ noise of CIFAR-100's size, since no cost depends on their content.
 """
 
 import logging
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -39,6 +37,7 @@ from bench.train.learner import MAIN
 from bench.train.precision import Precision, set_products
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import jobs, naive
+from benchmarks.memory import resident_peak
 from methods import catalog
 from methods.crd import CRD
 
@@ -230,30 +229,6 @@ def of_memory(_: int) -> Iterator[Measurement]:
             peak = max(peak_bytes(step, DEVICE), median(resident_peak(step) for _ in range(3)))
             kind = "" if negatives == "other_class" else ", negatives: all"
             yield Measurement(f"peak memory of CRD on {what}{kind}", peak / 1e6, bound, "MB")
-
-
-def resident_peak(step: Callable[[], object]) -> int:
-    """Return by how many bytes resident memory rises during a step; torch does not count holes in the heap."""
-    before = peak = _resident()
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(5e-4):
-            peak = max(peak, _resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        step()
-        return max(peak, _resident()) - before
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:

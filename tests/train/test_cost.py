@@ -23,7 +23,7 @@ from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
 from bench.train.rehearsal import stand_in
 from benchmarks.__main__ import main as benchmark
-from benchmarks.__main__ import resident_peak
+from benchmarks.memory import resident_peak
 from tests.few import short_or_whole
 from tests.train.conftest import ALL, document
 

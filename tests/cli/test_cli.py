@@ -21,7 +21,7 @@ from bench.suite import load, packaged
 from tests.forks import Command
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1"]}
 RUN_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
