@@ -288,7 +288,8 @@ def load_images(
     opened = _opened(suite, results, plugins)
     plan, cell = _cells(opened, pair, method)[0]
     spec, device = plan.trained(cell.runs[0]).data, torch.device("cpu")
-    train, test = images.load(spec, Path(data), device, workers=0)  # a process that reads would import a script again
+    # a process that reads would import a script again
+    train, test = images.load_data(spec, Path(data), device, workers=0)
     chosen = train if split == "train" else test
     (stored,) = chosen.images.batches([torch.arange(len(chosen))[:first]])
     return ViewTransform(spec, device)(stored), None if chosen.targets is None else chosen.targets[:first]

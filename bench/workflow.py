@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.models import NETWORKS
 from bench.models.own import add_networks
-from bench.plan import Cell, Plan, build
+from bench.plan import Cell, Plan, build_plan
 from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
 from bench.reading import read_bytes
@@ -48,7 +48,7 @@ def planned(
     read = load(suite, methods, changes)
     store = store_in(results)
     remembered = {} if trains else store.sources(suite.stem)
-    return build(read, suite, methods, remembered, changes, store), store, methods
+    return build_plan(read, suite, methods, remembered, changes, store), store, methods
 
 
 def all_plugins(suite: Path, plugins: Sequence[Path]) -> tuple[Path, ...]:
@@ -234,11 +234,11 @@ def reported(
             return frame, failed
         for run_id in store.begun() & plan.runs.keys() if replaces else ():
             store.epochs(run_id)  # a damaged file is named before anything is written
-        from bench import figures  # takes a second to import
+        from bench.figures.write import write_figures  # takes a second to import
 
         made_of = inputs(frame)
         write_tables_of(frame, failed)
-        figures.write(frame, store, methods, failed, style, meanwhile=lambda: write_numbers(frame, failed))
+        write_figures(frame, store, methods, failed, style, meanwhile=lambda: write_numbers(frame, failed))
         write_page(frame, failed)
         if not failed:
             mark_current(frame, made_of)

@@ -5,11 +5,9 @@ noise of CIFAR-100's size, since no cost depends on their content.
 """
 
 import logging
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,7 +26,7 @@ from bench.cost.rows import of_pair, stages, stand_ins, training_data
 from bench.data.batches import batch_sizes
 from bench.data.images import ResidentImages, Split
 from bench.launch.provenance import provenance
-from bench.plan import build
+from bench.plan import build_plan
 from bench.store import Store, write_whole
 from bench.suite import NONE, TEACHER, load
 from bench.train.build import build_lane
@@ -39,6 +37,7 @@ from bench.train.learner import MAIN
 from bench.train.precision import Precision, set_products
 from bench.types import Batch, DataInfo, Features, Shapes
 from benchmarks import jobs, naive
+from benchmarks.memory import resident_peak
 from methods import catalog
 from methods.crd import CRD
 
@@ -73,7 +72,7 @@ LATER = (  # methods published after CRD
 )
 
 
-class Row(NamedTuple):
+class Measurement(NamedTuple):
     """What is measured, the value (None if it cannot be measured), and the highest value wanted (None for any)."""
 
     what: str
@@ -82,7 +81,7 @@ class Row(NamedTuple):
     unit: str = ""
 
 
-class Cohort:
+class TimedCohort:
     """The suite's lanes in their main stage, with a teacher of random weights, and a clock for their steps."""
 
     def __init__(
@@ -90,7 +89,7 @@ class Cohort:
     ) -> None:
         self.device = device
         changes = [f"training.precision={precision}", *changes]
-        self.plan = build(load(SUITE, METHODS, changes), SUITE, METHODS)
+        self.plan = build_plan(load(SUITE, METHODS, changes), SUITE, METHODS)
         self.cells = [cell for cell in self.plan.cells if cell.method != TEACHER]
         self.data = training_data(self.cells, self.plan, train, device)
         self.teachers = stand_ins(self.cells, self.plan, self.data)
@@ -122,7 +121,7 @@ def split(n: int, device: torch.device = DEVICE) -> Split:
     return Split(ResidentImages(images, device), torch.arange(n) % CLASSES)
 
 
-def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[float]:
+def naive_seconds(cohort: TimedCohort, label: str, workers: int = 0) -> Iterator[float]:
     """Yield the seconds of each step of one row in the naive loop, on the cohort's device.
 
     Batches are loaded by `workers` processes; on a CPU they would compete with the step for cores.
@@ -144,10 +143,10 @@ def naive_seconds(cohort: Cohort, label: str, workers: int = 0) -> Iterator[floa
         yield time.perf_counter() - started
 
 
-def against_naive(repeats: int) -> Iterator[Row]:
+def against_naive(repeats: int) -> Iterator[Measurement]:
     """Yield the cohort's step relative to the naive loop's, in fp32 and bf16, with and without NST."""
     train = split(TRAIN)
-    cohorts = {precision: Cohort(train, precision) for precision in ("fp32", "bf16")}
+    cohorts = {precision: TimedCohort(train, precision) for precision in ("fp32", "bf16")}
     clocks: dict[str, Iterator[float]] = {}
     for precision, cohort in cohorts.items():
         clocks[precision] = cohort.seconds()
@@ -163,37 +162,41 @@ def against_naive(repeats: int) -> Iterator[Row]:
     logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * spent:.0f}" for name, spent in middle.items()))
     whole = sum(middle[label] for label in labels)
     for precision, wanted, wanted_rest in (("fp32", 1 / 6, 1 / 3), ("bf16", 1 / 9, 1 / 5)):
-        yield Row(f"step of a cohort of 14, {precision}, relative to the naive loop", middle[precision] / whole, wanted)
+        yield Measurement(
+            f"step of a cohort of 14, {precision}, relative to the naive loop", middle[precision] / whole, wanted
+        )
         rest = middle[f"{precision}, no NST"] / (whole - middle["NST"])
-        yield Row("the same without NST in either", rest, wanted_rest)
+        yield Measurement("the same without NST in either", rest, wanted_rest)
 
 
-def of_terms(repeats: int) -> Iterator[Row]:
+def of_terms(repeats: int) -> Iterator[Measurement]:
     """Yield each term's own share of a plain student's step, and the data's share of a cohort's step."""
     train = split(TRAIN)
-    cohort = Cohort(train, "fp32")
+    cohort = TimedCohort(train, "fp32")
     costs = of_pair(cohort.plan, cohort.cells, METHODS, train, DEVICE, 3 * repeats).rows
     for cost in costs:
         if cost.name in WANTED and cost.own_percent is not None:
-            yield Row(f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name])
+            yield Measurement(
+                f"{cost.name}'s own term, share of a student's step", cost.own_percent / 100, WANTED[cost.name]
+            )
     main = sum(cost.step_ms for cost in costs if cost.stage == "main" and cost.label != "CRD all")
     data, teacher = costs[0].data_ms, costs[0].teacher_ms or 0.0
-    yield Row("data, share of the cohort's step", data / (data + teacher + main), 0.02)
+    yield Measurement("data, share of the cohort's step", data / (data + teacher + main), 0.02)
 
 
-def of_later(repeats: int) -> Iterator[Row]:
+def of_later(repeats: int) -> Iterator[Measurement]:
     """Yield the own share of a plain student's step of each term of the methods published after CRD."""
-    plan = build(load(SUITE, METHODS, [f"methods={LATER}"]), SUITE, METHODS)
+    plan = build_plan(load(SUITE, METHODS, [f"methods={LATER}"]), SUITE, METHODS)
     cells = [cell for cell in plan.cells if cell.method != TEACHER]
     for cost in of_pair(plan, cells, METHODS, split(TRAIN), DEVICE, 3 * repeats).rows:
         if cost.label != NONE and cost.own_percent is not None:
             share = cost.own_percent / 100
-            yield Row(f"{cost.name}'s own term, share of a student's step", share, WANTED.get(cost.name))
+            yield Measurement(f"{cost.name}'s own term, share of a student's step", share, WANTED.get(cost.name))
 
 
-def of_evaluation(repeats: int) -> Iterator[Row]:
+def of_evaluation(repeats: int) -> Iterator[Measurement]:
     """Yield the evaluation's share of a cohort's epoch on CIFAR-100."""
-    cohort = Cohort(split(TRAIN), "fp32")
+    cohort = TimedCohort(split(TRAIN), "fp32")
     test = split(EVALUATED)
     students = [lane.student for lane in cohort.lanes.values()]
     clock = cohort.seconds()
@@ -207,10 +210,10 @@ def of_evaluation(repeats: int) -> Iterator[Row]:
             student.train()
     training = len(batch_sizes(TRAIN, 64)) * median(steps[1:])
     evaluation = median(evaluations[1:]) * TEST / EVALUATED
-    yield Row("evaluation, share of an epoch", evaluation / (training + evaluation), 0.1)
+    yield Measurement("evaluation, share of an epoch", evaluation / (training + evaluation), 0.1)
 
 
-def of_memory(_: int) -> Iterator[Row]:
+def of_memory(_: int) -> Iterator[Measurement]:
     """Yield CRD's peak memory beyond networks and banks, as counted by torch or the system, whichever is more."""
     bound = 100.0
     for n, what in ((TRAIN, "a bank of 50,000"), (LARGE_BANK, "a bank of 1,300,000")):
@@ -225,31 +228,7 @@ def of_memory(_: int) -> Iterator[Row]:
             step()  # allocates the heads' gradients
             peak = max(peak_bytes(step, DEVICE), median(resident_peak(step) for _ in range(3)))
             kind = "" if negatives == "other_class" else ", negatives: all"
-            yield Row(f"peak memory of CRD on {what}{kind}", peak / 1e6, bound, "MB")
-
-
-def resident_peak(step: Callable[[], object]) -> int:
-    """Return by how many bytes resident memory rises during a step; torch does not count holes in the heap."""
-    before = peak = _resident()
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(5e-4):
-            peak = max(peak, _resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        step()
-        return max(peak, _resident()) - before
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            yield Measurement(f"peak memory of CRD on {what}{kind}", peak / 1e6, bound, "MB")
 
 
 def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Batch) -> None:
@@ -257,13 +236,13 @@ def _step_alone(distiller: CRD, student: Features, teacher: Features, batch: Bat
     distiller.after_step()
 
 
-def of_startup(repeats: int) -> Iterator[Row]:
+def of_startup(repeats: int) -> Iterator[Measurement]:
     """Yield the seconds of the command line for a suite of 10,000 finished runs."""
     with tempfile.TemporaryDirectory() as folder:
         path, results = Path(folder) / "ten_thousand.yaml", Path(folder) / "results"
         path.write_text(TEN_THOUSAND, encoding="utf-8")
         store, metrics = Store(results), {"top1": 70.0, "top5": 90.0}
-        for run in build(load(path, METHODS), path, METHODS).runs.values():
+        for run in build_plan(load(path, METHODS), path, METHODS).runs.values():
             store.begin(run)
             store.write_epochs(run.id, [{"stage": "main", "epoch": epoch, **metrics} for epoch in range(1, 241)])
             write_whole(store.folder(run.id) / "student.safetensors", b"")
@@ -275,10 +254,10 @@ def of_startup(repeats: int) -> Iterator[Row]:
             ("report", ["report", *suite], 30.0),
             ("a run with nothing to do", suite, 5.0),
         ):
-            yield Row(f"start-up: {name}", median(_seconds(arguments) for _ in range(repeats)), wanted, "s")
+            yield Measurement(f"start-up: {name}", median(_seconds(arguments) for _ in range(repeats)), wanted, "s")
 
 
-def of_jobs(repeats: int) -> Iterator[Row]:
+def of_jobs(repeats: int) -> Iterator[Measurement]:
     """Yield the time of two jobs of one thread for a suite of two seeds, relative to one job of one and two threads.
 
     A time is the shortest of the repeats: other programs can only add to it.
@@ -287,7 +266,7 @@ def of_jobs(repeats: int) -> Iterator[Row]:
     logger.info("seconds: %s", {name: [round(one, 1) for one in times] for name, times in spent.items()})
     two = min(spent.pop(jobs.TWO))
     for (name, times), wanted in zip(spent.items(), (1 / 1.5, 1.0), strict=True):
-        yield Row(f"a suite of two seeds: {jobs.TWO}, relative to {name}", two / min(times), wanted)
+        yield Measurement(f"a suite of two seeds: {jobs.TWO}, relative to {name}", two / min(times), wanted)
 
 
 def _seconds(arguments: list[str]) -> float:
@@ -297,7 +276,7 @@ def _seconds(arguments: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def of_gpu(_: int) -> Iterator[Row]:
+def of_gpu(_: int) -> Iterator[Measurement]:
     """Yield the cohort's step on a GPU relative to the sum of the naive loop's steps for all rows on the same GPU.
 
     The naive loop has torch's defaults, which on a GPU are convolutions in tf32.
@@ -306,18 +285,18 @@ def of_gpu(_: int) -> Iterator[Row]:
     if torch.cuda.is_available():
         device = torch.device("cuda")
         train = split(TRAIN, device)
-        cohort = Cohort(train, "fp32", device)
+        cohort = TimedCohort(train, "fp32", device)
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = True, False
         spent = {label: _steady(naive_seconds(cohort, label, GPU_WORKERS)) for label in cohort.lanes}
         naively = sum(spent.values())
         for precision in get_args(Precision):
             set_products(precision)
-            spent[precision] = _steady(Cohort(train, precision, device).seconds())
+            spent[precision] = _steady(TimedCohort(train, precision, device).seconds())
             ratios[precision] = spent[precision] / naively
         logger.info("milliseconds: %s", ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in spent.items()))
     for precision in get_args(Precision):
         wanted = f"on a GPU: step of a cohort of 14, {precision}, relative to the naive loop"
-        yield Row(wanted, ratios.get(precision), 0.1)
+        yield Measurement(wanted, ratios.get(precision), 0.1)
 
 
 def _steady(clock: Iterator[float]) -> float:
@@ -325,7 +304,7 @@ def _steady(clock: Iterator[float]) -> float:
     return fmean(islice(clock, READ_AHEAD, 3 * READ_AHEAD))
 
 
-PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[int], Iterator[Measurement]]] = {
     "naive": against_naive,
     "terms": of_terms,
     "later": of_later,

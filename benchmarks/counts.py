@@ -13,13 +13,13 @@ from bench.cost.measure import counted
 from bench.suite import NONE
 from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
-from benchmarks.__main__ import TRAIN, Cohort, split
+from benchmarks.__main__ import TRAIN, TimedCohort, split
 from methods.catalog import Cost, own_files
 
 
 def costs(names: Iterable[str]) -> Iterator[tuple[str, Cost]]:
     """Yield the cost of each method at its defaults, in its main stage, on the pair of `speed.yaml`."""
-    cohort = Cohort(split(TRAIN), "fp32", changes=["controls=false", f"methods=[{', '.join(names)}]"])
+    cohort = TimedCohort(split(TRAIN), "fp32", changes=["controls=false", f"methods=[{', '.join(names)}]"])
     lanes = [cohort.lanes[cell.label] for cell in cohort.cells]
     size = lanes[0].schedule.batch_size
     batch = next(iter(cohort.data.epoch(1, MAIN, 1, size, second_view=True)))

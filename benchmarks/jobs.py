@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.launch.devices import train
 from bench.launch.work import Work
-from bench.plan import build
+from bench.plan import build_plan
 from bench.suite import load
 from methods import catalog
 
@@ -45,5 +45,5 @@ def seconds(repeats: int) -> dict[str, list[float]]:
 
 
 def _work(results: Path, threads: int) -> Work:
-    plan = build(load(SUITE, METHODS, [f"threads={threads}"]), SUITE, METHODS)
+    plan = build_plan(load(SUITE, METHODS, [f"threads={threads}"]), SUITE, METHODS)
     return Work(plan, tuple(plan.runs), results, results / "data", device="cpu", live=False, poll_s=0.5)

@@ -24,12 +24,12 @@ def short_or_whole(short: T, whole: T) -> T:
 
 def use_few(patch: pytest.MonkeyPatch) -> None:
     """Let this process evaluate on few digits, and draw one figure, in one format."""
-    from bench import figures
+    from bench.figures import gain, write
 
     use_few_digits(patch)
     if short_or_whole(True, False):
-        patch.setattr(figures, "METADATA", {"svg": {"Date": None}})
-        patch.setattr(figures, "FIGURES", (figures.gain,))
+        patch.setattr(write, "METADATA", {"svg": {"Date": None}})
+        patch.setattr(write, "FIGURES", (gain,))
 
 
 def use_few_digits(patch: pytest.MonkeyPatch) -> None:

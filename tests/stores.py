@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.plan import Cell, Plan, build
+from bench.plan import Cell, Plan, build_plan
 from bench.plan.model import Trial
 from bench.plan.repeat import suite_files
 from bench.store import Failure, Store
@@ -35,7 +35,7 @@ def write_suite(folder: Path, name: str = "table", text: str | None = None, **ch
 def plan_of(folder: Path, *overrides: str, **changes: object) -> Plan:
     """Return the plan of such a suite."""
     path = write_suite(folder, **changes)
-    return build(load(path, METHODS, overrides), path, METHODS)
+    return build_plan(load(path, METHODS, overrides), path, METHODS)
 
 
 def cell_of(plan: Plan, label: str, pair: str | None = None) -> Cell:

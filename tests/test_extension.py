@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from bench import figures
 from bench.data.folders import list_folder
 from bench.data.named import DATASETS, NamedData
+from bench.figures import write
 from bench.models import NETWORKS, NetworkEntry
 from bench.models.base import Network
 from bench.report.frame import results_frame
@@ -102,7 +102,7 @@ def extended(monkeypatch):
     models.OneConvolution = OneConvolution
     drawing = ModuleType("bench.figures.best")
     drawing.draw = best
-    monkeypatch.setattr(figures, "FIGURES", (*figures.FIGURES, drawing))
+    monkeypatch.setattr(write, "FIGURES", (*write.FIGURES, drawing))
     monkeypatch.setitem(sys.modules, readers.__name__, readers)
     monkeypatch.setitem(sys.modules, models.__name__, models)
     entry = NamedData(
@@ -157,5 +157,5 @@ def test_a_new_task_metric_data_set_network_and_method_go_from_the_suite_file_to
 def test_a_new_data_set_of_files_goes_from_the_suite_file_to_a_new_figure(tmp_path):
     write_shades(tmp_path / "data" / "shades")
     plan, store, methods, _ = trained(tmp_path, "shades")
-    written = figures.write(results_frame(plan, store), store, methods)
+    written = write.write_figures(results_frame(plan, store), store, methods)
     assert store.suite_folder(plan.name) / "figures" / "best.pdf" in written

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.cli import main
+from bench.cli import main, start
 from bench.suite import find_suite, named, packaged_suites
 from tests.stores import cell_of, fail, finish, plan_of, write_suite
 from tests.train.conftest import Bench, cell, document
@@ -129,7 +129,7 @@ def test_the_help_says_how_the_program_was_started(program, shown, answer):
 )
 def test_completion_for_a_shell_is_shown_for_the_installed_command(shell, said, answer, monkeypatch):
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    monkeypatch.setattr(bench.cli, "_command", bench.cli._command.__wrapped__)  # builds the options by that variable
+    monkeypatch.setattr(start, "_command", start._command.__wrapped__)  # builds the options by that variable
     code, out, _ = answer("--show-completion", shell, program="run_suite.py")
     assert code == 0
     assert said in out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.suite import load
 from methods import catalog
 
@@ -43,7 +43,7 @@ def test_a_page_quotes_a_published_table_and_its_protocol_as_they_were_written(s
 @pytest.mark.parametrize("suite", QUOTED)
 def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
     path = ROOT / "suites" / f"{suite}.yaml"
-    plan = build(load(path, catalog()), path, catalog())
+    plan = build_plan(load(path, catalog()), path, catalog())
     with (RESULTS / suite / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "top1"]
     assert [(row["pair"], row["label"], int(row["n"])) for row in rows] == [
@@ -53,7 +53,7 @@ def test_published_results_are_of_all_rows_that_the_suite_has_now(suite):
 
 def test_the_published_quickstart_is_of_the_suites_runs():
     path = ROOT / "suites" / "quickstart.yaml"
-    plan = build(load(path, catalog()), path, catalog())
+    plan = build_plan(load(path, catalog()), path, catalog())
     with (RESULTS / "quickstart" / "epochs.csv").open(encoding="utf-8", newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == plan.runs.keys()
 

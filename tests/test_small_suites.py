@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from bench.cli import main
 from bench.data import DATASETS
-from bench.figures import FIGURES
+from bench.figures.write import FIGURES
 from bench.tasks.objectives import ANSWERED
 from tests.few import short_or_whole
 
@@ -88,7 +88,7 @@ def test_a_small_suite_ends_with_every_cell_filled(suite, tmp_path, monkeypatch)
     folders = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
     monkeypatch.setattr(sys, "argv", ["run_suite.py", str(tmp_path / suite.name), "--device", "cpu", *folders])
     if suite.stem == SHORT[0]:  # one suite with all figures, also in the short form
-        monkeypatch.setattr("bench.figures.FIGURES", FIGURES)
+        monkeypatch.setattr("bench.figures.write.FIGURES", FIGURES)
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0

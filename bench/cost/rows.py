@@ -13,7 +13,7 @@ import torch
 
 from bench.cost.measure import measure
 from bench.data.batches import TrainingData
-from bench.data.images import Split, load
+from bench.data.images import Split, load_data
 from bench.launch.preparation import most_processes, unserved
 from bench.plan import Cell, Plan
 from bench.plan.duration import COST
@@ -98,7 +98,7 @@ def costs(
             "--set training.batch_size=N where N images are one process's share"
         )
     unserved(plan, runs, methods)
-    train, _ = load(runs[0].data, data, device, plan.suite.workers)  # all pairs' students see the same data
+    train, _ = load_data(runs[0].data, data, device, plan.suite.workers)  # all pairs' students see the same data
     for chosen in pairs:
         if chosen:
             yield of_pair(plan, chosen, methods, train, device, steps)

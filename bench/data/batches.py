@@ -66,7 +66,7 @@ class TrainingData:
         """
         draws = draw(len(self.split), seed_from("batches", seed, self.spec.key, stage, epoch))
         whole = batch_sizes(len(self.split), batch_size, self.processes)
-        sizes = [share for size in whole for share in shares(size, self.processes)]
+        sizes = [share for size in whole for share in batch_shares(size, self.processes)]
         view = ViewTransform(self.spec, self.device)
         teachers_view = ViewTransform(self.teacher_spec, self.device)
         same_view = self.spec.has_view_of(self.teacher_spec)
@@ -154,7 +154,7 @@ def batch_sizes(n: int, batch_size: int, processes: int = 1) -> list[int]:
     return sizes
 
 
-def shares(size: int, processes: int) -> list[int]:
+def batch_shares(size: int, processes: int) -> list[int]:
     """Return how many of a batch's samples each process takes; the numbers differ by at most one."""
     bounds = [size * process // processes for process in range(processes + 1)]
     return [end - start for start, end in itertools.pairwise(bounds)]

@@ -46,8 +46,10 @@ class Contents:
     modes: dict[str, int]  # number of files by Pillow's name of how pixels are stored, and the `MARKS` that follow it
 
 
-def look_at(listing: Listing, folder: Path) -> Contents:
+def look_at(listing: Listing, folder: Path, remembered_bytes: int = REMEMBERED_BYTES) -> Contents:
     """Return what the files of an image folder hold; only files that have changed since the last time are read.
+
+    Where no more than `remembered_bytes` were read, nothing is remembered.
 
     Raises:
         RequestError: a file cannot be read, or is not an image.
@@ -67,7 +69,7 @@ def look_at(listing: Listing, folder: Path) -> Contents:
         finally:
             readers.shutdown(cancel_futures=True)  # where one is not an image, or the user interrupts
     looks = {file: known[file] for file in files}
-    if n_bytes > REMEMBERED_BYTES:
+    if n_bytes > remembered_bytes:
         _remember(folder, looks)
     digest = hashlib.sha256(b"c1")  # version 1 of hashing contents; earlier, names and sizes were hashed
     sizes: dict[tuple[int, int], str] = {}
@@ -82,10 +84,13 @@ def look_at(listing: Listing, folder: Path) -> Contents:
     return Contents(digest.hexdigest()[:16], sizes, modes)
 
 
-def measure(listing: Listing, contents: Contents, folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure(
+    listing: Listing, contents: Contents, folder: Path, remembered_bytes: int = REMEMBERED_BYTES
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of the training images, by channel, of values from 0 to 1, rounded to 4 digits.
 
-    Every image has the same weight, whatever its size. The result is remembered by the images' contents.
+    Every image has the same weight, whatever its size. The result is remembered by the images' contents, where
+    more than `remembered_bytes` were read.
 
     Raises:
         RequestError: a file is not an image, or a channel has one value in all images.
@@ -108,7 +113,7 @@ def measure(listing: Listing, contents: Contents, folder: Path) -> tuple[tuple[f
             f"{folder}: a channel has the same value in all training images, so their deviation is 0: state 'mean' and "
             "'std'"
         )
-    if n_bytes > REMEMBERED_BYTES:
+    if n_bytes > remembered_bytes:
         keep(kept, [mean, std])
     return mean, std
 

@@ -114,7 +114,7 @@ class ScaledImages:
             yield batch.expand(-1, self.shape[1], -1, -1).contiguous().to(self.device)
 
 
-def load(
+def load_data(
     spec: DataSpec, root: Path, device: torch.device, workers: int, resident_bytes: int = MAX_RESIDENT_BYTES
 ) -> tuple[Split, Split]:
     """Return the training split, reduced as specified, and the split that a run is evaluated on; see `load_all`."""

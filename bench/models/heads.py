@@ -53,7 +53,7 @@ class Probe(Network):
         width = shapes.embedding
         if stage is not None:
             maps = shapes.stages[stage]
-            self.grid = grid(maps, most_values or math.prod(maps))
+            self.grid = pooled_size(maps, most_values or math.prod(maps))
             width = maps[0] * math.prod(self.grid)
         self.classifier = nn.Linear(width, num_classes)
         draw_linear(self.classifier)
@@ -67,7 +67,7 @@ class Probe(Network):
         return replace(features, embedding=values, logits=self.classifier(values))
 
 
-def grid(stage: tuple[int, int, int], most_values: int) -> tuple[int, int]:
+def pooled_size(stage: tuple[int, int, int], most_values: int) -> tuple[int, int]:
     """Return the grid (height, width) to which maps (C, H, W) are averaged: C * height * width <= `most_values`.
 
     The grid is square unless a side of the maps is shorter. It has at least one cell, whatever `most_values` is.

@@ -17,7 +17,7 @@ def check_installed(name: str) -> None:
 
 @cache
 def stages_of(name: str) -> tuple[int, ...]:
-    """Return the indices of a network's stages where a suite names none; see `stages_by_resolution`.
+    """Return the indices of a network's stages where a suite names none; see `timm_network.stage_indices`.
 
     Args:
         name: `timm.NAME`.

@@ -32,7 +32,7 @@ class TimmNetwork(Network):
 
     Args:
         model: timm's network, for images of `image_size` pixels if it takes one size only.
-        stages: indices of the maps of `forward_intermediates`, ascending; by default those of `stages_by_resolution`.
+        stages: indices of the maps of `forward_intermediates`, ascending; by default those of `stage_indices`.
         in_channels: channels of the images.
         image_size: (height, width) of images that it takes.
 
@@ -52,7 +52,7 @@ class TimmNetwork(Network):
         self.register_state_dict_post_hook(drop_prefix)
         self.register_load_state_dict_pre_hook(add_prefix)
         self.image = (1, in_channels, *image_size)
-        self.indices = list(stages) or stages_by_resolution(model)
+        self.indices = list(stages) or stage_indices(model)
         if wrong := [index for index in self.indices if index not in range(len(_reductions(model)))]:
             raise RequestError(f"stages: there is no {wrong[0]}: timm gives 0 to {len(_reductions(model)) - 1}")
         if self.indices != sorted(set(self.indices)):
@@ -137,7 +137,7 @@ class TimmNetwork(Network):
         return [child for name, child in self.network.named_children() if name in called]
 
 
-def stages_by_resolution(model: nn.Module) -> list[int]:
+def stage_indices(model: nn.Module) -> list[int]:
     """Return the index of the last map at each resolution, of the maps that timm lists for a network.
 
     If all have one resolution, as those of ViT or Mixer, the stages end after each quarter of them.

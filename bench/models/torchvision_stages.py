@@ -42,8 +42,8 @@ def stages_of(name: str) -> tuple[str, ...]:
     return known[own]
 
 
-def write() -> None:
-    """Write the stages of all of torchvision's classifiers to the file."""
+def write_stages(file: Path = FILE) -> None:
+    """Write the stages of all of torchvision's classifiers to a file."""
     import torch
     from torchvision import models
 
@@ -59,8 +59,8 @@ def write() -> None:
         except RequestError:
             stages = ()
         lines.append(f"  {json.dumps(name)}: {json.dumps(stages)}")
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write()
+    write_stages()

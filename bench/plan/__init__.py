@@ -1,6 +1,6 @@
 """Plans a suite: its cells, their runs, and the cohorts in which these train. Imports no torch."""
 
-from bench.plan.build import build, continued
+from bench.plan.build import build_plan, continued
 from bench.plan.cohorts import CohortPlan, cohorts, shares, widest, work_units
 from bench.plan.model import Cell, Plan
 from bench.plan.status import OPEN, run_status, statuses
@@ -10,7 +10,7 @@ __all__ = [
     "Cell",
     "CohortPlan",
     "Plan",
-    "build",
+    "build_plan",
     "cohorts",
     "continued",
     "run_status",

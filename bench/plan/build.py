@@ -28,7 +28,7 @@ from bench.types import RequestError
 from methods import Method
 
 
-def build(
+def build_plan(
     suite: Suite,
     path: Path,
     methods: Mapping[str, Method],
@@ -96,7 +96,7 @@ def continued(plan: Plan, methods: Mapping[str, Method], store: Store) -> Plan |
     """Return the plan after results have ended a rung or chosen settings; None if they have done neither."""
     if not plan.awaited:
         return None
-    again = build(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
+    again = build_plan(plan.suite, plan.absolute, methods, plan.sources, plan.changes, store)
     if again.runs.keys() == plan.runs.keys() and again.awaited == plan.awaited:
         return None
     return replace(again, file=plan.file, subfolder=plan.subfolder, text=plan.text)

@@ -24,7 +24,7 @@ MARKDOWN = Style(
 )
 
 
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table."""
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
@@ -38,7 +38,7 @@ def to_markdown(frame: Frame) -> str:
     for columns in parts(frame.columns, frame.labels):
         table = layout(frame, columns)
         rows = [[_escape(label), *(MARKDOWN.cell(*cell) for cell in cells)] for label, cells in table.rows]
-        lines += ["", *grid(["method", *map(_escape, table.headings)], rows)]
+        lines += ["", *markdown_table(["method", *map(_escape, table.headings)], rows)]
         if table.notes:
             lines += ["", *(f"- {MARKDOWN.note(*note)}" for note in table.notes)]
     if said := regime_line(frame):
@@ -46,7 +46,7 @@ def to_markdown(frame: Frame) -> str:
     lines += _best_and_published(frame)
     lines += ["", "## How it was made", "", "```", shlex.join(training_command(plan)), "```"]
     if made := list(origins(frame.records.values()).values()):
-        lines += ["", *grid(list(made[0]), [[_escape(fact) for fact in origin.values()] for origin in made])]
+        lines += ["", *markdown_table(list(made[0]), [[_escape(fact) for fact in origin.values()] for origin in made])]
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +64,7 @@ def _best_and_published(frame: Frame) -> list[str]:
         if rows:
             heads = ["method", "last epoch", "best epoch", "published", "difference"]
             width = 5 if frame.has_published(column) else 3
-            lines += ["", f"### {_escape(heading)}", "", *grid(heads[:width], [row[:width] for row in rows])]
+            lines += ["", f"### {_escape(heading)}", "", *markdown_table(heads[:width], [row[:width] for row in rows])]
     return lines
 
 

@@ -13,7 +13,7 @@ from bench.report.folder import STATISTICS
 from bench.report.frame import Frame
 from bench.report.improvement import IMPROVEMENT, Improvement
 from bench.report.layout import ALL_PAIRS, MISSING, PARTIAL, p_value
-from bench.report.markdown import MARKDOWN, grid
+from bench.report.markdown import MARKDOWN, markdown_table
 from bench.report.statistics import Ranking, Statistics, statistics
 from bench.report.table_csv import digest
 from bench.store import write_whole
@@ -103,11 +103,11 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
     for (reference, pair, metric), gains in groupby(computed.gains, itemgetter("reference", "pair", "metric")):
         heading = MARKDOWN.text(f"Gain over {reference} in {metric}, {pair}")
         heads = ["method", "pairs" if pair == ALL_PAIRS else samples, "gain", "95 % interval", "p", "p (adjusted)"]
-        lines += ["", f"## {heading}", "", *grid(heads, map(_gain_texts, gains))]
+        lines += ["", f"## {heading}", "", *markdown_table(heads, map(_gain_texts, gains))]
     lines += variance.lines(spread)
     if computed.together:
         lines += ["", "## Over pairs and seeds", "", TOGETHER, ""]
-        lines += grid(
+        lines += markdown_table(
             ["statistic", "metric", "method", "over", "pairs", "value", "95 % interval"],
             map(_together_texts, computed.together),
         )
@@ -119,7 +119,7 @@ def to_markdown(plan: Plan, computed: Statistics, spread: Sequence[variance.Spre
             for (metric, label), share in computed.improvements.items()
         ]
         lines += ["", f"## Relative improvement of {MARKDOWN.text(computed.ours or '')}", "", IMPROVEMENT, ""]
-        lines += grid(
+        lines += markdown_table(
             ["over", "metric", "samples", "ratio of sums", "95 % interval", "paper's mean of ratios", "median"], rows
         )
     return "\n".join(lines) + "\n"
@@ -161,4 +161,6 @@ def _rank_lines(ranks: Ranking | str) -> Iterator[str]:
     )
     yield ""
     best_first = sorted(zip(ranks.ranks, ranks.labels, strict=True))
-    yield from grid(["row", "mean rank"], [[MARKDOWN.text(label), f"{rank:.2f}"] for rank, label in best_first])
+    yield from markdown_table(
+        ["row", "mean rank"], [[MARKDOWN.text(label), f"{rank:.2f}"] for rank, label in best_first]
+    )

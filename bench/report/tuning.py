@@ -12,7 +12,7 @@ from bench.plan.tuning import shown
 from bench.report.folder import TUNING
 from bench.report.frame import Frame
 from bench.report.layout import MISSING
-from bench.report.markdown import MARKDOWN, grid
+from bench.report.markdown import MARKDOWN, markdown_table
 from bench.report.words import SIGNIFICANT
 from bench.store import csv_text, write_whole
 from bench.suite.tuning import TUNED, Tuning
@@ -223,4 +223,6 @@ def _number(value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield from grid([MARKDOWN.text(text) for text in head], [[MARKDOWN.text(text) for text in row] for row in rows])
+    yield from markdown_table(
+        [MARKDOWN.text(text) for text in head], [[MARKDOWN.text(text) for text in row] for row in rows]
+    )

@@ -15,7 +15,7 @@ from bench.report.folder import VARIANCE
 from bench.report.frame import Frame
 from bench.report.inference import Contrast
 from bench.report.layout import MISSING
-from bench.report.markdown import MARKDOWN, grid
+from bench.report.markdown import MARKDOWN, markdown_table
 from bench.report.summary import Summary
 from bench.spec import Crossed
 from bench.store import write_whole
@@ -135,7 +135,7 @@ def lines(of_rows: Sequence[Spread]) -> Iterator[str]:
         sources = [source for source in HEADS if any(source in one.variances for one in own)]
         heads = ["row", "runs", *(HEADS[source] for source in sources), "mean", "95 % interval"]
         yield from ("", f"### {MARKDOWN.text(metric)}, {MARKDOWN.text(pair)}", "")
-        yield from grid(heads, [_texts(one, sources) for one in own])
+        yield from markdown_table(heads, [_texts(one, sources) for one in own])
 
 
 def _texts(one: Spread, sources: list[str]) -> list[str]:

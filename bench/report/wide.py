@@ -39,7 +39,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class WideRow:
     """A row of the table; a tuned row is in the row whose settings were tuned."""
 
     label: str
@@ -58,7 +58,7 @@ def heads(frame: Frame) -> list[Head]:
     return columns_shown
 
 
-def rows(frame: Frame) -> list[Row]:
+def rows(frame: Frame) -> list[WideRow]:
     """Return the rows, in the order of the frame's labels."""
     columns, merged = heads(frame), set(_merged(frame))
     lines = []
@@ -66,7 +66,7 @@ def rows(frame: Frame) -> list[Row]:
         if label not in merged:
             first = frame.at(*frame.columns[0], label)
             entries = [_entry(frame, head, label) for head in columns]
-            lines.append(Row(label, first.cell.method, first.is_method, entries))
+            lines.append(WideRow(label, first.cell.method, first.is_method, entries))
     return lines
 
 

@@ -10,7 +10,7 @@ from bench.report.layout import ALL_PAIRS, MISSING, p_value
 
 SIGNIFICANT = 0.05  # of p: from it on, a row is not told apart from its reference
 
-Row = Mapping[str, str]
+CsvRow = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Gain(NamedTuple):
     p_adjusted: tuple[str, str]
 
 
-def said(rows: Sequence[Row]) -> list[Said]:
+def said(rows: Sequence[CsvRow]) -> list[Said]:
     """Return the rows in words: gains in each pair and over all pairs, ranks, improvements and single images."""
     own = [row for row in rows if row.get("statistic") == "gain"]
     several = len({row["pair"] for row in own}) > 1
@@ -63,7 +63,7 @@ def said(rows: Sequence[Row]) -> list[Said]:
     return told
 
 
-def gains(rows: Sequence[Row]) -> list[Gain]:
+def gains(rows: Sequence[CsvRow]) -> list[Gain]:
     """Return the table of all gains."""
     return [
         Gain(
@@ -82,7 +82,7 @@ def gains(rows: Sequence[Row]) -> list[Gain]:
     ]
 
 
-def _against(rows: Sequence[Row], reference: str) -> Iterator[str]:
+def _against(rows: Sequence[CsvRow], reference: str) -> Iterator[str]:
     """Yield which rows are above and below a reference, and which are not told apart from it."""
     tested = [row for row in rows if row["p_adjusted"]]
     ordered = sorted(tested, key=lambda row: -float(row["value"]))
@@ -103,7 +103,7 @@ def _against(rows: Sequence[Row], reference: str) -> Iterator[str]:
         yield f"Too few samples for a test of {', '.join(untested)}."
 
 
-def _ranks(rows: Sequence[Row]) -> Iterator[str]:
+def _ranks(rows: Sequence[CsvRow]) -> Iterator[str]:
     friedman = next((row for row in rows if row.get("statistic") == "friedman"), None)
     if friedman is None:
         return
@@ -120,7 +120,7 @@ def _ranks(rows: Sequence[Row]) -> Iterator[str]:
             yield f"Ranks that are {float(row['value']):.2f} apart differ at 5 % (Nemenyi)."
 
 
-def _probabilities(rows: Sequence[Row]) -> Iterator[str]:
+def _probabilities(rows: Sequence[CsvRow]) -> Iterator[str]:
     own = [row for row in rows if row.get("statistic") == "probability_of_improvement"]
     for reference, group in groupby(own, itemgetter("reference")):
         ordered = sorted(group, key=lambda row: -float(row["value"]))
@@ -128,7 +128,7 @@ def _probabilities(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Share of seeds, averaged over pairs, in which a method is above {reference}: {', '.join(named)}."
 
 
-def _improvements(rows: Sequence[Row]) -> Iterator[str]:
+def _improvements(rows: Sequence[CsvRow]) -> Iterator[str]:
     own = [row for row in rows if row.get("statistic") == "relative_improvement" and row["value"]]
     for label, group in groupby(own, itemgetter("label")):
         named = [f"{row['reference']} {100 * float(row['value']):.0f} %" for row in group]
@@ -138,7 +138,7 @@ def _improvements(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _images(rows: Sequence[Row]) -> Iterator[str]:
+def _images(rows: Sequence[CsvRow]) -> Iterator[str]:
     own = [row for row in rows if row.get("statistic") == "mcnemar" and row["p_adjusted"]]
     for (pair, reference), group in groupby(own, itemgetter("pair", "reference")):
         tested = list(group)
@@ -162,11 +162,11 @@ def _signed(value: str) -> str:
     return f"{float(value):+z.2f}"
 
 
-def _interval(row: Row) -> str:
+def _interval(row: CsvRow) -> str:
     return f"{_signed(row['low'])} to {_signed(row['high'])}" if row["low"] and row["high"] else ""
 
 
-def _within(row: Row) -> str:
+def _within(row: CsvRow) -> str:
     return f"; {interval}" if (interval := _interval(row)) else ""
 
 

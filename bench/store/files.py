@@ -62,6 +62,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if there is one; raises as `writing`."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
 class NotWrittenError(RequestError):
     """A file cannot be written."""
 

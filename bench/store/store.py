@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -34,15 +33,15 @@ from pydantic import ValidationError
 
 from bench.reading import read_bytes, unreadable
 from bench.spec import ID_LENGTH, RunSpec, canonical_document, id_of
-from bench.store.claims import CLAIMS, HEARTBEAT_S, Claim, ClaimLostError, is_alive, new_claim
+from bench.store.claims import CLAIM, HEARTBEAT_S, Claim, HeldClaims, holder_in, is_alive
 from bench.store.documents import CHECKSUM, FAILURES, FILES, RECORD, Failure, checksum, record_in, rows_of
 from bench.store.files import (
     AGAIN,
-    TEMPORARY,
     first_reason,
     incompatible,
     read_as,
     read_json,
+    remove,
     sealed,
     unsealed,
     write_whole,
@@ -56,7 +55,7 @@ State = Literal["done", "failed", "diverged", "inapplicable", "running", "waitin
 SPEC, EPOCHS, CHECKPOINT, WEIGHTS = "spec.json", "epochs.jsonl", "checkpoint.pt", "student.safetensors"
 OUTPUTS = "outputs.safetensors"  # of classifiers, on the test images; what figures are drawn from
 ANSWERS = "answers.safetensors"  # of classifiers, to the test images: logits in half precision
-FAILURE, CLAIM = "failure.json", "claim.json"
+FAILURE = "failure.json"
 SOURCES = "sources.json"  # in a suite's folder
 STALE = ".stale"  # at the end of the name of a folder with an earlier result
 SETTLED_NS = 2_000_000_000  # a file that was written so long ago has another time stamp if it is written again
@@ -67,8 +66,7 @@ class Store:
 
     def __init__(self, root: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.root, self.heartbeat_s = root, heartbeat_s
-        self._held: dict[str, Claim] = {}
-        self._stop = threading.Event()  # ends the thread that renews the claims
+        self._claims = HeldClaims(self.folder, self.locked, heartbeat_s)
         self._read: dict[str, tuple[tuple[int, int, int], Any]] = {}  # what was read, by path, with the file's stamp
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path, float]]:
@@ -252,7 +250,7 @@ class Store:
 
     def write(self, run_id: str, name: str, content: str | bytes) -> None:
         """Write one of a run's files."""
-        self._check_claim(run_id)
+        self._claims.check(run_id)
         write_whole(self.folder(run_id) / name, content)
 
     def begin(self, spec: RunSpec, suite_files: Mapping[str, str] | None = None) -> None:
@@ -267,14 +265,14 @@ class Store:
 
     def append_epoch(self, run_id: str, row: dict[str, Any]) -> None:
         """Append an epoch's row."""
-        self._check_claim(run_id)
+        self._claims.check(run_id)
         path = self.folder(run_id) / EPOCHS
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def finish(self, run_id: str, record: dict[str, Any], keep_checkpoint: bool = False) -> None:
         """Write a run's record, after its other files, whose hashes it gets: the run is done."""
-        self._check_claim(run_id)
+        self._claims.check(run_id)
         folder = self.folder(run_id)
         left = (path.name for path in folder.glob("[!.]*") if path.is_file() and path.stem != Path(CHECKPOINT).stem)
         hashed = sorted(name for name in left if name not in (RECORD, FAILURE, CLAIM))
@@ -283,7 +281,7 @@ class Store:
             record = record | {FILES: hashes}
         self._write_record(run_id, record)
         if not keep_checkpoint:
-            self._remove(folder / CHECKPOINT)
+            remove(folder / CHECKPOINT)
         shutil.rmtree(folder.with_suffix(STALE), ignore_errors=True)
 
     def amend(self, run_id: str, facts: Mapping[str, Any], written: Iterable[str] = ()) -> None:
@@ -336,11 +334,7 @@ class Store:
 
     def forget_failure(self, run_id: str) -> None:
         """Remove a run's failure, so that it is trained again, from its last checkpoint if it has one."""
-        self._remove(self.folder(run_id) / FAILURE)
-
-    def _remove(self, path: Path) -> None:
-        with writing(path):
-            path.unlink(missing_ok=True)
+        remove(self.folder(run_id) / FAILURE)
 
     # one writer
 
@@ -350,47 +344,15 @@ class Store:
         Call it within a `try` whose `finally` calls `release`, which does nothing for a run that is not held: a signal
         may arrive at any moment.
         """
-        folder = self.folder(run_id)
-        with self.locked() as now:
-            held = self.holder(run_id)
-            if held is not None and is_alive(held, folder / CLAIM, now):
-                return False
-            mine = new_claim()
-            self._held[run_id] = mine  # before it is written: `release` also removes it if a signal arrives now
-            write_whole(folder / CLAIM, json.dumps(asdict(mine)) + "\n")
-            for leftover in folder.glob(TEMPORARY.format("*")):  # of a writer that was killed
-                self._remove(leftover)
-        if len(self._held) == 1:
-            self._stop = threading.Event()
-            threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
-        return True
+        return self._claims.take(run_id)
 
     def release(self, run_id: str) -> None:
         """Release a claim, if this object holds it."""
-        if (mine := self._held.pop(run_id, None)) is None:
-            return
-        if not self._held:
-            self._stop.set()
-        with self.locked():
-            if self.holder(run_id) == mine:
-                self._remove(self.folder(run_id) / CLAIM)
+        self._claims.release(run_id)
 
     def holder(self, run_id: str) -> Claim | None:
         """Return the claim under which a run is held, or None."""
-        return read_as(CLAIMS, self.folder(run_id) / CLAIM)
-
-    def _renew(self, stop: threading.Event) -> None:
-        while not stop.wait(self.heartbeat_s):
-            for run_id, mine in list(self._held.items()):
-                with suppress(OSError, RequestError):  # a file server fault must not end the heartbeat
-                    if self.holder(run_id) == mine:  # another process may take it over while this machine sleeps
-                        os.utime(self.folder(run_id) / CLAIM)
-
-    def _check_claim(self, run_id: str) -> None:
-        if (mine := self._held.get(run_id)) is None or (holder := self.holder(run_id)) == mine:
-            return
-        by = f"process {holder.process} on {holder.machine.partition(' ')[0]}" if holder else "nobody"
-        raise ClaimLostError(f"run {run_id} is now held by {by}: this process did not renew its claim in time")
+        return holder_in(self.folder(run_id))
 
     def locked(self, what: str = "") -> AbstractContextManager[float]:
         """Hold one of the store's locks, which one thread of one process on one machine holds at a time.

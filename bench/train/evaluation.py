@@ -25,11 +25,10 @@ def evaluate(
     data: DataSpec,
     device: torch.device,
     precision: Precision = "fp32",
-    objective: Objective = CLASSIFICATION,
     batch_size: int = EVALUATION_BATCH["cpu"],
 ) -> list[dict[str, float]]:
-    """Return each network's metrics in percent; the arguments are those of `evaluated`."""
-    return [one.metrics for one in evaluated(networks, split, data, device, precision, objective, batch_size)]
+    """Return each classifier's metrics in percent; the arguments are those of `evaluated`."""
+    return [one.metrics for one in evaluated(networks, split, data, device, precision, batch_size=batch_size)]
 
 
 class Evaluated(NamedTuple):

@@ -289,7 +289,7 @@ class Lane:
             self.trained, self.seconds = state["begun"]["trained"], state["begun"]["seconds"]
         for name, learner in self.learners.items():
             own = state if name == STUDENT else state[name]
-            learner.load(own, self.clock.stage)
+            learner.load_state(own, self.clock.stage)
             if "begun" in own:
                 learner.meter = Meter.restored(own["begun"]["meter"], self.device)
 

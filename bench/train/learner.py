@@ -267,7 +267,7 @@ class Learner:
             **average,
         }
 
-    def load(self, state: Mapping[str, Any], stage: int) -> None:
+    def load_state(self, state: Mapping[str, Any], stage: int) -> None:
         """Load a state that was saved in a stage."""
         self.network.load_state_dict(state["student"])
         if self.schedule.ema is not None:

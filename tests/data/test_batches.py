@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torchvision.transforms import functional as tv
 
-from bench.data.batches import PADDING, TrainingData, batch_sizes, crop, draw, shares
+from bench.data.batches import PADDING, TrainingData, batch_shares, batch_sizes, crop, draw
 from bench.data.images import ResidentImages, Split
 from bench.data.views import ViewTransform
 from bench.spec import DataSpec, seed_from
@@ -159,7 +159,7 @@ def test_every_process_has_two_samples_of_each_batch_or_more(n, batch_size, proc
     sizes = batch_sizes(n, batch_size, processes)
     assert sum(sizes) == n
     for size in sizes:
-        parts = shares(size, processes)
+        parts = batch_shares(size, processes)
         assert sum(parts) == size
         assert min(parts) >= 2
         assert max(parts) - min(parts) <= 1

@@ -22,9 +22,10 @@ from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, contents, resolve
 from bench.data.batches import TrainingData
+from bench.data.contents import look_at, measure
 from bench.data.folders import list_divided
 from bench.data.image_files import FileImages, read_image
-from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, load_data
 from bench.types import RequestError
 from tests.few import short_or_whole
 
@@ -66,7 +67,7 @@ def choose(folder, **changes):
 
 
 def read(folder, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **changes):
-    return load(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
+    return load_data(resolve(choose(folder, **changes)), Path("unused"), CPU, workers, resident_bytes)
 
 
 def all_images(split):
@@ -76,7 +77,7 @@ def all_images(split):
 def epoch_of(folder, workers, resident_bytes=MAX_RESIDENT_BYTES):
     """Return all that an epoch's batches hold."""
     spec = resolve(choose(folder))
-    train, _ = load(spec, Path("unused"), CPU, workers, resident_bytes)
+    train, _ = load_data(spec, Path("unused"), CPU, workers, resident_bytes)
     batches = list(TrainingData(spec, train, CPU, spec).epoch(3, 1, 2, batch_size=5))
     return [torch.cat([getattr(b, field) for b in batches]) for field in ("images", "targets", "indices")]
 
@@ -109,7 +110,7 @@ def test_the_size_of_all_images_is_taken_where_none_is_asked_for(folder):
     for path in folder.rglob("*.*"):
         Image.open(path).resize((36, 40)).save(path)
     spec = resolve(choose(folder, resize=None))
-    train, test = load(spec, Path("unused"), CPU, workers=0)
+    train, test = load_data(spec, Path("unused"), CPU, workers=0)
     assert spec.size == (40, 36)
     assert all_images(train).shape == (36, 3, *spec.size)
     assert all_images(test).shape == (12, 3, *spec.size)
@@ -182,7 +183,7 @@ from bench.data import DataChoice, images, resolve
 def main():
     half = (0.5,) * 3
     choice = DataChoice(name="imagefolder", path=sys.argv[1], mean=half, std=half, augment="none", resize=32)
-    train, _ = images.load(resolve(choice), Path("unused"), torch.device("cpu"), workers=2, resident_bytes=0)
+    train, _ = images.load_data(resolve(choice), Path("unused"), torch.device("cpu"), workers=2, resident_bytes=0)
     digest = hashlib.sha256()
     for batch in train.images.batches(torch.arange(len(train)).split(2)):
         digest.update(batch.numpy().tobytes())
@@ -474,34 +475,50 @@ def test_a_test_split_without_classes_gives_way_to_val(folder):
 
 
 @pytest.fixture
-def remembered(monkeypatch, tmp_path):
-    """Let every look at a folder be remembered, and return where."""
+def unchanged(folder, tmp_path, monkeypatch):
+    """Return a folder whose files changed long enough ago for a look at them to be remembered in `tmp_path`/cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(contents, "REMEMBERED_BYTES", 0)
-    monkeypatch.setattr(contents, "FRESH_NS", 0)
-    return tmp_path / "cache" / "distillation-bench"
-
-
-def test_files_that_have_not_changed_are_not_read_again(remembered, folder):
-    before = resolve(choose(folder))
     for path in folder.rglob("*.*"):
+        os.utime(path, (1e9, 1e9))
+    return folder
+
+
+def look(folder):
+    """Return what the files of a folder hold, which is remembered however few they are."""
+    return look_at(list_divided(folder, None), folder, remembered_bytes=0)
+
+
+def test_files_that_have_not_changed_are_not_read_again(unchanged):
+    before = look(unchanged)
+    for path in unchanged.rglob("*.*"):
         status = path.stat()
         path.write_bytes(b"?" * status.st_size)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert resolve(choose(folder)) == before
-    os.utime(folder / "train" / "auk" / "1.png")
+    assert look(unchanged) == before
+    os.utime(unchanged / "train" / "auk" / "1.png")
     with pytest.raises(RequestError, match=r"1\.png: cannot be read as an image"):
-        resolve(choose(folder))
+        look(unchanged)
+
+
+def test_files_that_have_just_changed_are_read_again(unchanged):
+    changed = unchanged / "train" / "auk" / "1.png"
+    os.utime(changed)
+    look(unchanged)
+    status = changed.stat()
+    changed.write_bytes(b"?" * status.st_size)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RequestError, match=r"1\.png: cannot be read as an image"):
+        look(unchanged)
 
 
 @pytest.mark.parametrize(
     "damage", [lambda b: b"", lambda b: b[:-9], lambda b: b.replace(b"RGB", b"RGX", 1), lambda b: b"["]
 )
-def test_a_damaged_memory_of_a_folder_is_not_used(damage, remembered, folder):
-    before = resolve(choose(folder))
-    (file,) = remembered.iterdir()
+def test_a_damaged_memory_of_a_folder_is_not_used(damage, unchanged, tmp_path):
+    before = look(unchanged)
+    (file,) = (tmp_path / "cache" / "distillation-bench").iterdir()
     file.write_bytes(damage(file.read_bytes()))
-    assert resolve(choose(folder)) == before
+    assert look(unchanged) == before
 
 
 def test_a_small_folder_leaves_nothing_in_the_users_cache(folder, tmp_path, monkeypatch):
@@ -595,13 +612,16 @@ def test_measured_values_give_the_run_that_stated_ones_give(folder):
     assert resolve(in_one_line(folder, resize=32, mean=measured.mean, std=measured.std, augment="crop")) == measured
 
 
-def test_measured_values_are_remembered_until_an_image_changes(remembered, folder, monkeypatch):
-    before = resolve(in_one_line(folder, resize=32))
+def test_measured_values_are_remembered_until_an_image_changes(unchanged, monkeypatch):
+    def measured():
+        return measure(list_divided(unchanged, None), look(unchanged), unchanged, remembered_bytes=0)
+
+    before = measured()
     monkeypatch.setattr(contents, "_moments", None)  # would fail if called
-    assert resolve(in_one_line(folder, resize=32)) == before
-    write_image(folder / "train" / "auk" / "new.png", seed=99)
+    assert measured() == before
+    write_image(unchanged / "train" / "auk" / "new.png", seed=99)
     with pytest.raises(TypeError):
-        resolve(in_one_line(folder, resize=32))
+        measured()
 
 
 def test_images_of_one_colour_have_no_deviation_to_measure(tmp_path):
@@ -629,7 +649,7 @@ def test_a_share_of_each_class_is_for_testing(below_train, flat):
         (flat / "train").mkdir()
         for name in ("cat", "dog"):
             (flat / name).rename(flat / "train" / name)
-    train, test = load(resolve(in_one_line(flat, test_fraction=0.3)), Path("unused"), CPU, workers=0)
+    train, test = load_data(resolve(in_one_line(flat, test_fraction=0.3)), Path("unused"), CPU, workers=0)
     assert torch.bincount(train.targets).tolist() == [7, 7]
     assert torch.bincount(test.targets).tolist() == [3, 3]
     seen = {image.numpy().tobytes() for split in (train, test) for image in all_images(split)}

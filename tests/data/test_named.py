@@ -23,7 +23,7 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from bench.data import DataChoice, fetched, packaged, resolve
-from bench.data.images import ResidentImages, fetch, load
+from bench.data.images import ResidentImages, fetch, load_data
 from bench.data.named import DATASETS
 from bench.data.subset import divided
 from bench.types import RequestError
@@ -43,7 +43,7 @@ def chosen(name, resize=None, **choice):
 
 def read(root, name, **choice):
     """Return a data set's (training, test) splits."""
-    return load(chosen(name, **choice), root, CPU, workers=0)
+    return load_data(chosen(name, **choice), root, CPU, workers=0)
 
 
 def same(splits, others):

@@ -10,7 +10,7 @@ from skimage import data as skimage_data
 from sklearn.datasets import load_sample_image
 
 from bench.data import DataChoice, resolve
-from bench.data.images import load
+from bench.data.images import load_data
 from bench.data.named import DATASETS
 from bench.data.packaged import DISPARITY_BOUNDS, PHOTOGRAPHS, photo_patches, stereo_motorcycle
 from bench.spec import IGNORED
@@ -46,7 +46,7 @@ def test_no_network_is_asked_for_a_fixture(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setenv("SKIMAGE_DATADIR", str(tmp_path))
-    train, test = load(resolve(DataChoice(name=name)), tmp_path, CPU, workers=0)
+    train, test = load_data(resolve(DataChoice(name=name)), tmp_path, CPU, workers=0)
     assert (len(train), len(test)) == (DATASETS[name].train, DATASETS[name].test)
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as tv
 from bench.data import DataChoice, resolve
 from bench.data.batches import TrainingData, draw
 from bench.data.image_files import FileImages, read_part
-from bench.data.images import ResidentImages, load
+from bench.data.images import ResidentImages, load_data
 from bench.data.views import ViewTransform
 from bench.spec import seed_from
 from tests.data.published import smooth, write_imagenet
@@ -29,7 +29,7 @@ def imagenet(tmp_path):
     """Return the training data of a stand-in, read by so many workers."""
     write_imagenet(tmp_path)
     spec = resolve(DataChoice(name="imagenet", resize=48))
-    return lambda workers=0: TrainingData(spec, load(spec, tmp_path, CPU, workers)[0], CPU, spec)
+    return lambda workers=0: TrainingData(spec, load_data(spec, tmp_path, CPU, workers)[0], CPU, spec)
 
 
 def by_torchvision(file, seed, size):
@@ -95,7 +95,7 @@ def test_a_folders_training_images_are_cut_as_they_are_read_and_its_test_images_
             resize=32,
         )
     )
-    train, test = load(spec, tmp_path, CPU, workers=0)
+    train, test = load_data(spec, tmp_path, CPU, workers=0)
     assert isinstance(train.images, FileImages)
     assert isinstance(test.images, ResidentImages)
     first = sorted((folder / "val").rglob("*.JPEG"), key=lambda file: (file.parent.name, file.name))[0]

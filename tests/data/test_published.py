@@ -9,7 +9,7 @@ from torchvision.transforms import functional as tv
 from bench.data import DataChoice, resolve
 from bench.data.batches import TrainingData
 from bench.data.image_files import FileImages
-from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, ScaledImages, load
+from bench.data.images import MAX_RESIDENT_BYTES, ResidentImages, ScaledImages, load_data
 from bench.data.nyu import CLASSES
 from bench.spec import IGNORED
 from bench.types import RequestError
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def read(root, name, workers=0, resident_bytes=MAX_RESIDENT_BYTES, **choice):
     """Return a data set's (training, test) splits."""
-    return load(resolve(DataChoice(name=name, **choice)), root, CPU, workers, resident_bytes)
+    return load_data(resolve(DataChoice(name=name, **choice)), root, CPU, workers, resident_bytes)
 
 
 def all_images(split):
@@ -64,7 +64,7 @@ def test_images_that_do_not_fit_stay_in_their_file_and_are_the_same(tmp_path):
 def test_batches_of_images_without_labels_have_none_and_methods_are_told_so(tmp_path):
     write_stl10(tmp_path)
     spec = resolve(DataChoice(name="stl10_unlabelled", resize=32))
-    data = TrainingData(spec, load(spec, tmp_path, CPU, 0)[0], CPU, spec)
+    data = TrainingData(spec, load_data(spec, tmp_path, CPU, 0)[0], CPU, spec)
     batches = list(data.epoch(0, 1, 1, 16))
     assert [batch.targets for batch in batches] == [None, None]
     assert (data.info.n, data.info.classes, data.info.targets) == (30, 10, None)
@@ -181,7 +181,7 @@ def nyu(tmp_path_factory):
 
 def read_nyu_at_full_size(root):
     spec = resolve(DataChoice(name="nyu_depth_v2")).model_copy(update={"size": (480, 640)})
-    return load(spec, root, CPU, workers=0)
+    return load_data(spec, root, CPU, workers=0)
 
 
 def test_nyus_images_and_depth_stand_upright_in_the_published_split(nyu):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from bench.data import DATASETS, DataChoice, resolve
 from bench.data.batches import TrainingData, crop, draw
-from bench.data.images import ResidentImages, Split, load
+from bench.data.images import ResidentImages, Split, load_data
 from bench.data.views import ViewTransform
 from bench.spec import IGNORED, DataSpec, seed_from
 
@@ -98,7 +98,7 @@ def test_teacher_and_student_share_one_tensor_of_the_same_view():
 @pytest.fixture(scope="module")
 def tiles():
     spec = seen("stereo_motorcycle", train_fraction=0.05)
-    return TrainingData(spec, load(spec, None, CPU, workers=0)[0], CPU, spec)
+    return TrainingData(spec, load_data(spec, None, CPU, workers=0)[0], CPU, spec)
 
 
 def test_labels_of_pixels_are_cropped_and_flipped_with_their_images(tiles):
@@ -120,7 +120,7 @@ def test_methods_are_told_of_no_labels_where_only_pixels_have_them(tiles):
 
 def test_a_fraction_of_images_whose_pixels_are_labelled_keeps_each_with_its_labels(tiles):
     spec = seen("stereo_motorcycle")
-    whole, _ = load(spec, None, CPU, workers=0)
+    whole, _ = load_data(spec, None, CPU, workers=0)
     images = {image.numpy().tobytes(): place for place, image in enumerate(whole.images.images)}
     places = [images[image.numpy().tobytes()] for image in tiles.split.images.images]
     assert places == sorted(places)
@@ -128,8 +128,8 @@ def test_a_fraction_of_images_whose_pixels_are_labelled_keeps_each_with_its_labe
 
 
 def test_labels_of_pixels_are_scaled_with_their_images():
-    train, _ = load(seen("stereo_motorcycle", resize=32), None, CPU, workers=0)
-    whole, _ = load(seen("stereo_motorcycle"), None, CPU, workers=0)
+    train, _ = load_data(seen("stereo_motorcycle", resize=32), None, CPU, workers=0)
+    whole, _ = load_data(seen("stereo_motorcycle"), None, CPU, workers=0)
     assert torch.equal(train.targets, whole.targets[:, 1::2, 1::2])
     assert torch.equal(train.images.images[:, 3], whole.images.images[:, 3, 1::2, 1::2])
 

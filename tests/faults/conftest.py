@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.store import Store
 from bench.suite import load
 from methods import catalog
@@ -38,7 +38,7 @@ class Disturbed:
 
     @property
     def plan(self) -> Plan:
-        return build(load(self.path, METHODS), self.path, METHODS)
+        return build_plan(load(self.path, METHODS), self.path, METHODS)
 
     def start(self, fault: str = "", at: int = 0, target: Callable[..., None] = child.run, **more: object):
         """Start the suite in a process; `fault` and `at` are those of `child.run`."""

@@ -28,7 +28,7 @@ from matplotlib.ticker import AutoLocator, ScalarFormatter
 from safetensors.numpy import save
 from scipy import stats
 
-from bench.figures import FIGURES, _tasks, curves, figures, ranks, tsne, write
+from bench.figures import curves, ranks, tsne
 from bench.figures.arrangement import arrange
 from bench.figures.cka import cka
 from bench.figures.cost import COSTS
@@ -37,6 +37,7 @@ from bench.figures.findings import Findings
 from bench.figures.looks import METHODS as METHOD_ORDER
 from bench.figures.looks import look, looks
 from bench.figures.parameter import sweeps
+from bench.figures.write import FIGURES, _tasks, figures, write_figures
 from bench.plan import Cell, Plan
 from bench.report.folder import note, noted
 from bench.report.frame import results_frame
@@ -120,7 +121,7 @@ def evaluated(folder: Path, methods: Sequence[object], **others: object) -> Plan
 def test_a_suite_without_numbers_has_no_figure_and_no_folder_for_them(tmp_path, store):
     plan = plan_of(tmp_path, methods=["kd", *GRID], pairs=PAIRS)
     fail(store, cell_of(plan, "KD"), "failed", "no")
-    assert write(results_frame(plan, store), store, METHODS) == []
+    assert write_figures(results_frame(plan, store), store, METHODS) == []
     assert not store.suite_folder(plan.name).exists()
 
 
@@ -135,23 +136,23 @@ def test_a_half_finished_suite_draws_what_is_there(tmp_path, store):
 def test_every_figure_is_written_as_pdf_and_svg_and_the_same_store_gives_the_same_bytes(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    paths = write(results_frame(plan, store), store, METHODS)
+    paths = write_figures(results_frame(plan, store), store, METHODS)
     assert [path.name for path in paths] == ["gain.pdf", "gain.svg"]
     first = [path.read_bytes() for path in paths]
     assert [content[:4] for content in first] == [b"%PDF", b"<?xm"]
-    assert [path.read_bytes() for path in write(results_frame(plan, store), store, METHODS)] == first
+    assert [path.read_bytes() for path in write_figures(results_frame(plan, store), store, METHODS)] == first
 
 
 def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    folder = write(results_frame(plan, store), store, METHODS)[0].parent
+    folder = write_figures(results_frame(plan, store), store, METHODS)[0].parent
     gone = ["curves_gone.pdf", "curves_gone.svg", "gain.png"]  # png: as earlier versions wrote
     for name in (*gone, "own.png", "notes.txt"):
         (folder / name).write_text("")
     (folder / "x.png").mkdir()
     note(plan, store, figures=[*gone, "x.png"])
-    write(results_frame(plan, store), store, METHODS)
+    write_figures(results_frame(plan, store), store, METHODS)
     kept = ["gain.pdf", "gain.svg", "notes.txt", "own.png", "x.png"]
     assert sorted(path.name for path in folder.iterdir()) == kept
 
@@ -159,11 +160,11 @@ def test_a_figure_that_no_longer_applies_goes_and_nothing_else_does(tmp_path, st
 def test_the_files_of_a_figure_that_fails_stay_until_it_is_drawn_again(tmp_path, store, monkeypatch):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    written = write(results_frame(plan, store), store, METHODS)
+    written = write_figures(results_frame(plan, store), store, METHODS)
     failed: list[Exception] = []
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
-        assert write(results_frame(plan, store), store, METHODS, failed) == []
+        assert write_figures(results_frame(plan, store), store, METHODS, failed) == []
     assert len(failed) == 1
     assert sorted(written[0].parent.iterdir()) == sorted(written)
     assert sorted(noted(written[0].parents[1]).figures) == sorted(path.name for path in written)
@@ -172,7 +173,7 @@ def test_the_files_of_a_figure_that_fails_stay_until_it_is_drawn_again(tmp_path,
 def test_labels_and_titles_are_drawn_as_they_are_written(tmp_path, store):
     plan = plan_of(tmp_path, title=r"$\bar$", methods=[{"method": "kd", "label": r"$\foo$"}])
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], r"$\foo$": [72.0]})
-    assert len(write(results_frame(plan, store), store, METHODS)) == 2
+    assert len(write_figures(results_frame(plan, store), store, METHODS)) == 2
 
 
 def test_looks_differ_in_grey_and_a_row_keeps_its_own_in_every_figure(tmp_path, store):
@@ -229,16 +230,15 @@ def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, st
 
 
 @pytest.mark.slow
-def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, monkeypatch):
+def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store):
     plan = plan_of(tmp_path, pairs=PAIRS)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     for cell in plan.cells:
         train(store, cell, {"top1": [[10.0, 70.0]], "ce": [[2.0, 1.0]]})
     frame = results_frame(plan, store)
-    alone = {path.name: path.read_bytes() for path in write(frame, store, METHODS)}
+    alone = {path.name: path.read_bytes() for path in write_figures(frame, store, METHODS)}
     assert len(alone) > 4
-    monkeypatch.setattr("bench.figures.MIN_IN_PARALLEL", 1)
-    assert {path.name: path.read_bytes() for path in write(frame, store, METHODS)} == alone
+    assert {path.name: path.read_bytes() for path in write_figures(frame, store, METHODS, many_cells=1)} == alone
 
 
 def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_chooses(tmp_path, store):
@@ -281,7 +281,7 @@ def test_figures_for_a_paper_are_a_column_wide_and_their_titles_are_in_the_capti
     assert list(found) == ["gain_resnet14-to-resnet8", "gain_resnet20-to-resnet8", "gain_all_pairs"]
     assert {figure.get_figwidth() for figure in found.values()} == {3.3}
     assert not any(figure.get_suptitle() or figure.axes[0].get_title() for figure in found.values())
-    write(frame, store, METHODS, style="paper")
+    write_figures(frame, store, METHODS, style="paper")
     folder = store.suite_folder(plan.name) / "figures"
     (whole, *_) = (folder / "paper" / "captions.md").read_text().splitlines()
     assert whole.startswith(
@@ -295,11 +295,11 @@ def test_figures_for_a_paper_are_drawn_again_with_the_others(tmp_path, store):
     plan = plan_of(tmp_path)
     finish(store, cell_of(plan, "none"), [70.0])
     finish(store, cell_of(plan, "KD"), [72.0])
-    write(results_frame(plan, store), store, METHODS, style="paper")
+    write_figures(results_frame(plan, store), store, METHODS, style="paper")
     file = store.suite_folder(plan.name) / "figures" / "paper" / "gain.svg"
     before = file.read_bytes()
     finish(store, cell_of(plan, "KD"), [74.0])
-    write(results_frame(plan, store), store, METHODS)
+    write_figures(results_frame(plan, store), store, METHODS)
     assert file.read_bytes() != before
 
 
@@ -307,7 +307,7 @@ def test_figures_for_a_paper_are_drawn_again_with_the_others(tmp_path, store):
 def test_a_paper_can_include_the_figures(tmp_path, store):
     plan = plan_of(tmp_path)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
-    write(results_frame(plan, store), store, METHODS, style="paper")
+    write_figures(results_frame(plan, store), store, METHODS, style="paper")
     figure = store.suite_folder(plan.name) / "figures" / "paper" / "gain.pdf"
     shutil.copy(figure, tmp_path / "gain.pdf")
     body = r"\includegraphics[width=\columnwidth]{gain.pdf}"

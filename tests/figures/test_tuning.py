@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.figures import tuning
 from bench.figures.findings import Findings
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.report.frame import results_frame
 from bench.report.tuning import expected_best
 from bench.store import Store
@@ -30,7 +30,7 @@ def searched(folder: Path, dev: Mapping[str, Sequence[float | None]] = DEV) -> F
     store, path = Store(folder / "results"), write_suite(folder, "tuned", **changes)
 
     def plan() -> Plan:
-        return build(load(path, METHODS), path, METHODS, store=store)
+        return build_plan(load(path, METHODS), path, METHODS, store=store)
 
     for cell in plan().cells:
         if cell.choice is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.launch.devices import devices, train
 from bench.store import WEIGHTS, Store
-from bench.store.store import CLAIM
+from bench.store.claims import CLAIM
 from bench.types import RequestError
 from methods._errors import interrupt
 from tests.few import short_or_whole

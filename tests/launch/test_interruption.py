@@ -17,7 +17,7 @@ import yaml
 
 from bench.cli import main
 from bench.store import CHECKPOINT, Store
-from bench.store.store import CLAIM
+from bench.store.claims import CLAIM
 from bench.train.lane import Clock
 from bench.train.learner import INITIAL, MAIN
 from tests.few import short_or_whole
@@ -152,7 +152,7 @@ def test_a_kept_checkpoint_is_the_last_epochs(tmp_path, monkeypatch):
         assert state["rows"] == store.epochs(run_id)
 
 
-@pytest.mark.slow  # in short: an interruption of the command line, in tests/test_cli.py
+@pytest.mark.slow  # in short: an interruption of the command line, in tests/cli/test_cli.py
 def test_an_interrupt_ends_with_130_and_the_next_start_goes_on(tmp_path):
     path = suite(tmp_path, training={"epochs": 60, "batch_size": 16, "milestones": [40], "initial_epochs": 1})
     process = start(path, tmp_path / "results")

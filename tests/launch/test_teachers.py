@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from bench.cli import main
-from bench.data.images import load
+from bench.data.images import load_data
 from bench.data.views import ViewTransform
 from bench.launch.launcher import Launcher
 from bench.launch.preparation import fetch_data
@@ -250,7 +250,7 @@ def test_an_ensembles_row_is_the_accuracy_of_its_members_mean_probability(bench,
     plan, store, observer = suite.run(only=["teacher"])
     (together,) = cell(plan, "teacher").runs
     assert set(together.teachers) <= set(observer.epochs)
-    _, test = load(together.data, tmp_path, torch.device("cpu"), workers=0)
+    _, test = load_data(together.data, tmp_path, torch.device("cpu"), workers=0)
     images = ViewTransform(together.data, torch.device("cpu"))(test.images.images)
     mean = torch.zeros(len(test), 10)
     for name in together.teachers:

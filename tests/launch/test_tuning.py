@@ -6,7 +6,7 @@ import pytest
 
 from bench.data import packaged
 from bench.launch.launcher import Launcher
-from bench.plan import build
+from bench.plan import build_plan
 from bench.plan.tuning import SEED
 from bench.store import Store
 from bench.suite import load
@@ -28,7 +28,7 @@ def searched(folder, **changes):
 
 
 def plan_of(bench, store):
-    return build(load(bench.path, bench.methods), bench.path, bench.methods, store=store)
+    return build_plan(load(bench.path, bench.methods), bench.path, bench.methods, store=store)
 
 
 def train(bench, store, plan, wanted, observer=None):

@@ -1,7 +1,7 @@
 import torch
 
 from bench.models import build, shapes
-from bench.models.heads import FineTuned, Frozen, Probe, Segmenter, grid
+from bench.models.heads import FineTuned, Frozen, Probe, Segmenter, pooled_size
 
 
 def backbone():
@@ -14,10 +14,10 @@ IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def test_a_stage_is_averaged_to_the_largest_grid_that_keeps_within_the_values():
-    assert grid((16, 32, 32), 9000) == (23, 23)  # 16 * 23 * 23 = 8464, 16 * 24 * 24 = 9216
-    assert grid((64, 8, 8), 9000) == (8, 8)  # all of it
-    assert grid((4, 6, 40), 600) == (6, 12)
-    assert grid((512, 4, 4), 100) == (1, 1)  # no less than one cell
+    assert pooled_size((16, 32, 32), 9000) == (23, 23)  # 16 * 23 * 23 = 8464, 16 * 24 * 24 = 9216
+    assert pooled_size((64, 8, 8), 9000) == (8, 8)  # all of it
+    assert pooled_size((4, 6, 40), 600) == (6, 12)
+    assert pooled_size((512, 4, 4), 100) == (1, 1)  # no less than one cell
 
 
 def test_a_probe_of_a_stage_reads_the_averages_of_its_cells():

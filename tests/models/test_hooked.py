@@ -256,11 +256,9 @@ def test_the_stages_written_down_are_those_by_resolution(name):
 
 
 @pytest.mark.slow
-def test_the_stages_of_every_network_of_torchvision_are_written_down(tmp_path, monkeypatch):
-    written = torchvision_stages.FILE
-    monkeypatch.setattr(torchvision_stages, "FILE", tmp_path / "stages.json")
-    torchvision_stages.write()
-    assert (tmp_path / "stages.json").read_text() == written.read_text()
+def test_the_stages_of_every_network_of_torchvision_are_written_down(tmp_path):
+    torchvision_stages.write_stages(tmp_path / "stages.json")
+    assert (tmp_path / "stages.json").read_text() == torchvision_stages.FILE.read_text()
 
 
 @pytest.mark.parametrize(

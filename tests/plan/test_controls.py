@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.plan.repeat import suite_files
 from bench.report.conditions import conditions
 from bench.report.frame import results_frame
@@ -75,7 +75,7 @@ def test_the_suite_that_repeats_a_controls_run_asks_for_that_run(tmp_path):
     (run,) = cell_of(plan, CONTROL).runs
     (tmp_path / "again").mkdir()
     path = write_suite(tmp_path / "again", text=suite_files(plan, run)["suite.yaml"])
-    assert cell_of(build(load(path, METHODS), path, METHODS), "none").runs == (run,)
+    assert cell_of(build_plan(load(path, METHODS), path, METHODS), "none").runs == (run,)
 
 
 def test_the_caption_says_what_the_control_is(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data import DataChoice, resolve
-from bench.plan import Plan, build, cohorts
+from bench.plan import Plan, build_plan, cohorts
 from bench.schedule import Schedule
 from bench.spec import NetworkSpec, RunSpec
 from bench.suite import load
@@ -57,7 +57,7 @@ def test_an_id_does_not_depend_on_what_changes_no_result(changes, tmp_path):
 
 def test_an_id_does_not_depend_on_the_order_of_keys(tmp_path):
     backwards = write_suite(tmp_path, "backwards", yaml.safe_dump(dict(reversed(SUITE.items())), sort_keys=False))
-    assert ids(build(load(backwards, METHODS), backwards, METHODS)) == ids(plan_of(tmp_path))
+    assert ids(build_plan(load(backwards, METHODS), backwards, METHODS)) == ids(plan_of(tmp_path))
 
 
 def test_an_id_does_not_depend_on_where_an_image_folder_lies(tmp_path, image_folder):
@@ -93,10 +93,10 @@ def test_a_plan_from_the_store_alone_has_the_ids_of_an_image_folder_that_is_gone
     before = plan_of(tmp_path, data=data)
     shutil.rmtree(image_folder)
     path = tmp_path / "table.yaml"
-    after = build(load(path, METHODS), path, METHODS, json.loads(json.dumps(before.sources)))
+    after = build_plan(load(path, METHODS), path, METHODS, json.loads(json.dumps(before.sources)))
     assert ids(after) == ids(before)
     with pytest.raises(RequestError, match="looked for the folder"):
-        build(load(path, METHODS), path, METHODS)
+        build_plan(load(path, METHODS), path, METHODS)
 
 
 def test_an_id_depends_on_the_images_of_a_folder(tmp_path, image_folder):
@@ -158,7 +158,8 @@ def test_a_distilled_id_depends_on_method_and_teacher_and_none_does_not(changes,
 def test_an_id_depends_on_the_methods_version(tmp_path):
     path = write_suite(tmp_path, **KD)
     newer = METHODS | {"kd": METHODS["kd"].model_copy(update={"version": 2})}
-    assert ids(build(load(path, newer), path, newer), "KD") != ids(build(load(path, METHODS), path, METHODS), "KD")
+    now, then = (build_plan(load(path, methods), path, methods) for methods in (newer, METHODS))
+    assert ids(now, "KD") != ids(then, "KD")
 
 
 SCHEDULES = st.builds(
@@ -584,4 +585,4 @@ def test_a_plan_has_the_text_that_was_parsed_not_that_of_an_edit_after_it(text, 
     path.write_bytes(text.encode())
     suite = load(path, METHODS)
     path.write_text("title: another\n")
-    assert build(suite, path, METHODS).text == text
+    assert build_plan(suite, path, METHODS).text == text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import build, work_units
+from bench.plan import build_plan, work_units
 from bench.suite import load
 from methods import catalog
 
@@ -26,12 +26,12 @@ def test_every_suite_has_its_ids_written_down():
 @pytest.mark.parametrize("name", sorted(IDS))
 def test_a_suite_asks_for_the_same_runs_as_ever(name):
     methods = catalog()
-    plan = build(load(SUITES[name], methods), SUITES[name], methods)
+    plan = build_plan(load(SUITES[name], methods), SUITES[name], methods)
     assert list(plan.runs) == IDS[name].split()
 
 
 @pytest.mark.parametrize("name", sorted(COHORTS))
 def test_a_suites_runs_make_as_many_cohorts_as_ever(name):
     methods = catalog()
-    plan = build(load(SUITES[name], methods), SUITES[name], methods)
+    plan = build_plan(load(SUITES[name], methods), SUITES[name], methods)
     assert len(work_units(list(plan.runs.values()), plan.suite.max_lanes)) == COHORTS[name]

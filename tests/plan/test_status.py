@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.plan import Plan, build, run_status
+from bench.plan import Plan, build_plan, run_status
 from bench.plan.status import to_train_again
 from bench.report.frame import results_frame
 from bench.store import WEIGHTS, Store
@@ -35,7 +35,7 @@ def pull_plan(folder: Path, source: str = PULL) -> Plan:
     """Return the plan of a suite with a method of one's own."""
     (folder / "pull.py").write_text(source)
     path, known = write_suite(folder, methods=["pull", "kd"], seeds=2), catalog([folder / "pull.py"])
-    return build(load(path, known), path, known)
+    return build_plan(load(path, known), path, known)
 
 
 def finish_as_now(store: Store, plan: Plan) -> None:
@@ -122,10 +122,10 @@ def test_what_needs_a_stale_run_is_stale_and_trains_again_with_it(tmp_path, stor
     second = {"task": "transfer", "from": {"suite": "first"}, "evaluations": [{"data": SUITE["data"]}]}
     path = write_suite(tmp_path, "second", yaml.safe_dump({"title": "Another", **second}))
     known = catalog([tmp_path / "pull.py"])
-    finish_as_now(store, build(load(path, known), path, known))
+    finish_as_now(store, build_plan(load(path, known), path, known))
     (tmp_path / "pull.py").write_text(PULL.replace("mean()", "sum()"))
     known = catalog([tmp_path / "pull.py"])
-    plan = build(load(path, known), path, known)
+    plan = build_plan(load(path, known), path, known)
     trained = [run for run in plan.runs.values() if run.terms]
     probes = [run for run in plan.runs.values() if run.source in {run.id for run in trained}]
     assert [run_status(run, plan, store)[0] for run in (*trained, *probes)] == ["stale", "stale"]

@@ -8,7 +8,7 @@ import torch
 
 from bench.launch.preparation import check_inputs
 from bench.models import build
-from bench.plan import build as planned
+from bench.plan import build_plan as planned
 from bench.plan.repeat import ENTRY, suite_files
 from bench.suite import load
 from bench.suite.packaged import find_suite

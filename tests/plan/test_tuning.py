@@ -11,7 +11,7 @@ import pytest
 
 from bench.data import DataChoice, packaged, resolve
 from bench.data.subset import divided
-from bench.plan import build, cohorts
+from bench.plan import build_plan, cohorts
 from bench.plan.space import Dimension, points
 from bench.plan.tuning import SEED
 from bench.report.caption import marks
@@ -29,7 +29,7 @@ TUNING = {"trials": 4, "dev_per_class": 3}
 
 def plan_of(folder, tuning=None, store=None, **changes):
     path = write_suite(folder, "tuned", **{"methods": ["kd", "at"], "tuning": tuning or TUNING, **changes})
-    return build(load(path, METHODS), path, METHODS, store=store)
+    return build_plan(load(path, METHODS), path, METHODS, store=store)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_each_row_of_a_student_has_a_tuned_row_after_it(tmp_path):
 
 def test_the_other_rows_and_their_runs_are_those_of_the_suite_without_a_search(tmp_path):
     path = write_suite(tmp_path, "plain", methods=["kd", "at"])
-    plain = build(load(path, METHODS), path, METHODS)
+    plain = build_plan(load(path, METHODS), path, METHODS)
     tuned = {cell.label: cell.runs for cell in plan_of(tmp_path).cells}
     assert {cell.label: cell.runs for cell in plain.cells}.items() <= tuned.items()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.report.caption import caption
 from bench.report.conditions import conditions
 from bench.report.frame import results_frame
@@ -102,7 +102,7 @@ def test_the_protocol_says_that_students_and_teachers_that_train_together_are_to
 def test_the_protocol_names_what_the_command_line_changed(tmp_path):
     path = write_suite(tmp_path)
     changes = ["training.epochs=2"]
-    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
+    plan = build_plan(load(path, METHODS, changes), path, METHODS, changes=changes)
     assert conditions(plan).endswith(" fp32. Changed on the command line: training.epochs=2.")
 
 
@@ -123,7 +123,7 @@ def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(met
 
 def test_the_protocol_of_imagenet_names_torchvisions_weights_and_no_other_temperature_of_the_paper():
     path = SUITES / "imagenet.yaml"
-    said = conditions(build(load(path, METHODS), path, METHODS))
+    said = conditions(build_plan(load(path, METHODS), path, METHODS))
     assert "Teacher torchvision.resnet34 with torchvision's weights IMAGENET1K_V1. Not the methods' defaults: " in said
     assert "CRD paper" not in said  # which has 0.07 there too
 

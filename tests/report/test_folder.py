@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.plan import build
+from bench.plan import build_plan
 from bench.report.folder import SUITE
 from bench.report.write import write_tables, write_while_training
 from bench.store import Store
@@ -66,7 +66,7 @@ def test_a_changed_suite_has_its_report_in_a_folder_of_its_own_and_says_so(tmp_p
 
 def test_the_suite_as_it_is_takes_the_folder_that_a_changed_one_had_and_nothing_is_lost(tmp_path, store):
     plan = plan_of(tmp_path, "seeds=1", seeds=2)
-    changed = build(plan.suite, plan.file, METHODS, changes=["seeds=1"])
+    changed = build_plan(plan.suite, plan.file, METHODS, changes=["seeds=1"])
     finish_all(store, changed, DONE)
     assert write_tables(changed, store).plan.folder == "table"
     whole = plan_of(tmp_path, seeds=2)
@@ -78,7 +78,7 @@ def test_the_suite_as_it_is_takes_the_folder_that_a_changed_one_had_and_nothing_
 @pytest.mark.parametrize("blocked", ["with_seeds=1", "with_seeds=1/table.csv/x"])
 def test_what_stands_in_the_way_of_a_report_that_moves_is_named(blocked, tmp_path, store, command):
     plan = plan_of(tmp_path, "seeds=1", seeds=2)
-    changed = build(plan.suite, plan.file, METHODS, changes=["seeds=1"])
+    changed = build_plan(plan.suite, plan.file, METHODS, changes=["seeds=1"])
     finish_all(store, changed, DONE)
     write_tables(changed, store)
     (tmp_path / "results/table" / blocked).parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def test_what_stands_in_the_way_of_a_report_that_moves_is_named(blocked, tmp_pat
 
 
 def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, store, command, monkeypatch):
-    from bench import figures
+    from bench.figures import write
 
     seen = []
 
@@ -101,14 +101,14 @@ def test_a_report_is_written_under_the_lock_of_the_training_processes(tmp_path, 
         return []
 
     complete(tmp_path, store)
-    monkeypatch.setattr(figures, "write", note_lock)
+    monkeypatch.setattr(write, "write_figures", note_lock)
     assert command("report")[0] == 0
     assert [b"BlockingIOError" in one.stderr for one in seen] == [True]
 
 
 def test_settings_of_the_machine_are_no_change_of_the_suite(tmp_path, store):
     plan = complete(tmp_path, store)
-    same = build(plan.suite, plan.file, METHODS, changes=["slurm.partition=gpu", "workers=2"])
+    same = build_plan(plan.suite, plan.file, METHODS, changes=["slurm.partition=gpu", "workers=2"])
     assert write_tables(same, store).plan.folder == "table"
 
 
@@ -116,7 +116,7 @@ def test_settings_of_the_machine_are_no_change_of_the_suite(tmp_path, store):
 def test_each_change_has_a_short_folder_of_its_own(change, tmp_path, store):
     plan = complete(tmp_path, store)
     folders = {
-        write_tables(build(plan.suite, plan.file, METHODS, changes=changes), store).plan.folder
+        write_tables(build_plan(plan.suite, plan.file, METHODS, changes=changes), store).plan.folder
         for changes in ([change], [change, change], ["methods=[kd, sp]"])
     }
     assert len(folders) == 3
@@ -168,7 +168,7 @@ def test_a_run_that_failed_since_is_shown(tmp_path, store):
 def test_another_suite_file_of_the_same_name_is_refused(word, tmp_path, store, command):
     (tmp_path / "other").mkdir()
     other = write_suite(tmp_path / "other", methods=["at"])
-    write_tables(build(load(other, METHODS), other, METHODS), store)
+    write_tables(build_plan(load(other, METHODS), other, METHODS), store)
     before = (tmp_path / "results/table/table.csv").read_bytes()
     plan_of(tmp_path)
     code, said = command(word)
@@ -182,7 +182,7 @@ def test_a_copy_of_the_suite_file_goes_on(tmp_path, store):
     plan = complete(tmp_path, store)
     (tmp_path / "copy").mkdir()
     copy = Path(shutil.copy(plan.file, tmp_path / "copy"))
-    assert write_tables(build(plan.suite, copy, METHODS), store).plan.folder == "table"
+    assert write_tables(build_plan(plan.suite, copy, METHODS), store).plan.folder == "table"
 
 
 def test_a_suite_that_moved_with_its_results_goes_on(tmp_path, store):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.report.frame import Frame, results_frame
 from bench.report.latex import PRINTED, escape_tex, to_latex
 from bench.store import Store
@@ -108,7 +108,7 @@ def test_a_table_of_hostile_labels_compiles(tmp_path, store):
 def test_long_words_of_reasons_and_settings_stay_within_the_line(tmp_path, store):
     path = write_suite(tmp_path)
     changes = ['lr_by_network={"resnet8":0.05,"resnet14":0.05,"resnet20":0.05,"resnet32":0.05,"resnet44":0.05}']
-    plan = build(load(path, METHODS, changes), path, METHODS, changes=changes)
+    plan = build_plan(load(path, METHODS, changes), path, METHODS, changes=changes)
     fail(store, plan.cells[0], "failed", f"FileNotFoundError: /{'a_folder/' * 30} is no file ({64 * 'f'})")
     assert "Overfull" not in compiled(tmp_path, to_latex(results_frame(plan, store)))
 
@@ -141,7 +141,7 @@ def test_the_tables_of_every_suite_compile_and_fit_the_line(tmp_path):
     texts = []
     files = sorted([*SUITES.glob("*.yaml"), *SUITES.glob("small/*.yaml")])
     for path in short_or_whole([SUITES / f"{name}.yaml" for name in DIVERSE], files):
-        plan = build(load(path, METHODS), path, METHODS)
+        plan = build_plan(load(path, METHODS), path, METHODS)
         texts.append(to_latex(made_up(results_frame(plan, Store(tmp_path)))))
     assert len(texts) >= short_or_whole(8, 16)
     log = compiled(tmp_path, "\\clearpage\n".join(texts), "booktabs,graphicx")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.plan.repeat import suite_files
 from bench.report.conditions import conditions
 from bench.report.frame import results_frame
@@ -58,7 +58,7 @@ def test_a_plug_in_is_named_with_the_path_that_was_given(tmp_path, store, monkey
     path.write_text((own_files()[0].parent / "pkt.py").read_text().replace('"pkt"', '"mine"'))
     methods = catalog([path])
     suite = write_suite(tmp_path, methods=["mine", "kd"])
-    plan = build(load(suite, methods, ()), suite, methods)
+    plan = build_plan(load(suite, methods, ()), suite, methods)
     assert training_command(plan) == ["distill-bench", "table.yaml", "--plugin=plugins/mine.py"]
     assert "Code from other files: plugins/mine.py." in conditions(plan)
     write_tables(plan, store)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.report.published import published
 from bench.suite import load
 from bench.suite.published import published_tables
@@ -15,7 +15,7 @@ TABLE_1 = {"pairs": [WRN], "data": "cifar100", "published": {"source": "x", "tab
 
 def shipped(name: str) -> Plan:
     path = SUITES / f"{name}.yaml"
-    return build(load(path, METHODS), path, METHODS)
+    return build_plan(load(path, METHODS), path, METHODS)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_every_published_number_of_a_later_methods_row_stands_in_its_suite(name,
 def test_a_probe_of_a_stage_has_no_published_number():
     path = SUITES / "transfer.yaml"
     found = published(
-        build(load(path, METHODS, ["evaluations=[{data: {name: stl10, resize: 32}, stages: [1]}]"]), path, METHODS)
+        build_plan(load(path, METHODS, ["evaluations=[{data: {name: stl10, resize: 32}, stages: [1]}]"]), path, METHODS)
     )
     assert found == {}
 
 
 def test_a_row_on_imagenet_with_the_settings_of_other_data_has_no_published_number():
     path = SUITES / "imagenet.yaml"
-    found = published(build(load(path, METHODS, ['methods=["kd", "crd"]']), path, METHODS))
+    found = published(build_plan(load(path, METHODS, ['methods=["kd", "crd"]']), path, METHODS))
     assert {label for _, label, _ in found} == {"teacher", "none"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.store import Store
 from bench.store.claims import process_start
 from bench.suite import load
@@ -86,7 +86,7 @@ class Submitted:
     @property
     def plan(self) -> Plan:
         methods = catalog([SLOW])
-        return build(load(self.path, methods), self.path, methods)
+        return build_plan(load(self.path, methods), self.path, methods)
 
     @property
     def states(self) -> set[str]:

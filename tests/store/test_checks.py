@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from bench.schedule import Schedule
 from bench.spec import DataSpec, NetworkSpec, RunSpec
 from bench.store import CHECKPOINT, EPOCHS, OUTPUTS, WEIGHTS, Failure, Store
-from bench.store.claims import DEAD_AFTER_S, HEARTBEAT_S, Claim
+from bench.store.claims import CLAIM, DEAD_AFTER_S, HEARTBEAT_S, Claim
 from bench.store.documents import RECORD
 from bench.store.files import count_in, read_csv, sealed, unsealed, write_whole
-from bench.store.store import CLAIM, FAILURE, SPEC
+from bench.store.store import FAILURE, SPEC
 from bench.types import RequestError
 from tests.test_reading import KINDS, special
 

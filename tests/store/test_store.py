@@ -18,9 +18,8 @@ import pytest
 from bench.schedule import Schedule
 from bench.spec import DataSpec, NetworkSpec, RunSpec, TermSpec, id_of
 from bench.store import CHECKPOINT, EPOCHS, ClaimLostError, Failure, Store, write_whole
-from bench.store.claims import DEAD_AFTER_S, Claim
+from bench.store.claims import CLAIM, DEAD_AFTER_S, Claim
 from bench.store.documents import RECORD
-from bench.store.store import CLAIM
 from bench.types import RequestError
 from tests.few import short_or_whole
 
@@ -293,7 +292,7 @@ def test_a_claim_is_given_back_even_if_a_signal_arrives_as_it_is_written(store, 
         write_whole(path, content)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.store.store.write_whole", interrupted)
+    monkeypatch.setattr("bench.store.claims.write_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.claim(RUN)
     assert store.holder(RUN) is not None

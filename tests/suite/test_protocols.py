@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.plan import build
+from bench.plan import build_plan
 from bench.report.conditions import conditions
 from bench.suite import load
 from bench.suite.protocols import protocols
@@ -79,11 +79,11 @@ def test_an_unknown_protocol_is_refused_with_the_nearest_one(tmp_path):
     ids=["as it is", "an option without effect", "fewer seeds"],
 )
 def test_the_caption_names_the_protocol_or_how_the_command_line_left_it(overrides, beginning):
-    plan = build(load(SIMILAR, METHODS, overrides), SIMILAR, METHODS)
+    plan = build_plan(load(SIMILAR, METHODS, overrides), SIMILAR, METHODS)
     assert conditions(plan).startswith(beginning)
 
 
 def test_a_protocol_is_no_part_of_a_runs_identity(tmp_path):
     path = changed(tmp_path, protocol=None)
-    plans = [build(load(one, METHODS), one, METHODS) for one in (SIMILAR, path)]
+    plans = [build_plan(load(one, METHODS), one, METHODS) for one in (SIMILAR, path)]
     assert list(plans[0].runs) == list(plans[1].runs)

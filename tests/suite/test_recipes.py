@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from bench.plan import build, work_units
+from bench.plan import build_plan, work_units
 from bench.plan.repeat import suite_files
 from bench.report.conditions import conditions
 from bench.schedule import Schedule
@@ -55,7 +55,7 @@ def test_the_suite_that_repeats_a_run_gives_the_teacher_none_of_the_students_rec
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     assert yaml.safe_load(text)["recipe_by_network"] == own
-    assert run.id in build(load(path, METHODS), path, METHODS).runs
+    assert run.id in build_plan(load(path, METHODS), path, METHODS).runs
 
 
 def test_the_caption_states_the_recipe(tmp_path):

@@ -31,14 +31,14 @@ def messages(folder: Path, text: str | None = None, *overrides: str, name: str =
     lines = [f"{key}: {value if isinstance(value, str) else json.dumps(value)}\n" for key, value in document.items()]
     path = write_suite(folder, name, "".join(lines) if text is None else text)
     with pytest.raises(RequestError) as caught:
-        plan.build(load(path, METHODS, overrides), path, METHODS)
+        plan.build_plan(load(path, METHODS, overrides), path, METHODS)
     return str(caught.value).replace(f"{folder}{os.sep}", "")
 
 
 def refusal(path: Path) -> list[str]:
     """Return the lines with which a file is refused; none, if it can be planned."""
     try:
-        plan.build(load(path, METHODS), path, METHODS)
+        plan.build_plan(load(path, METHODS), path, METHODS)
     except RequestError as error:
         return str(error).splitlines()
     return []
@@ -940,7 +940,7 @@ def test_every_suite_loads_fits_the_schema_and_names_it_in_its_first_line(path):
     schema = "suite.schema.json" if path.parent == SUITES else "../suite.schema.json"
     assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
     validator().validate(json.loads(json.dumps(yaml.safe_load(text))))  # an editor reads keys as text
-    assert plan.build(load(path, METHODS), path, METHODS).cells
+    assert plan.build_plan(load(path, METHODS), path, METHODS).cells
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from bench.launch.preparation import unserved
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.plan.repeat import ENTRY, suite_files
 from bench.spec import RunSpec
 from bench.suite import load
@@ -129,7 +129,7 @@ def test_a_method_that_reads_a_second_view_is_inapplicable(cross_modal):
 @pytest.mark.parametrize("suite", ["luminance_chrominance", "rgb_depth", "small/motorcycle_rgb_disparity"])
 def test_what_show_says_to_repeat_a_student_plans_that_student(suite, tmp_path):
     path, methods = SUITES / f"{suite}.yaml", catalog()
-    plan = build(load(path, methods), path, methods)
+    plan = build_plan(load(path, methods), path, methods)
     students = {run.terms[0].method: run for run in plan.runs.values() if run.task == "cross_modal" and run.terms}
     for run in students.values():
         assert run.id in Bench(tmp_path, yaml.safe_load(suite_files(plan, run)[ENTRY]), name="again").plan().runs

@@ -59,7 +59,7 @@ def source_of(run, store) -> Network:
 
 def everything(run, store, split: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return all images of a split of a run's data, 0 to train and 1 to test, as the network sees them, and labels."""
-    part = images.load(run.data, store.root, CPU, workers=0)[split]
+    part = images.load_data(run.data, store.root, CPU, workers=0)[split]
     stored = next(part.images.batches([torch.arange(len(part))]))
     return ViewTransform(run.data, CPU)(stored), part.targets
 

@@ -73,7 +73,7 @@ def listens(tmp_path):
 def lane_of(suite: Bench, label: str = "DML") -> tuple[Lane, TrainingData]:
     """Return a row's lane at its start, and its training set."""
     run = cell(suite.plan(), label).runs[0]
-    train, _ = images.load(run.data, suite.folder, CPU, workers=0)
+    train, _ = images.load_data(run.data, suite.folder, CPU, workers=0)
     data = TrainingData(run.data, train, CPU, run.data)
     lane = build_lane(run, {}, data.info, suite.methods, CPU)
     assert lane.learners.keys() == {"student", "peer"}
@@ -220,7 +220,7 @@ def test_the_table_has_a_row_for_each_network_with_the_accuracy_of_its_weights(m
     (run,) = cell(plan, "DML").runs
     assert cell(plan, "DML (teacher)").runs == (run,)
     assert run.peer is not None
-    _, test = images.load(run.data, suite.folder, CPU, workers=0)
+    _, test = images.load_data(run.data, suite.folder, CPU, workers=0)
     for label, spec, name in (("DML", run.student, "student"), ("DML (teacher)", run.peer, "peer")):
         network = build_network(spec, run.data)
         network.load_state_dict(load_file(store.folder(run.id) / f"{name}.safetensors"))

@@ -10,7 +10,7 @@ from bench.data import images
 from bench.data.batches import TrainingData
 from bench.launch.launcher import Launcher
 from bench.launch.work import Work
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.store import Store
 from bench.suite import load
 from bench.train.build import build_lane
@@ -53,7 +53,7 @@ class Bench:
         self.methods = catalog(plugins)
 
     def plan(self) -> Plan:
-        return build(load(self.path, self.methods), self.path, self.methods)
+        return build_plan(load(self.path, self.methods), self.path, self.methods)
 
     def store(self) -> Store:
         return Store(self.folder / "results")
@@ -132,7 +132,7 @@ def cohort(bench):
         run = cell(plan, "teacher").runs[0]
         network = build_network(run.student, run.data).to(device).to(memory_format=torch.channels_last)
         teachers = {run.id: Teacher(network.eval().requires_grad_(False), network_shapes(run.student, run.data))}
-        train, test = images.load(run.data, suite.folder, device, workers=0)
+        train, test = images.load_data(run.data, suite.folder, device, workers=0)
         data = TrainingData(run.data, train, device, run.data, recipe=plan.suite.training)
         runs = {one.label.split()[0]: one.runs[0] for one in plan.cells}
         lanes = {label: build_lane(spec, teachers, data.info, suite.methods, device) for label, spec in runs.items()}

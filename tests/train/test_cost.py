@@ -17,13 +17,13 @@ from torch import nn
 from bench.cli import main
 from bench.cost.measure import Stopwatch, measure, peak_bytes
 from bench.cost.rows import Cost, write
-from bench.figures import write_cost
+from bench.figures.write import write_cost
 from bench.store import Store
 from bench.train.epoch import teacher_features
 from bench.train.learner import MAIN
 from bench.train.rehearsal import stand_in
 from benchmarks.__main__ import main as benchmark
-from benchmarks.__main__ import resident_peak
+from benchmarks.memory import resident_peak
 from tests.few import short_or_whole
 from tests.train.conftest import ALL, document
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from bench.data.images import load
+from bench.data.images import load_data
 from bench.launch.inputs import stored_network
 from bench.launch.preparation import unserved
 from bench.train.epoch import train_epoch
@@ -96,7 +96,7 @@ def test_a_stored_student_predicts_with_its_teachers_classifier_as_when_it_was_e
     assert torch.equal(network.linear_classifier().weight, teacher.linear_classifier().weight)
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
-        _, test = load(run.data, suite.folder, CPU, workers=0)
+        _, test = load_data(run.data, suite.folder, CPU, workers=0)
     (metrics,) = evaluate([network], test, run.data, CPU)
     assert metrics == store.record(run.id)["metrics"]
 

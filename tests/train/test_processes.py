@@ -123,7 +123,7 @@ def by_hand(suite: Bench, store: Store, run):
     plan = suite.plan()
     inputs = Inputs(suite.work(), store)
     teachers = {name: inputs.teacher(plan.runs[name], run.data) for name in run.teachers}
-    data = TrainingData(run.data, images.load(run.data, suite.folder, CPU, workers=0)[0], CPU, run.data)
+    data = TrainingData(run.data, images.load_data(run.data, suite.folder, CPU, workers=0)[0], CPU, run.data)
     lanes = [build_lane(run, teachers, data.info, suite.methods, CPU) for _ in range(2)]
     means = []
     for epoch in (1, 2):

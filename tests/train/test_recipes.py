@@ -167,7 +167,7 @@ def test_a_checkpoint_from_a_gpu_continues_on_a_cpu(cohort):
     list(loop.train_epoch(teachers, [lane], [first]))
     state = lane.learner.state()
     of_gpu = {"param_groups": [group | {"capturable": True} for group in state["optimizer"]["param_groups"]]}
-    lane.learner.load(state | {"optimizer": state["optimizer"] | of_gpu}, MAIN)
+    lane.learner.load_state(state | {"optimizer": state["optimizer"] | of_gpu}, MAIN)
     list(loop.train_epoch(teachers, [lane], [second]))
     assert lane.failure is None
 

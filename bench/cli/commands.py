@@ -1,76 +1,21 @@
-"""The commands. Modules that need torch are imported inside commands: `--help` stays fast."""
+"""The commands. Modules that need torch are imported inside them: `--help` stays fast."""
 
-import json
 import os
-import re
-import signal
-import sys
-import traceback
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
-from bench import __version__, options
+from bench import __version__
+from bench.cli import options
+from bench.cli.group import OK, RUN_FAILED, Commands
+from bench.cli.steps import jobs_of, overrides, print_report, read_plan, report_of_bundle, show_dry_run, submit_jobs
 from bench.program import INSTALLED, started_as
 from bench.terminal.markup import escape
 from bench.terminal.output import say, say_json, warn, width
-from bench.terminal.streams import counted, doing, each, tolerate
-from bench.text import log_to_stderr, printable
-from bench.types import RequestError, StyleName, suggest
-
-if TYPE_CHECKING:
-    from bench.launch.slurm_queue import Job
-    from bench.launch.work import Work
-    from bench.plan import Plan
-    from bench.spec import RunSpec
-    from bench.store import Store
-    from methods import Method
-
-OK, RUN_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-COMPLETION = {"--install-completion", "--show-completion"}
-UsageError: Any = typer.BadParameter.__base__  # click's; some versions of typer have a copy of click
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Raise `KeyboardInterrupt`; Python's own handler leaves no frame that tells Ctrl-C from what a plug-in raises."""
-    raise KeyboardInterrupt
-
-
-class Commands(TyperGroup):
-    """The commands: each exits with the status that it returns and prints its errors without traceback."""
-
-    def invoke(self, ctx: Any) -> NoReturn:  # noqa: ANN401
-        """Run a command and exit."""
-        at_ctrl_c = signal.getsignal(signal.SIGINT)
-        if at_ctrl_c is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, _interrupt)
-        try:
-            status = super().invoke(ctx)
-        except RequestError as error:
-            warn(str(error))
-            status = WRONG_REQUEST
-        except UsageError as error:
-            error.message = printable(error.message)  # it quotes the command line
-            raise
-        except SystemExit as error:  # no command exits so: it is a plug-in that does, perhaps with status 0
-            places = traceback.extract_tb(error.__traceback__)
-            at = [one for one in places if os.path.isfile(one.filename)][-1]  # `exit()` itself is in no file
-            warn(f"{at.filename}:{at.lineno}: has ended the command: SystemExit: {error.code}")
-            status = RUN_FAILED
-        except KeyboardInterrupt:
-            warn("Interrupted. The same command continues from the last checkpoints.")
-            status = INTERRUPTED
-        finally:
-            signal.signal(signal.SIGINT, at_ctrl_c)
-        raise typer.Exit(status)
-
+from bench.terminal.streams import doing, each
+from bench.types import RequestError
 
 app = typer.Typer(
     cls=Commands,
@@ -125,7 +70,7 @@ def run_command(
             f"--jobs {jobs}: is for this machine, and --slurm trains on others, one cohort in each job. Leave one out; "
             "max_lanes in the suite splits cohorts"
         )
-    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin, trains=True)
+    plan, store, methods = read_plan(suite, overrides(changes, teachers, seeds), results, plugin, trains=True)
     from bench.workflow import accept, all_plugins, runs_to_retry, teachers_found, wanted_runs
 
     for line in teachers_found(plan):
@@ -136,7 +81,7 @@ def run_command(
             warn(line)
     retried = runs_to_retry(plan, store, wanted, retry_failed, accept_changed)
     if dry_run:
-        return _dry_run(plan, store, methods, wanted, retried, data, device, slurm)
+        return show_dry_run(plan, store, methods, wanted, retried, data, device, slurm)
     if open_runs(wanted, plan, store, retried):
         with doing("Loading PyTorch"):
             from bench.launch.devices import train
@@ -159,14 +104,14 @@ def run_command(
             track=track or "",
         )
         if slurm:
-            return _submit(work, store, methods, retried)
+            return submit_jobs(work, store, methods, retried)
         train(work, jobs, retried)
         while (again := continued(plan, methods, store)) is not None:  # settings were chosen
             plan, wanted = again, wanted_runs(again, store, only or (), pairs or ())
             if open_runs(wanted, plan, store):
                 work = replace(work, plan=plan, runs=tuple(run.id for run in wanted))
                 train(work, jobs)
-    exit_status = _report(plan, store, methods, wanted, style)
+    exit_status = print_report(plan, store, methods, wanted, style)
     # runs are still open if all processes have died
     return RUN_FAILED if open_runs(wanted, plan, store) else exit_status
 
@@ -185,8 +130,8 @@ def status(
     from bench.report.frame import results_frame
     from bench.terminal.status import cells_tables, job_lines, stale_lines, status_document
 
-    plan, store, _ = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
-    jobs = _jobs(store)
+    plan, store, _ = read_plan(suite, overrides(changes, teachers, seeds), results, plugin)
+    jobs = jobs_of(store)
     frame = results_frame(plan, store, reads_answers=False)
     if as_json:
         say_json(status_document(frame, store, jobs))
@@ -225,10 +170,10 @@ def report(
     from bench.share.bundle import is_bundle
 
     if is_bundle(suite):
-        return _report_of_bundle(suite, _overrides(changes, teachers, seeds), results, plugin, style)
-    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
+        return report_of_bundle(suite, overrides(changes, teachers, seeds), results, plugin, style)
+    plan, store, methods = read_plan(suite, overrides(changes, teachers, seeds), results, plugin)
     in_own_folder(plan, store)  # raises if another suite has its results there
-    return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True)
+    return print_report(plan, store, methods, list(plan.runs.values()), style, replaces=True)
 
 
 @app.command("score")
@@ -245,7 +190,7 @@ def score(
     """Compute all metrics of finished runs from their stored answers or weights, without training."""
     from bench.report.folder import in_own_folder
 
-    plan, store, methods = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
+    plan, store, methods = read_plan(suite, overrides(changes, teachers, seeds), results, plugin)
     from bench.workflow import all_plugins
 
     in_own_folder(plan, store)  # raises if another suite has its results there
@@ -268,7 +213,7 @@ def score(
     say([f"Scored: {len(outcomes) - len(left)} of {len(outcomes)} runs"])
     for run_id, outcome in left.items():
         say([f"not scored: run {run_id}: {escape(outcome.reason)}"])
-    exit_status = _report(plan, store, methods, ())
+    exit_status = print_report(plan, store, methods, ())
     return RUN_FAILED if any(outcome.is_fault for outcome in left.values()) else exit_status
 
 
@@ -313,13 +258,13 @@ def cost(
     from bench.report.folder import in_own_folder
     from bench.workflow import matching
 
-    plan, store, methods = _planned(suite, _overrides(changes, teachers), results, plugin)
+    plan, store, methods = read_plan(suite, overrides(changes, teachers), results, plugin)
     cells = [cell for cell in matching(plan, only or (), pairs or ()) if cell.choice is None]
     plan = in_own_folder(plan, store)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # for the profiler; read when torch is imported
     with doing("Loading PyTorch"):
         from bench.cost.rows import costs, write
-        from bench.figures import write_cost
+        from bench.figures.write import write_cost
         from bench.launch.preparation import choose_device
     from bench.terminal.tables import cost_table
 
@@ -423,7 +368,7 @@ def bundle_command(
     from bench.report.frame import results_frame
     from bench.share.bundle import SUFFIX, write_bundle
 
-    plan, store, _ = _planned(suite, _overrides(changes, teachers, seeds), results, plugin)
+    plan, store, _ = read_plan(suite, overrides(changes, teachers, seeds), results, plugin)
     path = Path(f"{plan.name}{SUFFIX}") if to is None else to
     with doing("Packing"):
         write_bundle(results_frame(plan, store), store, path, weights)
@@ -457,7 +402,7 @@ def verify_command(
         if opened.altered:
             say([escape(line) for line in opened.altered])
             return RUN_FAILED
-        plan, store, _ = _planned(opened.suite, opened.manifest.changes, opened.root, plugin)
+        plan, store, _ = read_plan(opened.suite, opened.manifest.changes, opened.root, plugin)
         with doing("Loading PyTorch"):
             from bench.launch.work import Work
             from bench.share import verify
@@ -488,188 +433,3 @@ def verify_command(
     said = f"{len(wrong)} of {len(checks)} checks fail" if wrong else f"all {len(checks)} checks hold"
     say([f"{escape(str(bundle))}: {said} ({len(plan.runs)} runs)"])
     return RUN_FAILED if wrong else OK
-
-
-def _report_of_bundle(
-    file: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, style: StyleName
-) -> int:
-    """Write the report of a bundle to a new folder with the suite's name; return the exit status."""
-    from bench.share.bundle import unpacked
-    from bench.workflow import store_in
-
-    if changes:
-        raise RequestError(f"{file}: --set, --seeds and --teachers are for suites: a bundle has its own. Omit them")
-    with unpacked(file) as bundle:
-        to = store_in(results).suite_folder(bundle.suite.stem)
-        if to.exists():
-            raise RequestError(f"{to}: exists. Move it away, or name another folder with --results")
-        plan, store, methods = _planned(bundle.suite, bundle.manifest.changes, bundle.root, plugins)
-        return _report(plan, store, methods, list(plan.runs.values()), style, replaces=True, to=to)
-
-
-def _overrides(changes: list[str] | None, teachers: Path | None, seeds: int | None = None) -> list[str]:
-    """Return `--set`, `--teachers` and `--seeds` as changes of the suite file, in the same order for all commands."""
-    given = list(changes or ())
-    if teachers is not None:
-        given.append(f"teachers={json.dumps(str(teachers.absolute()))}")
-    return given if seeds is None else [*given, f"seeds={seeds}"]
-
-
-def _planned(
-    suite: Path, changes: Sequence[str], results: Path, plugins: list[Path] | None, trains: bool = False
-) -> "tuple[Plan, Store, dict[str, Method]]":
-    """Return `bench.workflow.planned` and show on a terminal what takes a while."""
-    with doing(f"Reading {printable(str(suite))}"):
-        from bench.share.bundle import is_bundle
-        from bench.workflow import planned
-
-        if is_bundle(suite):
-            raise RequestError(f"{suite}: is a bundle, which `verify`, `report` and `compare` read. Name a suite")
-        return planned(suite, changes, results, plugins or (), trains)
-
-
-def _jobs(store: "Store") -> "list[Job]":
-    """Return the jobs of all submissions of a store; none, with a warning, where no scheduler can be asked."""
-    from bench.launch.slurm_queue import submitted
-
-    try:
-        return submitted(store)
-    except RequestError as error:
-        warn(f"warning: {error}. What follows is from the store alone")
-        return []
-
-
-def _dry_run(
-    plan: "Plan",
-    store: "Store",
-    methods: "dict[str, Method]",
-    wanted: "Sequence[RunSpec]",
-    retried: set[str],
-    data: Path,
-    device: options.DeviceName,
-    slurm: bool,
-) -> int:
-    """Print what would run, or raise a `RequestError` with a line for all that would fail; see `run_command`."""
-    with doing("Checking data and networks"):
-        import torch
-
-        from bench.launch.checks import Checks
-        from bench.launch.preparation import check_gpus, check_inputs, choose_device, most_processes
-        from bench.launch.provenance import device_name
-        from bench.plan.status import open_runs
-        from bench.report.folder import in_own_folder
-        from bench.terminal.status import plan_tables
-
-        left, notes, problems = open_runs(wanted, plan, store, retried), [], []
-        here = choose_device("cpu" if device == "cpu" else "auto")  # `cuda` may be meant for another machine
-        try:
-            notes = check_inputs(plan, left, data)
-        except RequestError as error:
-            problems.append(str(error))
-        try:
-            if not slurm:
-                check_gpus(here, most_processes(left), torch.cuda.device_count())
-        except RequestError as error:
-            problems.append(str(error))
-        checks = Checks(plan, left, methods, here)
-    for _ in counted("Trying networks and methods", checks.run(), len(checks)):
-        pass
-    if problems := [*problems, *checks.problems]:
-        raise RequestError("\n".join(problems))
-    on = "" if slurm else device_name(here)
-    in_jobs = {run_id for job in _jobs(store) if job.state for run_id in job.runs} if slurm else None
-    say(plan_tables(in_own_folder(plan, store), store, wanted, checks.reasons, retried, on, in_jobs))
-    say(map(escape, [*checks.untried, *notes]))
-    return OK
-
-
-def _submit(work: "Work", store: "Store", methods: "dict[str, Method]", retried: set[str]) -> int:
-    """Submit jobs and print where their logs are and how to follow them; return the exit status."""
-    from bench.launch.slurm import submit
-    from bench.plan.status import open_runs
-    from bench.terminal.status import submission_lines
-
-    jobs = submit(work, retried)
-    if not jobs and not open_runs(work.wanted, work.plan, store):
-        return _report(work.plan, store, methods, work.wanted)  # the open runs turned out to be inapplicable
-    say(submission_lines(work, jobs))
-    return OK
-
-
-def _report(
-    plan: "Plan",
-    store: "Store",
-    methods: "dict[str, Method]",
-    wanted: "Sequence[RunSpec]",
-    style: StyleName = "page",
-    replaces: bool = False,
-    to: Path | None = None,
-) -> int:
-    """Print the tables, and write them, figures and page unless they are up to date; return the exit status.
-
-    The exit status depends on the runs in `wanted` and on whether all outputs could be written. A report that
-    `replaces` the existing one is not written if that one shows more finished runs. With `to`, the report moves there.
-    """
-    from bench.terminal.tables import report_lines, results_table
-    from bench.workflow import raise_damage, reported
-
-    with doing("Writing tables, figures and page"):
-        frame, failed = reported(plan, store, methods, style, replaces)
-    say(results_table(frame, width()))
-    folder = store.suite_folder(frame.plan.folder)
-    if to is not None:
-        from bench.share.bundle import keep_report
-
-        keep_report(folder, to)
-        folder = to
-    if frame.aside:
-        warn(f"warning: {frame.aside}. This one is in {folder}")
-    say(report_lines(frame, folder))
-    raise_damage(failed)
-    trials = frame.plan.trial_ids  # a trial that diverges has lost, which is not a fault
-    ended = [frame.statuses[run.id][0] for run in wanted if run.id not in trials]
-    is_wrong = failed or any(status in ("failed", "diverged", "stale") for status in ended)
-    return RUN_FAILED if is_wrong else OK
-
-
-def _with_command(words: list[str]) -> list[str]:
-    """Return the words of a command line, beginning with `run` if no command is named.
-
-    A word that is neither a command, a file nor a suite's name is reported, with exit status 2.
-    """
-    commands = {command.name or "" for command in app.registered_commands}
-    if not words or words[0] in {*commands, "--help", "--version", *COMPLETION}:
-        return words
-    first = words[0]
-    if re.fullmatch(r"\w[\w-]*", first) and not os.path.exists(first):
-        from bench.suite.packaged import packaged_suites
-
-        if first not in (suites := packaged_suites()):
-            known = {**dict.fromkeys(sorted(commands)), **suites}
-            warn(f"{first}: is neither a command nor a suite. {suggest(first, known)}")
-            sys.exit(WRONG_REQUEST)
-    return ["run", *words]
-
-
-@cache
-def _command() -> Any:  # noqa: ANN401
-    """Return the commands as click has them. A process that runs several builds them once: that takes 20 ms."""
-    return get_command(app)
-
-
-def main() -> None:
-    """Run the command line; without a command, the word `run` is understood: `distill-bench SUITE.yaml`."""
-    # Waiting threads sleep after a short spin: no slower on an idle machine, ten times as fast on a shared one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    output = tolerate()
-    log_to_stderr()
-    words = _with_command(sys.argv[1:])
-    try:
-        # shells complete no script
-        _command()(words, prog_name=started_as() if COMPLETION.isdisjoint(words) else INSTALLED)
-    except SystemExit as end:
-        sys.stdout.flush()
-        if output is None or output.error is None:
-            raise
-        warn(f"standard output cannot be written: {output.error.strerror}")
-        sys.exit(end.code or RUN_FAILED)

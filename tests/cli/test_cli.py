@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from bench.models import build as build_network
-from bench.plan import Plan, build
+from bench.plan import Plan, build_plan
 from bench.spec import canonical
 from bench.store import Store, write_whole
 from bench.suite import load, packaged
 from tests.forks import Command
 from tests.stores import METHODS, SUITE, cell_of, fail, finish, finish_all, plan_of, write_suite
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1"]}
 RUN_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
@@ -720,7 +720,7 @@ def test_what_show_says_to_repeat_a_run_plans_that_run(label, cli, tmp_path, res
     _, out, _ = cli("show", run, "--results", results)
     text, _, command = out.partition("To repeat it\n")[2].partition("\npython run_suite.py ")
     path = write_suite(tmp_path, "again", text)
-    again = build(load(path, METHODS), path, METHODS)
+    again = build_plan(load(path, METHODS), path, METHODS)
     assert run in again.runs
     assert again.suite.threads == 2
     file, *options = shlex.split(command)
@@ -851,7 +851,7 @@ def on_a_terminal(columns: int, *arguments: str | Path) -> list[str]:
 @pytest.mark.usefixtures("few")
 def test_a_narrow_terminal_gets_the_table_in_pieces_and_loses_nothing(cli, results, store, monkeypatch):
     path = ROOT / "suites/cifar100_similar_arch.yaml"
-    plan = build(load(path, METHODS, ["methods=[kd, at]", "seeds=2"]), path, METHODS)
+    plan = build_plan(load(path, METHODS, ["methods=[kd, at]", "seeds=2"]), path, METHODS)
     for cell in plan.cells:
         finish(store, cell, [70.0, 71.0])
     monkeypatch.setenv("COLUMNS", "80")
