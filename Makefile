@@ -20,7 +20,7 @@ test: .venv/developer
 short: .venv/developer
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
 
-faults: .venv/developer  # the fault-injection suite, in full: hours
+faults: .venv/developer  # the fault-injection suite, in full: half an hour
 	$(BIN)/python -m pytest -s tests/faults
 
 test-slow: .venv/developer  # all tests but those of `make faults`, without the shortcuts of tests/few.py

@@ -51,6 +51,11 @@ def file_name(text: str, most: int = MAX_NAME) -> str:
     return f"{name[: most - 9]}-{short_hash(text)}"
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters, whose end shows whether it was cut."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def short_hash(text: str) -> str:
     """Return eight hex digits that two texts are very unlikely to share."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench.suite.yaml_positions import KeyPath, Positions, dotted
+from bench.text import shortened
 from bench.types import suggest
 
 EXPECTED = {  # the value that a key needs, by the type of pydantic's error
@@ -86,9 +87,7 @@ def reason_of(items: Sequence[ErrorDetails], model: type[BaseModel] | None = Non
     if kind == "extra_forbidden":
         key = str(first["loc"][-1])
         return f"unknown key {key!r}. {suggest(key, _allowed_keys(model, first['loc']) if model else ())}"
-    shown = json.dumps(value, default=str)
-    if len(shown) > 60:
-        shown = f"{shown[:57]}..."
+    shown = shortened(json.dumps(value, default=str), 60)
     if isinstance(value, str) and kind in ("int_type", "float_type") and (number := _number(value)) is not None:
         return f"{shown} is text in YAML: write {number!r} (a decimal point, an exponent with its sign, no quotes)"
     if isinstance(value, bool) and kind == "string_type":

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bench.reading import check_regular
-from bench.text import printable
+from bench.text import printable, shortened
 from bench.types import RequestError, suggest
 
 MAX_FILE_BYTES = 1_000_000
@@ -113,7 +113,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, place: str) -> objec
     """Return the value of a text, number or the like, if YAML reads it as people do."""
     text, kind = node.value, node.tag.removeprefix(TAG)
     _check_printable("".join(text.split()), place)
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    shown = shortened(text, 60)
     if kind not in SCALARS:
         raise RequestError(f"{place}: {_unknown_tag(node.tag)}")
     try:
@@ -144,14 +144,16 @@ def _unknown_tag(tag: str) -> str:
 
 
 def _check_printable(text: str, position: str) -> None:
-    if not text.isprintable():
-        raise RequestError(f"{position}: found {json.dumps(text)[:60]}: control characters are not allowed")
+    at = next((place for place, one in enumerate(text) if not one.isprintable()), None)
+    if at is not None:
+        around = text[max(0, at - 20) : at + 20]
+        raise RequestError(f"{position}: found {json.dumps(around)}: control characters are not allowed")
 
 
 def override(document: dict[str, Any], positions: Positions, change: str) -> None:
     """Apply a change `KEY=VALUE`, with a dotted key and a YAML value, to a document and its positions."""
     key, equals, text = change.partition("=")
-    shown = change if len(change) <= 100 else f"{change[:97]}..."
+    shown = shortened(change, 100)
     where = f"--set {shown}"
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise RequestError(f"{where}: write it as KEY=VALUE, for example --set training.epochs=2")

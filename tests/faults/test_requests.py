@@ -43,6 +43,8 @@ OF_NO_KEY = re.compile(
 
 def names_place_and_key(line: str, text: str, sets: list[str]) -> bool:
     """Return whether a line of a message names the file or the option and, if a key is at fault, a key that exists."""
+    for option in sets:
+        line = line.replace(option.replace("=", " ", 1), "--set K=V")  # a value may have colons
     if keyed := KEYED.match(line):
         first = re.split(r"[.\[]", keyed[1])[0]
         if first in Suite.model_fields or any(first in source for source in (text, *sets)):

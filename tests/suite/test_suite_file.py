@@ -553,6 +553,10 @@ HOSTILE = {
         ':2: seeds: found "\\ud800": control characters are not allowed',
     ),
     "an escape sequence": ('title: "\\e[2J"\n', ':1: title: found "\\u001b[2J": control characters are not allowed'),
+    "a control character far into a text": (
+        f'title: "{"a" * 100}\\e"\n',
+        f':1: title: found "{"a" * 20}\\u001b": control characters are not allowed',
+    ),
     "an escape sequence as a key": ('"\\e[2J": x\n', ':1: found "\\u001b[2J": control characters are not allowed'),
 }
 
