@@ -19,7 +19,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec, common_seed
 from bench.store import Store
-from bench.suite import named
+from bench.suite import command_word
 from bench.terminal.markup import copyable, escape
 from bench.text import duration
 
@@ -149,7 +149,7 @@ def submission_lines(work: Work, jobs: Sequence[Job]) -> Iterator[RenderableType
         what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
         yield f"job {array}: {what}{waits}"
     yield f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"
-    plan, where = work.plan, [named(work.plan.file), "--results", str(work.results)]
+    plan, where = work.plan, [command_word(work.plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
     yield copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")
     yield copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")
@@ -241,7 +241,7 @@ def _time(
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
         yield "To measure the others:" if seconds else "time: unknown. To measure it:"
-        words = [named(plan.file), "--results", str(store.root), *plan.options]
+        words = [command_word(plan.file), "--results", str(store.root), *plan.options]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
         yield copyable(f"  {started_as()} {shlex.join(words)}")
