@@ -12,7 +12,7 @@ import pytest
 
 import bench
 from bench.cli import main, start
-from bench.suite import find_suite, named, packaged_suites
+from bench.suite import command_word, find_suite, packaged_suites
 from tests.stores import cell_of, fail, finish, plan_of, write_suite
 from tests.train.conftest import Bench, cell, document
 
@@ -195,9 +195,9 @@ def test_a_suite_that_was_named_is_named_in_the_command_that_made_its_results(an
 
 def test_a_command_names_a_suite_as_it_was_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert named(find_suite(Path("digits_with_kd"))) == "digits_with_kd"
+    assert command_word(find_suite(Path("digits_with_kd"))) == "digits_with_kd"
     own = write_suite(tmp_path, "digits_with_kd")
-    assert named(find_suite(own)) == str(own)
+    assert command_word(find_suite(own)) == str(own)
 
 
 # JSON

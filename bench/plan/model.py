@@ -47,6 +47,7 @@ class Choice:
     trials: tuple[Trial, ...]  # of all rungs that have begun, the last one's last
     awaits: str  # how far the search is, such as `tuning 7/16`; "" if it has ended
     best: Trial | None  # whose settings the row takes: None while the search goes on, or if no trial has a result
+    later: tuple[RunSpec, ...] = ()  # as many runs as may train in rungs that have not begun, with the row's settings
 
     @property
     def on_border(self) -> tuple[str, ...]:

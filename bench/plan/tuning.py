@@ -117,12 +117,20 @@ def _choice(
         if any(trial.is_open for trial in rung):
             ended = sum(not trial.is_open for trial in trials)
             known = len(trials) + sum(list(rungs.values())[begun:])
-            return Choice(space, tuple(trials), f"tuning {ended}/{known}", None)
+            later = tuple(_later(own, len(rung), list(rungs.items())[begun:]))
+            return Choice(space, tuple(trials), f"tuning {ended}/{known}", None, later)
         # trials without a result are last; among equal ones, the first comes first
         rung.sort(key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
         left = [trial.number for trial in rung]
     best = rung[0] if rung[0].value is not None else None
     return Choice(space, tuple(trials), "", best)
+
+
+def _later(own: Sequence[RunSpec], trials: int, rungs: Sequence[tuple[int, int]]) -> Iterator[RunSpec]:
+    """Yield as many runs as may train in later rungs, given the trials of the rung before, with the row's settings."""
+    for epochs, count in rungs:
+        trials = min(count + 1, trials)  # the row's own settings may not be among the best
+        yield from (_lasting(run, epochs) for run in own for _ in range(trials))
 
 
 def _trials(

@@ -5,7 +5,9 @@ Variances: a row's weighted residual sum of squares divided by its degrees of fr
            leverages of the seeds' effects (Horn, Horn and Duncan, JASA 70, 1975). A few seeds estimate it poorly, so
            the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
            A reference keeps its own variance if that is larger, since it is in every comparison of a family.
-           A row that is far noisier than the others keeps its own (compare Phipson et al., AOAS 10, 2016).
+           A row whose variance is larger than chance allows keeps its own, with its few degrees of freedom: a
+           preliminary F-test (Bancroft, Annals of Mathematical Statistics 15, 1944) with the tail probability of
+           Phipson et al. (AOAS 10, 2016). One that is far noisier has no part in the common variance either.
 Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
 Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
            by chance (Dunnett, JASA 50, 1955, if all rows have the same variance).
@@ -14,7 +16,7 @@ Best:      the rows that no other row is above, tested in one direction: with 95
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +27,9 @@ POWER = 0.8  # with which the smallest detectable difference is found
 MIN_SEEDS = 3  # of an interval: the tables show the values of two seeds themselves
 ROUNDS = 5  # of weighting rows by their variances and estimating these again
 FLOOR = 1e-5  # of the median variance: what is smaller counts as this when variances are compared
+# Level of the F-test by which a row keeps its own variance. With a higher one, less is found where rows are equally
+# noisy; with a lower one, intervals are too narrow where they are not: see docs/statistics.md.
+KEEPS_OWN = 0.15
 EQUAL = 1e-9  # differences below it are due to rounding
 POINTS = 32  # of each numerical integral
 
@@ -60,9 +65,10 @@ class Model:
     """The rows of a column with the noise variance of each; see `fit`."""
 
     values: Values
-    variances: Mapping[str, float]  # after shrinking
+    variances: Mapping[str, float]  # after shrinking, or the row's own
     variances_as_reference: Mapping[str, float]  # the same, but at least the row's own
     dfs: Mapping[str, float]  # degrees of freedom of these variances
+    noisy: Collection[str]  # the rows that keep their own variance
     residual_variance: float  # of all rows together
     residual_df: float
     prior_df: float  # degrees of freedom by which the common variance counts; infinite if the variances are alike
@@ -134,8 +140,8 @@ class Model:
         base = self.variances_as_reference[reference]
         shared = [base / (base + self.variances[row]) for row in contrasts]
         dfs = [one.df for one in contrasts.values() if one.df is not None]
-        # degrees of freedom are equal if the variance is pooled, or the reference is far noisier than all rows
-        return any_as_small(p, shared, dfs, two_sided, is_pooled=len(set(dfs)) == 1)
+        # degrees of freedom are equal if the variance is pooled; that of a noisy reference is in all comparisons
+        return any_as_small(p, shared, dfs, two_sided, is_pooled=reference in self.noisy or len(set(dfs)) == 1)
 
 
 def any_as_small(
@@ -185,6 +191,7 @@ def fit(values: Values) -> Model:
     centred = np.where(present, table - means[:, None], 0.0)
     effects = present[:, :, None] * (np.eye(len(seeds)) - present[:, None, :] / np.maximum(n, 1)[:, None, None])
     variances, as_reference, degrees = np.zeros((3, len(table)))
+    noisy = np.zeros(len(table), dtype=bool)
     weights = np.ones(len(table))
     prior_df = math.inf
     for _ in range(ROUNDS):
@@ -197,20 +204,22 @@ def fit(values: Values) -> Model:
             variances = as_reference = np.zeros(len(table))
             break
         own = squares[used] / dfs[used]
-        noisy = far_noisier(own, dfs[used])
-        prior_df, prior = common_variance(own[~noisy], dfs[used][~noisy])
+        far = far_noisier(own, dfs[used])
+        prior_df, prior = common_variance(own[~far], dfs[used][~far])
         variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs.sum())
-        variances[used] = np.where(noisy, own, shrunk(own, dfs[used], prior, prior_df))
-        degrees[used] = np.where(noisy, dfs[used], degrees[used])
+        variances[used] = np.where(far, own, shrunk(own, dfs[used], prior, prior_df))
+        weights = 1 / variances
+        noisy[used] = far | (chance_of(own, dfs[used], prior, prior_df) < KEEPS_OWN)
         as_reference = variances.copy()
         as_reference[used] = np.maximum(variances[used], own)
-        weights = 1 / variances
+    variances, degrees = np.where(noisy, as_reference, variances), np.where(noisy, dfs, degrees)
     total = float(dfs.sum())
     return Model(
         values=values,
         variances=dict(zip(values, variances.tolist(), strict=True)),
         variances_as_reference=dict(zip(values, as_reference.tolist(), strict=True)),
         dfs=dict(zip(values, degrees.tolist(), strict=True)),
+        noisy={row for row, is_noisy in zip(values, noisy, strict=True) if is_noisy},
         residual_variance=float(squares.sum()) / total if total > EQUAL else 0.0,
         residual_df=total,
         prior_df=prior_df,
@@ -224,6 +233,11 @@ def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
         return np.zeros(len(own), dtype=bool)
     others = ((own * dfs).sum() - own * dfs) / others_df
     return np.asarray(special.fdtrc(dfs, others_df, own / others) < (1 - LEVEL) / len(own))
+
+
+def chance_of(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
+    """Return how probable a variance this large is in a row as noisy as the others, by the F distribution."""
+    return np.asarray(special.fdtrc(dfs, np.minimum(prior_df, dfs.sum() - dfs), own / prior))
 
 
 def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 from bench.plan import Plan
 from bench.program import started_as
 from bench.report.layout import MISSING
-from bench.suite import named
+from bench.suite import command_word
 from bench.text import printable
 
 ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal values form a group
@@ -15,7 +15,7 @@ ORIGIN = ("commit", "host", "device", "threads", "versions")  # runs with equal 
 
 def training_command(plan: Plan) -> list[str]:
     """Return the words of the command line that trains a plan."""
-    file = named(plan.file)
+    file = command_word(plan.file)
     if os.path.dirname(file):  # a path
         file = os.path.relpath(file)
     if file.startswith(os.pardir):  # outside the working folder: only the name, since pages are published

@@ -45,7 +45,7 @@ def stored_answers(store: Store, run_id: str) -> Answers | None:
         logits = {name: tensors[column(name, LOGITS)].astype("float32") for name in networks}
         for name, values in logits.items():
             values *= tensors[column(name, SCALE)]
-        answers = Answers(logits, tensors[LABELS], tensors[INDICES])
+        answers = Answers(logits, tensors[LABELS].astype("int32"), tensors[INDICES].astype("int32"))
         _check_shapes(answers)
         return answers
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from bench.suite.entries import LONGER, NONE, TEACHER
 from bench.suite.evaluations import DataEntry
 from bench.suite.load import check_name, load
-from bench.suite.packaged import find_suite, named, packaged_suites
+from bench.suite.packaged import command_word, find_suite, packaged_suites
 from bench.suite.pairs import PairEntry
 from bench.suite.rows import Row, rows
 from bench.suite.schema import Suite
@@ -17,9 +17,9 @@ __all__ = [
     "Row",
     "Suite",
     "check_name",
+    "command_word",
     "find_suite",
     "load",
-    "named",
     "packaged_suites",
     "rows",
 ]

@@ -45,18 +45,18 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
         while inner and inner not in positions:
             inner = inner[:-1]
         key = f"{shown}: " if (shown := dotted(key_path)) else ""  # a key may be empty
-        place = positions[inner] if inner != key_path else _place(key_path, positions)
+        place = str(positions[inner]) if inner != key_path else _place(key_path, positions)
         yield f"{place}: {key}{reason_of(items, model)}"
 
 
 def _place(key_path: KeyPath, positions: Positions) -> str:
     """Return where a value is, and which parts of it the command line has set."""
     if not key_path:  # of the whole file, all that the command line sets is a part
-        return positions[key_path]
+        return str(positions[key_path])
     parts = {place for path, place in positions.items() if path[: len(key_path)] == key_path}
     place = positions[key_path]
-    overrides = sorted(part for part in parts - {place} if part.startswith("--set "))
-    return f"{place} with {', '.join(overrides)}" if overrides else place
+    overrides = sorted(str(part) for part in parts - {place} if part.is_override)
+    return f"{place} with {', '.join(overrides)}" if overrides else str(place)
 
 
 def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:

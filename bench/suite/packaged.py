@@ -35,6 +35,6 @@ def find_suite(path: Path) -> Path:
     return path
 
 
-def named(file: Path) -> str:
+def command_word(file: Path) -> str:
     """Return the word that names a suite's file in a command: the name of one that was found by it, else the path."""
     return file.stem if file == packaged_suites().get(file.stem) else str(file)

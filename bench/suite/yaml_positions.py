@@ -4,7 +4,7 @@ import json
 import re
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,7 +23,19 @@ PLAIN_FLOAT = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?(inf|nan)
 
 NUMBERED = ("tuning", "rungs")  # the mapping whose keys are numbers
 KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value of the document
-Positions = dict[KeyPath, str]  # where messages say that a value is: `FILE:LINE` or `--set KEY=VALUE`
+
+
+class Position(NamedTuple):
+    """Where messages say that a value is."""
+
+    text: str  # `FILE:LINE` or `--set KEY=VALUE`
+    is_override: bool  # whether the command line sets it
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Positions = dict[KeyPath, Position]
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Positions, str]:
@@ -80,7 +92,7 @@ def _note_positions(
 ) -> None:
     """Add the position of a node and of all in it, and check that each value is plain, and what its tag says."""
     here = f"{where}:{node.start_mark.line + 1}" if numbered else where
-    positions.setdefault(key_path, here)
+    positions.setdefault(key_path, Position(here, is_override=not numbered))
     place = f"{here}: {shown}" if (shown := dotted(key_path)) else here  # a key may be empty
     if len(positions) > MAX_VALUES:
         raise RequestError(f"{where}: expands to more than {MAX_VALUES} values")
@@ -105,7 +117,7 @@ def _note_positions(
         inner = (*key_path, key.value)
         if inner in positions:
             raise RequestError(f"{at_key}: {dotted(inner)}: the same key twice, first at {positions[inner]}")
-        positions[inner] = at_key
+        positions[inner] = Position(at_key, is_override=not numbered)
         _note_positions(loader, value, where, inner, positions, numbered)
 
 
@@ -170,8 +182,8 @@ def override(document: dict[str, Any], positions: Positions, change: str) -> Non
         if not isinstance(document, dict):
             whole = f"--set '{dotted(key_path[:depth])}=...'"
             raise RequestError(f"{where}: {parent!r} is not a mapping in the suite file; set it as a whole: {whole}")
-        positions.setdefault(key_path[:depth], where)
-    positions.setdefault(key_path, where)
+        positions.setdefault(key_path[:depth], Position(where, is_override=True))
+    positions.setdefault(key_path, Position(where, is_override=True))
     document[last] = value
 
 

@@ -19,7 +19,7 @@ from bench.report.frame import Frame
 from bench.report.layout import MISSING
 from bench.spec import RunSpec, common_seed
 from bench.store import Store
-from bench.suite import named
+from bench.suite import command_word
 from bench.terminal.markup import copyable, escape
 from bench.text import duration
 
@@ -149,7 +149,7 @@ def submission_lines(work: Work, jobs: Sequence[Job]) -> Iterator[RenderableType
         what = f"{len(members)} task(s), {runs} run(s)" if runs else "chooses settings, and submits the next runs"
         yield f"job {array}: {what}{waits}"
     yield f"Logs: {escape(str(jobs[0].log.parent))}" if jobs else "Nothing to submit: all runs are in jobs already"
-    plan, where = work.plan, [named(work.plan.file), "--results", str(work.results)]
+    plan, where = work.plan, [command_word(work.plan.file), "--results", str(work.results)]
     settings = [*(f"--set={change}" for change in plan.changes), *(f"--plugin={path}" for path in work.plugins)]
     yield copyable(f"status: {started_as()} status {shlex.join([*where, *settings])}")
     yield copyable(f"cancel: {started_as()} cancel {shlex.join(where)}")
@@ -200,13 +200,15 @@ def plan_tables(
     counts = ", ".join(f"{count} {status}" for status, count in ended.items())
     others = f"; {counts}" if counts else ""
     yield f"{len(to_train)} run(s) to train, {len(reasons)} inapplicable{others}"
-    final = [run for cell in plan.cells if cell.awaits and states.keys() & _ids(cell.wanted) for run in cell.runs]
+    awaited = [cell for cell in plan.cells if cell.awaits and states.keys() & _ids(cell.wanted)]
+    final = [run for cell in awaited for run in cell.runs]
+    later = [run for cell in awaited if cell.choice for run in cell.choice.later]
     if final:
         tried = len(plan.trial_ids & _ids(to_train))
-        rungs = ", without further rungs" if plan.suite.tuning and plan.suite.tuning.rungs else ""
+        rungs = f"up to {len(later)} run(s) train in later rungs, and then " if later else ""
         yield (
-            f"{tried} of them are trials; when these have ended, {len(final)} run(s) train with the chosen settings. "
-            f"An estimated time includes these{rungs}"
+            f"{tried} of them are trials; when these have ended, {rungs}{len(final)} run(s) train with the chosen "
+            "settings. An estimated time includes these"
         )
     if in_jobs is not None:
         submitted = [run for run in to_train if run.id in retried or run.id not in in_jobs]
@@ -214,7 +216,7 @@ def plan_tables(
         chooses = bool(jobs and plan.awaited)
         choice = ", and one that chooses settings" if chooses else ""
         yield f"{jobs + chooses} job(s) to submit, one per cohort{choice}"
-    yield from _time(plan, store, [run for run in to_train if run.trains], final, retried, device)
+    yield from _time(plan, store, [run for run in to_train if run.trains], [*later, *final], retried, device)
 
 
 def _ids(runs: Sequence[RunSpec]) -> set[str]:
@@ -222,24 +224,24 @@ def _ids(runs: Sequence[RunSpec]) -> set[str]:
 
 
 def _time(
-    plan: Plan, store: Store, runs: Sequence[RunSpec], final: Sequence[RunSpec], retried: Collection[str], device: str
+    plan: Plan, store: Store, runs: Sequence[RunSpec], later: Sequence[RunSpec], retried: Collection[str], device: str
 ) -> Iterator[RenderableType]:
     """Yield how long runs will train and, unless that is known of all of them, how to measure it.
 
-    `final` are runs whose settings are not chosen yet: they take as long as with the row's own settings.
+    `later` are runs whose settings are not chosen yet: they take as long as with the row's own settings.
     """
     if not runs:
         return
     known, begun = paces(plan, store, device), store.begun() - set(retried)
     left = [(run, epochs_of(run) - (len(store.epochs(run.id)) if run.id in begun else 0)) for run in runs]
-    left += [(run, epochs_of(run)) for run in final]
+    left += [(run, epochs_of(run)) for run in later]
     seconds, unknown = known.left(left)
     if seconds:
         part = f", for {len(left) - unknown} of {len(left)} runs" if unknown else ""
         yield escape(f"time: about {duration(seconds)} {known.source}{part}")
     if unknown:
         yield "To measure the others:" if seconds else "time: unknown. To measure it:"
-        words = [named(plan.file), "--results", str(store.root), *plan.options]
+        words = [command_word(plan.file), "--results", str(store.root), *plan.options]
         is_counted = all(training_images(run.data) is not None for run in runs)
         words = ["cost", *words] if is_counted else [*words, *ONE_EPOCH]
         yield copyable(f"  {started_as()} {shlex.join(words)}")

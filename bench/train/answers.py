@@ -21,6 +21,7 @@ from bench.train.precision import Precision
 from methods._settings import kept_settings
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
+WHOLE = (torch.uint8, torch.int16, torch.int32)  # types of whole numbers, the smallest first
 NEVER = -1e4  # in place of minus infinity, the logarithm of a probability of 0
 
 logger = logging.getLogger(__name__)
@@ -55,16 +56,22 @@ def packed(logits: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:
     Returns:
         `logits`: (n, K) float16, those of the student; `scale`: (1,) float32, by which they are multiplied.
         `peer_logits`, `peer_scale`: those of the other network in mutual learning.
-        `labels`: (n,) int32; `indices`: (n,) int32, of the images in the split.
+        `labels`: (n,); `indices`: (n,), of the images in the split; both in the smallest type that holds them.
 
     Raises:
         ValueError: a logit is not finite.
     """
     assert split.targets is not None  # classifiers are evaluated on labels
-    tensors = {LABELS: split.targets.int(), INDICES: torch.arange(len(split), dtype=torch.int32)}
+    tensors = {LABELS: smallest(split.targets), INDICES: smallest(torch.arange(len(split)))}
     for name, own in logits.items():
         tensors[column(name, LOGITS)], tensors[column(name, SCALE)] = halved(own)
     return {name: value.contiguous().cpu() for name, value in tensors.items()}
+
+
+def smallest(numbers: Tensor) -> Tensor:
+    """Return whole numbers from 0 in the smallest type that holds them."""
+    largest = int(numbers.max()) if len(numbers) else 0
+    return numbers.to(next(one for one in WHOLE if largest <= torch.iinfo(one).max))
 
 
 def halved(logits: Tensor) -> tuple[Tensor, Tensor]:

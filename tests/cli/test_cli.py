@@ -323,6 +323,17 @@ def test_a_dry_run_of_a_search_tells_the_time_of_trials_and_final_runs(cli, tmp_
     assert time == "time: about 6.0 h on one A GPU, from 2 finished run(s)"
 
 
+def test_a_dry_run_of_a_search_with_rungs_counts_every_trial_that_continues(cli, tmp_path, results, store):
+    rungs = {"1": 4, "3": 2, "9": 1}
+    plan = plan_of(tmp_path, seeds=2, tuning={"trials": 4, "dev_per_class": 2, "rungs": rungs})
+    finish_first(store, plan, wall_s=3600.0)  # of an epoch
+    _, out, _ = cli(tmp_path / "table.yaml", "--results", results, "--dry-run", "--only", "KD (tuned)")
+    teacher, final = 1, 2
+    trials = 4 * 1 + (2 + 1) * 3 + (1 + 1) * 9  # the row's own settings continue beside the best ones
+    assert "up to 5 run(s) train in later rungs, and then 2 run(s) train with the chosen settings" in out
+    assert out.splitlines()[-1].startswith(f"time: about {teacher + trials + final}.0 h on one A GPU")
+
+
 def test_a_dry_run_for_a_cluster_tells_the_number_of_jobs_without_what_is_in_jobs(cli, tmp_path, monkeypatch):
     path = write_suite(tmp_path, seeds=2, max_lanes=1)
     words = [path, "--results", tmp_path, "--only", "none", "--dry-run"]

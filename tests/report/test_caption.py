@@ -15,7 +15,7 @@ from tests.stores import METHODS, plan_of, write_suite
 SUITES = Path(__file__).parents[2] / "suites"
 
 
-def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path):
+def test_the_conditions_name_epochs_seeds_and_what_is_not_the_default(tmp_path):
     methods = [
         "at",
         {"method": "kd", "temperature": 4.0, "weight": 0.5},
@@ -30,7 +30,7 @@ def test_the_protocol_names_epochs_seeds_and_what_is_not_the_default(tmp_path):
     assert f" Not the methods' defaults: KD weight=0.5; CRD+KD (n_negatives=8); {'; '.join(rows)}." in said
 
 
-def test_the_protocol_names_the_pairs_of_settings_that_differ_between_pairs(tmp_path):
+def test_the_conditions_name_the_pairs_of_settings_that_differ_between_pairs(tmp_path):
     pairs = [
         {"teacher": teacher, "student": "resnet8"}
         for teacher in ("resnet14", "resnet20", "resnet32", "resnet44", "wrn_16_1")
@@ -40,13 +40,13 @@ def test_the_protocol_names_the_pairs_of_settings_that_differ_between_pairs(tmp_
     assert "defaults: KD (weight=0.5 for resnet14->resnet8, resnet20->resnet8; otherwise defaults)." in said
 
 
-def test_the_protocol_names_the_students_that_keep_more_layers(tmp_path):
+def test_the_conditions_name_the_students_that_keep_more_layers(tmp_path):
     both = {"terms": [{"method": "at"}, {"method": "simkd"}], "label": "AT+SimKD"}
     said = conditions(plan_of(tmp_path, methods=["kd", "simkd", both]))
     assert "Students of SimKD, AT+SimKD keep a projector and the teacher's classifier, with which they predict." in said
 
 
-def test_the_protocol_says_how_teachers_were_made_where_students_were_made_otherwise(tmp_path):
+def test_the_conditions_say_how_teachers_were_made_where_students_were_made_otherwise(tmp_path):
     changes = {"teacher_training": {"epochs": 5}, "teacher_data": {"name": "digits", "resize": 32}}
     said = conditions(plan_of(tmp_path, **changes))
     assert said.endswith(
@@ -61,7 +61,7 @@ def test_the_protocol_says_how_teachers_were_made_where_students_were_made_other
     assert conditions(plan_of(tmp_path)).endswith(" fp32.")
 
 
-def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw(tmp_path):
+def test_the_conditions_of_a_cross_modal_suite_say_what_students_and_teachers_saw(tmp_path):
     patches = {"name": "photo_patches", "train_per_class": 4}
     training = {"epochs": 3, "precision": "bf16", "processes": 2}
     evaluation = {"data": patches | {"train_per_class": 20}, "stages": [1], "most_values": 900, "training": training}
@@ -86,20 +86,20 @@ def test_the_protocol_of_a_cross_modal_suite_says_what_students_and_teachers_saw
     )
 
 
-def test_the_protocol_says_of_several_teachers_how_they_were_made(tmp_path):
+def test_the_conditions_say_of_several_teachers_how_they_were_made(tmp_path):
     pairs = [{"teachers": {"network": "resnet14", "n": 2}, "student": "resnet8"}]
     assert conditions(plan_of(tmp_path, pairs=pairs)).endswith(" fp32.")
     changed = plan_of(tmp_path, pairs=pairs, teacher_training={"epochs": 5})
     assert conditions(changed).endswith(" fp32. Teacher resnet14x2 after 5 epochs.")
 
 
-def test_the_protocol_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
+def test_the_caption_says_that_students_and_teachers_that_train_together_are_told_apart(tmp_path):
     plan = plan_of(tmp_path, task="mutual", methods=["kd", "at"], seeds=2)
     said = caption(results_frame(plan, Store(tmp_path / "results")))
     assert "told apart from the best one at 5 %, students and teachers separately." in said
 
 
-def test_the_protocol_names_what_the_command_line_changed(tmp_path):
+def test_the_conditions_name_what_the_command_line_changed(tmp_path):
     path = write_suite(tmp_path)
     changes = ["training.epochs=2"]
     plan = build_plan(load(path, METHODS, changes), path, METHODS, changes=changes)
@@ -117,16 +117,16 @@ def test_the_protocol_names_what_the_command_line_changed(tmp_path):
     ],
     ids=["paper", "code"],
 )
-def test_the_protocol_says_which_settings_are_the_papers_and_which_its_codes(methods, said, tmp_path):
+def test_the_conditions_say_which_settings_are_the_papers_and_which_its_codes(methods, said, tmp_path):
     assert said in conditions(plan_of(tmp_path, methods=methods))
 
 
-def test_the_protocol_of_imagenet_names_torchvisions_weights_and_no_other_temperature_of_the_paper():
+def test_the_conditions_of_imagenet_name_torchvisions_weights_and_no_other_temperature_of_the_paper():
     path = SUITES / "imagenet.yaml"
     said = conditions(build_plan(load(path, METHODS), path, METHODS))
     assert "Teacher torchvision.resnet34 with torchvision's weights IMAGENET1K_V1. Not the methods' defaults: " in said
     assert "CRD paper" not in said  # which has 0.07 there too
 
 
-def test_the_protocol_does_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
+def test_the_conditions_do_not_name_the_papers_settings_where_they_are_what_varies(tmp_path):
     assert "CRD paper" not in conditions(plan_of(tmp_path, methods=[{"method": "crd", "temperature": [0.07, 0.1]}]))

@@ -715,6 +715,16 @@ def test_a_set_below_the_key_that_is_refused_is_named_after_the_files_line(tmp_p
     assert " with --set data.name=nope: data: unknown data set 'nope'" in found
 
 
+def test_a_file_whose_path_looks_like_a_set_is_not_named_as_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("--set a")
+    folder.mkdir()
+    (folder / "table.yaml").write_text("data:\n  name: nope\n  resize: 32\n")
+    with pytest.raises(RequestError) as caught:
+        load(folder / "table.yaml", METHODS)
+    assert "--set a/table.yaml:1: data: unknown data set 'nope'" in str(caught.value)
+
+
 def test_set_changes_one_key_and_leaves_the_rest(tmp_path):
     suite = load(write_suite(tmp_path), METHODS, ["training.lr=0.1", "data.train_per_class=7", "slurm.partition=gpu"])
     assert (suite.training.lr, suite.training.epochs) == (0.1, 1)

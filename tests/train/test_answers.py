@@ -6,15 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.testing import assert_close
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bench.data.images import ResidentImages, Split
-from bench.store import ANSWERS
+from bench.store import ANSWERS, Store
 from bench.store.answers import compared, stored_answers
 from bench.tasks.objectives import BINS, class_accuracies, scores
-from bench.train.answers import answers, halved
+from bench.train.answers import answers, halved, packed, smallest
+from tests.stores import cell_of, plan_of
 from tests.train.conftest import CPU, Bench, document
 from tests.train.test_outputs import DATA
 
@@ -105,6 +107,37 @@ def test_a_probability_of_zero_is_kept_and_what_is_no_number_is_refused():
     assert halved(torch.tensor([[0.0, -math.inf]]))[0].float().softmax(dim=1).tolist() == [[1.0, 0.0]]
     with pytest.raises(ValueError, match="not finite"):
         halved(torch.tensor([[0.0, math.nan]]))
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [(0, torch.uint8), (255, torch.uint8), (256, torch.int16), (32_767, torch.int16), (32_768, torch.int32)],
+)
+def test_whole_numbers_are_kept_in_the_smallest_type_that_holds_them(largest, expected):
+    kept = smallest(torch.tensor([0, largest]))
+    assert (kept.dtype, kept.tolist()) == (expected, [0, largest])
+
+
+def test_the_answers_to_cifar_100_take_three_bytes_per_image_more_than_their_logits():
+    split = Split(ResidentImages(torch.zeros(10_000, 1, 1, 1).byte(), CPU), torch.arange(10_000) % 100)
+    assert 0 < len(save(packed({"student": torch.zeros(10_000, 100)}, split))) - 10_000 * (2 * 100 + 3) < 500
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])  # earlier versions wrote 32 bits
+def test_answers_are_read_alike_whatever_the_type_of_their_labels_and_indices(tmp_path, kind):
+    run, store = cell_of(plan_of(tmp_path), "none").runs[0], Store(tmp_path / "results")
+    store.begin(run)
+    numbers = torch.tensor([0, 2, 1], dtype=kind)
+    tensors = {
+        "logits": torch.zeros(3, 4).half(),
+        "scale": torch.ones(1),
+        "labels": numbers,
+        "indices": numbers.clone(),
+    }
+    store.write(run.id, ANSWERS, save(tensors))
+    found = stored_answers(store, run.id)
+    assert (found.labels.dtype, found.labels.tolist()) == (np.int32, [0, 2, 1])
+    assert (found.indices.dtype, found.indices.tolist()) == (np.int32, [0, 2, 1])
 
 
 class Mean(nn.Module):
