@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart published test short faults test-slow lint benchmark schema reference docs
+.PHONY: quickstart published test short cluster faults test-slow lint benchmark schema reference docs
 
 quickstart: .venv/installed
 	$(BIN)/python run_suite.py suites/quickstart.yaml
@@ -14,11 +14,13 @@ published: .venv/installed  # what results/published/ shows, again: about two ho
 	done
 
 test: .venv/developer
-	$(MAKE) --jobs 2 lint short  # short tests leave time for it
-	$(BIN)/python -m pytest tests/slurm -m "not slow"  # alone: a cluster's jobs take the whole machine
+	$(MAKE) --jobs 2 short lint cluster  # beside the short tests, first lint, then the cluster, which mostly waits
 
 short: .venv/developer
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cuda and not slurm"
+
+cluster: .venv/developer
+	$(BIN)/python -m pytest tests/slurm -m "not slow"
 
 faults: .venv/developer  # the fault-injection suite, in full: half an hour
 	$(BIN)/python -m pytest -s tests/faults

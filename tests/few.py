@@ -1,4 +1,4 @@
-"""The short form of tests that train: fewer digits, fewer figures, and processes that are forked, not started anew.
+"""The short form of tests that train: fewer and smaller digits, fewer figures, and processes that are forked, not new.
 
 `pytest --whole` takes these shortcuts back; `make test-slow` runs the tests so.
 """

@@ -18,7 +18,7 @@ FEW = f"--seeds 1 {ONE_THREAD} --set training.epochs=1 --set training.milestones
 FEW_DIGITS = "--set data.train_per_class=4 --set teacher_data.train_per_class=4 --set teacher_training.epochs=1"
 FEW_DIGITS += " --set 'pairs=[{teacher: resnet14, student: resnet8}]'"
 FEW_TO_PROBE = "{data: {name: digits, resize: 32, train_per_class: 4}, training: {epochs: 1, milestones: []}}"
-TINY = ONE_THREAD + " --set 'data={name: digits, resize: 32, train_per_class: 4}'"
+TINY = ONE_THREAD + " --set 'data={name: digits, resize: 16, train_per_class: 4}'"
 SIMILAR = "python run_suite.py suites/cifar100_similar_arch.yaml"
 ONE_CELL = '--pairs "resnet56->resnet20"'
 LONGER = {  # the lines that would take minutes or hours, or need data: what is added to them
@@ -38,6 +38,7 @@ LONGER = {  # the lines that would take minutes or hours, or need data: what is 
     SIMILAR: f"--dry-run --only kd {ONE_CELL}",
     "python run_suite.py suites/cifar100_different_arch.yaml": "--dry-run --only kd --pairs '*->ShuffleV2'",
     f"{SIMILAR} --dry-run": f"--only kd {ONE_CELL}",
+    f"{SIMILAR} --dry-run --slurm": short_or_whole(f"--only kd {ONE_CELL}", ""),
     f"python run_suite.py cost suites/cifar100_similar_arch.yaml {ONE_CELL}": f"--only kd --steps 1 {TINY}",
     f"{SIMILAR} {ONE_CELL} --only kd --seeds 1 --set training.epochs=2": f"--jobs 1 --set training.epochs=1 {TINY}",
 }

@@ -19,7 +19,7 @@ from tests.train.conftest import OFTEN, document, rows, weights
 
 METHODS = catalog()
 TINY = {
-    "data": {"name": "digits", "resize": 32, "train_per_class": 3},
+    "data": {"name": "digits", "resize": 16, "train_per_class": 3},
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "methods": ["kd"],
     "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 0},  # one step per epoch

@@ -42,7 +42,8 @@ class Watching(Silent):
 @pytest.mark.parametrize("epochs", [40, pytest.param(500, marks=pytest.mark.slow)])
 def test_memory_and_open_files_stay_flat(epochs, tmp_path):
     training = {"epochs": epochs, "batch_size": 16, "milestones": [2], "evaluate_every": 10, "initial_epochs": 0}
-    suite = Bench(tmp_path, document(**TINY | OFTEN | {"training": training}))
+    data = TINY["data"] | {"resize": 32}  # a step's tensors are then large enough to be seen if they are kept
+    suite = Bench(tmp_path, document(**TINY | OFTEN | {"data": data, "training": training}))
     observer = Watching()
     suite.run(only=["none"], observer=observer)
     settled = epochs // 4

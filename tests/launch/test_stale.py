@@ -36,7 +36,7 @@ class Own:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.plugin, self.store = folder, folder / "pull.py", Store(folder / "results")
-        data = {"name": "digits", "resize": 32, "train_per_class": 2}
+        data = {"name": "digits", "resize": 16, "train_per_class": 2}
         training = {"epochs": 2, "batch_size": 20, "milestones": [1], "evaluate_every": 2}
         self.document = document(methods=["pull"], data=data, training=training, **OFTEN)
 

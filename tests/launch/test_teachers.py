@@ -22,7 +22,7 @@ from bench.terminal.show import describe
 from bench.train.networks import build_network
 from bench.types import RequestError
 from tests.few import short_or_whole
-from tests.train.conftest import Silent, cell, rows, weights
+from tests.train.conftest import FIFTY, Silent, cell, rows, weights
 
 HOOKED = {"network": "torchvision.resnet18", "stages": ["relu", "layer1", "layer2", "layer3", "layer4"]}
 
@@ -148,7 +148,7 @@ def test_an_import_whose_process_died_is_taken_over(trained, tmp_path):
 def test_a_torchvision_network_that_cannot_take_the_images_is_refused(bench, tmp_path):
     small = {"network": "torchvision.alexnet", "stages": ["features.0", "features.3"]}
     with pytest.raises(RequestError, match=r"torchvision\.alexnet cannot take images of 32x32"):
-        bench(pairs=[{"teacher": "resnet14", "student": small}]).run("refused")
+        bench(data=FIFTY, pairs=[{"teacher": "resnet14", "student": small}]).run("refused")
     assert not (tmp_path / "refused").exists()
 
 
@@ -197,13 +197,12 @@ def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):
     assert (found.status, found.reason[:40]) == ("inapplicable", "resnet8 has stages 0 to 3, FitNet reads ")
 
 
-SMALL = {"data": {"name": "digits", "resize": 32, "train_per_class": 2}, "training": FEW_EPOCHS}
 ONE_EPOCH = {"training": {"epochs": 1, "batch_size": 25, "milestones": [1], "initial_epochs": 1}}
 
 
 @pytest.mark.parametrize(
     ("methods", "settings"),
-    [(["ab"], SMALL), pytest.param(["at", "ab", "ft"], ONE_EPOCH, marks=pytest.mark.slow)],
+    [(["ab"], {"training": FEW_EPOCHS}), pytest.param(["at", "ab", "ft"], ONE_EPOCH, marks=pytest.mark.slow)],
     ids=["ab", "all"],
 )
 def test_a_torchvision_classifier_teaches_and_learns_through_named_stages(bench, methods, settings):
@@ -280,7 +279,7 @@ def test_an_ensembles_terms_are_the_sum_or_the_mean_of_its_members(bench):
 
 
 def test_teacher_data_trains_the_teacher_alone(bench, tiny):
-    more = {"name": "digits", "resize": 32, "train_per_class": 20}
+    more = {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": 20}
     plan, store, _ = bench(methods=["kd"], teacher_data=more).run()
     plain, other = tiny.store(), tiny.plan()
     assert cell(plan, "teacher").runs[0].id != cell(other, "teacher").runs[0].id

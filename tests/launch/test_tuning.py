@@ -16,7 +16,7 @@ from tests.train.conftest import OFTEN, Bench, document
 
 TUNING = {"trials": short_or_whole(2, 3), "dev_per_class": 2}
 SMALL = {
-    "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(3, 5)},
+    "data": {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": short_or_whole(3, 5)},
     "pairs": [{"teacher": "resnet8", "student": "resnet8"}],
     "training": {"epochs": 2, "batch_size": 50, "milestones": [1], "initial_epochs": 1},
 }

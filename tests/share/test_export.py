@@ -70,7 +70,8 @@ def test_a_student_that_reuses_its_teachers_classifier_is_exported_with_it(tmp_p
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
         plan, store, _ = suite.run(only=["SimKD"])
-    run, images = cell(plan, "SimKD").runs[0], torch.rand(5, 3, 32, 32)
+    run = cell(plan, "SimKD").runs[0]
+    images = torch.rand(5, 3, *run.data.size)
     export(store, run.id, tmp_path / "student")
     session = onnxruntime.InferenceSession(tmp_path / "student" / "student.onnx")
     (logits,) = session.run(None, {"images": images.numpy()})

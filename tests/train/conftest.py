@@ -106,7 +106,7 @@ def document(**changes: object) -> dict:
     """Return a suite that trains within seconds: a few images a class, 2 epochs."""
     return {
         "title": "tiny",
-        "data": {"name": "digits", "resize": 32, "train_per_class": short_or_whole(2, 5)},
+        "data": {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": short_or_whole(2, 5)},
         "pairs": [{"teacher": "resnet14", "student": "resnet8"}],
         "methods": ["kd"],
         "controls": False,

@@ -91,8 +91,8 @@ def test_the_phases_make_up_the_step_and_the_own_share_is_beyond_the_undistilled
         assert float(row["own_percent"]) == pytest.approx(100 * (step - beyond) / plain, abs=0.1)
 
 
-def test_extra_parameters_and_arithmetic_are_counted_exactly(cohort):
-    lanes, data, teachers, _ = cohort(training={"epochs": 1, "batch_size": 16, "initial_epochs": 0})
+def test_extra_parameters_and_arithmetic_are_counted_exactly(cohort_of_50):
+    lanes, data, teachers, _ = cohort_of_50(training={"epochs": 1, "batch_size": 16, "initial_epochs": 0})
     none, crd = measure([lanes["none"], lanes["CRD"]], teachers, data, steps=1)
     assert (none["extra_parameters"], crd["extra_parameters"]) == (0, 2 * (64 * 128 + 128))
     convolutions = [

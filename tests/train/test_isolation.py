@@ -28,6 +28,7 @@ from methods import catalog, own_files
 from methods._errors import described, ends_process, interrupt
 from methods._settings import kept_settings, settings
 from methods.base import REGISTERED
+from tests.few import short_or_whole
 from tests.methods.samples import TOKENS, features, tensors
 from tests.stores import cell_of
 from tests.train.conftest import Bench, cell, document, weights
@@ -144,7 +145,7 @@ def trained(tmp_path_factory, _ctrl_c_is_told):
     """Train KD and the undistilled student alone, then beside a run for each deed; return the plan and both stores."""
     folder = tmp_path_factory.mktemp("isolation")
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
-    common = {"training": short, "data": {"name": "digits", "resize": 32, "train_per_class": 2}}
+    common = {"training": short, "data": {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": 2}}
     _, alone, _ = Bench(folder, document(**common), name="alone").run("alone")
     (folder / "evil.py").write_text(HEAD + EVIL)
     rows = [{"method": "evil", "does": deed, "label": f"deed {i}"} for i, deed in enumerate(DEEDS)]
@@ -233,7 +234,7 @@ def of_networks(trained, tmp_path_factory):
     (folder / "nets.py").write_text(text)
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
     pairs = [{"teacher": "resnet14", "student": name} for name in (*named, "resnet8")]
-    data = {"name": "digits", "resize": 32, "train_per_class": 2}
+    data = {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own, "FILES", {})
         patch.setattr(own, "FACTORIES", {})
@@ -382,7 +383,7 @@ def test_runs_that_draw_random_numbers_of_any_kind_end_with_the_same_bits_beside
     own.add_networks([tmp_path / "nets.py"], [])
     rows = ["kd", *({"method": "draws", "times": n, "label": f"draws {n}"} for n in (1, 3))]
     short = {"epochs": 1, "batch_size": 10, "milestones": []}
-    data = {"name": "digits", "resize": 32, "train_per_class": 2}
+    data = {"name": "digits", "resize": short_or_whole(16, 32), "train_per_class": 2}
     pairs = [{"teacher": "drops", "student": "resnet8"}]
     suite = document(methods=rows, training=short, data=data, pairs=pairs)
     bench = Bench(tmp_path, suite, [tmp_path / "draws.py", tmp_path / "nets.py"])
