@@ -1,5 +1,6 @@
 """What several commands do, or one does in many lines: plan, try, submit and report. Imports no torch at its top."""
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,9 @@ def read_plan(
 
         if is_bundle(suite):
             raise RequestError(f"{suite}: is a bundle, which `verify`, `report` and `compare` read. Name a suite")
-        return planned(suite, changes, results, plugins or (), trains)
+        found = planned(suite, changes, results, plugins or (), trains)
+        gc.freeze()  # a large plan lives to the end: looking through it for garbage would take a quarter of the time
+        return found
 
 
 def jobs_of(store: "Store") -> "list[Job]":

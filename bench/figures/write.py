@@ -116,8 +116,12 @@ class Drawn(NamedTuple):
 
 
 def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS) -> Iterator[Drawn]:
-    """Return the figures of modules; from `many_cells` on, other processes begin to draw them at once."""
-    is_large = len(findings.plan.cells) >= many_cells
+    """Return the figures of modules; from `many_cells` with runs on, other processes begin to draw them at once."""
+    begun = findings.store.begun()
+    with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
+    is_large = with_runs >= many_cells
+    if is_large:  # the caller's frame changes while this one is sent to processes: it remembers what is computed
+        findings = replace(findings, frame=replace(findings.frame))
     try:
         return chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large))
     except Exception as error:  # processes cannot be started, or the store cannot be read

@@ -16,7 +16,7 @@ from bench.plan.duration import training_images
 from bench.plan.evaluations import evaluated
 from bench.plan.model import Cell, Checkpoint, Plan, Sources
 from bench.plan.published_teachers import with_published_teachers
-from bench.plan.students import cell_of, distilled
+from bench.plan.students import cell_of, distilled, terms_of
 from bench.plan.teachers import PairTeachers, pair_teachers, undistilled
 from bench.plan.tuning import tuned
 from bench.spec import DataSpec, RunSpec
@@ -153,8 +153,9 @@ def _pair_cells(
         yield from _control(suite, pair, plain)
     is_paired = suite.teacher_seeds == "paired"  # else, each student learns from each of the teachers in turn
     for row in of_pair:
+        terms = terms_of(row, len(pair.members), methods)
         taught = [
-            distilled(run, row, teacher.runs, suite.training, methods)
+            distilled(run, row, terms, teacher.runs, suite.training, methods)
             for run in plain
             for teacher in ([teachers[run.seed]] if is_paired else teachers.values())
         ]

@@ -13,13 +13,8 @@ from bench.tasks import task_of
 from methods import Method
 
 
-def distilled(
-    plain: RunSpec, row: Row, teachers: Sequence[RunSpec], training: Schedule, methods: Mapping[str, Method]
-) -> RunSpec:
-    """Return an undistilled run with the terms of a row, and the initial stage of `training` if they have one."""
-    weight_of_all = 1
-    if row.combine == "one":
-        teachers, weight_of_all = teachers[:1], len(teachers)
+def terms_of(row: Row, teachers: int, methods: Mapping[str, Method]) -> tuple[TermSpec, ...]:
+    """Return the terms of a row, which are the same for all seeds, in a pair with that number of teachers."""
     terms = []
     for name, given in row.terms:
         method = methods[name]
@@ -31,21 +26,34 @@ def distilled(
         for key in method.added:  # runs from before the parameter was added keep their ids
             if settings[key] == method.parameters[key].default:
                 del settings[key]
-        weight = weight * weight_of_all
+        weight = weight * (teachers if row.combine == "one" else 1)
         term = TermSpec(method=name, version=method.version, weight=weight, warmup=warmup or None, parameters=settings)
         terms.append(term)
+    return tuple(terms)
+
+
+def distilled(
+    plain: RunSpec,
+    row: Row,
+    terms: tuple[TermSpec, ...],
+    teachers: Sequence[RunSpec],
+    training: Schedule,
+    methods: Mapping[str, Method],
+) -> RunSpec:
+    """Return an undistilled run with the terms of a row, and the initial stage of `training` if they have one."""
+    used = teachers[:1] if row.combine == "one" else teachers
     task_weight = methods[row.terms[0][0]].task_weight if row.task_weight is None else row.task_weight
     if task_of(plain).objective is None:
         task_weight = plain.task_weight  # there are no labels
     has_initial_stage = any(methods[name].has_initial_stage for name, _ in row.terms)
     run = plain.but(
         schedule=plain.training.model_copy(update=initial_stage(training) if has_initial_stage else NO_INITIAL_STAGE),
-        terms=tuple(terms),
+        terms=terms,
         task_weight=task_weight,
-        teachers=tuple(run.id for run in teachers),
-        combine="sum" if row.combine == "one" or len(teachers) == 1 else row.combine,  # with one, all are the same run
+        teachers=tuple(run.id for run in used),
+        combine="sum" if row.combine == "one" or len(used) == 1 else row.combine,  # with one, all are the same run
     )
-    return reusing(run, teachers[0].student, methods)
+    return reusing(run, used[0].student, methods)
 
 
 def cell_of(pair: PairEntry, row: Row, runs: tuple[RunSpec, ...], network: str = STUDENT) -> Cell:

@@ -13,7 +13,7 @@ from bench.plan.data import resolved
 from bench.plan.model import Cell, Choice, Plan, Sources, Trial
 from bench.plan.space import own_settings, points, settings_at, space_of, with_settings
 from bench.plan.status import OPEN, Statuses, statuses
-from bench.plan.students import distilled
+from bench.plan.students import distilled, terms_of
 from bench.plan.teachers import pair_teachers, undistilled
 from bench.schedule import Scalar, Schedule
 from bench.spec import RunSpec
@@ -60,7 +60,8 @@ def tuned(plan: Plan, methods: Mapping[str, Method], sources: Sources, store: St
             row = by_label.get(cell.label)  # None for the undistilled student and its control
             own = plain
             if row is not None:
-                own = [distilled(run, row, teachers.runs, suite.training, methods) for run in plain]
+                terms = terms_of(row, len(teachers.runs), methods)
+                own = [distilled(run, row, terms, teachers.runs, suite.training, methods) for run in plain]
             elif cell.is_control:
                 own = [with_initial_stage(run, suite.training) for run in plain]
             cells.append(_tuned_cell(plan, cell, own, row, methods, store))

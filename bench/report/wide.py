@@ -3,7 +3,7 @@
 Where a metric has several pairs, a last group of columns averages over them. Imports no torch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -50,17 +50,18 @@ class WideRow:
 
 def heads(frame: Frame) -> list[Head]:
     """Return the columns, those of a pair together, the averages last."""
-    columns_shown = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column])]
+    has_tuned = bool(_merged(frame))
+    columns_shown = [Head(kind, *column) for column in frame.columns for kind in _kinds(frame, [column], has_tuned)]
     for metric in dict.fromkeys(metric for _, metric in frame.columns):
         columns = [column for column in frame.columns if column[1] == metric]
         if len(columns) > 1:
-            columns_shown += [Head(kind, "", metric) for kind in _kinds(frame, columns)]
+            columns_shown += [Head(kind, "", metric) for kind in _kinds(frame, columns, has_tuned)]
     return columns_shown
 
 
 def rows(frame: Frame) -> list[WideRow]:
     """Return the rows, in the order of the frame's labels."""
-    columns, merged = heads(frame), set(_merged(frame))
+    columns, merged = heads(frame), _merged(frame)
     lines = []
     for label in frame.labels:
         if label not in merged:
@@ -70,18 +71,17 @@ def rows(frame: Frame) -> list[WideRow]:
     return lines
 
 
-def _merged(frame: Frame) -> Iterator[str]:
-    """Yield the labels of tuned rows that stand beside the row of the default settings."""
+def _merged(frame: Frame) -> set[str]:
+    """Return the labels of tuned rows that stand beside the row of the default settings."""
     labels = set(frame.labels)
-    for one in frame.tabled:
-        if one.cell.choice is not None and one.label.removesuffix(TUNED) in labels - {one.label}:
-            yield one.label
+    tuned = {one.label for one in frame.tabled if one.cell.choice is not None}
+    return {label for label in tuned if label.removesuffix(TUNED) in labels - {label}}
 
 
-def _kinds(frame: Frame, columns: Sequence[tuple[str, str]]) -> list[str]:
+def _kinds(frame: Frame, columns: Sequence[tuple[str, str]], has_tuned: bool) -> list[str]:
     """Return the kinds of columns that at least one of these pairs fills."""
     has_published = any(frame.has_published(column) for column in columns)
-    is_there = {RESULT: True, TUNED_RESULT: any(_merged(frame)), PUBLISHED: has_published, DIFFERENCE: has_published}
+    is_there = {RESULT: True, TUNED_RESULT: has_tuned, PUBLISHED: has_published, DIFFERENCE: has_published}
     return [kind for kind in KINDS if is_there[kind]]
 
 

@@ -172,6 +172,8 @@ class Store:
 
         A report reads them several times: those of a finished run are kept, and must not be changed.
         """
+        if not os.path.lexists(self.folder(run_id)):  # one look for most runs of a large suite at its start
+            return []
         record = self.record(run_id)
         if record is None:
             return self._epochs(run_id, None)

@@ -52,6 +52,8 @@ def cells_tables(frame: Frame, store: Store, width: int) -> Iterator[RenderableT
     shown = {head: [escape(text) for text in texts] for head, texts in columns.items() if any(texts)}
     yield f"[bold]{escape(f'{plan.name}: {plan.suite.title}')}[/bold]"
     if sum(max(map(cell_len, [head, *texts])) + 3 for head, texts in shown.items()) < width:
+        if not any("\n" in text for texts in shown.values() for text in texts):
+            shown = {head: ["\n".join(texts)] for head, texts in shown.items()}  # rich draws one row in half the time
         yield _table(shown)
         return
     for pair in dict.fromkeys(one.pair for one in results):

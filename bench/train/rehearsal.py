@@ -131,7 +131,10 @@ class Rehearsal:
         if recorded is None:
             return build_lane(run, self.teachers, data, methods, self.device, evaluated)
         shapes = {name: teacher.shapes for name, teacher in self.teachers.items()}
-        return Lane(run, {STUDENT: learner_of(run, run.student, recorded, shapes, data, methods, self.device)})
+        learner = learner_of(run, run.student, recorded, shapes, data, methods, self.device)
+        for term in learner.terms if n == FEW else ():  # what fails with few images is tried again as in training
+            _as_maps(term.distiller)
+        return Lane(run, {STUDENT: learner})
 
     def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":
         """Return what stands in for the student, whose own passes take most of the time; None if it must train itself.
@@ -225,6 +228,17 @@ class Recorded(Network):
     def trunk(self) -> list[nn.Module]:
         """Return the network itself."""
         return [self]
+
+
+def _as_maps(adapters: nn.Module) -> None:
+    """Let the weights of convolutions have the memory format of the maps, or each pass copies them into it.
+
+    Nothing is copied here: the same random numbers are read in another order.
+    """
+    for parameter in adapters.parameters():
+        if parameter.dim() == 4 and parameter.is_contiguous():
+            before, after, height, width = parameter.shape
+            parameter.data = parameter.data.view(before, height, width, after).permute(0, 3, 1, 2)
 
 
 @contextmanager

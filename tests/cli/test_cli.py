@@ -553,6 +553,15 @@ def test_status_tells_each_cells_state_seeds_accuracy_and_reason(cli, tmp_path, 
     ]
 
 
+def test_a_reason_of_several_lines_stays_in_its_row_of_the_status(cli, tmp_path, results, store):
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    fail(store, cell_of(plan, "KD"), "failed", "first\nsecond")
+    lines = cli("status", tmp_path / "table.yaml", "--results", results)[1].splitlines()
+    at = next(place for place, line in enumerate(lines) if "first" in line)
+    assert [line.split("│")[2].strip() for line in lines[at : at + 3]] == ["KD", "", "AT"]
+    assert "second" in lines[at + 1]
+
+
 def test_status_tells_the_epoch_that_an_unfinished_run_has_reached(cli, tmp_path, results, store):
     plan = plan_of(tmp_path, training={"epochs": 9})
     run = cell_of(plan, "KD").runs[0]

@@ -230,7 +230,8 @@ def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, st
 
 
 @pytest.mark.slow
-def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store):
+def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     plan = plan_of(tmp_path, pairs=PAIRS)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     for cell in plan.cells:
@@ -239,6 +240,24 @@ def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store):
     alone = {path.name: path.read_bytes() for path in write_figures(frame, store, METHODS)}
     assert len(alone) > 4
     assert {path.name: path.read_bytes() for path in write_figures(frame, store, METHODS, many_cells=1)} == alone
+
+
+@pytest.mark.slow
+def test_what_a_report_computes_while_other_processes_draw_leaves_their_figures(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    plan = plan_of(tmp_path, methods=["kd", "at"])
+    for cell in plan.cells:
+        finish(store, cell, [70.0])
+
+    class Meanwhile(str):
+        def __reduce__(self):
+            assert frame.labels  # as if the caller asked for them while the results are sent
+            return str, (str(self),)
+
+    frame = replace(results_frame(plan, store), aside=Meanwhile())
+    failed = []
+    assert write_figures(frame, store, METHODS, failed, many_cells=1)
+    assert failed == []
 
 
 def test_ticks_that_are_the_same_in_all_formats_are_those_that_matplotlib_chooses(tmp_path, store):

@@ -17,6 +17,7 @@ from bench.workflow import planned
 from methods._description import IMPORTED
 from methods._settings import SETTINGS
 from methods.base import REGISTERED
+from methods.fitnet import FitNet
 from methods.kd import KD
 from tests.stores import write_suite
 
@@ -150,6 +151,10 @@ OWN = {  # what a change to a method of the project could do, and what is said o
         lambda self, student, teacher, batch: student.logits.mean() + batch.images.zero_().sum(),
         "writes into its batch or teacher",
     ),
+    "viewing maps": (
+        lambda self, student, teacher, batch: student.stages[-1].view(len(batch.images), -1).mean(),
+        "view size is not compatible",  # maps have their channels last in memory
+    ),
 }
 
 
@@ -159,6 +164,12 @@ def test_what_a_method_of_the_project_does_wrong_is_told_too(name, tmp_path, mon
     monkeypatch.setattr(KD, "loss", loss)
     (line,) = ran(checks_of(tmp_path, methods=["kd"], training={"epochs": 1, "batch_size": 6})).problems
     assert said in line
+
+
+def test_a_method_of_the_project_may_view_its_convolutions_as_in_training(tmp_path, monkeypatch):
+    loss = FitNet.loss
+    monkeypatch.setattr(FitNet, "loss", lambda self, *args: loss(self, *args) + self.regressor[0].weight.view(-1).sum())
+    assert ran(checks_of(tmp_path, methods=["fitnet"], training={"epochs": 1, "batch_size": 6})).problems == []
 
 
 def test_a_users_network_that_cannot_train_is_told_with_its_rows(tmp_path):
