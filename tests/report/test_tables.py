@@ -478,7 +478,13 @@ def test_after_a_cohort_only_its_own_records_are_read_and_no_row_is_made_per_see
     ended = cell_of(plan, "SP")
     finish(store, ended, [72.0])
     read = []
-    monkeypatch.setattr(files, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+
+    def noting(path):
+        if path.is_relative_to(store.root):  # the heartbeat of another test may read its own
+            read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(files, "read_bytes", noting)
     frame = write_tables(plan, store)
     assert {path for path in read if path.name == "record.json"} == {store.folder(ended.runs[0].id) / "record.json"}
     assert {path.parent for path in read} == {store.folder(ended.runs[0].id), store.suite_folder(plan.name)}
