@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import (
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 
 from bench.schedule import Scalar, Strict
+from bench.suite.messages import reason_of
 from bench.types import suggest
 from methods import Method
 
@@ -66,10 +68,11 @@ SHARED: dict[str, Range] = {
 }
 
 
+STRICT = ConfigDict(strict=True)  # neither text nor a truth value is a number
 VALUES: dict[str, TypeAdapter[float]] = {
-    "lr": TypeAdapter(PositiveFloat),
-    "weight_decay": TypeAdapter(NonNegativeFloat),
-    "weight": TypeAdapter(NonNegativeFloat),
+    "lr": TypeAdapter(PositiveFloat, config=STRICT),
+    "weight_decay": TypeAdapter(NonNegativeFloat, config=STRICT),
+    "weight": TypeAdapter(NonNegativeFloat, config=STRICT),
 }
 
 
@@ -80,7 +83,7 @@ def _refused(name: str, given: Range, adapter: TypeAdapter[Any]) -> Iterator[str
         try:
             adapter.validate_python(whole)
         except ValidationError as error:
-            yield f"space: {name}: found {value}: {error.errors()[0]['msg']}"
+            yield f"space.{name}: {reason_of(error.errors())}"
 
 
 class Tuning(Strict):
