@@ -161,6 +161,10 @@ WRONG = {
         ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {choices: ['0.1', true]}}}"],
         'space.lr: "0.1" is text in YAML: write 0.1',
     ),
+    "a search without end": (
+        ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {log: [1.0e-300, 1]}}}"],
+        "tuning.space.lr: found [1e-300, 1.0]: no setting is so large or so small",
+    ),
     "what a choice of a search cannot be": (
         ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {choices: [.inf]}}}"],
         "tuning.space.lr.choices[0]: found Infinity: must be",
