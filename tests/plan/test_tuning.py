@@ -283,9 +283,12 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
         ({"tuning": {**TUNING, "space": {"lr": {"log": [3, 2]}}}}, "the first bound must be below the second"),
         (
             {"tuning": {**TUNING, "space": {"lr": {"linear": [-1, 2]}}}},
-            "space.lr: found -1.0: must be greater",
+            "space.lr: found -1: must be greater",
         ),
-        ({"tuning": {**TUNING, "space": {"cc.dim": {"choices": [0.5]}}}}, "space.cc.dim: found 0.5: must be a whole number"),
+        (
+            {"tuning": {**TUNING, "space": {"cc.dim": {"choices": [0.5]}}}},
+            "space.cc.dim: found 0.5: must be a whole number",
+        ),
         ({"tuning": {**TUNING, "space": {"lr": {}}}}, "give exactly one of log"),
         ({"tuning": {**TUNING, "rungs": {1: 3}}}, "the first one has all 4 trials; found"),
         ({"tuning": {**TUNING, "rungs": {2: 4, 1: 2}}}, "each has more epochs and no more trials"),
