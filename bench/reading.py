@@ -33,6 +33,21 @@ def check_regular(path: Path) -> None:
         raise RequestError(f"{path}: is {kind}, where a regular file is expected. Replace it, or name another file")
 
 
+def check_folder(option: str, folder: Path) -> None:
+    """Raise a `RequestError` that names an option unless its folder exists or can be created."""
+    for path in (folder, *folder.parents):
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except FileNotFoundError:
+            is_folder = not path.is_symlink()
+        except (NotADirectoryError, ValueError):
+            continue  # a parent is a file, and named next
+        except OSError as error:
+            raise RequestError(f"{option} {folder}: {error.strerror}. Name another folder") from None
+        if not is_folder:
+            raise RequestError(f"{option} {folder}: {path} is a file. Name a folder; it is created if missing")
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Return a regular file, open for reading bytes; raises as `check_regular`."""
     check_regular(path)

@@ -27,6 +27,11 @@ def printable(text: str, one_line: bool = False) -> str:
     )
 
 
+def has_controls(text: str) -> bool:
+    """Return whether a text has control characters: in messages, a path with a line break would look like two."""
+    return re.search(r"[\x00-\x1f\x7f]", text) is not None
+
+
 def _is_space(one: str) -> bool:
     return one in "\n\t" or unicodedata.category(one) == "Zs"
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -15,7 +14,7 @@ from bench.models.own import add_networks
 from bench.plan import Cell, Plan, build_plan
 from bench.plan.code import code_of_run
 from bench.plan.status import changed, statuses, to_train_again
-from bench.reading import read_bytes
+from bench.reading import check_folder, read_bytes
 from bench.report.current import inputs, is_current, mark_current
 from bench.report.folder import TABLES, Shown, in_own_folder, noted
 from bench.report.frame import Frame, results_frame
@@ -69,17 +68,7 @@ def teachers_found(plan: Plan) -> list[str]:
 
 def store_in(results: Path) -> Store:
     """Return the store in a folder, which need not exist; raise a `RequestError` if it cannot be one."""
-    for path in (results, *results.parents):
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except FileNotFoundError:
-            is_folder = not path.is_symlink()
-        except (NotADirectoryError, ValueError):
-            continue  # a parent is a file, and named next
-        except OSError as error:
-            raise RequestError(f"--results {results}: {error.strerror}. Name another folder") from None
-        if not is_folder:
-            raise RequestError(f"--results {results}: {path} is a file. Name a folder; it is created if missing")
+    check_folder("--results", results)
     return Store(results)
 
 
@@ -118,16 +107,16 @@ def side(given: Path, results: Path, plugins: Sequence[Path] = ()) -> Side:
     Raises:
         RequestError: it is none of these, has no report, or cannot be read.
     """
-    if (given / RUNS).is_dir():
+    if os.path.isdir(given / RUNS):  # unlike Path.is_dir, False for what cannot be a path
         store = store_in(given)
         folders = sorted(path.parent for pattern in ("*", "*/with_*") for path in given.glob(f"{pattern}/{TABLES[0]}"))
         if not folders:
             raise RequestError(f"{given}: no suite has a report there. Run `report` for one first")
         names = {folder.relative_to(given).as_posix(): folder for folder in folders}
         return Side(str(given), {name: _measured(one, store, name, plugins) for name, one in names.items()}, store)
-    if (given / TABLES[0]).is_file():
+    if os.path.isfile(given / TABLES[0]):
         folder = given.resolve()
-        root = next((path for path in folder.parents if (path / RUNS).is_dir()), None)
+        root = next((path for path in folder.parents if os.path.isdir(path / RUNS)), None)
         if root is None or noted(folder) is None:  # copied or published without its runs
             return Side(str(given), {folder.name: of_report(given)}, None)
         store, name = Store(root), folder.relative_to(root).as_posix()

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from methods.base import Distiller
 
 IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+FACTORS: TypeAdapter[float] = TypeAdapter(NonNegativeFloat, config=STRICT)  # of a term or of a parameter's default
 PLAIN = (bool, int, float, str, type(None))  # types of parameters
 ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"
 # the names that annotations may use without importing the file
@@ -59,7 +62,7 @@ class Parameter:
     def adapter(self) -> TypeAdapter[Any]:
         """Return the adapter that checks values; numbers written as text are refused."""
         checked: Any = Annotated[self.type, WrapValidator(_check_plain)]
-        return TypeAdapter(checked, config={"strict": True, "allow_inf_nan": False})
+        return TypeAdapter(checked, config=STRICT)
 
 
 def _check_plain(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -98,8 +101,8 @@ class Registration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
-    weight: float
-    task_weight: float = 1.0
+    weight: NonNegativeFloat
+    task_weight: NonNegativeFloat = 1.0
     warmup: Annotated[int, annotated_types.Ge(0), annotated_types.Le(1_000_000)] = 0
     version: int = 1
     has_initial_stage: bool = Field(default=False, validation_alias="initial_stage")

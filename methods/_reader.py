@@ -10,11 +10,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pydantic import PydanticUserError, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from bench.reading import check_regular, decorator_calls
 from bench.types import RequestError
-from methods._description import ANNOTATIONS, ONLY_PLAIN, PLAIN, Method, Parameter, Registration, import_file
+from methods._description import ANNOTATIONS, FACTORS, ONLY_PLAIN, PLAIN, Method, Parameter, Registration, import_file
 from methods._errors import described, ends_process
 
 KEYS_OF_ROWS = {  # what a row of a suite may hold beside its method's parameters
@@ -75,6 +75,14 @@ def read(path: Path, module: str | None = None) -> Method:
         raise RequestError(f"{path}: line {[*lines, node.lineno][0]}: {fault}")
     if unknown := registration.space.keys() - {"weight", *parameters}:
         raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
+    for key, given in registration.space.items():
+        is_factor = key == "weight" or given.get("times_default", False)
+        adapter: TypeAdapter[Any] = FACTORS if is_factor else parameters[key].adapter
+        try:
+            for value in next(values for form, values in given.items() if form != "times_default"):
+                adapter.validate_python(value)
+        except ValidationError as error:
+            raise RequestError(f"{path}: @register(..., space=): {key}: {value!r}: {_reason(error)}") from None
     if absent := [one for one in registration.added if one not in parameters]:
         raise RequestError(f"{path}: @register(..., added=): {name} has no parameter {absent[0]!r}")
     summary = ast.get_docstring(tree) or ""

@@ -148,7 +148,10 @@ def cancel_command(suite: options.SuiteFile, results: options.Results = Path("re
     from bench.workflow import store_in
 
     check_name(suite)
-    left = [job for job in submitted(store_in(results), suite) if job.state]
+    jobs = submitted(store_in(results), suite)
+    if not jobs and not os.path.isfile(suite):
+        raise RequestError(f"{suite}: there is no such file, and no job in {results} was submitted for one")
+    left = [job for job in jobs if job.state]
     if left:
         cancel(left)
     say([f"Cancelled: {', '.join(job.id for job in left)}" if left else "No job is left to cancel"])
@@ -333,7 +336,9 @@ def show(
 @app.command("export")
 def export_command(
     run: options.RunId,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False)],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="A new folder.", show_default=False, parser=options.path_of)
+    ],
     results: options.Results = Path("results"),
     plugin: options.Plugin = None,
 ) -> int:

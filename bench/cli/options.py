@@ -1,7 +1,6 @@
 """The arguments and options of the commands, as typer takes them. Imports no torch."""
 
 import os
-import re
 from glob import escape as escape_glob
 from glob import glob
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bench.text import has_controls
 from bench.types import StyleName
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -19,10 +19,13 @@ ListedKind = Literal["methods", "models", "datasets", "suites"]
 def path_of(given: str | Path) -> Path:
     """Return a path, ~ expanded: a shell leaves it alone in `--results=~/kd`.
 
-    Control characters are refused: in messages, a name with a line break would look like two messages.
+    Empty text is refused, as a variable that is not set gives it. So are control characters: in messages, a name with a
+    line break would look like two messages.
     """
     text = str(given)  # typer gives defaults as they are
-    if re.search(r"[\x00-\x1f\x7f]", text):
+    if not text:
+        raise typer.BadParameter("it is empty. Name a path; the current folder is .")
+    if has_controls(text):
         raise typer.BadParameter(f"{text!r}: a path has no control characters, such as line breaks. Rename it")
     path = os.path.expanduser(text)
     if path.startswith("~"):

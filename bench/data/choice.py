@@ -1,17 +1,19 @@
 """The `data` key of a suite file, and the `DataSpec` that it resolves to. Imports no torch."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import PositiveInt
+from pydantic import AfterValidator, PositiveInt
 
 from bench.data.contents import look_at, measure
 from bench.data.folders import list_divided
 from bench.data.named import COLOUR_VIEWS, DATASETS, Labels
 from bench.schedule import Strict
 from bench.spec import Augment, DataSpec, HeldOut, View
+from bench.text import has_controls
 from bench.types import RequestError, suggest
 
 USUAL_SIZE = 32  # pixels: height and width that the networks were made for
@@ -29,6 +31,15 @@ LAB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "luminance": ((50.0,), (50.0,)),
     "chrominance": (((98.233 - 86.183) / 2, (94.478 - 107.857) / 2), ((98.233 + 86.183) / 2, (94.478 + 107.857) / 2)),
 }
+
+
+def _path(text: str) -> str:
+    if not text or has_controls(text):
+        raise ValueError(f"found {json.dumps(text)}: a path is not empty and has no control characters")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 
 
 class DataChoice(Strict):
@@ -56,7 +67,7 @@ class DataChoice(Strict):
     """
     view: View | None = None
     """What the network sees: `luminance` or `chrominance` of a colour image, `depth` where the data has it."""
-    path: str | None = None
+    path: PathText | None = None
     """Path of an image folder."""
     test_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
     """Share of each class of an image folder to test on, always the same images, if it has no test split."""
@@ -200,7 +211,7 @@ def resolve(choice: DataChoice) -> DataSpec:
 
 def _of_folder(choice: DataChoice) -> _Facts:
     """Return the facts of an image folder, whose files are read."""
-    folder = Path(os.path.expanduser(str(choice.path))).resolve()
+    folder = Path(os.path.realpath(os.path.expanduser(str(choice.path))))
     listing = list_divided(folder, choice.test_fraction)
     counts = [len(files) for files in listing["train"].values()]
     least = min(counts)

@@ -28,16 +28,17 @@ def list_divided(folder: Path, fraction: float | None, notes: list[str] | None =
     The choice depends only on the names of class and file. A new file moves at most the last file of the share.
     """
     if fraction is None:
-        if not (folder / "train").is_dir() and folder.is_dir() and _folders_in(folder):
+        if not os.path.isdir(folder / "train") and os.path.isdir(folder) and _folders_in(folder):
             raise RequestError(
                 f"looked for the folder {folder / 'train'}, and found none. If the classes are the folders "
                 f"{', '.join(_folders_in(folder)[:3])}, add test_fraction: 0.2, the share of each to test on"
             )
         return list_folder(folder, notes=notes)
     notes = [] if notes is None else notes
-    if there := [name for name in TEST_FOLDERS if (folder / name).is_dir() and (folder / "train").is_dir()]:
+    has_train = os.path.isdir(folder / "train")
+    if has_train and (there := [name for name in TEST_FOLDERS if os.path.isdir(folder / name)]):
         raise RequestError(f"test_fraction is {fraction}, but there is the folder {folder / there[0]}: leave one out")
-    whole = _list_split(folder, ("train",) if (folder / "train").is_dir() else (".",), notes)
+    whole = _list_split(folder, ("train",) if has_train else (".",), notes)
     if single := [name for name, files in whole.items() if len(files) < 2]:
         raise RequestError(
             f"test_fraction is {fraction}, but there is one image in {folder}'s class {single[0]}: 2 are needed"

@@ -23,6 +23,7 @@ from bench.data.folders import Listing, absent, list_divided
 from bench.data.image_files import FileImages
 from bench.data.named import DATASETS, EXTRAS
 from bench.data.subset import divided
+from bench.reading import check_folder
 from bench.spec import DataSpec
 from bench.types import RequestError
 
@@ -167,11 +168,14 @@ def check_present(spec: DataSpec, root: Path) -> str | None:
     """Return a note if data is missing and will be downloaded; None if it is there.
 
     Raises:
-        RequestError: data is missing and cannot be downloaded, or a package that reads it is missing.
+        RequestError: data is missing and cannot be downloaded, its root is no folder, or a package that reads it is
+            missing.
     """
     if spec.name == IMAGEFOLDER:
         return None  # it was read when the suite was planned
     named, _ = DATASETS[spec.name], _reader(spec.name)
+    if named.folder:
+        check_folder("--data", root)
     if named.is_listed:
         _listing(spec, root)
     elif named.folder and not (root / named.folder).is_dir():

@@ -208,8 +208,8 @@ def _relocated(work: Work, folder: Path) -> Work:
     return replace(
         work,
         plan=replace(work.plan, checkpoints=checkpoints),
-        results=work.results.resolve(),
-        data=work.data.resolve(),
+        results=Path(os.path.realpath(work.results)),
+        data=Path(os.path.realpath(work.data)),  # unlike Path.resolve, also of a loop of links
         plugins=tuple(folder / "code" / PLUGINS / plugin.name for plugin in work.plugins),
         live=False,
     )

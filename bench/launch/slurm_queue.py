@@ -89,7 +89,7 @@ def submitted(store: Store, suite: Path | None = None) -> list[Job]:
     files = sorted(store.root.glob(f"{name}/{JOBS}/*/{SUBMISSION}"), key=lambda file: file.parent.name)
     submissions = {file.parent: read for file in files if (read := read_as(SUBMISSIONS, file)) is not None}
     if suite is not None:
-        allowed = (None, os.path.relpath(suite.resolve(), store.root.resolve()))
+        allowed = (None, os.path.relpath(os.path.realpath(suite), os.path.realpath(store.root)))
         submissions = {folder: read for folder, read in submissions.items() if read.suite in allowed}
     if not submissions:
         return []

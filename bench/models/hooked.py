@@ -69,7 +69,8 @@ class HookedNetwork(Network):
         Stages count as tokens where modules give them as (B, H, W, C), as Swin's do.
 
         Raises:
-            RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass.
+            RequestError: a named module does not output maps, has no flat input, or is not used in the forward pass, or
+                the stages are named in another order than the network computes them.
         """
         preactivation_paths = self.preactivation_paths if preactivations else ()
         paths = {*self.stage_paths, *preactivation_paths}
@@ -86,6 +87,8 @@ class HookedNetwork(Network):
         unused = ", ".join(sorted((paths - outputs.keys()) | ({self.classifier_path} - inputs.keys())))
         if unused:
             raise RequestError(f"modules that take no part in the forward pass: {unused}; name others")
+        if (order := [path for path in outputs if path in self.stage_paths]) != list(self.stage_paths):
+            raise RequestError(f"stages: the network computes them in another order: name {', '.join(order)}")
         if not isinstance(logits, Tensor):
             raise RequestError(f"the network gives {_describe(logits)}; logits are one tensor (B, K)")
         return Features(
@@ -142,6 +145,7 @@ def _output_keeper(path: str, outputs: dict[str, Tensor], as_maps: Callable[[Ten
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise RequestError(f"module '{path}' gives {_describe(output)}; a stage is maps (B, C, H, W)")
+        outputs.pop(path, None)  # so that paths are in the order of their last calls
         outputs[path] = as_maps(output)
         return output.clone()  # later modules may change it in place, as torchvision's ReLUs do
 

@@ -21,6 +21,7 @@ from bench.models.owner import owner_of
 from bench.reading import read_bytes
 from bench.types import RequestError
 
+MAX_RATIO = 20  # the parts of a zip file may be so many times as large: weights hardly compress
 MAX_NAMES = 3  # of each kind in a message
 # the first under which a file has weights
 KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "state_dict_ema", "model_ema", "ema")
@@ -168,9 +169,15 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
 
 
 def _check_sums(file: io.BytesIO) -> None:
-    """Raise a `ValueError` if a part of a zip file differs from its checksum, at which torch does not look."""
+    """Raise a `ValueError` if a part of a zip file differs from its checksum, at which torch does not look.
+
+    One that unpacks to much more than it has is refused before: torch does not compress.
+    """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as parts:
+            size, unpacked = file.getbuffer().nbytes, sum(part.file_size for part in parts.infolist())
+            if unpacked > MAX_RATIO * size:
+                raise ValueError(f"its {size} bytes would unpack to {unpacked}")
             has_sums = any(part.CRC for part in parts.infolist())  # torch writes zeros if told to leave them out
             if has_sums and (broken := parts.testzip()):
                 raise ValueError(f"the file is damaged: its part {broken} differs from its checksum")
@@ -190,7 +197,8 @@ def _mended(network: nn.Module, wanted: State, state: State) -> State:
     inner = getattr(network, "network", network)  # torchvision's own
     mended = {}
     for name, tensor in state.items():
-        now = name if name in wanted else DENSENET.sub(r"\1\2", name)
+        today = DENSENET.sub(r"\1\2", name)
+        now = name if name in wanted or today in state else today
         if now in wanted or getattr(inner, name.split(".")[0], inner) is not None:
             mended[now] = tensor
     counted = (name for name in wanted if name.endswith(COUNTER))

@@ -52,7 +52,7 @@ def with_published_teachers(suite: Suite, path: Path, sources: Sources) -> Suite
 
 def _found(folder: Path, where: str) -> dict[str, str]:
     """Return the files of the teachers in a folder, by network."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RequestError(f"{where}: there is no such folder. Name the folder of the published teachers")
     checkpoints: dict[str, str] = {}
     for place in PLACES:

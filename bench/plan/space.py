@@ -88,14 +88,16 @@ def space_of(
     schedule = run.training
     space = {name: dimension(ranges[name], getattr(schedule, name)) for name in ("lr", "weight_decay")}
     for term, prefix in zip(run.terms, prefixes(run), strict=True):
-        method_space = methods[term.method].space
-        weight = stated.get("weight") or (as_range(method_space["weight"]) if "weight" in method_space else None)
+        method = methods[term.method]
+        own = method.space.get("weight")
+        weight = stated.get("weight") or (as_range(own, method.path) if own is not None else None)
         space[f"{prefix}weight"] = dimension(weight or ranges["weight"], term.weight)
     parameters = {}
-    for (method, given), prefix in zip(row.terms if row else (), prefixes(run), strict=True):
-        known = methods[method].space
-        for key, parameter in methods[method].parameters.items():
-            one = stated.get(f"{method}.{key}") or (as_range(known[key]) if key in known else None)
+    for (name, given), prefix in zip(row.terms if row else (), prefixes(run), strict=True):
+        method = methods[name]
+        for key, parameter in method.parameters.items():
+            own = method.space.get(key)
+            one = stated.get(f"{name}.{key}") or (as_range(own, method.path) if own is not None else None)
             if one is not None and key not in given:
                 parameters[f"{prefix}{key}"] = dimension(one, parameter.default)
     return dict(itertools.islice((space | dict(sorted(parameters.items()))).items(), DIMENSIONS))

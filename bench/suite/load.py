@@ -16,6 +16,7 @@ from bench.suite.rows import check_rows, rows_of
 from bench.suite.schema import FILE_NAME, TRANSFER, Suite, TransferSuite
 from bench.suite.yaml_positions import frozen, override, read_yaml
 from bench.tasks import TASKS
+from bench.text import has_controls
 from bench.types import RequestError, suggest
 from methods import Method
 
@@ -38,7 +39,11 @@ def load(path: Path, methods: Mapping[str, Method], overrides: Sequence[str] = (
 def plugins_of(path: Path) -> tuple[Path, ...]:
     """Return the files that a suite file names under `plugins`; `load` says what is wrong with the key."""
     named = read_yaml(path)[0].get("plugins")
-    names = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    names = (
+        [one for one in named if isinstance(one, str) and one and not has_controls(one)]
+        if isinstance(named, list)
+        else []
+    )
     return tuple(path.parent / os.path.expanduser(name) for name in names)
 
 
@@ -73,10 +78,12 @@ def _read(
     """Return the contents of a suite file, as `load` does, but without the source of a transfer suite; and its text."""
     check_name(path)
     document, positions, text = read_yaml(path)
-    model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
     for change in overrides:
-        sets_source_seeds = model is TransferSuite and change.startswith("seeds=")
+        if re.match(r"plugins\b", change):
+            raise RequestError(f"--set {change}: plug-ins are read before the suite: name each with --plugin FILE.py")
+        sets_source_seeds = document.get("task") == TRANSFER and change.startswith("seeds=")
         override(document, positions, f"from.{change}" if sets_source_seeds else change)
+    model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
     try:
         suite = model.model_validate(frozen(document), context={"methods": methods, "folder": path.parent})
         if isinstance(suite, Suite):

@@ -23,6 +23,7 @@ EXPECTED = {  # the value that a key needs, by the type of pydantic's error
     "tuple_type": "a list",
     "finite_number": "a finite number",
 }
+SCALARS = ("bool", "int", "float", "str")  # names of branches of unions
 LIST_ERRORS = {*EXPECTED, "too_short", "too_long"}
 
 
@@ -63,7 +64,7 @@ def _key_path(loc: KeyPath, positions: Positions) -> KeyPath:
     """Return pydantic's path without the names of branches of unions, such as `tuple[...]` or `TermsEntry`."""
     key_path: KeyPath = ()
     for part in loc:
-        is_key = isinstance(part, int) or (re.fullmatch(r"[a-z_]\w*", part) and part not in ("int", "str", "float"))
+        is_key = isinstance(part, int) or (re.fullmatch(r"[a-z_]\w*", part) and part not in SCALARS)
         if is_key or (*key_path, part) in positions:
             key_path = (*key_path, part)
     return key_path

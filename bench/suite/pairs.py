@@ -7,6 +7,7 @@ from typing import Annotated, Self, TypeVar
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
 
+from bench.data import PathText
 from bench.models import NETWORKS, OTHERS, library, own, timm_names, torchvision_stages
 from bench.models import known as networks
 from bench.models.timm_names import TIMM, tag_of
@@ -66,6 +67,8 @@ class NetworkChoice(NamedNetwork):
         if source == TORCHVISION:
             if self.stages and isinstance(self.stages[0], int):
                 raise ValueError(f"'stages' of {self.network} are paths of modules, such as layer1, not indices")
+            if twice := repeated(self.stages or ()):
+                raise ValueError(f"'stages' of {self.network}: {', '.join(map(repr, twice))} twice: name each once")
         elif source == TIMM:
             if self.classifier or self.preactivations:
                 raise ValueError(f"'classifier' and 'preactivations' are for torchvision.NAME, not for {self.network}")
@@ -85,7 +88,7 @@ class NetworkChoice(NamedNetwork):
 class TeacherChoice(NetworkChoice):
     """The teacher of a pair: trained here, or with given weights."""
 
-    checkpoint: str | None = None
+    checkpoint: PathText | None = None
     """Path of the weights, absolute or relative to the suite file."""
     key: Annotated[str, Len(1)] | None = None
     """Where the checkpoint has the weights, if not under `model`, `state_dict` or the like: keys joined by dots, such
@@ -93,7 +96,7 @@ class TeacherChoice(NetworkChoice):
     """
     rename: Annotated[dict[str, str], Len(1)] | None = None
     """New by old parts of the names of its weights: `{linear: fc}` reads `linear.weight` as `fc.weight`."""
-    classes: str | None = None
+    classes: PathText | None = None
     """Path of a text file with the names of the classes that the weights predict, one a line, in their order; it is
     compared with the folders' names of an imagefolder.
     """

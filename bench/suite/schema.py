@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Le, Len
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, model_validator
 
-from bench.data import unlabelled
+from bench.data import PathText, unlabelled
 from bench.schedule import Count, Parallel, Recipe, Schedule, Strict
 from bench.suite.entries import TEACHER, MethodEntry, RowEntry, one_of
 from bench.suite.evaluations import DataEntry, EvaluationEntry, problems_of_schedule
@@ -91,7 +91,7 @@ class SuiteFile(Strict):
     """Title of the table."""
     published: PublishedTable | None = None
     """Published numbers, for the column `published` in table.csv."""
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[PathText, ...] = ()
     """Files with methods and networks, as for `--plugin`; paths are absolute, or relative to the suite file."""
     max_lanes: Count | None = None
     """Largest number of runs that train together, if memory or time limits require one; default: all that can."""
@@ -116,7 +116,7 @@ class Suite(SuiteFile):
     """The data for training and evaluating teachers, if different."""
     pairs: Annotated[tuple[PairEntry, ...], Len(1), AfterValidator(_distinct_pairs)]
     """Teachers and students; each pair is a column of the table."""
-    teachers: Annotated[str, Len(1)] | None = None
+    teachers: PathText | None = None
     """Folder of the published teachers, as RepDistiller or mdistiller lay them out; absolute, or relative to the suite
     file. Every teacher without weights of its own is taken from there.
     """

@@ -1,10 +1,12 @@
 """The block `tuning` of a suite file: how a row's settings are searched. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import (
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -16,11 +18,13 @@ from pydantic import (
 )
 
 from bench.schedule import Scalar, Strict
-from bench.types import suggest
+from bench.suite.messages import reason_of
+from bench.types import RequestError, suggest
 from methods import Method
 
 TUNED = " (tuned)"  # suffix of the label of a row with searched settings
 MAX_TRIALS = 4_096
+MAX_BOUND = 1e100  # of a range, and of the inverse of a logarithmic one: products with it are finite
 Bounds = tuple[float, float]
 EpochsKey = Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")]  # keys of a YAML mapping are read as text
 
@@ -48,14 +52,18 @@ class Range(Strict):
             raise ValueError(f"found {list(bounds)}: the first bound must be below the second")
         if self.log is not None and self.log[0] <= 0:
             raise ValueError(f"found log: {list(self.log)}: a logarithmic scale needs bounds above 0")
+        if bounds is not None and (max(map(abs, bounds)) > MAX_BOUND or (self.log and 1 / self.log[0] > MAX_BOUND)):
+            raise ValueError(f"found {list(bounds)}: no setting is so large or so small")
         return self
 
 
-def as_range(stated: Mapping[str, Any]) -> Range:
-    """Return a range that a method states in `@register(space=)`."""
-    return Range.model_validate(
-        {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
-    )
+def as_range(stated: Mapping[str, Any], where: Path) -> Range:
+    """Return a range that a method states in `@register(space=)`; raise a `RequestError` that names its file."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()}
+    try:
+        return Range.model_validate(given)
+    except ValidationError as error:
+        raise RequestError(f"{where}: @register(..., space=): {reason_of(error.errors())}") from None
 
 
 # Searched in every row; the widths are this project's choice.
@@ -66,21 +74,25 @@ SHARED: dict[str, Range] = {
 }
 
 
+STRICT = ConfigDict(strict=True)  # neither text nor a truth value is a number
 VALUES: dict[str, TypeAdapter[float]] = {
-    "lr": TypeAdapter(PositiveFloat),
-    "weight_decay": TypeAdapter(NonNegativeFloat),
-    "weight": TypeAdapter(NonNegativeFloat),
+    "lr": TypeAdapter(PositiveFloat, config=STRICT),
+    "weight_decay": TypeAdapter(NonNegativeFloat, config=STRICT),
+    "weight": TypeAdapter(NonNegativeFloat, config=STRICT),
 }
+FACTOR = VALUES["weight"]  # of a parameter's own value, which may be a whole number
 
 
 def _refused(name: str, given: Range, adapter: TypeAdapter[Any]) -> Iterator[str]:
     """Yield which values of a range a parameter does not take."""
+    if given.times_default and name not in SHARED:
+        adapter = FACTOR
     for value in given.choices or (*(given.log or ()), *(given.linear or ())):
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
         try:
             adapter.validate_python(whole)
         except ValidationError as error:
-            yield f"space: {name}: found {value}: {error.errors()[0]['msg']}"
+            yield f"space.{name}: {reason_of(error.errors())}"
 
 
 class Tuning(Strict):

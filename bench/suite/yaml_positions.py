@@ -51,8 +51,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Positions, str]:
         content = path.read_bytes()
         text = TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()
     except FileNotFoundError:
-        similar = suggest(path.name, [file.name for file in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise RequestError(f"{path}: there is no such file. {similar}".strip()) from None
+        others = [file.name for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        similar = f" {suggest(path.name, others)}" if others else ""
+        raise RequestError(f"{path}: there is no such file.{similar}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
     positions: Positions = {}

@@ -2,6 +2,7 @@
 
 import ast
 import keyword
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,7 @@ def _fault(name: str, title: str, paths: tuple[Path, ...]) -> str | None:
         return f"the name is taken by {taken.path}"
     if name in RESERVED or title in _imported():
         return "the name is reserved"
-    if existing := [str(path) for path in paths if path.exists() or path.is_symlink()]:
+    if existing := [str(path) for path in paths if os.path.lexists(path)]:
         return f"{existing[0]} exists"
     return "a Python module has this name" if find_spec(name) else None
 

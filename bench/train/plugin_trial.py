@@ -19,6 +19,7 @@ ONLY_OWN = (
     "reaches parameters of its own, but not the student, which would train as without a teacher. What trains adapters "
     "alone belongs in initial_stage(); loss() must depend on the student's features"
 )
+MISSING = "is None: return a scalar, or the student trains as without a teacher"
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, d
     An error that the method raises is only logged: the few images may be the reason, and its run will say so.
 
     Raises:
-        MethodError: a loss is not a scalar, or has no path to the student or to the method's own parameters; no stage's
-            loss has a path to the student; or a checkpoint cannot hold the state.
+        MethodError: no stage has a loss, or none has one with a path to the student; a loss is not a scalar, or has no
+            path to the student or to the method's own parameters; or a checkpoint cannot hold the state.
     """
     trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
     teaches: list[bool] = []  # for each stage, whether its loss reaches the student
@@ -41,8 +42,8 @@ def try_out(name: str, distiller: Distiller, student: Shapes, teacher: Shapes, d
             if not any(reached):
                 raise MethodError(f"term {name}: its loss {UNREACHED}")
             teaches.append(any(reached[: len(features)]))
-        if teaches and not any(teaches):
-            raise MethodError(f"term {name}: its loss {ONLY_OWN}")
+        if not any(teaches):
+            raise MethodError(f"term {name}: its loss {ONLY_OWN if teaches else MISSING}")
         state = distiller.state_dict()
     except MethodError:
         raise

@@ -153,6 +153,30 @@ WRONG = {
         ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: x.pth}, student: resnet8}]"],
         "pairs[0].teacher.checkpoint: {folder}/x.pth: No such file or directory. Put the file there, or leave",
     ),
+    "plug-ins that are read before the suite": (
+        ["--set", "plugins=[method.py]"],
+        "--set plugins=[method.py]: plug-ins are read before the suite: name each with --plugin FILE.py",
+    ),
+    "text among the numbers of a search": (
+        ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {choices: ['0.1', true]}}}"],
+        'space.lr: "0.1" is text in YAML: write 0.1',
+    ),
+    "a search without end": (
+        ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {log: [1.0e-300, 1]}}}"],
+        "tuning.space.lr: found [1e-300, 1.0]: no setting is so large or so small",
+    ),
+    "what a choice of a search cannot be": (
+        ["--set", "tuning={trials: 2, dev_per_class: 1, space: {lr: {choices: [.inf]}}}"],
+        "tuning.space.lr.choices[0]: found Infinity: must be",
+    ),
+    "a checkpoint without a path": (
+        ["--set", "pairs=[{teacher: {network: resnet14, checkpoint: ''}, student: resnet8}]"],
+        'checkpoint: found "": a path is not empty',
+    ),
+    "a stage that is named twice": (
+        ["--set", "pairs=[{teacher: resnet14, student: {network: torchvision.resnet18, stages: [layer1, layer1]}}]"],
+        "'stages' of torchvision.resnet18: 'layer1' twice: name each once",
+    ),
     "jobs on a cluster": (["--slurm", "--jobs", "2"], "--jobs 2: is for this machine, and --slurm trains on others"),
     "a value that a method refuses, with two jobs": (
         ["--set", "methods=[{method: crd, bank_momentum: 2.0}]", "--jobs", "2"],
@@ -184,6 +208,11 @@ def test_a_wrong_option_is_one_message_and_exit_2_and_nothing_is_written(case, c
     assert said.format(folder=tmp_path) in err
     assert len(err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.yaml"]
+
+
+def test_the_task_of_another_kind_of_file_tells_what_that_kind_needs(cli, tmp_path, results):
+    code, _, err = cli(write_suite(tmp_path), "--results", results, "--set", "task=transfer")
+    assert (code, "table.yaml:1: from: is missing" in err) == (2, True)
 
 
 def test_all_errors_of_a_file_and_of_options_are_told_at_once(cli, tmp_path, results):
@@ -241,6 +270,38 @@ def test_results_in_the_place_of_a_file_are_refused(place, cli, tmp_path):
         code, _, err = cli(*words, "--results", tmp_path / place)
         assert code == 2
         assert err.startswith(f"--results {tmp_path / place}: {tmp_path / 'file'} is a file. Name a folder;")
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "loop"])
+def test_a_path_that_cannot_be_followed_is_named(path, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    suite, file = write_suite(tmp_path), f"{path}/table.yaml"
+    changes = (f"teachers={path}", f"data={{name: imagefolder, path: {path}}}")
+    for words in (
+        ["status", file],
+        ["cancel", file],
+        ["compare", file, suite],
+        ["compare", path, suite],
+        ["new-method", path] if path != "loop" else ["status", path],
+        *(["status", suite, "--set", change] for change in changes),
+        [write_suite(tmp_path, "cifar", data="cifar10"), "--dry-run", "--data", path],
+    ):
+        code, out, err = cli(*words)
+        assert (code, out, len(err.splitlines())) == (2, "", 1), words
+        assert path in err
+
+
+@pytest.mark.parametrize("option", ["--results", "--data", "--plugin", "--teachers"])
+def test_an_empty_path_is_refused(option, cli, tmp_path, results):
+    code, _, err = cli(write_suite(tmp_path), f"{option}=")
+    assert (code, "it is empty" in err) == (2, True)
+
+
+def test_a_suite_that_is_not_there_has_no_jobs_to_cancel(cli, tmp_path, results):
+    code, out, err = cli("cancel", tmp_path / "tabel.yaml", "--results", results)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{tmp_path / 'tabel.yaml'}: there is no such file, and no job in")
 
 
 @pytest.mark.parametrize("run", ["0123456789abcdef", "0", "x", "..", "../..", "0123456789abcdef0"])

@@ -254,6 +254,10 @@ def test_a_method_that_states_no_search_space_has_an_empty_one(tmp_path):
     [
         ({"sharpnes": {"log": [0.5, 4]}}, "mine has no parameter 'sharpnes'"),
         ({"power": [1, 4]}, "Input should be a valid dictionary"),
+        ({"sharpness": {"log": [True, 4]}}, "sharpness: True: Input should be a valid number"),
+        ({"sharpness": {"choices": [1.0, "up"]}}, "sharpness: 'up': Input should be a valid number"),
+        ({"weight": {"linear": [-1, 4]}}, "weight: -1: Input should be greater than or equal to 0"),
+        ({"sharpness": {"linear": [-1, 4], "times_default": True}}, "-1: Input should be greater than or equal to 0"),
         *(
             ({"power": wrong}, f"{wrong} is not a range: {{'log': [low, high]}}, ")
             for wrong in (

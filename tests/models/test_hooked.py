@@ -337,6 +337,11 @@ def test_a_module_that_takes_no_part_is_named(images):
         HookedNetwork(Small(), ["conv", "idle"]).features(images)
 
 
+def test_stages_in_another_order_than_the_networks_are_refused(plain, images):
+    with pytest.raises(RequestError, match=r"another order: name layer1, layer2$"):
+        HookedNetwork(plain, ["layer2", "layer1"]).features(images)
+
+
 def test_a_stage_that_is_no_map_is_refused(images):
     with pytest.raises(RequestError, match=r"module 'tokens' gives \(2, 4, 3844\); a stage is maps"):
         HookedNetwork(Small(), ["tokens"]).features(images)

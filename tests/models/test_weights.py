@@ -3,6 +3,8 @@
 import argparse
 import pickle
 import re
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torch import nn
 
 from bench.models import build
 from bench.models.torchvision_network import set_input
@@ -413,6 +416,21 @@ def assert_taken(name, path):
         ours = build(f"torchvision.{name}", num_classes=10, stages=stages, classifier=classifier)
     torch.save(published(theirs, name), path)
     assert fitting_weights(ours, path).keys() == ours.state_dict().keys()
+
+
+def test_weights_under_both_an_old_and_a_new_name_are_refused(tmp_path):
+    network = nn.Sequential(OrderedDict(denselayer1=nn.Sequential(OrderedDict(norm1=nn.BatchNorm1d(2)))))
+    state = network.state_dict()
+    torch.save({**state, "denselayer1.norm.1.weight": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(RequestError, match=r"1 names unexpected \(denselayer1.norm.1.weight\)"):
+        fitting_weights(network, tmp_path / "x.pth")
+
+
+def test_a_file_that_would_unpack_to_much_more_is_refused_before(target, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(RequestError, match="would unpack to 1000000"):
+        load_weights(target, tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", FEW)

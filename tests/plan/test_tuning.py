@@ -255,6 +255,13 @@ def test_a_suite_states_its_own_space(tmp_path):
         assert 1.0 <= trial.settings["temperature"] <= 2.0
 
 
+def test_a_whole_number_is_searched_by_factors_that_are_none(tmp_path):
+    space = {"cc.dim": {"log": [0.5, 2.0], "times_default": True}}
+    choice = choices(plan_of(tmp_path, {**TUNING, "space": space}, methods=["cc"]))["CC (tuned)"]
+    assert all(64 <= trial.settings["dim"] <= 256 for trial in choice.trials)
+    assert {type(trial.settings["dim"]) for trial in choice.trials} == {int}
+
+
 def test_the_first_rung_has_a_scaled_schedule(tmp_path):
     training = {"epochs": 60, "milestones": [30, 45]}
     plan = plan_of(tmp_path, {**TUNING, "rungs": {6: 4, 60: 2}}, training=training)
@@ -276,9 +283,12 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
         ({"tuning": {**TUNING, "space": {"lr": {"log": [3, 2]}}}}, "the first bound must be below the second"),
         (
             {"tuning": {**TUNING, "space": {"lr": {"linear": [-1, 2]}}}},
-            "space: lr: found -1.0: Input should be greater",
+            "space.lr: found -1: must be greater",
         ),
-        ({"tuning": {**TUNING, "space": {"cc.dim": {"choices": [0.5]}}}}, "space: cc.dim: found 0.5: Input should be"),
+        (
+            {"tuning": {**TUNING, "space": {"cc.dim": {"choices": [0.5]}}}},
+            "space.cc.dim: found 0.5: must be a whole number",
+        ),
         ({"tuning": {**TUNING, "space": {"lr": {}}}}, "give exactly one of log"),
         ({"tuning": {**TUNING, "rungs": {1: 3}}}, "the first one has all 4 trials; found"),
         ({"tuning": {**TUNING, "rungs": {2: 4, 1: 2}}}, "each has more epochs and no more trials"),

@@ -414,6 +414,7 @@ REFUSED = {
     "torch.ones(3, requires_grad=True)": "its loss has the shape (3,), not that of a scalar",
     "student.logits.square().mean(dim=0)": "its loss has the shape (10,), not that of a scalar",
     "0.5": "its loss is a float, not a tensor",
+    "None": "its loss is None: return a scalar, or the student trains as without a teacher",
     "torch.tensor(3)": "its loss has the type torch.int64, not that of a real number",
     "torch.view_as_complex(student.logits[0, :2].contiguous())": "its loss has the type torch.complex64",
     "student.logits.square().mean().detach()": "its loss reaches no parameter of the student",
