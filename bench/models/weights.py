@@ -30,6 +30,11 @@ PREFIXES = (  # of wrappers, Lightning's modules among them
     *("student.", "teacher."),
 )
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of a part of a checkpoint, or of their list
+FILE_STARTS = (b"PK", b"\x80")  # of a zip file and of a pickle, as torch saves them
+# around the reason for which torch refuses a file: how to load it although it may run code
+TORCH_ADVICE = re.compile(
+    r"^Weights only load failed.*?WeightsUnpickler error: | Check the documentation of torch\.load.*$"
+)
 COUNTER = ".num_batches_tracked"  # missing in files from before torch 0.4.1, infinite in half precision; not used
 AVERAGED = "n_averaged"  # the number of networks that torch's AveragedModel has averaged, beside their weights
 # names in torchvision's published DenseNets, which torchvision's own loader mends
@@ -145,8 +150,10 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
             with torch.serialization.safe_globals(SAFE):
                 content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
-        reason = " ".join(str(error).split())
-        if match := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
+        reason = TORCH_ADVICE.sub("", " ".join(str(error).split())).strip()
+        if whole and path.suffix != ".safetensors" and not whole.startswith(FILE_STARTS):
+            reason = f"it begins with {whole[:30]!r}: perhaps a web page or a Git LFS pointer was saved in its place"
+        elif match := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
             reason = f"it holds {match[1]}, and making that could run code"
         raise RequestError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason[:200]}); "

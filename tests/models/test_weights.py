@@ -147,6 +147,22 @@ def test_a_broken_file_is_refused(name, content, target, tmp_path):
         load_weights(target, path)
 
 
+def test_a_text_in_place_of_a_checkpoint_is_shown_and_torchs_advice_to_run_its_code_is_not(target, tmp_path):
+    path = tmp_path / "teacher.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\n")
+    with pytest.raises(RequestError, match=r"it begins with b'version https://.*Git LFS pointer") as refused:
+        load_weights(target, path)
+    assert "weights_only" not in str(refused.value)
+
+
+def test_torchs_reason_for_refusing_a_pickle_is_told_without_its_advice(target, tmp_path):
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(b"\x80\x02<")
+    with pytest.raises(RequestError, match=r"\(UnpicklingError: Unsupported operand 60\); give a") as refused:
+        load_weights(target, path)
+    assert "weights_only" not in str(refused.value)
+
+
 def test_a_truncated_checkpoint_is_refused(source, target, tmp_path):
     path = tmp_path / "cut.pth"
     torch.save({"model": source.state_dict()}, path)
