@@ -230,8 +230,10 @@ def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, st
 
 
 @pytest.mark.slow
-def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, monkeypatch):
+@pytest.mark.parametrize("forks", [True, False])
+def test_figures_that_several_processes_draw_are_those_of_one(forks, tmp_path, store, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    monkeypatch.setattr("bench.figures.parallel.can_fork", lambda: forks)
     plan = plan_of(tmp_path, pairs=PAIRS)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     for cell in plan.cells:
@@ -245,6 +247,7 @@ def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, m
 @pytest.mark.slow
 def test_what_a_report_computes_while_other_processes_draw_leaves_their_figures(tmp_path, store, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    monkeypatch.setattr("bench.figures.parallel.can_fork", lambda: False)  # what a fork has is not sent
     plan = plan_of(tmp_path, methods=["kd", "at"])
     for cell in plan.cells:
         finish(store, cell, [70.0])
@@ -803,6 +806,17 @@ def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_d
     assert "0.3750" in none.get_title()
     assert "0.1250" in kd.get_title()
     assert none.images[0].get_clim() == kd.images[0].get_clim() == bar.get_ylim() == (-0.75, 0.75)
+    assert "0.0" in [text.get_text() for text in bar.get_yticklabels()]
+
+
+def test_a_difference_of_correlations_is_lighter_in_greyscale_the_higher_it_is(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for label, value in (("teacher", 0.5), ("KD", 0.0)):
+        answer(store, cell_of(plan, label), np.array([[1, value], [value, 1]]))
+    image = drawn(plan, store)[f"correlation_{PAIR}"].axes[0].images[0]
+    shades = image.to_rgba(np.linspace(-0.5, 0.5, 33))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(shades) > 0.005).all()
 
 
 def test_networks_that_teach_each_other_are_not_compared_with_a_teacher_of_neither(tmp_path, store):
