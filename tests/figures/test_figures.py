@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -39,9 +40,12 @@ from bench.figures.looks import look, looks
 from bench.figures.parameter import sweeps
 from bench.figures.write import FIGURES, _tasks, figures, write_figures
 from bench.plan import Cell, Plan
+from bench.report import page, statistics_files
 from bench.report.folder import note, noted
 from bench.report.frame import results_frame
+from bench.report.write import write_tables
 from bench.store import Failure, Store
+from bench.store.files import read_csv
 from bench.tasks import task_of
 from bench.types import RequestError
 from tests.report.test_latex import needs_latex
@@ -467,6 +471,25 @@ def test_gains_are_over_the_undistilled_student_of_the_same_seed(tmp_path, store
     ((low, _), (high, _)) = bar.lines[2][0].get_segments()[0]
     expected = stats.ttest_1samp([1, 3, 1], 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_page_statistics_and_figure_show_the_same_interval_of_a_gain(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0, 71.0, 72.0], "KD": [71.0, 74.0, 73.0]})
+    frame = write_tables(plan, store)
+    statistics_files.write(frame)
+    (row,) = [
+        one
+        for one in read_csv(frame.folder / "statistics.csv")
+        if (one["statistic"], one["metric"], one["label"], one["reference"]) == ("gain", "top1", "KD", "none")
+    ]
+    low, high = float(row["low"]), float(row["high"])
+    (bar,) = drawn(plan, store)["gain"].axes[0].containers
+    ((left, _), (right, _)) = bar.lines[2][0].get_segments()[0]
+    assert (left, right) == pytest.approx((low, high), abs=1e-4)
+    cells = re.findall(r'<td data-value="([^"]*)">([^<]*)</td>', page.render(frame))
+    assert (row["low"], f"{low:+.2f} to {high:+.2f}") in cells
+    assert f"{low:+.2f} to {high:+.2f}" in (frame.folder / "statistics.md").read_text("utf-8")
 
 
 def test_a_row_whose_seeds_are_not_all_there_is_marked_wherever_its_mean_is_drawn(tmp_path, store):
