@@ -117,9 +117,7 @@ class Drawn(NamedTuple):
 
 
 @contextmanager
-def _draw(
-    findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS
-) -> Iterator[Iterator[Drawn]]:
+def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS) -> Iterator[Iterator[Drawn]]:
     """Yield the figures of modules; from `many_cells` with runs on, other processes begin to draw them at once."""
     begun = findings.store.begun()
     with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
