@@ -1,6 +1,7 @@
 """The correlation of logits over the test images, the teacher's minus the student's, as in the CRD paper's figure.
 
-Of the first seed that is done, a panel per row.
+Of the first seed that is done, a panel per row. Colours grow lighter from the lowest to the highest difference, so that
+its sign can be seen in greyscale too; zero is in the middle.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
         heading = [findings.title, f"{group}: correlation of logits, teacher's minus student's"]
         figure, axes = grid(findings.style, titles, 4, 1.75, heading)
         most = max(float(np.abs(matrix).max()) for matrix in panels.values()) or 1.0
-        colours = mpl.colormaps["RdBu"].resampled(SHADES)
+        colours = mpl.colormaps["cividis"].resampled(SHADES)
         for axis, matrix in zip(axes, panels.values(), strict=True):
             # seaborn's heatmap takes four times as long for the 1000 classes of ImageNet
             pixels = "none" if len(matrix) <= MAX_WHOLE else "nearest"

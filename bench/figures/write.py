@@ -12,7 +12,7 @@ which yields names and figures; nothing where the store has no numbers for it.
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -70,17 +70,17 @@ def write_figures(
     folder = store.suite_folder(frame.plan.folder)
     written: list[Path] = []
     findings = Findings(frame, store, methods)
-    drawn = _draw(findings, FIGURES, many_cells)
-    meanwhile()  # on its own, so that a failure of either leaves the other
     with attempt(folder / FOLDER, failed):
-        earlier = noted(folder)
-        known = set(earlier.figures if earlier else ())
-        has_paper = style == PAPER or any(map(is_of_paper, known))
-        before = len(failed or ())
-        written += _save(findings, drawn, failed)
-        if has_paper:
+        with _draw(findings, FIGURES, many_cells) as drawn:
+            meanwhile()  # before anything here can fail
+            earlier = noted(folder)
+            known = set(earlier.figures if earlier else ())
+            before = len(failed or ())
+            written += _save(findings, drawn, failed)
+        if style == PAPER or any(map(is_of_paper, known)):
             of_paper = replace(findings, style=STYLES[PAPER])
-            written += _save(of_paper, _draw(of_paper, FIGURES, many_cells), failed, PAPER)
+            with _draw(of_paper, FIGURES, many_cells) as drawn:
+                written += _save(of_paper, drawn, failed, PAPER)
         names = {path.relative_to(folder / FOLDER).as_posix() for path in written}
         if len(failed or ()) > before:
             names |= known
@@ -96,7 +96,8 @@ def write_figures(
 def write_cost(plan: Plan, store: Store, failed: list[Exception] | None = None) -> list[Path]:
     """Write the figures of cost.csv alone; return the files; for `failed`, see `bench.report.write.attempt`."""
     findings = Findings(results_frame(plan, store), store, {})
-    return list(_save(findings, _draw(findings, [cost]), failed))
+    with _draw(findings, [cost]) as drawn:
+        return list(_save(findings, drawn, failed))
 
 
 def figures(findings: Findings, draws: Iterable[Draw] | None = None) -> Iterator[tuple[str, Figure]]:
@@ -115,17 +116,21 @@ class Drawn(NamedTuple):
     files: dict[str, bytes] | Exception
 
 
-def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS) -> Iterator[Drawn]:
-    """Return the figures of modules; from `many_cells` with runs on, other processes begin to draw them at once."""
+@contextmanager
+def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS) -> Iterator[Iterator[Drawn]]:
+    """Yield the figures of modules; from `many_cells` with runs on, other processes begin to draw them at once."""
     begun = findings.store.begun()
     with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
     is_large = with_runs >= many_cells
     if is_large:  # the caller's frame changes while this one is sent to processes: it remembers what is computed
         findings = replace(findings, frame=replace(findings.frame))
-    try:
-        return chain.from_iterable(in_processes(_drawn, _tasks(findings, modules), is_large))
-    except Exception as error:  # processes cannot be started, or the store cannot be read
-        return iter([Drawn("all", "", error)])
+    with ExitStack() as stack:
+        try:
+            drawn = stack.enter_context(in_processes(_drawn, _tasks(findings, modules), is_large))
+        except Exception as error:  # processes cannot be started, or the store cannot be read
+            yield iter([Drawn("all", "", error)])
+        else:
+            yield chain.from_iterable(drawn)
 
 
 def _save(

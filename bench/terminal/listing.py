@@ -119,10 +119,11 @@ def _title(path: Path) -> str:
 def _methods(listed: Mapping[str, dict[str, Any]]) -> Iterator[Any]:
     """Yield a table of the methods of each family, what their costs are, and whose formula is not the paper's."""
     for family, members in groupby(listed.items(), key=lambda one: one[1]["family"]):
-        table = Table("name", "year", "description", "reads", "initial\nstage", "cost", title=f"methods: {family}")
+        heads = ("name", "year", "description", "reads", "initial\nstage", "cost\n(%)")
+        table = Table(*heads, title=f"methods: {family}", pad_edge=False)  # at 80 columns, the longest word has room
         for name, entry in members:
             initial = "yes" if entry["initial_stage"] else ""
-            cost = f"{entry['cost']['arithmetic_percent']:.3g} %" if entry["cost"] else ""
+            cost = f"{entry['cost']['arithmetic_percent']:.3g}" if entry["cost"] else ""
             facts = (name, str(entry["year"] or ""), entry["description"], entry["reads"], initial, cost)
             table.add_row(*map(escape, facts))
         yield table

@@ -957,6 +957,14 @@ def test_status_breaks_no_word_and_keeps_reasons_on_a_terminal_of_any_width(colu
     assert words >= {*reason.split(), cell_of(plan, "KD").runs[0].id + ")", "resnet14->resnet8", "n_negatives=8"}
 
 
+def test_the_list_of_methods_breaks_no_word_on_a_terminal_of_80_columns():
+    lines = on_a_terminal(80, "list", "methods")
+    assert max(map(len, lines)) <= 80
+    words = set(" ".join(lines).replace("│", " ").split())
+    assert words >= {word for method in METHODS.values() for word in method.summary.partition("\n")[0].split()}
+    assert words >= {word for method in METHODS.values() for word in method.reads.split()}
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_a_message_breaks_no_word_on_a_terminal(columns):
     lines = on_a_terminal(columns, "suites/qickstart.yaml")

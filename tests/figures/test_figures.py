@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -39,9 +40,12 @@ from bench.figures.looks import look, looks
 from bench.figures.parameter import sweeps
 from bench.figures.write import FIGURES, _tasks, figures, write_figures
 from bench.plan import Cell, Plan
+from bench.report import page, statistics_files
 from bench.report.folder import note, noted
 from bench.report.frame import results_frame
+from bench.report.write import write_tables
 from bench.store import Failure, Store
+from bench.store.files import read_csv
 from bench.tasks import task_of
 from bench.types import RequestError
 from tests.report.test_latex import needs_latex
@@ -230,8 +234,10 @@ def test_of_many_pairs_those_of_which_a_run_has_begun_are_looked_at(tmp_path, st
 
 
 @pytest.mark.slow
-def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, monkeypatch):
+@pytest.mark.parametrize("forks", [True, False])
+def test_figures_that_several_processes_draw_are_those_of_one(forks, tmp_path, store, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    monkeypatch.setattr("bench.figures.parallel.can_fork", lambda: forks)
     plan = plan_of(tmp_path, pairs=PAIRS)
     finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
     for cell in plan.cells:
@@ -245,6 +251,7 @@ def test_figures_that_several_processes_draw_are_those_of_one(tmp_path, store, m
 @pytest.mark.slow
 def test_what_a_report_computes_while_other_processes_draw_leaves_their_figures(tmp_path, store, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    monkeypatch.setattr("bench.figures.parallel.can_fork", lambda: False)  # what a fork has is not sent
     plan = plan_of(tmp_path, methods=["kd", "at"])
     for cell in plan.cells:
         finish(store, cell, [70.0])
@@ -464,6 +471,25 @@ def test_gains_are_over_the_undistilled_student_of_the_same_seed(tmp_path, store
     ((low, _), (high, _)) = bar.lines[2][0].get_segments()[0]
     expected = stats.ttest_1samp([1, 3, 1], 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_page_statistics_and_figure_show_the_same_interval_of_a_gain(tmp_path, store):
+    plan = plan_of(tmp_path, seeds=3)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0, 71.0, 72.0], "KD": [71.0, 74.0, 73.0]})
+    frame = write_tables(plan, store)
+    statistics_files.write(frame)
+    (row,) = [
+        one
+        for one in read_csv(frame.folder / "statistics.csv")
+        if (one["statistic"], one["metric"], one["label"], one["reference"]) == ("gain", "top1", "KD", "none")
+    ]
+    low, high = float(row["low"]), float(row["high"])
+    (bar,) = drawn(plan, store)["gain"].axes[0].containers
+    ((left, _), (right, _)) = bar.lines[2][0].get_segments()[0]
+    assert (left, right) == pytest.approx((low, high), abs=1e-4)
+    cells = re.findall(r'<td data-value="([^"]*)">([^<]*)</td>', page.render(frame))
+    assert (row["low"], f"{low:+.2f} to {high:+.2f}") in cells
+    assert f"{low:+.2f} to {high:+.2f}" in (frame.folder / "statistics.md").read_text("utf-8")
 
 
 def test_a_row_whose_seeds_are_not_all_there_is_marked_wherever_its_mean_is_drawn(tmp_path, store):
@@ -803,6 +829,17 @@ def test_the_correlation_figure_shows_the_difference_of_the_first_seed_that_is_d
     assert "0.3750" in none.get_title()
     assert "0.1250" in kd.get_title()
     assert none.images[0].get_clim() == kd.images[0].get_clim() == bar.get_ylim() == (-0.75, 0.75)
+    assert "0.0" in [text.get_text() for text in bar.get_yticklabels()]
+
+
+def test_a_difference_of_correlations_is_lighter_in_greyscale_the_higher_it_is(tmp_path, store):
+    plan = plan_of(tmp_path)
+    finish_all(store, plan, {"teacher": [90.0], "none": [70.0], "KD": [72.0]})
+    for label, value in (("teacher", 0.5), ("KD", 0.0)):
+        answer(store, cell_of(plan, label), np.array([[1, value], [value, 1]]))
+    image = drawn(plan, store)[f"correlation_{PAIR}"].axes[0].images[0]
+    shades = image.to_rgba(np.linspace(-0.5, 0.5, 33))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(shades) > 0.005).all()
 
 
 def test_networks_that_teach_each_other_are_not_compared_with_a_teacher_of_neither(tmp_path, store):

@@ -7,6 +7,8 @@ from safetensors.numpy import load_file
 
 from bench.data.images import ResidentImages, Split
 from bench.data.views import ViewTransform
+from bench.models import shapes
+from bench.models.reusing import Reusing
 from bench.spec import DataSpec, NetworkSpec
 from bench.train import outputs as module
 from bench.train.evaluation import evaluated
@@ -66,6 +68,23 @@ def test_embeddings_are_those_of_the_first_images(network, answered, features):
     assert answered["embedding"].shape == features.embedding.shape
     assert answered["embedding"].dtype == torch.float16
     np.testing.assert_allclose(answered["embedding"], features.embedding, rtol=2e-3, atol=1e-4)
+
+
+def test_a_student_with_its_teachers_classifier_has_its_own_stages_and_that_classifiers_embedding_and_logits(split):
+    own, teacher = (build_network(NetworkSpec(network=name), DATA, 0).eval() for name in ("resnet8", "wrn_16_2"))
+    of_student, of_teacher = (shapes(one, name, 1, 32, 32) for one, name in ((own, "resnet8"), (teacher, "wrn_16_2")))
+    simkd = Reusing(own, of_student, of_teacher, 2)
+    simkd.take(teacher.linear_classifier())
+    kept, of_own = (outputs(network, split, DATA, CPU) for network in (simkd, own))
+    with torch.no_grad():
+        images = ViewTransform(DATA, CPU)(split.images.images)
+        embedding = simkd.eval().projector(own.features(images).final).mean(dim=(2, 3))
+        logits = teacher.linear_classifier().weight @ embedding.T + teacher.linear_classifier().bias[:, None]
+    grams_of = [{k: v for k, v in one.items() if k.startswith("gram")} for one in (kept, of_own)]
+    assert len(grams_of[0]) == len(of_own) - 3 == 4
+    assert all(map(torch.equal, grams_of[0].values(), grams_of[1].values()))  # CKA: no stage is behind the projector
+    np.testing.assert_allclose(kept["embedding"], embedding, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(kept["correlation"], np.corrcoef(logits.double().numpy()), atol=1e-5)
 
 
 def test_the_labels_are_those_of_the_embeddings_images(answered, split):
