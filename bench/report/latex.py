@@ -120,7 +120,17 @@ def _float(
     """Return a part of a table for the template; the key of the first part has no number."""
     texts = [["student (none)" if label == NONE else escape_tex(label), *cells] for label, cells in rows]
     key = name if number == 1 else f"{name}-{number}"
-    return {"caption": caption, "key": key, "table": table, "rows": texts, "notes": notes}
+    height = f"{_height_left(caption, notes):.2f}"
+    return {"caption": caption, "key": key, "table": table, "rows": texts, "notes": notes, "height": height}
+
+
+def _height_left(caption: str, notes: list[str]) -> float:
+    """Return the share of a page's height that caption and notes leave for a table, in an article of 10 points.
+
+    It has 550 points. A line of the caption has 9.5 points and about 80 characters, one of the notes 8 and 90.
+    """
+    taken = 9.5 * len(caption) / 80 + 8 * len("; ".join(notes)) / 90 + 35  # points; 35 are gaps
+    return min(0.58, max(0.2, 1 - taken / 550))
 
 
 def _published(one: Summary) -> str:

@@ -131,9 +131,9 @@ def made_up(frame: Frame) -> Frame:
     return replace(frame, summaries=summaries)
 
 
-# in the short form: the widest table, the longest labels, and one of each task
+# in the short form: the widest table, the longest labels and captions, and one of each task
 DIVERSE = ("later_similar_arch", "ablation_objective", "ensemble", "mutual_learning", "transfer", "rgb_depth")
-DIVERSE += ("correlation", "small/digits_tuned")
+DIVERSE += ("correlation", "small/digits_tuned", "small/digits_tuned_later", "fashion_mnist")
 
 
 @needs_latex
