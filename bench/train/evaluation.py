@@ -34,10 +34,12 @@ def evaluate(
 class Evaluated(NamedTuple):
     """A network's metrics in percent, and what is kept of its answers, on the CPU.
 
-    `logits` (n, K) float32 of all images; `embedding` (min(n, embedded), D) float16 of the first ones.
+    `is_finite`: whether no logit is NaN or infinite; else the metrics mean nothing. `logits` (n, K) float32 of all
+    images; `embedding` (min(n, embedded), D) float16 of the first ones.
     """
 
     metrics: dict[str, float]
+    is_finite: bool
     logits: Tensor | None
     embedding: Tensor | None
 
@@ -78,15 +80,18 @@ def evaluated(
         scores = [objective.score(data.classes, device) for _ in networks]
         kept: list[list[Tensor]] = [[] for _ in networks]
         embeddings: list[list[Tensor]] = [[] for _ in networks]
+        finite = torch.ones(len(networks), dtype=torch.bool, device=device)
         sizes = batch_sizes(len(split), batch_size)
         batches = split.images.batches(torch.arange(len(split)).split(sizes))
         seen = 0
         for images, labels in zip(batches, all_targets.split(sizes), strict=True):
             view = to_view(images)
-            for network, score, logits, embedding in zip(networks, scores, kept, embeddings, strict=True):
+            for number, (network, score) in enumerate(zip(networks, scores, strict=True)):
+                logits, embedding = kept[number], embeddings[number]
                 with arithmetic(precision, device):
                     own, pooled = _answer(network, view, seen < embedded)
                 score.update(own, labels)
+                finite[number] &= own.isfinite().all()
                 if keeps_logits:
                     logits.append(own.float().cpu())
                 if pooled is not None:
@@ -94,8 +99,8 @@ def evaluated(
             seen += len(images)
         metrics = [{name: value.item() for name, value in score.compute().items()} for score in scores]
         return [
-            Evaluated(numbers, torch.cat(logits) if logits else None, torch.cat(embedding) if embedding else None)
-            for numbers, logits, embedding in zip(metrics, kept, embeddings, strict=True)
+            Evaluated(numbers, sound, torch.cat(logits) if logits else None, torch.cat(own) if own else None)
+            for numbers, sound, logits, own in zip(metrics, finite.tolist(), kept, embeddings, strict=True)
         ]
 
     return in_batches_that_fit(attempt, evaluation_batch(device, batch_size))

@@ -189,14 +189,15 @@ def _evaluate_if_due(cohort: Cohort, lanes: Sequence[Lane], clock: Clock) -> Non
 def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps_logits: bool) -> None:
     """Add to each lane's row the metrics of its networks on the test and the dev images, which they see together.
 
-    An exception of a user's network, which is evaluated alone, is its lane's failure.
+    A lane whose logits are not finite has diverged. An exception of a user's network, which is evaluated alone, is its
+    lane's failure.
     """
     places = [(lane, name) for lane in lanes for name in lane.networks]
     networks = [lane.networks[name] for lane, name in places]
     data, schedule = cohort.train, lanes[0].schedule
     is_users = lanes[0].has_users_network
 
-    def measured(split: Split, keeps_logits: bool) -> list[dict[str, float]] | Failure:
+    def measured(split: Split, keeps_logits: bool) -> list[dict[str, float] | None] | Failure:
         try:
             with kept_settings(is_users):
                 if is_users:
@@ -219,7 +220,7 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
         for (lane, name), one in zip(places, evaluations, strict=True):
             if keeps_logits:
                 lane.answers[name] = one
-        return [one.metrics for one in evaluations]
+        return [one.metrics if one.is_finite else None for one in evaluations]
 
     for split, prefix in ((cohort.test, ""), (cohort.dev, DEV)):
         if split is None:
@@ -229,6 +230,9 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
             lanes[0].failure = metrics
             return
         for (lane, name), values in zip(places, metrics, strict=True):
+            if values is None:
+                lane.failure = Failure("diverged", f"the logits are not finite {lane.place}")
+                continue
             lane.rows[-1] |= {column(name, f"{prefix}{metric}"): value for metric, value in values.items()}
 
 
