@@ -150,7 +150,10 @@ def cancel_command(suite: options.SuiteFile, results: options.Results = Path("re
     check_name(suite)
     jobs = submitted(store_in(results), suite)
     if not jobs and not os.path.isfile(suite):
-        raise RequestError(f"{suite}: there is no such file, and no job in {results} was submitted for one")
+        raise RequestError(
+            f"{suite}: there is no such file, and {results} has no job of a suite with this path. "
+            "Check the path, or name the folder with --results"
+        )
     left = [job for job in jobs if job.state]
     if left:
         cancel(left)

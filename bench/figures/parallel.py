@@ -20,8 +20,8 @@ _task: tuple[Callable[[Any], Any], Sequence[Any]]  # of a forked process: the fu
 def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long: bool) -> Iterator[Iterator[Result]]:
     """Yield the results of a module's function for each item, in their order.
 
-    Other processes begin at once, so that the caller can do something else before it asks for results. They end with
-    the block.
+    Other processes begin at once, so that the caller can do something else before it asks for results. Forked ones end
+    with the block; those of joblib wait some minutes for more work.
 
     Args:
         work: takes and returns what can be pickled.
@@ -47,7 +47,10 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item], is_long:
 
 
 def can_fork() -> bool:
-    """Return whether this process can be forked: a fork would wait for ever for locks that other threads hold."""
+    """Return whether this process has no other Python thread, for whose locks a fork would wait for ever.
+
+    Threads of OpenMP are not counted: a forked process uses one.
+    """
     return sys.platform == "linux" and threading.active_count() == 1
 
 
@@ -58,7 +61,7 @@ def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:
     global _task
     _task = work, items
     gc.freeze()  # what the parent has read is not searched for garbage
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its processes
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process at once; the parent says so
     threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

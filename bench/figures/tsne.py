@@ -16,7 +16,7 @@ from bench.figures.looks import look
 from bench.report.summary import Summary
 
 MAX_POINTS, MAX_CLASSES = 150, 10  # of a panel an inch wide in a paper
-PERPLEXITY = 20.0  # about the number of points of a class
+PERPLEXITY = 20.0  # a little more than the points of a class, 15 of ten classes
 ANGLE = 0.8  # as coarse as scikit-learn advises; of so few points, neighbours are kept as well as with its default, 0.5
 STEPS = 300  # of scikit-learn's default, 1000, which takes three times as long and lowers the divergence by 3 %
 NOTE = "axes have no unit and differ between panels: only what lies close together means something"

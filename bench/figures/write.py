@@ -65,7 +65,7 @@ def write_figures(
     Figures of the style `page` are always written; those of the style `paper` also if an earlier report has them. If a
     figure fails, all earlier ones stay. For `failed`, see `bench.report.write.attempt`.
 
-    `meanwhile` is called before any figure is written; from `many_cells` on, while other processes draw.
+    `meanwhile` is called before any figure is written; from `many_cells` with runs on, while other processes draw.
     """
     folder = store.suite_folder(frame.plan.folder)
     written: list[Path] = []
@@ -119,13 +119,15 @@ class Drawn(NamedTuple):
 @contextmanager
 def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = MANY_CELLS) -> Iterator[Iterator[Drawn]]:
     """Yield the figures of modules; from `many_cells` with runs on, other processes begin to draw them at once."""
-    begun = findings.store.begun()
-    with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
-    is_large = with_runs >= many_cells
-    if is_large:  # the caller's frame changes while this one is sent to processes: it remembers what is computed
-        findings = replace(findings, frame=replace(findings.frame))
     with ExitStack() as stack:
         try:
+            begun = findings.store.begun()
+            with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
+            is_large = with_runs >= many_cells
+            if (
+                is_large
+            ):  # the caller's frame changes while this one is sent to processes: it remembers what is computed
+                findings = replace(findings, frame=replace(findings.frame))
             drawn = stack.enter_context(in_processes(_drawn, _tasks(findings, modules), is_large))
         except Exception as error:  # processes cannot be started, or the store cannot be read
             yield iter([Drawn("all", "", error)])

@@ -86,7 +86,7 @@ class Store:
         return self.root / name
 
     def sources(self, suite: str) -> dict[str, Any]:
-        """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.Sources`."""
+        """Return the image folders and checkpoints with which a suite last ran; see `bench.plan.model.Sources`."""
         path = self.suite_folder(suite) / SOURCES
         known = read_json(path) or {}
         for key, value in known.items():

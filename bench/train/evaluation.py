@@ -34,8 +34,8 @@ def evaluate(
 class Evaluated(NamedTuple):
     """A network's metrics in percent, and what is kept of its answers, on the CPU.
 
-    `is_finite`: whether no logit is NaN or infinite; else the metrics mean nothing. `logits` (n, K) float32 of all
-    images; `embedding` (min(n, embedded), D) float16 of the first ones.
+    `is_finite`: whether all logits are; if not, the metrics mean nothing. `logits` (n, K) float32 of all images;
+    `embedding` (min(n, embedded), D) float16 of the first ones.
     """
 
     metrics: dict[str, float]

@@ -132,8 +132,9 @@ class Rehearsal:
             return build_lane(run, self.teachers, data, methods, self.device, evaluated)
         shapes = {name: teacher.shapes for name, teacher in self.teachers.items()}
         learner = learner_of(run, run.student, recorded, shapes, data, methods, self.device)
-        for term in learner.terms if n == FEW else ():  # what fails with few images is tried again as in training
-            _as_maps(term.distiller)
+        if n == FEW:  # faster; a method that fails is tried again with more images, and with its weights as in training
+            for term in learner.terms:
+                _as_maps(term.distiller)
         return Lane(run, {STUDENT: learner})
 
     def _recorded(self, run: RunSpec, methods: Mapping[str, Method], n: int) -> "Recorded | None":

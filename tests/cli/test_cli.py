@@ -301,7 +301,7 @@ def test_an_empty_path_is_refused(option, cli, tmp_path, results):
 def test_a_suite_that_is_not_there_has_no_jobs_to_cancel(cli, tmp_path, results):
     code, out, err = cli("cancel", tmp_path / "tabel.yaml", "--results", results)
     assert (code, out) == (2, "")
-    assert err.startswith(f"{tmp_path / 'tabel.yaml'}: there is no such file, and no job in")
+    assert err.startswith(f"{tmp_path / 'tabel.yaml'}: there is no such file, and {results} has no job of")
 
 
 @pytest.mark.parametrize("run", ["0123456789abcdef", "0", "x", "..", "../..", "0123456789abcdef0"])
@@ -818,16 +818,16 @@ def test_list_names_all_of_a_kind(cli):
     }.items():
         code, out, _ = cli("list", kind)
         assert code == 0
-        assert all(re.search(rf"│ {name} ", out) for name in names)
+        assert all(re.search(rf"│ ?{re.escape(name)} ", out) for name in names)
 
 
 def test_list_methods_has_a_table_per_family_with_year_what_is_read_initial_stage_and_cost(cli):
     _, out, _ = cli("list", "methods")
     titles = re.findall(r"^ *methods: (\w+) *$", out, re.MULTILINE)
     assert titles == ["logits", "features", "relations", "contrastive"]
-    assert re.search(r"│ kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│ 0 % +│", out)
+    assert re.search(r"│kd +│ 2015 │ KD: knowledge distillation .* │ logits of both networks +│ +│ 0 *│", out)
     assert re.search(r"^variant: by default, .*\bcc, .* have the formula of the published tables", out, re.MULTILINE)
-    assert re.search(r"│ ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│ [\d.]+ % +│", out)
+    assert re.search(r"│ft +│ 2018 │ FT: factor transfer\. +│ last stage of both networks +│ yes +│ [\d.]+ *│", out)
 
 
 def test_a_plugin_that_exits_where_nothing_expects_it_ends_the_command_with_its_place_and_status_1(cli, tmp_path):
