@@ -58,6 +58,13 @@ class Parameter:
             return known[0]
         return self.type.__name__ if isinstance(self.type, type) else str(self.type).replace("typing.", "")
 
+    def times(self, factor: float) -> int | float:
+        """Return a multiple of the default, rounded if that is whole; raise a `ValueError` if it is no number."""
+        FACTORS.validate_python(factor)
+        if type(self.default) not in (int, float):
+            raise ValueError(f"'times_default' needs a number as default, not {self.default!r}")
+        return round(self.default * factor) if isinstance(self.default, int) else self.default * factor
+
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """Return the adapter that checks values; numbers written as text are refused."""

@@ -76,13 +76,15 @@ def read(path: Path, module: str | None = None) -> Method:
     if unknown := registration.space.keys() - {"weight", *parameters}:
         raise RequestError(f"{path}: @register(..., space=): {name} has no parameter {min(unknown)!r}")
     for key, given in registration.space.items():
-        is_factor = key == "weight" or given.get("times_default", False)
-        adapter: TypeAdapter[Any] = FACTORS if is_factor else parameters[key].adapter
+        is_factor = given.get("times_default", False)
+        adapter: TypeAdapter[Any] = FACTORS if key == "weight" else parameters[key].adapter
         try:
             for value in next(values for form, values in given.items() if form != "times_default"):
-                adapter.validate_python(value)
+                adapter.validate_python(parameters[key].times(value) if is_factor and key != "weight" else value)
         except ValidationError as error:
             raise RequestError(f"{path}: @register(..., space=): {key}: {value!r}: {_reason(error)}") from None
+        except (ValueError, OverflowError) as error:
+            raise RequestError(f"{path}: @register(..., space=): {key}: {error}") from None
     if absent := [one for one in registration.added if one not in parameters]:
         raise RequestError(f"{path}: @register(..., added=): {name} has no parameter {absent[0]!r}")
     summary = ast.get_docstring(tree) or ""

@@ -124,9 +124,8 @@ def _draw(findings: Findings, modules: Iterable[ModuleType], many_cells: int = M
             begun = findings.store.begun()
             with_runs = sum(any({run.id, run.trained_by} & begun for run in cell.runs) for cell in findings.plan.cells)
             is_large = with_runs >= many_cells
-            if (
-                is_large
-            ):  # the caller's frame changes while this one is sent to processes: it remembers what is computed
+            # the caller's frame changes while this one is sent to processes: it remembers what is computed
+            if is_large:
                 findings = replace(findings, frame=replace(findings.frame))
             drawn = stack.enter_context(in_processes(_drawn, _tasks(findings, modules), is_large))
         except Exception as error:  # processes cannot be started, or the store cannot be read

@@ -30,7 +30,7 @@ PREFIXES = (  # of wrappers, Lightning's modules among them
     *("student.", "teacher."),
 )
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$|\.index\.json$")  # ends the name of a part of a checkpoint, or of their list
-FILE_STARTS = (b"PK", b"\x80")  # of a zip file and of a pickle, as torch saves them
+TEXT_START = re.compile(rb"\s*<|version https://git-lfs")  # of a web page and of a Git LFS pointer
 # around the reason for which torch refuses a file: how to load it although it may run code
 TORCH_ADVICE = re.compile(
     r"^Weights only load failed.*?WeightsUnpickler error: | Check the documentation of torch\.load.*$"
@@ -151,7 +151,7 @@ def read_weights(path: Path, sha256: str | None = None, key: str | None = None) 
                 content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for a broken or foreign file
         reason = TORCH_ADVICE.sub("", " ".join(str(error).split())).strip()
-        if whole and path.suffix != ".safetensors" and not whole.startswith(FILE_STARTS):
+        if TEXT_START.match(whole):
             reason = f"it begins with {whole[:30]!r}: perhaps a web page or a Git LFS pointer was saved in its place"
         elif match := re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.\w+)", reason):
             reason = f"it holds {match[1]}, and making that could run code"

@@ -111,7 +111,7 @@ def dimension(given: Range, default: Scalar) -> Dimension:
     assert bounds is not None  # a range has one form
     factor = float(default or 0) if given.times_default else 1.0
     if factor == 0:
-        return Dimension(choices=(0.0,))
+        return Dimension(choices=(default,))
     is_whole = isinstance(default, int) and not isinstance(default, bool)
     return Dimension(bounds[0] * factor, bounds[1] * factor, given.log is not None, is_whole)
 

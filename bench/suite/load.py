@@ -16,7 +16,7 @@ from bench.suite.rows import check_rows, rows_of
 from bench.suite.schema import FILE_NAME, TRANSFER, Suite, TransferSuite
 from bench.suite.yaml_positions import frozen, override, read_yaml
 from bench.tasks import TASKS
-from bench.text import has_controls
+from bench.text import has_controls, printable, shortened
 from bench.types import RequestError, suggest
 from methods import Method
 
@@ -79,8 +79,9 @@ def _read(
     check_name(path)
     document, positions, text = read_yaml(path)
     for change in overrides:
-        if re.match(r"plugins\b", change):
-            raise RequestError(f"--set {change}: plug-ins are read before the suite: name each with --plugin FILE.py")
+        if re.match(r"plugins *[.=]", change):
+            shown = shortened(printable(change, one_line=True), 100)
+            raise RequestError(f"--set {shown}: plug-ins are read before the suite: name each with --plugin FILE.py")
         sets_source_seeds = document.get("task") == TRANSFER and change.startswith("seeds=")
         override(document, positions, f"from.{change}" if sets_source_seeds else change)
     model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite

@@ -1,6 +1,6 @@
 """The block `tuning` of a suite file: how a row's settings are searched. Imports no torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,6 +21,7 @@ from bench.schedule import Scalar, Strict
 from bench.suite.messages import reason_of
 from bench.types import RequestError, suggest
 from methods import Method
+from methods._description import Parameter
 
 TUNED = " (tuned)"  # suffix of the label of a row with searched settings
 MAX_TRIALS = 4_096
@@ -80,19 +81,24 @@ VALUES: dict[str, TypeAdapter[float]] = {
     "weight_decay": TypeAdapter(NonNegativeFloat, config=STRICT),
     "weight": TypeAdapter(NonNegativeFloat, config=STRICT),
 }
-FACTOR = VALUES["weight"]  # of a parameter's own value, which may be a whole number
 
 
-def _refused(name: str, given: Range, adapter: TypeAdapter[Any]) -> Iterator[str]:
-    """Yield which values of a range a parameter does not take."""
-    if given.times_default and name not in SHARED:
-        adapter = FACTOR
-    for value in given.choices or (*(given.log or ()), *(given.linear or ())):
-        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+def _refused(name: str, given: Range, adapter: TypeAdapter[Any], parameter: Parameter | None = None) -> Iterator[str]:
+    """Yield which values of a range a parameter does not take; in multiples of its default, those are meant."""
+    values: Sequence[Any] = given.choices or given.log or given.linear or ()
+    for value in values:
+        tried = value
         try:
-            adapter.validate_python(whole)
+            if given.times_default and parameter is not None:
+                tried = parameter.times(value)
+            elif given.choices is None and value.is_integer():  # bounds are read as numbers with a fraction
+                tried = int(value)
+            adapter.validate_python(tried)
         except ValidationError as error:
             yield f"space.{name}: {reason_of(error.errors())}"
+        except (ValueError, OverflowError) as error:
+            yield f"space.{name}: {error}"
+            return
 
 
 class Tuning(Strict):
@@ -133,7 +139,8 @@ class Tuning(Strict):
             for name, one in self.space.items():
                 method, _, key = name.partition(".")
                 if name in known and key:
-                    problems += _refused(name, one, methods[method].parameters[key].adapter)
+                    parameter = methods[method].parameters[key]
+                    problems += _refused(name, one, parameter.adapter, parameter)
         for name in self.space.keys() & SHARED.keys():
             problems += _refused(name, self.space[name], VALUES[name])
         if problems:

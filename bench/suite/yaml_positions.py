@@ -125,7 +125,7 @@ def _note_positions(
 def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, place: str) -> object:
     """Return the value of a text, number or the like, if YAML reads it as people do."""
     text, kind = node.value, node.tag.removeprefix(TAG)
-    _check_printable("".join(text.split()), place)
+    _check_printable(re.sub(r"\s", " ", text), place)
     shown = shortened(text, 60)
     if kind not in SCALARS:
         raise RequestError(f"{place}: {_unknown_tag(node.tag)}")

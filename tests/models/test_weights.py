@@ -147,8 +147,9 @@ def test_a_broken_file_is_refused(name, content, target, tmp_path):
         load_weights(target, path)
 
 
-def test_a_text_in_place_of_a_checkpoint_is_shown_and_torchs_advice_to_run_its_code_is_not(target, tmp_path):
-    path = tmp_path / "teacher.pth"
+@pytest.mark.parametrize("name", ["teacher.pth", "teacher.safetensors"])
+def test_a_text_in_place_of_a_checkpoint_is_shown_and_torchs_advice_to_run_its_code_is_not(name, target, tmp_path):
+    path = tmp_path / name
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\n")
     with pytest.raises(RequestError, match=r"it begins with b'version https://.*Git LFS pointer") as refused:
         load_weights(target, path)

@@ -289,6 +289,14 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
             {"tuning": {**TUNING, "space": {"cc.dim": {"choices": [0.5]}}}},
             "space.cc.dim: found 0.5: must be a whole number",
         ),
+        (
+            {"tuning": {**TUNING, "space": {"cc.dim": {"log": [0.01, 1000], "times_default": True}}}},
+            "space.cc.dim: found 128000: must be",
+        ),
+        (
+            {"tuning": {**TUNING, "space": {"sp.variant": {"log": [0.1, 10], "times_default": True}}}},
+            "'times_default' needs a number",
+        ),
         ({"tuning": {**TUNING, "space": {"lr": {}}}}, "give exactly one of log"),
         ({"tuning": {**TUNING, "rungs": {1: 3}}}, "the first one has all 4 trials; found"),
         ({"tuning": {**TUNING, "rungs": {2: 4, 1: 2}}}, "each has more epochs and no more trials"),
