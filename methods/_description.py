@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from methods.base import Distiller
 
 IMPORTED: dict[Path, Code] = {}  # the code of each method file when it was imported
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # neither text nor a truth value is a number
 FACTORS: TypeAdapter[float] = TypeAdapter(NonNegativeFloat, config=STRICT)  # of a term or of a parameter's default
 PLAIN = (bool, int, float, str, type(None))  # types of parameters
 ONLY_PLAIN = "a suite file has only numbers, text, true, false and null for it"

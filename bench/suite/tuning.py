@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import (
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -21,7 +20,7 @@ from bench.schedule import Scalar, Strict
 from bench.suite.messages import reason_of
 from bench.types import RequestError, suggest
 from methods import Method
-from methods._description import Parameter
+from methods._description import FACTORS, STRICT, Parameter
 
 TUNED = " (tuned)"  # suffix of the label of a row with searched settings
 MAX_TRIALS = 4_096
@@ -75,11 +74,10 @@ SHARED: dict[str, Range] = {
 }
 
 
-STRICT = ConfigDict(strict=True)  # neither text nor a truth value is a number
 VALUES: dict[str, TypeAdapter[float]] = {
     "lr": TypeAdapter(PositiveFloat, config=STRICT),
     "weight_decay": TypeAdapter(NonNegativeFloat, config=STRICT),
-    "weight": TypeAdapter(NonNegativeFloat, config=STRICT),
+    "weight": FACTORS,
 }
 
 
