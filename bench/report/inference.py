@@ -6,8 +6,9 @@ Variances: a row's weighted residual sum of squares divided by its degrees of fr
            the rows' variances are shrunk towards a common one, the more the less they differ (Smyth, SAGMB 3, 2004).
            A reference keeps its own variance if that is larger, since it is in every comparison of a family.
            A row whose variance is larger than chance allows keeps its own, with its few degrees of freedom: a
-           preliminary F-test (Bancroft, Annals of Mathematical Statistics 15, 1944) with the tail probability of
-           Phipson et al. (AOAS 10, 2016). One that is far noisier has no part in the common variance either.
+           preliminary F-test against the other rows (Bancroft, Annals of Mathematical Statistics 15, 1944) with the
+           tail probability of Phipson et al. (AOAS 10, 2016). Rows that are far noisier have no part in the common
+           variance either.
 Contrasts: differences of two rows' means on the seeds that both have, with Student's t.
 Families:  all rows against one reference. An adjusted p-value is the probability that any p of the family is as small
            by chance (Dunnett, JASA 50, 1955, if all rows have the same variance).
@@ -30,6 +31,7 @@ FLOOR = 1e-5  # of the median variance: what is smaller counts as this when vari
 # Level of the F-test by which a row keeps its own variance. With a higher one, less is found where rows are equally
 # noisy; with a lower one, intervals are too narrow where they are not: see docs/statistics.md.
 KEEPS_OWN = 0.15
+FAR = 0.02  # level of the F-test by which a row has no part in the common variance
 EQUAL = 1e-9  # differences below it are due to rounding
 POINTS = 32  # of each numerical integral
 
@@ -126,8 +128,11 @@ class Model:
             return float(self._any_as_small([10**exponent], tested, reference)[0]) - (1 - LEVEL)
 
         critical = -float(special.stdtrit(df, 10 ** optimize.brentq(excess, -12, math.log10(1 - LEVEL)) / 2))
+        # An ordinary row keeps its own variance with the probability KEEPS_OWN, and is then hardly ever found. With a
+        # noisy reference, this makes no difference.
+        power = POWER if reference in self.noisy else POWER / (1 - KEEPS_OWN)
         # by the noncentral t; the probability of finding a difference of the wrong sign is negligible
-        shift = optimize.brentq(lambda c: 1 - special.nctdtr(df, c, critical) - POWER, 0.0, 4 * critical + 10)
+        shift = optimize.brentq(lambda c: 1 - special.nctdtr(df, c, critical) - power, 0.0, 4 * critical + 10)
         return float(shift * error)
 
     def _contrasts(self, rows: Iterable[str], reference: str) -> dict[str, Contrast]:
@@ -204,12 +209,13 @@ def fit(values: Values) -> Model:
             variances = as_reference = np.zeros(len(table))
             break
         own = squares[used] / dfs[used]
-        far = far_noisier(own, dfs[used])
-        prior_df, prior = common_variance(own[~far], dfs[used][~far])
-        variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs.sum())
-        variances[used] = np.where(far, own, shrunk(own, dfs[used], prior, prior_df))
+        counted = ~far_noisier(own, dfs[used])
+        (prior_df,), (prior,) = common_variance(own, dfs[used], counted[None])
+        variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs[used][counted].sum())
+        variances[used] = np.where(counted, shrunk(own, dfs[used], prior, prior_df), own)
         weights = 1 / variances
-        noisy[used] = far | (chance_of(own, dfs[used], prior, prior_df) < KEEPS_OWN)
+    else:
+        noisy[used] = ~counted | (chance_of(own, dfs[used], counted) < KEEPS_OWN)
         as_reference = variances.copy()
         as_reference[used] = np.maximum(variances[used], own)
     variances, degrees = np.where(noisy, as_reference, variances), np.where(noisy, dfs, degrees)
@@ -222,22 +228,34 @@ def fit(values: Values) -> Model:
         noisy={row for row, is_noisy in zip(values, noisy, strict=True) if is_noisy},
         residual_variance=float(squares.sum()) / total if total > EQUAL else 0.0,
         residual_df=total,
-        prior_df=prior_df,
+        prior_df=float(prior_df),
     )
 
 
 def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
-    """Return which variances exceed that of the other rows by more than chance: an F-test at 5 % (Bonferroni)."""
-    others_df = dfs.sum() - dfs
-    if len(own) < 4:
-        return np.zeros(len(own), dtype=bool)
-    others = ((own * dfs).sum() - own * dfs) / others_df
-    return np.asarray(special.fdtrc(dfs, others_df, own / others) < (1 - LEVEL) / len(own))
+    """Return which variances exceed the smaller ones by more than chance, at most half of them.
+
+    From the median upwards, each is compared with all smaller ones together: an F-test at `FAR` (Bonferroni). The first
+    one that exceeds them is far noisier, and so are all larger ones: several cannot hide each other.
+    """
+    order = np.argsort(own)
+    squares, degrees = (own * dfs)[order], dfs[order]
+    below, below_df = squares.cumsum() - squares, degrees.cumsum() - degrees
+    is_far = np.zeros(len(own), dtype=bool)
+    for place in range(max(len(own) // 2, 2), len(own)):
+        ratio = own[order[place]] * below_df[place] / max(below[place], EQUAL**2)
+        if special.fdtrc(degrees[place], below_df[place], ratio) < FAR / len(own):
+            is_far[order[place:]] = True
+            break
+    return is_far
 
 
-def chance_of(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
-    """Return how probable a variance this large is in a row as noisy as the others, by the F distribution."""
-    return np.asarray(special.fdtrc(dfs, np.minimum(prior_df, dfs.sum() - dfs), own / prior))
+def chance_of(own: np.ndarray, dfs: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return how probable a variance this large is in a row as noisy as the other `counted` ones, by an F-test."""
+    others = counted & ~np.eye(len(own), dtype=bool)
+    prior_df, prior = common_variance(own, dfs, others)
+    others_df = np.maximum(np.minimum(prior_df, others @ dfs), EQUAL)
+    return np.asarray(special.fdtrc(dfs, others_df, own / np.maximum(prior, EQUAL**2)))
 
 
 def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
@@ -247,19 +265,36 @@ def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> n
     return (prior_df * prior + dfs * own) / (prior_df + dfs)
 
 
-def common_variance(own: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """Return the degrees of freedom with which the rows' common variance counts, and that variance.
+def common_variance(own: np.ndarray, dfs: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the degrees of freedom with which the common variance of some rows counts, and that variance.
 
     Both are from Smyth's moments of the logarithms. Where the variances differ by no more than chance, or come from
     fewer than three rows, the degrees are infinite, and the common variance is the pooled one.
+
+    Args:
+        own: (R,) variances of the rows.
+        dfs: (R,) their degrees of freedom.
+        counted: (C, R) which rows count, in each of C cases.
     """
-    pooled = float((own * dfs).sum() / dfs.sum())
-    if len(own) < 3:
-        return math.inf, pooled
+    pooled = counted @ (own * dfs) / np.maximum(counted @ dfs, EQUAL)
+    n = np.maximum(counted.sum(axis=1), 3)
     logs = np.log(np.maximum(own, FLOOR * np.median(own)))
     logs += np.log(dfs / 2) - special.digamma(dfs / 2)
-    beyond_chance = float(logs.var(ddof=1) - special.polygamma(1, dfs / 2).mean())
-    if beyond_chance < EQUAL:
-        return math.inf, pooled
-    half = float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-3, 1e10))
-    return 2 * half, math.exp(float(logs.mean()) + float(special.digamma(half)) - math.log(half))
+    mean = counted @ logs / n
+    spread = (counted * (logs - mean[:, None]) ** 2).sum(axis=1) / (n - 1)
+    beyond_chance = spread - counted @ special.polygamma(1, dfs / 2) / n
+    differ = (counted.sum(axis=1) > 2) & (beyond_chance > EQUAL)
+    half = inverse_trigamma(np.where(differ, beyond_chance, 1.0))
+    return (
+        np.where(differ, 2 * half, math.inf),
+        np.where(differ, np.exp(mean + special.digamma(half) - np.log(half)), pooled),
+    )
+
+
+def inverse_trigamma(values: np.ndarray) -> np.ndarray:
+    """Return where the trigamma function has these positive values: Newton's method for its inverse (Smyth 2004)."""
+    found = 0.5 + 1 / values
+    for _ in range(10):  # converges from one side, and quadratically
+        trigamma = special.polygamma(1, found)
+        found += trigamma * (1 - trigamma / values) / special.polygamma(2, found)
+    return np.asarray(found)

@@ -108,7 +108,22 @@ def test_a_comparison_with_a_row_noisier_than_chance_has_its_own_noise_and_few_d
     assert model.noisy == {noisy}
     assert model.variances[noisy] == pytest.approx(13.0, rel=0.1)
     assert model.contrast("row 1", "row 0").df == pytest.approx(2, abs=0.1)
-    assert model.contrast("row 3", "row 2").df == pytest.approx(26)
+    assert model.contrast("row 3", "row 2").df == pytest.approx(24, abs=0.1)
+
+
+def test_several_far_noisier_rows_do_not_hide_each_other():
+    table = np.array([np.roll([-1.0, 0.0, 1.0], row) for row in range(14)])
+    for row, scale in ((1, 5), (2, 6), (3, 12)):
+        table[row] = scale * np.roll([-0.9, -0.1, 1.0], row)
+    model = fit(rows_of(table))
+    assert model.noisy == {"row 1", "row 2", "row 3"}
+    alone = fit({row: own for row, own in rows_of(table).items() if row not in model.noisy})
+    assert model.contrast("row 4", "row 0").interval == pytest.approx(alone.contrast("row 4", "row 0").interval, 0.02)
+
+
+def test_in_a_small_table_a_row_is_compared_with_the_noise_of_the_others_alone():
+    table = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, -1.0], [1.0, -1.0, 0.0], [-4.0, 1.0, 3.0]])
+    assert fit(rows_of(table)).noisy == {"row 3"}
 
 
 def test_all_comparisons_with_a_noisy_reference_share_the_estimate_of_its_noise():
@@ -183,13 +198,16 @@ def test_in_many_simulated_tables_too(rows, seeds, repeats, shift):
 @pytest.mark.parametrize(
     ("seeds", "shift", "noise", "errors"),
     [
-        (3, 3.0, {"deviations": {0: 2.0}}, 0.06),  # no rule holds 5 % here without a loss: see docs/statistics.md
+        # docs/statistics.md tells why 5 % is not reached in two cases
+        (3, 3.0, {"deviations": {0: 2.0}}, 0.06),
         (3, 3.0, {"deviations": {1: 4.0}}, 0.05),
+        (3, 3.0, {"deviations": {1: 4.0, 2: 4.0, 3: 8.0}}, 0.08),
         (3, 3.0, {"prior_df": 4}, 0.05),
         (5, 2.0, {"deviations": {0: 2.0}}, 0.05),
+        (5, 2.0, {"deviations": {1: 4.0, 2: 4.0, 3: 8.0}}, 0.05),
         (5, 2.0, {"prior_df": 4}, 0.05),
     ],
-    ids=["reference", "row", "all", "reference, 5 seeds", "all, 5 seeds"],
+    ids=["reference", "row", "three rows", "all", "reference 5", "three rows 5", "all 5"],
 )
 def test_in_tables_whose_rows_are_not_equally_noisy_too(seeds, shift, noise, errors):
     rates = simulated(14, seeds, 1500, shift, **noise)
@@ -199,8 +217,23 @@ def test_in_tables_whose_rows_are_not_equally_noisy_too(seeds, shift, noise, err
     assert rates["errors"] < errors + 2 * math.sqrt(0.05 * 0.95 / 1500)
 
 
-def test_the_smallest_detectable_difference_is_found_in_about_80_percent_of_tables():
-    tables = [rows_of(np.random.default_rng(seed).standard_normal((6, 3))) for seed in range(short_or_whole(10, 20))]
-    found = np.mean([fit(table).detectable(table, "row 0") for table in tables])
-    repeats = short_or_whole(80, 200)
-    assert simulated(rows=6, seeds=3, repeats=repeats, shift=float(found))["power"] == pytest.approx(0.8, abs=0.1)
+@pytest.mark.slow
+def test_in_tables_of_four_rows_the_intervals_of_a_noisy_row_hold_the_truth_too():
+    rates = simulated(4, 3, 1500, 3.0, deviations={1: 6.0})
+    print(rates)  # noqa: T201
+    assert rates["covered_least"] == pytest.approx(0.95, abs=0.02)
+    assert rates["errors"] < 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1500)
+
+
+@pytest.mark.parametrize(("seeds", "deviations"), [(3, {}), (5, {}), (5, {0: 2.0})])
+def test_a_new_row_of_the_smallest_detectable_difference_is_found_in_about_80_percent_of_tables(seeds, deviations):
+    rng = np.random.default_rng(0)
+    scale = np.array([deviations.get(row, 1.0) for row in range(8)])
+    repeats, found = short_or_whole(100, 1000), 0
+    for _ in range(repeats):
+        table = rng.standard_normal((8, seeds)) * scale[:, None]
+        before = fit(rows_of(table[:-1]))
+        table[-1] += before.detectable(before.values, "row 0")
+        after = fit(rows_of(table))
+        found += after.family(after.values, "row 0")["row 7"].p_adjusted < 0.05
+    assert found / repeats == pytest.approx(0.8, abs=0.1)
