@@ -11,6 +11,7 @@ published: .venv/installed  # what results/published/ shows, again: about two ho
 	for suite in quickstart fashion_mnist; do \
 		$(BIN)/python run_suite.py suites/$$suite.yaml || exit; \
 		rm -rf results/published/$$suite && cp -R results/$$suite results/published/ || exit; \
+		rm results/published/$$suite/suite.json || exit; \
 	done
 
 test: .venv/developer
