@@ -16,7 +16,8 @@ def replication(frame: Frame, published: Path = PUBLISHED) -> str:
     """Return a sentence that compares a suite's rows with the published ones of the same runs; "" if there are none.
 
     The margin of a difference of two means is t * sqrt(v * 2 / n), with v the variance over seeds, pooled over all rows
-    of both tables. Numbers from another processor are treated as those of other seeds: they differ by no more.
+    of both tables, and t the quantile that holds for all rows together (Bonferroni). Numbers from another processor are
+    treated as those of other seeds: they differ by no more.
     """
     folder = published / frame.plan.folder
     if not (folder / TABLES[0]).is_file():
@@ -30,7 +31,7 @@ def replication(frame: Frame, published: Path = PUBLISHED) -> str:
 
     squares = sum((one.n - 1) * (one.std or 0.0) ** 2 for pair in pairs.values() for one in pair)
     df = sum(one.n - 1 for pair in pairs.values() for one in pair)
-    t = float(special.stdtrit(df, (1 + LEVEL) / 2))
+    t = float(special.stdtrit(df, 1 - (1 - LEVEL) / 2 / len(pairs)))
     margins = {place: t * math.sqrt(2 * squares / df / ours.n) for place, (ours, _) in pairs.items()}
     outside = [
         f"{place.label} {difference:+.2f}"
@@ -40,7 +41,7 @@ def replication(frame: Frame, published: Path = PUBLISHED) -> str:
     where, inside = folder.relative_to(published.parents[1]), len(pairs) - len(outside)
     text = (
         f"Compared with {where}: {inside} of {len(pairs)} rows are within {max(margins.values()):.2f} points of the "
-        f"published mean, the {LEVEL:.0%} margin for other seeds"
+        f"published mean, the {LEVEL:.0%} margin for other seeds and all rows together"
     )
     return f"{text}; outside: {', '.join(outside)}" if outside else text
 
