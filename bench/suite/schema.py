@@ -210,6 +210,14 @@ class Suite(SuiteFile):
                 yield f"{where}: with task {task.name}, two networks train together, with one recipe: use 'training'"
             if name in self.lr_by_network and "lr" in own.model_fields_set:
                 yield f"{where}.lr: lr_by_network states it too: leave out one of both"
+        whole = [schedule for schedule, _ in schedules.values()]
+        stated: dict[str, Recipe] = {
+            "training": self.training,
+            "teacher_training": self.teacher_training or TeacherTraining(),
+        }
+        stated |= {f"recipe_by_network.{name}": own for name, own in self.recipe_by_network.items()}
+        for where, recipe in stated.items():
+            yield from (f"{where}.{problem}" for problem in recipe.unused_keys(whole))
         told: set[str] = set()
         for where, (schedule, trained) in schedules.items():
             for problem in problems_of_schedule(schedule, trained):
