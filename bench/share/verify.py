@@ -39,6 +39,7 @@ from bench.store.answers import stored_answers
 from bench.store.files import csv_rows, read_csv
 from bench.tasks import task_of
 from bench.train.answers import scored
+from bench.train.evaluation import NotFiniteError
 from bench.train.loop import summary
 from bench.types import RequestError
 
@@ -245,7 +246,7 @@ def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
         images = len(scorer.inputs.data(run.data).evaluated)
         try:
             metrics = scorer.metrics(run)
-        except RequestError as error:
+        except (RequestError, NotFiniteError) as error:
             yield Check(place, "weights", str(error), "weights that can be read", "", "by its weights")
             continue
         margin = max(EVALUATED, 100 / images + SUMMED)

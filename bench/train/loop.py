@@ -240,8 +240,8 @@ def _not_finite(lane: Lane, name: str, prefix: str) -> Failure:
     """Return the failure of a lane one of whose networks has logits that are not finite on the images of a prefix."""
     network = lane.spec.network_names[list(lane.networks).index(name)]
     shown = f"{network} (the {name})" if len(lane.networks) > 1 else network
-    images = "dev" if prefix or not lane.spec.data.opens_test else "test"
-    return Failure("diverged", f"the logits of {shown} on the {images} images are not finite {lane.place}")
+    images = lane.spec.data.images(prefix)
+    return Failure("diverged", f"the logits of {shown} on the {images} are not finite {lane.place}")
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:

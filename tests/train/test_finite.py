@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from bench.data.images import ResidentImages, Split
+from bench.models.ensemble import Ensemble
 from bench.spec import PEER, STUDENT
 from bench.store import Store
+from bench.train.evaluation import evaluated
 from bench.train.loop import Cohort, fit
 from bench.train.process_group import ALONE
 from tests.train.conftest import CPU, Silent, rows, weights
@@ -74,3 +76,14 @@ def test_one_network_of_several_whose_logits_are_not_finite_harms_no_other(train
 def test_the_failure_of_networks_that_teach_each_other_names_the_one_at_fault(trained, network, named):
     lanes, store = trained("one", broken="KD", network=network, task="mutual", methods=[DML])
     assert f"the logits of {named} on the test images are not finite" in store.failure(lanes["KD"].spec.id).reason
+
+
+@pytest.mark.parametrize(("value", "is_finite"), [(-1e4, True), (math.nan, False)])
+def test_several_teachers_may_rule_a_class_out_but_what_is_no_number_is_refused(cohort, value, is_finite):
+    lanes, data, _, test = cohort(methods=["kd"])
+    members = [lanes[label].student for label in ("none", "KD")]
+    for member in members:
+        torch.nn.init.constant_(member.fc.bias[:1], value)  # of class 0, whose probability is 0 then
+    (found,) = evaluated([Ensemble(members)], test, data.spec, CPU, keeps_logits=True)
+    assert found.is_finite == is_finite
+    assert not found.logits[:, 0].isfinite().any()
