@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 from functools import cache
@@ -776,6 +777,21 @@ def test_set_mends_what_the_file_has_wrong(tmp_path):
 
 def test_the_last_of_two_sets_counts(tmp_path):
     assert load(write_suite(tmp_path), METHODS, ["seeds=2", "seeds=3"]).seeds == 3
+
+
+OF_TRANSFER = ("task=transfer", "seeds=[4, 5]", "from={suite: other}", "evaluations=[{data: cifar10}]")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(OF_TRANSFER)), ids=str)
+def test_the_order_of_sets_of_different_keys_does_not_matter(order, tmp_path):
+    write_suite(tmp_path, "other")
+    path = write_suite(tmp_path, text="title: x\n")
+    assert load(path, METHODS, order).seeds == (4, 5)
+
+
+@pytest.mark.parametrize("sets", [("task=transfer", "seeds=x"), ("seeds=x", "task=transfer")])
+def test_the_order_of_sets_does_not_change_the_message(sets, tmp_path):
+    assert 'from.seeds: found "x": must be a whole number or a list' in messages(tmp_path, None, *sets)
 
 
 # what a right file means
