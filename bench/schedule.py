@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Le, Lt
@@ -41,6 +42,7 @@ UNUSED: dict[str, Scalar] = {  # the values of a recipe's keys that describe the
     "randaugment_std": 0.0,
     "random_erasing": 0.0,
 }
+USED_WITH = {"momentum": "optimizer", "milestones": "schedule", "lr_decay": "schedule"}  # its default
 OF_LABELS = ("label_smoothing", "loss", "mixup", "cutmix")  # keys for one label per image
 OF_IMAGES = ("mixup", "cutmix", "randaugment", "random_erasing")  # keys for red, green and blue images alone
 OF_LANE = (  # keys in which runs that see the same batches may differ
@@ -143,6 +145,23 @@ class Recipe(Strict):
         ]
         if problems:
             raise ValueError("; ".join(problems))
+
+    def unused_keys(self, trained: Sequence["Recipe"]) -> Iterator[str]:
+        """Yield which keys are stated here for another optimizer or schedule than any recipe with their value has.
+
+        0, no milestones and the defaults are allowed.
+
+        Args:
+            trained: the complete recipes with which networks train.
+        """
+        for key, other in USED_WITH.items():
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            is_used = any(getattr(one, key) == value and getattr(one, other) is None for one in trained)
+            if key in self.model_fields_set and value and value != default and not is_used:
+                yield (
+                    f"{key}: found {json.dumps(value)}, which is for {other}: {UNUSED[other]} and is not used here: "
+                    f"leave it out, or set {key}: {json.dumps(default)}"
+                )
 
     def changed(self, other: "Recipe") -> Self:
         """Return this recipe with the keys that another one states."""

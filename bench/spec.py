@@ -96,6 +96,10 @@ class DataSpec(Strict):
         """Return whether the test images are read."""
         return self.held_out is None or self.held_out.opens_test
 
+    def images(self, prefix: str = "") -> str:
+        """Return, in words, on which images the metrics are measured whose columns have a prefix."""
+        return "dev images" if prefix or not self.opens_test else "test images"
+
     @property
     def has_dev(self) -> bool:
         """Return whether a run is evaluated on dev images beside the test images."""

@@ -198,7 +198,7 @@ def of_evaluation(repeats: int) -> Iterator[Measurement]:
     """Yield the evaluation's share of a cohort's epoch on CIFAR-100."""
     cohort = TimedCohort(split(TRAIN), "fp32")
     test = split(EVALUATED)
-    students = [lane.student for lane in cohort.lanes.values()]
+    students = {name: lane.student for name, lane in cohort.lanes.items()}
     clock = cohort.seconds()
     steps, evaluations = [], []
     for _ in range(repeats + 1):
@@ -206,7 +206,7 @@ def of_evaluation(repeats: int) -> Iterator[Measurement]:
         started = time.perf_counter()
         evaluate(students, test, cohort.data.spec, DEVICE)
         evaluations.append(time.perf_counter() - started)
-        for student in students:
+        for student in students.values():
             student.train()
     training = len(batch_sizes(TRAIN, 64)) * median(steps[1:])
     evaluation = median(evaluations[1:]) * TEST / EVALUATED

@@ -429,7 +429,7 @@ def verify_command(
                 say([f"not recomputed, since no stored answers give it: {escape(', '.join(left))}"])
             if runs := verify.with_weights(plan, store):
                 try:
-                    checks += each("Evaluating weights", verify.evaluated(work, runs))
+                    checks += each("Evaluating weights", verify.evaluated(opened, work, runs))
                 except RequestError as error:
                     say([f"weights not evaluated: {escape(str(error))}"])
             if retrain is not None:

@@ -22,7 +22,7 @@ from bench.store import ANSWERS, Store
 from bench.tasks import Evaluation, task_of
 from bench.tasks.objectives import CORRUPTIONS
 from bench.train.answers import answers, scored
-from bench.train.evaluation import evaluate
+from bench.train.evaluation import NotFiniteError, evaluate
 from bench.train.networks import placed, with_head
 from bench.train.precision import Precision, set_products
 from bench.types import RequestError
@@ -69,8 +69,9 @@ class Scorer:
 
         Raises:
             RequestError: data is missing, or weights cannot be read or are not those of the record.
+            NotFiniteError: logits are not finite.
         """
-        return self._evaluated(run, self._networks(run), self.inputs.data(run.data).evaluated)
+        return self._evaluated(run, self._networks(run), self.inputs.data(run.data).evaluated, run.data.images())
 
     def _score(self, run: RunSpec) -> str:
         """Score a finished run; return why it cannot be, or ""."""
@@ -78,16 +79,16 @@ class Scorer:
         try:
             if not self.store.claim(run.id):
                 return "another process holds it"
-            self._amend(run, split)
+            return self._amend(run, split)
         except (RequestError, ValueError) as error:  # of its files, or of what its network answers
             return str(error)
         finally:
             self.store.release(run.id)
-        return ""
 
-    def _amend(self, run: RunSpec, split: Split) -> None:
-        """Add to a run's folder and record what they lack."""
+    def _amend(self, run: RunSpec, split: Split) -> str:
+        """Add to a run's folder and record what they lack; return why it still lacks something, or ""."""
         record = self.store.record(run.id) or {}
+        left = ""
         names = [column(network, f"top1_{kind}") for network in task_of(run).networks for kind in CORRUPTIONS]
         on_corrupted = {name: value for name, value in record.get("scores", {}).items() if name in names}
         is_whole = len(on_corrupted) == len(names) or not can_corrupt(split.images)
@@ -97,26 +98,35 @@ class Scorer:
             tensors = answers(networks, split, run.data, self.inputs.device, _precision(run), self._batch_size(run))
             self.store.write(run.id, ANSWERS, save(tensors))
         if not is_whole:
-            on_corrupted = self._on_corrupted(run, networks)
+            on_corrupted, left = self._on_corrupted(run, networks)
         facts = scored(self.store, run.id, self.teachers.get(run.id, ()))
         facts["scores"] |= on_corrupted
         facts["to_teacher"] = record.get("to_teacher", {}) | facts["to_teacher"]
         if any(record.get(name) != value for name, value in facts.items()):
             self.store.amend(run.id, facts, [ANSWERS])
+        return left
 
-    def _on_corrupted(self, run: RunSpec, networks: Mapping[str, Network]) -> dict[str, float]:
-        """Return the top-1 accuracy of each of a run's networks on each kind of corrupted test images, in percent."""
+    def _on_corrupted(self, run: RunSpec, networks: Mapping[str, Network]) -> tuple[dict[str, float], str]:
+        """Return the top-1 accuracy of each of a run's networks on each kind of corrupted test images, in percent.
+
+        The second value is why kinds are left out, or "".
+        """
         accuracies: dict[str, float] = {}
-        for kind in CORRUPTIONS:
-            metrics = self._evaluated(run, networks, self._corrupted(run.data, kind))
+        left = []
+        for kind, what in CORRUPTIONS.items():
+            images = f"{run.data.images()} with {what}"
+            try:
+                metrics = self._evaluated(run, networks, self._corrupted(run.data, kind), images)
+            except NotFiniteError as error:
+                left.append(str(error))
+                continue
             accuracies |= {column(name, f"top1_{kind}"): metrics[column(name, "top1")] for name in networks}
-        return accuracies
+        return accuracies, "; ".join(left)
 
-    def _evaluated(self, run: RunSpec, networks: Mapping[str, Network], split: Split) -> dict[str, float]:
-        size, of_run = self._batch_size(run), list(networks.values())
-        metrics = evaluate(of_run, split, run.data, self.inputs.device, _precision(run), batch_size=size)
-        pairs = zip(networks, metrics, strict=True)
-        return {column(name, metric): value for name, values in pairs for metric, value in values.items()}
+    def _evaluated(self, run: RunSpec, networks: Mapping[str, Network], split: Split, images: str) -> dict[str, float]:
+        size = self._batch_size(run)
+        metrics = evaluate(networks, split, run.data, self.inputs.device, _precision(run), size, images)
+        return {column(name, metric): value for name, values in metrics.items() for metric, value in values.items()}
 
     def _corruption(self, data: DataSpec, kind: str) -> Split:
         return corrupted_split(self.inputs.data(data).evaluated, kind, self.inputs.device)

@@ -17,10 +17,10 @@ from bench.models.own import users_network
 from bench.models.weights import load_weights
 from bench.plan.repeat import suite_files
 from bench.spec import DEV, STUDENT, RunSpec
-from bench.store import WEIGHTS
+from bench.store import WEIGHTS, Failure
 from bench.tasks import task_of
 from bench.train.answers import keep_answers
-from bench.train.evaluation import evaluate, evaluation_batch
+from bench.train.evaluation import NotFiniteError, evaluate, evaluation_batch
 from bench.train.lane import failure_of
 from bench.train.logistic import fit_on_dev
 from bench.train.networks import given_network, placed, refused, with_head
@@ -35,8 +35,8 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
     """Read and evaluate the checkpoints of runs that have no record in the store.
 
     Raises:
-        RequestError: a checkpoint has changed since the plan, does not match its network, or does not reach the
-            accuracy in the suite.
+        RequestError: a checkpoint has changed since the plan, does not match its network, gives logits that are not
+            finite, or does not reach the accuracy in the suite.
     """
     checkpoints: Checkpoints = {}
     for run in wanted:
@@ -52,8 +52,12 @@ def read_checkpoints(inputs: Inputs, wanted: Iterable[RunSpec]) -> Checkpoints:
         metrics: dict[str, float] = {}
         if primary := task_of(run).columns():
             user = _of_user(inputs, run)
-            with refused(user, "cannot be evaluated") if user else nullcontext():
-                metrics = _metrics(inputs, network, run)
+            try:
+                with refused(user, "cannot be evaluated") if user else nullcontext():
+                    metrics = _metrics(inputs, network, run)
+            except NotFiniteError as error:
+                file = checkpoint.path or "its weights"
+                raise RequestError(f"{checkpoint.where}: {file}: {error}. Name other weights") from None
             checkpoint.check(metrics[primary[0]])
         checkpoints[run.id] = (network, metrics)
     return checkpoints
@@ -72,6 +76,9 @@ def record_untrained(inputs: Inputs, run: RunSpec, checkpoints: Checkpoints) -> 
                 network, known = _evaluated(inputs, run, checkpoints)
         except RequestError:
             raise  # the store or the data is at fault, not the run
+        except NotFiniteError as error:
+            store.fail(run.id, Failure("failed", str(error)))
+            return True
         except BaseException as error:  # too little memory, for example, or a user's network: the other runs continue
             store.fail(run.id, failure_of(error, "while it was evaluated"))
             return True
@@ -126,6 +133,7 @@ def _metrics(inputs: Inputs, network: Network, run: RunSpec) -> dict[str, float]
     metrics: dict[str, float] = {}
     for split, prefix in ((splits.evaluated, ""), (splits.dev if run.data.has_dev else None, DEV)):
         if split is not None:
-            (values,) = evaluate([network], split, run.data, inputs.device, batch_size=batch_size)
-            metrics |= {f"{prefix}{name}": value for name, value in values.items()}
+            images = run.data.images(prefix)
+            found = evaluate({"network": network}, split, run.data, inputs.device, "fp32", batch_size, images)
+            metrics |= {f"{prefix}{name}": value for name, value in found["network"].items()}
     return metrics

@@ -12,6 +12,7 @@ it.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -188,7 +189,7 @@ def keep_report(folder: Path, to: Path) -> None:
 
 @contextmanager
 def unpacked(path: Path, allows_altered: bool = False) -> Iterator[Bundle]:
-    """Yield a bundle with its members unpacked to a temporary folder; errors name the bundle instead of that folder.
+    """Yield a bundle with its members unpacked to a temporary folder; errors and logs name the bundle in its place.
 
     Args:
         path: the bundle.
@@ -198,7 +199,7 @@ def unpacked(path: Path, allows_altered: bool = False) -> Iterator[Bundle]:
         RequestError: it cannot be read, is not a bundle, is too large unpacked, names files elsewhere, has altered
             members, or names plug-ins.
     """
-    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder, _logged_as(folder, path):
         try:
             bundle = _unpack(path, Path(folder))
             if bundle.altered and not allows_altered:
@@ -206,6 +207,23 @@ def unpacked(path: Path, allows_altered: bool = False) -> Iterator[Bundle]:
             yield bundle
         except RequestError as error:
             raise RequestError(str(error).replace(folder, str(path))) from error
+
+
+@contextmanager
+def _logged_as(folder: str, path: Path) -> Iterator[None]:
+    """Let what is logged name a path in place of a folder."""
+    before = logging.getLogRecordFactory()
+
+    def record(*args: object, **keywords: object) -> logging.LogRecord:
+        made = before(*args, **keywords)
+        made.msg, made.args = made.getMessage().replace(folder, str(path)), None
+        return made
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
 
 
 def _unpack(path: Path, folder: Path) -> Bundle:

@@ -39,6 +39,7 @@ from bench.store.answers import stored_answers
 from bench.store.files import csv_rows, read_csv
 from bench.tasks import task_of
 from bench.train.answers import scored
+from bench.train.evaluation import NotFiniteError
 from bench.train.loop import summary
 from bench.types import RequestError
 
@@ -104,7 +105,7 @@ def _of_files(bundle: Bundle, plan: Plan, store: Store) -> Iterator[Check]:
         yield Check(_named(plan.runs[run_id], plan), "status", says, "has ended", "", EXPECTED)
 
 
-def _in_bundle(error: RequestError, bundle: Bundle) -> str:
+def _in_bundle(error: Exception, bundle: Bundle) -> str:
     """Return an error's text with the bundle's name in place of the folder with its members."""
     return str(error).replace(str(bundle.root), str(bundle.file))
 
@@ -229,10 +230,11 @@ def _cell(text: str) -> float | str:
 # with data
 
 
-def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
+def evaluated(bundle: Bundle, work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
     """Yield checks of the recorded accuracies of classifiers against those of their stored weights.
 
     Args:
+        bundle: unpacked.
         work: has the plan, the store, and where data is.
         runs: finished classifiers whose weights are there.
 
@@ -245,8 +247,8 @@ def evaluated(work: Work, runs: Sequence[RunSpec]) -> Iterator[Check]:
         images = len(scorer.inputs.data(run.data).evaluated)
         try:
             metrics = scorer.metrics(run)
-        except RequestError as error:
-            yield Check(place, "weights", str(error), "weights that can be read", "", "by its weights")
+        except (RequestError, NotFiniteError) as error:
+            yield Check(place, "weights", _in_bundle(error, bundle), "weights that can be read", "", "by its weights")
             continue
         margin = max(EVALUATED, 100 / images + SUMMED)
         for name, value in metrics.items():

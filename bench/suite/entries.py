@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from bench.schedule import CountOrZero, Strict
-from bench.suite.messages import reason_of
+from bench.suite.messages import ProblemsError, reason_of
 from bench.types import suggest
 from methods import Method
 
@@ -94,7 +94,7 @@ class MethodSettings(BaseModel):
                 continue
             if name not in method.parameters:
                 known = [*method.parameters, *type(self).model_fields]
-                yield f"{method.name} has no parameter {name!r}. {suggest(name, known)}"
+                yield f"{name!r} is no parameter of {method.name}. {suggest(name, known)}"
                 continue
             for one in listed(value):
                 try:
@@ -156,7 +156,7 @@ class TermEntry(MethodSettings):
         except ValueError as error:
             raise ValueError(f"{error}{_plugin_hint(self.method, context.get('folder', Path()))}") from None
         if problems := list(self.problems(methods[self.method])):
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
 
 
 class RowSettings(Strict):
@@ -210,10 +210,10 @@ class MethodEntry(RowSettings, TermEntry):
         """Yield what is wrong with the settings of the row, and with those of single pairs."""
         yield from super().problems(method)
         for pair, of_pair in self.by_pair.items():
-            yield from (f"by_pair: {pair}: {problem}" for problem in of_pair.problems(method))
+            yield from (f"by_pair.{pair}: {problem}" for problem in of_pair.problems(method))
             for key in of_pair.settings:
                 if isinstance(self.settings.get(key), tuple):
-                    yield f"by_pair: {pair}: {key!r} is a list in the row: give each of its values a row"
+                    yield f"by_pair.{pair}: {key!r} is a list in the row: give each of its values a row"
 
 
 class TermsEntry(RowSettings):

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from bench.data import DataChoice, unlabelled
 from bench.schedule import OF_IMAGES, OF_LABELS, UNUSED, Schedule, Strict
 from bench.suite.entries import one_of
+from bench.suite.messages import ProblemsError
 from bench.suite.seeds import Numbers
 from bench.tasks import EVALUATIONS, Task
 
@@ -86,6 +87,8 @@ class EvaluationEntry(Strict):
             raise ValueError("'view' is not allowed here: a network sees the data in the view that it was trained with")
         if problems := list(problems_of_schedule(self.training, task)):
             raise ValueError(f"training: {'; '.join(problems)}")
+        if problems := [f"training.{problem}" for problem in self.training.unused_keys([self.training])]:
+            raise ProblemsError(problems)
         if self.training.ema is not None:
             raise ValueError("training.ema is for students and teachers; evaluations have none: leave it out")
         if task.objective is not None and (reason := unlabelled(self.data.name, task.objective.labels)):

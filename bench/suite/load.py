@@ -78,12 +78,17 @@ def _read(
     """Return the contents of a suite file, as `load` does, but without the source of a transfer suite; and its text."""
     check_name(path)
     document, positions, text = read_yaml(path)
-    for change in overrides:
+    seeds = []  # of the source of a transfer suite; after `from`, which may be set as a whole
+    for change in sorted(overrides, key=lambda change: not change.startswith("task=")):
         if re.match(r"plugins *[.=]", change):
             shown = shortened(printable(change, one_line=True), 100)
             raise RequestError(f"--set {shown}: plug-ins are read before the suite: name each with --plugin FILE.py")
-        sets_source_seeds = document.get("task") == TRANSFER and change.startswith("seeds=")
-        override(document, positions, f"from.{change}" if sets_source_seeds else change)
+        if document.get("task") == TRANSFER and change.startswith("seeds="):
+            seeds.append(f"from.{change}")
+        else:
+            override(document, positions, change)
+    for change in seeds:
+        override(document, positions, change)
     model: type[Suite | TransferSuite] = TransferSuite if document.get("task") == TRANSFER else Suite
     try:
         suite = model.model_validate(frozen(document), context={"methods": methods, "folder": path.parent})

@@ -27,6 +27,14 @@ SCALARS = ("bool", "int", "float", "str")  # names of branches of unions
 LIST_ERRORS = {*EXPECTED, "too_short", "too_long"}
 
 
+class ProblemsError(ValueError):
+    """Several things that are wrong with one value, each of which may begin with the key that it is about."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
 def messages(error: ValidationError, positions: Positions, model: type[BaseModel]) -> Iterator[str]:
     """Yield one message per wrong key or item of a document validated against a model, in pydantic's order."""
     by_key: dict[KeyPath, list[ErrorDetails]] = {}
@@ -46,8 +54,25 @@ def messages(error: ValidationError, positions: Positions, model: type[BaseModel
         while inner and inner not in positions:
             inner = inner[:-1]
         key = f"{shown}: " if (shown := dotted(key_path)) else ""  # a key may be empty
-        place = str(positions[inner]) if inner != key_path else _place(key_path, positions)
-        yield f"{place}: {key}{reason_of(items, model)}"
+        reason = reason_of(items, model)
+        if inner != key_path or items[0]["type"] != "value_error":
+            place = str(positions[inner]) if inner != key_path else _place(key_path, positions)
+            yield f"{place}: {key}{reason}"
+            continue
+        reasons: dict[KeyPath, list[str]] = {}
+        for problem in getattr(items[0]["ctx"]["error"], "problems", [reason]):
+            reasons.setdefault(_begun_with(problem, key_path, positions), []).append(problem)
+        for part, problems in reasons.items():
+            yield f"{_place(part, positions)}: {key}{'; '.join(problems)}"
+
+
+def _begun_with(problem: str, key_path: KeyPath, positions: Positions) -> KeyPath:
+    """Return the path of the key within a value that a problem begins with, such as `space.lr: ` or `'label' is `."""
+    inner = {dotted(path[len(key_path) :]): path for path in positions if path[: len(key_path)] == key_path != path}
+    for name in sorted(filter(None, inner), key=len, reverse=True):
+        if begin := re.match(rf"(parameter )?'?{re.escape(name)}('?: |'? (is|are|of) |'?[.\[])", problem):
+            return _begun_with(problem[begin.end() :], inner[name], positions)
+    return key_path
 
 
 def _place(key_path: KeyPath, positions: Positions) -> str:

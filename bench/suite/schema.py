@@ -17,6 +17,7 @@ from bench.data import PathText, unlabelled
 from bench.schedule import Count, Parallel, Recipe, Schedule, Strict
 from bench.suite.entries import TEACHER, MethodEntry, RowEntry, one_of
 from bench.suite.evaluations import DataEntry, EvaluationEntry, problems_of_schedule
+from bench.suite.messages import ProblemsError
 from bench.suite.pairs import NetworkName, PairEntry, repeated
 from bench.suite.protocols import protocols
 from bench.suite.published import published_tables
@@ -159,7 +160,7 @@ class Suite(SuiteFile):
     @model_validator(mode="after")
     def _fits_its_task(self) -> Self:
         if problems := list(self._problems()):
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
         return self
 
     def _problems(self) -> Iterator[str]:
@@ -209,6 +210,14 @@ class Suite(SuiteFile):
                 yield f"{where}: with task {task.name}, two networks train together, with one recipe: use 'training'"
             if name in self.lr_by_network and "lr" in own.model_fields_set:
                 yield f"{where}.lr: lr_by_network states it too: leave out one of both"
+        whole = [schedule for schedule, _ in schedules.values()]
+        stated: dict[str, Recipe] = {
+            "training": self.training,
+            "teacher_training": self.teacher_training or TeacherTraining(),
+        }
+        stated |= {f"recipe_by_network.{name}": own for name, own in self.recipe_by_network.items()}
+        for where, recipe in stated.items():
+            yield from (f"{where}.{problem}" for problem in recipe.unused_keys(whole))
         told: set[str] = set()
         for where, (schedule, trained) in schedules.items():
             for problem in problems_of_schedule(schedule, trained):
@@ -265,7 +274,7 @@ class Suite(SuiteFile):
                 continue
             for name in entry.by_pair:
                 if name not in pairs:
-                    yield f"methods[{index}].by_pair: there is no pair {name!r}. {suggest(name, pairs)}"
+                    yield f"methods[{index}].by_pair.{name}: there is no pair {name!r}. {suggest(name, pairs)}"
             if entry.published and not self.published:
                 yield f"methods[{index}].published: the suite names no table: add 'published' to the suite"
             elif entry.published and entry.published not in published_rows:

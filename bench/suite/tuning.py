@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from bench.schedule import Scalar, Strict
-from bench.suite.messages import reason_of
+from bench.suite.messages import ProblemsError, reason_of
 from bench.types import RequestError, suggest
 from methods import Method
 from methods._description import FACTORS, STRICT, Parameter
@@ -133,7 +133,9 @@ class Tuning(Strict):
         methods: Mapping[str, Method] | None = (info.context or {}).get("methods")
         if methods is not None:
             known = [*SHARED, *(f"{name}.{key}" for name, one in methods.items() for key in one.parameters)]
-            problems += [f"space: unknown {name!r}. {suggest(name, known)}" for name in self.space if name not in known]
+            problems += [
+                f"space.{name}: unknown parameter. {suggest(name, known)}" for name in self.space if name not in known
+            ]
             for name, one in self.space.items():
                 method, _, key = name.partition(".")
                 if name in known and key:
@@ -142,7 +144,7 @@ class Tuning(Strict):
         for name in self.space.keys() & SHARED.keys():
             problems += _refused(name, self.space[name], VALUES[name])
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ProblemsError(problems)
         return self
 
     @property

@@ -1,6 +1,6 @@
 """Evaluates networks: their metrics on the images of a split, and their logits and embeddings where these are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from bench.data.batches import batch_sizes
 from bench.data.images import Split
 from bench.data.views import ViewTransform
 from bench.models.base import Network
+from bench.models.ensemble import Ensemble
 from bench.spec import DataSpec
 from bench.tasks.objectives import CLASSIFICATION, Objective
 from bench.train.memory import in_batches_that_fit
@@ -19,29 +20,48 @@ from methods._errors import described, ends_process
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # images; the fastest on each; a CPU takes no more than a training step
 
 
+class NotFiniteError(ValueError):
+    """A network's logits are not finite, so that its metrics mean nothing."""
+
+
 def evaluate(
-    networks: Sequence[Network],
+    networks: Mapping[str, Network],
     split: Split,
     data: DataSpec,
     device: torch.device,
     precision: Precision = "fp32",
     batch_size: int = EVALUATION_BATCH["cpu"],
-) -> list[dict[str, float]]:
-    """Return each classifier's metrics in percent; the arguments are those of `evaluated`."""
-    return [one.metrics for one in evaluated(networks, split, data, device, precision, batch_size=batch_size)]
+    images: str = "test images",
+) -> dict[str, dict[str, float]]:
+    """Return each classifier's metrics in percent, by its name; the other arguments are those of `evaluated`.
+
+    Raises:
+        NotFiniteError: logits are not finite; the message names the networks and the images.
+    """
+    found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size)
+    named = dict(zip(networks, found, strict=True))
+    check_finite(named, images)
+    return {name: one.metrics for name, one in named.items()}
 
 
 class Evaluated(NamedTuple):
     """A network's metrics in percent, and what is kept of its answers, on the CPU.
 
-    `is_finite`: whether all logits are; if not, the metrics mean nothing. `logits` (n, K) float32 of all images;
-    `embedding` (min(n, embedded), D) float16 of the first ones.
+    `is_finite`: whether all logits are; if not, the metrics mean nothing. Those of an ensemble may be minus infinity,
+    for a probability of 0. `logits` (n, K) float32 of all images; `embedding` (min(n, embedded), D) float16 of the
+    first ones.
     """
 
     metrics: dict[str, float]
     is_finite: bool
     logits: Tensor | None
     embedding: Tensor | None
+
+
+def check_finite(named: Mapping[str, Evaluated], images: str) -> None:
+    """Raise a `NotFiniteError` if logits of networks, by name, on some images are not finite."""
+    if wrong := [name for name, one in named.items() if not one.is_finite]:
+        raise NotFiniteError(f"the logits of the {' and the '.join(wrong)} on the {images} are not finite")
 
 
 @torch.no_grad()
@@ -91,7 +111,8 @@ def evaluated(
                 with arithmetic(precision, device):
                     own, pooled = _answer(network, view, seen < embedded)
                 score.update(own, labels)
-                finite[number] &= own.isfinite().all()
+                sound = own.isfinite() | own.isneginf() if isinstance(network, Ensemble) else own.isfinite()
+                finite[number] &= sound.all()
                 if keeps_logits:
                     logits.append(own.float().cpu())
                 if pooled is not None:

@@ -231,9 +231,17 @@ def _evaluate(cohort: Cohort, lanes: Sequence[Lane], objective: Objective, keeps
             return
         for (lane, name), values in zip(places, metrics, strict=True):
             if values is None:
-                lane.failure = Failure("diverged", f"the logits are not finite {lane.place}")
+                lane.failure = lane.failure or _not_finite(lane, name, prefix)
                 continue
             lane.rows[-1] |= {column(name, f"{prefix}{metric}"): value for metric, value in values.items()}
+
+
+def _not_finite(lane: Lane, name: str, prefix: str) -> Failure:
+    """Return the failure of a lane one of whose networks has logits that are not finite on the images of a prefix."""
+    network = lane.spec.network_names[list(lane.networks).index(name)]
+    shown = f"{network} (the {name})" if len(lane.networks) > 1 else network
+    images = lane.spec.data.images(prefix)
+    return Failure("diverged", f"the logits of {shown} on the {images} are not finite {lane.place}")
 
 
 def _end_epoch(cohort: Cohort, lanes: Sequence[Lane], clock: Clock, store: Store) -> float:

@@ -5,12 +5,14 @@ import shutil
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load, save
 
 from bench.cli import main
 from bench.launch.launcher import Launcher
 from bench.launch.score import Scorer
 from bench.report.frame import results_frame
-from bench.store import ANSWERS, Store
+from bench.store import ANSWERS, WEIGHTS, Store
 from bench.store.documents import CHECKSUM, FILES
 from bench.tasks.objectives import ANSWERED, CORRUPTIONS
 from tests.few import use_few_digits
@@ -100,6 +102,35 @@ def test_a_run_whose_weights_are_damaged_is_named_and_the_others_are_scored(suit
     assert "student.safetensors: has changed since the run ended" in outcomes[run].reason
     others = [store.record(name)["scores"] for name in plan.runs if name != run]
     assert all(f"top1_{kind}" in found for found in others for kind in CORRUPTIONS)
+
+
+def overflow(store, run):
+    """Let a run's weights be finite ones with which logits are not."""
+    state = load(store.weights(run))
+    store.write(run, WEIGHTS, save(state | {"fc.weight": torch.full_like(state["fc.weight"], 3e38)}))
+    store.amend(run, {}, [WEIGHTS])
+
+
+def test_a_run_with_logits_that_are_not_finite_is_named_and_gets_no_answers(suite):
+    plan, store = suite.plan(), Store(suite.folder / "results")
+    run = cell(plan, "none").runs[0].id
+    as_before_answers(store, run)
+    overflow(store, run)
+    store, left = score(suite)
+    assert left == {run: "the logits of the student on the test images are not finite"}
+    assert "scores" not in store.record(run)
+    assert store.content(run, ANSWERS) is None
+
+
+def test_corrupted_images_with_logits_that_are_not_finite_are_named_and_left_out(suite):
+    plan, store = suite.plan(), Store(suite.folder / "results")
+    run = cell(plan, "none").runs[0].id
+    before = store.record(run)["scores"]
+    overflow(store, run)
+    store, left = score(suite)
+    assert left.keys() == {run}
+    assert "the logits of the student on the test images with JPEG compression are not finite" in left[run]
+    assert store.record(run)["scores"] == before
 
 
 def test_runs_that_are_not_done_are_named_and_are_no_fault(suite):

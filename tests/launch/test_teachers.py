@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from bench.cli import main
 from bench.data.images import load_data
@@ -187,6 +187,30 @@ def test_a_checkpoint_with_nan_in_it_is_refused(trained, tmp_path):
     with pytest.raises(RequestError, match=r"weights that are not finite: conv1\.weight"):
         bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("refused")
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_checkpoint_with_logits_that_are_not_finite_is_refused(trained, tmp_path):
+    bench, store, run_id = trained
+    state = load_file(store.folder(run_id) / WEIGHTS)
+    torch.save(state | {"fc.weight": torch.full_like(state["fc.weight"], 3e38)}, tmp_path / "teacher.pth")
+    said = r"teacher\.pth: the logits of the network on the test images are not finite\. Name other weights"
+    with pytest.raises(RequestError, match=rf"pairs\[0\]\.teacher: .*{said}"):
+        bench(methods=["kd"], pairs=teacher(checkpoint="teacher.pth")).run("refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_several_teachers_whose_common_logits_are_not_finite_fail(bench, tmp_path):
+    suite = bench(pairs=[{"teachers": {"network": "resnet8", "n": 2}, "student": "resnet8"}], training=FEW_EPOCHS)
+    plan, store, _ = suite.run(only=["teacher"])
+    (together,) = cell(plan, "teacher").runs
+    member = together.teachers[0]
+    state = load_file(store.folder(member) / WEIGHTS)
+    store.write(member, WEIGHTS, save(state | {"fc.weight": torch.full_like(state["fc.weight"], 3e38)}))
+    store.amend(member, {}, [WEIGHTS])
+    shutil.rmtree(store.folder(together.id))
+    suite.run(only=["teacher"])
+    failure = store.failure(together.id)
+    assert (failure.status, failure.reason) == ("failed", "the logits of the network on the test images are not finite")
 
 
 def test_a_layer_that_one_pair_lacks_is_a_dash_there(bench):

@@ -140,11 +140,11 @@ def test_a_plugins_parameters_are_checked_like_any(tmp_path):
     with pytest.raises(RequestError) as caught:
         load(write_suite(tmp_path, methods=[{"method": "mine", **wrong}]), methods)
     for said in (
-        "'sharpness' of mine: found -1.0: must be greater than 0;",
-        "'power' of mine: found 0: must be greater than or equal to 1;",
-        "'side' of mine: found \"up\": must be 'left' or 'right';",
-        "'on' of mine: found 1: must be true or false;",
-        "mine has no parameter 'sharpnes'. Did you mean 'sharpness'?",
+        "'sharpness' of mine: found -1.0: must be greater than 0\n",
+        "'power' of mine: found 0: must be greater than or equal to 1\n",
+        "'side' of mine: found \"up\": must be 'left' or 'right'\n",
+        "'on' of mine: found 1: must be true or false\n",
+        "'sharpnes' is no parameter of mine. Did you mean 'sharpness'?",
     ):
         assert said in str(caught.value)
 

@@ -277,7 +277,7 @@ def test_the_first_rung_has_a_scaled_schedule(tmp_path):
         ({"tuning": {"trials": 4}}, "tuning: give one of 'dev_per_class' and 'dev_fraction'"),
         (
             {"tuning": {**TUNING, "space": {"kd.temprature": {"log": [1, 2]}}}},
-            "unknown 'kd.temprature'. Did you",
+            "space.kd.temprature: unknown parameter. Did you",
         ),
         ({"tuning": {**TUNING, "space": {"lr": {"log": [0, 2]}}}}, "a logarithmic scale needs bounds above 0"),
         ({"tuning": {**TUNING, "space": {"lr": {"log": [3, 2]}}}}, "the first bound must be below the second"),

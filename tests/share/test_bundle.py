@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from bench.report.frame import results_frame
 from bench.report.table_csv import to_csv
@@ -203,6 +203,44 @@ def test_weights_that_do_not_give_the_accuracy_are_named(bundle, tmp_path, cli):
     status, out, _ = cli("verify", path, "--device", "cpu")
     assert status == 1
     assert re.search(rf"^run {run} .*: top[15]: found .*\(by its weights\)$", out, re.MULTILINE)
+
+
+def test_weights_that_cannot_be_read_are_named_by_their_place_in_the_bundle(bundle, tmp_path, cli):
+    def forge(store, run):
+        store.write(run, WEIGHTS, b"torn")
+        store.amend(run, {}, [WEIGHTS])
+
+    path, run = forged(bundle, tmp_path, forge)
+    _, out, _ = cli("verify", path, "--device", "cpu")
+    assert f": weights: found {path}/runs/{run}/{WEIGHTS}: the network's weights cannot be read" in out
+
+
+def test_warnings_of_a_report_name_the_bundle(bundle, tmp_path, cli, monkeypatch, caplog):
+    def forge(store, run):
+        (store.folder(run) / ANSWERS).write_bytes(b"torn")
+
+    use_few(monkeypatch)
+    path, run = forged(bundle, tmp_path, forge, makes_table=False)
+    cli("report", path, "--results", tmp_path / "results")
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"warning: {path}/tiny/statistics.csv is not written: {path}/runs/{run}/{ANSWERS}: has changed"
+    )
+
+
+def test_weights_with_logits_that_are_not_finite_are_named(bundle, tmp_path, cli):
+    def forge(store, run):
+        state = load(store.weights(run))
+        store.write(run, WEIGHTS, save(state | {"fc.weight": np.full_like(state["fc.weight"], 3e38)}))
+        store.amend(run, {}, [WEIGHTS])
+
+    path, run = forged(bundle, tmp_path, forge)
+    status, out, _ = cli("verify", path, "--device", "cpu")
+    assert status == 1
+    said = (
+        "weights: found the logits of the student on the test images are not finite, expected weights that can be read"
+    )
+    assert re.search(rf"^run {run} .*: {said} ", out, re.MULTILINE)
 
 
 def test_the_weights_of_a_network_that_teaches_while_it_learns_are_verified_too(tmp_path, cli):

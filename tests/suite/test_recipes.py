@@ -70,6 +70,19 @@ REFUSED = {
         {"training": {"optimizer": "adamw"}, "recipe_by_network": {"resnet8": {"nesterov": True}}},
         "recipe_by_network.resnet8: nesterov is for optimizer: sgd with momentum",
     ),
+    "momentum with adamw": (
+        {"training": {"optimizer": "adamw", "momentum": 0.8}},
+        "training.momentum: found 0.8, which is for optimizer: sgd and is not used here: leave it out, or set "
+        "momentum: 0.9",
+    ),
+    "milestones of a teacher with cosine": (
+        {"teacher_training": {"schedule": "cosine", "milestones": [3]}},
+        "teacher_training.milestones: found [3], which is for schedule: steps",
+    ),
+    "the factor of milestones with cosine": (
+        {"training": {"schedule": "cosine"}, "recipe_by_network": {"resnet8": {"lr_decay": 0.5}}},
+        "recipe_by_network.resnet8.lr_decay: found 0.5, which is for schedule: steps",
+    ),
     "an unknown optimizer": ({"training": {"optimizer": "adam"}}, 'training.optimizer: found "adam": must be'),
     "an average that never moves": ({"training": {"ema": 1.0}}, "training.ema: found 1.0: must be less than 1"),
     "an unknown network": ({"recipe_by_network": {"resnet9": {}}}, "unknown network 'resnet9'. Did you mean"),
@@ -93,6 +106,29 @@ def test_a_recipe_that_cannot_be_trained_is_refused(name, tmp_path):
     assert message in str(error.value)
 
 
+def test_a_key_that_another_network_uses_is_no_fault_and_the_run_can_be_repeated(tmp_path):
+    training = {"epochs": 1, "optimizer": "adamw", "momentum": 0.8, "milestones": [3], "lr_decay": 0.1}
+    own = {"resnet8": {"schedule": "cosine"}}
+    plan = plan_of(tmp_path, training=training, teacher_training={"optimizer": "sgd"}, recipe_by_network=own)
+    run = cell_of(plan, "KD").runs[0]
+    (name, text), *_ = suite_files(plan, run).items()
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    assert run.id in build_plan(load(path, METHODS), path, METHODS).runs
+
+
+def test_no_momentum_and_no_milestones_may_be_stated_where_they_are_not_used(tmp_path):
+    training = {"optimizer": "adamw", "momentum": 0.0, "schedule": "cosine", "milestones": [], "lr_decay": 0.1}
+    assert load(write_suite(tmp_path, training=training), METHODS).training.momentum == 0
+
+
+def test_a_command_line_that_makes_a_key_useless_is_refused_with_the_value_to_set(tmp_path):
+    path = write_suite(tmp_path, training={"epochs": 1, "milestones": [1]})
+    with pytest.raises(RequestError, match=r"leave it out, or set milestones: \[150, 180, 210\]"):
+        load(path, METHODS, ["training.schedule=cosine"])
+    load(path, METHODS, ["training.schedule=cosine", "training.milestones=[150, 180, 210]"])
+
+
 def test_lamb_without_timm_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.suite.evaluations.find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"pip install 'distillation-bench\[timm\]', or choose sgd or adamw"):
@@ -101,6 +137,10 @@ def test_lamb_without_timm_names_the_extra(tmp_path, monkeypatch):
 
 REFUSED_OF_EVALUATIONS = {
     "an average": ({"training": {"ema": 0.5}}, "training.ema is for students and teachers"),
+    "momentum with adamw": (
+        {"training": {"optimizer": "adamw", "momentum": 0.8}},
+        "evaluations[0]: training.momentum: found 0.8, which is for optimizer: sgd",
+    ),
     "mixed maps of labels": (
         {"kind": "segmentation", "data": "nyu_depth_v2", "training": {"mixup": 0.5}},
         "training: mixup is for networks that learn one label per image: leave it out",

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 from functools import cache
@@ -101,15 +102,15 @@ UNKNOWN = {
     ),
     "parameter": (
         {"methods": [{"method": "crd", "n_negative": 3}]},
-        "methods[0]: crd has no parameter 'n_negative'. Did you mean 'n_negatives'? Known:",
+        "methods[0]: 'n_negative' is no parameter of crd. Did you mean 'n_negatives'? Known:",
     ),
     "parameter of a pair": (
         {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temprature": 2.0}}}]},
-        "methods[0]: by_pair: resnet14->resnet8: kd has no parameter 'temprature'. Did you mean 'temperature'? Known:",
+        "methods[0]: by_pair.resnet14->resnet8: 'temprature' is no parameter of kd. Did you mean 'temperature'? Known:",
     ),
     "key beside a method": (
         {"methods": [{"method": "crd", "kdd": 1.0}]},
-        "methods[0]: crd has no parameter 'kdd'. Did you",
+        "methods[0]: 'kdd' is no parameter of crd. Did you",
     ),
     "key of one of several teachers": (
         {"pairs": [{"teachers": [{"network": "resnet14", "chekpoint": "x"}], "student": "resnet8"}]},
@@ -149,7 +150,10 @@ def test_an_unknown_method_with_a_file_here_or_beside_the_suite_is_said_to_be_a_
 def test_an_unknown_pair_of_a_row_is_refused_with_the_nearest_known_one(tmp_path):
     row = {"method": "kd", "by_pair": {"resnet41->resnet8": {"temperature": 2.0}}}
     said = messages(tmp_path, methods=[row])
-    assert "methods[0].by_pair: there is no pair 'resnet41->resnet8'. Did you mean 'resnet14->resnet8'?" in said
+    assert (
+        "methods[0].by_pair.resnet41->resnet8: there is no pair 'resnet41->resnet8'. Did you mean 'resnet14->resnet8'?"
+        in said
+    )
 
 
 def test_an_unknown_published_row_is_refused_with_the_nearest_known_one(tmp_path):
@@ -179,15 +183,15 @@ WRONG = {
     "method that is a list": ({"methods": [["kd"]]}, 'methods[0]: found ["kd"]: must be a mapping of keys to values'),
     "list for a pair": (
         {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temperature": [2.0]}}}]},
-        "methods[0]: by_pair: resnet14->resnet8: 'temperature' is a list: a pair has one value",
+        "methods[0]: by_pair.resnet14->resnet8: 'temperature' is a list: a pair has one value",
     ),
     "pair's value of a grid's parameter": (
         {"methods": [{"method": "kd", "temperature": [1.0, 4.0], "by_pair": {"x->y": {"temperature": 2.0}}}]},
-        "methods[0]: by_pair: x->y: 'temperature' is a list in the row: give each of its values a row",
+        "methods[0]: by_pair.x->y: 'temperature' is a list in the row: give each of its values a row",
     ),
     "value of a pair": (
         {"methods": [{"method": "kd", "by_pair": {"resnet14->resnet8": {"temperature": -2.0}}}]},
-        "methods[0]: by_pair: resnet14->resnet8: parameter 'temperature' of kd: found -2.0: must be greater than 0",
+        "methods[0]: by_pair.resnet14->resnet8: parameter 'temperature' of kd: found -2.0: must be greater than 0",
     ),
     "empty terms": ({"methods": [{"terms": []}]}, "methods[0].terms: found []: must hold at least 1 item(s)"),
     "none among terms": (
@@ -457,6 +461,40 @@ teacher: resnet14
         "table.yaml:8 training.epochs",
         "table.yaml:9 teacher",
     ]
+
+
+AT_THEIR_KEY = {  # keys of a suite, of which the last line is wrong
+    "a parameter of a pair": "methods: [{method: kd,\n  by_pair: {resnet14->resnet8: {\n    temprature: 2.0}}}]",
+    "a pair that is not there": "methods: [{method: kd, by_pair: {\n    resnet14->resnet9: {temperature: 2.0}}}]",
+    "a parameter of a row": "methods: [{method: crd,\n  n_negatives: 0}]",
+    "a parameter of a term": "methods: [{terms: [at,\n  {method: crd,\n  n_negatives: 0}]}]",
+    "the label of a tuned row": "tuning: {trials: 3, dev_per_class: 1}\nmethods: [{method: kd,\n  label: x (tuned)}]",
+    "a published row": "methods: [{method: kd,\n  published: KD}]",
+    "a recipe": "recipe_by_network:\n  resnet8:\n    optimizer: adamw\n    nesterov: true",
+    "the recipe of teachers": "teacher_training:\n  epochs: 3\n  min_lr: 0.1",
+    "an unknown space": "tuning:\n  trials: 3\n  dev_per_class: 1\n  space:\n    crd.dimm: {choices: [1]}",
+    "a space": "tuning:\n  trials: 3\n  dev_per_class: 1\n  space:\n    lr: {choices: [-1.0]}",
+    "rungs": "tuning:\n  trials: 3\n  dev_per_class: 1\n  rungs: {1: 2}",
+    "crossed seeds": "threads: 1\nseeds: {init: 40, order: 40}",
+    "an accuracy": "pairs:\n  - student: resnet8\n    teacher:\n      network: resnet14\n      accuracy: 9.0",
+    "a subset": "data:\n  name: digits\n  resize: 32\n  train_per_class: 99",
+}
+
+
+@pytest.mark.parametrize("case", AT_THEIR_KEY)
+def test_a_problem_is_refused_with_the_line_of_its_key(case, tmp_path):
+    keys = AT_THEIR_KEY[case].splitlines()
+    own = {line.split(":")[0] for line in keys}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in SUITE.items() if key not in own] + keys
+    found = messages(tmp_path, "\n".join(lines))
+    assert found.startswith(f"table.yaml:{len(lines)}: ")
+    assert "\n" not in found
+
+
+def test_problems_of_several_keys_are_each_refused_with_their_line(tmp_path):
+    recipe = {"resnet8": {"nesterov": True, "optimizer": "adamw"}}
+    found = messages(tmp_path, recipe_by_network=recipe, teacher_seeds="paired", seeds={"init": 2})
+    assert [line.split(": ")[0] for line in found.splitlines()] == ["table.yaml:7", "table.yaml:6"]
 
 
 def test_all_errors_of_a_methods_parameters_are_told_at_once(tmp_path):
@@ -739,6 +777,21 @@ def test_set_mends_what_the_file_has_wrong(tmp_path):
 
 def test_the_last_of_two_sets_counts(tmp_path):
     assert load(write_suite(tmp_path), METHODS, ["seeds=2", "seeds=3"]).seeds == 3
+
+
+OF_TRANSFER = ("task=transfer", "seeds=[4, 5]", "from={suite: other}", "evaluations=[{data: cifar10}]")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(OF_TRANSFER)), ids=str)
+def test_the_order_of_sets_of_different_keys_does_not_matter(order, tmp_path):
+    write_suite(tmp_path, "other")
+    path = write_suite(tmp_path, text="title: x\n")
+    assert load(path, METHODS, order).seeds == (4, 5)
+
+
+@pytest.mark.parametrize("sets", [("task=transfer", "seeds=x"), ("seeds=x", "task=transfer")])
+def test_the_order_of_sets_does_not_change_the_message(sets, tmp_path):
+    assert 'from.seeds: found "x": must be a whole number or a list' in messages(tmp_path, None, *sets)
 
 
 # what a right file means

@@ -224,7 +224,7 @@ def test_the_table_has_a_row_for_each_network_with_the_accuracy_of_its_weights(m
     for label, spec, name in (("DML", run.student, "student"), ("DML (teacher)", run.peer, "peer")):
         network = build_network(spec, run.data)
         network.load_state_dict(load_file(store.folder(run.id) / f"{name}.safetensors"))
-        metrics = evaluate([network], test, run.data, CPU)[0]
+        metrics = evaluate({name: network}, test, run.data, CPU)[name]
         assert {name: table[label, name] for name in metrics} == pytest.approx(metrics, abs=1e-4)
     last = rows(store, run.id)[-1]
     assert {"peer_loss", "peer_ce", "peer_train_top1", "peer_term0_kd", "peer_top1", "peer_top5"} <= last.keys()

@@ -72,7 +72,7 @@ def test_an_evaluation_agrees_with_a_cpus(cohort_of_50):
     found = []
     for device in (torch.device("cpu"), torch.device("cuda")):
         lanes, data, _, test = cohort_of_50(device, methods=["kd"])
-        found.append(evaluate([lanes["none"].student], test, data.spec, device)[0])
+        found.append(evaluate({"none": lanes["none"].student}, test, data.spec, device)["none"])
     assert found[1] == pytest.approx(found[0], abs=0.5)
 
 

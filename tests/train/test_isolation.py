@@ -219,7 +219,7 @@ OF_NETWORKS = {  # what a user's network does, and what the failure of its runs 
     "x if self.training else x.data.add_(1)": None,
     "x if self.training or len(x) == 1 else sys.exit(0)": "SystemExit: 0 (",
     "len(x) == 1 or torch.set_default_dtype(torch.float64)": "changes the default dtype",
-    "self.training or len(x) == 1 or x.fill_(float('inf'))": "the logits are not finite in epoch 1",
+    "self.training or len(x) == 1 or x.fill_(float('inf'))": " on the test images are not finite in epoch 1",
     "within('keep_outputs') and sys.exit(0)": None,
     "within('keep_answers') and torch.set_default_dtype(torch.float64)": None,
 }

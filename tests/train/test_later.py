@@ -97,7 +97,7 @@ def test_a_stored_student_predicts_with_its_teachers_classifier_as_when_it_was_e
     with pytest.MonkeyPatch.context() as patch:
         use_few_digits(patch)
         _, test = load_data(run.data, suite.folder, CPU, workers=0)
-    (metrics,) = evaluate([network], test, run.data, CPU)
+    metrics = evaluate({"student": network}, test, run.data, CPU)["student"]
     assert metrics == store.record(run.id)["metrics"]
 
 

@@ -41,20 +41,20 @@ def split():
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{type(fault).__name__}-{str(fault)[:10]}")
 def test_an_evaluation_that_does_not_fit_is_repeated_with_half_the_batch(split, fault):
     network = Narrow(5, fault)
-    (found,) = evaluate([network], split, DATA, CPU, batch_size=16)
-    assert found["top1"] == 10.0
+    found = evaluate({"own": network}, split, DATA, CPU, batch_size=16)
+    assert found["own"]["top1"] == 10.0
     assert network.sizes == [16, 8, *[4] * 10]
 
 
 def test_an_evaluation_takes_no_larger_batches_than_training_did(split):
     network = Narrow(4, MemoryError())
-    evaluate([network], split, DATA, CPU, batch_size=4)
+    evaluate({"own": network}, split, DATA, CPU, batch_size=4)
     assert set(network.sizes) == {4}
 
 
 def test_what_does_not_fit_even_alone_is_the_error(split):
     with pytest.raises(MemoryError):
-        evaluate([Narrow(0, MemoryError())], split, DATA, CPU)
+        evaluate({"own": Narrow(0, MemoryError())}, split, DATA, CPU)
 
 
 def test_another_error_is_not_tried_again():
@@ -73,5 +73,5 @@ def test_the_metrics_do_not_depend_on_the_batches():
     images = torch.randint(0, 256, (60, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     split = Split(ResidentImages(images, CPU), torch.arange(60) % 10)
     network = build_network(NetworkSpec(network="resnet8"), DATA, 0)
-    first, *others = (evaluate([network], split, DATA, CPU, batch_size=size) for size in (64, 16, 3, 1))
+    first, *others = (evaluate({"own": network}, split, DATA, CPU, batch_size=size) for size in (64, 16, 3, 1))
     assert all(other == first for other in others)

@@ -145,7 +145,14 @@ class Interrupted(Silent):
 
 
 def test_an_interrupted_run_continues_bit_for_bit(bench):
-    keys = {"optimizer": "adamw", "lr": 0.001, "schedule": "cosine", "warmup_epochs": 1, "warmup_lr": 0.0001}
+    keys = {
+        "optimizer": "adamw",
+        "lr": 0.001,
+        "schedule": "cosine",
+        "milestones": [],
+        "warmup_epochs": 1,
+        "warmup_lr": 0.0001,
+    }
     training = TRAINING | keys | {"ema": 0.9, "mixup": 0.8, "cutmix": 1.0}
     teacher = {"epochs": 1, "mixup": 0.0, "cutmix": 0.0}
     suite = bench(methods=["kd"], training=training, teacher_training=teacher, **OFTEN)

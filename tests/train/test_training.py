@@ -124,7 +124,7 @@ def test_accuracy_is_what_scikit_learn_says(cohort):
     n = short_or_whole(200, 897)
     test = Split(ResidentImages(digits.images.images[:n], CPU), digits.targets[:n])
     network = lanes["none"].student
-    found = evaluate([network], test, data.spec, torch.device("cpu"))[0]
+    found = evaluate({"none": network}, test, data.spec, torch.device("cpu"))["none"]
     with torch.no_grad():
         images = next(test.images.batches([torch.arange(len(test))]))
         logits = network.eval()(ViewTransform(data.spec, torch.device("cpu"))(images))
