@@ -197,9 +197,9 @@ UNTOLD = {"the filters of warnings"}  # packages add some when they are imported
 
 def seed_generators(seed: int) -> None:
     """Seed the default generators of torch (all devices), of Python and of numpy, from which plug-ins may draw."""
-    if torch.accelerator.is_available():
+    if torch.cuda.is_initialized():
         torch.manual_seed(seed)
-    else:  # `torch.manual_seed` would format a stack trace for each kind of missing device, in each step
+    else:  # `torch.manual_seed` would format a stack trace for each kind of device, in each step
         torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -33,6 +33,7 @@ FLOOR = 1e-5  # of the median variance: what is smaller counts as this when vari
 KEEPS_OWN = 0.15
 FAR = 0.02  # level of the F-test by which a row has no part in the common variance
 EQUAL = 1e-9  # differences below it are due to rounding
+TINY = 1e-18  # in place of a variance or a number of degrees of freedom that is 0, in a denominator
 POINTS = 32  # of each numerical integral
 
 Values = Mapping[str, Mapping[int, float]]  # by row and seed
@@ -119,8 +120,8 @@ class Model:
         tested = {row: one for row, one in self._contrasts(rows, reference).items() if one.error is not None}
         if not tested:
             return None
-        ordered = sorted(tested.values(), key=lambda one: one.error or 0.0)
-        error, df = ordered[len(ordered) // 2].error, ordered[len(ordered) // 2].df
+        median = sorted(tested, key=lambda row: tested[row].error or 0.0)[len(tested) // 2]
+        error, df = tested[median].error, tested[median].df
         assert error is not None
         assert df is not None
 
@@ -128,9 +129,10 @@ class Model:
             return float(self._any_as_small([10**exponent], tested, reference)[0]) - (1 - LEVEL)
 
         critical = -float(special.stdtrit(df, 10 ** optimize.brentq(excess, -12, math.log10(1 - LEVEL)) / 2))
-        # An ordinary row keeps its own variance with the probability KEEPS_OWN, and is then hardly ever found. With a
-        # noisy reference, this makes no difference.
-        power = POWER if reference in self.noisy else POWER / (1 - KEEPS_OWN)
+        # An ordinary row keeps its own variance with the probability KEEPS_OWN, and is then hardly ever found. This
+        # makes no difference if the row or the reference keeps its own anyway. Two rows have the same variance.
+        may_keep_own = len(self.values) > 2 and not {median, reference} & set(self.noisy)
+        power = POWER / (1 - KEEPS_OWN) if may_keep_own else POWER
         # by the noncentral t; the probability of finding a difference of the wrong sign is negligible
         shift = optimize.brentq(lambda c: 1 - special.nctdtr(df, c, critical) - power, 0.0, 4 * critical + 10)
         return float(shift * error)
@@ -143,7 +145,8 @@ class Model:
         self, p: Sequence[float], contrasts: Mapping[str, Contrast], reference: str, two_sided: bool = True
     ) -> np.ndarray:
         base = self.variances_as_reference[reference]
-        shared = [base / (base + self.variances[row]) for row in contrasts]
+        # below 1, since what the reference does not share is a denominator
+        shared = [min(base / (base + self.variances[row]), 1 - EQUAL) for row in contrasts]
         dfs = [one.df for one in contrasts.values() if one.df is not None]
         # degrees of freedom are equal if the variance is pooled; that of a noisy reference is in all comparisons
         return any_as_small(p, shared, dfs, two_sided, is_pooled=reference in self.noisy or len(set(dfs)) == 1)
@@ -195,26 +198,29 @@ def fit(values: Values) -> Model:
     means = np.where(present, table, 0.0).sum(axis=1) / np.maximum(n, 1)
     centred = np.where(present, table - means[:, None], 0.0)
     effects = present[:, :, None] * (np.eye(len(seeds)) - present[:, None, :] / np.maximum(n, 1)[:, None, None])
+    varies = (np.abs(centred) > EQUAL).any(axis=1)
+    varies |= varies.sum() < 2  # beside others, a row of equal values, such as a collapsed one, tells nothing of noise
     variances, as_reference, degrees = np.zeros((3, len(table)))
     noisy = np.zeros(len(table), dtype=bool)
-    weights = np.ones(len(table))
-    prior_df = math.inf
+    weights = varies.astype(float)
+    prior_df = np.asarray(math.inf)
     for _ in range(ROUNDS):
         gram = np.linalg.pinv(np.einsum("r,rsk,rsl->kl", weights, effects, effects), rcond=1e-9, hermitian=True)
         of_seed = gram @ np.einsum("r,rsk,rs->k", weights, effects, centred)
-        squares = ((centred - effects @ of_seed) ** 2).sum(axis=1)
-        dfs = np.maximum(n - 1 - weights * np.einsum("rsk,kl,rsl->r", effects, gram, effects), 0.0)
+        squares = np.where(varies, ((centred - effects @ of_seed) ** 2).sum(axis=1), 0.0)
+        leverages = weights * np.einsum("rsk,kl,rsl->r", effects, gram, effects)
+        dfs = np.where(varies, np.maximum(n - 1 - leverages, 0.0), 0.0)
         used = dfs > EQUAL
         if squares[used].sum() < EQUAL**2:  # no spread but that of the seeds
             variances = as_reference = np.zeros(len(table))
             break
         own = squares[used] / dfs[used]
         counted = ~far_noisier(own, dfs[used])
-        (prior_df,), (prior,) = common_variance(own, dfs[used], counted[None])
+        prior_df, prior = common_variance(own, dfs[used], counted)
         variances, degrees = np.full(len(table), prior), np.minimum(dfs + prior_df, dfs[used][counted].sum())
         variances[used] = np.where(counted, shrunk(own, dfs[used], prior, prior_df), own)
-        weights = 1 / variances
-    else:
+        weights = varies / np.maximum(variances, TINY)
+    else:  # there is a spread in every round
         noisy[used] = ~counted | (chance_of(own, dfs[used], counted) < KEEPS_OWN)
         as_reference = variances.copy()
         as_reference[used] = np.maximum(variances[used], own)
@@ -233,17 +239,18 @@ def fit(values: Values) -> Model:
 
 
 def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
-    """Return which variances exceed the smaller ones by more than chance, at most half of them.
+    """Return which of R rows are far noisier than the others, at most half of them: (R,), from (R,) variances and dfs.
 
-    From the median upwards, each is compared with all smaller ones together: an F-test at `FAR` (Bonferroni). The first
-    one that exceeds them is far noisier, and so are all larger ones: several cannot hide each other.
+    From just above the median upwards, each variance is compared with all smaller ones together, by an F-test at the
+    level `FAR` / R. The first one that exceeds them is far noisier, and so are all larger ones: several rows cannot
+    hide each other. In about one of forty tables of equally noisy rows, a row is taken for far noisier.
     """
     order = np.argsort(own)
     squares, degrees = (own * dfs)[order], dfs[order]
     below, below_df = squares.cumsum() - squares, degrees.cumsum() - degrees
     is_far = np.zeros(len(own), dtype=bool)
-    for place in range(max(len(own) // 2, 2), len(own)):
-        ratio = own[order[place]] * below_df[place] / max(below[place], EQUAL**2)
+    for place in range(max((len(own) + 1) // 2, 2), len(own)):
+        ratio = own[order[place]] * below_df[place] / max(below[place], TINY)
         if special.fdtrc(degrees[place], below_df[place], ratio) < FAR / len(own):
             is_far[order[place:]] = True
             break
@@ -251,16 +258,16 @@ def far_noisier(own: np.ndarray, dfs: np.ndarray) -> np.ndarray:
 
 
 def chance_of(own: np.ndarray, dfs: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return how probable a variance this large is in a row as noisy as the other `counted` ones, by an F-test."""
+    """Return how probable a variance this large is in a row as noisy as the other `counted` ones: (R,)."""
     others = counted & ~np.eye(len(own), dtype=bool)
     prior_df, prior = common_variance(own, dfs, others)
-    others_df = np.maximum(np.minimum(prior_df, others @ dfs), EQUAL)
-    return np.asarray(special.fdtrc(dfs, others_df, own / np.maximum(prior, EQUAL**2)))
+    others_df = np.maximum(np.minimum(prior_df, others @ dfs), TINY)
+    return np.asarray(special.fdtrc(dfs, others_df, own / np.maximum(prior, TINY)))
 
 
-def shrunk(own: np.ndarray, dfs: np.ndarray, prior: float, prior_df: float) -> np.ndarray:
+def shrunk(own: np.ndarray, dfs: np.ndarray, prior: np.ndarray, prior_df: np.ndarray) -> np.ndarray:
     """Return variances shrunk towards a common one, which counts with `prior_df` degrees of freedom."""
-    if math.isinf(prior_df):
+    if np.isinf(prior_df):
         return np.full_like(own, prior)
     return (prior_df * prior + dfs * own) / (prior_df + dfs)
 
@@ -272,18 +279,21 @@ def common_variance(own: np.ndarray, dfs: np.ndarray, counted: np.ndarray) -> tu
     fewer than three rows, the degrees are infinite, and the common variance is the pooled one.
 
     Args:
-        own: (R,) variances of the rows.
+        own: (R,) variances of the rows, in the values' unit squared.
         dfs: (R,) their degrees of freedom.
-        counted: (C, R) which rows count, in each of C cases.
+        counted: (..., R) which rows count; several choices of rows can be asked at once.
+
+    Returns:
+        Two arrays of shape (...).
     """
-    pooled = counted @ (own * dfs) / np.maximum(counted @ dfs, EQUAL)
-    n = np.maximum(counted.sum(axis=1), 3)
+    n = counted.sum(axis=-1)
+    pooled = counted @ (own * dfs) / np.maximum(counted @ dfs, TINY)
     logs = np.log(np.maximum(own, FLOOR * np.median(own)))
     logs += np.log(dfs / 2) - special.digamma(dfs / 2)
-    mean = counted @ logs / n
-    spread = (counted * (logs - mean[:, None]) ** 2).sum(axis=1) / (n - 1)
-    beyond_chance = spread - counted @ special.polygamma(1, dfs / 2) / n
-    differ = (counted.sum(axis=1) > 2) & (beyond_chance > EQUAL)
+    mean = counted @ logs / np.maximum(n, 1)
+    spread = (counted * (logs - mean[..., None]) ** 2).sum(axis=-1) / np.maximum(n - 1, 1)
+    beyond_chance = spread - counted @ special.polygamma(1, dfs / 2) / np.maximum(n, 1)
+    differ = (n >= 3) & (beyond_chance > EQUAL)
     half = inverse_trigamma(np.where(differ, beyond_chance, 1.0))
     return (
         np.where(differ, 2 * half, math.inf),
@@ -292,7 +302,10 @@ def common_variance(own: np.ndarray, dfs: np.ndarray, counted: np.ndarray) -> tu
 
 
 def inverse_trigamma(values: np.ndarray) -> np.ndarray:
-    """Return where the trigamma function has these positive values: Newton's method for its inverse (Smyth 2004)."""
+    """Return where the trigamma function has these values, from 1e-9 to 1e4: by Newton's method for 1 / trigamma.
+
+    The appendix of Smyth (2004) has the method.
+    """
     found = 0.5 + 1 / values
     for _ in range(10):  # converges from one side, and quadratically
         trigamma = special.polygamma(1, found)
