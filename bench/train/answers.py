@@ -16,7 +16,7 @@ from bench.spec import STUDENT, DataSpec, RunSpec, column
 from bench.store import ANSWERS, ClaimLostError, Store
 from bench.store.answers import INDICES, LABELS, LOGITS, SCALE, alike, compared, stored_answers
 from bench.tasks.objectives import class_accuracies, scores
-from bench.train.evaluation import check_finite, evaluated, left_out
+from bench.train.evaluation import left_out, sound
 from bench.train.precision import Precision
 from methods._settings import kept_settings
 
@@ -37,18 +37,14 @@ def answers(
 ) -> dict[str, Tensor]:
     """Return what `packed` does of the logits of a run's classifiers, by their name in the run, on n test images.
 
-    The other arguments are those of `evaluated`.
+    The other arguments are those of `sound`.
 
     Raises:
         NotFiniteError: logits are not finite.
     """
-    results = evaluated(
-        list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=True
-    )
-    named = dict(zip(networks, results, strict=True))
-    check_finite(named, data.images())
+    found = sound(networks, split, data, device, precision, batch_size, data.images(), keeps_logits=True)
     logits = {}
-    for name, one in named.items():
+    for name, one in found.items():
         assert one.logits is not None  # they were asked for
         logits[name] = one.logits
     return packed(logits, split)

@@ -33,15 +33,9 @@ def evaluate(
     batch_size: int = EVALUATION_BATCH["cpu"],
     images: str = "test images",
 ) -> dict[str, dict[str, float]]:
-    """Return each classifier's metrics in percent, by its name; the other arguments are those of `evaluated`.
-
-    Raises:
-        NotFiniteError: logits are not finite; the message names the networks and the images.
-    """
-    found = evaluated(list(networks.values()), split, data, device, precision, batch_size=batch_size)
-    named = dict(zip(networks, found, strict=True))
-    check_finite(named, images)
-    return {name: one.metrics for name, one in named.items()}
+    """Return each classifier's metrics in percent, by its name, as `sound` does and with its errors."""
+    found = sound(networks, split, data, device, precision, batch_size, images)
+    return {name: one.metrics for name, one in found.items()}
 
 
 class Evaluated(NamedTuple):
@@ -58,10 +52,28 @@ class Evaluated(NamedTuple):
     embedding: Tensor | None
 
 
-def check_finite(named: Mapping[str, Evaluated], images: str) -> None:
-    """Raise a `NotFiniteError` if logits of networks, by name, on some images are not finite."""
+def sound(
+    networks: Mapping[str, Network],
+    split: Split,
+    data: DataSpec,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    images: str,
+    keeps_logits: bool = False,
+) -> dict[str, Evaluated]:
+    """Return what `evaluated` does of classifiers, by name; the other arguments are the same.
+
+    Raises:
+        NotFiniteError: logits are not finite; the message names the networks and the images.
+    """
+    results = evaluated(
+        list(networks.values()), split, data, device, precision, batch_size=batch_size, keeps_logits=keeps_logits
+    )
+    named = dict(zip(networks, results, strict=True))
     if wrong := [name for name, one in named.items() if not one.is_finite]:
         raise NotFiniteError(f"the logits of the {' and the '.join(wrong)} on the {images} are not finite")
+    return named
 
 
 @torch.no_grad()
@@ -111,8 +123,8 @@ def evaluated(
                 with arithmetic(precision, device):
                     own, pooled = _answer(network, view, seen < embedded)
                 score.update(own, labels)
-                sound = own.isfinite() | own.isneginf() if isinstance(network, Ensemble) else own.isfinite()
-                finite[number] &= sound.all()
+                is_sound = own.isfinite() | own.isneginf() if isinstance(network, Ensemble) else own.isfinite()
+                finite[number] &= is_sound.all()
                 if keeps_logits:
                     logits.append(own.float().cpu())
                 if pooled is not None:
